@@ -1,0 +1,3 @@
+//! Real load for Loadline.
+
+fn main() {}

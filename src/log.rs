@@ -1,0 +1,303 @@
+//! The port to the log: ordered, durable partitions of records, and what lives behind it.
+//!
+//! A *session* is one member of a group: it polls records of the topics it consumes and commits
+//! appends, state puts and positions together, all or nothing. Everything else in Loadline knows
+//! the log only through [`Log`] and [`Session`]; `memory` and `embedded` stand behind them.
+//!
+//! Invariants that every implementation keeps, and that one contract suite (`tests/log_contract.rs`)
+//! checks: order within a partition; atomicity of a commit; what was refused is invisible; a zombie
+//! is fenced; a new session resumes where the last commit left off; `at` is set by the log alone
+//! and is the same on every read.
+//!
+//! All calls block; they run on threads of their own, never on an async executor. Only
+//! [`Session::poll`] waits.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::Timestamp;
+
+pub mod embedded;
+pub mod memory;
+mod partitioner;
+
+pub use partitioner::partition_of;
+
+/// The topics of the pipeline. The prefix of their names on a broker is the log's affair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    /// Samples from producers; any key.
+    Metrics,
+    /// Policies, budgets and overrides from people and files.
+    Control,
+    /// The ordered signals of each target; keyed by target, partition-wide entries name a partition.
+    Signals,
+    /// Standing claims at the arbiter; keyed by fleet.
+    Requests,
+    /// What actuators are to do; keyed by target.
+    Commands,
+    /// Decisions, grants, outcomes; keyed by target.
+    Audit,
+    /// What a person should look at; keyed by target.
+    Alerts,
+    /// Records that could not be used, with the reason.
+    DeadLetters,
+}
+
+impl Topic {
+    /// Every topic, in the order of the flow.
+    pub const ALL: [Topic; 8] =
+        [Topic::Metrics, Topic::Control, Topic::Signals, Topic::Requests, Topic::Commands, Topic::Audit, Topic::Alerts, Topic::DeadLetters];
+
+    /// The topic's name, without a prefix.
+    pub fn name(self) -> &'static str {
+        match self {
+            Topic::Metrics => "metrics",
+            Topic::Control => "control",
+            Topic::Signals => "signals",
+            Topic::Requests => "requests",
+            Topic::Commands => "commands",
+            Topic::Audit => "audit",
+            Topic::Alerts => "alerts",
+            Topic::DeadLetters => "dead-letters",
+        }
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The place of a record in its partition: 0 for the first, then counting up.
+pub type Offset = u64;
+
+/// The most bytes that one record may have (key and value together).
+pub const MAX_RECORD_BYTES: usize = 512 * 1024;
+
+/// A record to append. `at` and the offset are the log's to set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawAppend {
+    /// Where to.
+    pub topic: Topic,
+    /// Which partition of it; see [`partition_of`] for keyed records.
+    pub partition: u32,
+    /// The record's key, where it has one.
+    pub key: Option<String>,
+    /// The record's bytes.
+    pub value: Vec<u8>,
+}
+
+/// A record as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawRecord {
+    /// The partition it stands in.
+    pub partition: u32,
+    /// Its place there.
+    pub offset: Offset,
+    /// When the log appended it; the same on every read.
+    pub at: Timestamp,
+    /// Its key, where it has one.
+    pub key: Option<String>,
+    /// Its bytes.
+    pub value: Vec<u8>,
+}
+
+/// What a session is a member of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The group: the name of the stage.
+    pub group: &'static str,
+    /// This member's name. A second session of the same group and name takes over from the first,
+    /// which is fenced from then on.
+    pub member: String,
+    /// The topic that the group consumes.
+    pub topic: Topic,
+}
+
+/// What a poll brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Polled {
+    /// Records of one partition, in order; never empty.
+    Records {
+        /// The partition.
+        partition: u32,
+        /// Its next records.
+        records: Vec<RawRecord>,
+    },
+    /// This session owns the partition from now on; `position` is the next offset to process
+    /// (the earliest record where the group has committed nothing yet).
+    Assigned {
+        /// The partition.
+        partition: u32,
+        /// The group's committed position.
+        position: Offset,
+    },
+    /// This session owns the partition no more. What it has not committed, another will read.
+    Revoked {
+        /// The partition.
+        partition: u32,
+    },
+    /// Retention overtook the reader: the records `from..to` are gone.
+    Gap {
+        /// The partition.
+        partition: u32,
+        /// The first offset that is gone.
+        from: Offset,
+        /// The first offset that is there.
+        to: Offset,
+    },
+}
+
+/// One put into the group's state: `None` deletes the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatePut {
+    /// The state's key.
+    pub key: String,
+    /// Its bytes.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What a session commits at once, for one partition of its input.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// The input partition that this batch is about.
+    pub partition: u32,
+    /// The next offset to process; `None` leaves the position as it is.
+    pub position: Option<Offset>,
+    /// Records to append, in order.
+    pub appends: Vec<RawAppend>,
+    /// Puts into the state of (group, partition).
+    pub states: Vec<StatePut>,
+}
+
+/// Why the log could not do a thing, by what the caller is to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Nothing happened; the same call may succeed later (a full disk, a busy file).
+    #[error("{reason}; nothing was lost, it will be tried again")]
+    Retry {
+        /// What stood in the way.
+        reason: String,
+    },
+    /// Another session took over; drop this one and all its state.
+    #[error("another member took over partition {partition} of group {group}")]
+    Fenced {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: u32,
+    },
+    /// It is not known whether the commit took effect: read the committed position.
+    #[error("the outcome of a commit is unknown: {reason}")]
+    Unknown {
+        /// What happened.
+        reason: String,
+    },
+    /// A record exceeds [`MAX_RECORD_BYTES`]; it will never be accepted.
+    #[error("a record of {bytes} bytes for {topic} exceeds the limit of 524288 bytes")]
+    TooLarge {
+        /// Where it was to go.
+        topic: Topic,
+        /// Its size.
+        bytes: usize,
+    },
+    /// The log was closed, or cannot be used by anyone: give up, with the reason.
+    #[error("{reason}")]
+    Fatal {
+        /// What is wrong, and the way out.
+        reason: String,
+    },
+}
+
+/// A log.
+pub trait Log: Send + Sync + 'static {
+    /// How many partitions `topic` has; never 0.
+    fn partitions(&self, topic: Topic) -> u32;
+
+    /// Becomes a member of a group.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when the log is closed.
+    fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError>;
+
+    /// Appends records that no input caused, all or nothing; returns when they are durable, with
+    /// each one's offset.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] when nothing was appended and the call may be repeated;
+    /// [`LogError::TooLarge`]; [`LogError::Fatal`] when the log is closed.
+    fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError>;
+
+    /// The earliest offset that is still there, and the next one to be appended.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] or [`LogError::Fatal`].
+    fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<Offset>, LogError>;
+
+    /// Reads at most `max` committed records from `from` on (from the earliest, where that is
+    /// later). Empty at the end.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] or [`LogError::Fatal`].
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError>;
+
+    /// The state of (group, partition), in the order of its keys.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] or [`LogError::Fatal`].
+    fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError>;
+
+    /// The position that the group has committed for a partition of its input.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] or [`LogError::Fatal`].
+    fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError>;
+
+    /// Wakes every waiting poll and makes all later calls fail with [`LogError::Fatal`].
+    fn close(&self);
+}
+
+/// One member of a group. Dropping it leaves the group in order: its partitions go to the others.
+pub trait Session: Send {
+    /// What is new for this member: at most `max` records in all, and changes of ownership.
+    /// Waits at most `wait` while there is nothing; an empty answer means that nothing came.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`] when another session took over; [`LogError::Retry`]; [`LogError::Fatal`]
+    /// when the log is closed.
+    fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError>;
+
+    /// Commits a batch for a partition that this member owns: all of it or nothing. Returns when
+    /// it is durable.
+    ///
+    /// # Errors
+    /// Each variant of [`LogError`] says what to do with the batch.
+    fn commit(&mut self, batch: &Batch) -> Result<(), LogError>;
+
+    /// A handle that ends a waiting [`Session::poll`] from another thread, at once.
+    fn waker(&self) -> Waker;
+}
+
+/// Ends a session's waiting poll from another thread.
+#[derive(Clone)]
+pub struct Waker(std::sync::Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    /// A waker that calls `wake`.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Waker(std::sync::Arc::new(wake))
+    }
+
+    /// Ends the poll that waits now; the next one, where none waits.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}

@@ -1,0 +1,3 @@
+//! `loadline`: arguments in, exit code out.
+
+fn main() {}

@@ -1,0 +1,80 @@
+//! What comes through `control`: policies announced by a source in numbered rounds.
+
+use serde::{Deserialize, Serialize};
+
+use super::TargetId;
+
+/// The place of an announcement in its source's own order; a larger generation is newer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// Who announces, e.g. `file:examples/storefront/policy.yaml`.
+    pub source: String,
+    /// Its count of changes of this policy.
+    pub generation: i64,
+}
+
+/// On `control`: a source says, in one of its rounds, that it has this policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyEntry {
+    /// The source: a directory of files is one.
+    pub source: String,
+    /// The round of that source.
+    pub round: i64,
+    /// Where in the source, for messages (a file's name).
+    pub origin: String,
+    /// The target.
+    pub target: TargetId,
+    /// The `spec` of the `ScalingPolicy`, as JSON text: the document is versioned by its `apiVersion`.
+    pub spec: String,
+}
+
+/// On `control`: a document of a source could not be used; the last valid policies of that origin stay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyRejected {
+    /// The source.
+    pub source: String,
+    /// The round of that source.
+    pub round: i64,
+    /// Where in the source (a file's name).
+    pub origin: String,
+    /// The target, where it could be read.
+    #[serde(default)]
+    pub target: Option<TargetId>,
+    /// What is wrong and how to mend it.
+    pub error: String,
+}
+
+/// On `control`: the round is complete; what it did not name is not there any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoundEnd {
+    /// The source.
+    pub source: String,
+    /// The round.
+    pub round: i64,
+}
+
+/// On `control`: a person or a tool removes a policy that it announced itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyRemoved {
+    /// The source.
+    pub source: String,
+    /// The target.
+    pub target: TargetId,
+}
+
+/// On `signals`: the policy of a target, from now on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyAnnouncement {
+    /// The target.
+    pub target: TargetId,
+    /// The `spec` of the `ScalingPolicy` as JSON text; `None` removes the policy.
+    pub spec: Option<String>,
+    /// Its place in its source's order.
+    pub order: Order,
+}

@@ -1,0 +1,201 @@
+//! Decisions: the record of one evaluation. Values only; the words are made when it is shown.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Amount, MetricName, TargetId, Timestamp};
+
+/// What a metric's value is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MetricStatus {
+    /// A value to act on.
+    Ok,
+    /// There is nothing to measure; nothing is asked for.
+    Idle,
+    /// No sample ever, or none that counts.
+    #[default]
+    NoData,
+    /// The newest sample is too old, or a source that fed it is silent.
+    Stale,
+    /// The source failed, or the data do not fit the policy.
+    Error,
+    /// Not a finite number.
+    NonFinite,
+    /// A status that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl MetricStatus {
+    /// Whether nothing is known: a metric in this state lets no target shrink.
+    pub fn is_blind(self) -> bool {
+        !matches!(self, MetricStatus::Ok | MetricStatus::Idle)
+    }
+}
+
+/// One metric's part in a decision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricReport {
+    /// The metric.
+    pub name: MetricName,
+    /// What its value is worth.
+    pub status: MetricStatus,
+    /// Its value, in base units (a ratio for utilization).
+    #[serde(default)]
+    pub value: Option<Amount>,
+    /// What the policy wants it to be, where it tracks one (the scale-out threshold, of a threshold).
+    #[serde(default)]
+    pub target: Option<Amount>,
+    /// The count that it asks for, where it asks.
+    #[serde(default)]
+    pub proposal: Option<u32>,
+    /// Why it has no value, where words are needed.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+/// The steps of a decision, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum StepKind {
+    /// The largest proposal.
+    Combine,
+    /// What to do when nothing is known.
+    Fallback,
+    /// Recent proposals are waited for.
+    Stabilize,
+    /// The rate policies.
+    RateLimit,
+    /// The rest after a change.
+    Cooldown,
+    /// `min` and `max`.
+    Bounds,
+    /// A step that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// Why a step said what it said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// One metric's proposal is the largest.
+    LargestProposal,
+    /// No metric asks for anything; the count stands.
+    NoProposal,
+    /// A blind metric forbids to shrink.
+    BlindMetric,
+    /// The target's replicas have not been seen for too long: no shrinking.
+    FleetUnseen,
+    /// All metrics are blind: the count is held.
+    HoldWhileBlind,
+    /// All metrics are blind for too long: the fallback count, if higher.
+    FallbackIfHigher,
+    /// All metrics are blind for too long: the fallback count.
+    FallbackStatic,
+    /// All metrics idle for long enough: `min`.
+    IdleToMin,
+    /// A lower recommendation is inside the scale-out window.
+    ScaleOutWindow,
+    /// A higher recommendation is inside the scale-in window.
+    ScaleInWindow,
+    /// The rate policies allow no more growth in their period.
+    ScaleOutRate,
+    /// The rate policies allow no more shrinking in their period.
+    ScaleInRate,
+    /// Growth is disabled by the policy.
+    ScaleOutDisabled,
+    /// Shrinking is disabled by the policy.
+    ScaleInDisabled,
+    /// The last change is too recent to grow.
+    ScaleOutCooldown,
+    /// The last change is too recent to shrink.
+    ScaleInCooldown,
+    /// Fewer than `min`.
+    BelowMin,
+    /// More than `max`.
+    AboveMax,
+    /// The count is already above `max` and comes down by the rate policies.
+    AboveMaxPaced,
+    /// The target is scaled to zero by hand and left alone.
+    ScaledToZeroByHand,
+    /// Mode `OutOnly`: no shrinking.
+    OutOnly,
+    /// A reason that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// One step that took part: what it made of the count, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// The step.
+    pub step: StepKind,
+    /// The count before it.
+    pub before: u32,
+    /// The count after it.
+    pub after: u32,
+    /// Why.
+    pub reason: Reason,
+    /// The metric that it speaks of, where there is one.
+    #[serde(default)]
+    pub metric: Option<MetricName>,
+    /// The limit that it applied, in replicas, where there is one.
+    #[serde(default)]
+    pub limit: Option<u32>,
+    /// Until when it will hold, where that is known.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+}
+
+/// What a decision comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// More replicas.
+    ScaleOut,
+    /// Fewer replicas.
+    ScaleIn,
+    /// As it is.
+    Hold,
+    /// As it is, since nothing is known.
+    Blind,
+    /// The target is left alone (`ScaledToZeroByHand`).
+    Disabled,
+    /// A fault in the program holds this target.
+    Faulted,
+    /// A verdict that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// The record of one evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// The target.
+    pub target: TargetId,
+    /// The target's count of evaluations.
+    pub sequence: i64,
+    /// The time of the target when it was made.
+    pub at: Timestamp,
+    /// Up to when event time was complete.
+    pub through: Timestamp,
+    /// The count that is asked for now (the shadow count in mode Advise).
+    pub current: u32,
+    /// The count that is decided.
+    pub desired: u32,
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// The step that bound: the last one that changed the count, or `Combine`.
+    pub binding: StepKind,
+    /// Each metric's part.
+    pub metrics: Vec<MetricReport>,
+    /// The steps that took part, in their order.
+    pub steps: Vec<Step>,
+    /// The policy that was in force: `source@generation`.
+    pub policy_version: String,
+    /// The version of the fold that decided.
+    pub fold_version: u32,
+    /// Mode Advise: decided against a shadow count, commands nothing.
+    #[serde(default)]
+    pub advised: bool,
+}

@@ -1,0 +1,178 @@
+//! Names: of targets, metrics, instances and fleets. Cheap to clone.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest name that is taken, in bytes.
+const MAX_NAME_BYTES: usize = 253;
+
+/// Why a text is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Empty, or longer than 253 bytes.
+    #[error("{what} \"{name}\" must have 1 to 253 bytes, it has {}", name.len())]
+    Length {
+        /// What the name is of.
+        what: &'static str,
+        /// The text.
+        name: String,
+    },
+    /// A control character or white space.
+    #[error("{what} {name:?} must not have white space or control characters")]
+    Character {
+        /// What the name is of.
+        what: &'static str,
+        /// The text.
+        name: String,
+    },
+    /// Not `namespace/Kind/name`.
+    #[error("target \"{name}\" is not namespace/Kind/name, as in prod/Deployment/api-server")]
+    NotATarget {
+        /// The text.
+        name: String,
+    },
+}
+
+fn check(what: &'static str, name: &str) -> Result<(), NameError> {
+    if name.is_empty() || name.len() > MAX_NAME_BYTES {
+        return Err(NameError::Length { what, name: name.chars().take(300).collect() });
+    }
+    if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(NameError::Character { what, name: name.to_owned() });
+    }
+    Ok(())
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// The name.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = NameError;
+            fn from_str(name: &str) -> Result<Self, NameError> {
+                let check: fn(&str) -> Result<(), NameError> = $check;
+                check(name)?;
+                Ok($type(name.into()))
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = NameError;
+            fn try_from(name: String) -> Result<Self, NameError> {
+                name.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> String {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// What has replicas: `namespace/Kind/name`, e.g. `prod/Deployment/api-server`.
+    TargetId,
+    "target",
+    |name| {
+        check("target", name)?;
+        let mut parts = name.split('/');
+        let whole = (0..3).all(|_| parts.next().is_some_and(|p| !p.is_empty())) && parts.next().is_none();
+        if whole { Ok(()) } else { Err(NameError::NotATarget { name: name.to_owned() }) }
+    }
+);
+name!(
+    /// A metric's name, e.g. `cpu`.
+    MetricName,
+    "metric",
+    |name| check("metric", name)
+);
+name!(
+    /// An instance's name; empty for a measurement of the target as a whole.
+    InstanceName,
+    "instance",
+    |name| if name.is_empty() { Ok(()) } else { check("instance", name) }
+);
+name!(
+    /// A fleet's name: the set of targets that share budgets.
+    FleetName,
+    "fleet",
+    |name| check("fleet", name)
+);
+
+impl TargetId {
+    /// The target `namespace/kind/name`.
+    ///
+    /// # Errors
+    /// [`NameError`] where a part is empty, has a slash, or all together are too long.
+    pub fn new(namespace: &str, kind: &str, name: &str) -> Result<Self, NameError> {
+        format!("{namespace}/{kind}/{name}").parse()
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> &str {
+        self.0.split('/').nth(1).unwrap_or_default()
+    }
+
+    /// Its name within namespace and kind.
+    pub fn name(&self) -> &str {
+        self.0.split('/').nth(2).unwrap_or_default()
+    }
+}
+
+impl InstanceName {
+    /// The instance of a measurement that no instance emits: the empty name.
+    pub fn none() -> Self {
+        InstanceName("".into())
+    }
+
+    /// Whether this names no instance.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Default for InstanceName {
+    fn default() -> Self {
+        InstanceName::none()
+    }
+}
+
+impl Default for FleetName {
+    /// The fleet of a target whose policy names none.
+    fn default() -> Self {
+        FleetName("default".into())
+    }
+}

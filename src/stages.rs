@@ -1,0 +1,143 @@
+//! The stages: pure folds from records to effects.
+//!
+//! A stage has no clock, no I/O and no randomness. It never fails: bad input becomes an effect (a
+//! dead letter, an audit record, a named hold). Its state is per partition of its input, belongs to
+//! the runtime, and is rebuilt in one way only: snapshot and replay.
+
+use crate::log::{Offset, Topic};
+use crate::model::{Message, Timestamp};
+
+pub mod admit;
+pub mod aggregate;
+pub mod arbitrate;
+pub mod decide;
+
+/// A record with its place in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located<R> {
+    /// The partition of the stage's input topic.
+    pub partition: u32,
+    /// Its place there.
+    pub offset: Offset,
+    /// When the log appended it.
+    pub at: Timestamp,
+    /// What it says.
+    pub record: R,
+}
+
+/// One input of a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input<R> {
+    /// The next record of the partition.
+    Record(Located<R>),
+    /// Aggregate's: append all that is held, as of `now`.
+    Flush {
+        /// The runtime's clock; behind the end of the input: the append time of the last record read.
+        now: Timestamp,
+    },
+}
+
+/// Where an append goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// To the partition of this key.
+    Key(String),
+    /// To one partition, without a key.
+    Partition(u32),
+    /// To every partition of the topic, without a key.
+    EveryPartition,
+}
+
+/// An append that a stage asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effect {
+    /// The topic.
+    pub topic: Topic,
+    /// Where in it.
+    pub route: Route,
+    /// What.
+    pub message: Message,
+}
+
+/// What must happen because of an input, in order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Effects {
+    list: Vec<Effect>,
+}
+
+impl Effects {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Effects::default()
+    }
+
+    /// Appends `message` to the partition of `key`.
+    pub fn to_key(&mut self, topic: Topic, key: impl Into<String>, message: Message) {
+        self.list.push(Effect { topic, route: Route::Key(key.into()), message });
+    }
+
+    /// Appends `message` to one partition, without a key.
+    pub fn to_partition(&mut self, topic: Topic, partition: u32, message: Message) {
+        self.list.push(Effect { topic, route: Route::Partition(partition), message });
+    }
+
+    /// Appends `message` to every partition of `topic`, without a key.
+    pub fn to_every_partition(&mut self, topic: Topic, message: Message) {
+        self.list.push(Effect { topic, route: Route::EveryPartition, message });
+    }
+
+    /// Takes them all out.
+    pub fn take(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.list)
+    }
+
+    /// What there is, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Effect> {
+        self.list.iter()
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+/// A state that is saved as snapshots of its keys, and restored from them.
+///
+/// A key's snapshot stands for everything up to the position at which it was encoded. The runtime
+/// restores snapshots first, then feeds the input again from [`Snapshot::replay_from`] (as it was
+/// when the last complete round began): the state itself ignores of a record what a key's snapshot
+/// already holds.
+pub trait Snapshot: Default + Send {
+    /// The keys that changed since the last call, in order.
+    fn take_changed(&mut self) -> Vec<String>;
+
+    /// A key's snapshot; `None` where the key is gone. `next` is the first offset that it does not hold.
+    fn encode(&self, key: &str, next: Offset) -> Option<Vec<u8>>;
+
+    /// Puts a key's snapshot back.
+    ///
+    /// # Errors
+    /// The reason, where the bytes cannot be read.
+    fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String>;
+
+    /// The earliest offset whose record the state still needs but does not hold in its snapshots
+    /// (panes); `next` where there is none.
+    fn replay_from(&self, next: Offset) -> Offset;
+}
+
+/// A stage of the pipeline.
+pub trait Stage: Send + Sync {
+    /// What it reads.
+    type Record: TryFrom<Message> + Clone + Send;
+    /// What it remembers, for each partition of its input.
+    type State: Snapshot;
+
+    /// Its name: of its group, and of its state.
+    const NAME: &'static str;
+    /// The topic that it consumes.
+    const INPUT: Topic;
+
+    /// Folds one input into `state`; whatever must happen goes into `effects`.
+    fn apply(&self, state: &mut Self::State, input: Input<Self::Record>, effects: &mut Effects);
+}
