@@ -115,11 +115,27 @@ pub trait Snapshot: Default + Send {
     /// A key's snapshot; `None` where the key is gone. `next` is the first offset that it does not hold.
     fn encode(&self, key: &str, next: Offset) -> Option<Vec<u8>>;
 
-    /// Puts a key's snapshot back.
+    /// Puts a key's snapshot back; the partition-wide state has been restored before.
     ///
     /// # Errors
     /// The reason, where the bytes cannot be read.
     fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String>;
+
+    /// What belongs to no key (marks, a clock), as of `next`: the first offset that it does not hold.
+    /// Written at the end of a round, encoded at its start.
+    fn encode_wide(&self, next: Offset) -> Vec<u8> {
+        let _ = next;
+        Vec::new()
+    }
+
+    /// Puts the partition-wide state back.
+    ///
+    /// # Errors
+    /// The reason, where the bytes cannot be read.
+    fn restore_wide(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let _ = bytes;
+        Ok(())
+    }
 
     /// The earliest offset whose record the state still needs but does not hold in its snapshots
     /// (panes); `next` where there is none.

@@ -37,7 +37,7 @@ pub struct Reading {
     pub last_at: Timestamp,
     /// The newest cumulative histogram, for kind Histogram.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub histogram: Option<HistogramReading>,
+    pub histogram: Option<Box<HistogramReading>>,
 }
 
 /// One metric of a target over one tumbling window of event time, as far as one source saw it.
