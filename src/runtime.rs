@@ -1,6 +1,11 @@
-//! Runs the stages over a log.
+//! Runs the stages over a log: [`runner`] is a step function without a wait, [`driver`] waits for it.
+//!
+//! State is snapshot and replay from the first day: a round of snapshots now and then, and the input
+//! since. There is no second way to build state.
 
 pub mod clock;
+pub mod driver;
 mod publish;
+pub mod runner;
 
 pub use publish::{publish, raw_appends};

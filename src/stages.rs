@@ -86,6 +86,11 @@ impl Effects {
         self.list.push(Effect { topic, route: Route::EveryPartition, message });
     }
 
+    /// Appends all of another's.
+    pub fn append(&mut self, mut other: Effects) {
+        self.list.append(&mut other.list);
+    }
+
     /// Takes them all out.
     pub fn take(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.list)
@@ -153,7 +158,25 @@ pub trait Stage: Send + Sync {
     const NAME: &'static str;
     /// The topic that it consumes.
     const INPUT: Topic;
+    /// What the runtime appends to each owned partition of the input once a second, where the stage
+    /// lives by the clock.
+    const TICK: Option<fn() -> Message> = None;
+    /// Whether it holds records back until a flush: the position is then committed with the flush
+    /// alone, and what was held is read again after a restart.
+    const FLUSHES: bool = false;
 
     /// Folds one input into `state`; whatever must happen goes into `effects`.
     fn apply(&self, state: &mut Self::State, input: Input<Self::Record>, effects: &mut Effects);
+
+    /// When what is held must be flushed, by the clock.
+    fn flush_at(&self, state: &Self::State, now: Timestamp) -> Option<Timestamp> {
+        let _ = (state, now);
+        None
+    }
+
+    /// Whether so much is held that it must be flushed whatever the clock says.
+    fn is_full(&self, state: &Self::State) -> bool {
+        let _ = state;
+        false
+    }
 }

@@ -122,3 +122,34 @@ pub struct SourceError {
     /// What happened, in a few words.
     pub error: String,
 }
+
+impl Reading {
+    /// Merges another part's reading of the same instance and pane: the same in any order.
+    pub fn merge(&mut self, other: &Reading) {
+        if other.count == 0 {
+            return;
+        }
+        if self.count == 0 {
+            *self = other.clone();
+            return;
+        }
+        self.count = self.count.saturating_add(other.count);
+        self.sum = self.sum + other.sum;
+        self.max = self.max.max(other.max);
+        let (mine, theirs) = (self.newness(), other.newness());
+        if theirs > mine {
+            self.last = other.last;
+            self.last_at = other.last_at;
+            self.histogram.clone_from(&other.histogram);
+        }
+    }
+
+    /// The order of readings by age; equal only where the values are equal too, so that a merge does
+    /// not depend on its order.
+    fn newness(&self) -> (Timestamp, Amount, i64, Amount, Vec<i64>) {
+        match &self.histogram {
+            None => (self.last_at, self.last, 0, Amount::ZERO, Vec::new()),
+            Some(h) => (self.last_at, self.last, h.count, h.sum, h.counts.clone()),
+        }
+    }
+}

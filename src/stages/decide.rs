@@ -1,1 +1,380 @@
-//! To come.
+//! Decide: folds the signals of each target into decisions, claims and alerts.
+//!
+//! For every target it keeps a small memory (its snapshot) and the panes that its windows need
+//! (merged again from the log after a restart). A target is evaluated when all live sources have
+//! marked past the end of one of its panes, at once on a change of its policy, fleet or command, and
+//! when one of its timers is due. [`evaluate`](mod@evaluate) has the steps, in their order.
+//!
+//! Invariants:
+//! - A target's time and state depend on its own and on partition-wide signals alone, so a target
+//!   replayed alone decides the same.
+//! - What is not newer in its source's own order changes nothing.
+//! - One command is in flight for a target; what counts for limits and cooldowns is what was applied.
+//! - A panic in the fold of one target holds that target (`Faulted`) and no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+
+use crate::log::{Offset, Topic};
+use crate::model::policy::{Mode, Policy};
+use crate::model::{Message, Part, PolicyAnnouncement, Signal, TargetId, Tick, Timestamp};
+
+use super::{Effects, Input, Located, Snapshot, Stage};
+
+mod alerts;
+mod bounds;
+mod claim;
+mod combine;
+mod cooldown;
+mod evaluate;
+mod fallback;
+mod fold;
+mod measure;
+mod memory;
+mod panes;
+mod propose;
+mod rate_limit;
+mod sources;
+mod stabilize;
+
+use memory::{Announced, Memory};
+use panes::Panes;
+use sources::Sources;
+
+/// Counts up with every change of the fold that can change a decision.
+pub const FOLD_VERSION: u32 = 1;
+
+/// A target whose replicas were not seen for this long does not shrink. Observers repeat each fleet
+/// every 60 s, so two repetitions may be lost.
+const FLEET_UNSEEN_AFTER: Duration = Duration::from_secs(180);
+/// A policy whose target was not seen for this long is worth an alert.
+const ALERT_NOT_SEEN_AFTER: Duration = Duration::from_secs(10);
+/// All metrics blind for this long is worth an alert: a gap of a few panes is not.
+const ALERT_BLIND_AFTER: Duration = Duration::from_secs(30);
+/// A claim without an answer for this long is worth an alert: the arbiter answers within a second.
+const ALERT_UNANSWERED_AFTER: Duration = Duration::from_secs(5);
+/// How often a standing claim is repeated.
+const CLAIM_EVERY: Duration = Duration::from_secs(60);
+/// How long a claim stands: two repetitions may be lost.
+const CLAIM_LIVES: Duration = Duration::from_secs(150);
+/// How long after its expiry a command without an outcome is given up.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+/// A decision that changes nothing is written down this often.
+const AUDIT_EVERY: Duration = Duration::from_secs(3600);
+/// An `at` that runs back by more than this sets a target's time back.
+const CLOCK_RUNS_BACK: Duration = Duration::from_secs(60);
+/// The most targets that one partition holds.
+const MOST_TARGETS: usize = 100_000;
+
+/// Which decisions are written to the audit topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AuditWhen {
+    /// When anything but the numbers inside it changed, and hourly.
+    #[default]
+    Changed,
+    /// Every evaluation: for replay.
+    Always,
+}
+
+/// The stage.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Decide {
+    /// Which decisions are written down.
+    pub audit: AuditWhen,
+}
+
+/// What decide remembers of a partition.
+#[derive(Default)]
+pub struct State {
+    sources: Sources,
+    /// Lookup only; nothing iterates it in an order that reaches output.
+    targets: IndexMap<TargetId, Target, BuildHasherDefault<DefaultHasher>>,
+    /// Timers.
+    due: BTreeSet<(Timestamp, TargetId)>,
+    /// Targets with panes that they have not been evaluated with.
+    fresh: BTreeSet<TargetId>,
+    /// Targets whose memory changed since the last round.
+    changed: BTreeSet<TargetId>,
+    /// Parts that no policy asked for.
+    unwanted: u64,
+}
+
+/// A target: its policy in force, its memory, its panes.
+#[derive(Default)]
+struct Target {
+    policy: Option<Arc<InForce>>,
+    memory: Memory,
+    panes: Panes,
+}
+
+/// A policy in force, with its version for the record.
+struct InForce {
+    policy: Policy,
+    version: String,
+}
+
+impl InForce {
+    fn new(target: &TargetId, announced: &Announced) -> Result<Arc<Self>, String> {
+        let policy = crate::model::policy::resolve_spec(target, &announced.spec).map_err(|problems| problems.to_string())?;
+        Ok(Arc::new(InForce { policy, version: format!("{}@{}", announced.order.source, announced.order.generation) }))
+    }
+}
+
+impl State {
+    /// How many parts came for targets or metrics that no policy names.
+    pub fn unwanted_parts(&self) -> u64 {
+        self.unwanted
+    }
+
+    /// How many targets have a policy.
+    pub fn targets(&self) -> usize {
+        self.targets.values().filter(|t| t.policy.is_some()).count()
+    }
+
+    /// Runs `work` on a target, with its time moved on to `at`, unless its memory already holds this
+    /// offset. A panic holds the target.
+    fn with(&mut self, id: &TargetId, offset: Offset, at: Timestamp, effects: &mut Effects, work: impl FnOnce(&mut Target, &Sources, &mut Effects)) {
+        let Some(target) = self.targets.get_mut(id) else { return };
+        if offset < target.memory.next_offset || target.memory.faulted.is_some() {
+            return;
+        }
+        let due_before = target.memory.due;
+        if at + CLOCK_RUNS_BACK < target.memory.now {
+            alerts::clock_ran_back(id, target.memory.now, at, effects);
+            target.memory.now = at;
+        }
+        target.memory.now = target.memory.now.max(at);
+        let sources = &self.sources;
+        let mut own = Effects::new();
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(target, sources, &mut own)));
+        if outcome.is_ok() {
+            effects.append(own);
+        } else {
+            target.panes = Panes::default();
+            target.memory.faulted = Some(offset);
+            target.memory.due = None;
+            alerts::faulted(id, offset, at, effects);
+        }
+        let (due_after, waiting) = (target.memory.due, target.has_fresh_panes());
+        if due_before != due_after {
+            if let Some(due) = due_before {
+                self.due.remove(&(due, id.clone()));
+            }
+            if let Some(due) = due_after {
+                self.due.insert((due, id.clone()));
+            }
+        }
+        if waiting {
+            self.fresh.insert(id.clone());
+        } else {
+            self.fresh.remove(id);
+        }
+        self.changed.insert(id.clone());
+    }
+
+    fn own(&mut self, id: &TargetId, signal: Signal, offset: Offset, at: Timestamp, stage: &Decide, effects: &mut Effects) {
+        match signal {
+            Signal::Part(part) => self.part(id, part, offset, at, effects),
+            Signal::Policy(announcement) => self.policy(id, announcement, offset, at, stage, effects),
+            Signal::Fleet(seen) => {
+                // Kept also before there is a policy, so that one that comes has something to stand on.
+                if self.admits(id, at, effects) {
+                    self.with(id, offset, at, effects, |t, s, e| t.fleet(seen, at, stage, s, e));
+                }
+            }
+            Signal::Outcome(outcome) => self.with(id, offset, at, effects, |t, s, e| t.outcome(&outcome, stage, s, e)),
+            Signal::Grant(grant) => self.with(id, offset, at, effects, |t, _, _| t.grant(grant)),
+            Signal::SourceError(error) => self.with(id, offset, at, effects, |t, s, e| t.source_error(error, stage, s, e)),
+            Signal::Mark(_) | Signal::Tick(_) => {}
+        }
+    }
+
+    /// Makes room for a target; beyond the limit it is refused, with an alert.
+    fn admits(&mut self, id: &TargetId, at: Timestamp, effects: &mut Effects) -> bool {
+        if self.targets.contains_key(id) {
+            return true;
+        }
+        if self.targets.len() >= MOST_TARGETS {
+            alerts::too_many_targets(id, MOST_TARGETS, at, effects);
+            return false;
+        }
+        self.targets.insert(id.clone(), Target::default());
+        true
+    }
+
+    fn part(&mut self, id: &TargetId, part: Part, offset: Offset, at: Timestamp, effects: &mut Effects) {
+        let Some(target) = self.targets.get_mut(id).filter(|t| t.policy.is_some()) else {
+            self.unwanted += 1;
+            return;
+        };
+        if offset < target.memory.next_offset {
+            // The memory has seen it; only its panes are needed again.
+            target.merge(part, offset);
+            if target.has_fresh_panes() {
+                self.fresh.insert(id.clone());
+            }
+            return;
+        }
+        self.with(id, offset, at, effects, |t, _, _| t.part(part, offset));
+    }
+
+    fn policy(&mut self, id: &TargetId, announcement: PolicyAnnouncement, offset: Offset, at: Timestamp, stage: &Decide, effects: &mut Effects) {
+        if !self.admits(id, at, effects) {
+            return;
+        }
+        if let Some(target) = self.targets.get_mut(id)
+            && offset >= target.memory.next_offset
+            && target.memory.faulted.is_some()
+            && announcement.spec.as_ref() != target.memory.policy.as_ref().map(|p| &p.spec)
+        {
+            // Only a changed policy ends a fault, and the target starts as new.
+            let order = target.memory.order.take();
+            *target = Target {
+                memory: Memory { next_offset: target.memory.next_offset, order, epoch: target.memory.epoch, ..Memory::default() },
+                ..Target::default()
+            };
+        }
+        self.with(id, offset, at, effects, |t, s, e| t.policy(announcement, offset, stage, s, e));
+    }
+
+    /// Evaluates the targets that have panes which are complete now.
+    fn evaluate_fresh(&mut self, offset: Offset, at: Timestamp, stage: &Decide, effects: &mut Effects) {
+        let through = self.sources.complete_through();
+        let ready: Vec<TargetId> = self.fresh.iter().filter(|id| self.targets.get(*id).is_some_and(|t| t.has_complete_panes(through))).cloned().collect();
+        for id in ready {
+            self.with(&id, offset, at, effects, |t, s, e| t.evaluate(stage, s, e));
+        }
+    }
+
+    /// Evaluates the targets whose timers are due.
+    fn evaluate_due(&mut self, offset: Offset, at: Timestamp, stage: &Decide, effects: &mut Effects) {
+        let due: Vec<TargetId> = self.due.iter().take_while(|(due, _)| *due <= at).map(|(_, id)| id.clone()).collect();
+        for id in due {
+            self.with(&id, offset, at, effects, |t, s, e| {
+                t.memory.due = None;
+                t.evaluate(stage, s, e);
+            });
+        }
+    }
+
+    /// Evaluates the targets that a source feeds which fell silent, or spoke again.
+    fn evaluate_fed_by(&mut self, sources: &BTreeSet<u32>, offset: Offset, at: Timestamp, stage: &Decide, effects: &mut Effects) {
+        let mut fed: Vec<TargetId> = self.targets.iter().filter(|(_, t)| t.is_fed_by(sources)).map(|(id, _)| id.clone()).collect();
+        fed.sort();
+        for id in fed {
+            self.with(&id, offset, at, effects, |t, s, e| t.evaluate(stage, s, e));
+        }
+    }
+}
+
+impl Stage for Decide {
+    type Record = Signal;
+    type State = State;
+    const NAME: &'static str = "decide";
+    const INPUT: Topic = Topic::Signals;
+    const TICK: Option<fn() -> Message> = Some(|| Message::Signal(Signal::Tick(Tick {})));
+
+    fn apply(&self, state: &mut State, input: Input<Signal>, effects: &mut Effects) {
+        let Input::Record(Located { offset, at, record, .. }) = input else { return };
+        match record {
+            Signal::Mark(mark) => {
+                if !state.sources.holds(offset) {
+                    let spoke = state.sources.mark(&mark, at);
+                    if !spoke.is_empty() {
+                        state.evaluate_fed_by(&spoke, offset, at, self, effects);
+                    }
+                    state.evaluate_fresh(offset, at, self, effects);
+                }
+            }
+            Signal::Tick(_) => {
+                if !state.sources.holds(offset) {
+                    let silenced = state.sources.tick(at);
+                    if !silenced.is_empty() {
+                        state.evaluate_fed_by(&silenced, offset, at, self, effects);
+                        state.evaluate_fresh(offset, at, self, effects);
+                    }
+                    state.evaluate_due(offset, at, self, effects);
+                }
+            }
+            signal => {
+                if let Some(id) = signal.target().cloned() {
+                    state.own(&id, signal, offset, at, self, effects);
+                }
+            }
+        }
+    }
+}
+
+impl Snapshot for State {
+    fn take_changed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.changed).into_iter().map(String::from).collect()
+    }
+
+    fn encode(&self, key: &str, next: Offset) -> Option<Vec<u8>> {
+        let target = self.targets.get(key)?;
+        let memory = Memory { next_offset: next, ..target.memory.clone() };
+        serde_json::to_vec(&memory).ok()
+    }
+
+    fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
+        let id: TargetId = key.parse().map_err(|e| format!("{e}"))?;
+        let mut memory: Memory = serde_json::from_slice(bytes).map_err(|e| format!("the snapshot of {key} cannot be read: {e}"))?;
+        // A target that was not written in a later round had not changed until that round began.
+        memory.next_offset = memory.next_offset.max(self.sources.next_offset);
+        let policy = match &memory.policy {
+            Some(announced) => Some(InForce::new(&id, announced)?),
+            None => None,
+        };
+        if let Some(due) = memory.due {
+            self.due.insert((due, id.clone()));
+        }
+        self.targets.insert(id, Target { policy, memory, panes: Panes::default() });
+        Ok(())
+    }
+
+    fn encode_wide(&self, next: Offset) -> Vec<u8> {
+        let mut sources = self.sources.clone();
+        sources.next_offset = next;
+        serde_json::to_vec(&sources).unwrap_or_default()
+    }
+
+    fn restore_wide(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.sources = serde_json::from_slice(bytes).map_err(|e| format!("the partition's snapshot cannot be read: {e}"))?;
+        Ok(())
+    }
+
+    fn replay_from(&self, next: Offset) -> Offset {
+        self.targets.values().filter_map(|t| t.panes.earliest_offset()).min().unwrap_or(next).min(next)
+    }
+}
+
+impl Target {
+    /// Whether it has a pane that it was not evaluated with.
+    fn has_fresh_panes(&self) -> bool {
+        let through = self.memory.evaluated_through;
+        self.policy.is_some() && self.panes.iter().any(|(_, panes)| through.is_none_or(|t| panes.newest > t))
+    }
+
+    /// Whether such a pane is complete by `through`.
+    fn has_complete_panes(&self, through: Timestamp) -> bool {
+        let evaluated = self.memory.evaluated_through;
+        self.panes.iter().any(|(_, panes)| panes.has_end_in(evaluated, through))
+    }
+
+    fn is_fed_by(&self, sources: &BTreeSet<u32>) -> bool {
+        self.panes.iter().any(|(_, panes)| panes.sources.keys().any(|s| sources.contains(s)))
+    }
+
+    /// Whether the policy wants decisions.
+    fn decides(&self) -> bool {
+        self.policy.as_ref().is_some_and(|p| p.policy.mode != Mode::Off)
+    }
+}
+
+/// The metrics whose panes are kept, with the first offset from which on they are.
+type Wanted = BTreeMap<crate::model::MetricName, Offset>;

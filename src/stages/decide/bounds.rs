@@ -1,0 +1,27 @@
+//! `Bounds`: `min` and `max`, and the mode that forbids a direction.
+
+use crate::model::Reason;
+use crate::model::policy::{Mode, Policy};
+
+/// What the bounds made of the count.
+pub(super) struct Bounded {
+    /// The count.
+    pub(super) after: u32,
+    /// The bound.
+    pub(super) limit: u32,
+    /// Why.
+    pub(super) reason: Reason,
+}
+
+/// Keeps the count inside the policy's bounds; `None` where it is.
+pub(super) fn bounds(current: u32, desired: u32, policy: &Policy) -> Option<Bounded> {
+    if desired < policy.min {
+        Some(Bounded { after: policy.min, limit: policy.min, reason: Reason::BelowMin })
+    } else if desired > policy.max {
+        Some(Bounded { after: policy.max, limit: policy.max, reason: Reason::AboveMax })
+    } else if policy.mode == Mode::OutOnly && desired < current {
+        Some(Bounded { after: current, limit: current, reason: Reason::OutOnly })
+    } else {
+        None
+    }
+}

@@ -1,0 +1,100 @@
+//! From a decision to the arbiter: the standing claim, and the one command in flight.
+
+use std::time::Duration;
+
+use crate::log::Topic;
+use crate::model::policy::{Mode, Policy, Role};
+use crate::model::{Audit, Decision, Message, Outcome, OutcomeResult, Request, TargetId};
+use crate::stages::Effects;
+
+use super::fold::moves;
+use super::memory::{Claim, Memory};
+use super::{CLAIM_EVERY, CLAIM_LIVES, LOST_AFTER};
+
+/// The first wait after a command that came to nothing; it doubles with each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+/// The longest wait.
+const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// Claims what was decided, on change and every 60 s.
+pub(super) fn follow(policy: &Policy, decision: &Decision, memory: &mut Memory, effects: &mut Effects) {
+    let now = memory.now;
+    if policy.mode == Mode::Advise {
+        // What is advised counts as applied, so that the advice goes on as the real thing would.
+        if moves(decision) {
+            memory.changed(now, decision.current, decision.desired);
+            memory.shadow = Some(decision.desired);
+        }
+        return;
+    }
+    let desired = decision.desired;
+    if let Some(open) = &memory.open {
+        // One command in flight: it is replaced only by one that goes further out.
+        let claimed = memory.claim.as_ref().is_some_and(|c| c.desired == desired);
+        if desired <= open.to || desired <= decision.current || claimed {
+            return;
+        }
+    } else {
+        if memory.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let standing = memory.claim.as_ref().is_some_and(|c| c.current == decision.current && c.desired == desired && now.since(c.at) < CLAIM_EVERY);
+        if standing {
+            return;
+        }
+    }
+    let Some(fleet) = &memory.fleet else { return };
+    let uid = fleet.seen.uid.clone();
+    memory.epoch = (memory.epoch + 1).max(now.as_millis());
+    memory.claim = Some(Claim { epoch: memory.epoch, current: decision.current, desired, at: now, answered: desired == decision.current });
+    send(policy, memory, uid, decision.current, desired, false, effects);
+}
+
+/// Takes the claim back.
+pub(super) fn withdraw(target: &TargetId, policy: &Policy, memory: &mut Memory, effects: &mut Effects) {
+    debug_assert_eq!(*target, policy.target);
+    if memory.claim.take().is_some() {
+        memory.epoch += 1;
+        let uid = memory.fleet.as_ref().map(|f| f.seen.uid.clone()).unwrap_or_default();
+        let current = memory.current;
+        send(policy, memory, uid, current, current, true, effects);
+    }
+}
+
+fn send(policy: &Policy, memory: &Memory, uid: String, current: u32, desired: u32, withdrawn: bool, effects: &mut Effects) {
+    let request = Request {
+        target: policy.target.clone(),
+        fleet: policy.fleet.clone(),
+        epoch: memory.epoch,
+        uid,
+        current,
+        desired,
+        min: policy.min,
+        priority: policy.priority,
+        paced: policy.role != Role::Generic,
+        open: memory.open.clone(),
+        expires_at: memory.now + CLAIM_LIVES,
+        withdrawn,
+    };
+    effects.to_key(Topic::Requests, policy.fleet.as_str(), Message::Request(request));
+}
+
+/// Closes a command that nothing was heard of.
+pub(super) fn close_lost(target: &TargetId, memory: &mut Memory, effects: &mut Effects) {
+    let Some(open) = memory.open.take_if(|open| memory.now >= open.expires_at + LOST_AFTER) else { return };
+    let outcome = Outcome { target: target.clone(), command: open.id, result: OutcomeResult::Lost, replicas: None, revision: None, error: None };
+    effects.to_key(Topic::Audit, target.as_str(), Message::Audit(Audit::Outcome(outcome)));
+    memory.claim = None;
+    let current = memory.current;
+    came_to_nothing(memory, OutcomeResult::Lost, current);
+}
+
+/// A command came to nothing: the next claim waits, unless the world turned out to be another one.
+pub(super) fn came_to_nothing(memory: &mut Memory, result: OutcomeResult, assumed: u32) {
+    if matches!(result, OutcomeResult::Superseded | OutcomeResult::Stale) || (result == OutcomeResult::Conflict && memory.current != assumed) {
+        return; // decide anew, at once
+    }
+    memory.failures = memory.failures.saturating_add(1);
+    let wait = FIRST_RETRY.saturating_mul(1 << memory.failures.saturating_sub(1).min(5)).min(LAST_RETRY);
+    memory.retry_at = Some(memory.now + wait);
+}

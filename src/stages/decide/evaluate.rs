@@ -1,0 +1,224 @@
+//! One evaluation of one target: the steps, in their order.
+//!
+//! Absent until they are built, and refused in a policy until then: Burst, Floors, Flap, Health,
+//! Breaker, Override.
+
+use crate::model::policy::{Mode, Policy};
+use crate::model::{Decision, MetricReport, MetricStatus, Reason, Step, StepKind, Timestamp, Verdict};
+
+use super::combine::combine;
+use super::measure::measure;
+use super::memory::{FleetSeen, Memory};
+use super::panes::Panes;
+use super::propose::{Proposed, Situation, propose, report};
+use super::{FLEET_UNSEEN_AFTER, FOLD_VERSION, bounds, cooldown, fallback, rate_limit, stabilize};
+
+/// The surroundings of an evaluation that are not the target's own.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// Event time up to which the partition's panes are complete.
+    pub(super) through: Timestamp,
+    /// Whether a source is silent.
+    pub(super) silent: &'a dyn Fn(u32) -> bool,
+}
+
+/// The decision under way: the count, and the steps that took part.
+struct Walk {
+    count: u32,
+    steps: Vec<Step>,
+}
+
+impl Walk {
+    fn step(&mut self, step: StepKind, after: u32, reason: Reason) -> &mut Step {
+        self.steps.push(Step { step, before: self.count, after, reason, metric: None, limit: None, until: None });
+        self.count = after;
+        let last = self.steps.len() - 1;
+        &mut self.steps[last]
+    }
+}
+
+/// Evaluates a target: its decision, and what of its memory changes with it.
+pub(super) fn evaluate(policy: &Policy, policy_version: &str, memory: &mut Memory, panes: &mut Panes, fleet: &FleetSeen, around: Surroundings<'_>) -> Decision {
+    let now = memory.now;
+    let current = memory.counted();
+    let fleet_unseen = now.since(fleet.at) >= FLEET_UNSEEN_AFTER;
+
+    // Measure, Propose
+    let proposed = measure_and_propose(policy, memory, panes, fleet, around);
+
+    let mut walk = Walk { count: current, steps: Vec::with_capacity(4) };
+    let combined = combine(current, &policy.metrics.iter().zip(&proposed).collect::<Vec<_>>(), fleet_unseen);
+    remember_since(&mut memory.blind_since, combined.all_blind, now);
+    remember_since(&mut memory.idle_since, combined.all_idle, now);
+
+    let mut verdict = None;
+    if current == 0 && policy.min > 0 {
+        walk.step(StepKind::Bounds, 0, Reason::ScaledToZeroByHand);
+        verdict = Some(Verdict::Disabled);
+    } else if current < policy.min {
+        // To `min` at once, whatever the metrics say; they have the word again when it stands.
+        walk.step(StepKind::Bounds, policy.min, Reason::BelowMin).limit = Some(policy.min);
+    } else if current > policy.max {
+        // Down to `max` by the rate policies, without stabilization or cooldown.
+        walk.step(StepKind::Bounds, policy.max, Reason::AboveMaxPaced).limit = Some(policy.max);
+        apply_rate_limit(&mut walk, current, policy, memory);
+    } else {
+        walk.step(StepKind::Combine, combined.after, combined.reason).metric.clone_from(&combined.metric);
+        apply_fallback(&mut walk, current, policy, memory);
+        apply_stabilize(&mut walk, current, policy, memory, combined.proposed);
+        apply_rate_limit(&mut walk, current, policy, memory);
+        apply_cooldown(&mut walk, current, policy, memory);
+        apply_bounds(&mut walk, current, policy);
+        if combined.all_blind && walk.count == current {
+            verdict = Some(Verdict::Blind);
+        }
+    }
+    if policy.mode == Mode::OutOnly && walk.count < current && current > policy.max {
+        walk.step(StepKind::Bounds, current, Reason::OutOnly);
+    }
+
+    memory.sequence += 1;
+    memory.evaluated_at = Some(now);
+    memory.evaluated_through = Some(around.through);
+    let verdict = verdict.unwrap_or(match walk.count.cmp(&current) {
+        std::cmp::Ordering::Greater => Verdict::ScaleOut,
+        std::cmp::Ordering::Less => Verdict::ScaleIn,
+        std::cmp::Ordering::Equal => Verdict::Hold,
+    });
+    Decision {
+        target: policy.target.clone(),
+        sequence: memory.sequence,
+        at: now,
+        through: around.through,
+        current,
+        desired: walk.count,
+        verdict,
+        binding: binding(&walk.steps),
+        metrics: policy.metrics.iter().zip(&proposed).map(|(m, p)| report(m, p)).collect::<Vec<MetricReport>>(),
+        steps: walk.steps,
+        policy_version: policy_version.to_owned(),
+        fold_version: FOLD_VERSION,
+        advised: policy.mode == Mode::Advise,
+    }
+}
+
+/// The step that bound: the last one that changed the count, or the first.
+fn binding(steps: &[Step]) -> StepKind {
+    steps.iter().rev().find(|s| s.before != s.after).or(steps.first()).map_or(StepKind::Combine, |s| s.step)
+}
+
+fn remember_since(since: &mut Option<Timestamp>, holds: bool, now: Timestamp) {
+    *since = holds.then(|| since.unwrap_or(now));
+}
+
+fn measure_and_propose(policy: &Policy, memory: &mut Memory, panes: &mut Panes, fleet: &FleetSeen, around: Surroundings<'_>) -> Vec<Proposed> {
+    let (now, current, last_growth, last_change) = (memory.now, memory.counted(), memory.last_growth, memory.last_change);
+    let situation = Situation { policy, current, fleet, now, through: around.through, last_growth, last_change };
+    let mut proposed = Vec::with_capacity(policy.metrics.len());
+    for metric in &policy.metrics {
+        let remembered = memory.metric(&metric.name);
+        let measured = measure(metric, panes.metric(&metric.name), remembered, fleet, around.through, now, around.silent);
+        let result = propose(metric, measured, remembered, situation);
+        remembered.status = result.status;
+        let since = super::panes::complete_since(around.through, metric.window);
+        let since = remembered.complete_since.map_or(since, |c| c.max(since));
+        remembered.complete_since = Some(since);
+        panes.prune(&metric.name, since, around.through - metric.stale_after);
+        proposed.push(result);
+    }
+    proposed
+}
+
+fn apply_fallback(walk: &mut Walk, current: u32, policy: &Policy, memory: &Memory) {
+    let fell_back = match (memory.blind_since, memory.idle_since) {
+        (Some(since), _) => fallback::when_blind(current, policy.min, since, &policy.fallback, memory.now),
+        (None, Some(since)) => fallback::when_idle(current, policy.min, since, policy.scale_in.stabilization, memory.now),
+        (None, None) => None,
+    };
+    if let Some(fell_back) = fell_back {
+        walk.step(StepKind::Fallback, fell_back.after, fell_back.reason);
+    }
+}
+
+fn apply_stabilize(walk: &mut Walk, current: u32, policy: &Policy, memory: &mut Memory, proposed: bool) {
+    if memory.proposals.is_new() {
+        // So that the first decision after a start does not shrink on one look.
+        memory.proposals.enter(memory.now, current);
+    }
+    if !proposed {
+        return; // nothing was proposed: there is nothing to compare, and nothing to remember
+    }
+    let (now, desired) = (memory.now, walk.count);
+    let (out, r#in) = (policy.scale_out.stabilization, policy.scale_in.stabilization);
+    if let Some(stabilized) = stabilize::stabilize(current, desired, &memory.proposals, out, r#in, now) {
+        walk.step(StepKind::Stabilize, stabilized.after, stabilized.reason).until = Some(stabilized.until);
+    }
+    memory.proposals.enter(now, desired);
+    memory.proposals.prune(now, out, r#in);
+}
+
+fn apply_rate_limit(walk: &mut Walk, current: u32, policy: &Policy, memory: &mut Memory) {
+    let longest = [&policy.scale_out, &policy.scale_in].iter().flat_map(|r| &r.policies).map(|p| p.period).max().unwrap_or_default();
+    let now = memory.now;
+    memory.events.retain(|e| e.at > now - longest);
+    if let Some(limited) = rate_limit::rate_limit(current, walk.count, &memory.events, &policy.scale_out, &policy.scale_in, now) {
+        let step = walk.step(StepKind::RateLimit, limited.after, limited.reason);
+        step.limit = Some(limited.limit);
+        step.until = limited.until;
+    }
+}
+
+fn apply_cooldown(walk: &mut Walk, current: u32, policy: &Policy, memory: &Memory) {
+    let (out, r#in) = (policy.scale_out.cooldown, policy.scale_in.cooldown);
+    if let Some(cooled) = cooldown::cooldown(current, walk.count, memory.last_change, memory.last_growth, out, r#in, memory.now) {
+        walk.step(StepKind::Cooldown, cooled.after, cooled.reason).until = Some(cooled.until);
+    }
+}
+
+fn apply_bounds(walk: &mut Walk, current: u32, policy: &Policy) {
+    if let Some(bounded) = bounds::bounds(current, walk.count, policy) {
+        walk.step(StepKind::Bounds, bounded.after, bounded.reason).limit = Some(bounded.limit);
+    }
+}
+
+/// When the target must be looked at again without being asked.
+pub(super) fn next_look(policy: &Policy, memory: &Memory, decision: &Decision, every: std::time::Duration) -> Option<Timestamp> {
+    let now = memory.now;
+    let mut looks: Vec<Timestamp> = Vec::with_capacity(8);
+    let waits = |s: &Step| matches!(s.step, StepKind::Stabilize | StepKind::RateLimit | StepKind::Cooldown);
+    if decision.steps.iter().any(waits) {
+        looks.push(now + every);
+    }
+    for metric in &policy.metrics {
+        if let Some(MetricStatus::Ok | MetricStatus::Idle) = memory.metrics.get(&metric.name).map(|m| m.status)
+            && let Some(newest) = memory.metrics.get(&metric.name).and_then(|m| m.newest)
+        {
+            looks.push(newest + metric.stale_after + std::time::Duration::from_millis(1));
+        }
+    }
+    if let Some(since) = memory.blind_since {
+        looks.push(since + policy.fallback.after);
+        looks.push(since + super::ALERT_BLIND_AFTER);
+    }
+    if let Some(since) = memory.idle_since {
+        looks.push(since + policy.scale_in.stabilization);
+    }
+    if let Some(claim) = &memory.claim {
+        looks.push(claim.at + super::CLAIM_EVERY);
+        if !claim.answered {
+            looks.push(claim.at + super::ALERT_UNANSWERED_AFTER);
+        }
+    }
+    if let Some(open) = &memory.open {
+        looks.push(open.expires_at + super::LOST_AFTER);
+    }
+    looks.extend(memory.retry_at);
+    if let Some(fleet) = &memory.fleet {
+        looks.push(fleet.at + FLEET_UNSEEN_AFTER);
+    }
+    if let Some(audited) = &memory.audited {
+        looks.push(audited.at + super::AUDIT_EVERY);
+    }
+    // What is past has been dealt with by this evaluation.
+    looks.into_iter().filter(|t| *t > now).min()
+}

@@ -1,0 +1,310 @@
+//! What each signal does to its target.
+
+use crate::log::Offset;
+use crate::model::policy::Mode;
+use crate::model::{
+    Audit, Decision, FleetObservation, Grant, Message, MetricName, Outcome, OutcomeResult, Part, PolicyAnnouncement, Severity, SourceError, Timestamp, Verdict,
+};
+use crate::stages::Effects;
+
+use super::evaluate::{Surroundings, evaluate, next_look};
+use super::memory::{Announced, Audited, FleetSeen, Memory, MetricMemory};
+use super::panes::Panes;
+use super::sources::Sources;
+use super::{
+    ALERT_BLIND_AFTER, ALERT_NOT_SEEN_AFTER, ALERT_UNANSWERED_AFTER, AUDIT_EVERY, AuditWhen, Decide, FLEET_UNSEEN_AFTER, InForce, LOST_AFTER, Target, Wanted,
+    alerts, claim,
+};
+use crate::log::Topic;
+
+impl Target {
+    /// Merges the panes that the policy's metrics want.
+    pub(super) fn merge(&mut self, mut part: Part, offset: Offset) {
+        let wanted: &dyn Fn(&MetricName) -> bool = &|name| self.memory.metrics.get(name).is_some_and(|m| offset >= m.since_offset);
+        part.panes.retain(|pane| wanted(&pane.metric));
+        self.panes.merge(part, offset);
+    }
+
+    /// A part of its panes.
+    pub(super) fn part(&mut self, part: Part, offset: Offset) {
+        for pane in &part.panes {
+            if let Some(memory) = self.memory.metrics.get_mut(&pane.metric) {
+                memory.newest = memory.newest.max(Some(pane.end));
+                memory.source_error = None;
+            }
+        }
+        self.merge(part, offset);
+    }
+
+    /// A source of one of its metrics failed.
+    pub(super) fn source_error(&mut self, error: SourceError, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+        if let Some(memory) = self.memory.metrics.get_mut(&error.metric)
+            && memory.source_error.as_ref() != Some(&error.error)
+        {
+            memory.source_error = Some(error.error);
+            self.evaluate(stage, sources, effects);
+        }
+    }
+
+    /// Its policy was announced.
+    pub(super) fn policy(&mut self, announcement: PolicyAnnouncement, offset: Offset, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+        let PolicyAnnouncement { target, spec, order } = announcement;
+        let memory = &mut self.memory;
+        if memory.order.as_ref().is_some_and(|known| known.source == order.source && known.generation > order.generation) {
+            return;
+        }
+        memory.order = Some(order.clone());
+        let Some(spec) = spec else {
+            self.leave(effects);
+            return;
+        };
+        if memory.policy.as_ref().is_some_and(|known| known.spec == spec) {
+            return; // said again
+        }
+        let announced = Announced { spec, order };
+        match InForce::new(&target, &announced) {
+            Err(problems) => {
+                let message = || format!("a policy was announced that this version cannot use, the last one stays in force: {problems}");
+                alerts::set(memory, &target, "PolicyUnusable", Severity::Warning, true, message, effects);
+            }
+            Ok(in_force) => {
+                alerts::set(memory, &target, "PolicyUnusable", Severity::Warning, false, || "the policy can be used".to_owned(), effects);
+                let wanted: Wanted = in_force.policy.metrics.iter().map(|m| (m.name.clone(), offset)).collect();
+                memory.metrics.retain(|name, _| wanted.contains_key(name));
+                self.panes.retain(|name| wanted.contains_key(name));
+                for (name, since_offset) in wanted {
+                    memory.metrics.entry(name).or_insert_with(|| MetricMemory { since_offset, ..MetricMemory::default() });
+                }
+                if memory.policy.is_none() {
+                    memory.policy_at = memory.now;
+                }
+                memory.policy = Some(announced);
+                memory.shadow = (in_force.policy.mode == Mode::Advise).then(|| memory.shadow.unwrap_or(memory.current));
+                if matches!(in_force.policy.mode, Mode::Advise | Mode::Off) {
+                    claim::withdraw(&target, &in_force.policy, memory, effects);
+                }
+                self.policy = Some(in_force);
+                self.evaluate(stage, sources, effects);
+            }
+        }
+    }
+
+    /// Its policy was removed: the replicas stay as they are.
+    fn leave(&mut self, effects: &mut Effects) {
+        let Some(in_force) = self.policy.take() else { return };
+        claim::withdraw(&in_force.policy.target, &in_force.policy, &mut self.memory, effects);
+        self.panes = Panes::default();
+        let memory = &mut self.memory;
+        for (name, _) in std::mem::take(&mut memory.firing) {
+            let mut firing = Memory { firing: vec![(name.clone(), String::new())], now: memory.now, ..Memory::default() };
+            alerts::set(&mut firing, &in_force.policy.target, &name, Severity::Info, false, || "its policy was removed".to_owned(), effects);
+        }
+        *memory = Memory {
+            next_offset: memory.next_offset,
+            now: memory.now,
+            order: memory.order.take(),
+            fleet: memory.fleet.take(),
+            current: memory.current,
+            revision: memory.revision,
+            epoch: memory.epoch,
+            sequence: memory.sequence,
+            ..Memory::default()
+        };
+    }
+
+    /// Its replicas were seen.
+    pub(super) fn fleet(&mut self, seen: FleetObservation, at: Timestamp, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+        let memory = &mut self.memory;
+        let before = memory.fleet.as_ref().map(|f| &f.seen);
+        if before.is_some_and(|b| (b.term, b.sequence) >= (seen.term, seen.sequence)) {
+            return;
+        }
+        if before.is_some_and(|b| b.uid != seen.uid) {
+            if let Some(in_force) = &self.policy {
+                claim::withdraw(&in_force.policy.target, &in_force.policy, memory, effects);
+            }
+            memory.new_incarnation();
+        }
+        let before = memory.fleet.as_ref().map(|f| &f.seen);
+        let first = before.is_none();
+        let same = before.is_some_and(|b| {
+            (b.desired, b.status_replicas, b.updating, &b.instances, b.revision)
+                == (seen.desired, seen.status_replicas, seen.updating, &seen.instances, seen.revision)
+        });
+        let outdated = memory.revision.zip(seen.revision).is_some_and(|(known, new)| new < known);
+        if !outdated {
+            memory.revision = seen.revision.or(memory.revision);
+            if first {
+                memory.current = seen.desired;
+            } else if seen.desired != memory.current {
+                let applied = memory.open.as_ref().is_some_and(|open| open.to == seen.desired);
+                self.count_is(seen.desired, applied, effects);
+            }
+        }
+        let memory = &mut self.memory;
+        if self.policy.as_ref().is_some_and(|p| p.policy.mode == Mode::Advise) && memory.shadow.is_none() {
+            memory.shadow = Some(memory.current);
+        }
+        memory.fleet = Some(FleetSeen { at, seen });
+        if !same {
+            self.evaluate(stage, sources, effects);
+        }
+    }
+
+    /// The count stands at `replicas` now: by the open command, or by somebody else.
+    fn count_is(&mut self, replicas: u32, applied: bool, effects: &mut Effects) {
+        let memory = &mut self.memory;
+        let (now, from) = (memory.now, memory.current);
+        memory.current = replicas;
+        if memory.shadow.is_none() {
+            memory.changed(now, from, replicas);
+        }
+        memory.claim = None;
+        if applied {
+            memory.open = None;
+            memory.failures = 0;
+            memory.retry_at = None;
+        } else if let Some(in_force) = &self.policy {
+            let message = format!("somebody else set the replicas from {from} to {replicas}; that counts as a change, and is decided on from there");
+            alerts::tell(&in_force.policy.target, "ChangedFromOutside", Severity::Info, message, now, effects);
+        }
+    }
+
+    /// The arbiter answered.
+    pub(super) fn grant(&mut self, grant: Grant) {
+        let memory = &mut self.memory;
+        if let Some(claim) = memory.claim.as_mut().filter(|c| c.epoch == grant.epoch) {
+            claim.answered = true;
+        }
+        if let Some(command) = grant.command
+            && command.epoch >= memory.open.as_ref().map_or(0, |open| open.epoch)
+        {
+            memory.epoch = memory.epoch.max(grant.epoch);
+            memory.due = memory.due.min(Some(command.expires_at + LOST_AFTER)).or(Some(command.expires_at + LOST_AFTER));
+            memory.open = Some(command);
+        }
+    }
+
+    /// Something came of a command.
+    pub(super) fn outcome(&mut self, outcome: &Outcome, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+        let memory = &mut self.memory;
+        let ours = memory.open.as_ref().is_some_and(|open| open.id == outcome.command);
+        let newer = match (memory.revision, outcome.revision) {
+            (Some(known), Some(new)) => new > known,
+            _ => ours,
+        };
+        let applied = outcome.result == OutcomeResult::Applied;
+        if !ours && !(applied && newer) {
+            return; // of a command that was closed before
+        }
+        memory.revision = memory.revision.max(outcome.revision);
+        let before = memory.current;
+        if ours {
+            memory.open = None;
+            memory.claim = None;
+        }
+        if let Some(replicas) = outcome.replicas.filter(|_| newer)
+            && replicas != memory.current
+        {
+            self.count_is(replicas, applied, effects);
+        }
+        let memory = &mut self.memory;
+        if applied {
+            memory.failures = 0;
+            memory.retry_at = None;
+        } else if ours {
+            claim::came_to_nothing(memory, outcome.result, before);
+        }
+        self.evaluate(stage, sources, effects);
+    }
+
+    /// Evaluates it, and does what follows from the decision.
+    pub(super) fn evaluate(&mut self, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+        let Some(in_force) = self.policy.clone() else { return };
+        let target = &in_force.policy.target;
+        let Some(fleet) = self.memory.fleet.take() else {
+            self.not_seen(effects);
+            return;
+        };
+        if !self.decides() {
+            self.memory.fleet = Some(fleet);
+            return;
+        }
+        let pane = sources.pane();
+        let every = in_force.policy.evaluate_every.unwrap_or(pane).max(pane);
+        let memory = &mut self.memory;
+        claim::close_lost(target, memory, effects);
+        let silent = |source| sources.is_silent(source);
+        let around = Surroundings { through: sources.complete_through(), silent: &silent };
+        let decision = evaluate(&in_force.policy, &in_force.version, memory, &mut self.panes, &fleet, around);
+        alerts::set(memory, target, "TargetNotSeen", Severity::Warning, false, || "its replicas are seen".to_owned(), effects);
+        let unseen = memory.now.since(fleet.at) >= FLEET_UNSEEN_AFTER;
+        let message =
+            || if unseen { "its replicas have not been seen for 3 minutes; it does not shrink".to_owned() } else { "its replicas are seen again".to_owned() };
+        alerts::set(memory, target, "FleetUnseen", Severity::Warning, unseen, message, effects);
+        memory.fleet = Some(fleet);
+        claim::follow(&in_force.policy, &decision, memory, effects);
+        self.alert(&decision, effects);
+        memory_audit(&mut self.memory, &decision, stage, effects);
+        self.memory.due = next_look(&in_force.policy, &self.memory, &decision, every);
+    }
+
+    /// It has a policy, and nobody has seen it.
+    fn not_seen(&mut self, effects: &mut Effects) {
+        let Some(in_force) = &self.policy else { return };
+        let memory = &mut self.memory;
+        let since = memory.policy_at + ALERT_NOT_SEEN_AFTER;
+        if memory.now >= since {
+            let message = || "there is a policy for it, but nobody reports its replicas: is the name right, and does it run?".to_owned();
+            alerts::set(memory, &in_force.policy.target, "TargetNotSeen", Severity::Warning, true, message, effects);
+        } else {
+            memory.due = Some(since);
+        }
+    }
+
+    fn alert(&mut self, decision: &Decision, effects: &mut Effects) {
+        let memory = &mut self.memory;
+        let blind = memory.blind_since.is_some_and(|since| memory.now.since(since) >= ALERT_BLIND_AFTER);
+        let message = || match blind {
+            true => "none of its metrics has a value to act on; its replicas stand, or follow its fallback".to_owned(),
+            false => "its metrics have values again".to_owned(),
+        };
+        alerts::set(memory, &decision.target, "AllMetricsBlind", Severity::Critical, blind, message, effects);
+        let unanswered = memory.claim.as_ref().is_some_and(|c| !c.answered && c.current != c.desired && memory.now.since(c.at) >= ALERT_UNANSWERED_AFTER);
+        let message = || match unanswered {
+            true => "the arbiter has not answered its claim for 5 seconds".to_owned(),
+            false => "the arbiter answers".to_owned(),
+        };
+        alerts::set(memory, &decision.target, "ClaimUnanswered", Severity::Warning, unanswered, message, effects);
+        let failing = memory.failures >= 3;
+        let message = || match failing {
+            true => "three commands in a row came to nothing; see the outcomes in `loadline why`".to_owned(),
+            false => "commands take effect again".to_owned(),
+        };
+        alerts::set(memory, &decision.target, "CommandsFail", Severity::Critical, failing, message, effects);
+    }
+}
+
+/// Writes a decision down where anything but the numbers inside it changed, and hourly.
+fn memory_audit(memory: &mut Memory, decision: &Decision, stage: &Decide, effects: &mut Effects) {
+    let audited = Audited {
+        at: memory.now,
+        desired: decision.desired,
+        verdict: decision.verdict,
+        binding: decision.binding,
+        policy_version: decision.policy_version.clone(),
+        statuses: decision.metrics.iter().map(|m| m.status).collect(),
+    };
+    let due = memory.audited.as_ref().is_none_or(|last| memory.now.since(last.at) >= AUDIT_EVERY || Audited { at: last.at, ..audited.clone() } != *last);
+    if due {
+        memory.audited = Some(audited);
+    }
+    if due || stage.audit == AuditWhen::Always {
+        effects.to_key(Topic::Audit, decision.target.as_str(), Message::Audit(Audit::Decision(decision.clone())));
+    }
+}
+
+/// Whether a decision commands anything.
+pub(super) fn moves(decision: &Decision) -> bool {
+    matches!(decision.verdict, Verdict::ScaleOut | Verdict::ScaleIn) || decision.current != decision.desired
+}

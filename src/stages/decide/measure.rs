@@ -1,0 +1,341 @@
+//! `Measure`: from panes to a metric's figures, each with a typed status.
+//!
+//! For each instance the samples of the window are reduced over time; what is then done across
+//! instances depends on the rule that asks (`propose`). Where the window holds no sample, the newest
+//! one younger than `staleAfter` counts, but only for an instance of the newest observation.
+
+use crate::model::policy::{Across, Measure, MetricPolicy, MetricRule, Over};
+use crate::model::{Amount, HistogramReading, InstanceName, Kind, MetricStatus, Timestamp};
+
+use super::memory::{FleetSeen, MetricMemory};
+use super::panes::{Cell, MetricPanes, Series};
+
+/// What was measured of one metric.
+#[derive(Debug)]
+pub(super) enum Measured<'a> {
+    /// One figure for each instance that counts, by name.
+    Instances(Vec<Figure<'a>>),
+    /// One figure for the target as a whole.
+    Whole(Amount),
+    /// Nothing to act on.
+    Nothing {
+        /// What it is worth.
+        status: MetricStatus,
+        /// Why, where words are needed.
+        note: Option<&'static str>,
+    },
+}
+
+/// One instance's figure.
+#[derive(Debug)]
+pub(super) struct Figure<'a> {
+    /// The instance.
+    pub(super) instance: &'a InstanceName,
+    /// Its value.
+    pub(super) value: Amount,
+    /// The end of its newest pane: the sample's time, as an HPA sees it.
+    pub(super) at: Timestamp,
+}
+
+/// The window of a measurement.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    /// Panes that end after this.
+    pub(super) since: Timestamp,
+    /// Panes that end by this.
+    pub(super) through: Timestamp,
+}
+
+impl Window {
+    fn seconds_ms(self) -> i64 {
+        self.through.as_millis().saturating_sub(self.since.as_millis()).max(1)
+    }
+}
+
+const NOTHING: Measured<'static> = Measured::Nothing { status: MetricStatus::NoData, note: None };
+
+/// Measures one metric at `through` (event time), as of `now`. `silent` says whether a source is silent.
+pub(super) fn measure<'a>(
+    policy: &MetricPolicy,
+    panes: Option<&'a MetricPanes>,
+    memory: &MetricMemory,
+    fleet: &FleetSeen,
+    through: Timestamp,
+    now: Timestamp,
+    silent: impl Fn(u32) -> bool,
+) -> Measured<'a> {
+    if memory.source_error.is_some() {
+        return Measured::Nothing { status: MetricStatus::Error, note: Some("its source failed") };
+    }
+    let Some(newest) = memory.newest else { return NOTHING };
+    if through == Timestamp::MIN {
+        return NOTHING; // nothing is complete yet
+    }
+    // What ended after `through` is not complete and does not count yet.
+    if now.since(newest.min(through)) > policy.stale_after {
+        return Measured::Nothing { status: MetricStatus::Stale, note: None };
+    }
+    let Some(panes) = panes else { return NOTHING };
+    let since = super::panes::complete_since(through, policy.window);
+    let window = Window { since: memory.complete_since.map_or(since, |c| c.max(since)), through };
+    if panes.sources.iter().any(|(source, end)| *end > window.since && silent(*source)) {
+        return Measured::Nothing { status: MetricStatus::Stale, note: Some("a source that feeds it is silent") };
+    }
+    if policy.kind.is_some_and(|kind| kind != panes.kind) {
+        return Measured::Nothing { status: MetricStatus::Error, note: Some("its samples are of another kind than the policy says") };
+    }
+    match policy.measure {
+        Measure::Quantile(quantile) => measure_quantile(quantile, policy, panes, window, now),
+        Measure::Reduce { over, across } => reduce(over, across, policy, panes, fleet, window, now),
+    }
+}
+
+fn reduce<'a>(
+    over: Over,
+    across: Option<Across>,
+    policy: &MetricPolicy,
+    panes: &'a MetricPanes,
+    fleet: &FleetSeen,
+    window: Window,
+    now: Timestamp,
+) -> Measured<'a> {
+    let mut figures = Vec::with_capacity(panes.series.len());
+    let mut idle = false;
+    let mut whole = None;
+    for series in &panes.series {
+        let (Some(newest), before) = series.newest_two(window.through) else { continue };
+        if now.since(newest.end) > policy.stale_after {
+            continue;
+        }
+        let listed = series.instance.is_none() || fleet.lists(&series.instance);
+        if !listed && newest.reading.last_at <= fleet.at {
+            continue; // it was removed
+        }
+        let value = if newest.end > window.since {
+            over_time(over, panes.kind, series, window, policy)
+        } else if listed {
+            newest_alone(panes.kind, newest, before, policy)
+        } else {
+            continue;
+        };
+        match value {
+            Some(value) if series.instance.is_none() => whole = Some(value),
+            Some(value) => figures.push(Figure { instance: &series.instance, value, at: newest.end }),
+            None => idle = true,
+        }
+    }
+    if figures.is_empty() {
+        return match whole {
+            Some(value) => Measured::Whole(value),
+            None if idle && matches!(panes.kind, Kind::Histogram | Kind::Distribution) => Measured::Nothing { status: MetricStatus::Idle, note: None },
+            None => Measured::Nothing { status: MetricStatus::NoData, note: Some("no instance that counts has a sample") },
+        };
+    }
+    match (&policy.rule, across) {
+        (MetricRule::Utilization { .. } | MetricRule::PerReplica { .. }, _) => Measured::Instances(figures),
+        (MetricRule::Value { .. }, None) => {
+            Measured::Nothing { status: MetricStatus::Error, note: Some("track.value of a metric of instances needs measure.across") }
+        }
+        (_, across) => Measured::Whole(across_instances(across.unwrap_or(Across::Mean), &figures)),
+    }
+}
+
+fn across_instances(across: Across, figures: &[Figure<'_>]) -> Amount {
+    let sum: Amount = figures.iter().map(|f| f.value).sum();
+    match across {
+        Across::Sum => sum,
+        Across::Mean => sum.mean(figures.len() as u64).unwrap_or_default(),
+        Across::Max => figures.iter().map(|f| f.value).max().unwrap_or_default(),
+    }
+}
+
+/// One instance's samples of the window as one number; `None` where there is nothing to measure yet.
+fn over_time(over: Over, kind: Kind, series: &Series, window: Window, policy: &MetricPolicy) -> Option<Amount> {
+    let cells = || series.window(window.since, window.through);
+    let last = cells().next_back()?;
+    match kind {
+        Kind::Gauge | Kind::Distribution => match over {
+            Over::Mean => {
+                let (sum, count) = cells().fold((Amount::ZERO, 0_i64), |(s, n), c| (s + c.reading.sum, n.saturating_add(c.reading.count)));
+                sum.mean(count.unsigned_abs())
+            }
+            Over::Max => cells().map(|c| c.reading.max).max(),
+            Over::Last => Some(last.reading.last),
+        },
+        Kind::Delta => match over {
+            Over::Mean => Some(cells().map(|c| c.reading.sum).sum::<Amount>().per_second(window.seconds_ms())),
+            Over::Max => cells().map(|c| c.reading.sum).max().map(|sum| sum.per_second(pane_ms(series, window))),
+            Over::Last => Some(last.reading.sum.per_second(pane_ms(series, window))),
+        },
+        Kind::Counter => {
+            let mut before = series.before(window.since).filter(|c| within(c, cells().next(), policy));
+            let first_at = before.or_else(|| cells().next())?.reading.last_at;
+            let (mut grown, mut largest, mut newest, mut pairs) = (Amount::ZERO, None::<Amount>, Amount::ZERO, 0);
+            for cell in cells() {
+                if let Some(earlier) = before {
+                    let growth = growth(earlier.reading.last, cell.reading.last);
+                    grown = grown + growth;
+                    newest = growth.per_second(elapsed_ms(earlier, cell));
+                    largest = largest.max(Some(newest));
+                    pairs += 1;
+                }
+                before = Some(cell);
+            }
+            if pairs == 0 {
+                return None;
+            }
+            match over {
+                Over::Mean => Some(grown.per_second(last.reading.last_at.as_millis() - first_at.as_millis())),
+                Over::Max => largest,
+                Over::Last => Some(newest),
+            }
+        }
+        Kind::Histogram => {
+            let mut before = series.before(window.since).filter(|c| within(c, cells().next(), policy));
+            let (mut sum, mut count) = (Amount::ZERO, 0_i64);
+            for cell in cells() {
+                if let (Some(earlier), Some(newer)) = (before.and_then(|c| c.reading.histogram.as_deref()), cell.reading.histogram.as_deref()) {
+                    let (s, n) = observed(earlier, newer);
+                    sum = sum + s;
+                    count = count.saturating_add(n);
+                }
+                before = Some(cell);
+            }
+            sum.mean(count.unsigned_abs())
+        }
+    }
+}
+
+/// The value of an instance whose newest pane lies before the window.
+fn newest_alone(kind: Kind, newest: &Cell, before: Option<&Cell>, policy: &MetricPolicy) -> Option<Amount> {
+    match kind {
+        Kind::Gauge => Some(newest.reading.last),
+        Kind::Distribution => newest.reading.sum.mean(newest.reading.count.unsigned_abs()),
+        // An increment says nothing about the time after it.
+        Kind::Delta => None,
+        Kind::Counter => {
+            let before = before.filter(|c| within(c, Some(newest), policy))?;
+            Some(growth(before.reading.last, newest.reading.last).per_second(elapsed_ms(before, newest)))
+        }
+        Kind::Histogram => {
+            let before = before.filter(|c| within(c, Some(newest), policy))?;
+            let (sum, count) = observed(before.reading.histogram.as_deref()?, newest.reading.histogram.as_deref()?);
+            sum.mean(count.unsigned_abs())
+        }
+    }
+}
+
+/// Whether a rate may start from `earlier`: it is not older than `staleAfter` before the next reading.
+fn within(earlier: &Cell, next: Option<&Cell>, policy: &MetricPolicy) -> bool {
+    next.is_some_and(|next| next.end.since(earlier.end) <= policy.stale_after)
+}
+
+/// By how much a total grew; a drop is a restart, and all that it shows since then is growth.
+fn growth(earlier: Amount, later: Amount) -> Amount {
+    if later >= earlier { later - earlier } else { later }
+}
+
+fn elapsed_ms(earlier: &Cell, later: &Cell) -> i64 {
+    (later.reading.last_at.as_millis() - earlier.reading.last_at.as_millis()).max(1)
+}
+
+/// The length of a pane, from the distance of two neighbours (the whole window where there is one).
+fn pane_ms(series: &Series, window: Window) -> i64 {
+    let ends: Vec<i64> = series.window(window.since, window.through).map(|c| c.end.as_millis()).collect();
+    ends.windows(2).map(|w| w[1] - w[0]).min().unwrap_or_else(|| window.seconds_ms()).max(1)
+}
+
+/// The sum and number of observations between two readings of a cumulative histogram.
+fn observed(earlier: &HistogramReading, later: &HistogramReading) -> (Amount, i64) {
+    if later.count < earlier.count || earlier.bounds != later.bounds {
+        (later.sum, later.count)
+    } else {
+        (later.sum - earlier.sum, later.count - earlier.count)
+    }
+}
+
+fn measure_quantile<'a>(quantile: f64, policy: &MetricPolicy, panes: &'a MetricPanes, window: Window, now: Timestamp) -> Measured<'a> {
+    match panes.kind {
+        Kind::Distribution => {
+            let fresh = |end: &Timestamp| now.since(*end) <= policy.stale_after;
+            let mut inside = panes.sketches.iter().filter(|(end, _)| *end > window.since && *end <= window.through).map(|(_, s)| s);
+            let merged = match inside.next() {
+                Some(first) => {
+                    let mut merged = first.clone();
+                    inside.for_each(|s| merged.merge(s));
+                    merged
+                }
+                // The window holds nothing: the newest observations count while they are fresh.
+                None => match panes.sketches.iter().rev().find(|(end, _)| *end <= window.through && fresh(end)) {
+                    Some((_, sketch)) => sketch.clone(),
+                    None => return NOTHING,
+                },
+            };
+            quantity(merged.quantile(quantile))
+        }
+        Kind::Histogram => quantity(histogram_quantile(quantile, policy, panes, window)),
+        Kind::Gauge | Kind::Counter | Kind::Delta => {
+            Measured::Nothing { status: MetricStatus::Error, note: Some("a quantile needs a Distribution or a Histogram") }
+        }
+    }
+}
+
+fn quantity(value: Option<f64>) -> Measured<'static> {
+    match value {
+        None => Measured::Nothing { status: MetricStatus::Idle, note: None },
+        Some(value) => match Amount::from_f64(value) {
+            Ok(value) => Measured::Whole(value),
+            Err(_) => Measured::Nothing { status: MetricStatus::NonFinite, note: None },
+        },
+    }
+}
+
+/// The quantile of all observations of the window, interpolated inside its bucket, as Prometheus'
+/// `histogram_quantile` does: the last bucket counts as its lower bound.
+fn histogram_quantile(quantile: f64, policy: &MetricPolicy, panes: &MetricPanes, window: Window) -> Option<f64> {
+    let mut bounds: Option<&[f64]> = None;
+    let mut counts: Vec<i64> = Vec::new();
+    for series in &panes.series {
+        let mut before = series.before(window.since).filter(|c| within(c, series.window(window.since, window.through).next(), policy));
+        for cell in series.window(window.since, window.through) {
+            if let (Some(earlier), Some(later)) = (before.and_then(|c| c.reading.histogram.as_deref()), cell.reading.histogram.as_deref()) {
+                if *bounds.get_or_insert(&later.bounds) != later.bounds {
+                    // Other buckets cannot be added up; the first instance's are taken.
+                    before = Some(cell);
+                    continue;
+                }
+                counts.resize(later.counts.len(), 0);
+                let reset = later.count < earlier.count || earlier.bounds != later.bounds;
+                for (i, count) in counts.iter_mut().enumerate() {
+                    let start = if reset { 0 } else { earlier.counts.get(i).copied().unwrap_or(0) };
+                    *count = count.saturating_add((later.counts[i] - start).max(0));
+                }
+            }
+            before = Some(cell);
+        }
+    }
+    let bounds = bounds?;
+    let total: i64 = counts.iter().fold(0_i64, |n, c| n.saturating_add(*c));
+    if total == 0 {
+        return None;
+    }
+    let rank = quantile * total as f64;
+    let mut seen = 0.0;
+    for (i, count) in counts.iter().enumerate() {
+        let count = *count as f64;
+        if seen + count >= rank && count > 0.0 {
+            let Some(upper) = bounds.get(i) else { return bounds.last().copied() };
+            let lower = if i == 0 { upper.min(0.0) } else { bounds[i - 1] };
+            return Some(lower + (upper - lower) * ((rank - seen) / count).clamp(0.0, 1.0));
+        }
+        seen += count;
+    }
+    bounds.last().copied()
+}
+
+impl FleetSeen {
+    /// Whether the newest observation lists this instance.
+    pub(super) fn lists(&self, name: &InstanceName) -> bool {
+        self.seen.instances.iter().any(|i| i.name == *name)
+    }
+}

@@ -1,0 +1,200 @@
+//! What decide remembers of a target beyond its panes: this is its snapshot.
+//!
+//! Everything here is serialized as JSON with defaults for what is missing, so that a snapshot of an
+//! older release reads, and one of a newer release reads as far as it is known.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::Offset;
+use crate::model::{FleetObservation, MetricName, MetricStatus, OpenCommand, Order, StepKind, Timestamp, Verdict};
+
+use super::stabilize::Proposals;
+
+/// A change of the count that took effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Change {
+    /// When.
+    pub(super) at: Timestamp,
+    /// The count before.
+    pub(super) from: u32,
+    /// The count after.
+    pub(super) to: u32,
+}
+
+/// A change that counts for the rate policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ScaleEvent {
+    /// When.
+    pub(super) at: Timestamp,
+    /// By how many replicas: positive for growth.
+    pub(super) change: i64,
+}
+
+/// What is remembered of one metric.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct MetricMemory {
+    /// The first offset from which on its panes are held.
+    pub(super) since_offset: Offset,
+    /// The end of the newest pane ever merged.
+    pub(super) newest: Option<Timestamp>,
+    /// Panes that end after this are all held; earlier ones may have been forgotten.
+    pub(super) complete_since: Option<Timestamp>,
+    /// Since when (event time) it has been above its scale-out threshold.
+    pub(super) above_since: Option<Timestamp>,
+    /// Since when (event time) it has been below its scale-in threshold.
+    pub(super) below_since: Option<Timestamp>,
+    /// What its source said last, where it failed since the newest pane.
+    pub(super) source_error: Option<String>,
+    /// Its status at the last evaluation.
+    pub(super) status: MetricStatus,
+}
+
+/// The standing claim at the arbiter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Claim {
+    pub(super) epoch: i64,
+    pub(super) current: u32,
+    pub(super) desired: u32,
+    pub(super) at: Timestamp,
+    pub(super) answered: bool,
+}
+
+/// What of a decision decides whether the next one is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Audited {
+    pub(super) at: Timestamp,
+    pub(super) desired: u32,
+    pub(super) verdict: Verdict,
+    pub(super) binding: StepKind,
+    pub(super) policy_version: String,
+    pub(super) statuses: Vec<MetricStatus>,
+}
+
+/// The fleet as last seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FleetSeen {
+    /// When the log took the observation.
+    pub(super) at: Timestamp,
+    /// The observation.
+    pub(super) seen: FleetObservation,
+}
+
+/// The policy as announced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Announced {
+    /// The document's `spec`, as JSON text.
+    pub(super) spec: String,
+    /// Its place in its source's order.
+    pub(super) order: Order,
+}
+
+/// What decide remembers of a target.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Memory {
+    /// The first offset that this does not hold: of earlier records only panes are merged.
+    pub(super) next_offset: Offset,
+    /// The target's time: the largest `at` of what concerned it.
+    pub(super) now: Timestamp,
+    /// When it must be looked at again without being asked.
+    pub(super) due: Option<Timestamp>,
+    /// Its policy.
+    pub(super) policy: Option<Announced>,
+    /// The order of the last announcement, also of one that removed the policy.
+    pub(super) order: Option<Order>,
+    /// When the policy came.
+    pub(super) policy_at: Timestamp,
+    /// Its replicas as last seen.
+    pub(super) fleet: Option<FleetSeen>,
+    /// The count that is asked for, as far as is known (the spec).
+    pub(super) current: u32,
+    /// The version of the target's record that `current` was read from.
+    pub(super) revision: Option<i64>,
+    /// Mode Advise: the count that would stand now.
+    pub(super) shadow: Option<u32>,
+    /// Event time up to which it was evaluated.
+    pub(super) evaluated_through: Option<Timestamp>,
+    /// When it was last evaluated.
+    pub(super) evaluated_at: Option<Timestamp>,
+    /// Evaluations so far.
+    pub(super) sequence: i64,
+    /// What is remembered of each metric.
+    pub(super) metrics: BTreeMap<MetricName, MetricMemory>,
+    /// Earlier proposals.
+    pub(super) proposals: Proposals,
+    /// Changes inside the longest rate period.
+    pub(super) events: Vec<ScaleEvent>,
+    /// The last change.
+    pub(super) last_change: Option<Change>,
+    /// The last growth.
+    pub(super) last_growth: Option<Change>,
+    /// Since when all proposing metrics have been blind.
+    pub(super) blind_since: Option<Timestamp>,
+    /// Since when all proposing metrics have been idle.
+    pub(super) idle_since: Option<Timestamp>,
+    /// The standing claim.
+    pub(super) claim: Option<Claim>,
+    /// The last epoch that was used.
+    pub(super) epoch: i64,
+    /// The command under way.
+    pub(super) open: Option<OpenCommand>,
+    /// Commands in a row that came to nothing.
+    pub(super) failures: u32,
+    /// No new claim before this, after a command that came to nothing.
+    pub(super) retry_at: Option<Timestamp>,
+    /// The last decision that was written down.
+    pub(super) audited: Option<Audited>,
+    /// The alerts that fire now: name and subject.
+    pub(super) firing: Vec<(String, String)>,
+    /// A fault in the program holds this target since this offset.
+    pub(super) faulted: Option<Offset>,
+}
+
+impl Memory {
+    /// The count that decisions start from: the shadow count, where there is one.
+    pub(super) fn counted(&self) -> u32 {
+        self.shadow.unwrap_or(self.current)
+    }
+
+    /// The memory of one metric.
+    pub(super) fn metric(&mut self, name: &MetricName) -> &mut MetricMemory {
+        self.metrics.entry(name.clone()).or_default()
+    }
+
+    /// Takes a change of the count into account that took effect at `at`.
+    pub(super) fn changed(&mut self, at: Timestamp, from: u32, to: u32) {
+        if from == to {
+            return;
+        }
+        let change = Change { at, from, to };
+        self.last_change = Some(change);
+        if to > from {
+            self.last_growth = Some(change);
+        }
+        self.events.push(ScaleEvent { at, change: i64::from(to) - i64::from(from) });
+    }
+
+    /// The target is another one under the same name: nothing of the old one holds.
+    pub(super) fn new_incarnation(&mut self) {
+        *self = Memory {
+            next_offset: self.next_offset,
+            now: self.now,
+            policy: self.policy.take(),
+            order: self.order.take(),
+            policy_at: self.policy_at,
+            sequence: self.sequence,
+            metrics: std::mem::take(&mut self.metrics),
+            evaluated_through: self.evaluated_through,
+            epoch: self.epoch,
+            firing: std::mem::take(&mut self.firing),
+            ..Memory::default()
+        };
+    }
+}

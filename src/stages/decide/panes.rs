@@ -1,0 +1,188 @@
+//! The panes of one target: what its windows are measured from.
+//!
+//! Panes are not part of a snapshot; they are merged again from the log. So what is measured may
+//! depend only on panes that an undisturbed run and a restored one both hold: those that end after
+//! `complete_since`, the newest one of each instance, and the one before it.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::log::Offset;
+use crate::model::{InstanceName, Kind, MetricName, Part, Reading, Sketch, Timestamp};
+
+/// The panes of one target, by metric.
+#[derive(Debug, Default)]
+pub(super) struct Panes {
+    metrics: BTreeMap<MetricName, MetricPanes>,
+}
+
+/// The panes of one metric.
+#[derive(Debug)]
+pub(super) struct MetricPanes {
+    /// What its samples mean.
+    pub(super) kind: Kind,
+    /// Each instance's panes, by name.
+    pub(super) series: Vec<Series>,
+    /// The observations of each pane, of a Distribution; ascending by end.
+    pub(super) sketches: VecDeque<(Timestamp, Sketch)>,
+    /// The sources of the panes, with the end of the newest pane that each one fed.
+    pub(super) sources: BTreeMap<u32, Timestamp>,
+    /// The end of the newest pane.
+    pub(super) newest: Timestamp,
+}
+
+/// One instance's panes.
+#[derive(Debug)]
+pub(super) struct Series {
+    /// The instance.
+    pub(super) instance: InstanceName,
+    /// Ascending by end.
+    pub(super) cells: VecDeque<Cell>,
+}
+
+/// One instance's share of a pane.
+#[derive(Debug)]
+pub(super) struct Cell {
+    /// Where the pane ends.
+    pub(super) end: Timestamp,
+    /// The offset of the first part that fed it.
+    pub(super) offset: Offset,
+    /// What was measured.
+    pub(super) reading: Reading,
+}
+
+impl Panes {
+    /// Merges a part. Returns the ends of the newest pane of each metric in it.
+    pub(super) fn merge(&mut self, part: Part, offset: Offset) {
+        for pane in part.panes {
+            let metric = self.metrics.entry(pane.metric).or_insert_with(|| MetricPanes {
+                kind: pane.kind,
+                series: Vec::new(),
+                sketches: VecDeque::new(),
+                sources: BTreeMap::new(),
+                newest: Timestamp::MIN,
+            });
+            if metric.kind != pane.kind {
+                // One name, two meanings: the newest pane says which one holds, whatever the order.
+                if (pane.end, pane.kind) < (metric.newest, metric.kind) {
+                    continue;
+                }
+                metric.kind = pane.kind;
+                metric.series.clear();
+                metric.sketches.clear();
+            }
+            metric.newest = metric.newest.max(pane.end);
+            let fed = metric.sources.entry(part.source).or_insert(pane.end);
+            *fed = (*fed).max(pane.end);
+            for (instance, reading) in pane.instances {
+                metric.series_of(instance).merge(pane.end, offset, reading);
+            }
+            if let Some(sketch) = pane.sketch {
+                let at = metric.sketches.partition_point(|(end, _)| *end < pane.end);
+                match metric.sketches.get_mut(at) {
+                    Some((end, held)) if *end == pane.end => held.merge(&sketch),
+                    _ => metric.sketches.insert(at, (pane.end, sketch)),
+                }
+            }
+        }
+    }
+
+    /// The panes of a metric.
+    pub(super) fn metric(&self, name: &MetricName) -> Option<&MetricPanes> {
+        self.metrics.get(name)
+    }
+
+    /// Every metric's name and panes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&MetricName, &MetricPanes)> {
+        self.metrics.iter()
+    }
+
+    /// Forgets what no window of a metric needs: all but the last two panes of an instance that end
+    /// by `complete_since`, and instances whose newest pane ended before `gone`.
+    pub(super) fn prune(&mut self, name: &MetricName, complete_since: Timestamp, gone: Timestamp) {
+        let Some(metric) = self.metrics.get_mut(name) else { return };
+        metric.series.retain_mut(|series| {
+            let old = series.cells.partition_point(|c| c.end <= complete_since);
+            series.cells.drain(..old.saturating_sub(2));
+            series.cells.back().is_some_and(|c| c.end > gone)
+        });
+        let old = metric.sketches.partition_point(|(end, _)| *end <= complete_since);
+        metric.sketches.drain(..old.saturating_sub(1));
+        if metric.sketches.back().is_some_and(|(end, _)| *end <= gone) {
+            metric.sketches.clear();
+        }
+        metric.sources.retain(|_, end| *end > gone);
+    }
+
+    /// Forgets the metrics that `keep` does not want.
+    pub(super) fn retain(&mut self, keep: impl Fn(&MetricName) -> bool) {
+        self.metrics.retain(|name, _| keep(name));
+    }
+
+    /// The earliest offset that a held pane came from.
+    pub(super) fn earliest_offset(&self) -> Option<Offset> {
+        self.metrics.values().flat_map(|m| &m.series).flat_map(|s| &s.cells).map(|c| c.offset).min()
+    }
+}
+
+impl MetricPanes {
+    /// Whether a pane ends after `since` and by `through`.
+    pub(super) fn has_end_in(&self, since: Option<Timestamp>, through: Timestamp) -> bool {
+        let after = |end: Timestamp| since.is_none_or(|s| end > s) && end <= through;
+        // The newest pane of nearly every series is the newest of the metric.
+        after(self.newest) || self.series.iter().any(|s| s.cells.iter().rev().any(|c| after(c.end)))
+    }
+
+    fn series_of(&mut self, instance: InstanceName) -> &mut Series {
+        let at = match self.series.binary_search_by(|s| s.instance.cmp(&instance)) {
+            Ok(at) => at,
+            Err(at) => {
+                self.series.insert(at, Series { instance, cells: VecDeque::new() });
+                at
+            }
+        };
+        &mut self.series[at]
+    }
+}
+
+impl Series {
+    fn merge(&mut self, end: Timestamp, offset: Offset, reading: Reading) {
+        // Nearly always the newest pane, or the one before it.
+        let at = match self.cells.back() {
+            None => 0,
+            Some(last) if last.end < end => self.cells.len(),
+            Some(_) => self.cells.partition_point(|c| c.end < end),
+        };
+        match self.cells.get_mut(at) {
+            Some(cell) if cell.end == end => {
+                cell.offset = cell.offset.min(offset);
+                cell.reading.merge(&reading);
+            }
+            _ => self.cells.insert(at, Cell { end, offset, reading }),
+        }
+    }
+
+    /// The cells of the window `(since, through]`.
+    pub(super) fn window(&self, since: Timestamp, through: Timestamp) -> impl DoubleEndedIterator<Item = &Cell> {
+        let (from, to) = (self.cells.partition_point(|c| c.end <= since), self.cells.partition_point(|c| c.end <= through));
+        self.cells.range(from..to.max(from))
+    }
+
+    /// The newest cell that ends by `through`, and the one before it.
+    pub(super) fn newest_two(&self, through: Timestamp) -> (Option<&Cell>, Option<&Cell>) {
+        let to = self.cells.partition_point(|c| c.end <= through);
+        let nth = |back: usize| to.checked_sub(back).and_then(|i| self.cells.get(i));
+        (nth(1), nth(2))
+    }
+
+    /// The newest cell that ends by `since`: what a rate over the window after it starts from.
+    pub(super) fn before(&self, since: Timestamp) -> Option<&Cell> {
+        self.cells.partition_point(|c| c.end <= since).checked_sub(1).and_then(|i| self.cells.get(i))
+    }
+}
+
+/// How long before `through` a metric's panes are all held.
+pub(super) fn complete_since(through: Timestamp, window: Duration) -> Timestamp {
+    through - window
+}

@@ -1,0 +1,112 @@
+//! The sources of a partition: how far each one has marked, and which ones are silent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::Offset;
+use crate::model::{Mark, Timestamp};
+
+/// One source partition of `metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Source {
+    /// Everything up to here is in the log.
+    through: Timestamp,
+    /// When it last said so.
+    at: Timestamp,
+}
+
+/// A partition's sources, and its clock.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Sources {
+    /// The first offset that this does not hold.
+    pub(super) next_offset: Offset,
+    /// The largest `at` of a partition-wide signal.
+    clock: Timestamp,
+    sources: BTreeMap<u32, Source>,
+    /// How many sources there are, as the newest mark says.
+    of: u32,
+    pane_ms: i64,
+    /// Those that have not marked for too long.
+    silent: BTreeSet<u32>,
+    /// Event time up to which panes are complete; never runs back.
+    complete: Option<Timestamp>,
+}
+
+/// A source is silent after two panes without a mark, but not before this: ticks come once a second,
+/// and a flush may wait for a slow disk.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(2);
+
+impl Sources {
+    /// Whether a signal at this offset is already in.
+    pub(super) fn holds(&self, offset: Offset) -> bool {
+        offset < self.next_offset
+    }
+
+    /// Event time up to which panes are complete, at a pane's end.
+    pub(super) fn complete_through(&self) -> Timestamp {
+        self.complete.unwrap_or(Timestamp::MIN)
+    }
+
+    /// The length of a pane.
+    pub(super) fn pane(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.pane_ms).unwrap_or(0).max(1))
+    }
+
+    /// Whether a source is silent: what it fed is not complete.
+    pub(super) fn is_silent(&self, source: u32) -> bool {
+        self.silent.contains(&source)
+    }
+
+    /// Takes a mark. Returns the sources that spoke again.
+    pub(super) fn mark(&mut self, mark: &Mark, at: Timestamp) -> BTreeSet<u32> {
+        self.advance(at);
+        self.of = mark.of;
+        self.pane_ms = mark.pane_ms;
+        let source = self.sources.entry(mark.source).or_insert(Source { through: mark.through, at });
+        source.through = source.through.max(mark.through);
+        source.at = source.at.max(at);
+        let of = self.of;
+        // A source that no longer counts holds nothing back and makes nothing stale.
+        self.sources.retain(|number, _| *number < of);
+        self.silent.retain(|number| *number < of);
+        let spoke = self.silent.take(&mark.source).into_iter().collect();
+        self.complete();
+        spoke
+    }
+
+    /// Takes a tick. Returns the sources that fell silent.
+    pub(super) fn tick(&mut self, at: Timestamp) -> BTreeSet<u32> {
+        self.advance(at);
+        let after = (self.pane() * 2).max(SHORTEST_SILENCE);
+        let clock = self.clock;
+        let fell: BTreeSet<u32> =
+            self.sources.iter().filter(|(number, source)| clock.since(source.at) > after && !self.silent.contains(number)).map(|(number, _)| *number).collect();
+        if !fell.is_empty() {
+            self.silent.extend(&fell);
+            self.complete();
+        }
+        fell
+    }
+
+    fn advance(&mut self, at: Timestamp) {
+        if at + super::CLOCK_RUNS_BACK < self.clock {
+            // The clock was set back: what was known of silence is worth nothing.
+            for source in self.sources.values_mut() {
+                source.at = source.at.min(at);
+            }
+            self.clock = at;
+        }
+        self.clock = self.clock.max(at);
+    }
+
+    fn complete(&mut self) {
+        let live = self.sources.iter().filter(|(number, _)| !self.silent.contains(number)).map(|(_, s)| s.through).min();
+        if let Some(through) = live {
+            let end = through.window_start(self.pane());
+            self.complete = Some(self.complete.map_or(end, |c| c.max(end)));
+        }
+    }
+}
