@@ -32,6 +32,8 @@ pub enum Input<R> {
     Record(Located<R>),
     /// Aggregate's: append all that is held, as of `now`.
     Flush {
+        /// The partition of the stage's input whose state this is.
+        partition: u32,
         /// The runtime's clock; behind the end of the input: the append time of the last record read.
         now: Timestamp,
     },
