@@ -32,6 +32,8 @@ pub enum Input<R> {
     Record(Located<R>),
     /// Aggregate's: append all that is held, as of `now`.
     Flush {
+        /// The partition of the stage's input whose state this is.
+        partition: u32,
         /// The runtime's clock; behind the end of the input: the append time of the last record read.
         now: Timestamp,
     },
@@ -168,13 +170,19 @@ pub trait Stage: Send + Sync {
     /// Folds one input into `state`; whatever must happen goes into `effects`.
     fn apply(&self, state: &mut Self::State, input: Input<Self::Record>, effects: &mut Effects);
 
-    /// When what is held must be flushed, by the clock.
+    /// When what is held must be flushed, once the input has been read to its end.
     fn flush_at(&self, state: &Self::State, now: Timestamp) -> Option<Timestamp> {
         let _ = (state, now);
         None
     }
 
-    /// Whether so much is held that it must be flushed whatever the clock says.
+    /// Whether what is held must be flushed while the input has not been read to its end.
+    fn flushes_behind(&self, state: &Self::State) -> bool {
+        let _ = state;
+        false
+    }
+
+    /// Whether so much is held that it must be flushed before the next record.
     fn is_full(&self, state: &Self::State) -> bool {
         let _ = state;
         false

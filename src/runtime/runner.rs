@@ -128,11 +128,9 @@ impl<S: Stage> Runner<S> {
         let mut effects = Effects::new();
         for record in records {
             owned.fold(&self.stage, record, &mut effects);
-            // While behind, a full state is flushed on the way.
             if S::FLUSHES && self.stage.is_full(&owned.state) {
                 let now = owned.last_at.unwrap_or(Timestamp::MIN);
-                self.stage.apply(&mut owned.state, Input::Flush { now }, &mut effects);
-                owned.flushed(&*self.log, &mut effects);
+                owned.flush(&self.stage, &*self.log, partition, now);
             }
         }
         owned.appends.extend(raw_appends(&*self.log, effects.take()));
@@ -296,8 +294,18 @@ impl<S: Stage> Owned<S> {
         }
     }
 
-    /// Takes the effects of a flush: what was read so far may be committed.
-    fn flushed(&mut self, log: &dyn Log, effects: &mut Effects) {
+    /// Whether what is held is to be flushed now. Appends that wait to be committed need a position.
+    fn flush_is_due(&self, stage: &S, now: Timestamp) -> bool {
+        let due = match self.read_to_end_at {
+            Some(_) => stage.flush_at(&self.state, now).is_some_and(|at| now >= at),
+            None => stage.flushes_behind(&self.state),
+        };
+        due || !self.appends.is_empty()
+    }
+
+    fn flush(&mut self, stage: &S, log: &dyn Log, partition: u32, now: Timestamp) {
+        let mut effects = Effects::new();
+        stage.apply(&mut self.state, Input::Flush { partition, now }, &mut effects);
         self.appends.extend(raw_appends(log, effects.take()));
     }
 
@@ -305,22 +313,14 @@ impl<S: Stage> Owned<S> {
         if let Some(pending) = &self.pending {
             return Some(pending.clone());
         }
-        let mut flushed = !S::FLUSHES;
-        if S::FLUSHES {
-            let due = stage.flush_at(&self.state, now).is_some_and(|at| now >= at);
-            if due || !self.appends.is_empty() {
-                let mut effects = Effects::new();
-                // Read to the end, everything up to then is in; else up to the last record read.
-                let through = self.read_to_end_at.or(self.last_at).unwrap_or(now);
-                stage.apply(&mut self.state, Input::Flush { now: through }, &mut effects);
-                self.flushed(log, &mut effects);
-                flushed = true;
-            }
+        let flushed = !S::FLUSHES || self.flush_is_due(stage, now);
+        if S::FLUSHES && flushed {
+            // Read to the end, everything up to then is in; else up to the last record read.
+            let through = self.read_to_end_at.or(self.last_at).unwrap_or(now);
+            self.flush(stage, log, partition, through);
         }
         let mut appends = std::mem::take(&mut self.appends);
-        if !S::FLUSHES || flushed {
-            appends.retain(|append| !is_expired_request(append, now));
-        }
+        appends.retain(|append| !is_expired_request(append, now));
         if let Some(tick) = S::TICK
             && self.ticked_at.is_none_or(|at| now >= at + TICK_EVERY || now < at)
         {

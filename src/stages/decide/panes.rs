@@ -75,8 +75,9 @@ impl Panes {
             metric.newest = metric.newest.max(pane.end);
             let fed = metric.sources.entry(part.source).or_insert(pane.end);
             *fed = (*fed).max(pane.end);
+            let kind = metric.kind;
             for (instance, reading) in pane.instances {
-                metric.series_of(instance).merge(pane.end, offset, reading);
+                metric.series_of(instance).merge(pane.end, offset, reading, kind);
             }
             if let Some(sketch) = pane.sketch {
                 let at = metric.sketches.partition_point(|(end, _)| *end < pane.end);
@@ -147,7 +148,7 @@ impl MetricPanes {
 }
 
 impl Series {
-    fn merge(&mut self, end: Timestamp, offset: Offset, reading: Reading) {
+    fn merge(&mut self, end: Timestamp, offset: Offset, reading: Reading, kind: Kind) {
         // Nearly always the newest pane, or the one before it.
         let at = match self.cells.back() {
             None => 0,
@@ -157,7 +158,7 @@ impl Series {
         match self.cells.get_mut(at) {
             Some(cell) if cell.end == end => {
                 cell.offset = cell.offset.min(offset);
-                cell.reading.merge(&reading);
+                cell.reading.merge(&reading, kind);
             }
             _ => self.cells.insert(at, Cell { end, offset, reading }),
         }

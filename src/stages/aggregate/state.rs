@@ -1,0 +1,81 @@
+//! What aggregate remembers of a partition: the panes since the last flush, and a few counts.
+
+use std::time::Duration;
+
+use super::check::Refusal;
+use super::held::Held;
+use super::refusals::{Position, Refusals};
+use crate::log::Offset;
+use crate::model::{Sample, TargetId, Timestamp};
+use crate::stages::Snapshot;
+
+/// The state of one partition of `metrics`. Across a flush it keeps only the last `through`, and which
+/// alerts fire; nothing of it is saved, as nothing of it is needed after a restart.
+#[derive(Debug, Default)]
+pub struct State {
+    pub(super) held: Held,
+    pub(super) refusals: Refusals,
+    /// Up to when the last mark said that all is in the log.
+    pub(super) through: Option<Timestamp>,
+    /// When that was, by the runtime's clock.
+    pub(super) flushed_at: Option<Timestamp>,
+    /// Records since the last flush.
+    pub(super) records: i64,
+    /// Samples since then whose pane had been marked, once for each target.
+    pub(super) late: i64,
+    /// Samples since then that were not taken, once for each target that did not take it.
+    pub(super) rejected: i64,
+    /// The earliest and the latest append time since the last flush.
+    appended: Option<(Timestamp, Timestamp)>,
+}
+
+impl State {
+    pub(super) fn note_record(&mut self, at: Timestamp) {
+        self.records += 1;
+        let (earliest, latest) = self.appended.unwrap_or((at, at));
+        self.appended = Some((earliest.min(at), latest.max(at)));
+    }
+
+    /// The append time that the records since the last flush span.
+    pub(super) fn append_time(&self) -> Duration {
+        self.appended.map_or(Duration::ZERO, |(earliest, latest)| latest.since(earliest))
+    }
+
+    /// Counts a sample that was not taken by `target`; without one: by none of its targets.
+    pub(super) fn reject(&mut self, position: Position, sample: &Sample, target: Option<&TargetId>, refusal: &Refusal) {
+        self.rejected += match target {
+            Some(_) => 1,
+            None => i64::try_from(sample.targets.len()).unwrap_or(i64::MAX).max(1),
+        };
+        self.refusals.note(position, sample, target, refusal);
+    }
+
+    /// The panes are out; what comes belongs to the next mark.
+    pub(super) fn begin_anew(&mut self, through: Timestamp, now: Timestamp) {
+        self.through = Some(through);
+        self.flushed_at = Some(now);
+        self.records = 0;
+        self.late = 0;
+        self.rejected = 0;
+        self.appended = None;
+    }
+}
+
+/// Nothing is saved: what a commit leaves behind is read again, or is in the log.
+impl Snapshot for State {
+    fn take_changed(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn encode(&self, _key: &str, _next: Offset) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn restore(&mut self, key: &str, _bytes: &[u8]) -> Result<(), String> {
+        Err(format!("aggregate has no snapshots, found one of {key}"))
+    }
+
+    fn replay_from(&self, next: Offset) -> Offset {
+        next
+    }
+}
