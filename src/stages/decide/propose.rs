@@ -1,6 +1,6 @@
 //! `Propose`: what each metric asks for.
 
-use crate::model::policy::{MetricPolicy, MetricRule, Policy};
+use crate::model::policy::{MetricPolicy, MetricRule, Policy, Unit};
 use crate::model::{Amount, MetricReport, MetricStatus, Timestamp};
 
 use super::measure::Measured;
@@ -78,11 +78,19 @@ pub(super) fn propose(metric: &MetricPolicy, measured: Measured<'_>, memory: &mu
 
 /// The report of a metric in the record.
 pub(super) fn report(metric: &MetricPolicy, proposed: &Proposed) -> MetricReport {
-    let target = match &metric.rule {
-        MetricRule::Utilization { percent } => Some(Amount::from_millis(percent.saturating_mul(10))),
-        MetricRule::PerReplica { amount } | MetricRule::Value { amount } => Some(*amount),
-        MetricRule::Threshold(rule) => rule.scale_out_above.or(rule.scale_in_below),
-        MetricRule::Observe => None,
+    let (unit, target) = match &metric.rule {
+        MetricRule::Utilization { percent } => (Unit::Ratio, Some(Amount::from_millis(percent.saturating_mul(10)))),
+        MetricRule::PerReplica { amount } | MetricRule::Value { amount } => (metric.unit, Some(*amount)),
+        MetricRule::Threshold(rule) => (metric.unit, rule.scale_out_above.or(rule.scale_in_below)),
+        MetricRule::Observe => (metric.unit, None),
     };
-    MetricReport { name: metric.name.clone(), status: proposed.status, value: proposed.value, target, proposal: proposed.replicas, note: proposed.note.clone() }
+    MetricReport {
+        name: metric.name.clone(),
+        status: proposed.status,
+        unit,
+        value: proposed.value,
+        target,
+        proposal: proposed.replicas,
+        note: proposed.note.clone(),
+    }
 }

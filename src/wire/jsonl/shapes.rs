@@ -112,7 +112,7 @@ impl ReadingShape {
                 if counts.len() != bounds.len() + 1 {
                     return Err("\"counts\" must have one entry more than \"bounds\": the last bucket has no upper bound");
                 }
-                let histogram = Some(HistogramReading { bounds, counts, count, sum });
+                let histogram = Some(Box::new(HistogramReading { bounds, counts, count, sum }));
                 // What is summed and compared of other kinds has no meaning here, and stays out of the line.
                 Ok(Reading { count: 1, last_at, histogram, ..Reading::default() })
             }
