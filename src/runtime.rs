@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod driver;
 mod publish;
+pub mod replay;
 pub mod runner;
 
 pub use publish::{publish, raw_appends};

@@ -102,6 +102,15 @@ pub struct State {
     changed: BTreeSet<TargetId>,
     /// Parts that no policy asked for.
     unwanted: u64,
+    /// Histories that targets start with, for replay.
+    starts: BTreeMap<TargetId, Start>,
+}
+
+/// A history that a target starts with: each entry with its age at the target's first evaluation.
+#[derive(Debug, Default)]
+struct Start {
+    proposals: Vec<(Duration, u32)>,
+    events: Vec<(Duration, i64)>,
 }
 
 /// A target: its policy in force, its memory, its panes.
@@ -110,6 +119,7 @@ struct Target {
     policy: Option<Arc<InForce>>,
     memory: Memory,
     panes: Panes,
+    start: Option<Start>,
 }
 
 /// A policy in force, with its version for the record.
@@ -129,6 +139,14 @@ impl State {
     /// How many parts came for targets or metrics that no policy names.
     pub fn unwanted_parts(&self) -> u64 {
         self.unwanted
+    }
+
+    /// Gives a target a history before its first signal: earlier proposals and applied changes, with
+    /// their ages at its first evaluation.
+    pub fn start(&mut self, target: TargetId, mut proposals: Vec<(Duration, u32)>, mut events: Vec<(Duration, i64)>) {
+        proposals.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
+        events.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
+        self.starts.insert(target, Start { proposals, events });
     }
 
     /// How many targets have a policy.
@@ -203,7 +221,8 @@ impl State {
             alerts::too_many_targets(id, MOST_TARGETS, at, effects);
             return false;
         }
-        self.targets.insert(id.clone(), Target::default());
+        let start = self.starts.remove(id);
+        self.targets.insert(id.clone(), Target { start, ..Target::default() });
         true
     }
 
@@ -333,7 +352,7 @@ impl Snapshot for State {
         if let Some(due) = memory.due {
             self.due.insert((due, id.clone()));
         }
-        self.targets.insert(id, Target { policy, memory, panes: Panes::default() });
+        self.targets.insert(id, Target { policy, memory, ..Target::default() });
         Ok(())
     }
 

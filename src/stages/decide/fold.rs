@@ -233,6 +233,9 @@ impl Target {
         let pane = sources.pane();
         let every = in_force.policy.evaluate_every.unwrap_or(pane).max(pane);
         let memory = &mut self.memory;
+        if let Some(start) = self.start.take() {
+            memory.start(&start.proposals, &start.events);
+        }
         claim::close_lost(target, memory, effects);
         let silent = |source| sources.is_silent(source);
         let around = Surroundings { through: sources.complete_through(), silent: &silent };

@@ -4,6 +4,7 @@
 //! older release reads, and one of a newer release reads as far as it is known.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +162,15 @@ impl Memory {
     /// The count that decisions start from: the shadow count, where there is one.
     pub(super) fn counted(&self) -> u32 {
         self.shadow.unwrap_or(self.current)
+    }
+
+    /// Takes over a history, oldest first, with ages as of now.
+    pub(super) fn start(&mut self, proposals: &[(Duration, u32)], events: &[(Duration, i64)]) {
+        self.proposals.begin();
+        for (age, replicas) in proposals {
+            self.proposals.enter(self.now - *age, *replicas);
+        }
+        self.events.extend(events.iter().map(|(age, change)| ScaleEvent { at: self.now - *age, change: *change }));
     }
 
     /// The memory of one metric.

@@ -38,6 +38,11 @@ impl Proposals {
         !self.begun
     }
 
+    /// From now on the history counts as begun, also without an entry.
+    pub(super) fn begin(&mut self) {
+        self.begun = true;
+    }
+
     /// Enters a proposal; `at` is not earlier than any before it.
     pub(super) fn enter(&mut self, at: Timestamp, replicas: u32) {
         self.begun = true;

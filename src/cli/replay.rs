@@ -1,0 +1,91 @@
+//! `loadline replay`: signals in, decisions out, by the very fold that runs live.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::runtime::replay::{Caused, Replay};
+use crate::stages::arbitrate::Arbitrate;
+use crate::wire::jsonl::{self, StartState};
+
+/// Replay signals: print every decision, one JSON object a line.
+///
+/// Reads the lines that `loadline export` writes, from a file or from standard input.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  loadline export > signals.jsonl && loadline replay signals.jsonl
+  loadline replay --target prod/Deployment/api signals.jsonl | jq -r .decision.reason
+  my-simulator | loadline replay --follow        # answers each line, then {\"done\":LINE}
+
+Exit codes: 0 replayed, 1 a line could not be used, 2 bad usage or unreadable file.")]
+pub struct ReplayArgs {
+    /// The signals, as JSON lines; `-` or nothing reads standard input.
+    file: Option<PathBuf>,
+    /// After each input line, print everything it causes and then {"done":LINE}; answer claims by an
+    /// arbiter of its own, and print the commands.
+    #[arg(long)]
+    follow: bool,
+    /// Histories that targets start with: {"target":{"proposals":[{"replicas":5,"ageMs":120000}],"scaleEvents":[…]}}.
+    #[arg(long, value_name = "STATE.json")]
+    start: Option<PathBuf>,
+    /// Print only the decisions of this target.
+    #[arg(long)]
+    target: Option<String>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Unreadable files, and the first line that cannot be used, with its number.
+pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let mut replay = if args.follow { Replay::closed(Arbitrate::default()) } else { Replay::open() };
+    if let Some(path) = &args.start {
+        let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+        let start = StartState::from_json(&text).with_context(|| format!("failed to read the start state {}", path.display()))?;
+        for (target, start) in start.targets {
+            let proposals = start.proposals.into_iter().map(|p| (p.age, p.replicas)).collect();
+            let events = start.scale_events.into_iter().map(|e| (e.age, e.change)).collect();
+            replay.start(target, proposals, events);
+        }
+    }
+    let input: Box<dyn BufRead> = match &args.file {
+        Some(path) if path.as_os_str() != "-" => Box::new(BufReader::new(File::open(path).with_context(|| format!("failed to open {}", path.display()))?)),
+        _ => Box::new(BufReader::new(std::io::stdin())),
+    };
+    for (number, line) in (1_u64..).zip(input.lines()) {
+        let line = line.with_context(|| format!("failed to read line {number}"))?;
+        if !line.trim().is_empty() {
+            let (at, partition, signal) = match jsonl::line_to_signal(&line) {
+                Ok(read) => read,
+                Err(error) => bail!("line {number} cannot be used: {error}"),
+            };
+            for caused in replay.signal(at, partition.unwrap_or(0), signal) {
+                let target = match &caused {
+                    Caused::Decision(c) => &c.target,
+                    Caused::Request(c) => &c.target,
+                    Caused::Grant(c) => &c.target,
+                    Caused::Command(c) => &c.target,
+                };
+                if args.target.as_ref().is_some_and(|wanted| wanted != target.as_str()) {
+                    continue;
+                }
+                let line = match &caused {
+                    Caused::Decision(decision) => jsonl::decision_to_line(at, decision),
+                    Caused::Command(command) if args.follow => jsonl::command_to_line(at, command),
+                    Caused::Grant(grant) if args.follow => jsonl::grant_to_line(at, grant),
+                    Caused::Request(request) if args.follow => jsonl::request_to_line(at, request),
+                    _ => continue,
+                };
+                writeln!(out, "{line}")?;
+            }
+        }
+        if args.follow {
+            writeln!(out, "{}", jsonl::done_line(number))?;
+            out.flush()?;
+        }
+    }
+    Ok(0)
+}
