@@ -60,9 +60,17 @@ pub fn sample_from_line(text: &str, received: Timestamp) -> Result<Sample, LineE
     } else {
         let stray = [("bounds", shape.bounds.is_some()), ("counts", shape.counts.is_some()), ("count", shape.count.is_some()), ("sum", shape.sum.is_some())];
         if let Some((name, _)) = stray.iter().find(|(_, there)| *there) {
-            return Err(LineError::contradiction(format!("\"{name}\" belongs to kind Histogram and this is a {:?}: add \"kind\":\"Histogram\", or leave it out", shape.kind)));
+            return Err(LineError::contradiction(format!(
+                "\"{name}\" belongs to kind Histogram and this is a {:?}: add \"kind\":\"Histogram\", or leave it out",
+                shape.kind
+            )));
         }
-        (shape.value.ok_or_else(|| LineError::missing("value", format!("a {:?} needs a number in base units (cores, bytes, seconds, a count)", shape.kind)))?, None)
+        (
+            shape
+                .value
+                .ok_or_else(|| LineError::missing("value", format!("a {:?} needs a number in base units (cores, bytes, seconds, a count)", shape.kind)))?,
+            None,
+        )
     };
     Ok(Sample { targets, metric, instance: shape.instance, time: shape.time.unwrap_or(received), kind: shape.kind, value, histogram })
 }

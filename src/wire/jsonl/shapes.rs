@@ -72,7 +72,8 @@ impl PaneShape {
     fn into_model(self) -> Result<Pane, LineError> {
         let kind = self.kind;
         let instances = self.instances.into_iter().map(|(name, reading)| {
-            let reading = reading.into_model(kind).map_err(|reason| LineError::contradiction(format!("instance \"{name}\" of metric {}: {reason}", self.metric)));
+            let reading =
+                reading.into_model(kind).map_err(|reason| LineError::contradiction(format!("instance \"{name}\" of metric {}: {reason}", self.metric)));
             reading.map(|reading| (name, reading))
         });
         let instances = instances.collect::<Result<_, _>>()?;

@@ -111,7 +111,8 @@ pub fn line_to_signal(text: &str) -> Result<(Timestamp, Option<u32>, Signal), Li
         return Err(LineError::contradiction("\"order\" belongs to \"policy\": leave it out, or add the policy (null removes it)"));
     }
     let (at, partition) = (shape.at, shape.partition);
-    let target_of = |kind: &str| shape.target.clone().ok_or_else(|| LineError::missing("target", format!("a \"{kind}\" line needs \"target\":\"namespace/Kind/name\"")));
+    let target_of =
+        |kind: &str| shape.target.clone().ok_or_else(|| LineError::missing("target", format!("a \"{kind}\" line needs \"target\":\"namespace/Kind/name\"")));
     let signal = if let Some(mark) = shape.mark {
         wide("mark", shape.target.as_ref())?;
         Signal::Mark(mark.into())

@@ -194,8 +194,5 @@ fn grants_and_outcomes_say_what_became_of_the_wish() {
         error: error.map(str::to_owned),
     };
     assert_eq!(outcome(&outcome_of(OutcomeResult::Applied, Some(5), None)), "applied; 5 replicas now");
-    assert_eq!(
-        outcome(&outcome_of(OutcomeResult::Failed, None, Some("503 Service Unavailable"))),
-        "not applied: the call failed (503 Service Unavailable)"
-    );
+    assert_eq!(outcome(&outcome_of(OutcomeResult::Failed, None, Some("503 Service Unavailable"))), "not applied: the call failed (503 Service Unavailable)");
 }
