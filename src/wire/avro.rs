@@ -11,6 +11,10 @@ use serde::de::DeserializeOwned;
 use super::WireError;
 use super::schemas::{self, Known, RecordType};
 
+mod lenient;
+
+pub(super) use lenient::Lenient;
+
 /// The two bytes that every message starts with: the marker and version 1 of the encoding.
 const MARKER: [u8; 2] = [0xc3, 0x01];
 /// Marker and fingerprint.
@@ -51,7 +55,7 @@ pub(super) fn split(bytes: &[u8]) -> Result<(u64, &[u8]), WireError> {
 
 /// Decodes a body by the schema that it was written with.
 pub(super) fn read<T: DeserializeOwned>(known: Known, mut body: &[u8]) -> Result<T, WireError> {
-    let value = known.reader().read_deser(&mut body).map_err(|error| malformed(known.record(), &error))?;
+    let Lenient(value) = known.reader().read_deser(&mut body).map_err(|error| malformed(known.record(), &error))?;
     if body.is_empty() { Ok(value) } else { Err(WireError::malformed(format_args!("{} bytes follow the end of a {}", body.len(), known.record().name()))) }
 }
 
