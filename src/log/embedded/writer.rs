@@ -1,0 +1,324 @@
+//! The one thread that writes. Requests that wait together share a transaction and its fsync: while
+//! one is being written, the next gather behind it.
+//!
+//! A commit's right to its partition is checked when its transaction begins, and the partition does
+//! not change hands until the transaction ended ([`Coordinator::begin`], [`Coordinator::finish`]).
+//! A request that has no such right fails alone. A transaction that fails is rolled back, and each
+//! of its requests fails with the reason.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::failure::Failure;
+use super::rows::Chunk;
+use super::schema::{signed, unsigned};
+use super::tails::{Ends, Tails};
+use crate::log::coordinator::{Committer, Coordinator, Touched, closed, lock};
+use crate::log::{LogError, Offset, StatePut, Topic};
+use crate::model::Timestamp;
+use crate::runtime::clock::Clock;
+
+/// Requests that wait. Each has a blocked thread behind it, of which there are far fewer than this;
+/// a caller beyond it waits for a place.
+const QUEUE: usize = 256;
+
+/// The most bytes of records and states that share a transaction (a larger request has one of its
+/// own): some 10 ms of writing, so that a small request never waits long behind large ones.
+const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
+
+/// Rows that one step of a trim deletes: at most 16 MB, so that others write between the steps.
+const TRIM_ROWS: u32 = 64;
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Records that no input caused.
+    Append(Vec<Chunk>),
+    /// What a session commits.
+    Commit { committer: Committer, partition: u32, position: Option<Offset>, chunks: Vec<Chunk>, states: Vec<StatePut> },
+    /// One step of a trim.
+    Trim { topic: Topic, partition: u32, before: Offset },
+}
+
+impl Work {
+    fn bytes(&self) -> usize {
+        let records = |chunks: &[Chunk]| chunks.iter().map(Chunk::bytes).sum::<usize>();
+        match self {
+            Work::Append(chunks) => records(chunks),
+            Work::Commit { chunks, states, .. } => {
+                records(chunks) + states.iter().map(|put| put.key.len() + put.value.as_ref().map_or(0, Vec::len)).sum::<usize>()
+            }
+            Work::Trim { .. } => TRANSACTION_BYTES,
+        }
+    }
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The first offset of each chunk.
+    Appended(Vec<Offset>),
+    /// The commit is durable.
+    Committed,
+    /// The earliest offset now, and whether nothing is left to delete.
+    Trimmed { earliest: Offset, done: bool },
+}
+
+impl Outcome {
+    /// The error of a caller that got another outcome than its work has.
+    pub(super) fn unexpected(&self) -> LogError {
+        LogError::Fatal { reason: format!("the log's writer mixed up its answers: {self:?}") }
+    }
+}
+
+struct Request {
+    work: Work,
+    reply: SyncSender<Result<Outcome, LogError>>,
+}
+
+/// A handle of the writing thread.
+pub(super) struct Writer {
+    requests: Mutex<Option<SyncSender<Request>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn start(connection: Connection, tails: Arc<Tails>, coordinator: Arc<Coordinator>, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let mut writing = Writing { connection, tails, coordinator, clock };
+        let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writing.run(&receiver))?;
+        Ok(Writer { requests: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Writes `work`, and returns when it is durable.
+    pub(super) fn write(&self, work: Work) -> Result<Outcome, LogError> {
+        let ended = || LogError::Fatal { reason: "the log's writing thread ended; start the program again".to_owned() };
+        let requests = lock(&self.requests).clone().ok_or_else(closed)?;
+        let (reply, answer) = sync_channel(1);
+        requests.send(Request { work, reply }).map_err(|_| ended())?;
+        // The thread ends only when no sender is left; this one would be the last.
+        drop(requests);
+        answer.recv().map_err(|_| ended())?
+    }
+
+    /// Writes what was asked for already, and ends the thread.
+    pub(super) fn stop(&self) {
+        drop(lock(&self.requests).take());
+        if let Some(thread) = lock(&self.thread).take() {
+            // A panic in it has told every waiting caller already.
+            drop(thread.join());
+        }
+    }
+}
+
+/// What the thread owns.
+struct Writing {
+    connection: Connection,
+    tails: Arc<Tails>,
+    coordinator: Arc<Coordinator>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Writing {
+    fn run(&mut self, requests: &Receiver<Request>) {
+        while let Ok(first) = requests.recv() {
+            let mut bytes = first.work.bytes();
+            let mut together = vec![first];
+            while bytes < TRANSACTION_BYTES {
+                let Ok(next) = requests.try_recv() else { break };
+                bytes += next.work.bytes();
+                together.push(next);
+            }
+            self.write(together);
+        }
+    }
+
+    /// Writes requests in one transaction and answers them.
+    fn write(&mut self, together: Vec<Request>) {
+        let mut commits = Vec::new();
+        let mut works = Vec::with_capacity(together.len());
+        let mut replies = Vec::with_capacity(together.len());
+        for Request { work, reply } in together {
+            if let Work::Commit { committer, partition, .. } = &work {
+                if let Err(error) = self.coordinator.begin(*committer, *partition) {
+                    answer(&reply, Err(error));
+                    continue;
+                }
+                commits.push((committer.group, *partition));
+            }
+            works.push(work);
+            replies.push(reply);
+        }
+        let outcomes = transact(&mut self.connection, &self.tails, self.clock.now(), works);
+        let touched = match &outcomes {
+            Ok((_, changed)) => changed.keys().copied().collect(),
+            Err(_) => Touched::new(),
+        };
+        match outcomes {
+            Ok((outcomes, changed)) => {
+                self.tails.publish(changed);
+                self.coordinator.finish(&commits, &touched);
+                for (reply, outcome) in replies.iter().zip(outcomes) {
+                    answer(reply, Ok(outcome));
+                }
+            }
+            Err(failure) => {
+                self.coordinator.finish(&commits, &touched);
+                for reply in &replies {
+                    answer(reply, Err(failure.clone().into()));
+                }
+            }
+        }
+    }
+}
+
+/// Answers a caller. It waits until it is answered, so it is there.
+fn answer(reply: &SyncSender<Result<Outcome, LogError>>, outcome: Result<Outcome, LogError>) {
+    drop(reply.send(outcome));
+}
+
+/// Does all of `works` in one transaction at the instant `at`: the outcome of each, and the ends of
+/// the partitions that changed.
+fn transact(connection: &mut Connection, tails: &Tails, at: Timestamp, works: Vec<Work>) -> Result<(Vec<Outcome>, Ends), Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut writes = Writes { transaction: &transaction, tails, at, changed: Ends::new(), open: BTreeMap::new() };
+    let mut outcomes = Vec::with_capacity(works.len());
+    for work in works {
+        outcomes.push(match work {
+            Work::Append(chunks) => Outcome::Appended(writes.append(chunks)?),
+            Work::Commit { committer, partition, position, chunks, states } => {
+                writes.append(chunks)?;
+                if let Some(position) = position {
+                    writes.position(committer, partition, position)?;
+                }
+                writes.states(committer.group, partition, states)?;
+                Outcome::Committed
+            }
+            Work::Trim { topic, partition, before } => writes.trim(topic, partition, before)?,
+        });
+    }
+    let changed = writes.finish()?;
+    transaction.commit()?;
+    Ok((outcomes, changed))
+}
+
+/// The writes of one transaction.
+struct Writes<'a> {
+    transaction: &'a Transaction<'a>,
+    tails: &'a Tails,
+    at: Timestamp,
+    /// The ends of the partitions that this transaction changes.
+    changed: Ends,
+    /// The row that is being filled, with the offset of its first record, for each partition.
+    open: BTreeMap<(Topic, u32), (Offset, Chunk)>,
+}
+
+impl Writes<'_> {
+    fn ends(&mut self, topic: Topic, partition: u32) -> Result<&mut std::ops::Range<Offset>, Failure> {
+        use std::collections::btree_map::Entry;
+        match self.changed.entry((topic, partition)) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let range = self.tails.range(topic, partition).map_err(|error| Failure::Lasting(error.to_string()))?;
+                Ok(entry.insert(range))
+            }
+        }
+    }
+
+    /// Appends chunks; the first offset of each.
+    fn append(&mut self, chunks: Vec<Chunk>) -> Result<Vec<Offset>, Failure> {
+        let mut firsts = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let (topic, partition) = (chunk.topic, chunk.partition);
+            let ends = self.ends(topic, partition)?;
+            let first = ends.end;
+            ends.end += chunk.count;
+            firsts.push(first);
+            match self.open.get_mut(&(topic, partition)) {
+                Some((_, row)) if row.has_room_for(&chunk) => row.join(&chunk),
+                _ => {
+                    if let Some((first, row)) = self.open.insert((topic, partition), (first, chunk)) {
+                        self.insert(first, row)?;
+                    }
+                }
+            }
+        }
+        Ok(firsts)
+    }
+
+    fn insert(&self, first: Offset, row: Chunk) -> Result<(), Failure> {
+        let (topic, partition, count) = (row.topic, row.partition, row.count);
+        let (keys, payload) = row.columns();
+        self.transaction
+            .prepare_cached("INSERT INTO records (topic, partition, first, count, at, keys, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+            .execute(params![topic.name(), partition, signed(first), signed(count), self.at.as_millis(), keys, payload])?;
+        Ok(())
+    }
+
+    fn position(&self, committer: Committer, partition: u32, next: Offset) -> Result<(), Failure> {
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO positions (group_name, topic, partition, next) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (group_name, topic, partition) DO UPDATE SET next = excluded.next",
+            )?
+            .execute(params![committer.group, committer.topic.name(), partition, signed(next)])?;
+        Ok(())
+    }
+
+    fn states(&self, group: &str, partition: u32, states: Vec<StatePut>) -> Result<(), Failure> {
+        for StatePut { key, value } in states {
+            match value {
+                Some(value) => self
+                    .transaction
+                    .prepare_cached(
+                        "INSERT INTO states (group_name, partition, key, value) VALUES (?1, ?2, ?3, ?4) \
+                         ON CONFLICT (group_name, partition, key) DO UPDATE SET value = excluded.value",
+                    )?
+                    .execute(params![group, partition, key, value])?,
+                None => self
+                    .transaction
+                    .prepare_cached("DELETE FROM states WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?
+                    .execute(params![group, partition, key])?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Deletes the first rows that end at or before `before`. Rows of this transaction are not in
+    /// the table yet, and stay.
+    fn trim(&mut self, topic: Topic, partition: u32, before: Offset) -> Result<Outcome, Failure> {
+        let deleted = self
+            .transaction
+            .prepare_cached(
+                "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE topic = ?1 AND partition = ?2 AND first < ?3 \
+                 AND first + count <= ?3 ORDER BY first LIMIT ?4)",
+            )?
+            .execute(params![topic.name(), partition, signed(before), TRIM_ROWS])?;
+        let first: Option<i64> = self
+            .transaction
+            .prepare_cached("SELECT min(first) FROM records WHERE topic = ?1 AND partition = ?2")?
+            .query_row(params![topic.name(), partition], |row| row.get(0))?;
+        let in_this_transaction = self.open.get(&(topic, partition)).map(|(first, _)| *first);
+        let ends = self.ends(topic, partition)?;
+        ends.start = first.map(unsigned).or(in_this_transaction).unwrap_or(ends.end);
+        Ok(Outcome::Trimmed { earliest: ends.start, done: deleted < TRIM_ROWS as usize })
+    }
+
+    /// Writes the rows that are still open, and the ends.
+    fn finish(mut self) -> Result<Ends, Failure> {
+        for (first, row) in std::mem::take(&mut self.open).into_values() {
+            self.insert(first, row)?;
+        }
+        for ((topic, partition), ends) in &self.changed {
+            self.transaction
+                .prepare_cached("UPDATE partitions SET earliest = ?3, next = ?4 WHERE topic = ?1 AND partition = ?2")?
+                .execute(params![topic.name(), partition, signed(ends.start), signed(ends.end)])?;
+        }
+        Ok(self.changed)
+    }
+}
