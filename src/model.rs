@@ -7,6 +7,7 @@ mod amount;
 mod command;
 mod control;
 mod decision;
+pub mod document;
 mod fleet;
 mod message;
 mod names;

@@ -1,5 +1,7 @@
 //! Bytes to model and back.
 
+pub mod document;
+
 use crate::log::Topic;
 use crate::model::Message;
 
