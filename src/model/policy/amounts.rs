@@ -269,7 +269,7 @@ pub(super) fn show_amount(amount: Amount, unit: Unit) -> String {
             Ok(millis) => format!("{}s", millis / 1000),
             Err(_) => amount.to_string(),
         },
-        Unit::Ratio if nanos % 1_000 == 0 => format!("{}%", Amount::from_nanos(nanos * 100)),
+        Unit::Ratio => format!("{}%", Amount::from_nanos(nanos * 100)),
         Unit::Bytes if nanos % 1_000_000_000 == 0 => {
             let bytes = nanos / 1_000_000_000;
             let found = [("Gi", 1_i128 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)].into_iter().find(|(_, size)| bytes != 0 && bytes % size == 0);
@@ -374,7 +374,8 @@ mod tests {
             ("1d", "duration"),
             ("0.1ms", "duration"),
             ("2h", "limit"),
-            ("99999999999999999999999999h", "limit"),
+            ("99999999999h", "limit"),
+            ("99999999999999999999999999999999999h", "duration"),
         ] {
             assert_eq!(duration(&node(text), hour).map_err(|f| f.code), Err(code), "{text}");
         }
