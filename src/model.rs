@@ -8,6 +8,7 @@ mod as_long;
 mod command;
 mod control;
 mod decision;
+pub mod document;
 mod fleet;
 mod message;
 mod names;

@@ -13,6 +13,8 @@
 
 use std::fmt;
 
+pub mod document;
+
 use crate::log::Topic;
 use crate::model::{Audit, ControlEntry, DeadLetter, Message, Signal};
 

@@ -3,11 +3,18 @@
 //! [`resolve`] turns a written document into a [`Policy`], with the defaults of its role; it is the
 //! one place where a document is validated, and reports every problem at once.
 
+mod amounts;
+mod defaults;
+mod resolve;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Amount, FleetName, Kind, MetricName, TargetId};
+use defaults::Defaults;
+
+pub use resolve::{Origin, Resolution, Setting, resolve, resolve_spec_json, target_of};
 
 /// Which set of defaults a policy starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,9 +278,4 @@ impl MetricPolicy {
     pub fn proposes(&self) -> bool {
         self.rule != MetricRule::Observe
     }
-}
-
-/// stub
-pub fn resolve_spec(_t: &TargetId, _s: &str) -> Result<Policy, String> {
-    Err(String::new())
 }

@@ -13,15 +13,15 @@
 //! - A panic in the fold of one target holds that target (`Faulted`) and no other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
 
 use crate::log::{Offset, Topic};
-use crate::model::policy::{Mode, Policy};
+use crate::model::policy::{Mode, Policy, resolve_spec_json};
 use crate::model::{Message, Part, PolicyAnnouncement, Signal, TargetId, Tick, Timestamp};
 
 use super::{Effects, Input, Located, Snapshot, Stage};
@@ -93,7 +93,7 @@ pub struct Decide {
 pub struct State {
     sources: Sources,
     /// Lookup only; nothing iterates it in an order that reaches output.
-    targets: IndexMap<TargetId, Target, BuildHasherDefault<DefaultHasher>>,
+    targets: IndexMap<TargetId, Target, FxBuildHasher>,
     /// Timers.
     due: BTreeSet<(Timestamp, TargetId)>,
     /// Targets with panes that they have not been evaluated with.
@@ -130,7 +130,8 @@ struct InForce {
 
 impl InForce {
     fn new(target: &TargetId, announced: &Announced) -> Result<Arc<Self>, String> {
-        let policy = crate::model::policy::resolve_spec(target, &announced.spec).map_err(|problems| problems.to_string())?;
+        let policy = resolve_spec_json(&announced.spec, target)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         Ok(Arc::new(InForce { policy, version: format!("{}@{}", announced.order.source, announced.order.generation) }))
     }
 }

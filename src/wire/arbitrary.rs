@@ -113,7 +113,7 @@ fn reading(kind: Kind) -> BoxedStrategy<Reading> {
     if kind == Kind::Histogram {
         // Only what a line carries of a Histogram.
         return (time(), histogram_reading())
-            .prop_map(|(last_at, histogram)| Reading { count: 1, last_at, histogram: Some(histogram), ..Reading::default() })
+            .prop_map(|(last_at, histogram)| Reading { count: 1, last_at, histogram: Some(Box::new(histogram)), ..Reading::default() })
             .boxed();
     }
     (any::<i64>(), amount(), amount(), amount(), time())

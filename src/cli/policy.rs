@@ -1,0 +1,255 @@
+//! `loadline policy`: checks and explains policies in files, without a running Loadline.
+//!
+//! Exit codes: 0 all is fine; 1 a policy has an error (or a warning, with `--deny-warnings`); 2 a file cannot be read,
+//! or the command line is wrong.
+
+mod explain;
+mod render;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::model::document::{Problem, Severity};
+use crate::wire::document::{PolicyFile, policies_in};
+
+/// The policies are fine.
+const FINE: u8 = 0;
+/// A policy has an error.
+const FAULTY: u8 = 1;
+/// A file cannot be read.
+const UNREADABLE: u8 = 2;
+
+/// The longest file that is read into memory: above the bound of the reader, which then says what is wrong.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// `loadline policy …`.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// What `loadline policy` can do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PolicyCommand {
+    /// Check policies: every error and warning at once, with its place and how to mend it
+    #[command(after_help = "Examples:\n  loadline policy check examples/*.yaml\n  loadline policy check --deny-warnings --output json policy.yaml\n\n\
+                      Exit codes: 0 fine; 1 errors (or warnings, with --deny-warnings); 2 a file cannot be read")]
+    Check {
+        /// The files; `-` is the standard input
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Count warnings as errors
+        #[arg(long)]
+        deny_warnings: bool,
+        /// How to print
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Explain policies: the effective document, each value with where it comes from and what it means
+    #[command(after_help = "Examples:\n  loadline policy explain policy.yaml\n  loadline policy explain --output json policy.yaml\n\n\
+                      Exit codes: 0 fine; 1 errors; 2 a file cannot be read")]
+    Explain {
+        /// The file; `-` is the standard input
+        file: PathBuf,
+        /// How to print
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OutputArgs {
+    /// The format
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+    /// When to use colours
+    #[arg(long, value_enum, default_value_t = Colours::Auto)]
+    pub color: Colours,
+}
+
+/// The format of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colours {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl Colours {
+    fn wanted(self) -> bool {
+        match self {
+            Colours::Auto => std::io::stdout().is_terminal(),
+            Colours::Always => true,
+            Colours::Never => false,
+        }
+    }
+}
+
+/// What to print, and the exit code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The text, which ends with a line break.
+    pub text: String,
+    /// The exit code.
+    pub code: u8,
+}
+
+/// Runs the command and returns its exit code.
+///
+/// # Errors
+/// Where `out` cannot be written.
+pub fn run(args: &PolicyArgs, out: &mut impl Write) -> anyhow::Result<u8> {
+    let answer = match &args.command {
+        PolicyCommand::Check { files, deny_warnings, output } => check(&read_all(files), *output, *deny_warnings),
+        PolicyCommand::Explain { file, output } => explain(&read(file), *output),
+    };
+    out.write_all(answer.text.as_bytes()).context("failed to print the answer")?;
+    Ok(answer.code)
+}
+
+/// A file with its text, or why it has none.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Its text, or why it cannot be read.
+    pub text: Result<String, String>,
+}
+
+/// Checks every file: its problems, and two policies for one target.
+pub fn check(sources: &[Source], output: OutputArgs, deny_warnings: bool) -> Answer {
+    let mut files: Vec<PolicyFile> = sources.iter().map(|s| s.text.as_ref().map_or_else(|_| PolicyFile::default(), |text| policies_in(text, &s.name))).collect();
+    refuse_doubles(&mut files);
+    let count = |severity| files.iter().flat_map(PolicyFile::all_problems).filter(|p| p.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let unreadable = sources.iter().filter(|s| s.text.is_err()).count();
+    let code = match (unreadable, errors, warnings) {
+        (1.., ..) => UNREADABLE,
+        (0, 1.., _) => FAULTY,
+        (0, 0, 1..) if deny_warnings => FAULTY,
+        _ => FINE,
+    };
+    let text = match output.output {
+        Format::Json => render::json(sources, &files),
+        Format::Text => {
+            let mut text = String::new();
+            let colours = output.color.wanted();
+            for (source, file) in sources.iter().zip(&files) {
+                match &source.text {
+                    Ok(source_text) => render::problems(&mut text, &source.name, source_text, &file.all_problems(), colours),
+                    Err(why) => render::unreadable(&mut text, &source.name, why, colours),
+                }
+            }
+            let policies: usize = files.iter().map(|f| f.documents.len()).sum();
+            let _ = writeln!(
+                text,
+                "{} in {}: {}, {}",
+                counted(policies, "policy", "policies"),
+                counted(sources.len() - unreadable, "file", "files"),
+                counted(errors, "error", "errors"),
+                counted(warnings, "warning", "warnings")
+            );
+            text
+        }
+    };
+    Answer { text, code }
+}
+
+/// The effective document of every policy of a file; its problems where it has errors.
+pub fn explain(source: &Source, output: OutputArgs) -> Answer {
+    let text = match &source.text {
+        Ok(text) => text,
+        Err(why) => {
+            let mut text = String::new();
+            render::unreadable(&mut text, &source.name, why, output.color.wanted());
+            return Answer { text, code: UNREADABLE };
+        }
+    };
+    let mut files = [policies_in(text, &source.name)];
+    refuse_doubles(&mut files);
+    let [file] = files;
+    let code = if file.has_errors() { FAULTY } else { FINE };
+    let text = match output.output {
+        Format::Json => explain::json(&file),
+        Format::Text => {
+            let mut answer = explain::text(&file);
+            let problems = file.all_problems();
+            if !problems.is_empty() && !answer.is_empty() {
+                answer.push('\n');
+            }
+            render::problems(&mut answer, &source.name, text, &problems, output.color.wanted());
+            if file.documents.is_empty() && problems.is_empty() {
+                let _ = writeln!(answer, "{}: no ScalingPolicy in it", source.name);
+            }
+            answer
+        }
+    };
+    Answer { text, code }
+}
+
+/// Two policies for one target: an error at the second that names the first.
+fn refuse_doubles(files: &mut [PolicyFile]) {
+    let mut first: BTreeMap<String, String> = BTreeMap::new();
+    for file in files {
+        for document in &mut file.documents {
+            let Some(target) = &document.target else { continue };
+            let here = document.target_span.map_or_else(|| file.file.clone(), |s| format!("{}:{}:{}", file.file, s.line, s.column));
+            if let Some(there) = first.get(target.as_str()) {
+                document.problems.push(Problem {
+                    path: "spec.target".into(),
+                    span: document.target_span,
+                    severity: Severity::Error,
+                    message: format!("{target} has a policy already, at {there}"),
+                    mend: Some("keep one of the two".into()),
+                    code: "duplicate-target",
+                });
+            } else {
+                first.insert(target.as_str().to_owned(), here);
+            }
+        }
+    }
+}
+
+fn read_all(files: &[PathBuf]) -> Vec<Source> {
+    files.iter().map(|file| read(file)).collect()
+}
+
+fn read(file: &Path) -> Source {
+    use std::io::Read;
+    let name = file.display().to_string();
+    let mut bytes = Vec::new();
+    let read = if name == "-" {
+        std::io::stdin().lock().take(MAX_FILE_BYTES).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|f| f.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
+    };
+    let text = read.map_err(|e| e.to_string()).and_then(|_| String::from_utf8(bytes).map_err(|e| format!("not UTF-8 text: {}", e.utf8_error())));
+    Source { name, text }
+}
+
+fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,416 @@
+//! Numbers with units, as people write them: amounts of a metric, percents, durations.
+//!
+//! An amount without a unit is in base units. Cores, bytes and counts are Kubernetes quantities
+//! (`100m`, `2Gi`, `3k`); seconds take `ms`, `s`, `m`, `h`; ratios take `%`. Where a text has two readings,
+//! neither is taken: the fault shows both.
+
+use std::time::Duration;
+
+use super::Unit;
+use crate::model::Amount;
+use crate::model::document::{Node, Value, shorten};
+
+/// Why a value is not what a field wants, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) mend: String,
+}
+
+impl Fault {
+    pub(super) fn new(code: &'static str, message: impl Into<String>, mend: impl Into<String>) -> Self {
+        Fault { code, message: message.into(), mend: mend.into() }
+    }
+
+    pub(super) fn wrong_type(node: &Node, mend: impl Into<String>) -> Self {
+        Fault::new("type", format!("{} does not fit here", node.describe()), mend)
+    }
+}
+
+/// The suffixes of Kubernetes quantities with their factors as (numerator, denominator)
+/// (`apimachinery/pkg/api/resource/suffix.go`).
+const QUANTITY_SUFFIXES: [(&str, i128, i128); 16] = [
+    ("n", 1, 1_000_000_000),
+    ("u", 1, 1_000_000),
+    ("m", 1, 1_000),
+    ("", 1, 1),
+    ("k", 1_000, 1),
+    ("M", 1_000_000, 1),
+    ("G", 1_000_000_000, 1),
+    ("T", 1_000_000_000_000, 1),
+    ("P", 1_000_000_000_000_000, 1),
+    ("E", 1_000_000_000_000_000_000, 1),
+    ("Ki", 1 << 10, 1),
+    ("Mi", 1 << 20, 1),
+    ("Gi", 1 << 30, 1),
+    ("Ti", 1 << 40, 1),
+    ("Pi", 1 << 50, 1),
+    ("Ei", 1 << 60, 1),
+];
+
+/// The suffixes of times, in milliseconds, the largest first.
+const TIME_SUFFIXES: [(&str, i128); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// The largest amount, in base units: as of a sample.
+const LARGEST: Amount = Amount::from_units(1_000_000_000_000_000_000);
+
+/// The name of a unit, as the field `unit` has it.
+pub(super) fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Seconds => "seconds",
+        Unit::Bytes => "bytes",
+        Unit::Cores => "cores",
+        Unit::Ratio => "ratio",
+        Unit::Count => "count",
+    }
+}
+
+/// Reads an amount of `unit`; `None` where the unit was neither written nor known, and a plain count is taken.
+pub(super) fn amount(node: &Node, unit: Option<Unit>) -> Result<Amount, Fault> {
+    let read = match &node.value {
+        Value::Number(text) => text.parse().map_err(|e| Fault::new("amount", format!("{text} is {e}"), "write a smaller number"))?,
+        Value::Text(text) => amount_of(text.trim(), unit)?,
+        _ => return Err(Fault::wrong_type(node, "write an amount, as in `100`, `250m`, `2Gi` or `300ms`")),
+    };
+    if read < Amount::ZERO {
+        return Err(Fault::new("amount", format!("{read} is negative"), "write an amount of 0 or more"));
+    }
+    if read > LARGEST {
+        return Err(Fault::new("amount", "more than 10^18 base units", "write a smaller amount"));
+    }
+    Ok(read)
+}
+
+fn amount_of(text: &str, unit: Option<Unit>) -> Result<Amount, Fault> {
+    let shown = shorten(text);
+    if let Some(minutes) = text.strip_suffix('m').filter(|n| is_decimal(n))
+        && matches!(unit, None | Some(Unit::Seconds | Unit::Ratio))
+    {
+        return Err(ambiguous(minutes, unit));
+    }
+    let (quantity, time, percent) = (quantity(text), time(text), percent(text));
+    let wrong_unit = |is: &str, mend: String| {
+        let what = unit.map_or("no unit", unit_name);
+        Err(Fault::new("unit", format!("`{shown}` is {is}, but this metric's unit is {what}"), mend))
+    };
+    match unit {
+        Some(Unit::Seconds) => {
+            if let Some(millis) = time {
+                return Ok(Amount::from_nanos(millis));
+            }
+            if quantity.is_some() || percent.is_some() {
+                return wrong_unit("no time", "write a time, as in `300ms` or `0.3`".into());
+            }
+        }
+        Some(Unit::Ratio) => {
+            if let Some(ratio) = percent {
+                return Ok(ratio);
+            }
+            if quantity.is_some() || time.is_some() {
+                return wrong_unit("no ratio", "write a ratio, as in `1%` or `0.01`".into());
+            }
+        }
+        Some(Unit::Bytes) if text.strip_suffix(['m', 'u', 'n']).is_some_and(is_decimal) => {
+            let upper = text.trim_end_matches(['m', 'u', 'n']);
+            return Err(Fault::new("unit", format!("`{shown}` is a fraction of a byte"), format!("write `{upper}M` (10^6 bytes) or `{upper}Mi` (2^20 bytes)")));
+        }
+        Some(Unit::Bytes | Unit::Cores | Unit::Count) | None => {
+            if let Some(amount) = quantity {
+                return Ok(amount);
+            }
+            if time.is_some() {
+                return wrong_unit("a time", "write `unit: seconds` on this metric, or a plain number".into());
+            }
+            if percent.is_some() {
+                return wrong_unit("a percentage", "write `unit: ratio` on this metric, or a plain number; a share of the request is `utilization`".into());
+            }
+        }
+    }
+    Err(Fault::new("amount", format!("`{shown}` is no amount"), "write a number, with a unit where it needs one: `100`, `250m`, `2Gi`, `300ms`, `1%`"))
+}
+
+fn ambiguous(number: &str, unit: Option<Unit>) -> Fault {
+    let read = number.parse::<Amount>().unwrap_or_default();
+    let minutes = Amount::from_nanos(read.as_nanos().saturating_mul(60));
+    let thousandths = Amount::from_nanos(read.as_nanos() / 1000);
+    let mend = match unit {
+        Some(Unit::Seconds) => format!("write `{minutes}s` for the one, `{number}ms` for the other"),
+        Some(Unit::Ratio) => "write a ratio, as in `1%` or `0.01`".to_owned(),
+        _ => format!("write `unit: seconds` and `{minutes}s` for the one, `{thousandths}` for the other"),
+    };
+    Fault::new("ambiguous-unit", format!("`{number}m` could be {number} minutes ({minutes} seconds) or {number} thousandths ({thousandths})"), mend)
+}
+
+/// Digits with at most one point and nothing else.
+fn is_decimal(text: &str) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    !(whole.is_empty() && fraction.is_empty()) && whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit())
+}
+
+/// A Kubernetes quantity; what is finer than 10⁻⁹ is rounded up, as Kubernetes does.
+fn quantity(text: &str) -> Option<Amount> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
+    let (number, suffix) = unsigned.split_at(end);
+    if !is_decimal(number) {
+        return None;
+    }
+    let amount = if let Some((_, numerator, denominator)) = QUANTITY_SUFFIXES.iter().find(|(s, ..)| *s == suffix) {
+        let nanos = number.parse::<Amount>().ok()?.as_nanos().checked_mul(*numerator)?;
+        nanos.div_euclid(*denominator) + i128::from(nanos.rem_euclid(*denominator) != 0)
+    } else if suffix.starts_with(['e', 'E']) {
+        unsigned.parse::<Amount>().ok()?.as_nanos()
+    } else {
+        return None;
+    };
+    Some(Amount::from_nanos(if text.starts_with('-') { -amount } else { amount }))
+}
+
+/// `1%` as a ratio.
+fn percent(text: &str) -> Option<Amount> {
+    let number = text.strip_suffix('%')?.trim_end();
+    let unsigned = number.strip_prefix(['+', '-']).unwrap_or(number);
+    let nanos = is_decimal(unsigned).then(|| number.parse::<Amount>().ok())??.as_nanos();
+    Some(Amount::from_nanos(nanos / 100))
+}
+
+/// A time such as `1h30m` or `1.5s`, in 10⁻⁹ seconds: each unit at most once, the larger first.
+fn time(text: &str) -> Option<i128> {
+    let mut rest = text;
+    let mut nanos: i128 = 0;
+    let mut smallest = i128::MAX;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let end = tail.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(tail.len());
+        let (suffix, tail) = tail.split_at(end);
+        let (_, millis) = TIME_SUFFIXES.iter().find(|(s, _)| *s == suffix)?;
+        if *millis >= smallest || !is_decimal(number) {
+            return None;
+        }
+        nanos = number.parse::<Amount>().ok()?.as_nanos().checked_mul(*millis)?.checked_div(1000)?.checked_add(nanos)?;
+        smallest = *millis;
+        rest = tail;
+    }
+    (smallest != i128::MAX).then_some(nanos)
+}
+
+/// Reads a duration of at most `most`. Here `5m` is five minutes; a bare number is no duration, but 0 is.
+pub(super) fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
+    const EXAMPLE: &str = "write a duration, as in `500ms`, `30s`, `5m` or `1h30m`";
+    let nanos = match &node.value {
+        Value::Number(text) => match text.parse::<Amount>() {
+            Ok(Amount::ZERO) => 0,
+            _ => return Err(Fault::new("duration", format!("{text} has no unit"), format!("write `{text}s` if seconds were meant"))),
+        },
+        Value::Text(text) => {
+            time(text.trim()).ok_or_else(|| Fault::new("duration", format!("{:?} is no duration", shorten(text)), EXAMPLE))?
+        }
+        _ => return Err(Fault::wrong_type(node, EXAMPLE)),
+    };
+    if nanos % 1_000_000 != 0 {
+        return Err(Fault::new("duration", "finer than a millisecond", "write whole milliseconds"));
+    }
+    let millis = u64::try_from(nanos / 1_000_000).unwrap_or(u64::MAX);
+    let read = Duration::from_millis(millis);
+    if read > most {
+        return Err(Fault::new("limit", format!("{} is longer than {}", show_duration(read), show_duration(most)), format!("write at most `{}`", show_duration(most))));
+    }
+    Ok(read)
+}
+
+/// Reads a ratio from `70%` or `0.7`.
+pub(super) fn ratio(node: &Node) -> Result<f64, Fault> {
+    amount(node, Some(Unit::Ratio)).map(Amount::as_f64)
+}
+
+/// Reads whole percent of at least 1, from `70%` only: `70` and `0.7` could both be meant by a bare number.
+pub(super) fn whole_percent(node: &Node) -> Result<u32, Fault> {
+    let text = match &node.value {
+        Value::Text(text) => text.trim(),
+        Value::Number(text) => {
+            let read = text.parse::<Amount>().unwrap_or_default();
+            let hundredfold = Amount::from_nanos(read.as_nanos().saturating_mul(100));
+            let mend = format!("write `{read}%` for the one, `{hundredfold}%` for the other");
+            return Err(Fault::new("ambiguous-unit", format!("{text} could be {read} percent or {hundredfold} percent"), mend));
+        }
+        _ => return Err(Fault::wrong_type(node, "write whole percent, as in `70%`")),
+    };
+    let number = text.strip_suffix('%').map(str::trim_end).and_then(|n| n.parse::<u32>().ok());
+    match number {
+        Some(percent) if (1..=1_000_000).contains(&percent) => Ok(percent),
+        _ => Err(Fault::new("percent", format!("{:?} is not whole percent from 1% on", shorten(text)), "write whole percent, as in `70%`")),
+    }
+}
+
+/// A duration as a person would write it; reading it again gives the same.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let mut millis = duration.as_millis();
+    if millis == 0 {
+        return "0s".to_owned();
+    }
+    let mut out = String::new();
+    for (suffix, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if millis >= size {
+            out.push_str(&format!("{}{suffix}", millis / size));
+            millis %= size;
+        }
+    }
+    out
+}
+
+/// An amount as a person would write it; reading it again under `unit` gives the same.
+pub(super) fn show_amount(amount: Amount, unit: Unit) -> String {
+    let nanos = amount.as_nanos();
+    match unit {
+        Unit::Seconds if nanos % 1_000_000 == 0 => match u64::try_from(nanos / 1_000_000) {
+            Ok(millis) if millis < 1000 || millis % 1000 != 0 => format!("{millis}ms"),
+            Ok(millis) => format!("{}s", millis / 1000),
+            Err(_) => amount.to_string(),
+        },
+        Unit::Ratio => format!("{}%", Amount::from_nanos(nanos * 100)),
+        Unit::Bytes if nanos % 1_000_000_000 == 0 => {
+            let bytes = nanos / 1_000_000_000;
+            let found = [("Gi", 1_i128 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)].into_iter().find(|(_, size)| bytes != 0 && bytes % size == 0);
+            found.map_or_else(|| amount.to_string(), |(suffix, size)| format!("{}{suffix}", bytes / size))
+        }
+        _ => amount.to_string(),
+    }
+}
+
+/// A ratio as percent; reading it again gives the same.
+pub(super) fn show_ratio(ratio: f64) -> String {
+    Amount::from_f64(ratio).map_or_else(|_| ratio.to_string(), |a| show_amount(a, Unit::Ratio))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn node(text: &str) -> Node {
+        let is_number = text.parse::<f64>().is_ok();
+        Node::bare(if is_number { Value::Number(text.to_owned()) } else { Value::Text(text.to_owned()) })
+    }
+
+    #[test]
+    fn amounts_under_each_unit() {
+        use Unit::{Bytes, Cores, Count, Ratio, Seconds};
+        for (text, unit, expected) in [
+            ("0.7", Some(Cores), "0.7"),
+            ("700m", Some(Cores), "0.7"),
+            ("1.5", Some(Cores), "1.5"),
+            ("100u", Some(Cores), "0.0001"),
+            ("5n", Some(Cores), "0.000000005"),
+            ("0.5n", Some(Cores), "0.000000001"),
+            ("2Gi", Some(Bytes), "2147483648"),
+            ("512M", Some(Bytes), "512000000"),
+            ("1.5Ki", Some(Bytes), "1536"),
+            ("1e3", Some(Bytes), "1000"),
+            ("3k", Some(Count), "3000"),
+            ("250m", Some(Count), "0.25"),
+            ("2k", None, "2000"),
+            ("1E", Some(Count), "1000000000000000000"),
+            ("300ms", Some(Seconds), "0.3"),
+            ("1.5s", Some(Seconds), "1.5"),
+            ("1h30m", Some(Seconds), "5400"),
+            ("0.3", Some(Seconds), "0.3"),
+            ("1%", Some(Ratio), "0.01"),
+            ("0.5 %", Some(Ratio), "0.005"),
+            ("0.01", Some(Ratio), "0.01"),
+            ("150%", Some(Ratio), "1.5"),
+        ] {
+            assert_eq!(amount(&node(text), unit).map(|a| a.to_string()), Ok(expected.to_owned()), "{text} as {unit:?}");
+        }
+    }
+
+    #[test]
+    fn amounts_that_do_not_fit_say_why() {
+        use Unit::{Bytes, Cores, Count, Ratio, Seconds};
+        for (text, unit, code) in [
+            ("5m", Some(Seconds), "ambiguous-unit"),
+            ("5m", None, "ambiguous-unit"),
+            ("5m", Some(Ratio), "ambiguous-unit"),
+            ("300ms", None, "unit"),
+            ("300ms", Some(Count), "unit"),
+            ("1h", Some(Cores), "unit"),
+            ("70%", Some(Cores), "unit"),
+            ("70%", None, "unit"),
+            ("2Gi", Some(Seconds), "unit"),
+            ("2Gi", Some(Ratio), "unit"),
+            ("512m", Some(Bytes), "unit"),
+            ("-1", Some(Count), "amount"),
+            ("-1k", Some(Count), "amount"),
+            ("2E", Some(Count), "amount"),
+            ("1e400", Some(Count), "amount"),
+            ("ten", Some(Count), "amount"),
+            ("1.2.3", Some(Count), "amount"),
+            ("", Some(Count), "amount"),
+            ("5 Gi", Some(Bytes), "amount"),
+            ("5gi", Some(Bytes), "amount"),
+        ] {
+            assert_eq!(amount(&node(text), unit).map_err(|f| f.code), Err(code), "{text} as {unit:?}");
+        }
+        let fault = amount(&node("5m"), Some(Unit::Seconds)).unwrap_err();
+        assert_eq!(fault.message, "`5m` could be 5 minutes (300 seconds) or 5 thousandths (0.005)");
+        assert_eq!(fault.mend, "write `300s` for the one, `5ms` for the other");
+    }
+
+    #[test]
+    fn durations() {
+        let hour = Duration::from_secs(3600);
+        for (text, millis) in [("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("10m30s", 630_000), ("1m0.5s", 60_500), ("250ms", 250), ("0s", 0), ("0", 0)] {
+            assert_eq!(duration(&node(text), hour), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for (text, code) in [
+            ("30", "duration"),
+            ("30 s", "duration"),
+            ("s", "duration"),
+            ("5s1m", "duration"),
+            ("5s5s", "duration"),
+            ("5M", "duration"),
+            ("-5s", "duration"),
+            ("1d", "duration"),
+            ("0.1ms", "duration"),
+            ("2h", "limit"),
+            ("99999999999h", "limit"),
+            ("99999999999999999999999999999999999h", "duration"),
+        ] {
+            assert_eq!(duration(&node(text), hour).map_err(|f| f.code), Err(code), "{text}");
+        }
+    }
+
+    #[test]
+    fn percents_are_whole_and_written_with_their_sign() {
+        assert_eq!(whole_percent(&node("70%")), Ok(70));
+        assert_eq!(whole_percent(&node("250 %")), Ok(250));
+        for text in ["0%", "-5%", "70.5%", "70", "0.7", "abc", "9999999%"] {
+            assert!(whole_percent(&node(text)).is_err(), "{text}");
+        }
+        assert_eq!(whole_percent(&node("0.7")).unwrap_err().mend, "write `0.7%` for the one, `70%` for the other");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_reads_back(millis in 0_u64..100_000_000, nanos in 0_i128..1_000_000_000_000_000_000_000_000_000) {
+            let shown = show_duration(Duration::from_millis(millis));
+            prop_assert_eq!(duration(&Node::bare(Value::Text(shown)), Duration::MAX), Ok(Duration::from_millis(millis)));
+            for unit in [Unit::Seconds, Unit::Bytes, Unit::Cores, Unit::Ratio, Unit::Count] {
+                for nanos in [nanos, nanos / 1_000_000 * 1_000_000, nanos / 1_000_000_000 * 1_000_000_000, i128::from(millis) << 30] {
+                    let shown = show_amount(Amount::from_nanos(nanos), unit);
+                    prop_assert_eq!(amount(&node(&shown), Some(unit)), Ok(Amount::from_nanos(nanos)), "{} as {:?}", shown, unit);
+                }
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in "[0-9.eE+%smhunkMGi -]{0,40}") {
+            for unit in [None, Some(Unit::Seconds), Some(Unit::Bytes), Some(Unit::Ratio)] {
+                let _ = amount(&Node::bare(Value::Text(text.clone())), unit);
+            }
+            let _ = duration(&Node::bare(Value::Text(text.clone())), Duration::MAX);
+            let _ = whole_percent(&Node::bare(Value::Text(text)));
+        }
+    }
+}

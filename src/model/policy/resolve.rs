@@ -1,0 +1,293 @@
+//! From a written `spec` to the policy in force: the one place where a policy is validated.
+//!
+//! Every problem is reported at once, each with its place and its mend; a policy comes out only where
+//! there is no error. A field of the language whose step is not built yet is an error, never ignored.
+
+mod advice;
+mod behavior;
+mod fields;
+mod metric;
+mod spelling;
+
+use std::time::Duration;
+
+use super::amounts::{self, Fault};
+use super::{Defaults, Mode, Policy, Role, Tolerance, defaults};
+use crate::model::document::{Node, Problem, Severity, Value};
+use crate::model::{FleetName, TargetId};
+use fields::{Choice, Fields, Report, quoted, whole};
+
+pub use fields::{Origin, Setting};
+
+/// The most replicas: a Kubernetes `int32`.
+const MAX_REPLICAS: i64 = i32::MAX as i64;
+/// The longest stabilization, and the longest window that is kept of samples: the bound of `autoscaling/v2`.
+const HOUR: Duration = Duration::from_secs(3600);
+/// The longest wait of any other kind: within a day a person has looked.
+const DAY: Duration = Duration::from_secs(86_400);
+/// The longest time between two evaluations: beyond it a target would be blind to a morning's rise.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
+/// What `apiVersion` a target of kind `ProcessFleet` may have.
+const OWN_API_VERSION: &str = "loadline.dev/v1alpha1";
+
+/// The fields of a spec whose step is not built yet.
+const NOT_YET: [&str; 8] = ["burst", "health", "breaker", "schedules", "forecast", "economics", "zero", "overrides"];
+
+/// What became of a written policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolution {
+    /// The policy in force; `None` where there are errors.
+    pub policy: Option<Policy>,
+    /// Errors and warnings, in the order of the text where places are known.
+    pub problems: Vec<Problem>,
+    /// Every effective value, in the order of the reference.
+    pub settings: Vec<Setting>,
+}
+
+/// Resolves the `spec` of a `ScalingPolicy` in `namespace`.
+pub fn resolve(spec: &Node, namespace: &str) -> Resolution {
+    let mut report = Report::default();
+    report.locate("spec", None, spec);
+    let mut policy = read(spec, namespace, &mut report);
+    if report.problems.iter().any(|p| p.severity == Severity::Error) {
+        policy = None;
+    }
+    if let Some(policy) = &policy {
+        advice::advise(policy, &mut report);
+    }
+    let Report { mut problems, settings, .. } = report;
+    problems.sort_by_key(|p| p.span.map_or((0, 0), |s| (s.line, s.column)));
+    Resolution { policy, problems, settings }
+}
+
+/// The target that a spec in `namespace` names, where it names one.
+pub fn target_of(spec: &Node, namespace: &str) -> Option<TargetId> {
+    let target = spec.get("target")?;
+    TargetId::new(namespace, target.get("kind")?.as_text()?, target.get("name")?.as_text()?).ok()
+}
+
+/// Resolves an announced spec: the JSON text that `PolicyAnnouncement` carries, for the target that it names.
+///
+/// # Errors
+/// Every error of the spec, and one where it is not of `target`. Warnings are not errors and are left out.
+pub fn resolve_spec_json(spec: &str, target: &TargetId) -> Result<Policy, Vec<Problem>> {
+    let node = Node::from_json(spec).map_err(|problem| vec![problem])?;
+    let Resolution { policy, mut problems, .. } = resolve(&node, target.namespace());
+    match policy {
+        Some(policy) if policy.target == *target => Ok(policy),
+        Some(policy) => Err(vec![Problem {
+            path: "spec.target".into(),
+            span: None,
+            severity: Severity::Error,
+            message: format!("the policy is of {}, but was announced for {target}", policy.target),
+            mend: Some("announce it for its own target".into()),
+            code: "target",
+        }]),
+        None => {
+            problems.retain(|p| p.severity == Severity::Error);
+            Err(problems)
+        }
+    }
+}
+
+fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
+    let mut spec = Fields::of(Some(spec), "spec".into(), report, "write `spec` with `target`, `replicas` and `metrics`");
+    let target = target(&mut spec, namespace, report);
+    spec.read("actuator", report, |node| match node.as_text() {
+        Some("Scale") => Ok(()),
+        Some("HorizontalPodAutoscaler") => Err(Fault::new("not-available", "HorizontalPodAutoscaler is not available yet", "write `Scale`, or remove it")),
+        _ => Err(Fault::new("unknown-value", format!("{} is no actuator", node.describe()), "write `Scale`, or remove it")),
+    });
+    let role_is_written = spec.take("role").is_some();
+    let role = spec.choice("role", (Role::Generic, Origin::Default), "which defaults apply", report);
+    let defaults = defaults::of(role);
+    let by_role = if role_is_written { Origin::Role } else { Origin::Default };
+    let mode = spec.choice("mode", (Mode::Active, Origin::Default), "how far it acts: Active, OutOnly, Advise or Off", report);
+    let fleet = spec.setting("fleet", ("default".to_owned(), Origin::Default), "the fleet whose budgets it shares", report, |node| {
+        let mend = || "write a name of 1 to 253 bytes without white space";
+        let text = node.as_text().ok_or_else(|| Fault::wrong_type(node, mend()))?;
+        text.parse::<FleetName>().map(|_| text.to_owned()).map_err(|e| Fault::new("name", e.to_string(), mend()))
+    });
+    let priority = spec.setting("priority", (defaults.priority, by_role), "where a budget is short, the larger wins", report, |node| {
+        whole(node, i32::MIN.into(), i32::MAX.into()).map(|n| i32::try_from(n).unwrap_or_default())
+    });
+    let (min, max) = replicas(&mut spec, defaults, by_role, report);
+    let mut startup = spec.map("startup", report, "write `startup: { cpuInitialization: 5m, readinessDelay: 30s }`");
+    let meaning = "after its start, an instance's CPU counts only once it has been ready for a window";
+    let cpu_initialization = startup.duration("cpuInitialization", (defaults.cpu_initialization, by_role), DAY, meaning, report);
+    let meaning = "an instance that lost readiness this soon after its start was never ready";
+    let readiness_delay = startup.duration("readinessDelay", (defaults.readiness_delay, by_role), DAY, meaning, report);
+    startup.finish(report, |_| None);
+    let metrics = metric::metrics(&mut spec, defaults, by_role, report);
+    let evaluate_every = evaluate_every(&mut spec, report);
+    let (scale_out, scale_in) = behavior::behavior(&mut spec, defaults, by_role, report);
+    let tolerance = tolerance(&mut spec, defaults, by_role, report);
+    let fallback = behavior::fallback(&mut spec, defaults, by_role, min, report);
+    spec.finish(report, not_yet);
+    Some(Policy {
+        target: target?,
+        role,
+        mode,
+        fleet: fleet.parse().unwrap_or_default(),
+        priority,
+        min,
+        max: max?,
+        cpu_initialization,
+        readiness_delay,
+        metrics,
+        scale_out,
+        scale_in,
+        tolerance,
+        fallback,
+        evaluate_every,
+    })
+}
+
+fn not_yet(name: &str) -> Option<Fault> {
+    NOT_YET.contains(&name).then(|| not_available(name))
+}
+
+fn not_available(name: &str) -> Fault {
+    Fault::new("not-available", format!("`{name}` is not available yet: Loadline would ignore it"), "remove it")
+}
+
+/// What a required field that is absent is.
+fn missing(name: &str, mend: &str) -> Fault {
+    Fault::new("missing-field", format!("`{name}` is missing"), mend)
+}
+
+fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option<TargetId> {
+    const MEND: &str = "write `target: { apiVersion: apps/v1, kind: Deployment, name: api-server }`";
+    let Some(node) = spec.take("target") else {
+        report.error(spec.path(), missing("target", MEND));
+        return None;
+    };
+    let mut target = Fields::of(Some(node), spec.at("target"), report, MEND);
+    if !matches!(node.value, Value::Map(_)) {
+        return None;
+    }
+    let part = |node: &Node| match node.as_text() {
+        Some(text) if !text.is_empty() && !text.contains('/') => Ok(text.to_owned()),
+        _ => Err(Fault::new("name", format!("{} is no name", node.describe()), "write a name without a slash, in quotes if it looks like a number")),
+    };
+    let version = target.read("apiVersion", report, |node| match node.as_text() {
+        Some(text) if text.split('/').count() <= 2 && text.split('/').all(|t| !t.is_empty()) => Ok(text.to_owned()),
+        _ => Err(Fault::new("name", format!("{} is no API version", node.describe()), "write it as in `apps/v1`")),
+    });
+    let version_is_written = target.take("apiVersion").is_some();
+    let mut required = |name: &'static str, report: &mut Report| {
+        let is_written = target.take(name).is_some();
+        if !is_written {
+            report.error(target.path(), missing(name, MEND));
+        }
+        target.read(name, report, part)
+    };
+    let (kind, name) = (required("kind", report), required("name", report));
+    let path = target.at("apiVersion");
+    match (&kind, &version) {
+        (Some(kind), Some(version)) if kind == "ProcessFleet" && version != OWN_API_VERSION => {
+            report.error(&path, Fault::new("api-version", format!("a ProcessFleet has no `apiVersion: {version}`"), "remove it"));
+        }
+        (Some(kind), None) if kind != "ProcessFleet" && !version_is_written => {
+            report.error(target.path(), missing("apiVersion", &format!("write the API version of {kind}, as in `apiVersion: apps/v1`")));
+        }
+        _ => {}
+    }
+    if let Some(version) = version {
+        report.put(path, quoted(&version), Origin::Written, "the API of the target");
+    }
+    for (field, value) in [("kind", &kind), ("name", &name)] {
+        if let Some(value) = value {
+            report.put(target.at(field), quoted(value), Origin::Written, "what has the replicas");
+        }
+    }
+    let path = target.path().to_owned();
+    target.finish(report, |_| None);
+    match TargetId::new(namespace, &kind?, &name?) {
+        Ok(id) => Some(id),
+        Err(e) => {
+            report.error(&path, Fault::new("name", e.to_string(), "write names of at most 253 bytes together"));
+            None
+        }
+    }
+}
+
+fn replicas(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> (u32, Option<u32>) {
+    const MEND: &str = "write `replicas: { min: 3, max: 60 }`";
+    let mut replicas = spec.map("replicas", report, MEND);
+    let count = |node: &Node| whole(node, 1, MAX_REPLICAS).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+    let min_is_written = replicas.take("min").is_some();
+    let max_is_written = replicas.take("max").is_some();
+    let max = replicas.read("max", report, count);
+    // A default never contradicts what is written.
+    let least = max.map_or(defaults.min, |max| defaults.min.min(max));
+    let min = replicas.setting("min", (least, by_role), "never fewer replicas", report, |node| match &node.value {
+        Value::Number(text) if text == "0" => Err(Fault::new("not-available", "scaling to 0 is not available yet", "write 1 or more")),
+        _ => count(node),
+    });
+    match max {
+        Some(max) => {
+            report.put(replicas.at("max"), max.to_string(), Origin::Written, "never more replicas");
+            if min > max && min_is_written {
+                report.error(&replicas.at("min"), Fault::new("contradiction", format!("`min` {min} is larger than `max` {max}"), "write a smaller `min` or a larger `max`"));
+            }
+        }
+        None if !max_is_written => report.error(replicas.path(), missing("max", MEND)),
+        None => {}
+    }
+    replicas.finish(report, |_| None);
+    (min, max)
+}
+
+fn evaluate_every(spec: &mut Fields<'_>, report: &mut Report) -> Option<Duration> {
+    let every = spec.read("evaluateEvery", report, |node| match amounts::duration(node, LONGEST_INTERVAL)? {
+        Duration::ZERO => Err(Fault::new("range", "0 is no interval", "remove it to evaluate at every pane")),
+        every => Ok(every),
+    });
+    let (value, origin) = match every {
+        Some(every) => (amounts::show_duration(every), Origin::Written),
+        None => ("null".to_owned(), Origin::Default),
+    };
+    report.put(spec.at("evaluateEvery"), value, origin, "no more often than this (null: at every pane)");
+    every
+}
+
+fn tolerance(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> Tolerance {
+    let mut fields = spec.map("tolerance", report, "write `tolerance: { out: 10%, in: 10% }`");
+    let mut side = |name: &'static str, default: f64, most: f64, meaning: &'static str, report: &mut Report| {
+        let read = fields.read(name, report, |node| match amounts::ratio(node)? {
+            ratio if ratio <= most => Ok(ratio),
+            ratio => {
+                let shown = amounts::show_ratio(ratio);
+                Err(Fault::new("range", format!("{shown} is more than {}", amounts::show_ratio(most)), "write a share, as in `10%`"))
+            }
+        });
+        let origin = if read.is_some() { Origin::Written } else { by_role };
+        let value = read.unwrap_or(default);
+        report.put(fields.at(name), amounts::show_ratio(value), origin, meaning);
+        value
+    };
+    // Ten times the target is beyond any use and within exact arithmetic; below 1 there is only 1 to miss.
+    let tolerance = Tolerance {
+        out: side("out", defaults.tolerance_out, 10.0, "so far above its target a tracked metric asks for nothing", report),
+        r#in: side("in", defaults.tolerance_in, 1.0, "so far below its target a tracked metric asks for nothing", report),
+    };
+    fields.finish(report, |_| None);
+    tolerance
+}
+
+impl Choice for Role {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("Generic", Role::Generic),
+        ("ApiServer", Role::ApiServer),
+        ("BotInstances", Role::BotInstances),
+        ("DatabaseReadReplica", Role::DatabaseReadReplica),
+    ];
+}
+
+impl Choice for Mode {
+    const WORDS: &'static [(&'static str, Self)] = &[("Active", Mode::Active), ("OutOnly", Mode::OutOnly), ("Advise", Mode::Advise), ("Off", Mode::Off)];
+}
+
+#[cfg(test)]
+mod tests;

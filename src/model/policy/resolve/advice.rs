@@ -1,0 +1,143 @@
+//! What is legal but unwise: warnings over a policy that has no errors.
+
+use std::time::Duration;
+
+use super::super::amounts::{show_amount, show_duration};
+use super::super::{FallbackBehavior, MetricPolicy, MetricRule, Mode, Policy, Role, Select, StepSize, Threshold, Unit, WhenBlind};
+use super::fields::Report;
+
+/// The length of a pane where the installation sets no other.
+const DEFAULT_PANE: Duration = Duration::from_secs(5);
+/// Up to how many replicas above `min` a threshold's steps are tried out: beyond it one step changes the value
+/// by so little that only the smallest bands would notice.
+const TRIED: u32 = 1000;
+
+pub(super) fn advise(policy: &Policy, report: &mut Report) {
+    replicas(policy, report);
+    proposing(policy, report);
+    for (i, metric) in policy.metrics.iter().enumerate() {
+        advise_metric(policy, metric, &format!("spec.metrics[{i}]"), report);
+    }
+    scale_in(policy, report);
+    fallback(policy, report);
+}
+
+fn replicas(policy: &Policy, report: &mut Report) {
+    if policy.min == policy.max {
+        let message = format!("`min` and `max` are both {}: there is nothing to scale", policy.min);
+        report.warn("spec.replicas", "fixed-count", message, "write a larger `max`, or `mode: Off`");
+    } else if policy.min == 1 && matches!(policy.role, Role::ApiServer | Role::DatabaseReadReplica) {
+        report.warn("spec.replicas.min", "single-replica", "`min` is 1: when that replica fails, nobody is served", "write `min: 2` or more");
+    }
+}
+
+fn proposing(policy: &Policy, report: &mut Report) {
+    if matches!(policy.mode, Mode::Off) {
+        return;
+    }
+    let mut proposing = policy.metrics.iter().filter(|m| m.rule != MetricRule::Observe).peekable();
+    if proposing.peek().is_none() {
+        let message = "every metric is observed only: nothing will ever ask for another count";
+        report.warn("spec.metrics", "no-proposing-metric", message, "write `track` or `threshold` for at least one metric");
+    } else if proposing.all(|m| m.when_blind == WhenBlind::Ignore) {
+        let message = "every metric has `whenBlind: Ignore`: with one of them lost, the others may scale in on half the picture";
+        report.warn("spec.metrics", "blindness-ignored", message, "leave `HoldIn` on the metric that you trust most");
+    }
+}
+
+fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mut Report) {
+    if metric.window < 2 * DEFAULT_PANE {
+        let window = show_duration(metric.window);
+        let (code, message) = if metric.window < DEFAULT_PANE {
+            ("window-below-pane", format!("`window` {window} is shorter than a pane (5 s, unless your installation has shorter ones)"))
+        } else {
+            ("window-below-two-panes", format!("`window` {window} has less than two panes (of 5 s, unless your installation has shorter ones): one odd pane decides"))
+        };
+        report.warn(&format!("{path}.window"), code, message, "write a longer window, as in `30s`");
+    }
+    match &metric.rule {
+        MetricRule::PerReplica { .. } | MetricRule::Value { .. } if metric.unit == Unit::Seconds => {
+            let message = format!("`{}` is a time: times do not halve when replicas double, so tracking one overshoots", metric.name);
+            report.warn(&format!("{path}.track"), "time-tracked", message, "write `threshold: { scaleOutAbove: …, scaleInBelow: … }`");
+        }
+        MetricRule::Threshold(threshold) => {
+            if threshold.hold.is_zero() {
+                report.warn(&format!("{path}.threshold.for"), "step-at-every-evaluation", "`for` is 0: it takes a step at every evaluation", "write a duration, as in `30s`");
+            }
+            if let Some((from, to, goes_in)) = swing(threshold, policy.min, policy.max) {
+                advise_band(threshold, metric.unit, (from, to, goes_in), path, report);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn advise_band(threshold: &Threshold, unit: Unit, (from, to, goes_in): (u32, u32, bool), path: &str, report: &mut Report) {
+    let (Some(above), Some(below)) = (threshold.scale_out_above, threshold.scale_in_below) else { return };
+    let (above, below) = (show_amount(above, unit), show_amount(below, unit));
+    let message = if goes_in {
+        format!("the band from {below} to {above} is narrower than a step: what is below {below} at {from} replicas can be above {above} at {to}, so it would swing")
+    } else {
+        format!("the band from {below} to {above} is narrower than a step: what is above {above} at {from} replicas can be below {below} at {to}, so it would swing")
+    };
+    report.warn(&format!("{path}.threshold"), "narrow-band", message, "lower `scaleInBelow`, or take smaller steps");
+}
+
+/// A step within the bounds that leads from one threshold past the other, as (from, to, inwards), where the load spreads
+/// over the replicas evenly.
+fn swing(threshold: &Threshold, min: u32, max: u32) -> Option<(u32, u32, bool)> {
+    let above = threshold.scale_out_above?.as_nanos();
+    let below = threshold.scale_in_below?.as_nanos();
+    let step = |size: StepSize, count: u32| match size {
+        StepSize::Replicas(n) => n,
+        StepSize::Percent(percent) => u32::try_from((u64::from(count) * u64::from(percent)).div_ceil(100)).unwrap_or(u32::MAX).max(1),
+    };
+    (min..=max.min(min.saturating_add(TRIED))).find_map(|count| {
+        let inward = count.saturating_sub(step(threshold.step_in, count)).max(min).max(1);
+        let outward = count.saturating_add(step(threshold.step_out, count)).min(max);
+        // The load is value × replicas; after the step it is spread anew.
+        let reaches = |value: i128, to: u32| value.saturating_mul(i128::from(count)) / i128::from(to.max(1));
+        if inward < count && reaches(below, inward) > above {
+            Some((count, inward, true))
+        } else if outward > count && reaches(above, outward) < below {
+            Some((count, outward, false))
+        } else {
+            None
+        }
+    })
+}
+
+fn scale_in(policy: &Policy, report: &mut Report) {
+    if policy.scale_in.select == Select::Disabled || matches!(policy.mode, Mode::OutOnly | Mode::Off) {
+        return;
+    }
+    let start_up = policy.cpu_initialization.max(policy.readiness_delay);
+    let stabilization = policy.scale_in.stabilization;
+    let (shown, path) = (show_duration(stabilization), "spec.behavior.scaleIn.stabilization");
+    if stabilization < start_up {
+        let message = format!("scale-in waits {shown}, start-up counts for {}: what was just started may be removed before it helped", show_duration(start_up));
+        report.warn(path, "scale-in-within-start-up", message, format!("write at least `{}`, or a shorter `startup`", show_duration(start_up)));
+    }
+    if policy.scale_in.cooldown > stabilization {
+        let message = format!("the cooldown of {} is longer than the stabilization of {shown}: what was asked for when it began is forgotten when it ends", show_duration(policy.scale_in.cooldown));
+        report.warn("spec.behavior.scaleIn.cooldown", "cooldown-beyond-stabilization", message, "write a longer stabilization, or a shorter cooldown");
+    }
+}
+
+fn fallback(policy: &Policy, report: &mut Report) {
+    let (path, replicas) = ("spec.fallback.replicas", policy.fallback.replicas);
+    match policy.fallback.behavior {
+        FallbackBehavior::Hold => {}
+        _ if replicas > policy.max => {
+            report.warn(path, "fallback-beyond-max", format!("{replicas} is above `max` {}, which stays the limit", policy.max), "write at most `max`");
+        }
+        FallbackBehavior::Static if replicas < policy.min => {
+            report.warn(path, "fallback-below-min", format!("{replicas} is below `min` {}, which stays the limit", policy.min), "write at least `min`");
+        }
+        FallbackBehavior::IfHigher if replicas <= policy.min => {
+            let message = format!("{replicas} is never higher than `min` {}: this fallback does nothing", policy.min);
+            report.warn(path, "fallback-without-effect", message, "write more than `min`, or `behavior: Hold`");
+        }
+        FallbackBehavior::Static | FallbackBehavior::IfHigher => {}
+    }
+}

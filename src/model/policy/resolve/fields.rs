@@ -1,0 +1,277 @@
+//! Reading a map field by field: each field is taken once, with its default; what was not taken is unknown.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::amounts::{Fault, duration, show_duration};
+use super::spelling;
+use crate::model::document::{Entry, Node, Problem, Severity, Span, Value, shorten};
+
+/// Where an effective value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The document.
+    Written,
+    /// The defaults of its role.
+    Role,
+    /// The default of every role.
+    Default,
+}
+
+/// One effective value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The field, e.g. `spec.metrics[0].window`.
+    pub path: String,
+    /// Its value, as it could be written.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What it means, in one line.
+    pub meaning: &'static str,
+}
+
+/// What has been found so far.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) problems: Vec<Problem>,
+    pub(super) settings: Vec<Setting>,
+    places: BTreeMap<String, Span>,
+}
+
+impl Report {
+    pub(super) fn error(&mut self, path: &str, fault: Fault) {
+        self.add(Severity::Error, path, fault);
+    }
+
+    pub(super) fn warn(&mut self, path: &str, code: &'static str, message: impl Into<String>, mend: impl Into<String>) {
+        self.add(Severity::Warning, path, Fault::new(code, message, mend));
+    }
+
+    fn add(&mut self, severity: Severity, path: &str, fault: Fault) {
+        let span = self.place(path);
+        self.problems.push(Problem { path: path.to_owned(), span, severity, message: fault.message, mend: Some(fault.mend), code: fault.code });
+    }
+
+    /// The place of a field, or of the nearest field around it that has one.
+    fn place(&self, path: &str) -> Option<Span> {
+        let mut path = path;
+        loop {
+            if let Some(span) = self.places.get(path) {
+                return Some(*span);
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
+
+    pub(super) fn put(&mut self, path: String, value: String, origin: Origin, meaning: &'static str) {
+        self.settings.push(Setting { path, value, origin, meaning });
+    }
+
+    /// Remembers where a field stands: a single value by itself, a map or list by its name.
+    pub(super) fn locate(&mut self, path: &str, key_span: Option<Span>, node: &Node) {
+        let span = match node.value {
+            Value::List(_) | Value::Map(_) => key_span.or(node.span),
+            _ => node.span.or(key_span),
+        };
+        if let Some(span) = span {
+            self.places.insert(path.to_owned(), span);
+        }
+    }
+}
+
+/// A map that is being read.
+pub(super) struct Fields<'a> {
+    path: String,
+    entries: &'a [Entry],
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The map at `path`; an error and no fields where it is none. No node is an empty map.
+    pub(super) fn of(node: Option<&'a Node>, path: String, report: &mut Report, mend: &str) -> Self {
+        let entries: &[Entry] = match node.map(|n| &n.value) {
+            None => &[],
+            Some(Value::Map(entries)) => entries,
+            Some(_) => {
+                if let Some(node) = node {
+                    report.error(&path, Fault::new("type", format!("`{}` must be a map, it is {}", last(&path), node.describe()), mend));
+                }
+                &[]
+            }
+        };
+        for entry in entries {
+            report.locate(&join(&path, &entry.key), entry.key_span, &entry.value);
+        }
+        Fields { path, entries, known: Vec::new() }
+    }
+
+    /// The path of the field `name` of this map.
+    pub(super) fn at(&self, name: &str) -> String {
+        join(&self.path, name)
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The field `name`, which is known from here on; `None` where it is absent or null.
+    pub(super) fn take(&mut self, name: &'static str) -> Option<&'a Node> {
+        self.known.push(name);
+        self.entries.iter().find(|e| e.key == name).map(|e| &e.value).filter(|v| v.value != Value::Null)
+    }
+
+    /// The field `name` as a map.
+    pub(super) fn map(&mut self, name: &'static str, report: &mut Report, mend: &str) -> Fields<'a> {
+        let path = self.at(name);
+        let node = self.take(name);
+        Fields::of(node, path, report, mend)
+    }
+
+    /// The field `name`, read by `parse`; a fault is reported and counts as absent.
+    pub(super) fn read<T>(&mut self, name: &'static str, report: &mut Report, parse: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
+        let node = self.take(name)?;
+        match parse(node) {
+            Ok(value) => Some(value),
+            Err(mut fault) => {
+                fault.message = format!("`{name}`: {}", fault.message);
+                report.error(&self.at(name), fault);
+                None
+            }
+        }
+    }
+
+    /// The field `name` or its default, told to `report` as a setting.
+    pub(super) fn setting<T: Show>(
+        &mut self,
+        name: &'static str,
+        (default, origin): (T, Origin),
+        meaning: &'static str,
+        report: &mut Report,
+        parse: impl FnOnce(&Node) -> Result<T, Fault>,
+    ) -> T {
+        let (value, origin) = match self.read(name, report, parse) {
+            Some(value) => (value, Origin::Written),
+            None => (default, origin),
+        };
+        report.put(self.at(name), value.show(), origin, meaning);
+        value
+    }
+
+    /// A duration of at most `most`.
+    pub(super) fn duration(
+        &mut self,
+        name: &'static str,
+        default: (Duration, Origin),
+        most: Duration,
+        meaning: &'static str,
+        report: &mut Report,
+    ) -> Duration {
+        self.setting(name, default, meaning, report, |node| duration(node, most))
+    }
+
+    /// One of a set of words.
+    pub(super) fn choice<T: Choice>(&mut self, name: &'static str, default: (T, Origin), meaning: &'static str, report: &mut Report) -> T {
+        self.setting(name, default, meaning, report, choice)
+    }
+
+    /// Reports what nobody took. `elsewhere` may know a field of another name or version.
+    pub(super) fn finish(self, report: &mut Report, elsewhere: impl Fn(&str) -> Option<Fault>) {
+        for entry in self.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())) {
+            let path = join(&self.path, &entry.key);
+            let fault = elsewhere(&entry.key).unwrap_or_else(|| {
+                let mend = match spelling::nearest(&entry.key, &self.known) {
+                    Some(known) => format!("did you mean `{known}`?"),
+                    None if self.known.is_empty() => "remove it".to_owned(),
+                    None => format!("known here: {}", self.known.join(", ")),
+                };
+                Fault::new("unknown-field", format!("unknown field `{}`", shorten(&entry.key)), mend)
+            });
+            let span = entry.key_span.or(entry.value.span);
+            report.problems.push(Problem { path, span, severity: Severity::Error, message: fault.message, mend: Some(fault.mend), code: fault.code });
+        }
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    format!("{path}.{name}")
+}
+
+/// The name of the last field of a path.
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// A value that a field may have, as it would be written.
+pub(super) trait Show {
+    fn show(&self) -> String;
+}
+
+impl Show for u32 {
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Show for i32 {
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Show for String {
+    fn show(&self) -> String {
+        quoted(self)
+    }
+}
+
+impl Show for Duration {
+    fn show(&self) -> String {
+        show_duration(*self)
+    }
+}
+
+impl<T: Choice> Show for T {
+    fn show(&self) -> String {
+        word(*self).to_owned()
+    }
+}
+
+/// A text as it could be written: bare where it can be taken for nothing else, quoted as in JSON (and so in YAML) otherwise.
+pub(super) fn quoted(text: &str) -> String {
+    let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+    let is_word = ["null", "true", "false"].contains(&text.to_ascii_lowercase().as_str());
+    if is_plain && !is_word { text.to_owned() } else { Node::bare(Value::Text(text.to_owned())).to_json() }
+}
+
+/// A field that takes one of a few words.
+pub(super) trait Choice: Copy + PartialEq + 'static {
+    /// The words with what they stand for.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+/// The word of a choice.
+pub(super) fn word<T: Choice>(value: T) -> &'static str {
+    T::WORDS.iter().find(|(_, v)| *v == value).map_or("", |(word, _)| word)
+}
+
+pub(super) fn choice<T: Choice>(node: &Node) -> Result<T, Fault> {
+    let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
+    let all = || format!("write one of {}", words.join(", "));
+    let Some(text) = node.as_text() else { return Err(Fault::wrong_type(node, all())) };
+    T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+        let mend = spelling::nearest(text, &words).map_or_else(all, |known| format!("did you mean `{known}`?"));
+        Fault::new("unknown-value", format!("{:?} is none of {}", shorten(text), words.join(", ")), mend)
+    })
+}
+
+/// A whole number within bounds.
+pub(super) fn whole(node: &Node, least: i64, most: i64) -> Result<i64, Fault> {
+    let mend = || format!("write a whole number from {least} to {most}");
+    let Value::Number(text) = &node.value else { return Err(Fault::wrong_type(node, mend())) };
+    match text.parse::<i64>() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        Ok(number) => Err(Fault::new("range", format!("{number} is not within {least} and {most}"), mend())),
+        Err(_) => Err(Fault::new("type", format!("{} is not a whole number", shorten(text)), mend())),
+    }
+}

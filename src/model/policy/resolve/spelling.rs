@@ -1,0 +1,58 @@
+//! The word that was probably meant.
+
+/// The known word nearest to `word`: at most a third of its letters wrong, case and separators aside.
+pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    // Nobody mistypes a name of a hundred letters; the bound keeps the table below small.
+    const LONGEST: usize = 64;
+    let plain = |w: &str| w.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).take(LONGEST).collect::<Vec<char>>();
+    let meant = plain(word);
+    known
+        .iter()
+        .map(|k| (distance(&meant, &plain(k)), *k))
+        .filter(|(wrong, k)| *wrong <= (k.len().max(meant.len()) / 3).max(1) && *wrong < meant.len().max(1))
+        .min_by_key(|(wrong, _)| *wrong)
+        .map(|(_, k)| k)
+}
+
+/// How many letters must be inserted, deleted, replaced or swapped with their neighbour (optimal string alignment).
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn plausible_slips_are_understood_and_others_are_not() {
+        let known = ["window", "staleAfter", "threshold", "track", "whenBlind", "scaleInBelow", "scaleOutAbove", "min", "max"];
+        for (word, meant) in [
+            ("windw", Some("window")),
+            ("wnidow", Some("window")),
+            ("stale_after", Some("staleAfter")),
+            ("StaleAfter", Some("staleAfter")),
+            ("treshold", Some("threshold")),
+            ("thresholds", Some("threshold")),
+            ("scaleInBellow", Some("scaleInBelow")),
+            ("mim", Some("min")),
+            ("colour", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, &known), meant, "{word}");
+        }
+    }
+}

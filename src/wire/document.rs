@@ -1,0 +1,242 @@
+//! Documents that people write: YAML to located trees, and the policies among them.
+//!
+//! What a policy means is `model::policy`'s. A file may hold several documents; a `ScalingPolicy` is resolved,
+//! a `ProcessFleet` is given back as its tree, and everything else is an error, so that no document is passed over.
+
+mod yaml;
+
+use crate::model::TargetId;
+use crate::model::document::{Node, Problem, Severity, Span, Value};
+use crate::model::policy::{Policy, Setting, resolve, target_of};
+
+pub use yaml::from_yaml;
+
+/// The `apiVersion` of Loadline's own documents.
+pub const API_VERSION: &str = "loadline.dev/v1alpha1";
+
+/// One `ScalingPolicy` of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParsedPolicy {
+    /// The name of the policy itself, where it has one.
+    pub name: Option<String>,
+    /// Its target, where that could be read.
+    pub target: Option<TargetId>,
+    /// Where the target stands.
+    pub target_span: Option<Span>,
+    /// The written `spec` as canonical JSON, for `PolicyEntry::spec`.
+    pub spec_json: String,
+    /// The policy in force; `None` where there are errors.
+    pub policy: Option<Policy>,
+    /// Every effective value with where it comes from, in the order of the reference.
+    pub settings: Vec<Setting>,
+    /// Errors and warnings of this document.
+    pub problems: Vec<Problem>,
+}
+
+/// A document of a kind that somebody else reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OtherDocument {
+    /// Its kind.
+    pub kind: String,
+    /// The document.
+    pub node: Node,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PolicyFile {
+    /// The file's name, for messages.
+    pub file: String,
+    /// Its policies, in their order.
+    pub documents: Vec<ParsedPolicy>,
+    /// Its documents of other known kinds (`ProcessFleet`), in their order.
+    pub others: Vec<OtherDocument>,
+    /// Problems of the file as a whole: not YAML, an unknown kind.
+    pub problems: Vec<Problem>,
+}
+
+impl PolicyFile {
+    /// All problems of the file and its policies, in the order of the text.
+    pub fn all_problems(&self) -> Vec<&Problem> {
+        let mut all: Vec<&Problem> = self.problems.iter().chain(self.documents.iter().flat_map(|d| &d.problems)).collect();
+        all.sort_by_key(|p| p.span.map_or((0, 0), |s| (s.line, s.column)));
+        all
+    }
+
+    /// Whether anything in it cannot be used.
+    pub fn has_errors(&self) -> bool {
+        self.all_problems().iter().any(|p| p.severity == Severity::Error)
+    }
+}
+
+/// Reads the documents of the file `name`, whose text is `text`. A file that is not YAML has one problem
+/// and no documents: what it said before stays in force.
+pub fn policies_in(text: &str, name: &str) -> PolicyFile {
+    let mut file = PolicyFile { file: name.to_owned(), ..PolicyFile::default() };
+    match from_yaml(text) {
+        Ok(nodes) => nodes.into_iter().for_each(|node| sort_in(node, &mut file)),
+        Err(problem) => file.problems.push(problem),
+    }
+    file
+}
+
+fn sort_in(node: Node, file: &mut PolicyFile) {
+    if node.value == Value::Null {
+        return; // An empty document: a `---` at the end, a file of comments.
+    }
+    let error = |path: &str, at: Option<&Node>, code, message: String, mend: String| Problem {
+        path: path.to_owned(),
+        span: at.or(Some(&node)).and_then(|n| n.span),
+        severity: Severity::Error,
+        message,
+        mend: Some(mend),
+        code,
+    };
+    if !matches!(node.value, Value::Map(_)) {
+        file.problems.push(error("", None, "type", format!("a document must be a map, this is {}", node.describe()), "begin with `apiVersion` and `kind`".into()));
+        return;
+    }
+    let kind = node.get("kind");
+    match kind.and_then(Node::as_text) {
+        Some("ScalingPolicy") => file.documents.push(policy(&node)),
+        Some("ProcessFleet") => file.others.push(OtherDocument { kind: "ProcessFleet".into(), node }),
+        Some(other) => {
+            let message = format!("unknown kind {other:?}");
+            file.problems.push(error("kind", kind, "unknown-kind", message, "Loadline reads `ScalingPolicy` and `ProcessFleet`".into()));
+        }
+        None => file.problems.push(error("kind", kind, "missing-field", "`kind` is missing".into(), "write `kind: ScalingPolicy`".into())),
+    }
+}
+
+fn policy(node: &Node) -> ParsedPolicy {
+    let mut problems = envelope(node);
+    let metadata = node.get("metadata");
+    let text = |name: &str| metadata.and_then(|m| m.get(name)).and_then(Node::as_text);
+    let mut parsed = ParsedPolicy {
+        name: text("name").map(ToOwned::to_owned),
+        target: None,
+        target_span: None,
+        spec_json: "null".to_owned(),
+        policy: None,
+        settings: Vec::new(),
+        problems: Vec::new(),
+    };
+    if let Some(spec) = node.get("spec") {
+        // A namespace that is missing has its own problem; the rest is checked all the same.
+        let namespace = text("namespace").unwrap_or("default");
+        let resolution = resolve(spec, namespace);
+        parsed.spec_json = spec.to_json();
+        parsed.target = text("namespace").and_then(|namespace| target_of(spec, namespace));
+        parsed.target_span = spec.get("target").and_then(|t| t.get("name")).and_then(|n| n.span);
+        parsed.policy = resolution.policy.filter(|_| problems.iter().all(|p| p.severity != Severity::Error));
+        parsed.settings = resolution.settings;
+        problems.extend(resolution.problems);
+    } else {
+        problems.push(Problem {
+            path: "spec".into(),
+            span: node.span,
+            severity: Severity::Error,
+            message: "`spec` is missing".into(),
+            mend: Some("write `spec` with `target`, `replicas` and `metrics`".into()),
+            code: "missing-field",
+        });
+    }
+    parsed.problems = problems;
+    parsed
+}
+
+/// What surrounds the `spec`.
+fn envelope(node: &Node) -> Vec<Problem> {
+    // What the API server adds to an object, or keeps beside it, is nobody's mistake.
+    const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+    let mut problems = Vec::new();
+    let mut error = |path: &str, span: Option<Span>, code, message: String, mend: &str| {
+        let mend = Some(mend.to_owned());
+        problems.push(Problem { path: path.to_owned(), span: span.or(node.span), severity: Severity::Error, message, mend, code });
+    };
+    match node.get("apiVersion") {
+        Some(version) if version.as_text() == Some(API_VERSION) => {}
+        Some(version) => {
+            error("apiVersion", version.span, "api-version", format!("`apiVersion` is {}", version.describe()), "write `apiVersion: loadline.dev/v1alpha1`");
+        }
+        None => error("apiVersion", None, "missing-field", "`apiVersion` is missing".into(), "write `apiVersion: loadline.dev/v1alpha1`"),
+    }
+    if let Value::Map(entries) = &node.value {
+        for entry in entries.iter().filter(|e| !KNOWN.contains(&e.key.as_str())) {
+            let message = format!("unknown field `{}`", entry.key);
+            error(&entry.key, entry.key_span, "unknown-field", message, "a document has `apiVersion`, `kind`, `metadata` and `spec`");
+        }
+    }
+    for name in ["namespace", "name"] {
+        let path = format!("metadata.{name}");
+        let mend = format!("write `metadata: {{ namespace: prod, name: api-server }}` with your {name}");
+        match node.get("metadata").map(|m| (m, m.get(name))) {
+            Some((_, Some(n))) if n.as_text().is_some_and(is_name) => {}
+            Some((_, Some(n))) => error(&path, n.span, "name", format!("`{path}` is {}, not a name", n.describe()), &mend),
+            Some((m, None)) => error(&path, m.span, "missing-field", format!("`{path}` is missing"), &mend),
+            None => error(&path, None, "missing-field", format!("`{path}` is missing"), &mend),
+        }
+    }
+    problems
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 253 && text.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = "\
+apiVersion: loadline.dev/v1alpha1
+kind: ScalingPolicy
+metadata: { namespace: local, name: bots }
+spec:
+  target: { kind: ProcessFleet, name: bots }
+  replicas: { max: 5 }
+  metrics:
+    - name: queue_depth
+      track: { perReplica: 100 }
+";
+
+    #[test]
+    fn a_file_holds_policies_and_the_documents_of_others() {
+        let fleet = "apiVersion: loadline.dev/v1alpha1\nkind: ProcessFleet\nmetadata: { namespace: local, name: bots }\nspec: {}\n";
+        let file = policies_in(&format!("# a comment\n---\n{POLICY}---\n{fleet}---\n"), "a.yaml");
+        assert!(!file.has_errors(), "{:?}", file.all_problems());
+        let [policy] = &file.documents[..] else { panic!("one policy") };
+        assert_eq!(policy.target.as_ref().unwrap().as_str(), "local/ProcessFleet/bots");
+        assert_eq!(policy.policy.as_ref().unwrap().max, 5);
+        assert_eq!(
+            policy.spec_json,
+            r#"{"metrics":[{"name":"queue_depth","track":{"perReplica":100}}],"replicas":{"max":5},"target":{"kind":"ProcessFleet","name":"bots"}}"#
+        );
+        assert_eq!(file.others.len(), 1);
+        assert_eq!(file.others[0].kind, "ProcessFleet");
+    }
+
+    #[test]
+    fn what_surrounds_the_spec_is_checked_too() {
+        for (from, to, code) in [
+            ("ScalingPolicy", "ScalingPolicies", "unknown-kind"),
+            ("kind: ScalingPolicy\n", "", "missing-field"),
+            ("v1alpha1", "v1", "api-version"),
+            ("metadata: { namespace: local, name: bots }\n", "", "missing-field"),
+            ("namespace: local", "namespace: a/b", "name"),
+            ("spec:", "specs:", "unknown-field"),
+            ("metadata: {", "metadata: [", "syntax"),
+        ] {
+            let file = policies_in(&POLICY.replacen(from, to, 1), "a.yaml");
+            let codes: Vec<_> = file.all_problems().iter().map(|p| p.code).collect();
+            assert!(codes.contains(&code), "{from} -> {to}: {codes:?}");
+            assert!(file.documents.iter().all(|d| d.policy.is_none()));
+        }
+    }
+
+    #[test]
+    fn a_policy_without_a_namespace_has_no_target() {
+        let file = policies_in(&POLICY.replacen("namespace: local, ", "", 1), "a.yaml");
+        assert_eq!(file.documents[0].target, None);
+    }
+}

@@ -1,0 +1,280 @@
+//! YAML 1.2 to located trees.
+//!
+//! The core schema decides what a plain scalar is (so `Off` is a text, `010` is ten). An alias stands for a copy of
+//! its anchor; copies count towards a bound, so that no small text becomes a large tree. Merge keys (`<<`) are
+//! not part of YAML 1.2 and are taken as a field of that name.
+
+use std::collections::BTreeMap;
+
+use granit_parser::{Event, Parser, ScalarStyle};
+
+use crate::model::document::{Entry, Node, Problem, Severity, Span, Value, shorten};
+
+/// The longest text that is read: a policy has some kilobytes, a file with a thousand of them fits.
+const MAX_BYTES: usize = 4 << 20;
+/// The most nodes of a file, copies through aliases counted: a thousand policies of two hundred nodes each.
+const MAX_NODES: usize = 200_000;
+/// The deepest nesting; a policy has seven levels.
+const MAX_DEPTH: usize = 64;
+
+/// Reads every document of a YAML text. Duplicate fields are errors.
+///
+/// # Errors
+/// The first [`Problem`] of the text as YAML; nothing is read beyond it.
+pub fn from_yaml(text: &str) -> Result<Vec<Node>, Problem> {
+    if text.len() > MAX_BYTES {
+        let message = format!("the file has {} bytes, more than {MAX_BYTES}", text.len());
+        return Err(syntax(None, "too-large", message, Some("split it")));
+    }
+    let mut options = granit_parser::options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH };
+    options.set_emit_comments(false);
+    let mut reader = Reader::default();
+    for next in Parser::new_from_str_with_options(text, options) {
+        let (event, place) = next.map_err(|e| {
+            let at = Span { line: number(e.marker().line()), column: number(e.marker().col() + 1), length: 1 };
+            syntax(Some(at), "syntax", format!("not YAML: {}", e.info()), None)
+        })?;
+        reader.take(event, span(&place))?;
+    }
+    Ok(reader.documents)
+}
+
+/// A collection that is still open.
+enum Open {
+    List { items: Vec<Node>, span: Span, anchor: usize },
+    Map { entries: Vec<Entry>, key: Option<(String, Span)>, lines: BTreeMap<String, u32>, span: Span, anchor: usize },
+}
+
+#[derive(Default)]
+struct Reader {
+    documents: Vec<Node>,
+    open: Vec<Open>,
+    anchors: BTreeMap<usize, Node>,
+    nodes: usize,
+}
+
+impl Reader {
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
+        match event {
+            Event::DocumentStart(..) => self.anchors.clear(),
+            Event::Scalar(text, style, anchor, tag) => {
+                let is_text = match tag {
+                    None => style != ScalarStyle::Plain,
+                    Some(tag) if tag.is_yaml_core_schema_tag("str") => true,
+                    Some(tag) => return Err(unwanted_tag(span, &tag.original())),
+                };
+                if let Some(Open::Map { key: key @ None, lines, .. }) = self.open.last_mut() {
+                    if let Some(first) = lines.insert(text.to_string(), span.line) {
+                        let message = format!("the field `{}` is given twice, first on line {first}", shorten(&text));
+                        return Err(syntax(Some(span), "duplicate-field", message, Some("keep one of them")));
+                    }
+                    *key = Some((text.into_owned(), span));
+                    return Ok(());
+                }
+                let value = if is_text { Value::Text(text.into_owned()) } else { plain(&text) };
+                self.put(Node { value, span: Some(span) }, anchor, 1, span)?;
+            }
+            Event::SequenceStart(_, anchor, None) => {
+                self.must_not_be_a_key(span)?;
+                self.open.push(Open::List { items: Vec::new(), span, anchor });
+            }
+            Event::MappingStart(_, anchor, None) => {
+                self.must_not_be_a_key(span)?;
+                self.open.push(Open::Map { entries: Vec::new(), key: None, lines: BTreeMap::new(), span, anchor });
+            }
+            Event::SequenceStart(_, _, Some(tag)) | Event::MappingStart(_, _, Some(tag)) => return Err(unwanted_tag(span, &tag.original())),
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(Open::List { items, span, anchor }) => self.put(Node { value: Value::List(items), span: Some(span) }, anchor, 1, span)?,
+                Some(Open::Map { entries, span, anchor, .. }) => self.put(Node { value: Value::Map(entries), span: Some(span) }, anchor, 1, span)?,
+                None => {}
+            },
+            Event::Alias(id) => {
+                self.must_not_be_a_key(span)?;
+                let Some(node) = self.anchors.get(&id) else {
+                    return Err(syntax(Some(span), "alias", "an alias inside of what it names".to_owned(), Some("write the value out")));
+                };
+                let (copies, copy) = (size(node), node.clone());
+                self.put(copy, 0, copies, span)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A collection or an alias where the name of a field is due.
+    fn must_not_be_a_key(&self, span: Span) -> Result<(), Problem> {
+        match self.open.last() {
+            Some(Open::Map { key: None, .. }) => Err(syntax(Some(span), "key", "the name of a field must be a text".to_owned(), None)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A whole node: into the open collection, or a document of its own. It counts as `weight` nodes.
+    fn put(&mut self, node: Node, anchor: usize, weight: usize, at: Span) -> Result<(), Problem> {
+        self.nodes = self.nodes.saturating_add(weight);
+        if self.nodes > MAX_NODES {
+            let message = format!("the file has more than {MAX_NODES} values, aliases written out");
+            return Err(syntax(Some(at), "too-large", message, Some("split it, or write fewer aliases")));
+        }
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        match self.open.last_mut() {
+            None => self.documents.push(node),
+            Some(Open::List { items, .. }) => items.push(node),
+            Some(Open::Map { entries, key, .. }) => {
+                if let Some((key, key_span)) = key.take() {
+                    entries.push(Entry { key, key_span: Some(key_span), value: node });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many nodes a tree has.
+fn size(node: &Node) -> usize {
+    1 + match &node.value {
+        Value::List(items) => items.iter().map(size).sum(),
+        Value::Map(entries) => entries.iter().map(|e| size(&e.value)).sum(),
+        _ => 0,
+    }
+}
+
+/// A plain scalar under the core schema (YAML 1.2.2, section 10.3.2). Hexadecimal, octal, infinite and
+/// undefined numbers stay texts: no field takes them.
+fn plain(text: &str) -> Value {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
+        _ => json_number(text).map_or_else(|| Value::Text(text.to_owned()), Value::Number),
+    }
+}
+
+/// A number of the core schema in the grammar of JSON: no plus sign, no bare point, no leading zeros.
+fn json_number(text: &str) -> Option<String> {
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (text, None),
+    };
+    let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+    let (sign, unsigned) = match mantissa.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", mantissa.strip_prefix('+').unwrap_or(mantissa)),
+    };
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let power = exponent.map(|e| e.strip_prefix(['-', '+']).unwrap_or(e));
+    if (whole.is_empty() && fraction.is_empty()) || !digits(whole) || !digits(fraction) || power.is_some_and(|p| p.is_empty() || !digits(p)) {
+        return None;
+    }
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        rest => rest,
+    };
+    let fraction = if fraction.is_empty() { String::new() } else { format!(".{fraction}") };
+    let exponent = exponent.map(|e| format!("e{e}")).unwrap_or_default();
+    Some(format!("{sign}{whole}{fraction}{exponent}"))
+}
+
+fn span(place: &granit_parser::Span) -> Span {
+    let length = if place.start.line() == place.end.line() { place.end.col().saturating_sub(place.start.col()) } else { 1 };
+    Span { line: number(place.start.line()), column: number(place.start.col() + 1), length: number(length.max(1)) }
+}
+
+/// Lines and columns of a text of at most [`MAX_BYTES`].
+fn number(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn unwanted_tag(span: Span, tag: &str) -> Problem {
+    syntax(Some(span), "tag", format!("the tag {:?} is not read here", shorten(tag)), Some("leave it out"))
+}
+
+fn syntax(span: Option<Span>, code: &'static str, message: String, mend: Option<&str>) -> Problem {
+    Problem { path: String::new(), span, severity: Severity::Error, message, mend: mend.map(ToOwned::to_owned), code }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn json(text: &str) -> String {
+        from_yaml(text).unwrap().iter().map(Node::to_json).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn plain_scalars_are_what_the_core_schema_says() {
+        for (yaml, expected) in [
+            ("Off", "\"Off\""),
+            ("yes", "\"yes\""),
+            ("TRUE", "true"),
+            ("~", "null"),
+            ("010", "10"),
+            ("+.50", "0.50"),
+            ("5.", "5"),
+            ("-0", "-0"),
+            ("1e+3", "1e+3"),
+            ("1e", "\"1e\""),
+            ("0x10", "\"0x10\""),
+            (".inf", "\".inf\""),
+            ("1_000", "\"1_000\""),
+            ("30s", "\"30s\""),
+            ("70%", "\"70%\""),
+            ("'5'", "\"5\""),
+            ("!!str 5", "\"5\""),
+            ("2026-01-01", "\"2026-01-01\""),
+        ] {
+            assert_eq!(json(&format!("[{yaml}]")), format!("[{expected}]"), "{yaml}");
+            assert!(serde_json::from_str::<serde_json::Value>(&json(&format!("[{yaml}]"))).is_ok());
+        }
+    }
+
+    #[test]
+    fn every_node_knows_its_place() {
+        let nodes = from_yaml("a: 1\nbü: { c: [x, yy] }\n---\nd: |\n  text\n").unwrap();
+        let list = nodes[0].get("bü").and_then(|n| n.get("c")).unwrap();
+        assert_eq!(list.span, Some(Span { line: 2, column: 10, length: 1 }));
+        let Value::List(items) = &list.value else { panic!("a list") };
+        assert_eq!(items[1].span, Some(Span { line: 2, column: 14, length: 2 }));
+        let Value::Map(entries) = &nodes[1].value else { panic!("a map") };
+        assert_eq!(entries[0].key_span, Some(Span { line: 4, column: 1, length: 1 }));
+    }
+
+    #[test]
+    fn mistakes_of_the_text_name_their_place() {
+        for (yaml, code, line, column) in [
+            ("a: 1\nb: 2\na: 3\n", "duplicate-field", 3, 1),
+            ("a: [1\nb: 2\n", "syntax", 2, 2),
+            ("? [a]\n: 1\n", "key", 1, 3),
+            ("a: !!int 5\n", "tag", 1, 10),
+            ("a: &x [*x]\n", "alias", 1, 8),
+            ("a: *nothing\n", "syntax", 1, 4),
+        ] {
+            let problem = from_yaml(yaml).unwrap_err();
+            let span = problem.span.unwrap();
+            assert_eq!((problem.code, span.line, span.column), (code, line, column), "{yaml} {problem}");
+        }
+    }
+
+    #[test]
+    fn an_alias_is_a_copy_and_copies_are_bounded() {
+        assert_eq!(json("a: &x { b: 1 }\nc: *x\n"), r#"{"a":{"b":1},"c":{"b":1}}"#);
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for i in 1..20 {
+            let before = format!("*a{}", i - 1);
+            bomb.push_str(&format!("a{i}: &a{i} [{}]\n", vec![before; 10].join(", ")));
+        }
+        assert_eq!(from_yaml(&bomb).unwrap_err().code, "too-large");
+        assert_eq!(from_yaml(&"[".repeat(1_000_000)).unwrap_err().code, "syntax");
+        assert_eq!(from_yaml(&" ".repeat(MAX_BYTES + 1)).unwrap_err().code, "too-large");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "[-a-c:#{}\\[\\]&*!|>'\",%@0-9 \n\t.~?]{0,60}") {
+            let _ = from_yaml(&text);
+        }
+    }
+}
