@@ -23,7 +23,7 @@ pub use command::{Command, Grant, GrantLimit, OpenCommand, Outcome, OutcomeResul
 pub use control::{Order, PolicyAnnouncement, PolicyEntry, PolicyRejected, PolicyRemoved, RoundEnd};
 pub use decision::{Decision, MetricReport, MetricStatus, Reason, Step, StepKind, Verdict};
 pub use fleet::{FleetObservation, Instance, Phase};
-pub use message::{Alert, AlertState, Audit, ControlEntry, DeadLetter, Message, Severity, Signal};
+pub use message::{Alert, AlertState, Audit, ControlEntry, DeadLetter, Message, RequestsEntry, Severity, Signal};
 pub use names::{FleetName, InstanceName, MetricName, NameError, TargetId};
 pub use pane::{HistogramReading, Mark, Pane, Part, Reading, SourceError, Tick};
 pub use sample::{HistogramValue, Kind, Sample, SampleBatch};

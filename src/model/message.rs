@@ -56,6 +56,15 @@ pub enum ControlEntry {
     Removed(PolicyRemoved),
 }
 
+/// An entry of `requests`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RequestsEntry {
+    /// A target's claim.
+    Claim(Request),
+    /// The arbiter's clock: concerns every fleet of the partition.
+    Tick(Tick),
+}
+
 /// An entry of `audit`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Audit {
@@ -207,5 +216,16 @@ impl TryFrom<Message> for Signal {
     type Error = Message;
     fn try_from(message: Message) -> Result<Self, Message> {
         if let Message::Signal(signal) = message { Ok(signal) } else { Err(message) }
+    }
+}
+
+impl TryFrom<Message> for RequestsEntry {
+    type Error = Message;
+    fn try_from(message: Message) -> Result<Self, Message> {
+        match message {
+            Message::Request(request) => Ok(RequestsEntry::Claim(request)),
+            Message::RequestsTick(tick) => Ok(RequestsEntry::Tick(tick)),
+            other => Err(other),
+        }
     }
 }
