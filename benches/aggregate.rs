@@ -77,7 +77,7 @@ fn read_all(state: &mut State, offset: &mut u64, series: &[(usize, usize, &'stat
         let input = Input::Record(record(*offset, series));
         let before = cpu_time();
         STAGE.apply(state, input, &mut effects);
-        spent += cpu_time() - before;
+        spent += cpu_time().saturating_sub(before);
     }
     assert!(effects.is_empty(), "a record has no effects");
     spent
@@ -87,7 +87,7 @@ fn flush(state: &mut State) -> (Duration, Effects) {
     let mut effects = Effects::new();
     let before = cpu_time();
     STAGE.apply(state, Input::Flush { partition: 0, now: Timestamp::from_millis(1_700_000_005_500) }, &mut effects);
-    (cpu_time() - before, effects)
+    (cpu_time().saturating_sub(before), effects)
 }
 
 /// What this thread has spent, whatever else the machine does.
