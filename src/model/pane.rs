@@ -224,7 +224,9 @@ mod tests {
             let kind = KINDS[kind];
             prop::collection::btree_map("[ab]".prop_map(|name| name.parse().unwrap()), reading(kind), 0..3).prop_map(move |instances| {
                 let mut sketch = Sketch::default();
-                observed.iter().for_each(|value| sketch.add(*value));
+                for value in &observed {
+                    sketch.add(*value);
+                }
                 Pane {
                     metric: "m".parse().unwrap(),
                     kind,

@@ -128,8 +128,8 @@ fn check_histogram(histogram: &HistogramValue) -> Result<HistogramReading, Refus
     if let Some(bound) = bounds.iter().find(|bound| !bound.is_finite()) {
         return Err(shape(format!("bound {bound} is not finite; the last bucket has no bound")));
     }
-    if let Some(pair) = bounds.windows(2).find(|pair| pair[0] >= pair[1]) {
-        return Err(shape(format!("bounds {} and {} do not ascend", pair[0], pair[1])));
+    if let Some([low, high, ..]) = bounds.windows(2).find(|pair| pair[0] >= pair[1]) {
+        return Err(shape(format!("bounds {low} and {high} do not ascend")));
     }
     if let Some(negative) = counts.iter().chain([count]).find(|count| **count < 0) {
         return Err(shape(format!("count {negative} is negative")));

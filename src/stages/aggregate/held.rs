@@ -64,7 +64,7 @@ struct OfTarget<N> {
 }
 
 /// The same, borrowed, for a look-up that clones nothing. Hashes as [`OfTarget`] does.
-#[derive(Hash)]
+#[derive(Clone, Copy, Hash)]
 struct Named<'a> {
     target: u32,
     name: &'a str,
@@ -110,13 +110,28 @@ struct Recent {
     metric: u32,
     instance: u32,
     pane: u32,
+    reading: u32,
 }
 
-/// What an entry of a table takes, at the worst moment of its growth: key, value and hash, doubled, and
-/// the index (8 bytes a slot, at least 7 slots of 16 used after doubling).
-const fn entry_bytes<K, V>() -> usize {
-    2 * (size_of::<K>() + size_of::<V>() + size_of::<u64>()) + 20
+/// From this length on a table grows by an eighth, not to twice its length: beside 64-byte readings, slack
+/// is what costs. Each entry is then moved some eight times instead of once, in large blocks.
+const GROWS_GENTLY: usize = 1_024;
+
+/// Makes room for one more entry.
+fn make_room<K, V>(table: &mut Table<K, V>) {
+    if table.len() >= GROWS_GENTLY && table.len() == table.capacity() {
+        table.reserve_exact(table.len() / 8);
+    }
 }
+
+/// What an entry of a table takes at the worst moment of its growth: key, value and hash, an eighth more,
+/// and the index (8 bytes and a control byte a slot, at least 7 slots of 16 used after doubling).
+const fn entry_bytes<K, V>() -> usize {
+    (size_of::<K>() + size_of::<V>() + size_of::<u64>()) * 9 / 8 + 21
+}
+
+/// The counts in front of a name on the heap.
+const NAME_HEAD: usize = 16;
 
 /// The place of an entry in its table.
 #[expect(clippy::cast_possible_truncation, reason = "2^32 entries would not fit into the memory that a flush is due at")]
@@ -161,7 +176,7 @@ impl Held {
         let metric = metric.unwrap_or_else(|| self.insert_metric(target, place.metric));
         let instance = instance.unwrap_or_else(|| self.insert_instance(target, place.instance));
         let pane = pane.map_or_else(|| self.insert_pane(PaneKey { metric, start: place.start }, place.kind), |(pane, _)| pane);
-        self.recent = Recent { target, metric, instance, pane };
+        self.recent = Recent { target, metric, instance, pane, ..self.recent };
         self.fold(ReadingKey { pane, instance }, place.time, measurement);
         Ok(())
     }
@@ -182,11 +197,7 @@ impl Held {
     }
 
     fn find_target(&self, name: &TargetId) -> Option<u32> {
-        let recent = self.recent.target;
-        if self.targets.get_index(recent as usize).is_some_and(|(held, _)| held == name) {
-            return Some(recent);
-        }
-        self.targets.get_index_of(name).map(index)
+        near(&self.targets, self.recent.target, |held| held == name).or_else(|| self.targets.get_index_of(name).map(index))
     }
 
     fn find_metric(&self, target: u32, name: &MetricName) -> Option<u32> {
@@ -198,22 +209,20 @@ impl Held {
     }
 
     fn find_pane(&self, key: PaneKey) -> Option<(u32, Kind)> {
-        let recent = self.recent.pane;
-        if let Some((held, pane)) = self.panes.get_index(recent as usize)
-            && *held == key
-        {
-            return Some((recent, pane.kind));
-        }
-        self.panes.get_full(&key).map(|(place, _, pane)| (index(place), pane.kind))
+        let near = near(&self.panes, self.recent.pane, |held| *held == key);
+        let place = near.or_else(|| self.panes.get_index_of(&key).map(index))?;
+        self.panes.get_index(place as usize).map(|(_, pane)| (place, pane.kind))
     }
 
     fn insert_target(&mut self, name: &TargetId) -> u32 {
-        self.bytes += entry_bytes::<TargetId, Extent>() + name.as_str().len();
+        make_room(&mut self.targets);
+        self.bytes += entry_bytes::<TargetId, Extent>() + NAME_HEAD + name.as_str().len();
         index(self.targets.insert_full(name.clone(), Extent::default()).0)
     }
 
     fn insert_metric(&mut self, target: u32, name: &MetricName) -> u32 {
-        self.bytes += entry_bytes::<OfTarget<MetricName>, ()>() + name.as_str().len();
+        make_room(&mut self.metrics);
+        self.bytes += entry_bytes::<OfTarget<MetricName>, ()>() + NAME_HEAD + name.as_str().len();
         if let Some((_, extent)) = self.targets.get_index_mut(target as usize) {
             extent.metrics += 1;
         }
@@ -221,7 +230,8 @@ impl Held {
     }
 
     fn insert_instance(&mut self, target: u32, name: &InstanceName) -> u32 {
-        self.bytes += entry_bytes::<OfTarget<InstanceName>, ()>() + name.as_str().len();
+        make_room(&mut self.instances);
+        self.bytes += entry_bytes::<OfTarget<InstanceName>, ()>() + NAME_HEAD + name.as_str().len();
         if let Some((_, extent)) = self.targets.get_index_mut(target as usize) {
             extent.instances += 1;
         }
@@ -229,6 +239,7 @@ impl Held {
     }
 
     fn insert_pane(&mut self, key: PaneKey, kind: Kind) -> u32 {
+        make_room(&mut self.panes);
         self.bytes += entry_bytes::<PaneKey, HeldPane>();
         index(self.panes.insert_full(key, HeldPane { kind, sketch: None }).0)
     }
@@ -238,22 +249,31 @@ impl Held {
             Measurement::Number(amount) | Measurement::Observation(amount, _) => *amount,
             Measurement::Histogram(_) => Amount::ZERO,
         };
-        let (reading, newer) = match self.readings.entry(key) {
-            Entry::Occupied(mut entry) => {
-                let reading = index(entry.index());
-                (reading, entry.get_mut().add(amount, time))
-            }
-            Entry::Vacant(entry) => {
-                self.bytes += entry_bytes::<ReadingKey, Numbers>();
-                let reading = index(entry.index());
-                entry.insert(Numbers { count: 1, last_at: time, sum: amount, max: amount, last: amount });
-                (reading, Ordering::Greater)
-            }
-        };
+        let (reading, newer) = self.fold_amount(key, amount, time);
+        self.recent.reading = reading;
         match measurement {
             Measurement::Number(_) => {}
             Measurement::Observation(_, value) => self.observe(key.pane, *value),
             Measurement::Histogram(histogram) => self.keep_newest(reading, newer, histogram),
+        }
+    }
+
+    /// Adds an amount to its reading; the reading's place, and how the sample compares with its newest.
+    fn fold_amount(&mut self, key: ReadingKey, amount: Amount, time: Timestamp) -> (u32, Ordering) {
+        if let Some(place) = near(&self.readings, self.recent.reading, |held| *held == key)
+            && let Some((_, numbers)) = self.readings.get_index_mut(place as usize)
+        {
+            return (place, numbers.add(amount, time));
+        }
+        make_room(&mut self.readings);
+        match self.readings.entry(key) {
+            Entry::Occupied(mut entry) => (index(entry.index()), entry.get_mut().add(amount, time)),
+            Entry::Vacant(entry) => {
+                self.bytes += entry_bytes::<ReadingKey, Numbers>();
+                let place = index(entry.index());
+                entry.insert(Numbers { count: 1, last_at: time, sum: amount, max: amount, last: amount });
+                (place, Ordering::Greater)
+            }
         }
     }
 
@@ -327,17 +347,20 @@ impl Held {
     }
 }
 
+/// The place of the key that `is` the one looked for, where that is `recent` or follows it: producers
+/// repeat their samples in one order, so the next series is mostly the next entry, and no hash is needed.
+fn near<K, V>(table: &Table<K, V>, recent: u32, is: impl Fn(&K) -> bool) -> Option<u32> {
+    [recent, recent.saturating_add(1)].into_iter().find(|place| table.get_index(*place as usize).is_some_and(|(held, _)| is(held)))
+}
+
 fn find_name<N: Borrow<str> + Eq + Hash>(table: &Table<OfTarget<N>, ()>, recent: u32, name: Named<'_>) -> Option<u32> {
-    if table.get_index(recent as usize).is_some_and(|(held, ())| name.equivalent(held)) {
-        return Some(recent);
-    }
-    table.get_index_of(&name).map(index)
+    near(table, recent, |held| name.equivalent(held)).or_else(|| table.get_index_of(&name).map(index))
 }
 
 /// The places `0..len` in the order of their keys.
 fn sorted<K: Ord>(len: usize, key: impl Fn(u32) -> K) -> Vec<u32> {
     let mut places: Vec<u32> = (0..index(len)).collect();
-    places.sort_by(|a, b| key(*a).cmp(&key(*b)));
+    places.sort_by_key(|place| key(*place));
     places
 }
 

@@ -13,20 +13,20 @@ const MOST_BINS: usize = 3_110;
 /// Parts that are being written, the last one open.
 pub(super) struct Parts {
     source: u32,
-    parts: Vec<Part>,
+    written: Vec<Part>,
     /// The size of the open part.
     bytes: usize,
 }
 
 impl Parts {
     pub(super) fn new(source: u32) -> Self {
-        Parts { source, parts: Vec::new(), bytes: 0 }
+        Parts { source, written: Vec::new(), bytes: 0 }
     }
 
     /// Begins a pane; its readings follow. The panes of a target come one after the other.
     pub(super) fn begin(&mut self, target: &TargetId, pane: Pane) {
         let bytes = pane_bytes(&pane);
-        if self.parts.last().is_none_or(|part| part.target != *target) || self.bytes + bytes > PART_BYTES {
+        if self.written.last().is_none_or(|part| part.target != *target) || self.bytes + bytes > PART_BYTES {
             self.open(target.clone());
         }
         self.push(pane, bytes);
@@ -36,7 +36,7 @@ impl Parts {
     pub(super) fn add(&mut self, instance: InstanceName, reading: Reading) {
         let bytes = reading_bytes(&instance, &reading);
         if self.bytes + bytes > PART_BYTES
-            && let Some(part) = self.parts.last()
+            && let Some(part) = self.written.last()
             && let Some(pane) = part.panes.last()
         {
             let target = part.target.clone();
@@ -45,23 +45,23 @@ impl Parts {
             self.open(target);
             self.push(rest, head);
         }
-        if let Some(pane) = self.parts.last_mut().and_then(|part| part.panes.last_mut()) {
+        if let Some(pane) = self.written.last_mut().and_then(|part| part.panes.last_mut()) {
             pane.instances.insert(instance, reading);
             self.bytes += bytes;
         }
     }
 
     pub(super) fn finish(self) -> Vec<Part> {
-        self.parts
+        self.written
     }
 
     fn open(&mut self, target: TargetId) {
         self.bytes = 2 * target.as_str().len() + 64;
-        self.parts.push(Part { target, source: self.source, panes: Vec::new() });
+        self.written.push(Part { target, source: self.source, panes: Vec::new() });
     }
 
     fn push(&mut self, pane: Pane, bytes: usize) {
-        if let Some(part) = self.parts.last_mut() {
+        if let Some(part) = self.written.last_mut() {
             part.panes.push(pane);
             self.bytes += bytes;
         }
