@@ -93,7 +93,13 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
         code,
     };
     if !matches!(node.value, Value::Map(_)) {
-        file.problems.push(error("", None, "type", format!("a document must be a map, this is {}", node.describe()), "begin with `apiVersion` and `kind`".into()));
+        file.problems.push(error(
+            "",
+            None,
+            "type",
+            format!("a document must be a map, this is {}", node.describe()),
+            "begin with `apiVersion` and `kind`".into(),
+        ));
         return;
     }
     let kind = node.get("kind");

@@ -231,7 +231,9 @@ fn the_command_line_reads_files() {
     let file = folder.path().join("policy.yaml");
     std::fs::write(&file, GOOD).unwrap();
     let name = file.to_str().unwrap();
-    for (args, code, expected) in [(vec!["policy", "check", name], FINE, "1 policy in 1 file: 0 errors, 0 warnings\n"), (vec!["policy", "explain", name], FINE, "replicas:")] {
+    for (args, code, expected) in
+        [(vec!["policy", "check", name], FINE, "1 policy in 1 file: 0 errors, 0 warnings\n"), (vec!["policy", "explain", name], FINE, "replicas:")]
+    {
         let cli = Cli::try_parse_from(args).unwrap();
         let mut out = Vec::new();
         assert_eq!(run(&cli.policy, &mut out).unwrap(), code);
@@ -242,4 +244,58 @@ fn the_command_line_reads_files() {
     std::fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
     let cli = Cli::try_parse_from(["policy", "check", name]).unwrap();
     assert_eq!(run(&cli.policy, &mut Vec::new()).unwrap(), UNREADABLE);
+}
+
+const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md"));
+
+/// Every example of the reference is a policy without errors and warnings.
+#[test]
+fn the_examples_of_the_reference_are_policies() {
+    let examples: Vec<&str> = REFERENCE.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        let answer = check(&[source("docs/policy.md", example)], TEXT, true);
+        assert_eq!(answer.code, FINE, "{}", answer.text);
+        assert!(answer.text.starts_with("1 policy"), "{}", answer.text);
+    }
+}
+
+/// The table of defaults, as the program has them: what a role sets in a policy that leaves all to it.
+fn table_of_defaults() -> String {
+    const ROLES: [&str; 4] = ["Generic", "ApiServer", "BotInstances", "DatabaseReadReplica"];
+    let columns: Vec<Vec<(String, String)>> = ROLES
+        .iter()
+        .map(|role| {
+            let text = GOOD
+                .replace("role: ApiServer", &format!("role: {role}"))
+                .replace("min: 3, ", "")
+                .replace("name: cpu", "name: rps")
+                .replace("track: { utilization: 70% }", "threshold: { scaleOutAbove: 100 }");
+            let file = policies_in(&text, "policy.yaml");
+            assert!(!file.has_errors(), "{:?}", file.problems);
+            let by_role = file.documents[0].settings.iter().filter(|s| s.origin == crate::model::policy::Origin::Role);
+            by_role.map(|s| (s.path.trim_start_matches("spec.").replace("[0]", "[]"), s.value.clone())).collect()
+        })
+        .collect();
+    let mut table = format!("| field | {} |\n|---|---|---|---|---|\n", ROLES.join(" | "));
+    for (row, (field, _)) in columns[0].iter().enumerate() {
+        let values: Vec<String> = columns.iter().map(|column| format!("`{}`", column[row].1)).collect();
+        table.push_str(&format!("| `{field}` | {} |\n", values.join(" | ")));
+    }
+    table
+}
+
+#[test]
+fn the_defaults_of_the_reference_are_those_of_the_program() {
+    assert!(REFERENCE.contains(&table_of_defaults()), "docs/policy.md must have this table:\n{}", table_of_defaults());
+}
+
+/// Every warning and every field of the effective document is in the reference.
+#[test]
+fn the_reference_names_every_field() {
+    let file = policies_in(&FULL.replace("odd: name", "odd:name"), "policy.yaml");
+    for setting in &file.documents[0].settings {
+        let name = setting.path.rsplit(['.', ']']).next().unwrap();
+        assert!(REFERENCE.contains(&format!("{name}`")) || REFERENCE.contains(&format!("`{name}")), "{}", setting.path);
+    }
 }

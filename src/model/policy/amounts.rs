@@ -204,9 +204,7 @@ pub(super) fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
             Ok(Amount::ZERO) => 0,
             _ => return Err(Fault::new("duration", format!("{text} has no unit"), format!("write `{text}s` if seconds were meant"))),
         },
-        Value::Text(text) => {
-            time(text.trim()).ok_or_else(|| Fault::new("duration", format!("{:?} is no duration", shorten(text)), EXAMPLE))?
-        }
+        Value::Text(text) => time(text.trim()).ok_or_else(|| Fault::new("duration", format!("{:?} is no duration", shorten(text)), EXAMPLE))?,
         _ => return Err(Fault::wrong_type(node, EXAMPLE)),
     };
     if nanos % 1_000_000 != 0 {
@@ -215,7 +213,11 @@ pub(super) fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
     let millis = u64::try_from(nanos / 1_000_000).unwrap_or(u64::MAX);
     let read = Duration::from_millis(millis);
     if read > most {
-        return Err(Fault::new("limit", format!("{} is longer than {}", show_duration(read), show_duration(most)), format!("write at most `{}`", show_duration(most))));
+        return Err(Fault::new(
+            "limit",
+            format!("{} is longer than {}", show_duration(read), show_duration(most)),
+            format!("write at most `{}`", show_duration(most)),
+        ));
     }
     Ok(read)
 }
@@ -360,7 +362,9 @@ mod tests {
     #[test]
     fn durations() {
         let hour = Duration::from_secs(3600);
-        for (text, millis) in [("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("10m30s", 630_000), ("1m0.5s", 60_500), ("250ms", 250), ("0s", 0), ("0", 0)] {
+        for (text, millis) in
+            [("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("10m30s", 630_000), ("1m0.5s", 60_500), ("250ms", 250), ("0s", 0), ("0", 0)]
+        {
             assert_eq!(duration(&node(text), hour), Ok(Duration::from_millis(millis)), "{text}");
         }
         for (text, code) in [

@@ -47,7 +47,7 @@ pub struct Resolution {
 /// Resolves the `spec` of a `ScalingPolicy` in `namespace`.
 pub fn resolve(spec: &Node, namespace: &str) -> Resolution {
     let mut report = Report::default();
-    report.locate("spec", None, spec);
+    report.locate("spec", spec);
     let mut policy = read(spec, namespace, &mut report);
     if report.problems.iter().any(|p| p.severity == Severity::Error) {
         policy = None;
@@ -98,6 +98,8 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
         Some("HorizontalPodAutoscaler") => Err(Fault::new("not-available", "HorizontalPodAutoscaler is not available yet", "write `Scale`, or remove it")),
         _ => Err(Fault::new("unknown-value", format!("{} is no actuator", node.describe()), "write `Scale`, or remove it")),
     });
+    let origin = if spec.take("actuator").is_some() { Origin::Written } else { Origin::Default };
+    report.put(spec.at("actuator"), "Scale".to_owned(), origin, "Loadline sets the count itself");
     let role_is_written = spec.take("role").is_some();
     let role = spec.choice("role", (Role::Generic, Origin::Default), "which defaults apply", report);
     let defaults = defaults::of(role);
@@ -123,7 +125,7 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     let (scale_out, scale_in) = behavior::behavior(&mut spec, defaults, by_role, report);
     let tolerance = tolerance(&mut spec, defaults, by_role, report);
     let fallback = behavior::fallback(&mut spec, defaults, by_role, min, report);
-    spec.finish(report, not_yet);
+    spec.finish(report, elsewhere);
     Some(Policy {
         target: target?,
         role,
@@ -143,8 +145,14 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     })
 }
 
-fn not_yet(name: &str) -> Option<Fault> {
-    NOT_YET.contains(&name).then(|| not_available(name))
+/// What a field is that is known elsewhere: built later, or of the HorizontalPodAutoscaler.
+fn elsewhere(name: &str) -> Option<Fault> {
+    let own = match name {
+        "scaleTargetRef" => "target: { apiVersion: apps/v1, kind: Deployment, name: api-server }",
+        "minReplicas" | "maxReplicas" => "replicas: { min: 3, max: 60 }",
+        _ => return NOT_YET.contains(&name).then(|| not_available(name)),
+    };
+    Some(Fault::new("unknown-field", format!("unknown field `{name}`, as of a HorizontalPodAutoscaler"), format!("write `{own}`")))
 }
 
 fn not_available(name: &str) -> Fault {
@@ -214,6 +222,10 @@ fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option
 
 fn replicas(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> (u32, Option<u32>) {
     const MEND: &str = "write `replicas: { min: 3, max: 60 }`";
+    if spec.take("replicas").is_none() {
+        report.error(spec.path(), missing("replicas", MEND));
+        return (defaults.min, None);
+    }
     let mut replicas = spec.map("replicas", report, MEND);
     let count = |node: &Node| whole(node, 1, MAX_REPLICAS).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let min_is_written = replicas.take("min").is_some();
@@ -229,7 +241,10 @@ fn replicas(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report:
         Some(max) => {
             report.put(replicas.at("max"), max.to_string(), Origin::Written, "never more replicas");
             if min > max && min_is_written {
-                report.error(&replicas.at("min"), Fault::new("contradiction", format!("`min` {min} is larger than `max` {max}"), "write a smaller `min` or a larger `max`"));
+                report.error(
+                    &replicas.at("min"),
+                    Fault::new("contradiction", format!("`min` {min} is larger than `max` {max}"), "write a smaller `min` or a larger `max`"),
+                );
             }
         }
         None if !max_is_written => report.error(replicas.path(), missing("max", MEND)),
@@ -277,12 +292,8 @@ fn tolerance(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report
 }
 
 impl Choice for Role {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("Generic", Role::Generic),
-        ("ApiServer", Role::ApiServer),
-        ("BotInstances", Role::BotInstances),
-        ("DatabaseReadReplica", Role::DatabaseReadReplica),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("Generic", Role::Generic), ("ApiServer", Role::ApiServer), ("BotInstances", Role::BotInstances), ("DatabaseReadReplica", Role::DatabaseReadReplica)];
 }
 
 impl Choice for Mode {

@@ -166,7 +166,7 @@ fn mistakes_are_errors() {
         ("{\"utilization\": \"70%\"}", "{}", "contradiction"),
         ("\"utilization\": \"70%\"", "\"utilization\": 70", "ambiguous-unit"),
         ("\"utilization\": \"70%\"", "\"utilization\": \"70%\", \"value\": 5", "contradiction"),
-        ("\"perReplica\": \"1k\"", "\"utilisation\": \"70%\"", "contradiction unknown-field"),
+        ("\"perReplica\": \"1k\"", "\"utilisation\": \"70%\"", "unknown-field"),
         ("\"perReplica\": \"1k\"", "\"perReplica\": 0", "range"),
         ("\"perReplica\": \"1k\"", "\"perReplica\": \"5s\"", "unit"),
         ("\"kind\": \"Counter\"", "\"unit\": \"seconds\", \"track\": {\"utilization\": \"5%\"}", "unit"),
@@ -274,7 +274,8 @@ fn any_tree() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
         "[0-9]{1,3}(ms|s|m|h|%|Gi|k|m)",
         "\\PC{0,8}",
-        prop::sample::select(vec!["Static", "IfHigher", "ApiServer", "Max", "Disabled", "Histogram", "seconds", "cpu", "Deployment"]).prop_map(ToOwned::to_owned),
+        prop::sample::select(vec!["Static", "IfHigher", "ApiServer", "Max", "Disabled", "Histogram", "seconds", "cpu", "Deployment"])
+            .prop_map(ToOwned::to_owned),
     ];
     let leaf = prop_oneof![
         Just(Value::Null),
