@@ -280,7 +280,7 @@ fn table_of_defaults() -> String {
     let mut table = format!("| field | {} |\n|---|---|---|---|---|\n", ROLES.join(" | "));
     for (row, (field, _)) in columns[0].iter().enumerate() {
         let values: Vec<String> = columns.iter().map(|column| format!("`{}`", column[row].1)).collect();
-        table.push_str(&format!("| `{field}` | {} |\n", values.join(" | ")));
+        writeln!(table, "| `{field}` | {} |", values.join(" | ")).unwrap();
     }
     table
 }

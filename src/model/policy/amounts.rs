@@ -4,6 +4,7 @@
 //! (`100m`, `2Gi`, `3k`); seconds take `ms`, `s`, `m`, `h`; ratios take `%`. Where a text has two readings,
 //! neither is taken: the fault shows both.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use super::Unit;
@@ -69,7 +70,7 @@ pub(super) fn unit_name(unit: Unit) -> &'static str {
 /// Reads an amount of `unit`; `None` where the unit was neither written nor known, and a plain count is taken.
 pub(super) fn amount(node: &Node, unit: Option<Unit>) -> Result<Amount, Fault> {
     let read = match &node.value {
-        Value::Number(text) => text.parse().map_err(|e| Fault::new("amount", format!("{text} is {e}"), "write a smaller number"))?,
+        Value::Number(text) => text.parse().map_err(|e| Fault::new("amount", format!("{} is {e}", shorten(text)), "write a smaller number"))?,
         Value::Text(text) => amount_of(text.trim(), unit)?,
         _ => return Err(Fault::wrong_type(node, "write an amount, as in `100`, `250m`, `2Gi` or `300ms`")),
     };
@@ -202,7 +203,10 @@ pub(super) fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
     let nanos = match &node.value {
         Value::Number(text) => match text.parse::<Amount>() {
             Ok(Amount::ZERO) => 0,
-            _ => return Err(Fault::new("duration", format!("{text} has no unit"), format!("write `{text}s` if seconds were meant"))),
+            _ => {
+                let shown = shorten(text);
+                return Err(Fault::new("duration", format!("{shown} has no unit"), format!("write `{shown}s` if seconds were meant")));
+            }
         },
         Value::Text(text) => time(text.trim()).ok_or_else(|| Fault::new("duration", format!("{:?} is no duration", shorten(text)), EXAMPLE))?,
         _ => return Err(Fault::wrong_type(node, EXAMPLE)),
@@ -234,8 +238,9 @@ pub(super) fn whole_percent(node: &Node) -> Result<u32, Fault> {
         Value::Number(text) => {
             let read = text.parse::<Amount>().unwrap_or_default();
             let hundredfold = Amount::from_nanos(read.as_nanos().saturating_mul(100));
-            let mend = format!("write `{read}%` for the one, `{hundredfold}%` for the other");
-            return Err(Fault::new("ambiguous-unit", format!("{text} could be {read} percent or {hundredfold} percent"), mend));
+            let whole: Vec<String> = [read, hundredfold].iter().filter(|a| a.as_nanos() % 1_000_000_000 == 0).map(|a| format!("`{a}%`")).collect();
+            let mend = if whole.is_empty() { "write whole percent, as in `70%`".to_owned() } else { format!("write {}", whole.join(" or ")) };
+            return Err(Fault::new("ambiguous-unit", format!("{} could be {read} percent or {hundredfold} percent", shorten(text)), mend));
         }
         _ => return Err(Fault::wrong_type(node, "write whole percent, as in `70%`")),
     };
@@ -255,7 +260,8 @@ pub(super) fn show_duration(duration: Duration) -> String {
     let mut out = String::new();
     for (suffix, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
         if millis >= size {
-            out.push_str(&format!("{}{suffix}", millis / size));
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{}{suffix}", millis / size);
             millis %= size;
         }
     }
@@ -392,7 +398,8 @@ mod tests {
         for text in ["0%", "-5%", "70.5%", "70", "0.7", "abc", "9999999%"] {
             assert!(whole_percent(&node(text)).is_err(), "{text}");
         }
-        assert_eq!(whole_percent(&node("0.7")).unwrap_err().mend, "write `0.7%` for the one, `70%` for the other");
+        assert_eq!(whole_percent(&node("0.7")).unwrap_err().mend, "write `70%`");
+        assert_eq!(whole_percent(&node("7")).unwrap_err().mend, "write `7%` or `700%`");
     }
 
     proptest! {

@@ -27,6 +27,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 /// The longest time between two evaluations: beyond it a target would be blind to a morning's rise.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
+/// The largest tolerance: an HPA has no bound, but ten times the target is beyond any use.
+const LARGEST_TOLERANCE: f64 = 10.0;
+/// The most problems that are reported: beyond it nobody reads on, and a message of them must fit on the log.
+const MOST_PROBLEMS: usize = 100;
 /// What `apiVersion` a target of kind `ProcessFleet` may have.
 const OWN_API_VERSION: &str = "loadline.dev/v1alpha1";
 
@@ -56,6 +60,9 @@ pub fn resolve(spec: &Node, namespace: &str) -> Resolution {
         advice::advise(policy, &mut report);
     }
     let Report { mut problems, settings, .. } = report;
+    // Errors first where the bound cuts, so that a refusal never loses its reason.
+    problems.sort_by_key(|p| p.severity);
+    problems.truncate(MOST_PROBLEMS);
     problems.sort_by_key(|p| p.span.map_or((0, 0), |s| (s.line, s.column)));
     Resolution { policy, problems, settings }
 }
@@ -145,7 +152,7 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     })
 }
 
-/// What a field is that is known elsewhere: built later, or of the HorizontalPodAutoscaler.
+/// What a field is that is known elsewhere: built later, or of the `HorizontalPodAutoscaler`.
 fn elsewhere(name: &str) -> Option<Fault> {
     let own = match name {
         "scaleTargetRef" => "target: { apiVersion: apps/v1, kind: Deployment, name: api-server }",
@@ -269,12 +276,12 @@ fn evaluate_every(spec: &mut Fields<'_>, report: &mut Report) -> Option<Duration
 
 fn tolerance(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> Tolerance {
     let mut fields = spec.map("tolerance", report, "write `tolerance: { out: 10%, in: 10% }`");
-    let mut side = |name: &'static str, default: f64, most: f64, meaning: &'static str, report: &mut Report| {
+    let mut side = |name: &'static str, default: f64, meaning: &'static str, report: &mut Report| {
         let read = fields.read(name, report, |node| match amounts::ratio(node)? {
-            ratio if ratio <= most => Ok(ratio),
+            ratio if ratio <= LARGEST_TOLERANCE => Ok(ratio),
             ratio => {
                 let shown = amounts::show_ratio(ratio);
-                Err(Fault::new("range", format!("{shown} is more than {}", amounts::show_ratio(most)), "write a share, as in `10%`"))
+                Err(Fault::new("range", format!("{shown} is more than {}", amounts::show_ratio(LARGEST_TOLERANCE)), "write a share, as in `10%`"))
             }
         });
         let origin = if read.is_some() { Origin::Written } else { by_role };
@@ -282,10 +289,9 @@ fn tolerance(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report
         report.put(fields.at(name), amounts::show_ratio(value), origin, meaning);
         value
     };
-    // Ten times the target is beyond any use and within exact arithmetic; below 1 there is only 1 to miss.
     let tolerance = Tolerance {
-        out: side("out", defaults.tolerance_out, 10.0, "so far above its target a tracked metric asks for nothing", report),
-        r#in: side("in", defaults.tolerance_in, 1.0, "so far below its target a tracked metric asks for nothing", report),
+        out: side("out", defaults.tolerance_out, "so far above its target a tracked metric asks for nothing", report),
+        r#in: side("in", defaults.tolerance_in, "so far below its target a tracked metric asks for nothing", report),
     };
     fields.finish(report, |_| None);
     tolerance

@@ -265,11 +265,8 @@ mod tests {
     #[test]
     fn an_alias_is_a_copy_and_copies_are_bounded() {
         assert_eq!(json("a: &x { b: 1 }\nc: *x\n"), r#"{"a":{"b":1},"c":{"b":1}}"#);
-        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
-        for i in 1..20 {
-            let before = format!("*a{}", i - 1);
-            bomb.push_str(&format!("a{i}: &a{i} [{}]\n", vec![before; 10].join(", ")));
-        }
+        let level = |i: u32| format!("a{}: &a{} [{}]\n", i + 1, i + 1, vec![format!("*a{i}"); 10].join(", "));
+        let bomb: String = std::iter::once("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned()).chain((0..20).map(level)).collect();
         assert_eq!(from_yaml(&bomb).unwrap_err().code, "too-large");
         assert_eq!(from_yaml(&"[".repeat(1_000_000)).unwrap_err().code, "syntax");
         assert_eq!(from_yaml(&" ".repeat(MAX_BYTES + 1)).unwrap_err().code, "too-large");

@@ -95,6 +95,10 @@ fn advise_band(threshold: &Threshold, unit: Unit, (from, to, goes_in): (u32, u32
     report.warn(&format!("{path}.threshold"), "narrow-band", message, "lower `scaleInBelow`, or take smaller steps");
 }
 
+fn is_tracked(metric: &MetricPolicy) -> bool {
+    matches!(metric.rule, MetricRule::Utilization { .. } | MetricRule::PerReplica { .. } | MetricRule::Value { .. })
+}
+
 /// A step within the bounds that leads from one threshold past the other, as (from, to, inwards), where the load spreads
 /// over the replicas evenly.
 fn swing(threshold: &Threshold, min: u32, max: u32) -> Option<(u32, u32, bool)> {
@@ -122,6 +126,10 @@ fn swing(threshold: &Threshold, min: u32, max: u32) -> Option<(u32, u32, bool)> 
 fn scale_in(policy: &Policy, report: &mut Report) {
     if policy.scale_in.select == Select::Disabled || matches!(policy.mode, Mode::OutOnly | Mode::Off) {
         return;
+    }
+    if policy.tolerance.r#in >= 1.0 && policy.metrics.iter().any(is_tracked) {
+        let message = "no value is 100 % or more below its target: tracked metrics will never ask for fewer replicas";
+        report.warn("spec.tolerance.in", "tolerance-blocks-scale-in", message, "write less than `100%`, or `behavior: { scaleIn: { select: Disabled } }`");
     }
     let start_up = policy.cpu_initialization.max(policy.readiness_delay);
     let stabilization = policy.scale_in.stabilization;

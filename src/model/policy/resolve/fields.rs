@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::amounts::{Fault, duration, show_duration};
-use super::spelling;
+use super::{MOST_PROBLEMS, spelling};
 use crate::model::document::{Entry, Node, Problem, Severity, Span, Value, shorten};
 
 /// Where an effective value comes from.
@@ -173,8 +173,8 @@ impl<'a> Fields<'a> {
 
     /// Reports what nobody took. `elsewhere` may know a field of another name or version.
     pub(super) fn finish(self, report: &mut Report, elsewhere: impl Fn(&str) -> Option<Fault>) {
-        for entry in self.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())) {
-            let path = join(&self.path, &entry.key);
+        for entry in self.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())).take(MOST_PROBLEMS) {
+            let path = join(&self.path, &shorten(&entry.key));
             let fault = elsewhere(&entry.key).unwrap_or_else(|| {
                 let mend = match spelling::nearest(&entry.key, &self.known) {
                     Some(known) => format!("did you mean `{known}`?"),
