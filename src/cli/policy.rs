@@ -138,7 +138,8 @@ pub struct Source {
 
 /// Checks every file: its problems, and two policies for one target.
 pub fn check(sources: &[Source], output: OutputArgs, deny_warnings: bool) -> Answer {
-    let mut files: Vec<PolicyFile> = sources.iter().map(|s| s.text.as_ref().map_or_else(|_| PolicyFile::default(), |text| policies_in(text, &s.name))).collect();
+    let mut files: Vec<PolicyFile> =
+        sources.iter().map(|s| s.text.as_ref().map_or_else(|_| PolicyFile::default(), |text| policies_in(text, &s.name))).collect();
     refuse_doubles(&mut files);
     let count = |severity| files.iter().flat_map(PolicyFile::all_problems).filter(|p| p.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));

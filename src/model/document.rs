@@ -24,7 +24,7 @@ pub struct Span {
 pub struct Node {
     /// What it is.
     pub value: Value,
-    /// Where it stands.
+    /// Where it stands: a single value itself, a map or a list the name of its field.
     pub span: Option<Span>,
 }
 

@@ -6,7 +6,7 @@
 mod yaml;
 
 use crate::model::TargetId;
-use crate::model::document::{Node, Problem, Severity, Span, Value};
+use crate::model::document::{Node, Problem, Severity, Span, Value, shorten};
 use crate::model::policy::{Policy, Setting, resolve, target_of};
 
 pub use yaml::from_yaml;
@@ -93,7 +93,13 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
         code,
     };
     if !matches!(node.value, Value::Map(_)) {
-        file.problems.push(error("", None, "type", format!("a document must be a map, this is {}", node.describe()), "begin with `apiVersion` and `kind`".into()));
+        file.problems.push(error(
+            "",
+            None,
+            "type",
+            format!("a document must be a map, this is {}", node.describe()),
+            "begin with `apiVersion` and `kind`".into(),
+        ));
         return;
     }
     let kind = node.get("kind");
@@ -101,7 +107,7 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
         Some("ScalingPolicy") => file.documents.push(policy(&node)),
         Some("ProcessFleet") => file.others.push(OtherDocument { kind: "ProcessFleet".into(), node }),
         Some(other) => {
-            let message = format!("unknown kind {other:?}");
+            let message = format!("unknown kind {:?}", shorten(other));
             file.problems.push(error("kind", kind, "unknown-kind", message, "Loadline reads `ScalingPolicy` and `ProcessFleet`".into()));
         }
         None => file.problems.push(error("kind", kind, "missing-field", "`kind` is missing".into(), "write `kind: ScalingPolicy`".into())),
@@ -163,8 +169,8 @@ fn envelope(node: &Node) -> Vec<Problem> {
     }
     if let Value::Map(entries) = &node.value {
         for entry in entries.iter().filter(|e| !KNOWN.contains(&e.key.as_str())) {
-            let message = format!("unknown field `{}`", entry.key);
-            error(&entry.key, entry.key_span, "unknown-field", message, "a document has `apiVersion`, `kind`, `metadata` and `spec`");
+            let message = format!("unknown field `{}`", shorten(&entry.key));
+            error(&shorten(&entry.key), entry.key_span, "unknown-field", message, "a document has `apiVersion`, `kind`, `metadata` and `spec`");
         }
     }
     for name in ["namespace", "name"] {

@@ -103,13 +103,18 @@ pub(super) fn json(sources: &[Source], files: &[PolicyFile]) -> String {
     let mut problems = Vec::new();
     for (source, file) in sources.iter().zip(files) {
         if let Err(why) = &source.text {
-            problems.push(json!({ "file": source.name, "severity": "error", "code": "unreadable", "message": format!("failed to read {}: {why}", source.name) }));
+            problems
+                .push(json!({ "file": source.name, "severity": "error", "code": "unreadable", "message": format!("failed to read {}: {why}", source.name) }));
         }
         problems.extend(file.all_problems().into_iter().map(|p| problem_json(&source.name, p)));
     }
     let policies: Vec<Value> = files
         .iter()
-        .flat_map(|f| f.documents.iter().map(|d| json!({ "file": f.file, "name": d.name, "target": d.target, "valid": d.problems.iter().all(|p| p.severity != Severity::Error) })))
+        .flat_map(|f| {
+            f.documents
+                .iter()
+                .map(|d| json!({ "file": f.file, "name": d.name, "target": d.target, "valid": d.problems.iter().all(|p| p.severity != Severity::Error) }))
+        })
         .collect();
     format!("{}\n", json!({ "policies": policies, "problems": problems }))
 }

@@ -1,0 +1,301 @@
+use clap::Parser;
+
+use super::*;
+
+const TEXT: OutputArgs = OutputArgs { output: Format::Text, color: Colours::Never };
+const JSON: OutputArgs = OutputArgs { output: Format::Json, color: Colours::Never };
+
+const GOOD: &str = "\
+apiVersion: loadline.dev/v1alpha1
+kind: ScalingPolicy
+metadata: { namespace: prod, name: api-server }
+spec:
+  target: { apiVersion: apps/v1, kind: Deployment, name: api-server }
+  role: ApiServer
+  replicas: { min: 3, max: 60 }
+  metrics:
+    - name: cpu
+      track: { utilization: 70% }
+";
+
+fn source(name: &str, text: &str) -> Source {
+    Source { name: name.to_owned(), text: Ok(text.to_owned()) }
+}
+
+fn checked(text: &str) -> Answer {
+    check(&[source("policy.yaml", text)], TEXT, false)
+}
+
+#[test]
+fn a_good_policy_is_fine() {
+    insta::assert_snapshot!(checked(GOOD).text);
+    assert_eq!(checked(GOOD).code, FINE);
+}
+
+#[test]
+fn slips_of_the_pen() {
+    let answer = checked(
+        "\
+apiVersion: loadline.dev/v1alpha1
+kind: ScalingPolicy
+metadata: { namespace: prod, name: api-server }
+spec:
+  target: { apiVersion: apps/v1, kind: Deployment, name: api-server }
+  role: ApiServr
+  replicas: { min: 70, max: 60 }
+  metrics:
+    - name: cpu
+      track: { utilisation: 70% }
+      windw: 30s
+    - name: response_time
+      threshold:
+        scaleOutAbove: 5m
+        scaleInBelow: 120ms
+    - name: memory
+      track: { perReplica: 512m }
+    - name: cpu
+      track: { utilization: 0.7 }
+  behavior:
+    scaleIn: { stabilization: 300 }
+  burst: { window: 10s, threshold: 200% }
+",
+    );
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FAULTY);
+}
+
+#[test]
+fn habits_from_the_horizontal_pod_autoscaler() {
+    let answer = checked(
+        "\
+apiVersion: loadline.dev/v1alpha1
+kind: ScalingPolicy
+metadata: { name: api-server }
+spec:
+  scaleTargetRef: { apiVersion: apps/v1, kind: Deployment, name: api-server }
+  minReplicas: 2
+  maxReplicas: 10
+  metrics:
+    - type: Resource
+      resource: { name: cpu, target: { type: Utilization, averageUtilization: 70 } }
+  behavior:
+    scaleDown:
+      stabilizationWindowSeconds: 300
+      policies: [{ type: Percent, value: 10, periodSeconds: 60 }]
+",
+    );
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FAULTY);
+}
+
+#[test]
+fn unwise_but_legal() {
+    let text = GOOD.replace("min: 3", "min: 1").replace(
+        "    - name: cpu\n",
+        "    - name: response_time\n      threshold: { scaleOutAbove: 300ms, scaleInBelow: 200ms, for: 0s }\n    - name: cpu\n      window: 4s\n",
+    );
+    let answer = checked(&text);
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FINE);
+    assert_eq!(check(&[source("policy.yaml", &text)], TEXT, true).code, FAULTY);
+}
+
+#[test]
+fn text_that_is_no_yaml() {
+    let answer = checked(&GOOD.replace("70% }", "70%"));
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FAULTY);
+}
+
+#[test]
+fn two_policies_for_one_target_name_each_other() {
+    let other = GOOD.replace("name: api-server }\nspec", "name: another }\nspec");
+    let answer = check(&[source("a.yaml", GOOD), source("b.yaml", &other)], TEXT, false);
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FAULTY);
+    assert_eq!(checked(&format!("{GOOD}---\n{other}")).code, FAULTY);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let missing = read(Path::new("/nonexistent/policy.yaml"));
+    let answer = check(&[missing.clone(), source("a.yaml", GOOD)], TEXT, false);
+    assert_eq!(answer.code, UNREADABLE);
+    assert!(answer.text.starts_with("error: failed to read /nonexistent/policy.yaml: "), "{}", answer.text);
+    assert_eq!(explain(&missing, TEXT).code, UNREADABLE);
+}
+
+#[test]
+fn a_caret_stands_beneath_its_character() {
+    let wide = GOOD.replace("metadata: {", "metadata: { annotations: { a: \"ä€😀\" }, labels: {},").replace("namespace: prod", "namespace: 5");
+    let answer = checked(&wide);
+    let lines: Vec<Vec<char>> = answer.text.lines().map(|l| l.chars().collect()).collect();
+    let caret = lines.iter().position(|l| l.contains(&'^')).unwrap();
+    let column = lines[caret].iter().position(|c| *c == '^').unwrap();
+    assert_eq!(lines[caret - 1][column], '5', "{}", answer.text);
+    let long = GOOD.replace("metadata: {", &format!("metadata: {{ labels: {{ a: {} }},", "x".repeat(400))).replace("namespace: prod", "namespace: 5");
+    let answer = checked(&long);
+    let lines: Vec<Vec<char>> = answer.text.lines().map(|l| l.chars().collect()).collect();
+    let caret = lines.iter().position(|l| l.contains(&'^')).unwrap();
+    let column = lines[caret].iter().position(|c| *c == '^').unwrap();
+    assert_eq!(lines[caret - 1][column], '5', "{}", answer.text);
+    assert!(lines.iter().all(|l| l.len() < 200));
+}
+
+#[test]
+fn colours_only_when_asked_for() {
+    let bad = GOOD.replace("min: 3", "min: 0");
+    assert!(!checked(&bad).text.contains('\x1b'));
+    let coloured = check(&[source("policy.yaml", &bad)], OutputArgs { output: Format::Text, color: Colours::Always }, false);
+    assert!(coloured.text.contains("\x1b[1;31merror"));
+}
+
+#[test]
+fn programs_get_json() {
+    let bad = GOOD.replace("min: 3", "min: 0");
+    let answer: serde_json::Value = serde_json::from_str(&check(&[source("policy.yaml", &bad)], JSON, false).text).unwrap();
+    let problem = &answer["problems"][0];
+    assert_eq!((problem["line"].as_u64(), problem["column"].as_u64(), problem["code"].as_str()), (Some(7), Some(20), Some("not-available")));
+    assert_eq!(answer["policies"][0]["target"], "prod/Deployment/api-server");
+    assert_eq!(answer["policies"][0]["valid"], false);
+    let answer: serde_json::Value = serde_json::from_str(&explain(&source("policy.yaml", GOOD), JSON).text).unwrap();
+    let settings = answer["policies"][0]["settings"].as_array().unwrap();
+    assert!(settings.iter().any(|s| s["path"] == "spec.replicas.min" && s["value"] == "3" && s["origin"] == "written"));
+}
+
+const FULL: &str = "\
+apiVersion: loadline.dev/v1alpha1
+kind: ScalingPolicy
+metadata: { namespace: prod, name: api-server }
+spec:
+  target: { apiVersion: apps/v1, kind: Deployment, name: api-server }
+  actuator: Scale
+  role: ApiServer
+  mode: Active
+  replicas: { min: 3, max: 60 }
+  metrics:
+    - name: cpu
+      track: { utilization: 70% }
+    - name: rps
+      kind: Counter
+    - name: response_time
+      measure: { quantile: 95% }
+      window: 60s
+      threshold: { scaleOutAbove: 300ms, scaleInBelow: 120ms, for: 30s, step: { out: 20%, in: 1 } }
+    - name: queue_depth
+      track: { perReplica: 100 }
+      staleAfter: 60s
+      whenBlind: HoldIn
+    - name: memory
+      measure: { over: Max, across: Max }
+      track: { value: 1536Mi }
+    - name: \"odd: name\"
+      unit: ratio
+      threshold: { scaleOutAbove: 0.5% }
+  behavior:
+    scaleOut: { stabilization: 0s,   cooldown: 0s,  select: Max, policies: [{ percent: 100, period: 15s }, { replicas: 4, period: 15s }] }
+    scaleIn:  { stabilization: 300s, cooldown: 60s, select: Max, policies: [{ percent: 10, period: 60s }] }
+  tolerance: { out: 10%, in: 12.5% }
+  fallback: { after: 3m, replicas: 10, behavior: IfHigher }
+";
+
+#[test]
+fn the_effective_document_of_a_full_policy() {
+    let full = FULL.replace("odd: name", "odd:name");
+    let answer = explain(&source("policy.yaml", &full), TEXT);
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FINE);
+}
+
+/// What `explain` prints is a policy that says the same, with nothing left to a default.
+#[test]
+fn an_explained_policy_is_the_same_policy() {
+    for text in [GOOD.to_owned(), FULL.replace("odd: name", "odd:name")] {
+        let explained = explain(&source("policy.yaml", &text), TEXT).text;
+        let (before, after) = (policies_in(&text, "a"), policies_in(&explained, "b"));
+        assert!(after.problems.is_empty());
+        assert_eq!(before.documents[0].policy, after.documents[0].policy, "{explained}");
+        assert!(after.documents[0].policy.is_some());
+        assert_eq!(explain(&source("policy.yaml", &explained), TEXT).text.lines().count(), explained.lines().count());
+    }
+}
+
+#[test]
+fn the_command_line_reads_files() {
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        policy: PolicyArgs,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.yaml");
+    std::fs::write(&file, GOOD).unwrap();
+    let name = file.to_str().unwrap();
+    for (args, code, expected) in
+        [(vec!["policy", "check", name], FINE, "1 policy in 1 file: 0 errors, 0 warnings\n"), (vec!["policy", "explain", name], FINE, "replicas:")]
+    {
+        let cli = Cli::try_parse_from(args).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(run(&cli.policy, &mut out).unwrap(), code);
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains(expected), "{out}");
+    }
+    assert!(Cli::try_parse_from(["policy", "check"]).is_err());
+    std::fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
+    let cli = Cli::try_parse_from(["policy", "check", name]).unwrap();
+    assert_eq!(run(&cli.policy, &mut Vec::new()).unwrap(), UNREADABLE);
+}
+
+const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md"));
+
+/// Every example of the reference is a policy without errors and warnings.
+#[test]
+fn the_examples_of_the_reference_are_policies() {
+    let examples: Vec<&str> = REFERENCE.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        let answer = check(&[source("docs/policy.md", example)], TEXT, true);
+        assert_eq!(answer.code, FINE, "{}", answer.text);
+        assert!(answer.text.starts_with("1 policy"), "{}", answer.text);
+    }
+}
+
+/// The table of defaults, as the program has them: what a role sets in a policy that leaves all to it.
+fn table_of_defaults() -> String {
+    const ROLES: [&str; 4] = ["Generic", "ApiServer", "BotInstances", "DatabaseReadReplica"];
+    let columns: Vec<Vec<(String, String)>> = ROLES
+        .iter()
+        .map(|role| {
+            let text = GOOD
+                .replace("role: ApiServer", &format!("role: {role}"))
+                .replace("min: 3, ", "")
+                .replace("name: cpu", "name: rps")
+                .replace("track: { utilization: 70% }", "threshold: { scaleOutAbove: 100 }");
+            let file = policies_in(&text, "policy.yaml");
+            assert!(!file.has_errors(), "{:?}", file.problems);
+            let by_role = file.documents[0].settings.iter().filter(|s| s.origin == crate::model::policy::Origin::Role);
+            by_role.map(|s| (s.path.trim_start_matches("spec.").replace("[0]", "[]"), s.value.clone())).collect()
+        })
+        .collect();
+    let mut table = format!("| field | {} |\n|---|---|---|---|---|\n", ROLES.join(" | "));
+    for (row, (field, _)) in columns[0].iter().enumerate() {
+        let values: Vec<String> = columns.iter().map(|column| format!("`{}`", column[row].1)).collect();
+        writeln!(table, "| `{field}` | {} |", values.join(" | ")).unwrap();
+    }
+    table
+}
+
+#[test]
+fn the_defaults_of_the_reference_are_those_of_the_program() {
+    assert!(REFERENCE.contains(&table_of_defaults()), "docs/policy.md must have this table:\n{}", table_of_defaults());
+}
+
+/// Every warning and every field of the effective document is in the reference.
+#[test]
+fn the_reference_names_every_field() {
+    let file = policies_in(&FULL.replace("odd: name", "odd:name"), "policy.yaml");
+    for setting in &file.documents[0].settings {
+        let name = setting.path.rsplit(['.', ']']).next().unwrap();
+        assert!(REFERENCE.contains(&format!("{name}`")) || REFERENCE.contains(&format!("`{name}")), "{}", setting.path);
+    }
+}

@@ -4,6 +4,7 @@
 //! (`100m`, `2Gi`, `3k`); seconds take `ms`, `s`, `m`, `h`; ratios take `%`. Where a text has two readings,
 //! neither is taken: the fault shows both.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use super::Unit;
@@ -69,7 +70,7 @@ pub(super) fn unit_name(unit: Unit) -> &'static str {
 /// Reads an amount of `unit`; `None` where the unit was neither written nor known, and a plain count is taken.
 pub(super) fn amount(node: &Node, unit: Option<Unit>) -> Result<Amount, Fault> {
     let read = match &node.value {
-        Value::Number(text) => text.parse().map_err(|e| Fault::new("amount", format!("{text} is {e}"), "write a smaller number"))?,
+        Value::Number(text) => text.parse().map_err(|e| Fault::new("amount", format!("{} is {e}", shorten(text)), "write a smaller number"))?,
         Value::Text(text) => amount_of(text.trim(), unit)?,
         _ => return Err(Fault::wrong_type(node, "write an amount, as in `100`, `250m`, `2Gi` or `300ms`")),
     };
@@ -200,13 +201,12 @@ fn time(text: &str) -> Option<i128> {
 pub(super) fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
     const EXAMPLE: &str = "write a duration, as in `500ms`, `30s`, `5m` or `1h30m`";
     let nanos = match &node.value {
-        Value::Number(text) => match text.parse::<Amount>() {
-            Ok(Amount::ZERO) => 0,
-            _ => return Err(Fault::new("duration", format!("{text} has no unit"), format!("write `{text}s` if seconds were meant"))),
-        },
-        Value::Text(text) => {
-            time(text.trim()).ok_or_else(|| Fault::new("duration", format!("{:?} is no duration", shorten(text)), EXAMPLE))?
+        Value::Number(text) if text.parse() == Ok(Amount::ZERO) => 0,
+        Value::Number(text) => {
+            let shown = shorten(text);
+            return Err(Fault::new("duration", format!("{shown} has no unit"), format!("write `{shown}s` if seconds were meant")));
         }
+        Value::Text(text) => time(text.trim()).ok_or_else(|| Fault::new("duration", format!("{:?} is no duration", shorten(text)), EXAMPLE))?,
         _ => return Err(Fault::wrong_type(node, EXAMPLE)),
     };
     if nanos % 1_000_000 != 0 {
@@ -215,7 +215,11 @@ pub(super) fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
     let millis = u64::try_from(nanos / 1_000_000).unwrap_or(u64::MAX);
     let read = Duration::from_millis(millis);
     if read > most {
-        return Err(Fault::new("limit", format!("{} is longer than {}", show_duration(read), show_duration(most)), format!("write at most `{}`", show_duration(most))));
+        return Err(Fault::new(
+            "limit",
+            format!("{} is longer than {}", show_duration(read), show_duration(most)),
+            format!("write at most `{}`", show_duration(most)),
+        ));
     }
     Ok(read)
 }
@@ -232,8 +236,9 @@ pub(super) fn whole_percent(node: &Node) -> Result<u32, Fault> {
         Value::Number(text) => {
             let read = text.parse::<Amount>().unwrap_or_default();
             let hundredfold = Amount::from_nanos(read.as_nanos().saturating_mul(100));
-            let mend = format!("write `{read}%` for the one, `{hundredfold}%` for the other");
-            return Err(Fault::new("ambiguous-unit", format!("{text} could be {read} percent or {hundredfold} percent"), mend));
+            let whole: Vec<String> = [read, hundredfold].iter().filter(|a| a.as_nanos() % 1_000_000_000 == 0).map(|a| format!("`{a}%`")).collect();
+            let mend = if whole.is_empty() { "write whole percent, as in `70%`".to_owned() } else { format!("write {}", whole.join(" or ")) };
+            return Err(Fault::new("ambiguous-unit", format!("{} could be {read} percent or {hundredfold} percent", shorten(text)), mend));
         }
         _ => return Err(Fault::wrong_type(node, "write whole percent, as in `70%`")),
     };
@@ -253,7 +258,8 @@ pub(super) fn show_duration(duration: Duration) -> String {
     let mut out = String::new();
     for (suffix, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
         if millis >= size {
-            out.push_str(&format!("{}{suffix}", millis / size));
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{}{suffix}", millis / size);
             millis %= size;
         }
     }
@@ -285,132 +291,4 @@ pub(super) fn show_ratio(ratio: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn node(text: &str) -> Node {
-        let is_number = text.parse::<f64>().is_ok();
-        Node::bare(if is_number { Value::Number(text.to_owned()) } else { Value::Text(text.to_owned()) })
-    }
-
-    #[test]
-    fn amounts_under_each_unit() {
-        use Unit::{Bytes, Cores, Count, Ratio, Seconds};
-        for (text, unit, expected) in [
-            ("0.7", Some(Cores), "0.7"),
-            ("700m", Some(Cores), "0.7"),
-            ("1.5", Some(Cores), "1.5"),
-            ("100u", Some(Cores), "0.0001"),
-            ("5n", Some(Cores), "0.000000005"),
-            ("0.5n", Some(Cores), "0.000000001"),
-            ("2Gi", Some(Bytes), "2147483648"),
-            ("512M", Some(Bytes), "512000000"),
-            ("1.5Ki", Some(Bytes), "1536"),
-            ("1e3", Some(Bytes), "1000"),
-            ("3k", Some(Count), "3000"),
-            ("250m", Some(Count), "0.25"),
-            ("2k", None, "2000"),
-            ("1E", Some(Count), "1000000000000000000"),
-            ("300ms", Some(Seconds), "0.3"),
-            ("1.5s", Some(Seconds), "1.5"),
-            ("1h30m", Some(Seconds), "5400"),
-            ("0.3", Some(Seconds), "0.3"),
-            ("1%", Some(Ratio), "0.01"),
-            ("0.5 %", Some(Ratio), "0.005"),
-            ("0.01", Some(Ratio), "0.01"),
-            ("150%", Some(Ratio), "1.5"),
-        ] {
-            assert_eq!(amount(&node(text), unit).map(|a| a.to_string()), Ok(expected.to_owned()), "{text} as {unit:?}");
-        }
-    }
-
-    #[test]
-    fn amounts_that_do_not_fit_say_why() {
-        use Unit::{Bytes, Cores, Count, Ratio, Seconds};
-        for (text, unit, code) in [
-            ("5m", Some(Seconds), "ambiguous-unit"),
-            ("5m", None, "ambiguous-unit"),
-            ("5m", Some(Ratio), "ambiguous-unit"),
-            ("300ms", None, "unit"),
-            ("300ms", Some(Count), "unit"),
-            ("1h", Some(Cores), "unit"),
-            ("70%", Some(Cores), "unit"),
-            ("70%", None, "unit"),
-            ("2Gi", Some(Seconds), "unit"),
-            ("2Gi", Some(Ratio), "unit"),
-            ("512m", Some(Bytes), "unit"),
-            ("-1", Some(Count), "amount"),
-            ("-1k", Some(Count), "amount"),
-            ("2E", Some(Count), "amount"),
-            ("1e400", Some(Count), "amount"),
-            ("ten", Some(Count), "amount"),
-            ("1.2.3", Some(Count), "amount"),
-            ("", Some(Count), "amount"),
-            ("5 Gi", Some(Bytes), "amount"),
-            ("5gi", Some(Bytes), "amount"),
-        ] {
-            assert_eq!(amount(&node(text), unit).map_err(|f| f.code), Err(code), "{text} as {unit:?}");
-        }
-        let fault = amount(&node("5m"), Some(Unit::Seconds)).unwrap_err();
-        assert_eq!(fault.message, "`5m` could be 5 minutes (300 seconds) or 5 thousandths (0.005)");
-        assert_eq!(fault.mend, "write `300s` for the one, `5ms` for the other");
-    }
-
-    #[test]
-    fn durations() {
-        let hour = Duration::from_secs(3600);
-        for (text, millis) in [("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("10m30s", 630_000), ("1m0.5s", 60_500), ("250ms", 250), ("0s", 0), ("0", 0)] {
-            assert_eq!(duration(&node(text), hour), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for (text, code) in [
-            ("30", "duration"),
-            ("30 s", "duration"),
-            ("s", "duration"),
-            ("5s1m", "duration"),
-            ("5s5s", "duration"),
-            ("5M", "duration"),
-            ("-5s", "duration"),
-            ("1d", "duration"),
-            ("0.1ms", "duration"),
-            ("2h", "limit"),
-            ("99999999999h", "limit"),
-            ("99999999999999999999999999999999999h", "duration"),
-        ] {
-            assert_eq!(duration(&node(text), hour).map_err(|f| f.code), Err(code), "{text}");
-        }
-    }
-
-    #[test]
-    fn percents_are_whole_and_written_with_their_sign() {
-        assert_eq!(whole_percent(&node("70%")), Ok(70));
-        assert_eq!(whole_percent(&node("250 %")), Ok(250));
-        for text in ["0%", "-5%", "70.5%", "70", "0.7", "abc", "9999999%"] {
-            assert!(whole_percent(&node(text)).is_err(), "{text}");
-        }
-        assert_eq!(whole_percent(&node("0.7")).unwrap_err().mend, "write `0.7%` for the one, `70%` for the other");
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_shown_reads_back(millis in 0_u64..100_000_000, nanos in 0_i128..1_000_000_000_000_000_000_000_000_000) {
-            let shown = show_duration(Duration::from_millis(millis));
-            prop_assert_eq!(duration(&Node::bare(Value::Text(shown)), Duration::MAX), Ok(Duration::from_millis(millis)));
-            for unit in [Unit::Seconds, Unit::Bytes, Unit::Cores, Unit::Ratio, Unit::Count] {
-                for nanos in [nanos, nanos / 1_000_000 * 1_000_000, nanos / 1_000_000_000 * 1_000_000_000, i128::from(millis) << 30] {
-                    let shown = show_amount(Amount::from_nanos(nanos), unit);
-                    prop_assert_eq!(amount(&node(&shown), Some(unit)), Ok(Amount::from_nanos(nanos)), "{} as {:?}", shown, unit);
-                }
-            }
-        }
-
-        #[test]
-        fn no_text_panics(text in "[0-9.eE+%smhunkMGi -]{0,40}") {
-            for unit in [None, Some(Unit::Seconds), Some(Unit::Bytes), Some(Unit::Ratio)] {
-                let _ = amount(&Node::bare(Value::Text(text.clone())), unit);
-            }
-            let _ = duration(&Node::bare(Value::Text(text.clone())), Duration::MAX);
-            let _ = whole_percent(&Node::bare(Value::Text(text)));
-        }
-    }
-}
+mod tests;

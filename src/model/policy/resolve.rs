@@ -27,6 +27,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 /// The longest time between two evaluations: beyond it a target would be blind to a morning's rise.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
+/// The largest tolerance: an HPA has no bound, but ten times the target is beyond any use.
+const LARGEST_TOLERANCE: f64 = 10.0;
+/// The most problems that are reported: beyond it nobody reads on, and a message of them must fit on the log.
+const MOST_PROBLEMS: usize = 100;
 /// What `apiVersion` a target of kind `ProcessFleet` may have.
 const OWN_API_VERSION: &str = "loadline.dev/v1alpha1";
 
@@ -47,7 +51,7 @@ pub struct Resolution {
 /// Resolves the `spec` of a `ScalingPolicy` in `namespace`.
 pub fn resolve(spec: &Node, namespace: &str) -> Resolution {
     let mut report = Report::default();
-    report.locate("spec", None, spec);
+    report.locate("spec", spec);
     let mut policy = read(spec, namespace, &mut report);
     if report.problems.iter().any(|p| p.severity == Severity::Error) {
         policy = None;
@@ -56,6 +60,9 @@ pub fn resolve(spec: &Node, namespace: &str) -> Resolution {
         advice::advise(policy, &mut report);
     }
     let Report { mut problems, settings, .. } = report;
+    // Errors first where the bound cuts, so that a refusal never loses its reason.
+    problems.sort_by_key(|p| p.severity);
+    problems.truncate(MOST_PROBLEMS);
     problems.sort_by_key(|p| p.span.map_or((0, 0), |s| (s.line, s.column)));
     Resolution { policy, problems, settings }
 }
@@ -98,6 +105,8 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
         Some("HorizontalPodAutoscaler") => Err(Fault::new("not-available", "HorizontalPodAutoscaler is not available yet", "write `Scale`, or remove it")),
         _ => Err(Fault::new("unknown-value", format!("{} is no actuator", node.describe()), "write `Scale`, or remove it")),
     });
+    let origin = if spec.take("actuator").is_some() { Origin::Written } else { Origin::Default };
+    report.put(spec.at("actuator"), "Scale".to_owned(), origin, "Loadline sets the count itself");
     let role_is_written = spec.take("role").is_some();
     let role = spec.choice("role", (Role::Generic, Origin::Default), "which defaults apply", report);
     let defaults = defaults::of(role);
@@ -123,7 +132,7 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     let (scale_out, scale_in) = behavior::behavior(&mut spec, defaults, by_role, report);
     let tolerance = tolerance(&mut spec, defaults, by_role, report);
     let fallback = behavior::fallback(&mut spec, defaults, by_role, min, report);
-    spec.finish(report, not_yet);
+    spec.finish(report, elsewhere);
     Some(Policy {
         target: target?,
         role,
@@ -143,8 +152,14 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     })
 }
 
-fn not_yet(name: &str) -> Option<Fault> {
-    NOT_YET.contains(&name).then(|| not_available(name))
+/// What a field is that is known elsewhere: built later, or of the `HorizontalPodAutoscaler`.
+fn elsewhere(name: &str) -> Option<Fault> {
+    let own = match name {
+        "scaleTargetRef" => "target: { apiVersion: apps/v1, kind: Deployment, name: api-server }",
+        "minReplicas" | "maxReplicas" => "replicas: { min: 3, max: 60 }",
+        _ => return NOT_YET.contains(&name).then(|| not_available(name)),
+    };
+    Some(Fault::new("unknown-field", format!("unknown field `{name}`, as of a HorizontalPodAutoscaler"), format!("write `{own}`")))
 }
 
 fn not_available(name: &str) -> Fault {
@@ -214,6 +229,10 @@ fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option
 
 fn replicas(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> (u32, Option<u32>) {
     const MEND: &str = "write `replicas: { min: 3, max: 60 }`";
+    if spec.take("replicas").is_none() {
+        report.error(spec.path(), missing("replicas", MEND));
+        return (defaults.min, None);
+    }
     let mut replicas = spec.map("replicas", report, MEND);
     let count = |node: &Node| whole(node, 1, MAX_REPLICAS).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let min_is_written = replicas.take("min").is_some();
@@ -229,7 +248,10 @@ fn replicas(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report:
         Some(max) => {
             report.put(replicas.at("max"), max.to_string(), Origin::Written, "never more replicas");
             if min > max && min_is_written {
-                report.error(&replicas.at("min"), Fault::new("contradiction", format!("`min` {min} is larger than `max` {max}"), "write a smaller `min` or a larger `max`"));
+                report.error(
+                    &replicas.at("min"),
+                    Fault::new("contradiction", format!("`min` {min} is larger than `max` {max}"), "write a smaller `min` or a larger `max`"),
+                );
             }
         }
         None if !max_is_written => report.error(replicas.path(), missing("max", MEND)),
@@ -254,12 +276,12 @@ fn evaluate_every(spec: &mut Fields<'_>, report: &mut Report) -> Option<Duration
 
 fn tolerance(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> Tolerance {
     let mut fields = spec.map("tolerance", report, "write `tolerance: { out: 10%, in: 10% }`");
-    let mut side = |name: &'static str, default: f64, most: f64, meaning: &'static str, report: &mut Report| {
+    let mut side = |name: &'static str, default: f64, meaning: &'static str, report: &mut Report| {
         let read = fields.read(name, report, |node| match amounts::ratio(node)? {
-            ratio if ratio <= most => Ok(ratio),
+            ratio if ratio <= LARGEST_TOLERANCE => Ok(ratio),
             ratio => {
                 let shown = amounts::show_ratio(ratio);
-                Err(Fault::new("range", format!("{shown} is more than {}", amounts::show_ratio(most)), "write a share, as in `10%`"))
+                Err(Fault::new("range", format!("{shown} is more than {}", amounts::show_ratio(LARGEST_TOLERANCE)), "write a share, as in `10%`"))
             }
         });
         let origin = if read.is_some() { Origin::Written } else { by_role };
@@ -267,22 +289,17 @@ fn tolerance(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report
         report.put(fields.at(name), amounts::show_ratio(value), origin, meaning);
         value
     };
-    // Ten times the target is beyond any use and within exact arithmetic; below 1 there is only 1 to miss.
     let tolerance = Tolerance {
-        out: side("out", defaults.tolerance_out, 10.0, "so far above its target a tracked metric asks for nothing", report),
-        r#in: side("in", defaults.tolerance_in, 1.0, "so far below its target a tracked metric asks for nothing", report),
+        out: side("out", defaults.tolerance_out, "so far above its target a tracked metric asks for nothing", report),
+        r#in: side("in", defaults.tolerance_in, "so far below its target a tracked metric asks for nothing", report),
     };
     fields.finish(report, |_| None);
     tolerance
 }
 
 impl Choice for Role {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("Generic", Role::Generic),
-        ("ApiServer", Role::ApiServer),
-        ("BotInstances", Role::BotInstances),
-        ("DatabaseReadReplica", Role::DatabaseReadReplica),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("Generic", Role::Generic), ("ApiServer", Role::ApiServer), ("BotInstances", Role::BotInstances), ("DatabaseReadReplica", Role::DatabaseReadReplica)];
 }
 
 impl Choice for Mode {

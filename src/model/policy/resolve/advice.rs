@@ -51,7 +51,10 @@ fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mu
         let (code, message) = if metric.window < DEFAULT_PANE {
             ("window-below-pane", format!("`window` {window} is shorter than a pane (5 s, unless your installation has shorter ones)"))
         } else {
-            ("window-below-two-panes", format!("`window` {window} has less than two panes (of 5 s, unless your installation has shorter ones): one odd pane decides"))
+            (
+                "window-below-two-panes",
+                format!("`window` {window} has less than two panes (of 5 s, unless your installation has shorter ones): one odd pane decides"),
+            )
         };
         report.warn(&format!("{path}.window"), code, message, "write a longer window, as in `30s`");
     }
@@ -62,7 +65,12 @@ fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mu
         }
         MetricRule::Threshold(threshold) => {
             if threshold.hold.is_zero() {
-                report.warn(&format!("{path}.threshold.for"), "step-at-every-evaluation", "`for` is 0: it takes a step at every evaluation", "write a duration, as in `30s`");
+                report.warn(
+                    &format!("{path}.threshold.for"),
+                    "step-at-every-evaluation",
+                    "`for` is 0: it takes a step at every evaluation",
+                    "write a duration, as in `30s`",
+                );
             }
             if let Some((from, to, goes_in)) = swing(threshold, policy.min, policy.max) {
                 advise_band(threshold, metric.unit, (from, to, goes_in), path, report);
@@ -76,11 +84,19 @@ fn advise_band(threshold: &Threshold, unit: Unit, (from, to, goes_in): (u32, u32
     let (Some(above), Some(below)) = (threshold.scale_out_above, threshold.scale_in_below) else { return };
     let (above, below) = (show_amount(above, unit), show_amount(below, unit));
     let message = if goes_in {
-        format!("the band from {below} to {above} is narrower than a step: what is below {below} at {from} replicas can be above {above} at {to}, so it would swing")
+        format!(
+            "the band from {below} to {above} is narrower than a step: what is below {below} at a count of {from} can be above {above} at {to}, so it would swing"
+        )
     } else {
-        format!("the band from {below} to {above} is narrower than a step: what is above {above} at {from} replicas can be below {below} at {to}, so it would swing")
+        format!(
+            "the band from {below} to {above} is narrower than a step: what is above {above} at a count of {from} can be below {below} at {to}, so it would swing"
+        )
     };
     report.warn(&format!("{path}.threshold"), "narrow-band", message, "lower `scaleInBelow`, or take smaller steps");
+}
+
+fn is_tracked(metric: &MetricPolicy) -> bool {
+    matches!(metric.rule, MetricRule::Utilization { .. } | MetricRule::PerReplica { .. } | MetricRule::Value { .. })
 }
 
 /// A step within the bounds that leads from one threshold past the other, as (from, to, inwards), where the load spreads
@@ -111,6 +127,10 @@ fn scale_in(policy: &Policy, report: &mut Report) {
     if policy.scale_in.select == Select::Disabled || matches!(policy.mode, Mode::OutOnly | Mode::Off) {
         return;
     }
+    if policy.tolerance.r#in >= 1.0 && policy.metrics.iter().any(is_tracked) {
+        let message = "no value is 100 % or more below its target: tracked metrics will never ask for fewer replicas";
+        report.warn("spec.tolerance.in", "tolerance-blocks-scale-in", message, "write less than `100%`, or `behavior: { scaleIn: { select: Disabled } }`");
+    }
     let start_up = policy.cpu_initialization.max(policy.readiness_delay);
     let stabilization = policy.scale_in.stabilization;
     let (shown, path) = (show_duration(stabilization), "spec.behavior.scaleIn.stabilization");
@@ -119,7 +139,10 @@ fn scale_in(policy: &Policy, report: &mut Report) {
         report.warn(path, "scale-in-within-start-up", message, format!("write at least `{}`, or a shorter `startup`", show_duration(start_up)));
     }
     if policy.scale_in.cooldown > stabilization {
-        let message = format!("the cooldown of {} is longer than the stabilization of {shown}: what was asked for when it began is forgotten when it ends", show_duration(policy.scale_in.cooldown));
+        let message = format!(
+            "the cooldown of {} is longer than the stabilization of {shown}: what was asked for when it began is forgotten when it ends",
+            show_duration(policy.scale_in.cooldown)
+        );
         report.warn("spec.behavior.scaleIn.cooldown", "cooldown-beyond-stabilization", message, "write a longer stabilization, or a shorter cooldown");
     }
 }

@@ -31,7 +31,8 @@ pub(super) fn behavior(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Orig
 
 fn direction(behavior: &mut Fields<'_>, name: &'static str, defaults: &Direction, by_role: Origin, report: &mut Report) -> ScalingRules {
     let mut fields = behavior.map(name, report, "write `{ stabilization: 300s, cooldown: 60s, select: Max, policies: [{ percent: 10, period: 60s }] }`");
-    let meaning = if name == "scaleOut" { "grow to the least that was asked for in this window" } else { "shrink to the most that was asked for in this window" };
+    let meaning =
+        if name == "scaleOut" { "grow to the least that was asked for in this window" } else { "shrink to the most that was asked for in this window" };
     let stabilization = fields.duration("stabilization", (defaults.stabilization, by_role), HOUR, meaning, report);
     let cooldown = fields.duration("cooldown", (defaults.cooldown, by_role), DAY, "rest after a change that was applied", report);
     let select = fields.choice("select", (defaults.select, by_role), "which rate policy counts (Disabled: no change this way)", report);
@@ -59,7 +60,14 @@ fn policies(fields: &mut Fields<'_>, report: &mut Report) -> Option<Vec<RatePoli
         return None;
     };
     if items.is_empty() {
-        report.error(&path, Fault::new("empty", "`policies` is empty", "write a rate policy, remove the field for the default, or write `select: Disabled` for no change this way"));
+        report.error(
+            &path,
+            Fault::new(
+                "empty",
+                "`policies` is empty",
+                "write a rate policy, remove the field for the default, or write `select: Disabled` for no change this way",
+            ),
+        );
     }
     if items.len() > MOST_POLICIES {
         report.error(&path, Fault::new("limit", format!("{} rate policies are more than {MOST_POLICIES}", items.len()), "keep those that bind"));
@@ -70,7 +78,7 @@ fn policies(fields: &mut Fields<'_>, report: &mut Report) -> Option<Vec<RatePoli
 
 fn rate_policy(node: &Node, path: String, report: &mut Report) -> Option<RatePolicy> {
     const MEND: &str = "write `{ percent: 10, period: 60s }` or `{ replicas: 4, period: 60s }`";
-    report.locate(&path, None, node);
+    report.locate(&path, node);
     let mut fields = Fields::of(Some(node), path, report, MEND);
     if !matches!(node.value, Value::Map(_)) {
         return None;
@@ -85,7 +93,8 @@ fn rate_policy(node: &Node, path: String, report: &mut Report) -> Option<RatePol
     let replicas_is_written = fields.take("replicas").is_some();
     let replicas = fields.read("replicas", report, |node| whole(node, 1, MAX_REPLICAS).map(|n| StepSize::Replicas(u32::try_from(n).unwrap_or(u32::MAX))));
     if percent_is_written == replicas_is_written {
-        let message = if percent_is_written { "a rate policy has `percent` or `replicas`, not both" } else { "a rate policy has neither `percent` nor `replicas`" };
+        let message =
+            if percent_is_written { "a rate policy has `percent` or `replicas`, not both" } else { "a rate policy has neither `percent` nor `replicas`" };
         report.error(fields.path(), Fault::new("contradiction", message, MEND));
     }
     if fields.take("period").is_none() {
@@ -120,7 +129,12 @@ pub(super) fn fallback(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Orig
     match (behavior, replicas) {
         (FallbackBehavior::Hold, None) => {}
         (FallbackBehavior::Hold, Some(_)) => {
-            report.warn(&fields.at("replicas"), "unused", "`replicas` is not used: the fallback holds the count", "write `behavior: IfHigher`, or remove `replicas`");
+            report.warn(
+                &fields.at("replicas"),
+                "unused",
+                "`replicas` is not used: the fallback holds the count",
+                "write `behavior: IfHigher`, or remove `replicas`",
+            );
         }
         (_, None) if !is_written => {
             let message = format!("`fallback.behavior: {}` needs `replicas`", super::fields::word(behavior));

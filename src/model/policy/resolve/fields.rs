@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::amounts::{Fault, duration, show_duration};
-use super::spelling;
+use super::{MOST_PROBLEMS, spelling};
 use crate::model::document::{Entry, Node, Problem, Severity, Span, Value, shorten};
 
 /// Where an effective value comes from.
@@ -68,13 +68,9 @@ impl Report {
         self.settings.push(Setting { path, value, origin, meaning });
     }
 
-    /// Remembers where a field stands: a single value by itself, a map or list by its name.
-    pub(super) fn locate(&mut self, path: &str, key_span: Option<Span>, node: &Node) {
-        let span = match node.value {
-            Value::List(_) | Value::Map(_) => key_span.or(node.span),
-            _ => node.span.or(key_span),
-        };
-        if let Some(span) = span {
+    /// Remembers where a field stands.
+    pub(super) fn locate(&mut self, path: &str, node: &Node) {
+        if let Some(span) = node.span {
             self.places.insert(path.to_owned(), span);
         }
     }
@@ -101,7 +97,7 @@ impl<'a> Fields<'a> {
             }
         };
         for entry in entries {
-            report.locate(&join(&path, &entry.key), entry.key_span, &entry.value);
+            report.locate(&join(&path, &entry.key), &entry.value);
         }
         Fields { path, entries, known: Vec::new() }
     }
@@ -117,8 +113,15 @@ impl<'a> Fields<'a> {
 
     /// The field `name`, which is known from here on; `None` where it is absent or null.
     pub(super) fn take(&mut self, name: &'static str) -> Option<&'a Node> {
-        self.known.push(name);
+        if !self.known.contains(&name) {
+            self.known.push(name);
+        }
         self.entries.iter().find(|e| e.key == name).map(|e| &e.value).filter(|v| v.value != Value::Null)
+    }
+
+    /// Whether there are fields that nobody has taken so far.
+    pub(super) fn has_unknown(&self) -> bool {
+        self.entries.iter().any(|e| !self.known.contains(&e.key.as_str()))
     }
 
     /// The field `name` as a map.
@@ -159,14 +162,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A duration of at most `most`.
-    pub(super) fn duration(
-        &mut self,
-        name: &'static str,
-        default: (Duration, Origin),
-        most: Duration,
-        meaning: &'static str,
-        report: &mut Report,
-    ) -> Duration {
+    pub(super) fn duration(&mut self, name: &'static str, default: (Duration, Origin), most: Duration, meaning: &'static str, report: &mut Report) -> Duration {
         self.setting(name, default, meaning, report, |node| duration(node, most))
     }
 
@@ -177,8 +173,8 @@ impl<'a> Fields<'a> {
 
     /// Reports what nobody took. `elsewhere` may know a field of another name or version.
     pub(super) fn finish(self, report: &mut Report, elsewhere: impl Fn(&str) -> Option<Fault>) {
-        for entry in self.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())) {
-            let path = join(&self.path, &entry.key);
+        for entry in self.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())).take(MOST_PROBLEMS) {
+            let path = join(&self.path, &shorten(&entry.key));
             let fault = elsewhere(&entry.key).unwrap_or_else(|| {
                 let mend = match spelling::nearest(&entry.key, &self.known) {
                     Some(known) => format!("did you mean `{known}`?"),

@@ -52,7 +52,7 @@ pub(super) fn metrics(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origi
     let mut metrics = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let path = format!("{path}[{i}]");
-        report.locate(&path, None, item);
+        report.locate(&path, item);
         let Some(metric) = metric(item, path.clone(), defaults, by_role, report) else { continue };
         if let Some(first) = seen.insert(metric.name.clone(), path.clone()) {
             let message = format!("two metrics are named `{}`, the other is {first}", metric.name);
@@ -77,21 +77,21 @@ fn metric(node: &Node, path: String, defaults: &Defaults, by_role: Origin, repor
         window => Ok(window),
     });
     // A default never contradicts what is written.
-    let stale_after = fields.duration(
-        "staleAfter",
-        (defaults.stale_after.max(window), by_role),
-        HOUR,
-        "from this age on its newest value counts no more",
-        report,
-    );
+    let stale_after =
+        fields.duration("staleAfter", (defaults.stale_after.max(window), by_role), HOUR, "from this age on its newest value counts no more", report);
     if stale_after < window {
         let message = format!("`staleAfter` {} is shorter than `window` {}", show_duration(stale_after), show_duration(window));
         report.error(&fields.at("staleAfter"), Fault::new("contradiction", message, format!("write at least `{}`", show_duration(window))));
     }
-    let when_blind =
-        fields.choice("whenBlind", (WhenBlind::HoldIn, Origin::Default), "while it has no value: HoldIn (no scale-in) or Ignore", report);
+    let when_blind = fields.choice("whenBlind", (WhenBlind::HoldIn, Origin::Default), "while it has no value: HoldIn (no scale-in) or Ignore", report);
     let rule = rule(&mut fields, name.as_ref(), unit, &measure, defaults, by_role, report);
-    fields.finish(report, |name| NOT_YET.contains(&name).then(|| not_available(name)));
+    fields.finish(report, |name| match name {
+        "type" | "resource" | "pods" | "object" | "external" | "containerResource" => {
+            let mend = "write `name: cpu` with `track: { utilization: 70% }`, `track: { perReplica: 100 }` or `track: { value: 100 }`";
+            Some(Fault::new("unknown-field", format!("unknown field `{name}`, as of a HorizontalPodAutoscaler"), mend))
+        }
+        _ => NOT_YET.contains(&name).then(|| not_available(name)),
+    });
     let unit = unit.unwrap_or(Unit::Count);
     Some(MetricPolicy { name: name?, kind, unit, measure, window, stale_after, rule, when_blind })
 }
@@ -202,33 +202,25 @@ fn positive(node: &Node, unit: Option<Unit>) -> Result<Amount, Fault> {
     }
 }
 
-fn track(
-    node: &Node,
-    path: String,
-    name: Option<&MetricName>,
-    unit: Option<Unit>,
-    measure: &Measure,
-    report: &mut Report,
-) -> Option<MetricRule> {
+fn track(node: &Node, path: String, name: Option<&MetricName>, unit: Option<Unit>, measure: &Measure, report: &mut Report) -> Option<MetricRule> {
     const MEND: &str = "write `track: { utilization: 70% }`, `track: { perReplica: 100 }` or `track: { value: 100 }`";
     let mut fields = Fields::of(Some(node), path, report, MEND);
     if !matches!(node.value, Value::Map(_)) {
         return None;
     }
     let written = ["utilization", "perReplica", "value"].into_iter().filter(|name| fields.take(name).is_some()).count();
-    if written != 1 {
+    // A misspelt target has its own error.
+    if written > 1 || (written == 0 && !fields.has_unknown()) {
         let message = if written == 0 { "`track` has no target" } else { "`track` has more than one target" };
         report.error(fields.path(), Fault::new("contradiction", message, MEND));
     }
-    let utilization = fields.read("utilization", report, |node| {
-        match unit {
-            Some(unit @ (Unit::Seconds | Unit::Ratio)) => Err(Fault::new(
-                "unit",
-                format!("{} are not requested by instances, so there is no utilization of them", unit_name(unit)),
-                "write `value` or `perReplica`",
-            )),
-            _ => amounts::whole_percent(node),
-        }
+    let utilization = fields.read("utilization", report, |node| match unit {
+        Some(unit @ (Unit::Seconds | Unit::Ratio)) => Err(Fault::new(
+            "unit",
+            format!("{} are not requested by instances, so there is no utilization of them", unit_name(unit)),
+            "write `value` or `perReplica`",
+        )),
+        _ => amounts::whole_percent(node),
     });
     let per_replica = fields.read("perReplica", report, |node| positive(node, unit));
     let value = fields.read("value", report, |node| positive(node, unit));
@@ -323,13 +315,8 @@ impl Show for StepSize {
 }
 
 impl Choice for Kind {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("Gauge", Kind::Gauge),
-        ("Counter", Kind::Counter),
-        ("Delta", Kind::Delta),
-        ("Distribution", Kind::Distribution),
-        ("Histogram", Kind::Histogram),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("Gauge", Kind::Gauge), ("Counter", Kind::Counter), ("Delta", Kind::Delta), ("Distribution", Kind::Distribution), ("Histogram", Kind::Histogram)];
 }
 
 impl Choice for Unit {
