@@ -1,0 +1,73 @@
+//! The fleets of a partition of `requests`, and their snapshots.
+//!
+//! A fleet is one key: pacing ties its targets together, so what is restored of them must be of one position.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::fleet::Fleet;
+use crate::log::Offset;
+use crate::model::FleetName;
+use crate::stages::Snapshot;
+
+const KEY_PREFIX: &str = "fleet:";
+
+/// What the arbiter remembers.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    fleets: BTreeMap<FleetName, Held>,
+    changed: BTreeSet<String>,
+}
+
+/// A fleet and the first offset that its snapshot did not hold.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Held {
+    through: Offset,
+    fleet: Fleet,
+}
+
+impl State {
+    /// The fleets that there are.
+    pub(super) fn names(&self) -> Vec<FleetName> {
+        self.fleets.keys().cloned().collect()
+    }
+
+    /// Applies the record at `offset` to a fleet, unless the fleet's snapshot already holds it.
+    /// A fleet of which nothing is left is forgotten.
+    pub(super) fn with(&mut self, name: &FleetName, offset: Offset, apply: impl FnOnce(&mut Fleet)) {
+        let held = self.fleets.entry(name.clone()).or_default();
+        if offset < held.through {
+            return;
+        }
+        apply(&mut held.fleet);
+        if held.fleet.is_empty() {
+            self.fleets.remove(name);
+        }
+        self.changed.insert(format!("{KEY_PREFIX}{name}"));
+    }
+}
+
+impl Snapshot for State {
+    fn take_changed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.changed).into_iter().collect()
+    }
+
+    fn encode(&self, key: &str, next: Offset) -> Option<Vec<u8>> {
+        let held = self.fleets.get(key.strip_prefix(KEY_PREFIX)?)?;
+        serde_json::to_vec(&Held { through: next, fleet: held.fleet.to_saved() }).ok()
+    }
+
+    fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
+        let name = key.strip_prefix(KEY_PREFIX).ok_or_else(|| format!("key \"{key}\" is not {KEY_PREFIX}NAME"))?;
+        let name = name.parse::<FleetName>().map_err(|e| e.to_string())?;
+        let saved: Held = serde_json::from_slice(bytes).map_err(|e| format!("fleet {name} cannot be read: {e}"))?;
+        self.fleets.insert(name, Held { through: saved.through, fleet: Fleet::from_saved(saved.fleet) });
+        Ok(())
+    }
+
+    fn replay_from(&self, next: Offset) -> Offset {
+        next
+    }
+}
