@@ -1,1 +1,3 @@
-//! To come.
+//! What touches the world: HTTP, processes, files.
+
+pub mod policies;

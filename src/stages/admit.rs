@@ -1,1 +1,132 @@
-//! To come.
+//! Admit: what sources say about policies becomes the one policy in force of each target.
+//!
+//! Whether a policy makes sense is settled before (a source refuses what it cannot resolve) and by decide; admit
+//! decides *which* policy a target has, and numbers its changes.
+//!
+//! # Rules
+//!
+//! - A source announces its full set in numbered rounds that a `RoundEnd` ends. Only a complete round says anything;
+//!   a round that is not newer than the source's last complete one is ignored.
+//! - A policy whose content changed gets the target's next generation and is announced. Content is compared as JSON:
+//!   spaces and the order of fields are no change.
+//! - An origin that was refused in a round keeps all of its policies as they were, and fires `PolicyInvalid` until a round
+//!   finds it in order (or gone). A source refuses an origin after whatever else it says about it in that round.
+//! - A policy that complete rounds lack for 10 s (the first and the last of them at least so far apart) is gone. Removing a
+//!   policy by hand (`PolicyRemoved`) acts at once.
+//! - Of several policies for one target the oldest is in force; the others are refused with the alert `PolicyConflict`
+//!   until they or it are gone, and then the oldest of them follows. A file that was renamed is no conflict: the same content
+//!   takes the place of the same source's missing one at once.
+//! - Generations of a target only grow, over removals and sources. A removed target is remembered for 7 days, longer
+//!   than any signal is kept.
+//! - Each policy in force is announced again once a day, at a time of the day that the target's name gives, with the next
+//!   `RoundEnd` of any source. So nothing depends on a signal that is older than the log keeps.
+//!
+//! # State
+//!
+//! A target decides by its own state and the record alone, a source by its own (and remembers its last rounds by
+//! offset), so that snapshots of different positions may be restored together.
+
+use crate::log::Topic;
+use crate::model::{ControlEntry, PolicyEntry, PolicyRejected, PolicyRemoved, RoundEnd, Timestamp};
+use crate::stages::{Effects, Input, Located, Stage};
+
+mod announce;
+mod canonical;
+mod source;
+mod state;
+mod target;
+
+pub use state::State;
+
+use target::{Seen, Target};
+
+/// The stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Admit;
+
+impl Stage for Admit {
+    type Record = ControlEntry;
+    type State = State;
+
+    const NAME: &'static str = "admit";
+    const INPUT: Topic = Topic::Control;
+
+    fn apply(&self, state: &mut State, input: Input<ControlEntry>, effects: &mut Effects) {
+        let Input::Record(Located { offset, at, record, .. }) = input else { return };
+        let place = Place { offset, at };
+        match record {
+            ControlEntry::Policy(entry) => offer(state, entry, place),
+            ControlEntry::Rejected(rejected) => refuse(state, rejected, place),
+            ControlEntry::RoundEnd(end) => complete(state, &end, place, effects),
+            ControlEntry::Removed(removed) => remove(state, &removed, place, effects),
+        }
+    }
+}
+
+/// Where and when a record stands.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    offset: u64,
+    at: Timestamp,
+}
+
+/// A source has a policy: it waits for the end of the round.
+fn offer(state: &mut State, entry: PolicyEntry, place: Place) {
+    if !state.is_newer(&entry.source, entry.round, place.offset) {
+        return;
+    }
+    let target = entry.target.clone();
+    state.with_target(&target, place.offset, |held| {
+        held.offer(entry, place.offset);
+        Seen::InRound
+    });
+}
+
+/// A source cannot use one of its origins: what that origin said before stays.
+fn refuse(state: &mut State, rejected: PolicyRejected, place: Place) {
+    if !state.is_newer(&rejected.source, rejected.round, place.offset) {
+        return;
+    }
+    for target in state.targets_of(&rejected.source) {
+        state.with_target(&target, place.offset, |held| held.keep(&rejected.source, &rejected.origin, rejected.round));
+    }
+    let name = rejected.source.clone();
+    state.with_source(&name, place.offset, |source| source.refuse(rejected));
+}
+
+/// A round is complete: what it says takes effect.
+fn complete(state: &mut State, end: &RoundEnd, place: Place, effects: &mut Effects) {
+    if state.is_newer(&end.source, end.round, place.offset) {
+        for target in state.targets_of(&end.source) {
+            state.with_target(&target, place.offset, |held| {
+                let before = held.clone();
+                held.complete(&target, &end.source, end.round, place, effects);
+                seen(&before, held)
+            });
+        }
+        state.with_source(&end.source, place.offset, |source| source.complete(end, place, effects));
+    }
+    for target in state.due(place.at) {
+        state.with_target(&target, place.offset, |held| {
+            held.announce_again(&target, place.at, effects);
+            Seen::Changed
+        });
+    }
+}
+
+/// A person or a tool takes a policy back.
+fn remove(state: &mut State, removed: &PolicyRemoved, place: Place, effects: &mut Effects) {
+    state.with_target(&removed.target, place.offset, |held| {
+        let before = held.clone();
+        held.withdraw(&removed.target, &removed.source, place, effects);
+        seen(&before, held)
+    });
+}
+
+/// Whether a settled target differs from what it was, apart from the marks of the round.
+fn seen(before: &Target, after: &Target) -> Seen {
+    if before.without_marks() == after.without_marks() { Seen::Settled } else { Seen::Changed }
+}
+
+#[cfg(test)]
+mod tests;

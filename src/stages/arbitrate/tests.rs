@@ -283,8 +283,11 @@ fn events() -> impl Strategy<Value = Vec<(i64, Event)>> {
     prop::collection::vec((0..9_000_i64, event), 1..80)
 }
 
+/// What was told, the commands and the claims, these two with their times.
+type Run = (Vec<String>, Vec<(i64, Command)>, Vec<(i64, Request)>);
+
 /// Runs the events through a story; restarts it after `restart_after` of them.
-fn run(events: &[(i64, Event)], restart_after: Option<usize>) -> (Vec<String>, Vec<(i64, Command)>, Vec<(i64, Request)>) {
+fn run(events: &[(i64, Event)], restart_after: Option<usize>) -> Run {
     let (mut story, mut told, mut claims) = (Story::default(), Vec::new(), Vec::new());
     let mut now = 1_000_000;
     for (index, (step, event)) in events.iter().enumerate() {
@@ -318,7 +321,7 @@ fn total(claims: &[(i64, Request)], now: i64) -> u64 {
             .entry(&request.target)
             .and_modify(|r| {
                 if request.epoch > r.epoch {
-                    *r = request
+                    *r = request;
                 }
             })
             .or_insert(request);

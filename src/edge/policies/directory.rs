@@ -1,0 +1,68 @@
+//! What stands in a directory of policies.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The largest file that is read, in bytes: a record of the log may have 512 kB.
+pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
+
+/// A file as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) path: PathBuf,
+    pub(super) modified: Option<SystemTime>,
+    pub(super) bytes: u64,
+}
+
+/// The policy files of a directory by name; of a single file, itself.
+pub(super) fn list(path: &Path) -> io::Result<BTreeMap<String, Listed>> {
+    let mut files = BTreeMap::new();
+    if fs::metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if is_policy_file(&name)
+                && let Some(listed) = file(entry.path())?
+            {
+                files.insert(name, listed);
+            }
+        }
+    } else if let Some(listed) = file(path.to_owned())? {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        files.insert(name, listed);
+    }
+    Ok(files)
+}
+
+fn is_policy_file(name: &str) -> bool {
+    let extension = Path::new(name).extension();
+    !name.starts_with('.') && extension.is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"))
+}
+
+/// A regular file, also behind a link; a pipe or a device, which could block its reader, is none.
+/// One that went away in between is not there; one whose link leads nowhere is listed, and cannot be read.
+fn file(path: PathBuf) -> io::Result<Option<Listed>> {
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() => Ok(Some(Listed { path, modified: metadata.modified().ok(), bytes: metadata.len() })),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let dangling = fs::symlink_metadata(&path).is_ok();
+            Ok(dangling.then_some(Listed { path, modified: None, bytes: 0 }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The text of a file, or why it cannot be used.
+pub(super) fn read(listed: &Listed) -> Result<String, String> {
+    let mut text = String::new();
+    let file = fs::File::open(&listed.path).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("has more than {MAX_FILE_BYTES} bytes; split it into several files"));
+    }
+    Ok(text)
+}

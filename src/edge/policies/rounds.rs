@@ -1,0 +1,190 @@
+//! One source: what its files said when last read, and when its next round is due.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::directory::{self, Listed};
+use super::{Parse, ParsedFile};
+use crate::log::Topic;
+use crate::model::{ControlEntry, Message, PolicyEntry, PolicyRejected, RoundEnd, TargetId, Timestamp};
+use crate::runtime::clock::Stopwatch;
+use crate::stages::Effects;
+
+/// A round without a change.
+const ROUND_EVERY: Duration = Duration::from_secs(30);
+
+/// The round after one in which a policy was missing: more than the 10 s after which admit takes it for gone.
+const CONFIRM_AFTER: Duration = Duration::from_secs(11);
+
+/// A file younger than this may change again without a new time of change.
+const YOUNG: Duration = Duration::from_secs(2);
+
+/// How long a look may take.
+const LOOK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Entries in one append: far below what a log takes at once.
+const ENTRIES_AN_APPEND: usize = 256;
+
+/// A path that is watched.
+pub(super) struct Source {
+    name: String,
+    path: PathBuf,
+    files: BTreeMap<String, Known>,
+    last_round: i64,
+    /// When the last round was announced, since the start; `None` before the first and after a change.
+    announced: Option<Duration>,
+    /// The targets of the last round, and whether it lacked one of the round before.
+    targets: BTreeSet<TargetId>,
+    confirm: bool,
+    failure: Option<String>,
+}
+
+/// A file as it was when last read.
+struct Known {
+    listed: Listed,
+    hash: u64,
+    parsed: ParsedFile,
+}
+
+/// A round to append, in this order.
+pub(super) struct Round {
+    pub(super) number: i64,
+    pub(super) effects: Vec<Effects>,
+}
+
+impl Source {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Source {
+            name: format!("file:{}", path.display()),
+            path,
+            files: BTreeMap::new(),
+            last_round: 0,
+            announced: None,
+            targets: BTreeSet::new(),
+            confirm: false,
+            failure: None,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Looks at the files; the round to announce, where one is due.
+    pub(super) fn look(&mut self, now: Timestamp, elapsed: Duration, parse: &Parse) -> Result<Option<Round>, String> {
+        let due = self.announced.is_none_or(|last| elapsed.saturating_sub(last) >= if self.confirm { CONFIRM_AFTER } else { ROUND_EVERY });
+        if self.read(now, due, parse)? {
+            self.announced = None;
+        }
+        Ok((due || self.announced.is_none()).then(|| self.round(now)))
+    }
+
+    /// A round was appended in full.
+    pub(super) fn announced(&mut self, number: i64, elapsed: Duration) {
+        self.last_round = number;
+        self.announced = Some(elapsed);
+        self.failure = None;
+        let targets: BTreeSet<TargetId> = self.files.values().flat_map(|file| file.parsed.policies.iter().map(|(target, _)| target.clone())).collect();
+        self.confirm = !self.targets.is_subset(&targets);
+        self.targets = targets;
+    }
+
+    /// Remembers why a look or a round failed; true where that is news.
+    pub(super) fn note_failure(&mut self, failure: &str) -> bool {
+        // The round that is due now stays due.
+        self.announced = None;
+        self.failure.replace(failure.to_owned()).as_deref() != Some(failure)
+    }
+
+    /// Reads what may have changed; true where something did. With an error, nothing is taken.
+    fn read(&mut self, now: Timestamp, all: bool, parse: &Parse) -> Result<bool, String> {
+        let watch = Stopwatch::start();
+        let listed = directory::list(&self.path).map_err(|error| format!("{} cannot be listed: {error}", self.path.display()))?;
+        let mut read = Vec::new();
+        for (name, file) in &listed {
+            if watch.elapsed() > LOOK_DEADLINE {
+                return Err(format!("looking at {} takes longer than {} s", self.path.display(), LOOK_DEADLINE.as_secs()));
+            }
+            let known = self.files.get(name);
+            if !all && known.is_some_and(|known| known.listed == *file) && !is_young(file, now) {
+                continue;
+            }
+            let text = directory::read(file);
+            let hash = hash_of(&text);
+            if known.is_none_or(|known| known.hash != hash) {
+                let parsed = match text {
+                    Ok(text) => without_doubles(parse(&file.path, &text)),
+                    Err(error) => ParsedFile { policies: Vec::new(), errors: vec![error] },
+                };
+                read.push((name.clone(), Known { listed: file.clone(), hash, parsed }));
+            }
+        }
+        let before = self.files.len();
+        self.files.retain(|name, _| listed.contains_key(name));
+        let changed = self.files.len() != before || !read.is_empty();
+        self.files.extend(read);
+        for (name, known) in &mut self.files {
+            if let Some(file) = listed.get(name) {
+                known.listed.clone_from(file);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// The round that says what the files say.
+    fn round(&self, now: Timestamp) -> Round {
+        let number = now.as_millis().max(self.last_round.saturating_add(1));
+        let mut entries = Vec::new();
+        for (origin, file) in &self.files {
+            let (source, round) = (self.name.clone(), number);
+            if file.parsed.errors.is_empty() {
+                entries.extend(file.parsed.policies.iter().map(|(target, spec)| {
+                    let (source, origin, target, spec) = (source.clone(), origin.clone(), target.clone(), spec.clone());
+                    ControlEntry::Policy(PolicyEntry { source, round, origin, target, spec })
+                }));
+            } else {
+                entries.extend(file.parsed.errors.iter().map(|error| {
+                    let (source, origin, error) = (source.clone(), origin.clone(), error.clone());
+                    ControlEntry::Rejected(PolicyRejected { source, round, origin, target: None, error })
+                }));
+            }
+        }
+        entries.push(ControlEntry::RoundEnd(RoundEnd { source: self.name.clone(), round: number }));
+        // All entries of a source have its key, so that they stand in one partition, in order.
+        let effects = entries.chunks(ENTRIES_AN_APPEND).map(|chunk| {
+            let mut effects = Effects::new();
+            for entry in chunk {
+                effects.to_key(Topic::Control, self.name.as_str(), Message::Control(entry.clone()));
+            }
+            effects
+        });
+        Round { number, effects: effects.collect() }
+    }
+}
+
+/// Whether a file could have been written to again within the same time of change.
+fn is_young(file: &Listed, now: Timestamp) -> bool {
+    let Some(modified) = file.modified else { return true };
+    let modified = modified.duration_since(std::time::UNIX_EPOCH).ok().and_then(|d| i64::try_from(d.as_millis()).ok()).unwrap_or(i64::MAX);
+    now.since(Timestamp::from_millis(modified)) < YOUNG
+}
+
+/// A hash of the content, or of the reason why there is none; never leaves this process.
+fn hash_of(text: &Result<String, String>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Two policies for one target in one file: which is meant cannot be known.
+fn without_doubles(mut parsed: ParsedFile) -> ParsedFile {
+    let mut seen = BTreeSet::new();
+    for (target, _) in &parsed.policies {
+        if !seen.insert(target) {
+            parsed.errors.push(format!("has more than one policy for {target}: keep one of them"));
+        }
+    }
+    parsed
+}

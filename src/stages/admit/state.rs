@@ -1,0 +1,122 @@
+//! The targets and sources of a partition of `control`, and their snapshots.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::source::Source;
+use super::target::{Seen, Target};
+use crate::log::Offset;
+use crate::model::{TargetId, Timestamp};
+use crate::stages::Snapshot;
+
+const TARGET: &str = "target:";
+const SOURCE: &str = "source:";
+
+/// What admit remembers.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    targets: BTreeMap<TargetId, Target>,
+    sources: BTreeMap<String, Source>,
+    changed: BTreeSet<String>,
+    /// Targets with marks of a round under way. Most are afterwards what they were before, and need not be saved again.
+    in_round: BTreeSet<TargetId>,
+}
+
+impl State {
+    /// Whether a source's round is newer than its last complete one, as of `offset`.
+    pub(super) fn is_newer(&self, source: &str, round: i64, offset: Offset) -> bool {
+        self.sources.get(source).is_none_or(|source| source.is_newer(round, offset))
+    }
+
+    /// The targets that a source says anything about.
+    pub(super) fn targets_of(&self, source: &str) -> Vec<TargetId> {
+        self.targets.iter().filter(|(_, held)| held.is_of(source)).map(|(target, _)| target.clone()).collect()
+    }
+
+    /// The targets that are to be announced again, or forgotten.
+    pub(super) fn due(&mut self, now: Timestamp) -> Vec<TargetId> {
+        let forgotten: Vec<TargetId> = self.targets.iter().filter(|(_, held)| held.is_forgotten(now)).map(|(target, _)| target.clone()).collect();
+        for target in forgotten {
+            self.targets.remove(&target);
+            self.changed.insert(format!("{TARGET}{target}"));
+        }
+        self.targets.iter().filter(|(target, held)| held.is_due(target, now)).map(|(target, _)| target.clone()).collect()
+    }
+
+    /// Applies the record at `offset` to a target, unless the target's snapshot already holds it.
+    pub(super) fn with_target(&mut self, target: &TargetId, offset: Offset, apply: impl FnOnce(&mut Target) -> Seen) {
+        let held = self.targets.entry(target.clone()).or_default();
+        if offset < held.through {
+            return;
+        }
+        let seen = apply(held);
+        if *held == Target::default() {
+            self.targets.remove(target);
+        }
+        match seen {
+            Seen::Nothing => {}
+            Seen::InRound => {
+                self.in_round.insert(target.clone());
+            }
+            Seen::Settled => {
+                self.in_round.remove(target);
+            }
+            Seen::Changed => {
+                self.in_round.remove(target);
+                self.changed.insert(format!("{TARGET}{target}"));
+            }
+        }
+    }
+
+    /// Applies the record at `offset` to a source, unless the source's snapshot already holds it.
+    pub(super) fn with_source(&mut self, name: &str, offset: Offset, apply: impl FnOnce(&mut Source)) {
+        let held = self.sources.entry(name.to_owned()).or_default();
+        if offset < held.through {
+            return;
+        }
+        apply(held);
+        self.changed.insert(format!("{SOURCE}{name}"));
+    }
+}
+
+impl Snapshot for State {
+    fn take_changed(&mut self) -> Vec<String> {
+        // A target that is saved with the marks of a round must be saved again without them.
+        let marked: BTreeSet<String> = self.in_round.iter().map(|target| format!("{TARGET}{target}")).collect();
+        let mut taken = std::mem::replace(&mut self.changed, marked.clone());
+        taken.extend(marked);
+        taken.into_iter().collect()
+    }
+
+    fn encode(&self, key: &str, next: Offset) -> Option<Vec<u8>> {
+        if let Some(target) = key.strip_prefix(TARGET) {
+            let held = self.targets.get(target)?;
+            serde_json::to_vec(&held.saved(next)).ok()
+        } else {
+            let held = self.sources.get(key.strip_prefix(SOURCE)?)?;
+            serde_json::to_vec(&held.saved(next)).ok()
+        }
+    }
+
+    fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
+        if let Some(target) = key.strip_prefix(TARGET) {
+            let target: TargetId = target.parse().map_err(|e| format!("key \"{key}\": {e}"))?;
+            let held: Target = serde_json::from_slice(bytes).map_err(|e| format!("target {target} cannot be read: {e}"))?;
+            if held.has_marks() {
+                self.in_round.insert(target.clone());
+                self.changed.insert(key.to_owned());
+            }
+            self.targets.insert(target, held);
+            Ok(())
+        } else if let Some(name) = key.strip_prefix(SOURCE) {
+            let held = serde_json::from_slice(bytes).map_err(|e| format!("source {name} cannot be read: {e}"))?;
+            self.sources.insert(name.to_owned(), held);
+            Ok(())
+        } else {
+            Err(format!("key \"{key}\" is neither {TARGET}ID nor {SOURCE}NAME"))
+        }
+    }
+
+    fn replay_from(&self, next: Offset) -> Offset {
+        next
+    }
+}
