@@ -94,7 +94,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// The trace cannot be read, or the load is none.
-pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let load = match (arguments.shape, &arguments.trace) {
         (Shape::Trace, Some(path)) => Load::trace(Trace::read(path)?, arguments.start_minute, arguments.speed, arguments.scale),
         (Shape::Trace, None) => anyhow::bail!("--shape trace needs --trace FILE"),
@@ -155,7 +155,7 @@ impl Driver {
     /// Sends a request at each of `arrivals`, for as long as it is polled; dropped, it gives up what is open.
     pub async fn run(self: Arc<Self>, mut arrivals: Arrivals, mut watch: Watch) {
         let mut start = Instant::now();
-        let mut next = arrivals.next();
+        let mut next = arrivals.next_arrival();
         let mut open = JoinSet::new();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -178,7 +178,7 @@ impl Driver {
                     } else {
                         self.count(Outcome::Failed);
                     }
-                    next = arrivals.next();
+                    next = arrivals.next_arrival();
                 }
             }
         }

@@ -25,7 +25,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Worker(arguments) => loadgen::worker::run(arguments),
-        Command::Drive(arguments) => loadgen::drive::run(arguments),
+        Command::Drive(arguments) => loadgen::drive::run(&arguments),
         Command::Demo(arguments) => loadgen::demo::run(arguments),
     };
     match outcome {

@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -20,7 +20,7 @@ impl Random {
 
     /// The next number of `(0, 1]`.
     pub fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+        ((self.bits() >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 
     /// The next number of an exponential distribution with mean 1.
@@ -30,7 +30,7 @@ impl Random {
 
     /// The next number below `limit` (at least 1). Its bias is below 2⁻³² for the small limits used here.
     pub fn below(&mut self, limit: usize) -> usize {
-        let scaled = (u128::from(self.next()) * limit.max(1) as u128) >> 64;
+        let scaled = (u128::from(self.bits()) * limit.max(1) as u128) >> 64;
         usize::try_from(scaled).unwrap_or(0)
     }
 }
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn the_numbers_of_a_seed_are_those_of_the_published_algorithm() {
         let mut random = Random::new(1_234_567);
-        let first: Vec<u64> = (0..3).map(|_| random.next()).collect();
+        let first: Vec<u64> = (0..3).map(|_| random.bits()).collect();
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }
 

@@ -2,6 +2,8 @@
 //!
 //! The stand-in is a shell script. Where Loadline has to answer, it becomes a `loadgen worker`, which answers everything.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

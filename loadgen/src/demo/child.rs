@@ -133,18 +133,16 @@ impl Child {
             waited = timeout(STOP, self.process.wait()) => waited,
             () = stop.heard() => bail!("not waited for: loadline (pid {}) is still stopping its fleet", self.id()),
         };
-        match waited {
-            Ok(status) => self.say_what_is_left(status.context("wait for loadline")?).await,
-            Err(_) => {
-                let left = workers(&self.report);
-                self.process.kill().await.context("kill loadline")?;
-                bail!(
-                    "loadline did not stop within {STOP:?} and was killed; workers that are left: {left:?}; the end of {}:\n{}",
-                    self.log.display(),
-                    last_lines(&self.log)
-                )
-            }
+        if let Ok(status) = waited {
+            return self.say_what_is_left(status.context("wait for loadline")?).await;
         }
+        let left = workers(&self.report);
+        self.process.kill().await.context("kill loadline")?;
+        bail!(
+            "loadline did not stop within {STOP:?} and was killed; workers that are left: {left:?}; the end of {}:\n{}",
+            self.log.display(),
+            last_lines(&self.log)
+        )
     }
 
     async fn say_what_is_left(&self, status: ExitStatus) -> anyhow::Result<()> {

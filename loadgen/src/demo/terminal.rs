@@ -14,11 +14,14 @@ const LINE: Duration = Duration::from_secs(10);
 /// Where the terminal does not say how wide it is.
 const WIDTH: usize = 80;
 
+/// Ready and desired.
+type Replicas = (Option<u64>, Option<u64>);
+
 /// The screen.
 pub(super) struct Terminal {
     in_place: bool,
     drawn: usize,
-    said: Option<(Instant, Option<(Option<u64>, Option<u64>)>)>,
+    said: Option<(Instant, Option<Replicas>)>,
 }
 
 impl Terminal {
@@ -36,7 +39,8 @@ impl Terminal {
         let lines = frame.lines(if width > 1 { width - 1 } else { WIDTH });
         let mut text = String::new();
         if self.drawn > 0 {
-            text.push_str(&format!("\x1b[{}A", self.drawn));
+            // Writing to a string never fails.
+            let _ = std::fmt::Write::write_fmt(&mut text, format_args!("\x1b[{}A", self.drawn));
         }
         for line in &lines {
             text.push_str(line);

@@ -31,7 +31,7 @@ impl Arrivals {
     }
 
     /// The next one, after the start.
-    pub fn next(&mut self) -> Duration {
+    pub fn next_arrival(&mut self) -> Duration {
         let length = self.load.slice().as_secs_f64();
         let mut need = self.random.exponential();
         // Ends: a load is above 0 in some slice, and its slices come again.
@@ -56,7 +56,7 @@ mod tests {
     use crate::trace::Trace;
 
     fn first(arrivals: &mut Arrivals, many: usize) -> Vec<Duration> {
-        (0..many).map(|_| arrivals.next()).collect()
+        (0..many).map(|_| arrivals.next_arrival()).collect()
     }
 
     #[test]
@@ -74,7 +74,7 @@ mod tests {
         let mut arrivals = Arrivals::new(Load::trace(trace, 0, 60.0, 1.0).unwrap(), 3);
         let mut counts = [0_u32; 3];
         loop {
-            let minute = arrivals.next().as_secs();
+            let minute = arrivals.next_arrival().as_secs();
             if minute > 2 {
                 break;
             }
@@ -89,7 +89,7 @@ mod tests {
     fn the_gaps_of_a_constant_load_are_those_of_a_poisson_process() {
         let load = Load::shape(Shape::Constant, 10.0, 0.0, Duration::from_secs(60)).unwrap();
         let times = first(&mut Arrivals::new(load, 9), 20_000);
-        let gaps: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1].as_secs_f64() - pair[0].as_secs_f64()).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         // Mean and standard deviation of exponential gaps are equal.

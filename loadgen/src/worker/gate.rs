@@ -97,7 +97,7 @@ impl Gate {
             Phase::Serving => {}
         }
         if let Ok(place) = self.places.try_acquire() {
-            return Ok(Pass { place: Some(place), _open: Open::new(self) });
+            return Ok(Pass { place: Some(place), open: Open::new(self) });
         }
         if self.waiting.fetch_add(1, Ordering::SeqCst) >= self.queue {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
@@ -108,7 +108,7 @@ impl Gate {
         // The semaphore is never closed; were it, draining would be the truth.
         let Ok(place) = self.places.acquire().await else { return refuse(Refusal::Draining) };
         drop(waiting);
-        Ok(Pass { place: Some(place), _open: open })
+        Ok(Pass { place: Some(place), open })
     }
 
     /// Requests that wait or are in service.
@@ -147,14 +147,14 @@ impl Gate {
 #[derive(Debug)]
 pub struct Pass<'a> {
     place: Option<SemaphorePermit<'a>>,
-    _open: Open<'a>,
+    open: Open<'a>,
 }
 
 impl Pass<'_> {
     /// The request was served.
     pub fn served(mut self) {
         self.place = None;
-        self._open.0.served.fetch_add(1, Ordering::SeqCst);
+        self.open.0.served.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -233,12 +233,12 @@ mod tests {
         Buffer::new(Identity { target: "local/ProcessFleet/shop".into(), instance: "shop-1".into() })
     }
 
-    fn answer(status: StatusCode, retry_after: Option<&'static str>) -> Result<Answer, ClientError> {
+    fn answer(status: StatusCode, retry_after: Option<&'static str>) -> Answer {
         let mut headers = HeaderMap::new();
         if let Some(value) = retry_after {
             headers.insert(header::RETRY_AFTER, value.parse().unwrap());
         }
-        Ok(Answer { status, headers, body: Bytes::from_static(b"because") })
+        Answer { status, headers, body: Bytes::from_static(b"because") }
     }
 
     #[test]
@@ -268,10 +268,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_taken_now_is_tried_again_and_what_never_can_is_not() {
-        assert_eq!(judge(answer(StatusCode::OK, None)), Attempt::Done);
-        assert_eq!(judge(answer(StatusCode::TOO_MANY_REQUESTS, Some("1"))), Attempt::Later(Some(Duration::from_secs(1)), "429 Too Many Requests".into()));
-        assert_eq!(judge(answer(StatusCode::SERVICE_UNAVAILABLE, None)), Attempt::Later(None, "503 Service Unavailable".into()));
+        assert_eq!(judge(Ok(answer(StatusCode::OK, None))), Attempt::Done);
+        assert_eq!(judge(Ok(answer(StatusCode::TOO_MANY_REQUESTS, Some("1")))), Attempt::Later(Some(Duration::from_secs(1)), "429 Too Many Requests".into()));
+        assert_eq!(judge(Ok(answer(StatusCode::SERVICE_UNAVAILABLE, None))), Attempt::Later(None, "503 Service Unavailable".into()));
         assert!(matches!(judge(Err(ClientError::Connect("refused".into()))), Attempt::Later(None, _)));
-        assert_eq!(judge(answer(StatusCode::BAD_REQUEST, None)), Attempt::Refused("400 Bad Request: because".into()));
+        assert_eq!(judge(Ok(answer(StatusCode::BAD_REQUEST, None))), Attempt::Refused("400 Bad Request: because".into()));
     }
 }
