@@ -61,7 +61,7 @@ pub struct Arguments {
     /// How many times faster than it was recorded the trace is replayed.
     #[arg(long, default_value_t = 1.0)]
     pub speed: f64,
-    /// How many requests are sent for one of the trace; at speed 60 and scale 1, a minute of 100 requests is a second of 6,000.
+    /// How many requests are sent for one of the trace; at speed 60 and scale 1, a minute of 100 requests is a second of 100.
     #[arg(long, default_value_t = 1.0)]
     pub scale: f64,
     /// The minute of the trace to begin with, counted from its first.
