@@ -1,3 +1,38 @@
-//! Real load for Loadline.
+//! Arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Real load for Loadline.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves requests with a capacity, and pushes its metrics.
+    Worker(loadgen::worker::Arguments),
+    /// Sends requests to the endpoints of a file, at the rate of a trace or a shape.
+    Drive(loadgen::drive::Arguments),
+    /// Runs Loadline, a fleet of workers and the driver, and shows them live until Ctrl-C.
+    Demo(loadgen::demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Worker(arguments) => loadgen::worker::run(arguments),
+        Command::Drive(arguments) => loadgen::drive::run(&arguments),
+        Command::Demo(arguments) => loadgen::demo::run(arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

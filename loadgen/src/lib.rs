@@ -1,0 +1,20 @@
+//! Real load for Loadline: workers, a balancing load generator, trace replay and the demo.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`worker`] | an HTTP server with a capacity, and the metrics that it pushes: what a fleet is made of |
+//! | [`drive`] | an open-loop load generator that balances over a fleet's endpoints |
+//! | [`trace`] | requests a minute, read from a file: what the driver replays |
+//! | [`demo`] | Loadline, a fleet and the driver in one terminal |
+//! | [`client`], [`random`], [`units`], [`clock`] | what they share |
+//!
+//! It knows Loadline as any user does: by its command line, its files and its HTTP interface. It uses none of its code.
+
+pub mod client;
+pub mod clock;
+pub mod demo;
+pub mod drive;
+pub mod random;
+pub mod trace;
+pub mod units;
+pub mod worker;
