@@ -175,10 +175,11 @@ struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Ends the writer, then lets the directory go: in this order, so that two never write.
+    /// Ends the readers; then the writer, which as the last connection copies the WAL into the
+    /// database and removes it; then lets the directory go, so that two never write.
     fn stop(&self) {
-        self.writer.stop();
         self.reader.close();
+        self.writer.stop();
         drop(lock(&self.lock_file).take());
     }
 }

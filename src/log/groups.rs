@@ -121,21 +121,18 @@ impl Groups {
         Ok(())
     }
 
-    /// Ends a commit, whatever came of it.
-    pub(super) fn end(&mut self, group: &str, partition: u32) {
-        if let Some(group) = self.groups.get_mut(group) {
-            group.committing.remove(&partition);
-        }
+    /// Ends a commit, whatever came of it. The session that may take the partition now, where the
+    /// one that committed lost it in the meantime.
+    pub(super) fn end(&mut self, group: &str, partition: u32) -> Option<SessionId> {
+        let group = self.groups.get_mut(group)?;
+        group.committing.remove(&partition);
+        if group.owners.contains_key(&partition) { None } else { group.heir(partition) }
     }
 
     /// The members of the group that `session` is or was in, itself included.
     pub(super) fn peers(&self, session: SessionId) -> Vec<SessionId> {
-        self.sessions.get(&session).map_or_else(Vec::new, |(name, _)| self.members(name))
-    }
-
-    /// The members of a group.
-    pub(super) fn members(&self, group: &str) -> Vec<SessionId> {
-        self.groups.get(group).map_or_else(Vec::new, |group| group.members.values().copied().collect())
+        let group = self.sessions.get(&session).and_then(|(name, _)| self.groups.get(name));
+        group.map_or_else(Vec::new, |group| group.members.values().copied().collect())
     }
 
     /// The sessions that read `partition` of `topic`.
@@ -150,10 +147,8 @@ impl Groups {
 
     /// The group of a session that is not fenced.
     fn live(&mut self, session: SessionId, partition: u32) -> Result<&mut Group, LogError> {
-        let (name, member) = self
-            .sessions
-            .get(&session)
-            .ok_or_else(|| LogError::Fatal { reason: "a session was used after it had left its group".to_owned() })?;
+        let (name, member) =
+            self.sessions.get(&session).ok_or_else(|| LogError::Fatal { reason: "a session was used after it had left its group".to_owned() })?;
         match self.groups.get_mut(name) {
             Some(group) if group.members.get(member) == Some(&session) => Ok(group),
             _ => Err(LogError::Fenced { group: (*name).to_owned(), partition }),
@@ -194,7 +189,7 @@ mod tests {
         groups.begin(first, 1).unwrap();
         let second = groups.join(&member("a"), 2).unwrap();
         assert_eq!(groups.turn(second).unwrap(), changes(&[], &[0]));
-        groups.end("decide", 1);
+        assert_eq!(groups.end("decide", 1), Some(second), "who waits for it is named");
         assert_eq!(groups.turn(second).unwrap(), changes(&[], &[1]));
         assert!(matches!(groups.begin(first, 1), Err(LogError::Fenced { partition: 1, .. })));
         assert!(matches!(groups.turn(first), Err(LogError::Fenced { .. })));

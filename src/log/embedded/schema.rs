@@ -67,7 +67,8 @@ CREATE TABLE states (
 pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails), LogError> {
     let unusable = |reason: String| LogError::Fatal { reason: format!("{} cannot be used: {reason}; or choose another directory with --data", path.display()) };
     let prepare = || -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(BUSY)?;
         Ok(connection)
     };

@@ -315,10 +315,108 @@ impl Writes<'_> {
             self.insert(first, row)?;
         }
         for ((topic, partition), ends) in &self.changed {
-            self.transaction
-                .prepare_cached("UPDATE partitions SET earliest = ?3, next = ?4 WHERE topic = ?1 AND partition = ?2")?
-                .execute(params![topic.name(), partition, signed(ends.start), signed(ends.end)])?;
+            self.transaction.prepare_cached("UPDATE partitions SET earliest = ?3, next = ?4 WHERE topic = ?1 AND partition = ?2")?.execute(params![
+                topic.name(),
+                partition,
+                signed(ends.start),
+                signed(ends.end)
+            ])?;
         }
         Ok(self.changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::embedded::{Options, rows, schema};
+    use crate::log::{Membership, RawAppend};
+    use crate::runtime::clock::ManualClock;
+
+    type Answer = Receiver<Result<Outcome, LogError>>;
+
+    fn request(work: Work) -> (Request, Answer) {
+        let (reply, answer) = sync_channel(1);
+        (Request { work, reply }, answer)
+    }
+
+    fn chunks(partition: u32, value: &str) -> Vec<Chunk> {
+        rows::chunks(&[RawAppend { topic: Topic::Signals, partition, key: None, value: value.into() }]).unwrap().0
+    }
+
+    fn commit(session: u64, value: &str) -> Work {
+        let committer = Committer { session, group: "decide", topic: Topic::Signals };
+        let states = vec![StatePut { key: "k".to_owned(), value: Some(value.into()) }];
+        Work::Commit { committer, partition: 0, position: Some(1), chunks: chunks(0, value), states }
+    }
+
+    /// The thread's work without the thread: all of `works` were asked for before it looks.
+    fn write(works: impl FnOnce(&Coordinator) -> Vec<Work>) -> (Vec<Result<Outcome, LogError>>, Writing, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let (connection, tails) = schema::open(&directory.path().join("log.db"), &Options::default()).unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(5)));
+        let mut writing = Writing { connection, tails: Arc::new(tails), coordinator: Arc::default(), clock };
+        let (sender, receiver) = sync_channel(QUEUE);
+        let mut answers = Vec::new();
+        for work in works(&writing.coordinator) {
+            let (request, answer) = request(work);
+            sender.send(request).unwrap();
+            answers.push(answer);
+        }
+        drop(sender);
+        writing.run(&receiver);
+        (answers.iter().map(|answer| answer.recv().unwrap()).collect(), writing, directory)
+    }
+
+    fn rows_of(writing: &Writing) -> Vec<(i64, i64)> {
+        let mut select = writing.connection.prepare("SELECT first, count FROM records ORDER BY rowid").unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn requests_that_wait_together_share_a_transaction() {
+        let (answers, writing, _directory) = write(|_| (0..20).map(|i| Work::Append(chunks(0, &i.to_string()))).collect());
+        let firsts: Vec<_> = answers
+            .into_iter()
+            .map(|answer| match answer {
+                Ok(Outcome::Appended(firsts)) => firsts,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(firsts, (0..20).map(|i| vec![i]).collect::<Vec<_>>());
+        assert_eq!(rows_of(&writing), [(0, 20)]);
+    }
+
+    #[test]
+    fn a_fenced_request_fails_alone() {
+        let (answers, writing, _directory) = write(|coordinator| {
+            let membership = Membership { group: "decide", member: "a".to_owned(), topic: Topic::Signals };
+            let zombie = coordinator.join(&membership, 1).unwrap();
+            coordinator.turn(zombie).unwrap();
+            let successor = coordinator.join(&membership, 1).unwrap();
+            coordinator.turn(successor).unwrap();
+            vec![Work::Append(chunks(0, "x")), commit(zombie, "zombie"), commit(successor, "successor")]
+        });
+        assert!(matches!(answers[..], [Ok(Outcome::Appended(_)), Err(LogError::Fenced { .. }), Ok(Outcome::Committed)]), "{answers:?}");
+        assert_eq!(rows_of(&writing), [(0, 2)]);
+        let state: Vec<u8> = writing.connection.query_row("SELECT value FROM states", [], |row| row.get(0)).unwrap();
+        assert_eq!(state, b"successor");
+    }
+
+    #[test]
+    fn a_trim_counts_what_its_own_transaction_appends() {
+        let trim = || Work::Trim { topic: Topic::Signals, partition: 0, before: 100 };
+        let (answers, writing, _directory) = write(|_| vec![Work::Append(chunks(0, "a")), trim(), trim(), Work::Append(chunks(0, "b"))]);
+        let earliest: Vec<_> = answers
+            .iter()
+            .filter_map(|answer| match answer {
+                Ok(Outcome::Trimmed { earliest, done: true }) => Some(*earliest),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(earliest, [0, 1]);
+        assert_eq!(writing.tails.range(Topic::Signals, 0).unwrap(), 1..2);
+        assert_eq!(rows_of(&writing), [(1, 1)]);
     }
 }
