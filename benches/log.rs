@@ -1,6 +1,5 @@
 //! What the embedded log costs: durable appends by size of the commit, producers that share an
 //! fsync, and reading.
-#![expect(missing_docs, reason = "criterion's macros make public items")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up has nothing to say")]
 
 use std::hint::black_box;

@@ -4,6 +4,8 @@
 //! serves a log in memory, in a directory, or on a broker. What only the embedded log promises
 //! (its files, its lock, its behaviour when it is killed) is in `embedded`.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 #[path = "log_contract/delivery.rs"]
 mod delivery;
 #[path = "log_contract/embedded.rs"]

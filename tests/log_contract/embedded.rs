@@ -115,7 +115,7 @@ fn a_kill_loses_nothing_acknowledged_and_shows_nothing_half() {
     // Both records of an append, or none.
     for value in &found {
         let (append, part) = value.rsplit_once(':').unwrap();
-        let other = format!("{append}:{}", if part == "0" { 1 } else { 0 });
+        let other = format!("{append}:{}", u8::from(part == "0"));
         assert!(sorted.binary_search(&other).is_ok(), "{value} is there without {other}");
     }
     // Appends, position and state of each commit went together.
@@ -220,7 +220,10 @@ fn a_file_of_a_newer_version_or_of_another_program_is_left_alone() {
     drop(shell);
     std::fs::write(&path, "no database at all, but some text that is long enough").unwrap();
     let reason = assert_fatal(open(harness.directory()).map(|_| ()));
-    assert!(reason.contains("file is not a database"), "{reason}");
+    assert_eq!(
+        reason,
+        format!("{} cannot be used: file is not a database; end what uses it, or move it away, or choose another directory with --data", path.display())
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use loadline::model::Timestamp;
 use loadline::runtime::clock::{ManualClock, Stopwatch};
 
 /// How long a check waits for what must come: far longer than it takes, as it only ends a failure.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A log under test.
 pub(crate) trait Harness: Sync {
@@ -196,6 +196,7 @@ pub(crate) fn poll_assigned(session: &mut dyn Session, count: usize) -> Vec<(u32
 }
 
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "a call takes the outcome of another call")]
 pub(crate) fn assert_fenced<T: std::fmt::Debug>(outcome: Result<T, LogError>) {
     assert!(matches!(outcome, Err(LogError::Fenced { .. })), "{outcome:?}");
 }
