@@ -148,10 +148,8 @@ impl Coordinator {
     pub(super) fn finish(&self, commits: &[(&'static str, u32)], touched: &Touched) {
         let mut state = self.state();
         for (group, partition) in commits {
-            state.groups.end(group, *partition);
-            // A member that waits for this partition to come free could not take it until now.
-            let members = state.groups.members(group);
-            state.tell(members);
+            let heir = state.groups.end(group, *partition);
+            state.tell(heir);
         }
         for (topic, partition) in touched {
             let readers: Vec<_> = state.groups.readers(*topic, *partition).collect();

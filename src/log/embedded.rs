@@ -15,7 +15,7 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::coordinator::{Committer, Coordinator, lock};
@@ -30,6 +30,7 @@ mod reader;
 mod rows;
 mod schema;
 mod tails;
+mod transaction;
 mod writer;
 
 pub use read_only::ReadOnlyLog;
@@ -79,7 +80,7 @@ impl EmbeddedLog {
         let tails = Arc::new(tails);
         let coordinator = Arc::<Coordinator>::default();
         let writer = Writer::start(connection, Arc::clone(&tails), Arc::clone(&coordinator), clock).map_err(|error| unusable(&error))?;
-        let store = EmbeddedStore { writer, reader: Reader::new(path.clone()), path, tails, lock_file: Mutex::new(Some(lock_file)) };
+        let store = EmbeddedStore { writer, reader: Reader::new(path), tails, lock_file: Mutex::new(Some(lock_file)) };
         Ok(EmbeddedLog { store: Arc::new(store), coordinator })
     }
 
@@ -106,11 +107,6 @@ impl EmbeddedLog {
                 return Ok(earliest);
             }
         }
-    }
-
-    /// The database, for messages to people.
-    pub fn path(&self) -> &Path {
-        &self.store.path
     }
 }
 
@@ -169,16 +165,16 @@ impl Log for EmbeddedLog {
 struct EmbeddedStore {
     writer: Writer,
     reader: Reader,
-    path: PathBuf,
     tails: Arc<Tails>,
     lock_file: Mutex<Option<LockFile>>,
 }
 
 impl EmbeddedStore {
-    /// Ends the writer, then lets the directory go: in this order, so that two never write.
+    /// Ends the readers; then the writer, which as the last connection copies the WAL into the
+    /// database and removes it; then lets the directory go, so that two never write.
     fn stop(&self) {
-        self.writer.stop();
         self.reader.close();
+        self.writer.stop();
         drop(lock(&self.lock_file).take());
     }
 }

@@ -28,10 +28,10 @@ pub(super) struct Changes {
 /// All groups of a log.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    groups: BTreeMap<&'static str, Group>,
+    by_name: BTreeMap<&'static str, Group>,
     /// Every session that has not left, fenced ones too.
     sessions: BTreeMap<SessionId, (&'static str, String)>,
-    last_session: SessionId,
+    newest: SessionId,
 }
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Groups {
     /// Adds a session; an earlier one of the same name is fenced.
     pub(super) fn join(&mut self, membership: &Membership, partitions: u32) -> Result<SessionId, LogError> {
         let Membership { group: name, member, topic } = membership;
-        let group = self.groups.entry(name).or_insert_with(|| Group {
+        let group = self.by_name.entry(name).or_insert_with(|| Group {
             topic: *topic,
             partitions,
             members: BTreeMap::new(),
@@ -69,8 +69,8 @@ impl Groups {
         if group.topic != *topic {
             return Err(LogError::Fatal { reason: format!("group {name} consumes {}, so its member {member} cannot consume {topic}", group.topic) });
         }
-        self.last_session += 1;
-        let session = self.last_session;
+        self.newest += 1;
+        let session = self.newest;
         if let Some(earlier) = group.members.insert(member.clone(), session) {
             group.owners.retain(|_, owner| *owner != earlier);
         }
@@ -81,7 +81,7 @@ impl Groups {
     /// Takes a session out; what it owned is free. Nothing else happens to a fenced one.
     pub(super) fn leave(&mut self, session: SessionId) {
         let Some((name, member)) = self.sessions.remove(&session) else { return };
-        let Some(group) = self.groups.get_mut(name) else { return };
+        let Some(group) = self.by_name.get_mut(name) else { return };
         if group.members.get(&member) == Some(&session) {
             group.members.remove(&member);
         }
@@ -121,40 +121,35 @@ impl Groups {
         Ok(())
     }
 
-    /// Ends a commit, whatever came of it.
-    pub(super) fn end(&mut self, group: &str, partition: u32) {
-        if let Some(group) = self.groups.get_mut(group) {
-            group.committing.remove(&partition);
-        }
+    /// Ends a commit, whatever came of it. The session that may take the partition now, where the
+    /// one that committed lost it in the meantime.
+    pub(super) fn end(&mut self, group: &str, partition: u32) -> Option<SessionId> {
+        let group = self.by_name.get_mut(group)?;
+        group.committing.remove(&partition);
+        if group.owners.contains_key(&partition) { None } else { group.heir(partition) }
     }
 
     /// The members of the group that `session` is or was in, itself included.
     pub(super) fn peers(&self, session: SessionId) -> Vec<SessionId> {
-        self.sessions.get(&session).map_or_else(Vec::new, |(name, _)| self.members(name))
-    }
-
-    /// The members of a group.
-    pub(super) fn members(&self, group: &str) -> Vec<SessionId> {
-        self.groups.get(group).map_or_else(Vec::new, |group| group.members.values().copied().collect())
+        let group = self.sessions.get(&session).and_then(|(name, _)| self.by_name.get(name));
+        group.map_or_else(Vec::new, |group| group.members.values().copied().collect())
     }
 
     /// The sessions that read `partition` of `topic`.
     pub(super) fn readers(&self, topic: Topic, partition: u32) -> impl Iterator<Item = SessionId> {
-        self.groups.values().filter(move |group| group.topic == topic).filter_map(move |group| group.owners.get(&partition).copied())
+        self.by_name.values().filter(move |group| group.topic == topic).filter_map(move |group| group.owners.get(&partition).copied())
     }
 
     /// The session of this name that `member` of `group` has now.
     pub(super) fn session_of(&self, group: &str, member: &str) -> Option<SessionId> {
-        self.groups.get(group)?.members.get(member).copied()
+        self.by_name.get(group)?.members.get(member).copied()
     }
 
     /// The group of a session that is not fenced.
     fn live(&mut self, session: SessionId, partition: u32) -> Result<&mut Group, LogError> {
-        let (name, member) = self
-            .sessions
-            .get(&session)
-            .ok_or_else(|| LogError::Fatal { reason: "a session was used after it had left its group".to_owned() })?;
-        match self.groups.get_mut(name) {
+        let (name, member) =
+            self.sessions.get(&session).ok_or_else(|| LogError::Fatal { reason: "a session was used after it had left its group".to_owned() })?;
+        match self.by_name.get_mut(name) {
             Some(group) if group.members.get(member) == Some(&session) => Ok(group),
             _ => Err(LogError::Fenced { group: (*name).to_owned(), partition }),
         }
@@ -194,7 +189,7 @@ mod tests {
         groups.begin(first, 1).unwrap();
         let second = groups.join(&member("a"), 2).unwrap();
         assert_eq!(groups.turn(second).unwrap(), changes(&[], &[0]));
-        groups.end("decide", 1);
+        assert_eq!(groups.end("decide", 1), Some(second), "who waits for it is named");
         assert_eq!(groups.turn(second).unwrap(), changes(&[], &[1]));
         assert!(matches!(groups.begin(first, 1), Err(LogError::Fenced { partition: 1, .. })));
         assert!(matches!(groups.turn(first), Err(LogError::Fenced { .. })));

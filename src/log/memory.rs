@@ -200,7 +200,8 @@ impl MemoryStore {
 
     fn try_commit(&self, committer: Committer, batch: &Batch) -> Result<(), LogError> {
         let unknown = || LogError::Unknown { reason: "injected".to_owned() };
-        match lock(&self.faults).pop_front() {
+        let fault = lock(&self.faults).pop_front();
+        match fault {
             Some(Fault::Refused) => return Err(LogError::Retry { reason: "injected".to_owned() }),
             Some(Fault::UnknownNotDone) => return Err(unknown()),
             Some(Fault::UnknownDone) => {
@@ -243,4 +244,56 @@ impl Store for MemoryStore {
 
 fn touched(appends: &[RawAppend]) -> Touched {
     appends.iter().map(|append| (append.topic, append.partition)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::runtime::clock::ManualClock;
+
+    fn log() -> MemoryLog {
+        MemoryLog::new(Partitions::default(), Arc::new(ManualClock::default()))
+    }
+
+    fn session(log: &MemoryLog) -> Box<dyn Session> {
+        let mut session = log.join(Membership { group: "decide", member: "a".to_owned(), topic: Topic::Signals }).unwrap();
+        session.poll(0, Duration::ZERO).unwrap();
+        session
+    }
+
+    fn batch() -> Batch {
+        let append = RawAppend { topic: Topic::Audit, partition: 0, key: None, value: Vec::new() };
+        Batch { position: Some(7), appends: vec![append], ..Batch::default() }
+    }
+
+    #[test]
+    fn faults_come_in_their_order_and_take_effect_or_not() {
+        let log = log();
+        let mut session = session(&log);
+        let seen = || (log.committed("decide", Topic::Signals, 0).unwrap(), log.range(Topic::Audit, 0).unwrap().end);
+        for fault in [Fault::Refused, Fault::UnknownNotDone, Fault::UnknownDone] {
+            log.inject(fault);
+        }
+        assert!(matches!(session.commit(&batch()), Err(LogError::Retry { .. })));
+        assert!(matches!(session.commit(&batch()), Err(LogError::Unknown { .. })));
+        assert_eq!(seen(), (None, 0));
+        assert!(matches!(session.commit(&batch()), Err(LogError::Unknown { .. })));
+        assert_eq!(seen(), (Some(7), 1));
+        session.commit(&batch()).unwrap();
+        assert_eq!(seen(), (Some(7), 2));
+    }
+
+    #[test]
+    fn a_reopened_log_has_the_records_and_the_old_handle_is_closed() {
+        let old = log();
+        let mut zombie = session(&old);
+        zombie.commit(&batch()).unwrap();
+        let new = old.reopen();
+        assert!(matches!(zombie.commit(&batch()), Err(LogError::Fatal { .. })));
+        assert!(matches!(old.append(Vec::new()), Err(LogError::Fatal { .. })));
+        assert_eq!(new.range(Topic::Audit, 0).unwrap(), 0..1);
+        assert_eq!(new.committed("decide", Topic::Signals, 0).unwrap(), Some(7));
+    }
 }

@@ -21,8 +21,16 @@ impl From<rusqlite::Error> for Failure {
         };
         match error.sqlite_error_code() {
             Some(
-                CannotOpen | DatabaseBusy | DatabaseLocked | DiskFull | FileLockingProtocolFailed | OperationInterrupted | OutOfMemory | PermissionDenied
-                | ReadOnly | SystemIoFailure,
+                CannotOpen
+                | DatabaseBusy
+                | DatabaseLocked
+                | DiskFull
+                | FileLockingProtocolFailed
+                | OperationInterrupted
+                | OutOfMemory
+                | PermissionDenied
+                | ReadOnly
+                | SystemIoFailure,
             ) => Failure::Passing(format!("the log's database refused: {error}")),
             _ => Failure::Lasting(format!("the log's database failed: {error}; check it with sqlite3's `PRAGMA integrity_check`")),
         }

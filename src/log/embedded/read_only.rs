@@ -56,6 +56,7 @@ impl ReadOnlyLog {
     /// # Errors
     /// As there.
     pub fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        self.range(topic, partition)?;
         self.reader.scan(topic, partition, from, max)
     }
 

@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn many_bytes_become_several_chunks_in_order() {
-        let appends: Vec<_> = (0..5_u8).map(|i| append(None, &[i; 100 * 1024])).collect();
+        let appends: Vec<_> = (0..5_u8).map(|i| append(None, &vec![i; 100 * 1024])).collect();
         let (chunks, places) = chunks(&appends).unwrap();
         assert_eq!(chunks.iter().map(|chunk| chunk.count).collect::<Vec<_>>(), [2, 2, 1]);
         assert_eq!(places, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]);

@@ -65,18 +65,19 @@ CREATE TABLE states (
 
 /// Opens or creates the database for writing.
 pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails), LogError> {
-    let unusable = |reason: String| LogError::Fatal { reason: format!("{} cannot be used: {reason}; or choose another directory with --data", path.display()) };
+    let unusable = |reason: String| LogError::Fatal { reason: format!("{} cannot be used: {reason}, or choose another directory with --data", path.display()) };
     let prepare = || -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(BUSY)?;
         Ok(connection)
     };
-    let mut connection = prepare().map_err(|error| unusable(error.to_string()))?;
+    let mut connection = prepare().map_err(|error| unusable(SetUpError::from(error).to_string()))?;
     let is_new = check_version(&connection).map_err(unusable)?;
     let mut set_up = || -> Result<(Partitions, Ends), SetUpError> {
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
-            return Err(SetUpError::Refused(format!("its file system does not allow write-ahead logging (journal mode {mode})")));
+            return Err(SetUpError::Refused(format!("its file system does not allow write-ahead logging (journal mode {mode}); move it to a local disk")));
         }
         // A commit is on the disk when it is acknowledged, even if the power fails.
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -104,7 +105,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails)
 /// Why a database cannot be set up.
 #[derive(Debug, thiserror::Error)]
 enum SetUpError {
-    #[error("{0}")]
+    #[error("{0}; end what uses it, or move it away")]
     Database(#[from] rusqlite::Error),
     #[error("{0}")]
     Refused(String),
@@ -112,17 +113,18 @@ enum SetUpError {
 
 /// That this version can read the file: whether it is empty, or why not.
 pub(super) fn check_version(connection: &Connection) -> Result<bool, String> {
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| error.to_string());
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(|error| error.to_string())?;
+    let failed = |error| SetUpError::from(error).to_string();
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     if tables == 0 {
         return Ok(true);
     }
     if pragma("application_id")? != APPLICATION_ID {
-        return Err("it is a database of another program".to_owned());
+        return Err("it is a database of another program; move it away".to_owned());
     }
     match pragma("user_version")? {
         VERSION => Ok(false),
-        version => Err(format!("a newer Loadline wrote it (its tables have version {version}, this one knows {VERSION}): start that one")),
+        version => Err(format!("a newer Loadline wrote it (its tables have version {version}, this one knows {VERSION}); start that one")),
     }
 }
 

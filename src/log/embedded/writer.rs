@@ -6,20 +6,17 @@
 //! A request that has no such right fails alone. A transaction that fails is rolled back, and each
 //! of its requests fails with the reason.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::Connection;
 
-use super::failure::Failure;
 use super::rows::Chunk;
-use super::schema::{signed, unsigned};
-use super::tails::{Ends, Tails};
+use super::tails::Tails;
+use super::transaction::transact;
 use crate::log::coordinator::{Committer, Coordinator, Touched, closed, lock};
 use crate::log::{LogError, Offset, StatePut, Topic};
-use crate::model::Timestamp;
 use crate::runtime::clock::Clock;
 
 /// Requests that wait. Each has a blocked thread behind it, of which there are far fewer than this;
@@ -29,9 +26,6 @@ const QUEUE: usize = 256;
 /// The most bytes of records and states that share a transaction (a larger request has one of its
 /// own): some 10 ms of writing, so that a small request never waits long behind large ones.
 const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
-
-/// Rows that one step of a trim deletes: at most 16 MB, so that others write between the steps.
-const TRIM_ROWS: u32 = 64;
 
 /// What is to be written.
 #[derive(Debug)]
@@ -182,143 +176,98 @@ fn answer(reply: &SyncSender<Result<Outcome, LogError>>, outcome: Result<Outcome
     drop(reply.send(outcome));
 }
 
-/// Does all of `works` in one transaction at the instant `at`: the outcome of each, and the ends of
-/// the partitions that changed.
-fn transact(connection: &mut Connection, tails: &Tails, at: Timestamp, works: Vec<Work>) -> Result<(Vec<Outcome>, Ends), Failure> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut writes = Writes { transaction: &transaction, tails, at, changed: Ends::new(), open: BTreeMap::new() };
-    let mut outcomes = Vec::with_capacity(works.len());
-    for work in works {
-        outcomes.push(match work {
-            Work::Append(chunks) => Outcome::Appended(writes.append(chunks)?),
-            Work::Commit { committer, partition, position, chunks, states } => {
-                writes.append(chunks)?;
-                if let Some(position) = position {
-                    writes.position(committer, partition, position)?;
-                }
-                writes.states(committer.group, partition, states)?;
-                Outcome::Committed
-            }
-            Work::Trim { topic, partition, before } => writes.trim(topic, partition, before)?,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::embedded::{Options, rows, schema};
+    use crate::log::{Membership, RawAppend};
+    use crate::model::Timestamp;
+    use crate::runtime::clock::ManualClock;
+
+    type Answer = Receiver<Result<Outcome, LogError>>;
+
+    fn request(work: Work) -> (Request, Answer) {
+        let (reply, answer) = sync_channel(1);
+        (Request { work, reply }, answer)
+    }
+
+    fn chunks(partition: u32, value: &str) -> Vec<Chunk> {
+        rows::chunks(&[RawAppend { topic: Topic::Signals, partition, key: None, value: value.into() }]).unwrap().0
+    }
+
+    fn commit(session: u64, value: &str) -> Work {
+        let committer = Committer { session, group: "decide", topic: Topic::Signals };
+        let states = vec![StatePut { key: "k".to_owned(), value: Some(value.into()) }];
+        Work::Commit { committer, partition: 0, position: Some(1), chunks: chunks(0, value), states }
+    }
+
+    /// The thread's work without the thread: all of `works` were asked for before it looks.
+    fn write(works: impl FnOnce(&Coordinator) -> Vec<Work>) -> (Vec<Result<Outcome, LogError>>, Writing, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let (connection, tails) = schema::open(&directory.path().join("log.db"), &Options::default()).unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(5)));
+        let mut writing = Writing { connection, tails: Arc::new(tails), coordinator: Arc::default(), clock };
+        let (sender, receiver) = sync_channel(QUEUE);
+        let mut answers = Vec::new();
+        for work in works(&writing.coordinator) {
+            let (request, answer) = request(work);
+            sender.send(request).unwrap();
+            answers.push(answer);
+        }
+        drop(sender);
+        writing.run(&receiver);
+        (answers.iter().map(|answer| answer.recv().unwrap()).collect(), writing, directory)
+    }
+
+    fn rows_of(writing: &Writing) -> Vec<(i64, i64)> {
+        let mut select = writing.connection.prepare("SELECT first, count FROM records ORDER BY rowid").unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn requests_that_wait_together_share_a_transaction() {
+        let (answers, writing, _directory) = write(|_| (0..20).map(|i| Work::Append(chunks(0, &i.to_string()))).collect());
+        let firsts: Vec<_> = answers
+            .into_iter()
+            .map(|answer| match answer {
+                Ok(Outcome::Appended(firsts)) => firsts,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(firsts, (0..20).map(|i| vec![i]).collect::<Vec<_>>());
+        assert_eq!(rows_of(&writing), [(0, 20)]);
+    }
+
+    #[test]
+    fn a_fenced_request_fails_alone() {
+        let (answers, writing, _directory) = write(|coordinator| {
+            let membership = Membership { group: "decide", member: "a".to_owned(), topic: Topic::Signals };
+            let zombie = coordinator.join(&membership, 1).unwrap();
+            coordinator.turn(zombie).unwrap();
+            let successor = coordinator.join(&membership, 1).unwrap();
+            coordinator.turn(successor).unwrap();
+            vec![Work::Append(chunks(0, "x")), commit(zombie, "zombie"), commit(successor, "successor")]
         });
-    }
-    let changed = writes.finish()?;
-    transaction.commit()?;
-    Ok((outcomes, changed))
-}
-
-/// The writes of one transaction.
-struct Writes<'a> {
-    transaction: &'a Transaction<'a>,
-    tails: &'a Tails,
-    at: Timestamp,
-    /// The ends of the partitions that this transaction changes.
-    changed: Ends,
-    /// The row that is being filled, with the offset of its first record, for each partition.
-    open: BTreeMap<(Topic, u32), (Offset, Chunk)>,
-}
-
-impl Writes<'_> {
-    fn ends(&mut self, topic: Topic, partition: u32) -> Result<&mut std::ops::Range<Offset>, Failure> {
-        use std::collections::btree_map::Entry;
-        match self.changed.entry((topic, partition)) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                let range = self.tails.range(topic, partition).map_err(|error| Failure::Lasting(error.to_string()))?;
-                Ok(entry.insert(range))
-            }
-        }
+        assert!(matches!(answers[..], [Ok(Outcome::Appended(_)), Err(LogError::Fenced { .. }), Ok(Outcome::Committed)]), "{answers:?}");
+        assert_eq!(rows_of(&writing), [(0, 2)]);
+        let state: Vec<u8> = writing.connection.query_row("SELECT value FROM states", [], |row| row.get(0)).unwrap();
+        assert_eq!(state, b"successor");
     }
 
-    /// Appends chunks; the first offset of each.
-    fn append(&mut self, chunks: Vec<Chunk>) -> Result<Vec<Offset>, Failure> {
-        let mut firsts = Vec::with_capacity(chunks.len());
-        for chunk in chunks {
-            let (topic, partition) = (chunk.topic, chunk.partition);
-            let ends = self.ends(topic, partition)?;
-            let first = ends.end;
-            ends.end += chunk.count;
-            firsts.push(first);
-            match self.open.get_mut(&(topic, partition)) {
-                Some((_, row)) if row.has_room_for(&chunk) => row.join(&chunk),
-                _ => {
-                    if let Some((first, row)) = self.open.insert((topic, partition), (first, chunk)) {
-                        self.insert(first, row)?;
-                    }
-                }
-            }
-        }
-        Ok(firsts)
-    }
-
-    fn insert(&self, first: Offset, row: Chunk) -> Result<(), Failure> {
-        let (topic, partition, count) = (row.topic, row.partition, row.count);
-        let (keys, payload) = row.columns();
-        self.transaction
-            .prepare_cached("INSERT INTO records (topic, partition, first, count, at, keys, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![topic.name(), partition, signed(first), signed(count), self.at.as_millis(), keys, payload])?;
-        Ok(())
-    }
-
-    fn position(&self, committer: Committer, partition: u32, next: Offset) -> Result<(), Failure> {
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO positions (group_name, topic, partition, next) VALUES (?1, ?2, ?3, ?4) \
-                 ON CONFLICT (group_name, topic, partition) DO UPDATE SET next = excluded.next",
-            )?
-            .execute(params![committer.group, committer.topic.name(), partition, signed(next)])?;
-        Ok(())
-    }
-
-    fn states(&self, group: &str, partition: u32, states: Vec<StatePut>) -> Result<(), Failure> {
-        for StatePut { key, value } in states {
-            match value {
-                Some(value) => self
-                    .transaction
-                    .prepare_cached(
-                        "INSERT INTO states (group_name, partition, key, value) VALUES (?1, ?2, ?3, ?4) \
-                         ON CONFLICT (group_name, partition, key) DO UPDATE SET value = excluded.value",
-                    )?
-                    .execute(params![group, partition, key, value])?,
-                None => self
-                    .transaction
-                    .prepare_cached("DELETE FROM states WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?
-                    .execute(params![group, partition, key])?,
-            };
-        }
-        Ok(())
-    }
-
-    /// Deletes the first rows that end at or before `before`. Rows of this transaction are not in
-    /// the table yet, and stay.
-    fn trim(&mut self, topic: Topic, partition: u32, before: Offset) -> Result<Outcome, Failure> {
-        let deleted = self
-            .transaction
-            .prepare_cached(
-                "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE topic = ?1 AND partition = ?2 AND first < ?3 \
-                 AND first + count <= ?3 ORDER BY first LIMIT ?4)",
-            )?
-            .execute(params![topic.name(), partition, signed(before), TRIM_ROWS])?;
-        let first: Option<i64> = self
-            .transaction
-            .prepare_cached("SELECT min(first) FROM records WHERE topic = ?1 AND partition = ?2")?
-            .query_row(params![topic.name(), partition], |row| row.get(0))?;
-        let in_this_transaction = self.open.get(&(topic, partition)).map(|(first, _)| *first);
-        let ends = self.ends(topic, partition)?;
-        ends.start = first.map(unsigned).or(in_this_transaction).unwrap_or(ends.end);
-        Ok(Outcome::Trimmed { earliest: ends.start, done: deleted < TRIM_ROWS as usize })
-    }
-
-    /// Writes the rows that are still open, and the ends.
-    fn finish(mut self) -> Result<Ends, Failure> {
-        for (first, row) in std::mem::take(&mut self.open).into_values() {
-            self.insert(first, row)?;
-        }
-        for ((topic, partition), ends) in &self.changed {
-            self.transaction
-                .prepare_cached("UPDATE partitions SET earliest = ?3, next = ?4 WHERE topic = ?1 AND partition = ?2")?
-                .execute(params![topic.name(), partition, signed(ends.start), signed(ends.end)])?;
-        }
-        Ok(self.changed)
+    #[test]
+    fn a_trim_counts_what_its_own_transaction_appends() {
+        let trim = || Work::Trim { topic: Topic::Signals, partition: 0, before: 100 };
+        let (answers, writing, _directory) = write(|_| vec![Work::Append(chunks(0, "a")), trim(), trim(), Work::Append(chunks(0, "b"))]);
+        let earliest: Vec<_> = answers
+            .iter()
+            .filter_map(|answer| match answer {
+                Ok(Outcome::Trimmed { earliest, done: true }) => Some(*earliest),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(earliest, [0, 1]);
+        assert_eq!(writing.tails.range(Topic::Signals, 0).unwrap(), 1..2);
+        assert_eq!(rows_of(&writing), [(1, 1)]);
     }
 }
