@@ -1,1 +1,20 @@
-//! To come.
+//! The commands: one file each. A command is a struct of its arguments and a `run` that writes to
+//! what it is given and answers with the exit code.
+
+pub mod config;
+mod paint;
+mod suggest;
+pub mod table;
+
+pub use paint::Paint;
+pub use suggest::closest;
+
+/// How a command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
