@@ -4,6 +4,7 @@
 //! JSON lines and Avro alike (field names are the same in both); bytes and framing are `wire`'s.
 
 mod amount;
+mod as_long;
 mod command;
 mod control;
 mod decision;

@@ -1,7 +1,33 @@
 //! Bytes to model and back.
+//!
+//! - this file: a message of the log in Avro's single-object encoding, and back; the topic says
+//!   which message a type is where several topics carry it;
+//! - [`schemas`]: the schemas, of this release and of others, found by their fingerprint;
+//! - [`jsonl`]: signals, samples, decisions and commands as JSON lines;
+//! - [`container`]: samples from an Avro object container file;
+//! - [`words`]: what a decision says, in English.
+//!
+//! Invariants: nothing that comes from outside makes this module panic, loop or allocate without
+//! bound; a message is decoded by the schema that it was written with; trailing bytes are an error.
+//! Framing by a registry's ids, `CloudEvents` and OTLP are not here yet.
+
+use std::fmt;
 
 use crate::log::Topic;
-use crate::model::Message;
+use crate::model::{Audit, ControlEntry, DeadLetter, Message, Signal};
+
+mod avro;
+pub mod container;
+pub mod jsonl;
+pub mod schemas;
+pub mod words;
+
+#[cfg(test)]
+pub(crate) mod arbitrary;
+#[cfg(test)]
+mod tests;
+
+use schemas::{RecordType, SchemaError, Schemas};
 
 /// Why bytes are no message.
 #[derive(Debug, thiserror::Error)]
@@ -28,17 +54,96 @@ pub enum WireError {
     },
 }
 
-/// Encodes a message in the framing of the log.
-#[expect(clippy::todo, reason = "skeleton")]
-pub fn encode(_message: &Message) -> Vec<u8> {
-    todo!()
+impl WireError {
+    fn malformed(reason: impl fmt::Display) -> Self {
+        WireError::Malformed { reason: reason.to_string() }
+    }
 }
 
-/// Decodes a message that stands on `topic`.
+impl From<&SchemaError> for WireError {
+    fn from(error: &SchemaError) -> Self {
+        WireError::malformed(error)
+    }
+}
+
+/// Encodes a message in the framing of the log.
+///
+/// Every message can be encoded: the schemas are built in, and tests hold them against the types. If
+/// the library refuses one all the same, that is a fault of the program: it is logged as an error, and
+/// a [`DeadLetter`] with the reason takes the message's place, which no reader of another topic
+/// accepts, so the fault shows where the message is missed.
+pub fn encode(message: &Message) -> Vec<u8> {
+    write(message).unwrap_or_else(|error| {
+        tracing::error!(%error, "a message cannot be encoded; a dead letter stands in its place");
+        let letter = DeadLetter { topic: String::new(), partition: 0, offset: 0, reason: format!("it could not be encoded: {error}"), record: Vec::new() };
+        avro::write(RecordType::DeadLetter, &letter).unwrap_or_default()
+    })
+}
+
+fn write(message: &Message) -> Result<Vec<u8>, WireError> {
+    match message {
+        Message::Samples(m) => avro::write(RecordType::SampleBatch, m),
+        Message::Control(ControlEntry::Policy(m)) => avro::write(RecordType::PolicyEntry, m),
+        Message::Control(ControlEntry::Rejected(m)) | Message::Audit(Audit::Rejected(m)) => avro::write(RecordType::PolicyRejected, m),
+        Message::Control(ControlEntry::RoundEnd(m)) => avro::write(RecordType::RoundEnd, m),
+        Message::Control(ControlEntry::Removed(m)) => avro::write(RecordType::PolicyRemoved, m),
+        Message::Signal(Signal::Part(m)) => avro::write(RecordType::Part, m),
+        Message::Signal(Signal::Mark(m)) => avro::write(RecordType::Mark, m),
+        Message::Signal(Signal::Tick(m)) | Message::RequestsTick(m) => avro::write(RecordType::Tick, m),
+        Message::Signal(Signal::Fleet(m)) => avro::write(RecordType::FleetObservation, m),
+        Message::Signal(Signal::Policy(m)) | Message::Audit(Audit::Policy(m)) => avro::write(RecordType::PolicyAnnouncement, m),
+        Message::Signal(Signal::Outcome(m)) | Message::Audit(Audit::Outcome(m)) => avro::write(RecordType::Outcome, m),
+        Message::Signal(Signal::Grant(m)) | Message::Audit(Audit::Grant(m)) => avro::write(RecordType::Grant, m),
+        Message::Signal(Signal::SourceError(m)) => avro::write(RecordType::SourceError, m),
+        Message::Request(m) => avro::write(RecordType::Request, m),
+        Message::Command(m) | Message::Audit(Audit::Command(m)) => avro::write(RecordType::Command, m),
+        Message::Audit(Audit::Decision(m)) => avro::write(RecordType::Decision, m),
+        Message::Alert(m) => avro::write(RecordType::Alert, m),
+        Message::DeadLetter(m) => avro::write(RecordType::DeadLetter, m),
+    }
+}
+
+/// Decodes a message that stands on `topic`, with the schemas that this process holds.
 ///
 /// # Errors
 /// [`WireError`]; the record is a dead letter then.
-#[expect(clippy::todo, reason = "skeleton")]
-pub fn decode(_topic: Topic, _bytes: &[u8]) -> Result<Message, WireError> {
-    todo!()
+pub fn decode(topic: Topic, bytes: &[u8]) -> Result<Message, WireError> {
+    decode_with(schemas::held()?, topic, bytes)
+}
+
+/// Decodes a message that stands on `topic`, with the schemas of `schemas`.
+///
+/// # Errors
+/// [`WireError`]; the record is a dead letter then.
+pub fn decode_with(schemas: &Schemas, topic: Topic, bytes: &[u8]) -> Result<Message, WireError> {
+    let (fingerprint, body) = avro::split(bytes)?;
+    let known = schemas.find(fingerprint).ok_or(WireError::UnknownSchema { fingerprint })?;
+    let message = match (topic, known.record()) {
+        (Topic::Metrics, RecordType::SampleBatch) => Message::Samples(avro::read(known, body)?),
+        (Topic::Control, RecordType::PolicyEntry) => Message::Control(ControlEntry::Policy(avro::read(known, body)?)),
+        (Topic::Control, RecordType::PolicyRejected) => Message::Control(ControlEntry::Rejected(avro::read(known, body)?)),
+        (Topic::Control, RecordType::RoundEnd) => Message::Control(ControlEntry::RoundEnd(avro::read(known, body)?)),
+        (Topic::Control, RecordType::PolicyRemoved) => Message::Control(ControlEntry::Removed(avro::read(known, body)?)),
+        (Topic::Signals, RecordType::Part) => Message::Signal(Signal::Part(avro::read(known, body)?)),
+        (Topic::Signals, RecordType::Mark) => Message::Signal(Signal::Mark(avro::read(known, body)?)),
+        (Topic::Signals, RecordType::Tick) => Message::Signal(Signal::Tick(avro::read(known, body)?)),
+        (Topic::Signals, RecordType::FleetObservation) => Message::Signal(Signal::Fleet(avro::read(known, body)?)),
+        (Topic::Signals, RecordType::PolicyAnnouncement) => Message::Signal(Signal::Policy(avro::read(known, body)?)),
+        (Topic::Signals, RecordType::Outcome) => Message::Signal(Signal::Outcome(avro::read(known, body)?)),
+        (Topic::Signals, RecordType::Grant) => Message::Signal(Signal::Grant(avro::read(known, body)?)),
+        (Topic::Signals, RecordType::SourceError) => Message::Signal(Signal::SourceError(avro::read(known, body)?)),
+        (Topic::Requests, RecordType::Request) => Message::Request(avro::read(known, body)?),
+        (Topic::Requests, RecordType::Tick) => Message::RequestsTick(avro::read(known, body)?),
+        (Topic::Commands, RecordType::Command) => Message::Command(avro::read(known, body)?),
+        (Topic::Audit, RecordType::Decision) => Message::Audit(Audit::Decision(avro::read(known, body)?)),
+        (Topic::Audit, RecordType::Grant) => Message::Audit(Audit::Grant(avro::read(known, body)?)),
+        (Topic::Audit, RecordType::Command) => Message::Audit(Audit::Command(avro::read(known, body)?)),
+        (Topic::Audit, RecordType::Outcome) => Message::Audit(Audit::Outcome(avro::read(known, body)?)),
+        (Topic::Audit, RecordType::PolicyAnnouncement) => Message::Audit(Audit::Policy(avro::read(known, body)?)),
+        (Topic::Audit, RecordType::PolicyRejected) => Message::Audit(Audit::Rejected(avro::read(known, body)?)),
+        (Topic::Alerts, RecordType::Alert) => Message::Alert(avro::read(known, body)?),
+        (Topic::DeadLetters, RecordType::DeadLetter) => Message::DeadLetter(avro::read(known, body)?),
+        (topic, record) => return Err(WireError::WrongTopic { name: record.name(), topic }),
+    };
+    Ok(message)
 }

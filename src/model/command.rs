@@ -39,6 +39,7 @@ pub struct Request {
     /// The policy's `min`: always granted.
     pub min: u32,
     /// The larger wins.
+    #[serde(with = "super::as_long")]
     pub priority: i32,
     /// Whether removals are paced without a budget that says so (every role but `Generic`).
     pub paced: bool,

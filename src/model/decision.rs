@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::Unit;
 use super::{Amount, MetricName, TargetId, Timestamp};
 
 /// What a metric's value is worth.
@@ -40,6 +41,9 @@ pub struct MetricReport {
     pub name: MetricName,
     /// What its value is worth.
     pub status: MetricStatus,
+    /// The unit of `value` and `target`: `Ratio` for utilization, else the policy's.
+    #[serde(default)]
+    pub unit: Unit,
     /// Its value, in base units (a ratio for utilization).
     #[serde(default)]
     pub value: Option<Amount>,

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Amount, FleetName, Kind, MetricName, TargetId};
 
 /// Which set of defaults a policy starts from.
@@ -128,7 +130,7 @@ pub enum WhenBlind {
 }
 
 /// The unit of a metric's amounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Unit {
     /// Seconds.
     Seconds,
@@ -138,7 +140,9 @@ pub enum Unit {
     Cores,
     /// A ratio.
     Ratio,
-    /// A plain count.
+    /// A plain count; also a unit that this version does not know.
+    #[default]
+    #[serde(other)]
     Count,
 }
 

@@ -26,6 +26,7 @@ struct Bin {
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "SketchBin")]
 struct BinRecord {
+    #[serde(with = "super::as_long")]
     index: i32,
     count: i64,
 }

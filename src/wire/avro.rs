@@ -1,0 +1,74 @@
+//! Avro's single-object encoding: `C3 01`, the fingerprint of the writer's schema, the body.
+//!
+//! Both ways go through serde, without a value tree in between.
+
+use std::cell::RefCell;
+
+use apache_avro::error::Details;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::WireError;
+use super::schemas::{self, Known, RecordType};
+
+mod lenient;
+
+pub(super) use lenient::Lenient;
+
+/// The two bytes that every message starts with: the marker and version 1 of the encoding.
+const MARKER: [u8; 2] = [0xc3, 0x01];
+/// Marker and fingerprint.
+const HEADER_BYTES: usize = 10;
+/// Above this a thread's buffer is given back: twice the largest record of the log.
+const KEPT_BUFFER_BYTES: usize = 1024 * 1024;
+
+thread_local! {
+    /// Where a message is written before it is copied into a vector of its exact size.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Encodes `value` with this release's schema of `record`.
+pub(super) fn write<T: Serialize>(record: RecordType, value: &T) -> Result<Vec<u8>, WireError> {
+    let own = schemas::held()?.own(record);
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.clear();
+        buffer.extend_from_slice(&MARKER);
+        buffer.extend_from_slice(&own.fingerprint().to_le_bytes());
+        own.writer().write_ser(buffer, value).map_err(|error| malformed(record, &error))?;
+        let bytes = buffer.as_slice().to_vec();
+        buffer.shrink_to(KEPT_BUFFER_BYTES);
+        Ok(bytes)
+    })
+}
+
+/// The fingerprint of a message, and its body.
+pub(super) fn split(bytes: &[u8]) -> Result<(u64, &[u8]), WireError> {
+    let Some((header, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(WireError::malformed(format_args!("{} bytes are too few for a message, which begins with a header of {HEADER_BYTES}", bytes.len())));
+    };
+    let [first, second, fingerprint @ ..] = *header;
+    if [first, second] != MARKER {
+        return Err(WireError::malformed(format_args!("begins with {first:02x} {second:02x} in place of c3 01: not Avro's single-object encoding")));
+    }
+    Ok((u64::from_le_bytes(fingerprint), body))
+}
+
+/// Decodes a body by the schema that it was written with.
+pub(super) fn read<T: DeserializeOwned>(known: Known, mut body: &[u8]) -> Result<T, WireError> {
+    let Lenient(value) = known.reader().read_deser(&mut body).map_err(|error| malformed(known.record(), &error))?;
+    if body.is_empty() { Ok(value) } else { Err(WireError::malformed(format_args!("{} bytes follow the end of a {}", body.len(), known.record().name()))) }
+}
+
+fn malformed(record: RecordType, error: &apache_avro::Error) -> WireError {
+    WireError::malformed(format_args!("not a {}: {}", record.name(), describe(error)))
+}
+
+/// An error of the library in a line: many of its messages print a whole schema.
+pub(super) fn describe(error: &apache_avro::Error) -> String {
+    match error.details() {
+        Details::DeserializeSchemaAware { value, .. } | Details::SerializeValueWithSchema { value, .. } => value.clone(),
+        Details::SerializeRecordFieldWithSchema { field_name, error, .. } => format!("field {field_name}: {error}"),
+        Details::MissingDefaultForSkippedField { field_name, .. } => format!("field {field_name} was left out and has no default"),
+        other => other.to_string().chars().take(300).collect(),
+    }
+}

@@ -1,0 +1,365 @@
+//! The schemas: those of this release, of its history, and of others that are registered.
+//!
+//! A message is read by the schema that it was written with, found by its fingerprint. What this
+//! release writes is built in from `schemas/`; what earlier ones wrote is in [`HISTORY`]; what newer
+//! ones write is learnt from them by [`Schemas::register`]. The rules of change are in
+//! `schemas/README.md`.
+//!
+//! Invariant: a schema that is held can be read with memory, stack and time bounded by the size of
+//! the message; see [`check_bounded`].
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, PoisonError, RwLock};
+
+use apache_avro::Schema;
+use apache_avro::rabin::Rabin;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
+
+use super::avro::describe;
+
+/// The most schemas that are learnt from others: they are kept for the life of the process, and 18
+/// messages with a few versions each are far below it.
+const MAX_REGISTERED: usize = 1_000;
+/// The most bytes that one value may take while it is read: twice the largest record of the log.
+const MAX_VALUE_BYTES: usize = 1024 * 1024;
+/// How deep types may be nested in a schema; ours are 9 deep.
+const MAX_DEPTH: usize = 64;
+/// The namespace of every message.
+const NAMESPACE: &str = "dev.loadline";
+
+macro_rules! record_types {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// The messages, as their schemas name them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum RecordType {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl RecordType {
+            /// Every message.
+            pub const ALL: &[RecordType] = &[$(RecordType::$name,)+];
+
+            /// The name of its record.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(RecordType::$name => stringify!($name),)+
+                }
+            }
+
+            /// The schema that this release writes it with, as JSON.
+            pub fn schema_json(self) -> &'static str {
+                match self {
+                    $(RecordType::$name => include_str!(concat!("../../schemas/", stringify!($name), ".avsc")),)+
+                }
+            }
+        }
+    };
+}
+
+record_types! {
+    /// On `metrics`.
+    SampleBatch,
+    /// On `control`.
+    PolicyEntry,
+    /// On `control` and `audit`.
+    PolicyRejected,
+    /// On `control`.
+    PolicyRemoved,
+    /// On `control`.
+    RoundEnd,
+    /// On `signals`.
+    Part,
+    /// On `signals`.
+    Mark,
+    /// On `signals` and `requests`.
+    Tick,
+    /// On `signals`.
+    FleetObservation,
+    /// On `signals` and `audit`.
+    PolicyAnnouncement,
+    /// On `signals` and `audit`.
+    Outcome,
+    /// On `signals` and `audit`.
+    Grant,
+    /// On `signals`.
+    SourceError,
+    /// On `requests`.
+    Request,
+    /// On `commands` and `audit`.
+    Command,
+    /// On `audit`.
+    Decision,
+    /// On `alerts`.
+    Alert,
+    /// On `dead-letters`.
+    DeadLetter,
+}
+
+/// What earlier releases wrote: (message, release, schema), a file each in `schemas/history`.
+pub const HISTORY: &[(RecordType, &str, &str)] = &[];
+
+/// Why a schema cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// Not an Avro schema.
+    #[error("the schema cannot be read: {reason}")]
+    Unreadable {
+        /// Why.
+        reason: String,
+    },
+    /// Not a schema of one of the messages.
+    #[error("\"{name}\" is not one of Loadline's messages, which are records of the namespace {NAMESPACE}")]
+    NotOurs {
+        /// Its full name, or its type where it is no record.
+        name: String,
+    },
+    /// A message written with it could take more than its own size in memory or time.
+    #[error("the schema of {name} {reason}")]
+    Unbounded {
+        /// Its name.
+        name: String,
+        /// What it does.
+        reason: &'static str,
+    },
+    /// More schemas than are kept.
+    #[error("{MAX_REGISTERED} schemas of other releases are held already; restart this process when the rollout is over")]
+    TooMany,
+}
+
+/// A schema that is held.
+#[derive(Clone, Copy)]
+pub struct Known {
+    record: RecordType,
+    reader: &'static GenericDatumReader<'static>,
+}
+
+impl Known {
+    /// Which message it is of.
+    pub fn record(self) -> RecordType {
+        self.record
+    }
+
+    /// Reads what was written with it.
+    pub(super) fn reader(self) -> &'static GenericDatumReader<'static> {
+        self.reader
+    }
+}
+
+/// A schema that this release writes.
+pub(super) struct Own {
+    fingerprint: u64,
+    writer: GenericDatumWriter<'static>,
+}
+
+impl Own {
+    /// Its CRC-64-AVRO fingerprint.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Writes with it.
+    pub(super) fn writer(&self) -> &GenericDatumWriter<'static> {
+        &self.writer
+    }
+}
+
+/// The schemas that are held, by fingerprint.
+pub struct Schemas {
+    /// In the order of [`RecordType::ALL`], which is that of its discriminants.
+    own: Vec<Own>,
+    built_in: HashMap<u64, Known>,
+    registered: RwLock<HashMap<u64, Known>>,
+}
+
+/// The schemas that this process holds.
+static HELD: LazyLock<Result<Schemas, SchemaError>> = LazyLock::new(Schemas::of_release);
+
+/// The schemas that this process holds.
+///
+/// # Errors
+/// Never in a release: a built-in schema that cannot be used, which tests rule out.
+pub fn held() -> Result<&'static Schemas, &'static SchemaError> {
+    HELD.as_ref()
+}
+
+impl Schemas {
+    /// What this release writes, and what it reads by its history.
+    ///
+    /// # Errors
+    /// [`SchemaError`] where a built-in schema cannot be used.
+    pub fn of_release() -> Result<Self, SchemaError> {
+        // The limit of the library is global and the first call sets it, so it stands before any use.
+        apache_avro::util::max_allocation_bytes(MAX_VALUE_BYTES);
+        let mut own = Vec::with_capacity(RecordType::ALL.len());
+        let mut built_in = HashMap::new();
+        for &record in RecordType::ALL {
+            let loaded = load(record.schema_json())?;
+            let writer = GenericDatumWriter::builder(loaded.schema).build().map_err(|e| unreadable(&e))?;
+            own.push(Own { fingerprint: loaded.fingerprint, writer });
+            built_in.insert(loaded.fingerprint, loaded.known);
+        }
+        for (_, _, json) in HISTORY {
+            let loaded = load(json)?;
+            built_in.entry(loaded.fingerprint).or_insert(loaded.known);
+        }
+        Ok(Schemas { own, built_in, registered: RwLock::default() })
+    }
+
+    /// Learns another release's schema of one of the messages, and gives its fingerprint. A schema
+    /// that is held already is none to learn.
+    ///
+    /// # Errors
+    /// [`SchemaError`]; what was held before is held still.
+    pub fn register(&self, schema_json: &str) -> Result<u64, SchemaError> {
+        let fingerprint = fingerprint(&parse(schema_json)?);
+        if self.find(fingerprint).is_some() {
+            return Ok(fingerprint);
+        }
+        let mut registered = self.registered.write().unwrap_or_else(PoisonError::into_inner);
+        if registered.len() >= MAX_REGISTERED {
+            return Err(SchemaError::TooMany);
+        }
+        let loaded = load(schema_json)?;
+        registered.insert(loaded.fingerprint, loaded.known);
+        Ok(loaded.fingerprint)
+    }
+
+    /// The schema with this fingerprint.
+    pub fn find(&self, fingerprint: u64) -> Option<Known> {
+        let built_in = self.built_in.get(&fingerprint).copied();
+        built_in.or_else(|| self.registered.read().unwrap_or_else(PoisonError::into_inner).get(&fingerprint).copied())
+    }
+
+    /// The fingerprint of the schema that this release writes `record` with.
+    pub fn fingerprint_of(&self, record: RecordType) -> u64 {
+        self.own(record).fingerprint
+    }
+
+    /// The schema that this release writes `record` with.
+    pub(super) fn own(&self, record: RecordType) -> &Own {
+        &self.own[record as usize]
+    }
+}
+
+struct Loaded {
+    schema: &'static Schema,
+    fingerprint: u64,
+    known: Known,
+}
+
+/// Parses and checks a schema and keeps it for the life of the process: a reader borrows its schema,
+/// and how many are kept is bounded.
+fn load(json: &str) -> Result<Loaded, SchemaError> {
+    let schema = parse(json)?;
+    let record = record_of(&schema)?;
+    let fingerprint = fingerprint(&schema);
+    let schema: &'static Schema = Box::leak(Box::new(schema));
+    let reader = GenericDatumReader::builder(schema).build().map_err(|e| unreadable(&e))?;
+    Ok(Loaded { schema, fingerprint, known: Known { record, reader: Box::leak(Box::new(reader)) } })
+}
+
+/// A schema that may be read by, though not necessarily one of a message.
+fn parse(json: &str) -> Result<Schema, SchemaError> {
+    let schema = Schema::parse_str(json).map_err(|e| unreadable(&e))?;
+    check_bounded(&schema)?;
+    Ok(schema)
+}
+
+fn unreadable(error: &apache_avro::Error) -> SchemaError {
+    SchemaError::Unreadable { reason: describe(error) }
+}
+
+fn record_of(schema: &Schema) -> Result<RecordType, SchemaError> {
+    let Some(name) = schema.name() else {
+        return Err(SchemaError::NotOurs { name: format!("{:?}", apache_avro::schema::SchemaKind::from(schema)).to_lowercase() });
+    };
+    let of_this_name = RecordType::ALL.iter().find(|record| record.name() == name.name());
+    match of_this_name {
+        Some(record) if name.namespace() == Some(NAMESPACE) => Ok(*record),
+        _ => Err(SchemaError::NotOurs { name: name.fullname(None) }),
+    }
+}
+
+fn fingerprint(schema: &Schema) -> u64 {
+    let mut bytes = [0; 8];
+    let digest = schema.fingerprint::<Rabin>().bytes;
+    bytes.copy_from_slice(&digest[..8]);
+    u64::from_le_bytes(bytes)
+}
+
+/// Refuses schemas by which few bytes could become very much: types that contain themselves (a
+/// field that is passed over would recurse as deep as the message is long), and types that take no
+/// bytes where they could be many (as an array's items, or named from several places).
+pub(super) fn check_bounded(schema: &Schema) -> Result<(), SchemaError> {
+    let mut walk = Walk { open: Vec::new(), defined: HashMap::new() };
+    walk.least_bytes(schema, 0).map(|_| ()).map_err(|reason| {
+        let name = schema.name().map_or_else(|| "a type without a name".to_owned(), |name| name.fullname(None));
+        SchemaError::Unbounded { name, reason }
+    })
+}
+
+struct Walk {
+    /// The named types that the walk is inside of.
+    open: Vec<String>,
+    /// Whether a value of the named types already walked takes at least a byte.
+    defined: HashMap<String, bool>,
+}
+
+impl Walk {
+    /// Whether every value of `schema` takes at least one byte.
+    fn least_bytes(&mut self, schema: &Schema, depth: usize) -> Result<bool, &'static str> {
+        if depth > MAX_DEPTH {
+            return Err("nests types too deeply");
+        }
+        match schema {
+            Schema::Null => Ok(false),
+            Schema::Fixed(fixed) => {
+                self.defined.insert(fixed.name.fullname(None), fixed.size > 0);
+                Ok(fixed.size > 0)
+            }
+            Schema::Enum(e) => {
+                self.defined.insert(e.name.fullname(None), true);
+                Ok(true)
+            }
+            Schema::Array(array) => self.items(&array.items, depth),
+            Schema::Map(map) => self.least_bytes(&map.types, depth + 1).map(|_| true),
+            Schema::Union(union) => {
+                for variant in union.variants() {
+                    self.least_bytes(variant, depth + 1)?;
+                }
+                Ok(true)
+            }
+            Schema::Record(record) => {
+                let name = record.name.fullname(None);
+                self.open.push(name.clone());
+                let mut any = false;
+                for field in &record.fields {
+                    any |= self.least_bytes(&field.schema, depth + 1)?;
+                }
+                self.open.pop();
+                self.defined.insert(name, any);
+                Ok(any)
+            }
+            Schema::Ref { name } => {
+                let name = name.fullname(None);
+                if self.open.contains(&name) {
+                    return Err("contains itself");
+                }
+                match self.defined.get(&name) {
+                    Some(true) => Ok(true),
+                    Some(false) => Err("uses a type that takes no bytes more than once"),
+                    None => Err("names a type that it does not define"),
+                }
+            }
+            _ => Ok(true),
+        }
+    }
+
+    fn items(&mut self, items: &Schema, depth: usize) -> Result<bool, &'static str> {
+        if self.least_bytes(items, depth + 1)? { Ok(true) } else { Err("has an array whose items take no bytes") }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! What decisions, grants and outcomes say, in English: for someone who is woken at night.
+//!
+//! Pure: the same record gives the same words. Sentences are lower-case fragments without a full
+//! stop, so that they fit into a line of a terminal or of a log. Amounts carry their units
+//! ([`amount`]), times are UTC. The records hold the numbers; nothing is computed here.
+
+use crate::model::policy::Unit;
+use crate::model::{Decision, Grant, GrantLimit, MetricReport, MetricStatus, Outcome, OutcomeResult, Reason, Step, StepKind, Timestamp, Verdict};
+
+mod amount;
+
+pub use amount::amount;
+
+/// What a decision comes to, e.g. "scales out from 3 to 5 replicas".
+pub fn verdict(decision: &Decision) -> String {
+    let (current, desired) = (decision.current, decision.desired);
+    match decision.verdict {
+        Verdict::ScaleOut => format!("scales out from {current} to {}", replicas(desired)),
+        Verdict::ScaleIn => format!("scales in from {current} to {}", replicas(desired)),
+        Verdict::Hold => format!("stays at {}", replicas(desired)),
+        Verdict::Blind => format!("stays at {}, since nothing is known", replicas(desired)),
+        Verdict::Disabled => "is left alone".to_owned(),
+        Verdict::Faulted => format!("is held at {} by a fault in the program", replicas(desired)),
+        Verdict::Other if current == desired => format!("stays at {}", replicas(desired)),
+        Verdict::Other => format!("goes from {current} to {}", replicas(desired)),
+    }
+}
+
+/// Why a decision is what it is, in one sentence: what was asked for, and what bound.
+///
+/// E.g. "cpu 84 % against 70 % asks for 8; the scale-out rate allows 5 until 12:03:20 UTC".
+pub fn sentence(decision: &Decision) -> String {
+    let said = match decision.verdict {
+        Verdict::Faulted => "a fault in the program holds this target: its replicas stay until its policy changes or an operator orders otherwise".to_owned(),
+        _ => match binding_step(decision) {
+            Some(step) => match asked(decision, step) {
+                Some(asked) => format!("{asked}; {}", clause(decision, step)),
+                None => clause(decision, step),
+            },
+            None => verdict(decision),
+        },
+    };
+    if decision.advised { format!("advice only: {said}") } else { said }
+}
+
+/// Why a step of a decision said what it said.
+pub fn why(decision: &Decision, step: &Step) -> String {
+    let proposals = decision.metrics.iter().filter(|m| m.proposal.is_some()).count();
+    let said = clause(decision, step);
+    if step.reason == Reason::LargestProposal && proposals > 1 { format!("{said}, the largest of {proposals} proposals") } else { said }
+}
+
+/// One metric's part in a decision, e.g. "cpu 84 % against 70 % asks for 8", "memory is stale (…)".
+pub fn metric(report: &MetricReport) -> String {
+    match report.proposal {
+        Some(count) => format!("{} asks for {count}", measured(report)),
+        None if report.status == MetricStatus::Ok => format!("{} asks for nothing", measured(report)),
+        None => measured(report),
+    }
+}
+
+/// What a grant says.
+pub fn grant(grant: &Grant) -> String {
+    let (desired, granted) = (grant.desired, grant.granted);
+    match grant.limit {
+        GrantLimit::None => format!("{} granted, as asked for", replicas(granted)),
+        GrantLimit::Removals => format!("{} granted for now, {desired} asked for: removals are paced over the fleet", replicas(granted)),
+        GrantLimit::Freeze => format!("a freeze is in force: nothing is issued, {} asked for", replicas(desired)),
+        GrantLimit::Other => format!("{} granted, {desired} asked for, by a limit that this version does not know", replicas(granted)),
+    }
+}
+
+/// What an outcome says.
+pub fn outcome(outcome: &Outcome) -> String {
+    let what = match outcome.result {
+        OutcomeResult::Applied => "applied",
+        OutcomeResult::Conflict => "not applied: the count found was not the one assumed",
+        OutcomeResult::Expired => "not applied: it came too late",
+        OutcomeResult::Stale => "not applied: a newer epoch had been applied before",
+        OutcomeResult::Superseded => "not applied: a newer command replaced it",
+        OutcomeResult::Rejected => "not applied: it was refused for good",
+        OutcomeResult::Failed => "not applied: the call failed",
+        OutcomeResult::Frozen => "not applied: an emergency stop is in force",
+        OutcomeResult::Lost => "lost: no outcome came in time",
+        OutcomeResult::Other => "came to something that this version does not know",
+    };
+    let error = outcome.error.as_ref().map(|e| format!(" ({e})")).unwrap_or_default();
+    let now = outcome.replicas.map(|n| format!("; {} now", replicas(n))).unwrap_or_default();
+    format!("{what}{error}{now}")
+}
+
+/// The step that bound: the last of its kind that changed the count, or the last of its kind.
+fn binding_step(decision: &Decision) -> Option<&Step> {
+    let of_kind = || decision.steps.iter().rev().filter(|s| s.step == decision.binding);
+    of_kind().find(|s| s.before != s.after).or_else(|| of_kind().next()).or_else(|| decision.steps.last())
+}
+
+/// What was asked for before `step` bound it; `None` where the step's own clause says it.
+fn asked(decision: &Decision, step: &Step) -> Option<String> {
+    let speaks_for_all = matches!(
+        step.reason,
+        Reason::LargestProposal
+            | Reason::NoProposal
+            | Reason::HoldWhileBlind
+            | Reason::FallbackIfHigher
+            | Reason::FallbackStatic
+            | Reason::IdleToMin
+            | Reason::ScaledToZeroByHand
+    );
+    if speaks_for_all {
+        return None;
+    }
+    let combine = decision.steps.iter().find(|s| s.step == StepKind::Combine && s.reason == Reason::LargestProposal);
+    match combine {
+        Some(combine) => Some(clause(decision, combine)),
+        // Of equal proposals the first in the policy's order, as the fold does.
+        None => decision.metrics.iter().rev().filter(|m| m.proposal.is_some()).max_by_key(|m| m.proposal).map(metric),
+    }
+}
+
+fn clause(decision: &Decision, step: &Step) -> String {
+    let after = step.after;
+    let stays = format!("{} {}", replicas(after), if after == 1 { "stays" } else { "stay" });
+    let limit = step.limit.unwrap_or(after);
+    let until = step.until.map(|until| format!(" until {}", moment(until, decision.at))).unwrap_or_default();
+    let report = step.metric.as_ref().and_then(|name| decision.metrics.iter().find(|m| m.name == *name));
+    let name = step.metric.as_ref().map_or("a metric", |name| name.as_str());
+    match step.reason {
+        Reason::LargestProposal => {
+            let who = report.map_or_else(|| name.to_owned(), measured);
+            format!("{who} asks for {after}{}", if after == decision.current { ", as it is" } else { "" })
+        }
+        Reason::NoProposal => format!("no metric asks for a count, so {stays}"),
+        Reason::BlindMetric => {
+            let what = report.map_or_else(|| format!("{name} has no usable value"), measured);
+            format!("{what}, so nothing is removed and {stays}")
+        }
+        Reason::FleetUnseen => format!("the replicas have not been seen for too long, so nothing is removed and {stays}"),
+        Reason::HoldWhileBlind => format!("no metric has a usable value{}, so {stays}{until}", blind_list(decision)),
+        Reason::FallbackIfHigher if after > step.before => {
+            format!("no metric has had a usable value for too long{}, so the fallback raises {} to {after}", blind_list(decision), step.before)
+        }
+        Reason::FallbackIfHigher => {
+            let than = step.limit.map(|n| format!(" of {n}")).unwrap_or_default();
+            format!("no metric has had a usable value for too long{}; the fallback{than} is not higher, so {stays}", blind_list(decision))
+        }
+        Reason::FallbackStatic => format!("no metric has had a usable value for too long{}, so the fallback asks for {after}", blind_list(decision)),
+        Reason::IdleToMin => format!("all metrics have been idle for the scale-in window, so the minimum of {limit} is asked for"),
+        Reason::ScaleOutWindow => format!("a lower recommendation of {limit} is inside the scale-out window and counts{until}"),
+        Reason::ScaleInWindow => format!("a higher recommendation of {limit} is inside the scale-in window and counts{until}"),
+        Reason::ScaleOutRate => format!("the scale-out rate allows {limit}{until}"),
+        Reason::ScaleInRate => format!("the scale-in rate allows no fewer than {limit}{until}"),
+        Reason::ScaleOutDisabled => format!("the policy disables scale-out, so {stays}"),
+        Reason::ScaleInDisabled => format!("the policy disables scale-in, so {stays}"),
+        Reason::ScaleOutCooldown => format!("the last change is too recent to grow further, so {stays}{until}"),
+        Reason::ScaleInCooldown => format!("the last change is too recent to shrink, so {stays}{until}"),
+        Reason::BelowMin => format!("the policy's minimum is {limit}"),
+        Reason::AboveMax => format!("the policy's maximum is {limit}"),
+        Reason::AboveMaxPaced => {
+            let max = step.limit.map(|n| format!(" of {n}")).unwrap_or_default();
+            format!("the count is above the policy's maximum{max} and comes down by the scale-in rate, to {after} for now")
+        }
+        Reason::ScaledToZeroByHand => "it was scaled to zero by hand and is left alone until someone sets it above zero".to_owned(),
+        Reason::OutOnly => format!("mode OutOnly removes nothing, so {stays}"),
+        Reason::Other => format!("a step of a newer version, which this one cannot put into words, made it {after}"),
+    }
+}
+
+/// A metric and its value: "cpu 84 % against 70 %", "memory is stale (…)".
+fn measured(report: &MetricReport) -> String {
+    let name = report.name.as_str();
+    let state = match report.status {
+        MetricStatus::Ok => {
+            let value = report.value.map(|v| format!(" {}", amount(v, report.unit))).unwrap_or_default();
+            let target = report.target.map(|t| format!(" against {}", amount(t, report.unit))).unwrap_or_default();
+            return format!("{name}{value}{target}");
+        }
+        MetricStatus::Idle => "is idle",
+        MetricStatus::NoData => "has no data",
+        MetricStatus::Stale => "is stale",
+        MetricStatus::Error => "has an error",
+        MetricStatus::NonFinite => "is not a finite number",
+        MetricStatus::Other => "is in a state that this version does not know",
+    };
+    let note = report.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+    format!("{name} {state}{note}")
+}
+
+/// " (cpu has no data, memory is stale)"; empty where no metric is blind.
+fn blind_list(decision: &Decision) -> String {
+    let blind: Vec<String> = decision.metrics.iter().filter(|m| m.status.is_blind()).map(measured).collect();
+    if blind.is_empty() { String::new() } else { format!(" ({})", blind.join(", ")) }
+}
+
+fn replicas(n: u32) -> String {
+    if n == 1 { "1 replica".to_owned() } else { format!("{n} replicas") }
+}
+
+/// The time of day, with the date where it is not that of `near`.
+fn moment(at: Timestamp, near: Timestamp) -> String {
+    let civil = |t: Timestamp| jiff::Timestamp::from_millisecond(t.as_millis()).map(|t| jiff::tz::TimeZone::UTC.to_datetime(t));
+    match (civil(at), civil(near)) {
+        (Ok(at), Ok(near)) if at.date() == near.date() => format!("{} UTC", at.strftime("%H:%M:%S")),
+        (Ok(at), _) => format!("{} UTC", at.strftime("%Y-%m-%d %H:%M:%S")),
+        (Err(_), _) => at.to_string(),
+    }
+}
+
+/// The unit of a metric's amounts in words, for a heading.
+pub fn unit(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Seconds => "seconds",
+        Unit::Bytes => "bytes",
+        Unit::Cores => "cores",
+        Unit::Ratio => "ratio",
+        Unit::Count => "count",
+    }
+}
+
+#[cfg(test)]
+mod tests;
