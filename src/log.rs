@@ -17,11 +17,16 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
+mod coordinator;
 pub mod embedded;
+mod groups;
+mod member;
 pub mod memory;
 mod partitioner;
+mod partitions;
 
 pub use partitioner::partition_of;
+pub use partitions::Partitions;
 
 /// The topics of the pipeline. The prefix of their names on a broker is the log's affair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

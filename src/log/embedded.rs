@@ -1,1 +1,210 @@
-//! To come.
+//! The embedded log: one directory, one process, no server. Records, positions and states stand in
+//! one SQLite file that any `sqlite3` shell can open.
+//!
+//! - `log.db` (WAL, `synchronous=FULL`): a row holds the records that one commit appended to one
+//!   partition ([`rows`]); the tables are in [`schema`].
+//! - `lock`: held by the process that runs on the directory, with its pid ([`lock_file`]).
+//!
+//! One thread writes ([`writer`]): callers that wait at the same time share one transaction and so
+//! one fsync, and each gets its own answer. Reads use connections of their own ([`reader`]) and
+//! never hold the writer up. Membership lives in memory, as there is one process; positions and
+//! states are durable.
+//!
+//! What an answer said is on the disk: `kill -9` and power failure lose nothing that was
+//! acknowledged, and nothing of a commit that was not complete is ever seen.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use super::coordinator::{Committer, Coordinator, lock};
+use super::member::{Member, Store};
+use super::{Batch, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic};
+use crate::runtime::clock::Clock;
+
+mod failure;
+mod lock_file;
+mod read_only;
+mod reader;
+mod rows;
+mod schema;
+mod tails;
+mod transaction;
+mod writer;
+
+pub use read_only::ReadOnlyLog;
+
+use lock_file::LockFile;
+use reader::Reader;
+use tails::Tails;
+use writer::{Outcome, Work, Writer};
+
+/// The database in the log's directory.
+const DATABASE: &str = "log.db";
+
+/// How an embedded log is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// The partitions of each topic. Fixed when the log is created; only those of `metrics` may grow.
+    pub partitions: Partitions,
+    /// The most bytes that `log.db` may grow to; beyond it appends are refused with
+    /// [`LogError::Retry`] until something was trimmed. `None`: what the disk has.
+    pub max_bytes: Option<u64>,
+}
+
+/// A durable log in a directory. Clones are handles of the same log; the directory is free again
+/// when the log was closed, or the last handle and the last session were dropped.
+#[derive(Clone)]
+pub struct EmbeddedLog {
+    store: Arc<EmbeddedStore>,
+    coordinator: Arc<Coordinator>,
+}
+
+impl EmbeddedLog {
+    /// Opens the log in `directory`, which is created where it is not there.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] with the directory, the reason and the way out: it cannot be created or
+    /// written, another process runs on it, a newer Loadline wrote it, or `options` contradict it.
+    pub fn open(directory: &Path, clock: Arc<dyn Clock>, options: Options) -> Result<Self, LogError> {
+        let unusable = |reason: &dyn std::fmt::Display| LogError::Fatal {
+            reason: format!("the log's directory {} cannot be used: {reason}; make it writable, or choose another with --data", directory.display()),
+        };
+        std::fs::create_dir_all(directory).map_err(|error| unusable(&error))?;
+        let lock_file = LockFile::take(directory)?;
+        let path = directory.join(DATABASE);
+        let (connection, tails) = schema::open(&path, &options)?;
+        // SQLite syncs the file, and this its name: else a power failure could lose a new log whole.
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| unusable(&error))?;
+        let tails = Arc::new(tails);
+        let coordinator = Arc::<Coordinator>::default();
+        let writer = Writer::start(connection, Arc::clone(&tails), Arc::clone(&coordinator), clock).map_err(|error| unusable(&error))?;
+        let store = EmbeddedStore { writer, reader: Reader::new(path), tails, lock_file: Mutex::new(Some(lock_file)) };
+        Ok(EmbeddedLog { store: Arc::new(store), coordinator })
+    }
+
+    /// Opens the log in `directory` for reading alone: from any process, whether another one runs
+    /// on the directory or none.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] where there is no log that this version can read.
+    pub fn open_read_only(directory: &Path) -> Result<ReadOnlyLog, LogError> {
+        ReadOnlyLog::open(directory)
+    }
+
+    /// Deletes records before `before`, as far as whole rows (what one commit appended) allow, in
+    /// small steps between which others write. The earliest offset afterwards, at most `before`.
+    /// Freed space is used again; the file does not shrink.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn trim(&self, topic: Topic, partition: u32, before: Offset) -> Result<Offset, LogError> {
+        self.coordinator.check_open()?;
+        self.store.tails.check(topic, partition)?;
+        loop {
+            if let Outcome::Trimmed { earliest, done: true } = self.store.writer.write(Work::Trim { topic, partition, before })? {
+                return Ok(earliest);
+            }
+        }
+    }
+}
+
+impl Log for EmbeddedLog {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.store.tails.partitions().of(topic)
+    }
+
+    fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
+        let partitions = self.partitions(membership.topic);
+        Ok(Box::new(Member::join(Arc::clone(&self.store), Arc::clone(&self.coordinator), &membership, partitions)?))
+    }
+
+    fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
+        self.coordinator.check_open()?;
+        if appends.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store.tails.partitions().check_appends(&appends)?;
+        let (chunks, places) = rows::chunks(&appends)?;
+        drop(appends);
+        match self.store.writer.write(Work::Append(chunks))? {
+            Outcome::Appended(firsts) => Ok(places.into_iter().map(|(chunk, index)| firsts[chunk] + index).collect()),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
+        self.coordinator.check_open()?;
+        self.store.range(topic, partition)
+    }
+
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        self.coordinator.check_open()?;
+        self.store.scan(topic, partition, from, max)
+    }
+
+    fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        self.coordinator.check_open()?;
+        self.store.reader.states(group, partition)
+    }
+
+    fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
+        self.coordinator.check_open()?;
+        self.store.committed(group, topic, partition)
+    }
+
+    /// Also waits for the writes that are under way, and frees the directory.
+    fn close(&self) {
+        self.coordinator.close();
+        self.store.stop();
+    }
+}
+
+/// The storage behind an [`EmbeddedLog`].
+struct EmbeddedStore {
+    writer: Writer,
+    reader: Reader,
+    tails: Arc<Tails>,
+    lock_file: Mutex<Option<LockFile>>,
+}
+
+impl EmbeddedStore {
+    /// Ends the readers; then the writer, which as the last connection copies the WAL into the
+    /// database and removes it; then lets the directory go, so that two never write.
+    fn stop(&self) {
+        self.reader.close();
+        self.writer.stop();
+        drop(lock(&self.lock_file).take());
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
+        self.tails.range(topic, partition)
+    }
+
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        if from >= self.tails.range(topic, partition)?.end {
+            return Ok(Vec::new());
+        }
+        self.reader.scan(topic, partition, from, max)
+    }
+
+    fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
+        self.reader.committed(group, topic, partition)
+    }
+
+    fn commit(&self, committer: Committer, batch: &Batch) -> Result<(), LogError> {
+        self.tails.partitions().check_appends(&batch.appends)?;
+        let (chunks, _) = rows::chunks(&batch.appends)?;
+        let work = Work::Commit { committer, partition: batch.partition, position: batch.position, chunks, states: batch.states.clone() };
+        self.writer.write(work).map(|_| ())
+    }
+}

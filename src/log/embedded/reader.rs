@@ -1,0 +1,111 @@
+//! Reading, on connections of its own: each query is one snapshot of what is committed, and never
+//! holds the writer up.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::failure::Failure;
+use super::rows::Row;
+use super::schema::{read_partitions, signed, unsigned};
+use super::tails::Ends;
+use crate::log::coordinator::lock;
+use crate::log::{LogError, Offset, Partitions, RawRecord, Topic};
+use crate::model::Timestamp;
+
+/// Idle connections that are kept: the stages, each with a reading thread, and the API. More may be
+/// open at a time; each one costs up to 2 MB of cache.
+const IDLE_CONNECTIONS: usize = 8;
+
+/// A reader waits for a lock only while another process recovers or removes the WAL.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Reads a log's database.
+pub(super) struct Reader {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Reader {
+    /// A reader of the database at `path`; nothing is opened yet.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Reader { path, idle: Mutex::default() }
+    }
+
+    /// As [`crate::log::Log::scan`], of a partition that exists.
+    pub(super) fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        self.with(|connection| {
+            let mut records = Vec::new();
+            // From the row that holds `from`, or else the next one.
+            let mut select = connection.prepare_cached(
+                "SELECT first, count, at, keys, payload FROM records WHERE topic = ?1 AND partition = ?2 AND first >= coalesce(\
+                 (SELECT max(first) FROM records WHERE topic = ?1 AND partition = ?2 AND first <= ?3), 0) ORDER BY first",
+            )?;
+            let mut rows = select.query(params![topic.name(), partition, signed(from)])?;
+            while records.len() < max {
+                let Some(row) = rows.next()? else { break };
+                let row = Row {
+                    partition,
+                    first: unsigned(row.get(0)?),
+                    count: unsigned(row.get(1)?),
+                    at: Timestamp::from_millis(row.get(2)?),
+                    keys: row.get_ref(3)?.as_str_or_null().map_err(rusqlite::Error::from)?,
+                    payload: row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?,
+                };
+                row.decode(from, max, &mut records)?;
+            }
+            Ok(records)
+        })
+    }
+
+    /// As [`crate::log::Log::states`].
+    pub(super) fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        self.with(|connection| {
+            let mut select = connection.prepare_cached("SELECT key, value FROM states WHERE group_name = ?1 AND partition = ?2 ORDER BY key")?;
+            let rows = select.query_map(params![group, partition], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// As [`crate::log::Log::committed`].
+    pub(super) fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
+        self.with(|connection| {
+            let mut select = connection.prepare_cached("SELECT next FROM positions WHERE group_name = ?1 AND topic = ?2 AND partition = ?3")?;
+            let next: Option<i64> = select.query_row(params![group, topic.name(), partition], |row| row.get(0)).optional()?;
+            Ok(next.map(unsigned))
+        })
+    }
+
+    /// The partitions and their ends.
+    pub(super) fn partitions(&self) -> Result<(Partitions, Ends), LogError> {
+        self.with(read_partitions)
+    }
+
+    /// Runs `read` on a connection.
+    pub(super) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, LogError> {
+        let idle = lock(&self.idle).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => open(&self.path).map_err(Failure::from)?,
+        };
+        let outcome = read(&connection);
+        let mut idle = lock(&self.idle);
+        if idle.len() < IDLE_CONNECTIONS {
+            idle.push(connection);
+        }
+        outcome.map_err(LogError::from)
+    }
+
+    /// Closes what is idle.
+    pub(super) fn close(&self) {
+        lock(&self.idle).clear();
+    }
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY)?;
+    Ok(connection)
+}

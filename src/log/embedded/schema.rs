@@ -1,0 +1,183 @@
+//! The tables, and how the writer's connection is opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, params};
+
+use super::Options;
+use super::failure::Failure;
+use super::tails::{Ends, Tails};
+use crate::log::{LogError, Partitions, Topic};
+
+/// The version of the tables below. A release reads what the one before it wrote; it refuses what a
+/// newer one wrote.
+const VERSION: i64 = 1;
+
+/// "LOAD": marks the file as ours, for `file` and against a mistaken directory.
+const APPLICATION_ID: i64 = 0x4C4F_4144;
+
+/// How long a statement waits for somebody else's lock (a person in a shell): short, as all writers
+/// wait behind it, and the caller tries again anyway.
+const BUSY: Duration = Duration::from_millis(250);
+
+/// The WAL is copied into the database every so many pages (4 kB each): 16 MB, so that the copying
+/// is shared by many commits, and the WAL is still read back fast after a kill.
+const CHECKPOINT_PAGES: i64 = 4096;
+
+/// After a checkpoint the WAL file is cut to this, so that one long reader does not cost disk for good.
+const WAL_BYTES: i64 = 64 * 1024 * 1024;
+
+/// `records` has a row for what one transaction appended to one partition; see `rows`.
+const TABLES: &str = "
+CREATE TABLE partitions (
+    topic     TEXT    NOT NULL,
+    partition INTEGER NOT NULL,
+    earliest  INTEGER NOT NULL, -- the first offset that is there
+    next      INTEGER NOT NULL, -- the offset of the next record
+    PRIMARY KEY (topic, partition)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE records (
+    topic     TEXT    NOT NULL,
+    partition INTEGER NOT NULL,
+    first     INTEGER NOT NULL, -- the offset of the first record
+    count     INTEGER NOT NULL, -- how many records
+    at        INTEGER NOT NULL, -- when they were appended: Unix milliseconds
+    keys      TEXT,             -- a JSON array of keys and nulls; NULL: no record has a key
+    payload   BLOB    NOT NULL, -- for each record: its length (4 bytes, little endian), its bytes
+    PRIMARY KEY (topic, partition, first)
+) STRICT;
+CREATE TABLE positions (
+    group_name TEXT    NOT NULL,
+    topic      TEXT    NOT NULL,
+    partition  INTEGER NOT NULL,
+    next       INTEGER NOT NULL, -- the next offset to process
+    PRIMARY KEY (group_name, topic, partition)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE states (
+    group_name TEXT    NOT NULL,
+    partition  INTEGER NOT NULL,
+    key        TEXT    NOT NULL,
+    value      BLOB    NOT NULL,
+    PRIMARY KEY (group_name, partition, key)
+) STRICT;
+";
+
+/// Opens or creates the database for writing.
+pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails), LogError> {
+    let unusable = |reason: String| LogError::Fatal { reason: format!("{} cannot be used: {reason}, or choose another directory with --data", path.display()) };
+    let prepare = || -> rusqlite::Result<Connection> {
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY)?;
+        Ok(connection)
+    };
+    let mut connection = prepare().map_err(|error| unusable(SetUpError::from(error).to_string()))?;
+    let is_new = check_version(&connection).map_err(unusable)?;
+    let mut set_up = || -> Result<(Partitions, Ends), SetUpError> {
+        let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(SetUpError::Refused(format!("its file system does not allow write-ahead logging (journal mode {mode}); move it to a local disk")));
+        }
+        // A commit is on the disk when it is acknowledged, even if the power fails.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
+        if let Some(bytes) = options.max_bytes {
+            let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+            let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page;
+            connection.pragma_update(None, "max_page_count", pages.max(1))?;
+        }
+        let transaction = connection.transaction()?;
+        if is_new {
+            transaction.execute_batch(TABLES)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
+        let found = settle_partitions(&transaction, is_new, &options.partitions)?;
+        transaction.commit()?;
+        Ok(found)
+    };
+    let (partitions, ends) = set_up().map_err(|error| unusable(error.to_string()))?;
+    Ok((connection, Tails::new(partitions, ends)))
+}
+
+/// Why a database cannot be set up.
+#[derive(Debug, thiserror::Error)]
+enum SetUpError {
+    #[error("{0}; end what uses it, or move it away")]
+    Database(#[from] rusqlite::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// That this version can read the file: whether it is empty, or why not.
+pub(super) fn check_version(connection: &Connection) -> Result<bool, String> {
+    let failed = |error| SetUpError::from(error).to_string();
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    if tables == 0 {
+        return Ok(true);
+    }
+    if pragma("application_id")? != APPLICATION_ID {
+        return Err("it is a database of another program; move it away".to_owned());
+    }
+    match pragma("user_version")? {
+        VERSION => Ok(false),
+        version => Err(format!("a newer Loadline wrote it (its tables have version {version}, this one knows {VERSION}); start that one")),
+    }
+}
+
+/// Makes the partitions that `asked` has and the database has not, where that is allowed.
+fn settle_partitions(connection: &Connection, is_new: bool, asked: &Partitions) -> Result<(Partitions, Ends), SetUpError> {
+    let mut partitions = *asked;
+    let mut ends = Ends::new();
+    for topic in Topic::ALL {
+        let found = read_ends(connection, topic, &mut ends)?;
+        let asked = asked.of(topic);
+        if !is_new && topic != Topic::Metrics && found != asked {
+            return Err(SetUpError::Refused(format!(
+                "{topic} was created with {found} partitions, and {asked} are configured: that number is fixed when a log is created; configure {found}"
+            )));
+        }
+        partitions = partitions.with(topic, asked.max(found));
+        let mut insert = connection.prepare("INSERT INTO partitions (topic, partition, earliest, next) VALUES (?1, ?2, 0, 0)")?;
+        for partition in found..asked {
+            insert.execute(params![topic.name(), partition])?;
+            ends.insert((topic, partition), 0..0);
+        }
+    }
+    Ok((partitions, ends))
+}
+
+/// Reads where the partitions of a topic begin and end; how many there are.
+fn read_ends(connection: &Connection, topic: Topic, ends: &mut Ends) -> rusqlite::Result<u32> {
+    let mut select = connection.prepare_cached("SELECT partition, earliest, next FROM partitions WHERE topic = ?1")?;
+    let mut rows = select.query([topic.name()])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        ends.insert((topic, row.get(0)?), unsigned(row.get(1)?)..unsigned(row.get(2)?));
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Reads the partitions of all topics.
+pub(super) fn read_partitions(connection: &Connection) -> Result<(Partitions, Ends), Failure> {
+    let mut partitions = Partitions::default();
+    let mut ends = Ends::new();
+    for topic in Topic::ALL {
+        partitions = partitions.with(topic, read_ends(connection, topic, &mut ends)?);
+    }
+    Ok((partitions, ends))
+}
+
+/// A number as SQLite has it; numbers here count records and never come near 2^63.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number as it was before [`signed`].
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

@@ -1,0 +1,162 @@
+//! One transaction: what the writer does with the requests that share it, all or nothing.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::failure::Failure;
+use super::rows::Chunk;
+use super::schema::{signed, unsigned};
+use super::tails::{Ends, Tails};
+use super::writer::{Outcome, Work};
+use crate::log::coordinator::Committer;
+use crate::log::{Offset, StatePut, Topic};
+use crate::model::Timestamp;
+
+/// Rows that one step of a trim deletes: at most 16 MB, so that others write between the steps.
+const TRIM_ROWS: u32 = 64;
+
+/// Does all of `works` in one transaction at the instant `at`: the outcome of each, and the ends of
+/// the partitions that changed.
+pub(super) fn transact(connection: &mut Connection, tails: &Tails, at: Timestamp, works: Vec<Work>) -> Result<(Vec<Outcome>, Ends), Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut writes = Writes { transaction: &transaction, tails, at, changed: Ends::new(), open: BTreeMap::new() };
+    let mut outcomes = Vec::with_capacity(works.len());
+    for work in works {
+        outcomes.push(match work {
+            Work::Append(chunks) => Outcome::Appended(writes.append(chunks)?),
+            Work::Commit { committer, partition, position, chunks, states } => {
+                writes.append(chunks)?;
+                if let Some(position) = position {
+                    writes.position(committer, partition, position)?;
+                }
+                writes.states(committer.group, partition, states)?;
+                Outcome::Committed
+            }
+            Work::Trim { topic, partition, before } => writes.trim(topic, partition, before)?,
+        });
+    }
+    let changed = writes.finish()?;
+    transaction.commit()?;
+    Ok((outcomes, changed))
+}
+
+/// The writes of one transaction.
+struct Writes<'a> {
+    transaction: &'a Transaction<'a>,
+    tails: &'a Tails,
+    at: Timestamp,
+    /// The ends of the partitions that this transaction changes.
+    changed: Ends,
+    /// The row that is being filled, with the offset of its first record, for each partition.
+    open: BTreeMap<(Topic, u32), (Offset, Chunk)>,
+}
+
+impl Writes<'_> {
+    fn ends(&mut self, topic: Topic, partition: u32) -> Result<&mut Range<Offset>, Failure> {
+        use std::collections::btree_map::Entry;
+        match self.changed.entry((topic, partition)) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let range = self.tails.range(topic, partition).map_err(|error| Failure::Lasting(error.to_string()))?;
+                Ok(entry.insert(range))
+            }
+        }
+    }
+
+    /// Appends chunks; the first offset of each.
+    fn append(&mut self, chunks: Vec<Chunk>) -> Result<Vec<Offset>, Failure> {
+        let mut firsts = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let (topic, partition) = (chunk.topic, chunk.partition);
+            let ends = self.ends(topic, partition)?;
+            let first = ends.end;
+            ends.end += chunk.count;
+            firsts.push(first);
+            match self.open.get_mut(&(topic, partition)) {
+                Some((_, row)) if row.has_room_for(&chunk) => row.join(&chunk),
+                _ => {
+                    if let Some((first, row)) = self.open.insert((topic, partition), (first, chunk)) {
+                        self.insert(first, row)?;
+                    }
+                }
+            }
+        }
+        Ok(firsts)
+    }
+
+    fn insert(&self, first: Offset, row: Chunk) -> Result<(), Failure> {
+        let (topic, partition, count) = (row.topic, row.partition, row.count);
+        let (keys, payload) = row.columns();
+        self.transaction
+            .prepare_cached("INSERT INTO records (topic, partition, first, count, at, keys, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+            .execute(params![topic.name(), partition, signed(first), signed(count), self.at.as_millis(), keys, payload])?;
+        Ok(())
+    }
+
+    fn position(&self, committer: Committer, partition: u32, next: Offset) -> Result<(), Failure> {
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO positions (group_name, topic, partition, next) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (group_name, topic, partition) DO UPDATE SET next = excluded.next",
+            )?
+            .execute(params![committer.group, committer.topic.name(), partition, signed(next)])?;
+        Ok(())
+    }
+
+    fn states(&self, group: &str, partition: u32, states: Vec<StatePut>) -> Result<(), Failure> {
+        for StatePut { key, value } in states {
+            match value {
+                Some(value) => self
+                    .transaction
+                    .prepare_cached(
+                        "INSERT INTO states (group_name, partition, key, value) VALUES (?1, ?2, ?3, ?4) \
+                         ON CONFLICT (group_name, partition, key) DO UPDATE SET value = excluded.value",
+                    )?
+                    .execute(params![group, partition, key, value])?,
+                None => self
+                    .transaction
+                    .prepare_cached("DELETE FROM states WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?
+                    .execute(params![group, partition, key])?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Deletes the first rows that end at or before `before`. Rows of this transaction are not in
+    /// the table yet, and stay.
+    fn trim(&mut self, topic: Topic, partition: u32, before: Offset) -> Result<Outcome, Failure> {
+        let deleted = self
+            .transaction
+            .prepare_cached(
+                "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE topic = ?1 AND partition = ?2 AND first < ?3 \
+                 AND first + count <= ?3 ORDER BY first LIMIT ?4)",
+            )?
+            .execute(params![topic.name(), partition, signed(before), TRIM_ROWS])?;
+        let first: Option<i64> = self
+            .transaction
+            .prepare_cached("SELECT min(first) FROM records WHERE topic = ?1 AND partition = ?2")?
+            .query_row(params![topic.name(), partition], |row| row.get(0))?;
+        let in_this_transaction = self.open.get(&(topic, partition)).map(|(first, _)| *first);
+        let ends = self.ends(topic, partition)?;
+        ends.start = first.map(unsigned).or(in_this_transaction).unwrap_or(ends.end);
+        Ok(Outcome::Trimmed { earliest: ends.start, done: deleted < TRIM_ROWS as usize })
+    }
+
+    /// Writes the rows that are still open, and the ends.
+    fn finish(mut self) -> Result<Ends, Failure> {
+        for (first, row) in std::mem::take(&mut self.open).into_values() {
+            self.insert(first, row)?;
+        }
+        for ((topic, partition), ends) in &self.changed {
+            self.transaction.prepare_cached("UPDATE partitions SET earliest = ?3, next = ?4 WHERE topic = ?1 AND partition = ?2")?.execute(params![
+                topic.name(),
+                partition,
+                signed(ends.start),
+                signed(ends.end)
+            ])?;
+        }
+        Ok(self.changed)
+    }
+}

@@ -1,0 +1,135 @@
+//! The session that the logs of one process share: it reads ahead of what is committed, and leaves
+//! storing and fencing to the log's [`Store`].
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::coordinator::{Committer, Coordinator};
+use super::{Batch, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
+use crate::runtime::clock::Stopwatch;
+
+/// What a session needs of the log's storage.
+pub(super) trait Store: Send + Sync + 'static {
+    /// As [`super::Log::range`].
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError>;
+    /// As [`super::Log::scan`].
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError>;
+    /// As [`super::Log::committed`].
+    fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError>;
+    /// As [`Session::commit`]; whether `committer` may is checked inside of the commit.
+    fn commit(&self, committer: Committer, batch: &Batch) -> Result<(), LogError>;
+}
+
+/// A member of a group.
+pub(super) struct Member<S: Store> {
+    store: Arc<S>,
+    coordinator: Arc<Coordinator>,
+    committer: Committer,
+    /// The partitions owned, with the next offset to read; `None` until the position was read.
+    owned: BTreeMap<u32, Option<Offset>>,
+    /// The partition to read first, so that a full one does not starve the others.
+    first: u32,
+}
+
+impl<S: Store> Member<S> {
+    /// Joins a group.
+    pub(super) fn join(store: Arc<S>, coordinator: Arc<Coordinator>, membership: &Membership, partitions: u32) -> Result<Self, LogError> {
+        let session = coordinator.join(membership, partitions)?;
+        let committer = Committer { session, group: membership.group, topic: membership.topic };
+        Ok(Member { store, coordinator, committer, owned: BTreeMap::new(), first: 0 })
+    }
+
+    /// Positions of partitions that are new, then at most `max` records.
+    fn fill(&mut self, max: usize, polled: &mut Vec<Polled>) -> Result<(), LogError> {
+        let Committer { group, topic, .. } = self.committer;
+        for (&partition, next) in &mut self.owned {
+            if next.is_none() {
+                let position = match self.store.committed(group, topic, partition)? {
+                    Some(position) => position,
+                    None => self.store.range(topic, partition)?.start,
+                };
+                *next = Some(position);
+                polled.push(Polled::Assigned { partition, position });
+            }
+        }
+        let mut left = max;
+        let first = self.first;
+        let order: Vec<u32> = self.owned.range(first..).chain(self.owned.range(..first)).map(|(partition, _)| *partition).collect();
+        for partition in order {
+            let Some(Some(next)) = self.owned.get_mut(&partition) else { continue };
+            left -= read(&*self.store, topic, partition, next, left, polled)?;
+            if left == 0 {
+                self.first = partition + 1;
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads one partition from `next` on, and moves `next`. The number of records that came.
+fn read<S: Store>(store: &S, topic: Topic, partition: u32, next: &mut Offset, max: usize, polled: &mut Vec<Polled>) -> Result<usize, LogError> {
+    let range = store.range(topic, partition)?;
+    let mut skip_to = |next: &mut Offset, to: Offset| {
+        if *next < to {
+            polled.push(Polled::Gap { partition, from: *next, to });
+            *next = to;
+        }
+    };
+    skip_to(next, range.start);
+    if *next >= range.end || max == 0 {
+        return Ok(0);
+    }
+    let records = store.scan(topic, partition, *next, max)?;
+    let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(0) };
+    // Records may have been trimmed since `range` was read.
+    skip_to(next, first.offset);
+    *next = last.offset + 1;
+    let count = records.len();
+    polled.push(Polled::Records { partition, records });
+    Ok(count)
+}
+
+impl<S: Store> Session for Member<S> {
+    fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
+        let started = Stopwatch::start();
+        let mut polled = Vec::new();
+        loop {
+            let turn = self.coordinator.turn(self.committer.session)?;
+            for partition in turn.changes.revoked {
+                // One whose position was never read was never announced either.
+                if self.owned.remove(&partition).flatten().is_some() {
+                    polled.push(Polled::Revoked { partition });
+                }
+            }
+            self.owned.extend(turn.changes.assigned.into_iter().map(|partition| (partition, None)));
+            match self.fill(max, &mut polled) {
+                Err(error) if polled.is_empty() => return Err(error),
+                // What is there is told first; what failed will fail again at the next poll.
+                _ => {}
+            }
+            let left = wait.saturating_sub(started.elapsed());
+            if !polled.is_empty() || turn.woken || left.is_zero() {
+                return Ok(polled);
+            }
+            self.coordinator.wait(self.committer.session, left);
+        }
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+        self.store.commit(self.committer, batch)
+    }
+
+    fn waker(&self) -> Waker {
+        let (coordinator, session) = (Arc::clone(&self.coordinator), self.committer.session);
+        Waker::new(move || coordinator.wake(session))
+    }
+}
+
+impl<S: Store> Drop for Member<S> {
+    fn drop(&mut self) {
+        self.coordinator.leave(self.committer.session);
+    }
+}

@@ -1,0 +1,70 @@
+//! What every log promises, checked on every log by the same list of checks.
+//!
+//! A log takes part by implementing [`Harness`] and one line `contract!(name, Harness)`; that
+//! serves a log in memory, in a directory, or on a broker. What only the embedded log promises
+//! (its files, its lock, its behaviour when it is killed) is in `embedded`.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+#[path = "log_contract/delivery.rs"]
+mod delivery;
+#[path = "log_contract/embedded.rs"]
+mod embedded;
+#[path = "log_contract/harness.rs"]
+mod harness;
+#[path = "log_contract/membership.rs"]
+mod membership;
+#[path = "log_contract/model.rs"]
+mod model;
+
+use harness::{EmbeddedHarness, MemoryHarness};
+
+macro_rules! contract {
+    ($log:ident, $harness:ident) => {
+        contract!($log, $harness;
+            delivery: records_of_a_partition_keep_their_order,
+            delivery: offsets_are_contiguous_and_returned_in_the_order_of_the_appends,
+            delivery: a_scan_reads_to_the_end_in_slices,
+            delivery: at_is_the_logs_and_the_same_on_every_read,
+            delivery: an_append_with_a_record_too_large_leaves_nothing,
+            delivery: a_commit_with_a_record_too_large_leaves_nothing,
+            delivery: the_largest_record_is_accepted,
+            delivery: a_commit_is_visible_whole,
+            delivery: a_state_can_be_replaced_and_deleted,
+            delivery: states_belong_to_their_group_and_partition,
+            delivery: an_unknown_partition_is_named,
+            delivery: concurrent_producers_lose_nothing_and_repeat_nothing,
+            delivery: nothing_committed_is_lost_in_a_kill,
+            delivery: what_is_trimmed_is_a_gap_and_never_skipped_silently,
+            delivery: offsets_go_on_after_everything_was_trimmed,
+            membership: a_group_starts_at_the_earliest_record,
+            membership: a_session_resumes_where_the_last_commit_left_off,
+            membership: a_poll_brings_no_more_than_asked,
+            membership: a_full_partition_does_not_starve_another,
+            membership: a_zombie_is_fenced,
+            membership: a_waiting_zombie_learns_it_at_once,
+            membership: a_commit_for_a_partition_not_owned_is_fenced,
+            membership: members_share_the_partitions,
+            membership: a_partition_is_handed_over_on_join,
+            membership: a_partition_is_handed_over_on_leave,
+            membership: a_changing_group_processes_each_record_once,
+            membership: an_append_wakes_a_waiting_poll,
+            membership: a_commit_wakes_the_next_stage,
+            membership: a_waker_ends_the_poll_that_waits_or_the_next_one,
+            membership: closing_ends_a_waiting_poll_and_all_later_calls,
+        );
+    };
+    ($log:ident, $harness:ident; $($area:ident: $check:ident,)*) => {
+        mod $log {
+            $(
+                #[test]
+                fn $check() {
+                    super::$area::$check::<super::$harness>();
+                }
+            )*
+        }
+    };
+}
+
+contract!(memory, MemoryHarness);
+contract!(embedded_log, EmbeddedHarness);

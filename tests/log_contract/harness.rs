@@ -1,0 +1,208 @@
+//! A log under test, and the words in which the checks are written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loadline::log::embedded::{EmbeddedLog, Options};
+use loadline::log::memory::MemoryLog;
+use loadline::log::{Batch, Log, LogError, Membership, Offset, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Topic};
+use loadline::model::Timestamp;
+use loadline::runtime::clock::{ManualClock, Stopwatch};
+
+/// How long a check waits for what must come: far longer than it takes, as it only ends a failure.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A log under test.
+pub(crate) trait Harness: Sync {
+    /// A new, empty log.
+    fn create(partitions: Partitions) -> Self;
+    /// The log.
+    fn log(&self) -> &dyn Log;
+    /// Ends the log without closing it, and opens it again. All sessions must be dropped before.
+    fn kill_and_reopen(&mut self);
+    /// Deletes records before `before`, as far as the log's storage allows.
+    fn trim(&self, topic: Topic, partition: u32, before: Offset);
+    /// The log's clock, where it can be set (a broker's cannot).
+    fn clock(&self) -> Option<&ManualClock>;
+}
+
+pub(crate) struct MemoryHarness {
+    log: MemoryLog,
+    clock: Arc<ManualClock>,
+}
+
+impl Harness for MemoryHarness {
+    fn create(partitions: Partitions) -> Self {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
+        MemoryHarness { log: MemoryLog::new(partitions, Arc::clone(&clock) as _), clock }
+    }
+    fn log(&self) -> &dyn Log {
+        &self.log
+    }
+    fn kill_and_reopen(&mut self) {
+        self.log = self.log.reopen();
+    }
+    fn trim(&self, topic: Topic, partition: u32, before: Offset) {
+        self.log.trim(topic, partition, before).unwrap();
+    }
+    fn clock(&self) -> Option<&ManualClock> {
+        Some(&self.clock)
+    }
+}
+
+pub(crate) struct EmbeddedHarness {
+    /// `None` only while it is opened again.
+    log: Option<EmbeddedLog>,
+    clock: Arc<ManualClock>,
+    options: Options,
+    directory: tempfile::TempDir,
+}
+
+impl EmbeddedHarness {
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+    pub(crate) fn embedded(&self) -> &EmbeddedLog {
+        self.log.as_ref().unwrap()
+    }
+}
+
+impl Harness for EmbeddedHarness {
+    fn create(partitions: Partitions) -> Self {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options { partitions, ..Options::default() };
+        let log = EmbeddedLog::open(directory.path(), Arc::clone(&clock) as _, options).unwrap();
+        EmbeddedHarness { log: Some(log), clock, options, directory }
+    }
+    fn log(&self) -> &dyn Log {
+        self.embedded()
+    }
+    fn kill_and_reopen(&mut self) {
+        self.log = None;
+        self.log = Some(EmbeddedLog::open(self.directory.path(), Arc::clone(&self.clock) as _, self.options).unwrap());
+    }
+    fn trim(&self, topic: Topic, partition: u32, before: Offset) {
+        self.embedded().trim(topic, partition, before).unwrap();
+    }
+    fn clock(&self) -> Option<&ManualClock> {
+        Some(&self.clock)
+    }
+}
+
+/// `count` partitions of signals.
+pub(crate) fn signals(count: u32) -> Partitions {
+    Partitions::default().with(Topic::Signals, count)
+}
+
+/// A record for a partition of signals.
+pub(crate) fn signal(partition: u32, value: impl Into<String>) -> RawAppend {
+    to(Topic::Signals, partition, value)
+}
+
+/// A record with a key.
+pub(crate) fn to(topic: Topic, partition: u32, value: impl Into<String>) -> RawAppend {
+    RawAppend { topic, partition, key: Some("prod/Deployment/api".to_owned()), value: value.into().into_bytes() }
+}
+
+/// Joins the group `decide`, which reads signals.
+pub(crate) fn join(log: &dyn Log, member: &str) -> Box<dyn Session> {
+    join_as(log, "decide", member, Topic::Signals)
+}
+
+pub(crate) fn join_as(log: &dyn Log, group: &'static str, member: &str, topic: Topic) -> Box<dyn Session> {
+    log.join(Membership { group, member: member.to_owned(), topic }).unwrap()
+}
+
+/// A batch that only moves the position.
+pub(crate) fn position(partition: u32, next: Offset) -> Batch {
+    Batch { partition, position: Some(next), ..Batch::default() }
+}
+
+/// A state put.
+pub(crate) fn put(key: &str, value: Option<&str>) -> StatePut {
+    StatePut { key: key.to_owned(), value: value.map(|value| value.as_bytes().to_vec()) }
+}
+
+/// The value of a record as text.
+pub(crate) fn text(record: &RawRecord) -> String {
+    String::from_utf8(record.value.clone()).unwrap()
+}
+
+/// The values of all records of a partition.
+pub(crate) fn all(log: &dyn Log, topic: Topic, partition: u32) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut next = 0;
+    loop {
+        let records = log.scan(topic, partition, next, 1000).unwrap();
+        let Some(last) = records.last() else { return texts };
+        next = last.offset + 1;
+        texts.extend(records.iter().map(text));
+    }
+}
+
+/// Polls until `done` holds of everything that came.
+pub(crate) fn poll_until(session: &mut dyn Session, done: impl Fn(&[Polled]) -> bool) -> Vec<Polled> {
+    let started = Stopwatch::start();
+    let mut polled = Vec::new();
+    while !done(&polled) {
+        assert!(started.elapsed() < DEADLINE, "only this came: {polled:?}");
+        polled.extend(session.poll(100, DEADLINE.saturating_sub(started.elapsed())).unwrap());
+    }
+    polled
+}
+
+/// Polls until `count` records came.
+pub(crate) fn poll_records(session: &mut dyn Session, count: usize) -> Vec<RawRecord> {
+    records(&poll_until(session, |polled| records(polled).len() >= count))
+}
+
+/// The records among what was polled.
+pub(crate) fn records(polled: &[Polled]) -> Vec<RawRecord> {
+    polled
+        .iter()
+        .flat_map(|polled| match polled {
+            Polled::Records { records, .. } => records.clone(),
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+/// The partitions that were assigned, with their positions.
+pub(crate) fn assigned(polled: &[Polled]) -> Vec<(u32, Offset)> {
+    polled
+        .iter()
+        .filter_map(|polled| match polled {
+            Polled::Assigned { partition, position } => Some((*partition, *position)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The partitions that were revoked.
+pub(crate) fn revoked(polled: &[Polled]) -> Vec<u32> {
+    polled
+        .iter()
+        .filter_map(|polled| match polled {
+            Polled::Revoked { partition } => Some(*partition),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Polls until `count` partitions were assigned.
+pub(crate) fn poll_assigned(session: &mut dyn Session, count: usize) -> Vec<(u32, Offset)> {
+    assigned(&poll_until(session, |polled| assigned(polled).len() >= count))
+}
+
+#[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "a call takes the outcome of another call")]
+pub(crate) fn assert_fenced<T: std::fmt::Debug>(outcome: Result<T, LogError>) {
+    assert!(matches!(outcome, Err(LogError::Fenced { .. })), "{outcome:?}");
+}
+
+#[track_caller]
+pub(crate) fn assert_fatal<T: std::fmt::Debug>(outcome: Result<T, LogError>) -> String {
+    let Err(LogError::Fatal { reason }) = outcome else { panic!("{outcome:?}") };
+    reason
+}

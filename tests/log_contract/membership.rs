@@ -1,0 +1,297 @@
+//! Groups: who owns which partition, who is fenced, and who is woken.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use loadline::log::{Batch, LogError, Membership, Offset, Partitions, Polled, Session, Topic};
+use loadline::runtime::clock::Stopwatch;
+
+use crate::harness::{
+    DEADLINE, Harness, all, assert_fatal, assert_fenced, assigned, join, join_as, poll_assigned, poll_records, poll_until, position, records, revoked, signal,
+    signals, text, to,
+};
+
+pub(crate) fn a_group_starts_at_the_earliest_record<H: Harness>() {
+    let harness = H::create(Partitions::default());
+    harness.log().append(vec![signal(0, "a"), signal(0, "b")]).unwrap();
+    let mut session = join(harness.log(), "a");
+    let polled = poll_until(&mut *session, |polled| records(polled).len() >= 2);
+    assert_eq!(polled[0], Polled::Assigned { partition: 0, position: 0 });
+    assert_eq!(records(&polled).iter().map(text).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+pub(crate) fn a_session_resumes_where_the_last_commit_left_off<H: Harness>() {
+    let mut harness = H::create(Partitions::default());
+    harness.log().append((0..5).map(|i| signal(0, format!("{i}"))).collect()).unwrap();
+    {
+        let mut session = join(harness.log(), "a");
+        assert_eq!(poll_records(&mut *session, 5).len(), 5);
+        session.commit(&position(0, 2)).unwrap();
+    }
+    for _ in 0..2 {
+        let mut session = join(harness.log(), "a");
+        let polled = poll_until(&mut *session, |polled| !records(polled).is_empty());
+        assert_eq!(polled[0], Polled::Assigned { partition: 0, position: 2 });
+        assert_eq!(records(&polled).iter().map(text).collect::<Vec<_>>(), ["2", "3", "4"]);
+        drop(session);
+        harness.kill_and_reopen();
+    }
+}
+
+pub(crate) fn a_poll_brings_no_more_than_asked<H: Harness>() {
+    let harness = H::create(signals(3));
+    harness.log().append((0..30).map(|i| signal(i % 3, format!("{i}"))).collect()).unwrap();
+    let mut session = join(harness.log(), "a");
+    let mut came = 0;
+    while came < 30 {
+        let polled = session.poll(7, DEADLINE).unwrap();
+        assert!(records(&polled).len() <= 7);
+        came += records(&polled).len();
+    }
+    assert_eq!(came, 30);
+}
+
+pub(crate) fn a_full_partition_does_not_starve_another<H: Harness>() {
+    let harness = H::create(signals(2));
+    harness.log().append((0..100).map(|i| signal(0, format!("{i}"))).collect()).unwrap();
+    harness.log().append(vec![signal(1, "the other")]).unwrap();
+    let mut session = join(harness.log(), "a");
+    let mut before = 0;
+    loop {
+        let polled = session.poll(10, DEADLINE).unwrap();
+        if records(&polled).iter().any(|record| record.partition == 1) {
+            break;
+        }
+        before += records(&polled).len();
+    }
+    assert!(before < 100, "partition 1 came only behind all of partition 0");
+}
+
+pub(crate) fn a_zombie_is_fenced<H: Harness>() {
+    let harness = H::create(Partitions::default());
+    harness.log().append(vec![signal(0, "a")]).unwrap();
+    let mut zombie = join(harness.log(), "a");
+    poll_records(&mut *zombie, 1);
+    let mut successor = join(harness.log(), "a");
+    assert_eq!(poll_assigned(&mut *successor, 1), [(0, 0)]);
+    let batch = Batch { appends: vec![to(Topic::Audit, 0, "zombie's")], ..position(0, 1) };
+    assert_fenced(zombie.commit(&batch));
+    assert_fenced(zombie.poll(1, Duration::ZERO));
+    assert!(all(harness.log(), Topic::Audit, 0).is_empty());
+    assert_eq!(harness.log().committed("decide", Topic::Signals, 0).unwrap(), None);
+    // Its leaving takes nothing from the successor.
+    drop(zombie);
+    successor.commit(&Batch { appends: vec![to(Topic::Audit, 0, "successor's")], ..position(0, 1) }).unwrap();
+    assert_eq!(all(harness.log(), Topic::Audit, 0), ["successor's"]);
+}
+
+pub(crate) fn a_waiting_zombie_learns_it_at_once<H: Harness>() {
+    let harness = H::create(Partitions::default());
+    let mut zombie = join(harness.log(), "a");
+    poll_assigned(&mut *zombie, 1);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || zombie.poll(1, DEADLINE));
+        let _successor = join(harness.log(), "a");
+        assert_fenced(waiting.join().unwrap());
+    });
+}
+
+pub(crate) fn a_commit_for_a_partition_not_owned_is_fenced<H: Harness>() {
+    let harness = H::create(signals(2));
+    let mut session = join(harness.log(), "a");
+    // Before its first poll it owns none.
+    assert_fenced(session.commit(&position(0, 0)));
+    poll_assigned(&mut *session, 2);
+    session.commit(&position(1, 0)).unwrap();
+    assert_fenced(session.commit(&Batch { appends: vec![signal(0, "a")], ..position(2, 0) }));
+    assert!(all(harness.log(), Topic::Signals, 0).is_empty());
+}
+
+/// The member to which each partition is assigned, after all have polled until nothing changes.
+fn owners(sessions: &mut [Box<dyn Session>], owners: &mut BTreeMap<u32, usize>) {
+    let started = Stopwatch::start();
+    let mut quiet = 0;
+    // A change may need a turn of every other member before it arrives: two quiet rounds are enough.
+    while quiet < 2 {
+        assert!(started.elapsed() < DEADLINE, "ownership never settles: {owners:?}");
+        quiet += 1;
+        for (index, session) in sessions.iter_mut().enumerate() {
+            let polled = session.poll(0, Duration::ZERO).unwrap();
+            for partition in revoked(&polled) {
+                assert_eq!(owners.remove(&partition), Some(index), "only its owner is told that it lost {partition}");
+                quiet = 0;
+            }
+            for (partition, _) in assigned(&polled) {
+                assert_eq!(owners.insert(partition, index), None, "{partition} was given away before its owner was told");
+                quiet = 0;
+            }
+        }
+    }
+}
+
+pub(crate) fn members_share_the_partitions<H: Harness>() {
+    let harness = H::create(signals(7));
+    let mut sessions: Vec<_> = ["a", "b", "c"].into_iter().map(|name| join(harness.log(), name)).collect();
+    let mut found = BTreeMap::new();
+    owners(&mut sessions, &mut found);
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
+    let mut shares: Vec<_> = (0..3).map(|index| found.values().filter(|owner| **owner == index).count()).collect();
+    shares.sort_unstable();
+    assert_eq!(shares, [2, 2, 3]);
+}
+
+pub(crate) fn a_partition_is_handed_over_on_join<H: Harness>() {
+    let harness = H::create(signals(2));
+    harness.log().append(vec![signal(0, "a"), signal(1, "b"), signal(1, "c")]).unwrap();
+    let mut first = join(harness.log(), "a");
+    poll_records(&mut *first, 3);
+    let mut second = join(harness.log(), "b");
+    // The first owns both until it is told; what it commits until then counts.
+    assert!(second.poll(10, Duration::ZERO).unwrap().is_empty());
+    first.commit(&position(0, 1)).unwrap();
+    first.commit(&position(1, 1)).unwrap();
+    let lost = revoked(&poll_until(&mut *first, |polled| !revoked(polled).is_empty()));
+    let [lost] = lost[..] else { panic!("{lost:?}") };
+    assert_fenced(first.commit(&position(lost, 2)));
+    first.commit(&position(1 - lost, 1)).unwrap();
+    assert_eq!(poll_assigned(&mut *second, 1), [(lost, 1)]);
+    assert_fenced(second.commit(&position(1 - lost, 1)));
+    second.commit(&position(lost, 1)).unwrap();
+}
+
+pub(crate) fn a_partition_is_handed_over_on_leave<H: Harness>() {
+    let harness = H::create(signals(2));
+    harness.log().append(vec![signal(0, "a"), signal(1, "b"), signal(0, "c"), signal(1, "d")]).unwrap();
+    let mut sessions = vec![join(harness.log(), "a"), join(harness.log(), "b")];
+    owners(&mut sessions, &mut BTreeMap::new());
+    let (mut leaving, mut staying) = (sessions.remove(0), sessions.remove(0));
+    let left = (0..2).find(|partition| leaving.commit(&position(*partition, 1)).is_ok()).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || {
+            let polled = poll_until(&mut *staying, |polled| !assigned(polled).is_empty() && records(polled).iter().any(|record| record.partition == left));
+            (assigned(&polled), records(&polled), staying)
+        });
+        drop(leaving);
+        let (assigned, records, _staying) = waiting.join().unwrap();
+        assert_eq!(assigned, [(left, 1)]);
+        assert_eq!(records.iter().find(|record| record.partition == left).unwrap().offset, 1);
+    });
+}
+
+/// Copies signals to audit, each in the commit that moves the position behind it, until told to stop.
+fn copy<H: Harness>(harness: &H, member: &str, stop: &AtomicBool, rejoin: bool) {
+    let mut session = join(harness.log(), member);
+    let mut polls = 0;
+    while !stop.load(Ordering::SeqCst) {
+        polls += 1;
+        if rejoin && polls % 7 == 0 {
+            // Sometimes in order, sometimes by taking over.
+            let successor = if polls % 2 == 0 { None } else { Some(join(harness.log(), member)) };
+            drop(session);
+            session = successor.unwrap_or_else(|| join(harness.log(), member));
+        }
+        // Others come and go, so a short wait: a member that waits is woken by each of them anyway.
+        for polled in session.poll(5, Duration::from_millis(5)).unwrap() {
+            let Polled::Records { partition, records } = polled else { continue };
+            let next = records.last().unwrap().offset + 1;
+            let appends = records.iter().map(|record| to(Topic::Audit, 0, text(record))).collect();
+            session.commit(&Batch { appends, ..position(partition, next) }).unwrap();
+        }
+    }
+}
+
+pub(crate) fn a_changing_group_processes_each_record_once<H: Harness>() {
+    const RECORDS: usize = 200;
+    let harness = H::create(signals(4));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (member, rejoin) in [("a", false), ("b", true), ("c", true)] {
+            let (harness, stop) = (&harness, &stop);
+            scope.spawn(move || copy(harness, member, stop, rejoin));
+        }
+        for i in 0..RECORDS {
+            harness.log().append(vec![signal(u32::try_from(i % 4).unwrap(), format!("{i}"))]).unwrap();
+        }
+        let mut next: Offset = 0;
+        let mut reader = join_as(harness.log(), "reader", "a", Topic::Audit);
+        let started = Stopwatch::start();
+        while next < RECORDS as Offset && started.elapsed() < DEADLINE {
+            next += records(&reader.poll(1000, Duration::from_secs(1)).unwrap()).len() as Offset;
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    let mut copied: Vec<usize> = all(harness.log(), Topic::Audit, 0).iter().map(|value| value.parse().unwrap()).collect();
+    copied.sort_unstable();
+    assert_eq!(copied, (0..RECORDS).collect::<Vec<_>>());
+}
+
+/// Runs `act` while a member waits with nothing to read, and gives what its poll answered.
+fn while_waiting<H: Harness>(harness: &H, act: impl FnOnce(&H)) -> Result<Vec<Polled>, LogError> {
+    let mut session = join(harness.log(), "a");
+    poll_assigned(&mut *session, 1);
+    std::thread::scope(|scope| {
+        let (about_to, is_about_to) = channel();
+        let waiting = scope.spawn(move || {
+            about_to.send(()).unwrap();
+            let started = Stopwatch::start();
+            let polled = session.poll(10, DEADLINE);
+            assert!(started.elapsed() < DEADLINE, "it waited until its time was over");
+            polled
+        });
+        is_about_to.recv().unwrap();
+        act(harness);
+        waiting.join().unwrap()
+    })
+}
+
+pub(crate) fn an_append_wakes_a_waiting_poll<H: Harness>() {
+    let polled = while_waiting(&H::create(Partitions::default()), |harness| {
+        harness.log().append(vec![to(Topic::Audit, 0, "not its own")]).unwrap();
+        harness.log().append(vec![signal(0, "a")]).unwrap();
+    });
+    assert_eq!(records(&polled.unwrap()).iter().map(text).collect::<Vec<_>>(), ["a"]);
+}
+
+pub(crate) fn a_commit_wakes_the_next_stage<H: Harness>() {
+    let polled = while_waiting(&H::create(Partitions::default()), |harness| {
+        harness.log().append(vec![to(Topic::Metrics, 0, "input")]).unwrap();
+        let mut aggregate = join_as(harness.log(), "aggregate", "a", Topic::Metrics);
+        poll_records(&mut *aggregate, 1);
+        aggregate.commit(&Batch { appends: vec![signal(0, "a")], ..position(0, 1) }).unwrap();
+    });
+    assert_eq!(records(&polled.unwrap()).iter().map(text).collect::<Vec<_>>(), ["a"]);
+}
+
+pub(crate) fn a_waker_ends_the_poll_that_waits_or_the_next_one<H: Harness>() {
+    let harness = H::create(Partitions::default());
+    let mut session = join(harness.log(), "a");
+    poll_assigned(&mut *session, 1);
+    let waker = session.waker();
+    waker.wake();
+    let started = Stopwatch::start();
+    assert!(session.poll(10, DEADLINE).unwrap().is_empty());
+    std::thread::scope(|scope| {
+        scope.spawn(move || waker.wake());
+        assert!(session.poll(10, DEADLINE).unwrap().is_empty());
+    });
+    assert!(started.elapsed() < DEADLINE, "it waited until its time was over");
+}
+
+pub(crate) fn closing_ends_a_waiting_poll_and_all_later_calls<H: Harness>() {
+    let harness = H::create(Partitions::default());
+    let mut other = join(harness.log(), "b");
+    let polled = while_waiting(&harness, |harness| harness.log().close());
+    assert_eq!(assert_fatal(polled), "the log is closed");
+    let log = harness.log();
+    assert_fatal(log.append(vec![signal(0, "a")]));
+    assert_fatal(log.range(Topic::Signals, 0));
+    assert_fatal(log.scan(Topic::Signals, 0, 0, 1));
+    assert_fatal(log.states("decide", 0));
+    assert_fatal(log.committed("decide", Topic::Signals, 0));
+    assert_fatal(other.poll(1, DEADLINE));
+    assert_fatal(other.commit(&position(0, 0)));
+    assert!(matches!(log.join(Membership { group: "decide", member: "c".to_owned(), topic: Topic::Signals }), Err(LogError::Fatal { .. })));
+    log.close();
+}
