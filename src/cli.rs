@@ -3,11 +3,9 @@
 
 pub mod config;
 mod paint;
-mod suggest;
 pub mod table;
 
 pub use paint::Paint;
-pub use suggest::closest;
 
 /// How a command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

@@ -1,1 +1,15 @@
-//! To come.
+//! What touches the world: HTTP in and out, processes, files.
+//!
+//! - [`api`]: the documents of the HTTP interface, shared by the server and the commands that ask it;
+//! - [`ingest`]: samples over HTTP into the log;
+//! - [`view`]: what is known now, in memory, fed by the log;
+
+pub mod api;
+pub mod ingest;
+mod suggest;
+pub mod view;
+
+pub use suggest::closest;
+
+#[cfg(test)]
+pub(crate) mod testing;

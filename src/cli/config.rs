@@ -180,7 +180,7 @@ pub struct ConfigArgs {
     /// The least important log lines that are written: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
-    /// End the processes of every ProcessFleet with Loadline
+    /// End the processes of all process fleets with Loadline
     #[arg(long)]
     pub stop_fleets_on_exit: bool,
     /// Any setting by its path, e.g. --set removals.percent=20%; `loadline config` lists them

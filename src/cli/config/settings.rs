@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::value::{address, boolean, duration_within, percent, show_duration, whole, word};
 use super::{Config, RemovalLimit, Source};
+use crate::edge::closest;
 use crate::model::FleetName;
 
 /// How log lines are written.
@@ -171,7 +172,7 @@ pub(super) fn set(config: &mut Config, written: &Written) -> Result<(), String> 
 /// The message for a name that is none of `known`.
 pub(super) fn unknown<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    match super::super::closest(name, known.iter().copied()) {
+    match closest(name, known.iter().copied()) {
         Some(near) => format!("there is no setting \"{name}\"; did you mean \"{near}\"?"),
         None => format!("there is no setting \"{name}\"; there are: {}", known.join(", ")),
     }
@@ -209,7 +210,7 @@ pub(super) fn from_environment(environment: &BTreeMap<String, String>, warnings:
         if let Some(path) = names.get(name) {
             written.push(Written { path: (*path).to_owned(), values: split_list(path, value), source: Source::Environment(name.clone()) });
         } else if !OTHER_NAMES.contains(&name.as_str())
-            && let Some(near) = super::super::closest(&name[PREFIX.len()..], names.keys().map(|known| &known[PREFIX.len()..]))
+            && let Some(near) = closest(&name[PREFIX.len()..], names.keys().map(|known| &known[PREFIX.len()..]))
         {
             warnings.push(format!("environment {name}: not used; did you mean {PREFIX}{near}?"));
         }

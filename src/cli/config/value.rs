@@ -45,14 +45,14 @@ pub(super) fn show_duration(duration: Duration) -> String {
     if rest == 0 {
         return "0s".to_owned();
     }
-    let mut text = String::new();
+    let mut parts = Vec::new();
     for (unit, ms) in UNITS {
         if rest >= ms {
-            text += &format!("{}{unit}", rest / ms);
+            parts.push(format!("{}{unit}", rest / ms));
             rest %= ms;
         }
     }
-    text
+    parts.concat()
 }
 
 /// Reads whole percent, 0 to 100, with its sign.
