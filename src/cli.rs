@@ -1,9 +1,13 @@
 //! The commands: one file each. A command is a struct of its arguments and a `run` that writes to
 //! what it is given and answers with the exit code.
 
+pub mod client;
 pub mod config;
 mod paint;
+pub mod scale;
+pub mod status;
 pub mod table;
+pub mod why;
 
 pub use paint::Paint;
 
@@ -16,3 +20,6 @@ pub enum Output {
     /// For programs.
     Json,
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,11 @@
 //! - [`api`]: the documents of the HTTP interface, shared by the server and the commands that ask it;
 //! - [`ingest`]: samples over HTTP into the log;
 //! - [`view`]: what is known now, in memory, fed by the log;
+//! - [`serve`]: the HTTP server over all of that.
 
 pub mod api;
 pub mod ingest;
+pub mod serve;
 mod suggest;
 pub mod view;
 
