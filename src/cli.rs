@@ -1,11 +1,21 @@
-//! The commands: one file each. Arguments in, text and an exit code out.
+//! The commands: one file each. A command is a struct of its arguments and a `run` that writes to
+//! what it is given and answers with the exit code.
+
+pub mod client;
+pub mod config;
+mod paint;
+pub mod policy;
+pub mod replay;
+pub mod scale;
+pub mod status;
+pub mod table;
+pub mod why;
+
+pub use paint::Paint;
 
 use std::io::Write;
 
 use clap::{Parser, Subcommand};
-
-pub mod policy;
-pub mod replay;
 
 /// Keeps every service on its load line: enough replicas for its load, and no more.
 #[derive(Debug, Parser)]
@@ -35,3 +45,16 @@ pub fn run(cli: &Cli, mut out: &mut dyn Write) -> anyhow::Result<u8> {
         Command::Policy(args) => policy::run(args, &mut out),
     }
 }
+
+/// How a command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[cfg(test)]
+mod tests;

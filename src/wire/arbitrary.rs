@@ -95,7 +95,9 @@ pub(crate) fn batch() -> impl Strategy<Value = SampleBatch> {
 fn sketch() -> impl Strategy<Value = Sketch> {
     vec(0.0_f64..1e15, 0..20).prop_map(|values| {
         let mut sketch = Sketch::default();
-        values.into_iter().for_each(|v| sketch.add(v));
+        for value in values {
+            sketch.add(value);
+        }
         sketch
     })
 }

@@ -8,7 +8,10 @@
 //! Overrides and forecasts have lines of their own later; until then a line of those is an error
 //! that says so.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 mod event;
 mod sample;
@@ -86,6 +89,13 @@ fn line(value: &impl Serialize) -> String {
         tracing::error!(%error, "a line cannot be written as JSON; an empty one stands in its place");
         "{}".to_owned()
     })
+}
+
+/// The first key of the line itself that is not one of `known`.
+fn unknown_key(text: &str, known: &[&'static str]) -> Option<LineError> {
+    let keys: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+    let field = keys.into_keys().find(|key| !known.contains(&key.as_str()))?;
+    Some(LineError::UnknownField { closest: closest(&field, known), field })
 }
 
 /// The word of `known` nearest to `word`, where it takes at most two edits (one, of short words).

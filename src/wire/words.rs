@@ -166,7 +166,7 @@ fn clause(decision: &Decision, step: &Step) -> String {
     }
 }
 
-/// "cpu 84 % against 70 %", "queue_depth 240", "memory is stale (…)".
+/// A metric and its value: "cpu 84 % against 70 %", "memory is stale (…)".
 fn measured(report: &MetricReport) -> String {
     let name = report.name.as_str();
     let state = match report.status {

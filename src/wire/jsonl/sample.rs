@@ -1,11 +1,8 @@
 //! Samples as lines: what ingest takes.
 
-use std::collections::BTreeMap;
-
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{LineError, closest, line};
+use super::{LineError, line, unknown_key};
 use crate::model::{HistogramValue, InstanceName, Kind, MetricName, Sample, TargetId, Timestamp};
 
 /// The keys of a sample.
@@ -43,7 +40,7 @@ struct SampleLine {
 /// # Errors
 /// [`LineError`], which says what is wrong and how to mend it.
 pub fn sample_from_line(text: &str, received: Timestamp) -> Result<Sample, LineError> {
-    let shape: SampleLine = serde_json::from_str(text).map_err(|error| unknown_key(text).unwrap_or_else(|| LineError::json(&error)))?;
+    let shape: SampleLine = serde_json::from_str(text).map_err(|error| unknown_key(text, &KEYS).unwrap_or_else(|| LineError::json(&error)))?;
     let targets = match (shape.target, shape.targets) {
         (Some(target), None) => vec![target],
         (None, Some(targets)) if targets.is_empty() => return Err(LineError::missing("targets", "name at least one target, as namespace/Kind/name")),
@@ -89,8 +86,8 @@ fn histogram(bounds: Option<Vec<f64>>, counts: Option<Vec<i64>>, count: Option<i
             counts.len()
         )));
     }
-    if let Some(pair) = bounds.windows(2).find(|pair| pair[0] >= pair[1]) {
-        return Err(LineError::contradiction(format!("\"bounds\" must ascend, {} comes before {}", pair[0], pair[1])));
+    if let Some((lower, upper)) = bounds.iter().zip(bounds.iter().skip(1)).find(|(lower, upper)| lower >= upper) {
+        return Err(LineError::contradiction(format!("\"bounds\" must ascend, {lower} comes before {upper}")));
     }
     if let Some(negative) = counts.iter().find(|n| **n < 0) {
         return Err(LineError::contradiction(format!("\"counts\" must not be negative, one is {negative}")));
@@ -121,11 +118,4 @@ pub fn sample_to_line(sample: &Sample) -> String {
         None => shape.value = Some(sample.value).filter(|value| value.is_finite()),
     }
     line(&shape)
-}
-
-/// The first key that is not known.
-fn unknown_key(text: &str) -> Option<LineError> {
-    let keys: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).ok()?;
-    let field = keys.into_keys().find(|key| !KEYS.contains(&key.as_str()))?;
-    Some(LineError::UnknownField { closest: closest(&field, &KEYS), field })
 }

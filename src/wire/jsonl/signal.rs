@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::shapes::{FleetShape, GrantShape, MarkShape, OutcomeShape, PartShape, SourceErrorShape, TickShape};
-use super::{LineError, closest, line};
+use super::{LineError, line, unknown_key};
 use crate::model::{Order, PolicyAnnouncement, Signal, TargetId, Tick, Timestamp};
 
 /// The keys of a line.
@@ -86,7 +86,7 @@ fn spec_to_raw(spec: Option<&str>) -> Box<RawValue> {
 /// # Errors
 /// [`LineError`], which names the key and the mend.
 pub fn line_to_signal(text: &str) -> Result<(Timestamp, Option<u32>, Signal), LineError> {
-    let shape: SignalLine = serde_json::from_str(text).map_err(|error| unknown_key(text).unwrap_or_else(|| LineError::json(&error)))?;
+    let shape: SignalLine = serde_json::from_str(text).map_err(|error| unknown_key(text, &KEYS).unwrap_or_else(|| LineError::json(&error)))?;
     if shape.override_.is_some() {
         return Err(LineError::NotInThisVersion { kind: "override" });
     }
@@ -145,11 +145,4 @@ fn wide(kind: &str, target: Option<&TargetId>) -> Result<(), LineError> {
         None => Ok(()),
         Some(target) => Err(LineError::contradiction(format!("a \"{kind}\" concerns all targets of its partition: leave \"target\":\"{target}\" out"))),
     }
-}
-
-/// The first key of the line itself that is not known.
-fn unknown_key(text: &str) -> Option<LineError> {
-    let keys: std::collections::BTreeMap<String, serde::de::IgnoredAny> = serde_json::from_str(text).ok()?;
-    let field = keys.into_keys().find(|key| !KEYS.contains(&key.as_str()))?;
-    Some(LineError::UnknownField { closest: closest(&field, &KEYS), field })
 }

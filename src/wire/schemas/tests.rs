@@ -37,6 +37,12 @@ fn there_is_one_file_a_message_and_its_record_has_its_name() {
     }
 }
 
+/// The figure for `"null"` is that of Avro's own test data (`schema-tests.txt`).
+#[test]
+fn fingerprints_are_those_of_every_other_avro() {
+    assert_eq!(fingerprint(&Schema::Null), 7_195_948_357_588_979_594);
+}
+
 #[test]
 fn every_schema_reads_what_it_wrote() {
     for record in RecordType::ALL {
@@ -115,12 +121,15 @@ fn check_evolution(old: &str, new: &str) -> Result<(), String> {
         if let Some(changed) = new.get(name).filter(|n| *n != types) {
             return Err(format!("{name} changed its type from {types} to {changed}"));
         }
+        if name.contains('=') && !new.contains_key(name) {
+            return Err(format!("the symbol {name} was removed"));
+        }
     }
     Ok(())
 }
 
-/// The type of every field (`Record.field`), and the symbols of enums without a default, with nested
-/// definitions reduced to their names.
+/// The type of every field (`Record.field`) and every symbol (`Enum=symbol`), with nested definitions
+/// reduced to their names.
 fn definitions(text: &str) -> BTreeMap<String, Json> {
     fn reduced(json: &Json) -> Json {
         match json {
@@ -134,6 +143,9 @@ fn definitions(text: &str) -> BTreeMap<String, Json> {
     walk(&serde_json::from_str(text).unwrap(), &mut |object| {
         for field in object.get("fields").and_then(Json::as_array).into_iter().flatten() {
             found.insert(format!("{}.{}", object["name"].as_str().unwrap(), field["name"].as_str().unwrap()), reduced(&field["type"]));
+        }
+        for symbol in object.get("symbols").and_then(Json::as_array).into_iter().flatten() {
+            found.insert(format!("{}={}", object["name"].as_str().unwrap(), symbol.as_str().unwrap()), Json::Null);
         }
     });
     found
@@ -181,6 +193,7 @@ fn a_change_that_an_old_or_new_process_would_not_survive_is_caught() {
         (command, r#"{ "name": "commandId", "type": "string", "doc": "Renamed." },"#, "renamed"),
         (r#""name": "command", "type": "string""#, r#""name": "command", "type": ["null", "string"]"#, "made optional, which Avro would promote"),
         (r#""name": "revision", "type": ["null", "long"]"#, r#""name": "revision", "type": ["null", "double"]"#, "promoted within a union"),
+        (r#""Lost", "Other""#, r#""Other""#, "a symbol was removed"),
         (r#""name": "Outcome""#, r#""name": "Result""#, "the record was renamed"),
     ];
     for (from, to, what) in rows {

@@ -3,6 +3,9 @@
 use crate::model::Amount;
 use crate::model::policy::Unit;
 
+/// 10⁻⁹ base units in one.
+const ONE: u128 = 1_000_000_000;
+
 /// An amount in its unit: "84 %", "320 ms", "512 MiB", "0.84 cores", "1,240".
 ///
 /// At most three digits stand behind the point (two for percentages), rounded half away from zero;
@@ -10,7 +13,7 @@ use crate::model::policy::Unit;
 pub fn amount(value: Amount, unit: Unit) -> String {
     match unit {
         Unit::Ratio => format!("{} %", decimal(value.as_nanos().saturating_mul(100), 2)),
-        Unit::Seconds if value.as_nanos().unsigned_abs() < Amount::from_units(1).as_nanos().unsigned_abs() && value != Amount::ZERO => {
+        Unit::Seconds if value.as_nanos().unsigned_abs() < ONE && value != Amount::ZERO => {
             format!("{} ms", decimal(value.as_nanos().saturating_mul(1000), 3))
         }
         Unit::Seconds => format!("{} s", decimal(value.as_nanos(), 3)),
@@ -26,7 +29,7 @@ fn bytes(value: Amount) -> String {
     let mut name = "B";
     for next in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
         let larger = scale * 1024;
-        if value.as_nanos().unsigned_abs() < Amount::from_units(1).as_nanos().unsigned_abs().saturating_mul(larger.unsigned_abs()) {
+        if value.as_nanos().unsigned_abs() < ONE * larger.unsigned_abs() {
             break;
         }
         (scale, name) = (larger, next);
@@ -54,7 +57,7 @@ fn with_commas(whole: u128) -> String {
     let digits = whole.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

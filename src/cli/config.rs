@@ -1,0 +1,371 @@
+//! The configuration: `loadline.yaml`, then `LOADLINE_*`, then flags; the later wins.
+//!
+//! One table ([`settings::SETTINGS`]) says for every setting how it is written, read and shown. All three
+//! places go through it, so a value means the same wherever it stands, and `loadline config` can show
+//! where each one comes from. What comes out is a [`Config`] of types that cannot be wrong: nothing
+//! inside validates again.
+//!
+//! What changes decisions of a target stands in its policy, not here: the two that hold for a whole
+//! installation (`pane`, `grace`) reach the decisions through the log alone.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::json;
+
+use crate::model::FleetName;
+
+mod file;
+mod settings;
+mod value;
+
+pub use settings::{LogFormat, LogLevel};
+use settings::{SETTINGS, Written};
+
+/// The file that is read when none is named, where it is there.
+const DEFAULT_FILE: &str = "loadline.yaml";
+
+/// How many replicas of a fleet may be removed in a period: the larger of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemovalLimit {
+    /// Percent of the fleet.
+    pub percent: u32,
+    /// At least so many replicas.
+    pub at_least: u32,
+    /// The period.
+    pub period: Duration,
+}
+
+impl Default for RemovalLimit {
+    fn default() -> Self {
+        RemovalLimit { percent: 10, at_least: 5, period: Duration::from_secs(60) }
+    }
+}
+
+/// The removal limits of all fleets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removals {
+    /// Of every fleet that has none of its own.
+    pub default: RemovalLimit,
+    /// Of single fleets; what one does not say is the default's.
+    pub fleets: BTreeMap<FleetName, RemovalLimit>,
+}
+
+impl Removals {
+    /// The limit of a fleet.
+    pub fn of(&self, fleet: &FleetName) -> RemovalLimit {
+        self.fleets.get(fleet).copied().unwrap_or(self.default)
+    }
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The directory of the log and of everything else that Loadline keeps.
+    pub data: PathBuf,
+    /// The address of the HTTP interface.
+    pub listen: SocketAddr,
+    /// Files and directories of policies and fleets.
+    pub policies: Vec<PathBuf>,
+    /// The length of a pane, 250 ms to 60 s.
+    pub pane: Duration,
+    /// How long after a pane's end its late samples are waited for.
+    pub grace: Duration,
+    /// How fast fleets may shrink.
+    pub removals: Removals,
+    /// While this file exists, no actuator changes anything.
+    pub freeze_file: PathBuf,
+    /// How many metric requests may wait for the log at once.
+    pub ingest_queue: usize,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// The least important log lines that are written.
+    pub log_level: LogLevel,
+    /// Whether the processes of every `ProcessFleet` end with Loadline.
+    pub stop_fleets_on_exit: bool,
+    /// Where each value comes from, by the setting's path.
+    sources: BTreeMap<String, Source>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data: PathBuf::from("data"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            policies: Vec::new(),
+            pane: Duration::from_secs(5),
+            grace: Duration::from_millis(500),
+            removals: Removals::default(),
+            freeze_file: PathBuf::new(),
+            // At 10 ms a commit (the slowest in a hundred, measured) the last of 64 waits well under a
+            // second even if no two share a commit; and 64 bodies of 4 MiB are 256 MiB at most.
+            ingest_queue: 64,
+            log_format: LogFormat::Text,
+            log_level: LogLevel::Info,
+            stop_fleets_on_exit: false,
+            sources: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Source {
+    /// Nobody said otherwise.
+    #[default]
+    Default,
+    /// A line of the file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The column, from 1.
+        column: u64,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// A flag of the command line.
+    Flag(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Source::Environment(name) => write!(f, "environment {name}"),
+            Source::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration, all at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .problems.join("\n"))]
+pub struct ConfigError {
+    /// One line each: where, what, and the mend.
+    pub problems: Vec<String>,
+}
+
+/// The flags that every command with a configuration has.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// The configuration file [default: loadline.yaml, where it is there]
+    #[arg(long, value_name = "FILE", env = "LOADLINE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The directory of the log and of everything else that Loadline keeps [default: data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
+    /// The address of the HTTP interface; a port alone means loopback [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// A file or directory of policies and fleets; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub policies: Vec<String>,
+    /// The length of a pane, e.g. 5s or 250ms [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub pane: Option<String>,
+    /// How long after a pane's end its late samples are waited for [default: 500ms]
+    #[arg(long, value_name = "TIME")]
+    pub grace: Option<String>,
+    /// How log lines are written: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// The least important log lines that are written: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// End the processes of all process fleets with Loadline
+    #[arg(long)]
+    pub stop_fleets_on_exit: bool,
+    /// Any setting by its path, e.g. --set removals.percent=20%; `loadline config` lists them
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// What the flags say, as (path, flag, values).
+    fn written(&self) -> Result<Vec<(String, String, Vec<String>)>, String> {
+        let mut all = Vec::new();
+        for setting in &self.set {
+            let (path, value) = setting.split_once('=').ok_or_else(|| format!("--set {setting}: not PATH=VALUE, as in --set pane=250ms"))?;
+            all.push((path.to_owned(), format!("--set {path}"), settings::split_list(path, value)));
+        }
+        let single = [
+            ("data", "--data", &self.data),
+            ("listen", "--listen", &self.listen),
+            ("pane", "--pane", &self.pane),
+            ("grace", "--grace", &self.grace),
+            ("log.format", "--log-format", &self.log_format),
+            ("log.level", "--log-level", &self.log_level),
+        ];
+        all.extend(single.into_iter().filter_map(|(path, flag, value)| Some((path.to_owned(), flag.to_owned(), vec![value.clone()?]))));
+        if !self.policies.is_empty() {
+            all.push(("policies".to_owned(), "--policies".to_owned(), self.policies.clone()));
+        }
+        if self.stop_fleets_on_exit {
+            all.push(("stopFleetsOnExit".to_owned(), "--stop-fleets-on-exit".to_owned(), vec!["true".to_owned()]));
+        }
+        Ok(all)
+    }
+}
+
+/// The configuration, with what is odd about it but does not stand in the way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The configuration in force.
+    pub config: Config,
+    /// One line each.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads the file, the environment of this process and the flags.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem, or the reason why the file cannot be read.
+    pub fn load(args: &ConfigArgs) -> anyhow::Result<Loaded> {
+        let path = args.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.config.is_none() => None,
+            Err(e) => return Err(e).with_context(|| format!("the configuration file {} cannot be read", path.display())),
+        };
+        let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Ok(Config::from_parts(text.as_deref().map(|text| (path.as_path(), text)), environment, args)?)
+    }
+
+    /// The configuration of a file's text, an environment and flags.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem.
+    pub fn from_parts(file: Option<(&Path, &str)>, environment: impl IntoIterator<Item = (String, String)>, args: &ConfigArgs) -> Result<Loaded, ConfigError> {
+        let mut config = Config::default();
+        let mut problems = Vec::new();
+        let mut warnings = Vec::new();
+        let mut written = Vec::new();
+        if let Some((path, text)) = file {
+            match file::read(path, text) {
+                Ok(settings) => written.extend(settings),
+                Err(error) => problems.push(error),
+            }
+        }
+        let environment: BTreeMap<String, String> = environment.into_iter().filter(|(name, _)| name.starts_with(settings::PREFIX)).collect();
+        written.extend(settings::from_environment(&environment, &mut warnings));
+        match args.written() {
+            Ok(flags) => written.extend(flags.into_iter().map(|(path, flag, values)| Written { path, values, source: Source::Flag(flag) })),
+            Err(error) => problems.push(error),
+        }
+        // A fleet's own limit starts from the default one, which must be known first, wherever it is written.
+        written.sort_by_key(|w| w.path.starts_with("removals.fleets."));
+        for one in written {
+            match settings::set(&mut config, &one) {
+                Ok(()) => drop(config.sources.insert(one.path, one.source)),
+                Err(error) => problems.push(format!("{}: {error}", one.source)),
+            }
+        }
+        if config.freeze_file.as_os_str().is_empty() {
+            config.freeze_file = config.data.join("freeze");
+        }
+        config.contradictions(&mut problems);
+        if !config.listen.ip().is_loopback() {
+            warnings.push(format!(
+                "{}: the HTTP interface asks nobody for a password, and {} is open to other machines",
+                config.source("listen"),
+                config.listen
+            ));
+        }
+        if problems.is_empty() { Ok(Loaded { config, warnings }) } else { Err(ConfigError { problems }) }
+    }
+
+    /// Values that are right each for itself and wrong together.
+    fn contradictions(&self, problems: &mut Vec<String>) {
+        let limits = std::iter::once(("removals".to_owned(), self.removals.default))
+            .chain(self.removals.fleets.iter().map(|(name, limit)| (format!("removals.fleets.{name}"), *limit)));
+        for (path, limit) in limits {
+            if limit.percent == 0 && limit.at_least == 0 {
+                problems.push(format!("{path}: percent 0% and atLeast 0 together would never let a replica go; to stop all changes use the freeze file"));
+            }
+        }
+        if self.freeze_file == self.data {
+            problems.push(format!(
+                "{}: freezeFile is the data directory {} itself, which always exists, so nothing would ever scale; name a file that does not exist yet",
+                self.source("freezeFile"),
+                self.data.display()
+            ));
+        }
+        for path in &self.policies {
+            if self.data.starts_with(path) && path.as_os_str() != "." {
+                problems.push(format!(
+                    "{}: policies {} holds the data directory {}; keep them apart, since what Loadline writes is no policy",
+                    self.source("policies"),
+                    path.display(),
+                    self.data.display()
+                ));
+            }
+        }
+    }
+
+    /// Where the setting at `path` comes from.
+    pub fn source(&self, path: &str) -> Source {
+        self.sources.get(path).cloned().unwrap_or_default()
+    }
+
+    /// Every setting: its path, its value as it would be written, and where it comes from.
+    pub fn effective(&self) -> Vec<(String, String, Source)> {
+        let mut all: Vec<(String, String, Source)> = SETTINGS.iter().map(|s| (s.path.to_owned(), (s.show)(self), self.source(s.path))).collect();
+        for (name, limit) in &self.removals.fleets {
+            for (field, shown) in settings::limit_fields(limit) {
+                let path = format!("removals.fleets.{name}.{field}");
+                let source = self.sources.get(&path).cloned().unwrap_or_else(|| self.source(&format!("removals.{field}")));
+                all.push((path, shown, source));
+            }
+        }
+        all
+    }
+}
+
+/// `loadline config`: the effective configuration, with where each value comes from.
+///
+/// Exit codes: 0, or 2 where the configuration is not valid.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  loadline config\n  LOADLINE_PANE=250ms loadline config --output json")]
+pub struct ConfigCommand {
+    #[command(flatten)]
+    args: ConfigArgs,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    output: super::Output,
+}
+
+/// Prints the effective configuration to `out`.
+///
+/// # Errors
+/// Where the file cannot be read or `out` cannot be written.
+pub fn run(command: &ConfigCommand, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let loaded = Config::load(&command.args)?;
+    let effective = loaded.config.effective();
+    match command.output {
+        super::Output::Json => {
+            let values: Vec<_> = effective.iter().map(|(path, value, source)| json!({"path": path, "value": value, "source": source.to_string()})).collect();
+            serde_json::to_writer_pretty(&mut *out, &values)?;
+            writeln!(out)?;
+        }
+        super::Output::Text => {
+            let rows = effective.into_iter().map(|(path, value, source)| vec![path, if value.is_empty() { "–".to_owned() } else { value }, source.to_string()]);
+            super::table::write(out, &["SETTING", "VALUE", "FROM"], rows)?;
+        }
+    }
+    for warning in loaded.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests;

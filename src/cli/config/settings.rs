@@ -1,0 +1,219 @@
+//! The table of settings: how each is written, read and shown.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::{address, boolean, duration_within, percent, show_duration, whole, word};
+use super::{Config, RemovalLimit, Source};
+use crate::edge::closest;
+use crate::model::FleetName;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How important a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// A person must look.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// What happens.
+    Info,
+    /// Why it happens.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+const LEVELS: [(&str, LogLevel); 5] =
+    [("error", LogLevel::Error), ("warn", LogLevel::Warn), ("info", LogLevel::Info), ("debug", LogLevel::Debug), ("trace", LogLevel::Trace)];
+
+impl LogLevel {
+    /// Its name, as `tracing` spells it.
+    pub fn as_str(self) -> &'static str {
+        name_of(&LEVELS, self)
+    }
+}
+
+fn name_of<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+    words.iter().find(|(_, v)| *v == value).map_or("", |(name, _)| name)
+}
+
+/// One setting, as somebody wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Written {
+    /// Its path, e.g. `removals.atLeast`.
+    pub(super) path: String,
+    /// Its values: one, but for lists.
+    pub(super) values: Vec<String>,
+    /// Where it was written.
+    pub(super) source: Source,
+}
+
+/// One row of the table.
+pub(super) struct Setting {
+    /// Its path in the file; the names of the environment follow from it.
+    pub(super) path: &'static str,
+    /// Whether it takes a list.
+    list: bool,
+    /// Reads its values into the configuration.
+    read: fn(&mut Config, &[String]) -> Result<(), String>,
+    /// Shows it as it would be written.
+    pub(super) show: fn(&Config) -> String,
+}
+
+/// Every setting but the limits of single fleets, in the order in which they are shown.
+pub(super) const SETTINGS: [Setting; 13] = [
+    Setting { path: "data", list: false, read: |c, v| path(&v[0]).map(|p| c.data = p), show: |c| c.data.display().to_string() },
+    Setting { path: "listen", list: false, read: |c, v| address(&v[0]).map(|a| c.listen = a), show: |c| c.listen.to_string() },
+    Setting {
+        path: "policies",
+        list: true,
+        read: |c, v| v.iter().map(|text| path(text)).collect::<Result<_, _>>().map(|p| c.policies = p),
+        show: |c| c.policies.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
+    },
+    // Below 250 ms the scatter of arrival outweighs what a pane shows; above a minute no window is left.
+    Setting {
+        path: "pane",
+        list: false,
+        read: |c, v| duration_within(&v[0], Duration::from_millis(250), Duration::from_secs(60)).map(|d| c.pane = d),
+        show: |c| show_duration(c.pane),
+    },
+    Setting {
+        path: "grace",
+        list: false,
+        read: |c, v| duration_within(&v[0], Duration::ZERO, Duration::from_secs(60)).map(|d| c.grace = d),
+        show: |c| show_duration(c.grace),
+    },
+    Setting { path: "removals.percent", list: false, read: |c, v| limit(&mut c.removals.default, "percent", &v[0]), show: |c| shown(&c.removals.default, 0) },
+    Setting { path: "removals.atLeast", list: false, read: |c, v| limit(&mut c.removals.default, "atLeast", &v[0]), show: |c| shown(&c.removals.default, 1) },
+    Setting { path: "removals.period", list: false, read: |c, v| limit(&mut c.removals.default, "period", &v[0]), show: |c| shown(&c.removals.default, 2) },
+    Setting { path: "freezeFile", list: false, read: |c, v| path(&v[0]).map(|p| c.freeze_file = p), show: |c| c.freeze_file.display().to_string() },
+    Setting {
+        path: "ingest.queue",
+        list: false,
+        read: |c, v| whole(&v[0], 1, 65_536).map(|n| c.ingest_queue = n as usize),
+        show: |c| c.ingest_queue.to_string(),
+    },
+    Setting {
+        path: "log.format",
+        list: false,
+        read: |c, v| word(&v[0], &FORMATS).map(|f| c.log_format = f),
+        show: |c| name_of(&FORMATS, c.log_format).to_owned(),
+    },
+    Setting { path: "log.level", list: false, read: |c, v| word(&v[0], &LEVELS).map(|l| c.log_level = l), show: |c| c.log_level.as_str().to_owned() },
+    Setting {
+        path: "stopFleetsOnExit",
+        list: false,
+        read: |c, v| boolean(&v[0]).map(|b| c.stop_fleets_on_exit = b),
+        show: |c| c.stop_fleets_on_exit.to_string(),
+    },
+];
+
+/// The fields of a removal limit, in the order of [`limit_fields`].
+const LIMIT_FIELDS: [&str; 3] = ["percent", "atLeast", "period"];
+
+/// How every name of the environment starts.
+pub(super) const PREFIX: &str = "LOADLINE_";
+
+/// `LOADLINE_*` names that are no settings but belong to the program.
+const OTHER_NAMES: [&str; 2] = ["LOADLINE_CONFIG", "LOADLINE_SERVER"];
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("the path is empty; name a file or directory, or leave the setting out".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn limit(limit: &mut RemovalLimit, field: &str, text: &str) -> Result<(), String> {
+    match field {
+        "percent" => percent(text).map(|n| limit.percent = n),
+        "atLeast" => whole(text, 0, u32::MAX).map(|n| limit.at_least = n),
+        "period" => duration_within(text, Duration::from_millis(100), Duration::from_secs(86_400)).map(|d| limit.period = d),
+        _ => Err(unknown(field, LIMIT_FIELDS)),
+    }
+}
+
+/// A limit's fields as they would be written.
+pub(super) fn limit_fields(limit: &RemovalLimit) -> [(&'static str, String); 3] {
+    let values = [format!("{}%", limit.percent), limit.at_least.to_string(), show_duration(limit.period)];
+    let mut fields = LIMIT_FIELDS.into_iter().zip(values);
+    std::array::from_fn(|_| fields.next().unwrap_or_default())
+}
+
+fn shown(limit: &RemovalLimit, field: usize) -> String {
+    limit_fields(limit)[field].1.clone()
+}
+
+/// Reads one setting into the configuration.
+pub(super) fn set(config: &mut Config, written: &Written) -> Result<(), String> {
+    if let Some(rest) = written.path.strip_prefix("removals.fleets.") {
+        let (fleet, field) =
+            rest.rsplit_once('.').ok_or_else(|| format!("{}: name a field of the fleet's limit: {}", written.path, LIMIT_FIELDS.join(", ")))?;
+        let fleet: FleetName = fleet.parse().map_err(|e| format!("removals.fleets: {e}"))?;
+        let [value] = written.values.as_slice() else { return Err(format!("{} takes one value, not {}", written.path, written.values.len())) };
+        let default = config.removals.default;
+        return limit(config.removals.fleets.entry(fleet).or_insert(default), field, value).map_err(|e| format!("{}: {e}", written.path));
+    }
+    let setting = SETTINGS.iter().find(|s| s.path == written.path).ok_or_else(|| unknown(&written.path, SETTINGS.iter().map(|s| s.path)))?;
+    if !setting.list && written.values.len() != 1 {
+        return Err(format!("{} takes one value, not {}", setting.path, written.values.len()));
+    }
+    (setting.read)(config, &written.values).map_err(|e| format!("{}: {e}", setting.path))
+}
+
+/// The message for a name that is none of `known`.
+pub(super) fn unknown<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    match closest(name, known.iter().copied()) {
+        Some(near) => format!("there is no setting \"{name}\"; did you mean \"{near}\"?"),
+        None => format!("there is no setting \"{name}\"; there are: {}", known.join(", ")),
+    }
+}
+
+/// Whether the setting at `path` takes a list.
+pub(super) fn is_list(path: &str) -> bool {
+    SETTINGS.iter().any(|s| s.path == path && s.list)
+}
+
+/// A value of the environment or of `--set`: a list is separated by commas.
+pub(super) fn split_list(path: &str, value: &str) -> Vec<String> {
+    if is_list(path) { value.split(',').map(|v| v.trim().to_owned()).filter(|v| !v.is_empty()).collect() } else { vec![value.to_owned()] }
+}
+
+/// The environment's name of a setting: `removals.atLeast` is `LOADLINE_REMOVALS_AT_LEAST`.
+fn environment_name(path: &str) -> String {
+    let mut name = String::from(PREFIX);
+    for c in path.chars() {
+        match c {
+            '.' => name.push('_'),
+            c if c.is_ascii_uppercase() => name.extend(['_', c]),
+            c => name.push(c.to_ascii_uppercase()),
+        }
+    }
+    name
+}
+
+/// The settings that the environment has. A name that is nearly one of them is warned of; any other is
+/// somebody else's (Kubernetes puts `LOADLINE_PORT` and the like beside a service named `loadline`).
+pub(super) fn from_environment(environment: &BTreeMap<String, String>, warnings: &mut Vec<String>) -> Vec<Written> {
+    let names: BTreeMap<String, &str> = SETTINGS.iter().map(|s| (environment_name(s.path), s.path)).collect();
+    let mut written = Vec::new();
+    for (name, value) in environment {
+        if let Some(path) = names.get(name) {
+            written.push(Written { path: (*path).to_owned(), values: split_list(path, value), source: Source::Environment(name.clone()) });
+        } else if !OTHER_NAMES.contains(&name.as_str())
+            && let Some(near) = closest(&name[PREFIX.len()..], names.keys().map(|known| &known[PREFIX.len()..]))
+        {
+            warnings.push(format!("environment {name}: not used; did you mean {PREFIX}{near}?"));
+        }
+    }
+    written
+}

@@ -1,0 +1,95 @@
+use super::*;
+
+fn load(text: &str, environment: &[(&str, &str)], args: &ConfigArgs) -> Result<Loaded, ConfigError> {
+    let environment = environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+    Config::from_parts(Some((Path::new("loadline.yaml"), text)), environment, args)
+}
+
+fn problems(text: &str) -> Vec<String> {
+    load(text, &[], &ConfigArgs::default()).unwrap_err().problems
+}
+
+#[test]
+fn the_later_place_wins_and_each_value_says_where_it_comes_from() {
+    let flag = ConfigArgs { pane: Some("2s".to_owned()), ..ConfigArgs::default() };
+    let set = ConfigArgs { set: vec!["pane=3s".to_owned()], ..ConfigArgs::default() };
+    let none = ConfigArgs::default();
+    for (text, environment, args, pane, source) in [
+        ("", None, &none, "5s", "default"),
+        ("pane: 10s", None, &none, "10s", "loadline.yaml:1:7"),
+        ("pane: 10s", Some("250ms"), &none, "250ms", "environment LOADLINE_PANE"),
+        ("pane: 10s", Some("250ms"), &flag, "2s", "--pane"),
+        ("", Some("250ms"), &set, "3s", "--set pane"),
+    ] {
+        let environment: Vec<(&str, &str)> = environment.map(|v| ("LOADLINE_PANE", v)).into_iter().collect();
+        let config = load(text, &environment, args).unwrap().config;
+        let (_, value, from) = config.effective().into_iter().find(|(path, ..)| path == "pane").unwrap();
+        assert_eq!((value.as_str(), from.to_string().as_str()), (pane, source));
+    }
+}
+
+#[test]
+fn every_setting_can_be_written_in_the_file_as_it_is_shown() {
+    let text = "data: /var/lib/loadline\nlisten: 9090\npolicies: [a.yaml, fleet]\npane: 250ms\ngrace: 1s\n\
+        removals:\n  percent: 20%\n  atLeast: 2\n  period: 1m30s\n  fleets:\n    storefront:\n      percent: 50%\n\
+        freezeFile: /run/freeze\ningest:\n  queue: 8\nlog:\n  format: json\n  level: debug\nstopFleetsOnExit: true\n";
+    let config = load(text, &[], &ConfigArgs::default()).unwrap().config;
+    assert_eq!(config.listen.to_string(), "127.0.0.1:9090");
+    assert_eq!(config.removals.of(&"storefront".parse().unwrap()), RemovalLimit { percent: 50, at_least: 2, period: Duration::from_secs(90) });
+    assert_eq!(config.removals.of(&FleetName::default()).percent, 20);
+    assert!(config.effective().iter().all(|(_, _, source)| matches!(source, Source::File { .. })), "{:?}", config.effective());
+    let set = config.effective().into_iter().map(|(path, value, _)| format!("{path}={value}")).collect();
+    let again = load("", &[], &ConfigArgs { set, ..ConfigArgs::default() }).unwrap().config;
+    let shown = |c: &Config| c.effective().into_iter().map(|(path, value, _)| (path, value)).collect::<Vec<_>>();
+    assert_eq!(shown(&again), shown(&config));
+}
+
+#[test]
+fn errors_name_the_place_the_value_and_the_mend() {
+    for (text, error) in [
+        ("data: x\npanne: 5s", "loadline.yaml:2:1: there is no setting \"panne\"; did you mean \"pane\"?"),
+        ("removals:\n  atleast: 5", "loadline.yaml:2:3: there is no setting \"removals.atleast\"; did you mean \"removals.atLeast\"?"),
+        ("pane: 5", "loadline.yaml:1:7: pane: \"5\" has no unit; write 5s or 5ms"),
+        ("pane: 100ms", "loadline.yaml:1:7: pane: 100ms is out of range; choose from 250ms to 1m"),
+        ("pane: soon", "loadline.yaml:1:7: pane: \"soon\" is not a time; write a number with a unit (ms, s, m, h), as in 5s or 250ms"),
+        ("removals: 5", "loadline.yaml:1:11: removals is a section: write its fields, indented, below it"),
+        ("removals:\n  percent: 10", "loadline.yaml:2:12: removals.percent: \"10\" has no unit; write 10%"),
+        ("listen: example", "loadline.yaml:1:9: listen: \"example\" is not an address; write IP:PORT, as in 127.0.0.1:8080"),
+        ("log:\n  level: loud", "loadline.yaml:2:10: log.level: \"loud\" is none of error, warn, info, debug, trace"),
+        ("ingest:\n  queue: 0", "loadline.yaml:2:10: ingest.queue: \"0\" is not a whole number from 1 to 65536"),
+        ("data: [a, b]", "loadline.yaml:1:7: data takes one value, not 2"),
+        (
+            "removals:\n  fleets:\n    web:\n      percnt: 5%",
+            "loadline.yaml:4:15: removals.fleets.web.percnt: there is no setting \"percnt\"; did you mean \"percent\"?",
+        ),
+    ] {
+        assert_eq!(problems(text), [error], "{text}");
+    }
+}
+
+#[test]
+fn contradictory_values_are_named_together() {
+    let found = problems("data: d\nfreezeFile: d\nremovals: { percent: 0%, atLeast: 0 }\npolicies: [d]\n");
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].contains("percent 0% and atLeast 0"));
+    assert!(found[1].starts_with("loadline.yaml:2:13: freezeFile is the data directory d itself"));
+    assert!(found[2].starts_with("loadline.yaml:4:11: policies d holds the data directory d"));
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    assert_eq!(problems("pane: 5\ngrace: 7\n").len(), 2);
+    assert!(problems("pane: [5s").len() == 1, "broken YAML is one problem");
+}
+
+#[test]
+fn a_name_of_the_environment_is_warned_of_only_where_it_is_nearly_a_setting() {
+    let loaded = load("", &[("LOADLINE_PANES", "1s"), ("LOADLINE_PORT", "tcp://10.0.0.1:80"), ("LOADLINE_SERVER", "x"), ("HOME", "/")], &ConfigArgs::default());
+    assert_eq!(loaded.unwrap().warnings, ["environment LOADLINE_PANES: not used; did you mean LOADLINE_PANE?"]);
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_warned_of() {
+    let loaded = load("listen: 0.0.0.0:8080", &[], &ConfigArgs::default()).unwrap();
+    assert!(loaded.warnings[0].contains("open to other machines"), "{:?}", loaded.warnings);
+}

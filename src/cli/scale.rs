@@ -1,0 +1,52 @@
+//! `loadline scale`: sets a target's count by hand, as any hand from outside would.
+
+use std::io::Write;
+
+use super::Output;
+use super::client::{Client, ServerArgs, target_path};
+use crate::edge::api::{ScaleRequest, Scaled};
+
+/// Set a target's count by hand. Its policy stays in force and goes on from there; to hold a count,
+/// set the policy's mode to Off.
+///
+/// Exit codes: 0 done, 1 refused or not reachable, 2 wrong usage.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  loadline scale local/ProcessFleet/storefront 8 --reason \"launch at noon\"\n  loadline scale storefront 8 --output json")]
+pub struct ScaleArgs {
+    /// The target: namespace/Kind/name, or its end where that is unique
+    target: String,
+    /// How many replicas
+    replicas: u32,
+    /// Why; it is recorded
+    #[arg(long)]
+    reason: Option<String>,
+    /// Who; it is recorded [default: $USER]
+    #[arg(long)]
+    actor: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Does it.
+///
+/// # Errors
+/// Where the server cannot be reached or refuses.
+pub fn run(args: ScaleArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let client = Client::new(&args.server);
+    let target = client.target(&args.target)?;
+    let actor = args.actor.or_else(|| std::env::var("USER").ok()).filter(|a| !a.is_empty()).unwrap_or_else(|| "unknown".to_owned());
+    let request = ScaleRequest { replicas: args.replicas, actor, reason: args.reason };
+    let scaled: Scaled = client.post(&format!("{}/scale", target_path(&target)), &request)?;
+    match args.output {
+        Output::Json => writeln!(out, "{}", serde_json::to_string(&scaled)?)?,
+        Output::Text if scaled.from == Some(scaled.to) => writeln!(out, "{} already asks for {}", scaled.target, scaled.to)?,
+        Output::Text => {
+            let from = scaled.from.map(|from| format!("{from} → ")).unwrap_or_default();
+            writeln!(out, "{}: {from}{}; its policy goes on from there", scaled.target, scaled.to)?;
+        }
+    }
+    Ok(0)
+}

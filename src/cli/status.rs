@@ -1,0 +1,97 @@
+//! `loadline status`: every target in a line.
+
+use std::io::{self, Write};
+
+use super::client::{Client, ServerArgs};
+use super::{Output, Paint, table};
+use crate::edge::api::{Status, TargetStatus};
+use crate::model::{Severity, Timestamp, Verdict};
+
+/// Show what every target does, and why.
+///
+/// Exit codes: 0 shown, 1 not reachable, 2 wrong usage.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  loadline status\n  loadline status --output json | jq '.targets[].desired'\n  loadline status --server http://127.0.0.1:9090"
+)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Shows it.
+///
+/// # Errors
+/// Where the server cannot be reached or `out` cannot be written.
+pub fn run(args: &StatusArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let status: Status = Client::new(&args.server).get("/api/v1/status")?;
+    match args.output {
+        Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?,
+        Output::Text => write(out, &status, Paint::for_stdout())?,
+    }
+    Ok(0)
+}
+
+/// How old a decision or observation may be before its age is pointed out: two repetitions of an observation.
+const OLD_MS: i64 = 120_000;
+
+/// How many records a stage may be behind before it is pointed out: a few panes' worth.
+const BEHIND: u64 = 1_000;
+
+fn write(out: &mut dyn Write, status: &Status, paint: Paint) -> io::Result<()> {
+    if status.targets.is_empty() {
+        writeln!(out, "No target yet: start Loadline with --policies, or put a policy into the directory that it reads.")?;
+    } else {
+        let rows = status.targets.iter().map(|t| row(t, status.at, paint));
+        table::write(out, &["TARGET", "REPLICAS", "READY", "RANGE", "MODE", "DOES", "WHY"], rows)?;
+    }
+    let alerts = status.alerts.iter().chain(status.targets.iter().flat_map(|t| &t.alerts));
+    for alert in alerts {
+        let place = alert.target.as_ref().map(|t| format!("{t}: ")).unwrap_or_default();
+        let line = format!("! {place}{} ({})", alert.message, alert.name);
+        let painted = match alert.severity {
+            Severity::Critical => paint.red(&line),
+            Severity::Warning => paint.yellow(&line),
+            Severity::Info => paint.dim(&line),
+        };
+        writeln!(out, "{painted}")?;
+    }
+    for lag in status.lag.iter().filter(|lag| lag.records > BEHIND) {
+        writeln!(out, "{}", paint.yellow(&format!("! {} is {} records behind on {}/{}", lag.stage, lag.records, lag.topic, lag.partition)))?;
+    }
+    Ok(())
+}
+
+fn row(target: &TargetStatus, now: Timestamp, paint: Paint) -> Vec<String> {
+    let number = |n: Option<u32>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
+    let replicas = match (target.current, target.desired) {
+        (Some(current), Some(desired)) if current != desired => format!("{current} → {desired}"),
+        (current, desired) => number(current.or(desired)),
+    };
+    let range = match (target.min, target.max) {
+        (None, None) => "–".to_owned(),
+        (min, max) => format!("{}–{}", number(min), number(max)),
+    };
+    let does = match target.verdict {
+        Some(Verdict::ScaleOut) => paint.green("out"),
+        Some(Verdict::ScaleIn) => paint.yellow("in"),
+        Some(Verdict::Hold) => "holds".to_owned(),
+        Some(Verdict::Blind) => paint.red("blind"),
+        Some(Verdict::Disabled) => paint.dim("left alone"),
+        Some(Verdict::Faulted) => paint.red("faulted"),
+        Some(Verdict::Other) => "?".to_owned(),
+        None => paint.dim("–"),
+    };
+    let mut why = target.reason.clone();
+    if let Some(at) = target.seen_at.filter(|at| now.as_millis() - at.as_millis() > OLD_MS) {
+        why += &paint.yellow(&format!(" (replicas last seen {} s ago)", now.since(at).as_secs()));
+    }
+    let mode = target.mode.clone().unwrap_or_else(|| "no policy".to_owned());
+    vec![paint.bold(target.target.as_str()), replicas, number(target.ready), range, mode, does, why]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! `loadline why`: a decision told step by step, with its grant, command and outcome.
+
+use std::io::{self, Write};
+
+use anyhow::bail;
+
+use super::client::{Client, ServerArgs, escape, target_path};
+use super::{Output, Paint, table};
+use crate::edge::api::{Decisions, Story};
+use crate::model::{Decision, MetricStatus, Timestamp, Verdict};
+use crate::runtime::clock::{Clock, SystemClock};
+use crate::wire::words;
+
+/// Tell why a target has the replicas that it has: its last decision, or the one of a given time.
+///
+/// Exit codes: 0 told, 1 no such target or decision, or not reachable, 2 wrong usage.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  loadline why local/ProcessFleet/storefront\n  loadline why storefront --at 12:03:20\n  loadline why storefront --at 2026-03-01T12:03:20Z --output json"
+)]
+pub struct WhyArgs {
+    /// The target: namespace/Kind/name, or its end where that is unique
+    target: String,
+    /// The last decision at or before this time: RFC 3339, Unix milliseconds, or a time of the last 24 hours in UTC, as 12:03:20
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Tells it.
+///
+/// # Errors
+/// Where the server cannot be reached, or there is no such target, time or decision.
+pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let client = Client::new(&args.server);
+    let at = args.at.as_deref().map(|text| moment(text, SystemClock.now())).transpose()?;
+    let target = client.target(&args.target)?;
+    let at = at.map(|at| format!("&at={}", escape(&at.as_millis().to_string()))).unwrap_or_default();
+    let mut found: Decisions = client.get(&format!("{}/decisions?limit=1{at}", target_path(&target)))?;
+    let Some(story) = found.decisions.pop() else {
+        match &args.at {
+            Some(at) => bail!("no decision about {target} at or before {at} is left in the log"),
+            None => bail!("nothing has been decided about {target} yet; `loadline status` says what it waits for"),
+        }
+    };
+    match args.output {
+        Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&story)?)?,
+        Output::Text => write(out, &story, Paint::for_stdout())?,
+    }
+    Ok(0)
+}
+
+/// A time as a person writes it. A time of day is the last such moment in UTC.
+fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+    const DAY_MS: i64 = 86_400_000;
+    if let Ok(ms) = text.parse::<i64>() {
+        return Ok(Timestamp::from_millis(ms));
+    }
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(Timestamp::from_millis(at.as_millisecond()));
+    }
+    if let Ok(time) = text.parse::<jiff::civil::Time>() {
+        let into_day = time.duration_since(jiff::civil::Time::midnight()).as_millis();
+        let into_day = i64::try_from(into_day).unwrap_or(0);
+        let today = now.as_millis().div_euclid(DAY_MS) * DAY_MS + into_day;
+        return Ok(Timestamp::from_millis(if today > now.as_millis() { today - DAY_MS } else { today }));
+    }
+    bail!("--at \"{text}\" is no time; write 2026-03-01T12:03:20Z, 12:03:20 (UTC), or Unix milliseconds")
+}
+
+fn write(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {
+    let decision = &story.decision;
+    let verdict = words::verdict(decision);
+    let verdict = match decision.verdict {
+        Verdict::ScaleOut => paint.green(&verdict),
+        Verdict::ScaleIn => paint.yellow(&verdict),
+        Verdict::Blind | Verdict::Faulted => paint.red(&verdict),
+        _ => verdict,
+    };
+    writeln!(out, "{} {verdict}", paint.bold(decision.target.as_str()))?;
+    writeln!(out, "{}\n", story.sentence)?;
+    writeln!(out, "Decided  {}, decision {}, on what had been measured up to {}", decision.at, decision.sequence, decision.through)?;
+    writeln!(out, "Policy   {}{}\n", decision.policy_version, if decision.advised { ", advice only: nothing is commanded" } else { "" })?;
+    metrics(out, decision, paint)?;
+    steps(out, decision, paint)?;
+    after(out, story)
+}
+
+fn metrics(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result<()> {
+    if decision.metrics.is_empty() {
+        return Ok(());
+    }
+    let rows = decision.metrics.iter().map(|m| {
+        let amount = |a: Option<_>| a.map_or_else(|| "–".to_owned(), |a| words::amount(a, m.unit));
+        let status = format!("{:?}", m.status);
+        let status = match m.status {
+            MetricStatus::Ok => status,
+            MetricStatus::Idle => paint.dim(&status),
+            _ => paint.red(&status),
+        };
+        let asks = m.proposal.map_or_else(|| "–".to_owned(), |n| n.to_string());
+        vec![m.name.to_string(), status, amount(m.value), amount(m.target), asks, m.note.clone().unwrap_or_default()]
+    });
+    table::write(out, &["METRIC", "STATUS", "VALUE", "TARGET", "ASKS FOR", ""], rows)?;
+    writeln!(out)
+}
+
+fn steps(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result<()> {
+    let rows = decision.steps.iter().map(|step| {
+        let name = format!("{:?}", step.step);
+        let name = if step.step == decision.binding { paint.bold(&format!("{name} *")) } else { name };
+        let change = if step.before == step.after { step.after.to_string() } else { format!("{} → {}", step.before, step.after) };
+        vec![name, change, words::why(decision, step)]
+    });
+    table::write(out, &["STEP", "REPLICAS", "WHY"], rows)?;
+    writeln!(out, "{}\n", paint.dim("* the step that bound"))
+}
+
+fn after(out: &mut dyn Write, story: &Story) -> io::Result<()> {
+    let Story { decision, grants, commands, outcomes, .. } = story;
+    for grant in grants {
+        writeln!(out, "Grant    {}  {}", grant.at, words::grant(&grant.record))?;
+    }
+    for command in commands {
+        let record = &command.record;
+        writeln!(out, "Command  {}  set {} where {} are found, until {}", command.at, record.to, record.from, record.expires_at)?;
+    }
+    for outcome in outcomes {
+        writeln!(out, "Outcome  {}  {}", outcome.at, words::outcome(&outcome.record))?;
+    }
+    if outcomes.is_empty() {
+        let so_far = match (decision.current == decision.desired, decision.advised, commands.is_empty(), grants.is_empty()) {
+            (true, ..) => "There was nothing to do.",
+            (_, true, ..) => "It was advice only: nothing was asked for.",
+            (_, _, false, _) => "What came of the command is not known yet.",
+            (_, _, true, false) => "No command was issued.",
+            (_, _, true, true) => "The arbiter has not answered yet.",
+        };
+        writeln!(out, "{so_far}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

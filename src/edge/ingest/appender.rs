@@ -1,0 +1,109 @@
+//! The thread that appends: what waits at the same time shares one commit.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+use crate::log::{Log, LogError, RawAppend};
+
+/// The most bytes of one commit: two whole requests. Larger commits gain nothing (an fsync is a few
+/// per cent of it then) and make everybody wait for the largest.
+const MAX_COMMIT_BYTES: usize = 8 * 1024 * 1024;
+
+/// One request's records.
+pub(super) struct Job {
+    pub(super) appends: Vec<RawAppend>,
+    /// Told when they are durable, or why they are not.
+    pub(super) done: oneshot::Sender<Result<(), LogError>>,
+}
+
+/// Why a job was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// As many wait as may.
+    Full,
+    /// The thread has ended.
+    Closed,
+}
+
+/// The way to the thread.
+pub(super) struct Queue(SyncSender<Job>);
+
+impl Queue {
+    pub(super) fn push(&self, job: Job) -> Result<(), Refused> {
+        self.0.try_send(job).map_err(|e| match e {
+            TrySendError::Full(_) => Refused::Full,
+            TrySendError::Disconnected(_) => Refused::Closed,
+        })
+    }
+}
+
+/// The appending thread. It ends by itself when the last [`super::Ingest`] is dropped.
+#[derive(Debug)]
+pub struct Appender(JoinHandle<()>);
+
+impl Appender {
+    /// Waits until everything that was taken is durable or refused.
+    ///
+    /// # Errors
+    /// Where the thread ended by a fault in the program.
+    pub fn join(self) -> Result<(), &'static str> {
+        self.0.join().map_err(|_| "the appending thread of ingest ended by a fault in the program")
+    }
+
+    /// Whether it has ended; while the server runs, that is a fault.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+pub(super) fn start(log: Arc<dyn Log>, queue: usize) -> std::io::Result<(Queue, Appender)> {
+    let (sender, receiver) = sync_channel(queue);
+    let thread = std::thread::Builder::new().name("ingest".to_owned()).spawn(move || run(log.as_ref(), &receiver))?;
+    Ok((Queue(sender), Appender(thread)))
+}
+
+fn run(log: &dyn Log, jobs: &Receiver<Job>) {
+    while let Ok(first) = jobs.recv() {
+        let mut bytes = size(&first);
+        let mut together = vec![first];
+        while bytes < MAX_COMMIT_BYTES
+            && let Ok(next) = jobs.try_recv()
+        {
+            bytes += size(&next);
+            together.push(next);
+        }
+        commit(log, together);
+    }
+}
+
+fn size(job: &Job) -> usize {
+    job.appends.iter().map(|a| a.value.len()).sum()
+}
+
+/// Appends the records of all jobs at once. One that the log refuses for good must not cost the
+/// others: then each is appended by itself.
+fn commit(log: &dyn Log, mut jobs: Vec<Job>) {
+    let appends = jobs.iter_mut().flat_map(|job| job.appends.iter().cloned()).collect();
+    match log.append(appends) {
+        Ok(_) => jobs.into_iter().for_each(|job| answer(job.done, Ok(()))),
+        Err(LogError::TooLarge { .. }) if jobs.len() > 1 => jobs.into_iter().for_each(|job| answer(job.done, log.append(job.appends).map(drop))),
+        Err(error) => {
+            tracing::warn!(%error, requests = jobs.len(), "samples were not taken");
+            let mut rest = jobs.into_iter();
+            if let Some(first) = rest.next() {
+                for job in rest {
+                    answer(job.done, Err(LogError::Retry { reason: error.to_string() }));
+                }
+                answer(first.done, Err(error));
+            }
+        }
+    }
+}
+
+/// A request whose client has gone hears nothing, and needs nothing.
+fn answer(done: oneshot::Sender<Result<(), LogError>>, result: Result<(), LogError>) {
+    let _ = done.send(result);
+}

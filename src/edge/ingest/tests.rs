@@ -1,0 +1,247 @@
+use std::ops::Range;
+use std::sync::{Condvar, Mutex};
+
+use super::*;
+use crate::edge::testing::{Answer, Running};
+use crate::log::{Membership, Offset, RawRecord, Session, Topic};
+use crate::model::{Message, Sample, Timestamp};
+use crate::runtime::clock::ManualClock;
+use crate::wire;
+
+const NDJSON: &str = "application/x-ndjson";
+const GOOD: &str = r#"{"target":"prod/Deployment/api","metric":"cpu","kind":"Gauge","value":0.7}"#;
+
+/// A log that only appends: at once, when its gate opens, or not at all.
+#[derive(Default)]
+struct Double {
+    appended: Mutex<Vec<Vec<RawAppend>>>,
+    refuse: Mutex<Option<String>>,
+    gate: Mutex<Gate>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Gate {
+    closed: bool,
+    waiting: usize,
+}
+
+impl Double {
+    fn samples(&self) -> Vec<Sample> {
+        let batches = self.appended.lock().unwrap();
+        batches
+            .iter()
+            .flatten()
+            .flat_map(|append| match wire::decode(Topic::Metrics, &append.value).unwrap() {
+                Message::Samples(batch) => batch.samples,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    fn set_closed(&self, closed: bool) {
+        self.gate.lock().unwrap().closed = closed;
+        self.changed.notify_all();
+    }
+
+    /// Waits until an append stands at the gate.
+    fn await_append(&self) {
+        let gate = self.gate.lock().unwrap();
+        let (_gate, timeout) = self.changed.wait_timeout_while(gate, Duration::from_secs(20), |gate| gate.waiting == 0).unwrap();
+        assert!(!timeout.timed_out(), "no append came");
+    }
+}
+
+fn unused<T>() -> Result<T, LogError> {
+    Err(LogError::Fatal { reason: "this log only appends".to_owned() })
+}
+
+impl Log for Double {
+    fn partitions(&self, _: Topic) -> u32 {
+        2
+    }
+    fn join(&self, _: Membership) -> Result<Box<dyn Session>, LogError> {
+        unused()
+    }
+    fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
+        let mut gate = self.gate.lock().unwrap();
+        gate.waiting += 1;
+        self.changed.notify_all();
+        gate = self.changed.wait_while(gate, |gate| gate.closed).unwrap();
+        gate.waiting -= 1;
+        if let Some(reason) = self.refuse.lock().unwrap().clone() {
+            return Err(LogError::Retry { reason });
+        }
+        let offsets = (0..appends.len() as u64).collect();
+        self.appended.lock().unwrap().push(appends);
+        Ok(offsets)
+    }
+    fn range(&self, _: Topic, _: u32) -> Result<Range<Offset>, LogError> {
+        unused()
+    }
+    fn scan(&self, _: Topic, _: u32, _: Offset, _: usize) -> Result<Vec<RawRecord>, LogError> {
+        unused()
+    }
+    fn states(&self, _: &str, _: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        unused()
+    }
+    fn committed(&self, _: &str, _: Topic, _: u32) -> Result<Option<Offset>, LogError> {
+        unused()
+    }
+    fn close(&self) {}
+}
+
+fn started(queue: usize) -> (Arc<Double>, Arc<Running>) {
+    let log = Arc::new(Double::default());
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log) as Arc<dyn Log>, clock, queue).unwrap();
+    (log, Arc::new(Running::start(ingest.router())))
+}
+
+fn post(server: &Running, body: &str) -> Answer {
+    server.post("/api/v1/metrics", NDJSON, body.as_bytes())
+}
+
+#[test]
+fn bad_lines_are_reported_by_number_and_cost_no_good_one() {
+    let (log, server) = started(4);
+    let answer = post(&server, &format!("{GOOD}\nnot json\n\n{GOOD}\n{{\"target\":\"api\",\"metric\":\"cpu\",\"value\":1}}\n"));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let ingested: Ingested = answer.json();
+    assert_eq!((ingested.accepted, ingested.rejected), (2, 2));
+    assert_eq!(ingested.errors.iter().map(|e| e.line).collect::<Vec<_>>(), [2, 5]);
+    assert!(ingested.errors[1].reason.contains("api"), "{ingested:?}");
+    assert_eq!(log.samples().len(), 2);
+}
+
+#[test]
+fn a_sample_without_a_time_is_of_when_it_was_received() {
+    let (log, server) = started(4);
+    post(&server, GOOD);
+    assert_eq!(log.samples()[0].time, Timestamp::from_millis(1_764_000_000_000));
+}
+
+#[test]
+fn an_avro_container_file_is_taken_whole_or_refused_with_its_reason() {
+    let (log, server) = started(4);
+    let schema = apache_avro::Schema::parse_str(wire::schemas::RecordType::SampleBatch.schema_json()).unwrap();
+    let mut writer = apache_avro::Writer::new(&schema, Vec::new()).unwrap();
+    let sample = wire::jsonl::sample_from_line(GOOD, Timestamp::from_millis(5)).unwrap();
+    writer.append_ser(crate::model::SampleBatch { samples: vec![sample.clone(), sample], ..Default::default() }).unwrap();
+    let file = writer.into_inner().unwrap();
+    for media in ["application/avro", "avro/binary"] {
+        let answer = server.post("/api/v1/metrics", media, &file);
+        assert_eq!((answer.status, answer.json::<Ingested>().accepted), (200, 2), "{}", answer.body);
+    }
+    assert_eq!(log.samples().len(), 4);
+    let answer = server.post("/api/v1/metrics", "application/avro", GOOD.as_bytes());
+    assert_eq!(answer.status, 400);
+    assert!(answer.json::<Problem>().ingested.unwrap().errors[0].reason.contains("container file"), "{}", answer.body);
+}
+
+#[test]
+fn a_hundred_errors_are_listed_and_all_are_counted() {
+    let (_log, server) = started(4);
+    let ingested: Ingested = post(&server, &format!("{GOOD}\n{}", "x\n".repeat(250))).json();
+    assert_eq!((ingested.accepted, ingested.rejected, ingested.errors.len()), (1, 250, 100));
+}
+
+#[test]
+fn a_request_without_a_usable_sample_is_refused() {
+    let (log, server) = started(4);
+    for (body, rejected) in [("", 0), ("x\ny\n", 2)] {
+        let answer = post(&server, body);
+        assert_eq!((answer.status, answer.content_type.as_str()), (400, "application/problem+json"), "{}", answer.body);
+        assert_eq!(answer.json::<Problem>().ingested.unwrap().rejected, rejected);
+    }
+    assert!(log.samples().is_empty());
+}
+
+#[test]
+fn other_types_and_larger_bodies_are_refused() {
+    let (_log, server) = started(4);
+    let answer = server.post("/api/v1/metrics", "application/x-www-form-urlencoded", GOOD.as_bytes());
+    assert_eq!(answer.status, 415);
+    assert!(answer.json::<Problem>().mend.contains("application/x-ndjson"));
+    assert_eq!(post(&server, &"x".repeat(MAX_BODY_BYTES + 1)).status, 413);
+}
+
+#[test]
+fn nothing_is_answered_before_it_is_durable_and_what_exceeds_the_queue_is_to_come_again() {
+    let (log, server) = started(1);
+    log.set_closed(true);
+    let first = std::thread::spawn({
+        let server = Arc::clone(&server);
+        move || post(&server, GOOD)
+    });
+    log.await_append();
+    assert!(!first.is_finished(), "answered before it was durable");
+    let second = post(&server, GOOD);
+    assert_eq!((second.status, second.retry_after.as_deref()), (429, Some("1")), "{}", second.body);
+    log.set_closed(false);
+    assert_eq!(first.join().unwrap().status, 200);
+    assert_eq!(log.samples().len(), 1);
+}
+
+#[test]
+fn requests_that_wait_together_share_one_commit() {
+    let log = Arc::new(Double::default());
+    let (queue, thread) = appender::start(Arc::clone(&log) as Arc<dyn Log>, 3).unwrap();
+    log.set_closed(true);
+    let push = || {
+        let (done, answer) = oneshot::channel();
+        let append = RawAppend { topic: Topic::Metrics, partition: 0, key: None, value: vec![0] };
+        queue.push(appender::Job { appends: vec![append], done }).map(|()| answer)
+    };
+    let first = push().unwrap();
+    log.await_append();
+    let others: Vec<_> = (0..3).map(|_| push().unwrap()).collect();
+    assert_eq!(push().unwrap_err(), appender::Refused::Full);
+    log.set_closed(false);
+    for answer in std::iter::once(first).chain(others) {
+        answer.blocking_recv().unwrap().unwrap();
+    }
+    let commits: Vec<usize> = log.appended.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(commits, [1, 3]);
+    drop(queue);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_log_that_cannot_append_is_said_to_be_so() {
+    let (log, server) = started(4);
+    *log.refuse.lock().unwrap() = Some("the disk is full".to_owned());
+    let answer = post(&server, GOOD);
+    assert_eq!((answer.status, answer.retry_after.as_deref()), (503, Some("1")));
+    assert!(answer.json::<Problem>().title.contains("the disk is full"));
+    *log.refuse.lock().unwrap() = None;
+    assert_eq!(post(&server, GOOD).status, 200, "it goes on when the log does");
+}
+
+#[test]
+fn a_target_keeps_its_order_in_one_partition_and_no_record_is_too_large() {
+    let log = Double::default();
+    let long = "i".repeat(250);
+    let samples: Vec<Sample> = (0..3_000)
+        .map(|n| {
+            let line = format!(r#"{{"target":"prod/Deployment/api-{}","metric":"cpu","instance":"{long}","kind":"Gauge","value":{n}}}"#, n % 2);
+            wire::jsonl::sample_from_line(&line, Timestamp::from_millis(n)).unwrap()
+        })
+        .collect();
+    let records = parse::records(samples, &log);
+    assert!(records.len() > 2, "more than one batch a partition");
+    assert!(records.iter().all(|r| r.value.len() < crate::log::MAX_RECORD_BYTES));
+    for target in ["prod/Deployment/api-0", "prod/Deployment/api-1"] {
+        let of_target: Vec<(u32, f64)> = records
+            .iter()
+            .flat_map(|record| match wire::decode(Topic::Metrics, &record.value).unwrap() {
+                Message::Samples(batch) => batch.samples.into_iter().map(|s| (record.partition, s)).collect::<Vec<_>>(),
+                _ => Vec::new(),
+            })
+            .filter(|(_, s)| s.targets[0].as_str() == target)
+            .map(|(partition, s)| (partition, s.value))
+            .collect();
+        assert_eq!(of_target.len(), 1_500);
+        assert!(of_target.windows(2).all(|w| w[0].0 == w[1].0 && w[0].1 < w[1].1));
+    }
+}

@@ -1,0 +1,119 @@
+//! The routes of one target.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+
+use super::{ScaleError, Services};
+use crate::edge::api::{Decisions, Problem, ScaleRequest, Scaled, TargetDetail};
+use crate::edge::closest;
+use crate::edge::view::older;
+use crate::model::{TargetId, Timestamp};
+
+/// The most decisions of one answer: what memory holds of a target.
+const MAX_LIMIT: usize = 200;
+
+/// The parts of a target's name in a path.
+pub(super) type Parts = Path<(String, String, String)>;
+
+pub(super) async fn detail(State(services): State<Services>, Path((namespace, kind, name)): Parts) -> Result<Json<TargetDetail>, Problem> {
+    let target = parse(&namespace, &kind, &name)?;
+    services.view.detail(&target).map(Json).ok_or_else(|| unknown(&services, &target))
+}
+
+/// The parameters of `decisions`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    at: Option<String>,
+    limit: Option<String>,
+}
+
+pub(super) async fn decisions(
+    State(services): State<Services>,
+    Path((namespace, kind, name)): Parts,
+    which: Result<Query<Which>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Decisions>, Problem> {
+    let target = parse(&namespace, &kind, &name)?;
+    let Query(which) = which.map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.body_text(), "the parameters are at and limit").at("query"))?;
+    let until = which.at.as_deref().map(parse_time).transpose()?;
+    let limit = match which.limit.as_deref() {
+        None => 1,
+        Some(text) => text.parse().ok().filter(|n| (1..=MAX_LIMIT).contains(n)).ok_or_else(|| {
+            Problem::new(StatusCode::BAD_REQUEST, format!("\"{text}\" is no limit"), format!("choose a whole number from 1 to {MAX_LIMIT}"))
+                .at("parameter limit")
+        })?,
+    };
+    if !services.view.knows(&target) {
+        return Err(unknown(&services, &target));
+    }
+    let decisions = if let Some(decisions) = services.view.decisions(&target, limit, until) {
+        decisions
+    } else {
+        let (log, of) = (Arc::clone(&services.log), target.clone());
+        let until = until.unwrap_or_else(|| services.clock.now());
+        tokio::task::spawn_blocking(move || older(log.as_ref(), &of, limit, until))
+            .await
+            .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while reading older decisions", "report it"))?
+            .map_err(|e| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("older decisions cannot be read: {e}"), "try again").retry_after(1))?
+    };
+    Ok(Json(Decisions { target, decisions }))
+}
+
+pub(super) async fn scale(
+    State(services): State<Services>,
+    Path((namespace, kind, name)): Parts,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Scaled>, Problem> {
+    let target = parse(&namespace, &kind, &name)?;
+    let mend = "send {\"replicas\":5,\"actor\":\"ana@example.com\",\"reason\":\"launch\"}";
+    let body = body.map_err(|e| Problem::new(e.status(), e.body_text(), mend))?;
+    let request: ScaleRequest = serde_json::from_slice(&body).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.to_string(), mend).at("body"))?;
+    if request.actor.trim().is_empty() {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "actor is empty", "say who wants it: it is recorded").at("actor"));
+    }
+    let from = services.view.detail(&target).and_then(|d| d.status.current);
+    let (manual, of, to) = (Arc::clone(&services.manual), target.clone(), request.replicas);
+    let result = tokio::task::spawn_blocking(move || manual.scale(&of, to, &request.actor, request.reason.as_deref())).await;
+    match result {
+        Ok(Ok(())) => Ok(Json(Scaled { target, from, to })),
+        Ok(Err(ScaleError::Unknown(target))) => Err(unknown(&services, &target)),
+        Ok(Err(ScaleError::Refused(reason))) => Err(Problem::new(StatusCode::CONFLICT, reason, "see loadline status").at(target.to_string())),
+        Ok(Err(ScaleError::Failed(reason))) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason, "try again").at(target.to_string()).retry_after(1)),
+        Err(_) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while scaling", "report it").at(target.to_string())),
+    }
+}
+
+fn parse(namespace: &str, kind: &str, name: &str) -> Result<TargetId, Problem> {
+    TargetId::new(namespace, kind, name).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.to_string(), "name a target as namespace/Kind/name").at("path"))
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, Problem> {
+    if let Ok(ms) = text.parse::<i64>() {
+        return Ok(Timestamp::from_millis(ms));
+    }
+    text.parse::<jiff::Timestamp>().map(|t| Timestamp::from_millis(t.as_millisecond())).map_err(|_| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("\"{text}\" is no time"), "write RFC 3339, as in 2026-03-01T12:03:20Z, or Unix milliseconds")
+            .at("parameter at")
+    })
+}
+
+fn unknown(services: &Services, target: &TargetId) -> Problem {
+    let names = services.view.names();
+    let mend = match closest(target.as_str(), names.iter().map(TargetId::as_str)) {
+        Some(near) => format!("did you mean {near}?"),
+        None if names.is_empty() => "no target is known yet: is there a policy?".to_owned(),
+        None => {
+            let some: Vec<&str> = names.iter().take(10).map(TargetId::as_str).collect();
+            let rest = names.len().saturating_sub(some.len());
+            let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+            format!("there are: {}{more}", some.join(", "))
+        }
+    };
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no target {target}"), mend).at(target.to_string())
+}

@@ -1,0 +1,107 @@
+use std::sync::Mutex;
+
+use super::*;
+use crate::edge::api::{Decisions, Scaled, TargetDetail};
+use crate::edge::testing::Running;
+use crate::edge::view::tests::{api, at, command, decision, grant, outcome};
+use crate::log::Partitions;
+use crate::log::memory::MemoryLog;
+use crate::model::Audit;
+use crate::runtime::clock::ManualClock;
+
+#[derive(Default)]
+pub(crate) struct Hand(Mutex<Vec<(String, u32, String)>>);
+
+impl ManualScale for Hand {
+    fn scale(&self, target: &TargetId, replicas: u32, actor: &str, _: Option<&str>) -> Result<(), ScaleError> {
+        self.0.lock().unwrap().push((target.to_string(), replicas, actor.to_owned()));
+        if replicas > 100 { Err(ScaleError::Refused("its port range has 10 ports".to_owned())) } else { Ok(()) }
+    }
+}
+
+pub(crate) fn started() -> (Arc<View>, Arc<Hand>, Running) {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(at(60)));
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::clone(&clock)));
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), 4).unwrap();
+    let (view, manual) = (Arc::new(View::new()), Arc::new(Hand::default()));
+    let services = Services { view: Arc::clone(&view), log, clock, ingest, manual: manual.clone(), started_at: at(0) };
+    (view, manual, Running::start(router(services)))
+}
+
+#[test]
+fn status_target_and_decisions_answer_from_the_view() {
+    let (view, _, server) = started();
+    for entry in [Audit::Decision(decision(10, 3, 5)), grant(10, 3, 5), command(10, 3, 5), outcome(10, 5), Audit::Decision(decision(20, 5, 6))] {
+        view.audit(at(11), entry);
+    }
+    let status: Status = server.get("/api/v1/status").json();
+    assert_eq!((status.started_at, status.at, status.targets[0].desired), (at(0), at(60), Some(6)));
+    let detail: TargetDetail = server.get("/api/v1/targets/prod/Deployment/api").json();
+    assert_eq!(detail.last.unwrap().decision.desired, 6);
+    for query in ["limit=1&at=2025-11-24T16:00:15Z".to_owned(), format!("at={}", at(15).as_millis())] {
+        let found: Decisions = server.get(&format!("/api/v1/targets/prod/Deployment/api/decisions?{query}")).json();
+        assert_eq!((found.target, found.decisions[0].decision.sequence, found.decisions[0].outcomes.len()), (api(), 10, 1), "{query}");
+    }
+}
+
+#[test]
+fn health_is_there_at_once_and_readiness_when_the_log_was_read() {
+    let (_, _, server) = started();
+    assert_eq!((server.get("/healthz").status, server.get("/readyz").status), (200, 503));
+}
+
+#[test]
+fn problems_say_what_where_and_the_way_out() {
+    let (view, _, server) = started();
+    view.audit(at(11), Audit::Decision(decision(10, 3, 5)));
+    for (path, status, title, mend) in [
+        ("/api/v1/targets/prod/Deployment/ap", 404, "there is no target prod/Deployment/ap", "did you mean prod/Deployment/api?"),
+        ("/api/v1/targets/prod/Deployment/other/decisions", 404, "there is no target", "there are: prod/Deployment/api"),
+        ("/api/v1/targets/prod/Deployment/api/decisions?at=noon", 400, "\"noon\" is no time", "RFC 3339"),
+        ("/api/v1/targets/prod/Deployment/api/decisions?limit=0", 400, "\"0\" is no limit", "1 to 200"),
+        ("/api/v1/targets/prod/Deployment/api/decisions?until=5", 400, "unknown field `until`", "at and limit"),
+        ("/api/v1/nothing", 404, "there is nothing here", "/api/v1/status"),
+        ("/api/v1/metrics", 405, "GET is not for this path", "POST"),
+    ] {
+        let answer = server.get(path);
+        assert_eq!((answer.status, answer.content_type.as_str()), (status, "application/problem+json"), "{path}: {}", answer.body);
+        let problem: Problem = answer.json();
+        assert!(problem.title.contains(title) && problem.mend.contains(mend), "{path}: {problem:?}");
+    }
+}
+
+#[test]
+fn scaling_by_hand_is_passed_on_with_its_actor() {
+    let (view, hand, server) = started();
+    view.audit(at(11), Audit::Decision(decision(10, 3, 5)));
+    let post = |body: &str| server.post("/api/v1/targets/prod/Deployment/api/scale", "application/json", body.as_bytes());
+    let scaled: Scaled = post(r#"{"replicas":8,"actor":"ana"}"#).json();
+    assert_eq!((scaled.from, scaled.to), (Some(3), 8));
+    for (body, status, title) in [
+        (r#"{"replicas":8}"#, 400, "missing field `actor`"),
+        (r#"{"replicas":8,"actor":" "}"#, 400, "actor is empty"),
+        (r#"{"replicas":-1,"actor":"ana"}"#, 400, "invalid value"),
+        (r#"{"replicas":101,"actor":"ana"}"#, 409, "its port range has 10 ports"),
+    ] {
+        let answer = post(body);
+        assert_eq!(answer.status, status, "{body}");
+        assert!(answer.json::<Problem>().title.contains(title), "{}", answer.body);
+    }
+    let asked = hand.0.lock().unwrap();
+    assert_eq!(*asked, [("prod/Deployment/api".to_owned(), 8, "ana".to_owned()), ("prod/Deployment/api".to_owned(), 101, "ana".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_how_to_choose_another() {
+    let taken = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = bind(address).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("port {} of 127.0.0.1 is in use", address.port())) && error.contains("--listen"), "{error}");
+}
+
+#[tokio::test]
+async fn the_server_stops_when_it_is_told_to() {
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let serving = serve(listener, Router::new(), std::future::ready(()));
+    tokio::time::timeout(Duration::from_secs(20), serving).await.unwrap().unwrap();
+}

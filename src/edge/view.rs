@@ -1,0 +1,255 @@
+//! What is known now, in memory: for every target its policy, its replicas, its last decisions and what
+//! came of them, and its alerts.
+//!
+//! Fed by [`Tail`] from the topics audit, signals and alerts; asked by the HTTP server, which must answer
+//! while the log is busy: no question here touches the log or waits for anything but a map's shard. What
+//! is older than the memory is read from the audit topic by [`older`].
+//!
+//! Invariants: no guard of the map leaves this module (clones do); memory is bounded by
+//! [`MAX_STORIES_PER_TARGET`], [`MAX_STORIES`] and [`MAX_TARGETS`]; order in answers is by name, never
+//! the map's own.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use dashmap::DashMap;
+use serde_json::Value;
+
+use crate::edge::api::{Lag, Story, TargetDetail, TargetStatus};
+use crate::model::{Alert, AlertState, Audit, FleetObservation, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp};
+
+mod history;
+mod stories;
+mod tail;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use history::older;
+use stories::Stories;
+pub use tail::{Followed, Tail};
+
+/// The most decisions of a target that are kept: about an hour of one that changes every 20 s.
+const MAX_STORIES_PER_TARGET: usize = 200;
+
+/// The most decisions that are kept in all: at about 1.5 kB each, 150 MB.
+const MAX_STORIES: usize = 100_000;
+
+/// The fewest decisions of a target that are kept, however many targets there are.
+const MIN_STORIES_PER_TARGET: usize = 4;
+
+/// The most targets that are taken; further ones are counted and not shown.
+const MAX_TARGETS: usize = 100_000;
+
+/// What is known of one target.
+#[derive(Debug, Default)]
+struct Known {
+    stories: Stories,
+    policy: Option<PolicyAnnouncement>,
+    fleet: Option<(Timestamp, FleetObservation)>,
+    alerts: BTreeMap<(String, String), Alert>,
+}
+
+/// What is known now.
+#[derive(Debug, Default)]
+pub struct View {
+    targets: DashMap<TargetId, Known>,
+    /// How many targets there are: counting the map would take every shard.
+    count: AtomicUsize,
+    beyond: AtomicU64,
+    general: Mutex<BTreeMap<(String, String), Alert>>,
+    lag: Mutex<Vec<Lag>>,
+    /// How many of the followed topics have been read to their end once.
+    caught_up: AtomicUsize,
+}
+
+impl View {
+    /// Nothing known yet.
+    pub fn new() -> Self {
+        View::default()
+    }
+
+    /// Takes an entry of audit that the log appended at `at`.
+    pub fn audit(&self, at: Timestamp, audit: Audit) {
+        let kept = self.stories_per_target();
+        match audit {
+            Audit::Decision(decision) => self.change(&decision.target.clone(), |known| known.stories.decision(decision, kept)),
+            Audit::Grant(grant) => self.change(&grant.target.clone(), |known| known.stories.grant(at, grant)),
+            Audit::Command(command) => self.change(&command.target.clone(), |known| known.stories.command(at, command)),
+            Audit::Outcome(outcome) => self.change(&outcome.target.clone(), |known| known.stories.outcome(at, outcome)),
+            Audit::Policy(policy) => self.policy(policy),
+            // A refused document is an alert, which comes by its own topic.
+            Audit::Rejected(_) => {}
+        }
+    }
+
+    /// Takes a signal that the log appended at `at`.
+    pub fn signal(&self, at: Timestamp, signal: Signal) {
+        match signal {
+            Signal::Fleet(fleet) => self.change(&fleet.target.clone(), |known| {
+                let older = known.fleet.as_ref().is_some_and(|(_, f)| f.uid == fleet.uid && (f.term, f.sequence) > (fleet.term, fleet.sequence));
+                if !older {
+                    known.fleet = Some((at, fleet));
+                }
+            }),
+            Signal::Policy(policy) => self.policy(policy),
+            // Grants and outcomes come by audit, in order with their decision.
+            Signal::Part(_) | Signal::Mark(_) | Signal::Tick(_) | Signal::Outcome(_) | Signal::Grant(_) | Signal::SourceError(_) => {}
+        }
+    }
+
+    /// Takes an alert.
+    pub fn alert(&self, alert: Alert) {
+        let put = |alerts: &mut BTreeMap<(String, String), Alert>, alert: Alert| {
+            let key = (alert.name.clone(), alert.subject.clone());
+            match alert.state {
+                AlertState::Firing => drop(alerts.insert(key, alert)),
+                AlertState::Resolved => drop(alerts.remove(&key)),
+            }
+        };
+        match alert.target.clone() {
+            Some(target) => self.change(&target, |known| put(&mut known.alerts, alert)),
+            None => put(&mut self.general.lock().unwrap_or_else(PoisonError::into_inner), alert),
+        }
+    }
+
+    /// Every target's status, by name.
+    pub fn statuses(&self) -> Vec<TargetStatus> {
+        let mut all: Vec<TargetStatus> = self.targets.iter().filter(|entry| entry.value().is_shown()).map(|entry| entry.value().status(entry.key())).collect();
+        all.sort_by(|a, b| a.target.cmp(&b.target));
+        all
+    }
+
+    /// The alerts that concern no target.
+    pub fn general_alerts(&self) -> Vec<Alert> {
+        self.general.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// One target in detail; `None` where it is not known.
+    pub fn detail(&self, target: &TargetId) -> Option<TargetDetail> {
+        let known = self.targets.get(target)?;
+        Some(TargetDetail {
+            status: known.status(target),
+            fleet: known.fleet.as_ref().map(|(_, fleet)| fleet.clone()),
+            policy: known.policy.as_ref().and_then(|p| p.spec.clone()),
+            last: known.stories.newest(1, None).and_then(|mut stories| stories.pop()),
+        })
+    }
+
+    /// The last `limit` decisions of a target that were made at `until` or before, the newest last.
+    /// `None` where memory does not reach back far enough to say; [`older`] does then.
+    pub fn decisions(&self, target: &TargetId, limit: usize, until: Option<Timestamp>) -> Option<Vec<Story>> {
+        self.targets.get(target)?.stories.newest(limit, until)
+    }
+
+    /// Whether the target is known.
+    pub fn knows(&self, target: &TargetId) -> bool {
+        self.targets.contains_key(target)
+    }
+
+    /// The names of all targets, in order.
+    pub fn names(&self) -> Vec<TargetId> {
+        let mut names: Vec<TargetId> = self.targets.iter().map(|entry| entry.key().clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// How far behind each stage was when it was last looked at, at most a second ago.
+    pub fn lag(&self) -> Vec<Lag> {
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many changes concerned targets beyond the limit of [`MAX_TARGETS`].
+    pub fn beyond_limit(&self) -> u64 {
+        self.beyond.load(Ordering::Relaxed)
+    }
+
+    /// Whether everything that was in the log at the start has been read.
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire) >= tail::FOLLOWED_TOPICS
+    }
+
+    fn policy(&self, policy: PolicyAnnouncement) {
+        self.change(&policy.target.clone(), |known| {
+            // Audit and signals both carry announcements, each in order: the older of the two is no news.
+            let stale = known.policy.as_ref().is_some_and(|p| p.order.source == policy.order.source && p.order.generation > policy.order.generation);
+            if !stale {
+                known.policy = Some(policy);
+            }
+        });
+    }
+
+    fn change(&self, target: &TargetId, change: impl FnOnce(&mut Known)) {
+        if let Some(mut known) = self.targets.get_mut(target) {
+            return change(&mut known);
+        }
+        if self.count.load(Ordering::Relaxed) >= MAX_TARGETS {
+            self.beyond.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let mut known = self.targets.entry(target.clone()).or_insert_with(|| {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            Known::default()
+        });
+        change(&mut known);
+    }
+
+    fn stories_per_target(&self) -> usize {
+        (MAX_STORIES / self.count.load(Ordering::Relaxed).max(1)).clamp(MIN_STORIES_PER_TARGET, MAX_STORIES_PER_TARGET)
+    }
+
+    fn set_lag(&self, lag: Vec<Lag>) {
+        *self.lag.lock().unwrap_or_else(PoisonError::into_inner) = lag;
+    }
+
+    fn one_caught_up(&self) {
+        self.caught_up.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Known {
+    /// A target whose policy was removed and whose replicas nobody sees any more is history.
+    fn is_shown(&self) -> bool {
+        let removed = self.policy.as_ref().is_some_and(|p| p.spec.is_none());
+        !removed || self.fleet.is_some() || !self.alerts.is_empty()
+    }
+
+    fn status(&self, target: &TargetId) -> TargetStatus {
+        let decision = self.stories.last();
+        let spec = self.policy.as_ref().and_then(|p| p.spec.as_deref()).and_then(|spec| serde_json::from_str::<Value>(spec).ok());
+        let word = |name: &str, default: &str| spec.as_ref().map(|s| s.get(name).and_then(Value::as_str).unwrap_or(default).to_owned());
+        let count = |name: &str| spec.as_ref()?.get("replicas")?.get(name)?.as_u64().and_then(|n| u32::try_from(n).ok());
+        let metrics: Vec<MetricReport> = decision.map(|d| d.metrics.clone()).unwrap_or_default();
+        let advised = decision.is_some_and(|d| d.advised);
+        let observed = self.fleet.as_ref().map(|(_, fleet)| fleet);
+        TargetStatus {
+            target: target.clone(),
+            role: word("role", "Generic"),
+            mode: word("mode", "Active"),
+            min: count("min"),
+            max: count("max"),
+            current: observed.map(|f| f.desired).or_else(|| decision.filter(|_| !advised).map(|d| d.current)),
+            desired: decision.map(|d| d.desired),
+            ready: observed.map(|f| u32::try_from(f.instances.iter().filter(|i| i.ready == Some(true) && !i.deleting).count()).unwrap_or(u32::MAX)),
+            seen_at: self.fleet.as_ref().map(|(at, _)| *at),
+            verdict: decision.map(|d| d.verdict),
+            binding: decision.map(|d| d.binding),
+            reason: decision.map_or_else(|| self.without_decision().to_owned(), crate::wire::words::sentence),
+            at: decision.map(|d| d.at),
+            through: decision.map(|d| d.through),
+            blind: metrics.iter().filter(|m| m.status.is_blind()).map(|m| m.name.to_string()).collect(),
+            metrics,
+            alerts: self.alerts.values().cloned().collect(),
+        }
+    }
+
+    /// Why there is no decision yet.
+    fn without_decision(&self) -> &'static str {
+        match (&self.policy, &self.fleet) {
+            (Some(policy), _) if policy.spec.is_none() => "its policy was removed: its replicas stay as they are",
+            (Some(_), None) => "its replicas have not been seen yet: is there such a target?",
+            (Some(_), Some(_)) => "no decision yet",
+            (None, _) => "no policy names it",
+        }
+    }
+}

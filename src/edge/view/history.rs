@@ -1,0 +1,91 @@
+//! Decisions older than the memory, read back from the audit topic.
+//!
+//! Everything here blocks; it runs on a thread that may wait.
+
+use std::time::Duration;
+
+use super::stories::Stories;
+use crate::edge::api::Story;
+use crate::log::{Log, LogError, Offset, RawRecord, Topic, partition_of};
+use crate::model::{Audit, Message, TargetId, Timestamp};
+use crate::runtime::clock::Stopwatch;
+use crate::wire;
+
+/// Records read at once: about half a megabyte of decisions.
+const SLICE: usize = 512;
+
+/// How long the search may take: a person waits. At 0.7 million records a second it covers every target
+/// that was decided for in the last hour, as each is at least once.
+const BUDGET: Duration = Duration::from_secs(3);
+
+/// How many records after the newest decision are read for what came of it.
+const AFTERMATH: usize = 4 * SLICE;
+
+/// The first offset of a partition whose record was appended after `at`. Times in a log may run back a
+/// little where a clock did; what that displaces is displaced by as much.
+///
+/// # Errors
+/// As [`Log::scan`].
+pub(super) fn first_after(log: &dyn Log, topic: Topic, partition: u32, at: Timestamp) -> Result<Offset, LogError> {
+    let range = log.range(topic, partition)?;
+    let (mut low, mut high) = (range.start, range.end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match log.scan(topic, partition, middle, 1)?.first() {
+            Some(record) if record.at <= at => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// The last `limit` decisions of a target that were made at `until` or before, the newest last, read from
+/// the log.
+///
+/// # Errors
+/// As [`Log::scan`].
+pub fn older(log: &dyn Log, target: &TargetId, limit: usize, until: Timestamp) -> Result<Vec<Story>, LogError> {
+    let clock = Stopwatch::start();
+    let partition = partition_of(target.as_str(), log.partitions(Topic::Audit));
+    // A decision is appended at its time or soon after: what was appended a little later may be of `until`.
+    let end = first_after(log, Topic::Audit, partition, until + Duration::from_secs(60))?;
+    let earliest = log.range(Topic::Audit, partition)?.start;
+    let mut backwards: Vec<(Timestamp, Audit)> = Vec::new();
+    let mut decisions = 0;
+    let mut from = end;
+    while from > earliest && decisions < limit && clock.elapsed() < BUDGET {
+        let to = from;
+        from = to.saturating_sub(SLICE as u64).max(earliest);
+        let slice = log.scan(Topic::Audit, partition, from, usize::try_from(to - from).unwrap_or(SLICE))?;
+        for record in slice.into_iter().filter(|r| r.offset < to).rev() {
+            if let Some(entry) = entry_of(target, &record) {
+                decisions += usize::from(matches!(&entry.1, Audit::Decision(d) if d.at <= until));
+                backwards.push(entry);
+            }
+        }
+    }
+    let mut stories = Stories::default();
+    let aftermath = log.scan(Topic::Audit, partition, end, AFTERMATH)?;
+    let forwards = aftermath.iter().filter_map(|record| entry_of(target, record));
+    for (at, audit) in backwards.into_iter().rev().chain(forwards) {
+        match audit {
+            Audit::Decision(decision) => stories.decision(decision, usize::MAX),
+            Audit::Grant(grant) => stories.grant(at, grant),
+            Audit::Command(command) => stories.command(at, command),
+            Audit::Outcome(outcome) => stories.outcome(at, outcome),
+            Audit::Policy(_) | Audit::Rejected(_) => {}
+        }
+    }
+    Ok(stories.newest(limit, Some(until)).unwrap_or_default())
+}
+
+/// What a record says, where it is of the target. One that cannot be read is no decision that could be told.
+fn entry_of(target: &TargetId, record: &RawRecord) -> Option<(Timestamp, Audit)> {
+    if record.key.as_deref() != Some(target.as_str()) {
+        return None;
+    }
+    match wire::decode(Topic::Audit, &record.value) {
+        Ok(Message::Audit(audit)) => Some((record.at, audit)),
+        _ => None,
+    }
+}

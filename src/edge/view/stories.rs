@@ -1,0 +1,106 @@
+//! One target's decisions, each joined with the grants, commands and outcomes that it led to.
+//!
+//! The joins: a claim's epoch is never smaller than its decision's time in milliseconds, and the next
+//! decision is later, so an epoch belongs to the last decision at or before it. An outcome names its command.
+
+use std::collections::VecDeque;
+
+use crate::edge::api::{Dated, Story};
+use crate::model::{Command, Decision, Grant, Outcome, Timestamp};
+use crate::wire::words;
+
+/// The most grants, commands and outcomes that one story keeps, each: paced removals answer one claim
+/// again and again. The newest stay.
+const MAX_PARTS: usize = 20;
+
+#[derive(Debug, Default)]
+pub(super) struct Stories {
+    list: VecDeque<Tale>,
+    /// Whether older ones were dropped (or were never read).
+    cut: bool,
+}
+
+#[derive(Debug)]
+struct Tale {
+    decision: Decision,
+    grants: Vec<Dated<Grant>>,
+    commands: Vec<Dated<Command>>,
+    outcomes: Vec<Dated<Outcome>>,
+}
+
+impl Tale {
+    fn story(&self) -> Story {
+        Story {
+            sentence: words::sentence(&self.decision),
+            decision: self.decision.clone(),
+            grants: self.grants.clone(),
+            commands: self.commands.clone(),
+            outcomes: self.outcomes.clone(),
+        }
+    }
+}
+
+impl Stories {
+    /// Takes the next decision, and keeps the last `kept`.
+    pub(super) fn decision(&mut self, decision: Decision, kept: usize) {
+        if self.list.back().is_some_and(|last| last.decision == decision) {
+            return;
+        }
+        self.list.push_back(Tale { decision, grants: Vec::new(), commands: Vec::new(), outcomes: Vec::new() });
+        while self.list.len() > kept {
+            self.list.pop_front();
+            self.cut = true;
+        }
+    }
+
+    pub(super) fn grant(&mut self, at: Timestamp, grant: Grant) {
+        if let Some(tale) = self.of_epoch(grant.epoch) {
+            push(&mut tale.grants, at, grant);
+        }
+    }
+
+    pub(super) fn command(&mut self, at: Timestamp, command: Command) {
+        if let Some(tale) = self.of_epoch(command.epoch) {
+            push(&mut tale.commands, at, command);
+        }
+    }
+
+    pub(super) fn outcome(&mut self, at: Timestamp, outcome: Outcome) {
+        let of = |tale: &&mut Tale| {
+            tale.commands.iter().any(|c| c.record.id == outcome.command)
+                || tale.grants.iter().any(|g| g.record.command.as_ref().is_some_and(|c| c.id == outcome.command))
+        };
+        if let Some(tale) = self.list.iter_mut().rev().find(of) {
+            push(&mut tale.outcomes, at, outcome);
+        }
+    }
+
+    pub(super) fn last(&self) -> Option<&Decision> {
+        self.list.back().map(|tale| &tale.decision)
+    }
+
+    /// The last `limit` stories of decisions at `until` or before, the newest last; `None` where what was
+    /// dropped could be among them and none that is left is.
+    pub(super) fn newest(&self, limit: usize, until: Option<Timestamp>) -> Option<Vec<Story>> {
+        let end = until.map_or(self.list.len(), |until| self.list.iter().rposition(|tale| tale.decision.at <= until).map_or(0, |last| last + 1));
+        if end == 0 && (self.cut || until.is_some()) {
+            return None;
+        }
+        Some(self.list.iter().take(end).skip(end.saturating_sub(limit)).map(Tale::story).collect())
+    }
+
+    fn of_epoch(&mut self, epoch: i64) -> Option<&mut Tale> {
+        self.list.iter_mut().rev().find(|tale| tale.decision.at.as_millis() <= epoch)
+    }
+}
+
+/// Adds a record once: what is appended at least once may come again.
+fn push<T: PartialEq>(list: &mut Vec<Dated<T>>, at: Timestamp, record: T) {
+    if list.iter().any(|dated| dated.record == record) {
+        return;
+    }
+    if list.len() == MAX_PARTS {
+        list.remove(0);
+    }
+    list.push(Dated { at, record });
+}

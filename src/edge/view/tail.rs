@@ -1,0 +1,275 @@
+//! Follows the log for the view: one thread a topic, woken by the log and never polling.
+//!
+//! On start a thread reads back a bounded stretch (a *view* is a memory, not a state: it may begin
+//! anywhere), then goes on as the one member of a group of its own. The group's position is moved to the
+//! end once, at the start, so that a restart never reads days of signals again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::View;
+use super::history::first_after;
+use crate::edge::api::Lag;
+use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
+use crate::model::Message;
+use crate::runtime::clock::{Clock, Stopwatch};
+use crate::wire;
+
+/// A stage whose lag is shown: its group and its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Followed {
+    /// The group: the stage's name.
+    pub group: &'static str,
+    /// What it consumes.
+    pub input: Topic,
+}
+
+/// How many topics are followed.
+pub(super) const FOLLOWED_TOPICS: usize = 3;
+
+/// Records a poll may bring: about half a megabyte.
+const POLL: usize = 512;
+
+/// How long a poll waits while nothing comes; the lag is looked at that often.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// How far signals are read back: replicas are observed anew every 60 s, so twice that and some.
+const SIGNALS_BACK: Duration = Duration::from_secs(150);
+
+/// How many records of audit and alerts are read back a partition: under a second's reading.
+const RECORDS_BACK: u64 = 200_000;
+
+/// How long to rest after the log said "later".
+const REST: Duration = Duration::from_millis(200);
+
+/// The threads that follow the log.
+pub struct Tail {
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<Stop>,
+}
+
+#[derive(Default)]
+struct Stop {
+    stopped: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+    rest: Condvar,
+}
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    fn register(&self, waker: Waker) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_set() {
+            waker.wake();
+        }
+        wakers.push(waker);
+    }
+
+    fn set(&self) {
+        self.stopped.store(true, Ordering::Release);
+        for waker in self.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            waker.wake();
+        }
+        self.rest.notify_all();
+    }
+
+    /// Waits for `time`, or until it is set.
+    fn rest(&self, time: Duration) {
+        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.rest.wait_timeout_while(wakers, time, |_| !self.is_set()));
+    }
+}
+
+impl Tail {
+    /// Starts following. `ended` is called with the reason when a thread ends before it was told to.
+    ///
+    /// # Errors
+    /// Where a thread cannot be started.
+    pub fn start(
+        view: &Arc<View>,
+        log: &Arc<dyn Log>,
+        clock: &Arc<dyn Clock>,
+        stages: &[Followed],
+        ended: impl Fn(String) + Send + Sync + 'static,
+    ) -> std::io::Result<Tail> {
+        let ended: Arc<dyn Fn(String) + Send + Sync> = Arc::new(ended);
+        let mut tail = Tail { threads: Vec::new(), stop: Arc::default() };
+        let topics: [(Topic, &'static str); FOLLOWED_TOPICS] = [(Topic::Audit, "view-audit"), (Topic::Signals, "view-signals"), (Topic::Alerts, "view-alerts")];
+        for (topic, group) in topics {
+            let follower = Follower {
+                topic,
+                group,
+                view: Arc::clone(view),
+                log: Arc::clone(log),
+                clock: Arc::clone(clock),
+                stop: Arc::clone(&tail.stop),
+                // One of the threads looks at the lag: the one that is woken most.
+                stages: if topic == Topic::Signals { stages.to_vec() } else { Vec::new() },
+            };
+            let ended = Arc::clone(&ended);
+            let thread = std::thread::Builder::new().name(group.to_owned()).spawn(move || {
+                let result = follower.run();
+                if !follower.stop.is_set() {
+                    ended(match result {
+                        Ok(()) => format!("the view of {topic} ended"),
+                        Err(error) => format!("the view of {topic} ended: {error}"),
+                    });
+                }
+            })?;
+            tail.threads.push(thread);
+        }
+        Ok(tail)
+    }
+
+    /// Stops following, and waits for the threads.
+    pub fn stop(mut self) {
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        self.stop.set();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+struct Follower {
+    topic: Topic,
+    group: &'static str,
+    view: Arc<View>,
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    stop: Arc<Stop>,
+    stages: Vec<Followed>,
+}
+
+impl Follower {
+    fn run(&self) -> Result<(), LogError> {
+        let mut ends = Vec::new();
+        for partition in 0..self.log.partitions(self.topic) {
+            let end = self.patiently(|| self.log.range(self.topic, partition))?.end;
+            self.read_back(partition, end)?;
+            ends.push(end);
+        }
+        self.seek(&ends)?;
+        let mut session = self.join()?;
+        self.stop.register(session.waker());
+        self.view.one_caught_up();
+        let mut since_lag: Option<Stopwatch> = None;
+        while !self.stop.is_set() {
+            match session.poll(POLL, WAIT) {
+                Ok(polled) => polled.into_iter().for_each(|p| self.take(p)),
+                Err(LogError::Retry { reason }) => {
+                    tracing::warn!(topic = %self.topic, reason, "the view cannot read the log for now");
+                    self.stop.rest(REST);
+                }
+                Err(error) => return Err(error),
+            }
+            if !self.stages.is_empty() && since_lag.is_none_or(|s| s.elapsed() >= WAIT) {
+                since_lag = Some(Stopwatch::start());
+                if let Ok(lag) = self.lag() {
+                    self.view.set_lag(lag);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&self) -> Result<Box<dyn Session>, LogError> {
+        self.log.join(Membership { group: self.group, member: "view".to_owned(), topic: self.topic })
+    }
+
+    /// Moves the group's positions to `ends`, from where reading goes on.
+    fn seek(&self, ends: &[Offset]) -> Result<(), LogError> {
+        let mut session = self.join()?;
+        self.stop.register(session.waker());
+        let mut open = ends.len();
+        while open > 0 && !self.stop.is_set() {
+            for polled in self.patiently(|| session.poll(1, WAIT))? {
+                if let Polled::Assigned { partition, position } = polled {
+                    open -= 1;
+                    let end = ends.get(partition as usize).copied().unwrap_or(position);
+                    if end > position {
+                        let batch = Batch { partition, position: Some(end), ..Batch::default() };
+                        self.patiently(|| session.commit(&batch))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_back(&self, partition: u32, end: Offset) -> Result<(), LogError> {
+        let start = match self.topic {
+            Topic::Signals => self.patiently(|| first_after(self.log.as_ref(), self.topic, partition, self.clock.now() - SIGNALS_BACK))?,
+            _ => end.saturating_sub(RECORDS_BACK),
+        };
+        let mut next = start;
+        while next < end && !self.stop.is_set() {
+            let records = self.patiently(|| self.log.scan(self.topic, partition, next, POLL))?;
+            let Some(last) = records.last() else { break };
+            next = last.offset + 1;
+            records.into_iter().filter(|r| r.offset < end).for_each(|record| self.record(&record));
+        }
+        Ok(())
+    }
+
+    fn take(&self, polled: Polled) {
+        match polled {
+            Polled::Records { records, .. } => records.iter().for_each(|record| self.record(record)),
+            Polled::Gap { partition, from, to } => {
+                tracing::warn!(topic = %self.topic, partition, from, to, "records were gone before the view had read them");
+            }
+            Polled::Assigned { .. } | Polled::Revoked { .. } => {}
+        }
+    }
+
+    fn record(&self, record: &RawRecord) {
+        match wire::decode(self.topic, &record.value) {
+            Ok(Message::Audit(audit)) => self.view.audit(record.at, audit),
+            Ok(Message::Signal(signal)) => self.view.signal(record.at, signal),
+            Ok(Message::Alert(alert)) => self.view.alert(alert),
+            Ok(_) => {}
+            // The stage that consumes the topic makes a dead letter of it; here it is only not shown.
+            Err(error) => tracing::debug!(topic = %self.topic, offset = record.offset, %error, "the view cannot read a record"),
+        }
+    }
+
+    fn lag(&self) -> Result<Vec<Lag>, LogError> {
+        let mut all = Vec::new();
+        for stage in &self.stages {
+            for partition in 0..self.log.partitions(stage.input) {
+                let range = self.log.range(stage.input, partition)?;
+                let position = self.log.committed(stage.group, stage.input, partition)?.unwrap_or(range.start);
+                let records = range.end.saturating_sub(position.max(range.start));
+                all.push(Lag { stage: stage.group.to_owned(), topic: stage.input.name().to_owned(), partition, records });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Does it until the log no longer says "later".
+    fn patiently<T>(&self, mut it: impl FnMut() -> Result<T, LogError>) -> Result<T, LogError> {
+        loop {
+            match it() {
+                Err(LogError::Retry { reason }) if !self.stop.is_set() => {
+                    tracing::warn!(topic = %self.topic, reason, "the view cannot read the log for now");
+                    self.stop.rest(REST);
+                }
+                other => return other,
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use super::*;
+use crate::log::memory::MemoryLog;
+use crate::log::{Log, Partitions, Topic};
+use crate::model::{
+    Amount, Command, Decision, Grant, GrantLimit, Instance, Message, MetricReport, MetricStatus, OpenCommand, Order, Outcome, OutcomeResult, Phase, Reason,
+    Severity, Step, StepKind, Verdict,
+};
+use crate::runtime::clock::{Clock, ManualClock};
+use crate::runtime::publish;
+use crate::stages::Effects;
+
+const START: i64 = 1_764_000_000_000;
+
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(START + seconds * 1000)
+}
+
+pub(crate) fn api() -> TargetId {
+    "prod/Deployment/api".parse().unwrap()
+}
+
+/// A decision of `prod/Deployment/api` at `seconds`, from `current` to `desired`.
+pub(crate) fn decision(seconds: i64, current: u32, desired: u32) -> Decision {
+    let verdict = match desired.cmp(&current) {
+        std::cmp::Ordering::Less => Verdict::ScaleIn,
+        std::cmp::Ordering::Equal => Verdict::Hold,
+        std::cmp::Ordering::Greater => Verdict::ScaleOut,
+    };
+    let step = |step, before, after, reason, until| Step { step, before, after, reason, metric: Some("cpu".parse().unwrap()), limit: Some(after), until };
+    Decision {
+        target: api(),
+        sequence: seconds,
+        at: at(seconds),
+        through: at(seconds - 1),
+        current,
+        desired,
+        verdict,
+        binding: StepKind::RateLimit,
+        metrics: vec![
+            MetricReport {
+                name: "cpu".parse().unwrap(),
+                status: MetricStatus::Ok,
+                unit: crate::model::policy::Unit::Ratio,
+                value: Some(Amount::from_millis(840)),
+                target: Some(Amount::from_millis(700)),
+                proposal: Some(desired + 3),
+                note: None,
+            },
+            MetricReport {
+                name: "queue_depth".parse().unwrap(),
+                status: MetricStatus::Stale,
+                unit: crate::model::policy::Unit::Count,
+                value: None,
+                target: Some(Amount::from_units(100)),
+                proposal: None,
+                note: Some("newest sample 95 s old".to_owned()),
+            },
+        ],
+        steps: vec![
+            step(StepKind::Combine, current, desired + 3, Reason::LargestProposal, None),
+            step(StepKind::RateLimit, desired + 3, desired, Reason::ScaleOutRate, Some(at(seconds + 15))),
+        ],
+        policy_version: "file:api.yaml@3".to_owned(),
+        fold_version: 1,
+        advised: false,
+    }
+}
+
+fn open(seconds: i64, from: u32, to: u32) -> OpenCommand {
+    OpenCommand { id: format!("c{seconds}"), epoch: at(seconds).as_millis(), from, to, expires_at: at(seconds + 30) }
+}
+
+pub(crate) fn grant(seconds: i64, from: u32, to: u32) -> Audit {
+    let limit = GrantLimit::None;
+    Audit::Grant(Grant { target: api(), epoch: at(seconds).as_millis(), desired: to, granted: to, limit, command: Some(open(seconds, from, to)) })
+}
+
+pub(crate) fn command(seconds: i64, from: u32, to: u32) -> Audit {
+    let OpenCommand { id, epoch, expires_at, .. } = open(seconds, from, to);
+    Audit::Command(Command { id, target: api(), uid: "u".to_owned(), epoch, from, to, replaces: None, replaced_to: None, expires_at })
+}
+
+pub(crate) fn outcome(seconds: i64, to: u32) -> Audit {
+    Audit::Outcome(Outcome { target: api(), command: format!("c{seconds}"), result: OutcomeResult::Applied, replicas: Some(to), revision: None, error: None })
+}
+
+fn fleet(sequence: i64, desired: u32, ready: usize) -> FleetObservation {
+    let instance = |n: usize| Instance { name: format!("api-{n}").parse().unwrap(), phase: Phase::Running, ready: Some(n < ready), ..Instance::default() };
+    let instances = (0..desired as usize).map(instance).collect();
+    FleetObservation { target: api(), uid: "u".to_owned(), term: 1, sequence, revision: None, desired, status_replicas: desired, updating: false, instances }
+}
+
+fn policy(generation: i64, spec: Option<&str>) -> PolicyAnnouncement {
+    PolicyAnnouncement { target: api(), spec: spec.map(str::to_owned), order: Order { source: "file:api.yaml".to_owned(), generation } }
+}
+
+fn alert(state: AlertState) -> Alert {
+    let message = "cpu has no data since 12:00; is it pushed?".to_owned();
+    Alert { target: Some(api()), name: "MetricBlind".to_owned(), subject: "cpu".to_owned(), severity: Severity::Warning, state, message, at: at(0) }
+}
+
+#[test]
+fn a_decision_is_joined_with_its_grant_command_and_outcome() {
+    let view = View::new();
+    view.audit(at(10), Audit::Decision(decision(10, 3, 5)));
+    view.audit(at(11), grant(10, 3, 5));
+    view.audit(at(11), command(10, 3, 5));
+    view.audit(at(20), Audit::Decision(decision(20, 5, 7)));
+    view.audit(at(21), outcome(10, 5));
+    view.audit(at(21), grant(20, 5, 7));
+    view.audit(at(22), grant(20, 5, 7));
+    let stories = view.decisions(&api(), 10, None).unwrap();
+    let parts: Vec<_> = stories.iter().map(|s| (s.decision.desired, s.grants.len(), s.commands.len(), s.outcomes.len())).collect();
+    assert_eq!(parts, [(5, 1, 1, 1), (7, 1, 0, 0)], "an outcome that comes late belongs to its command; a repeated grant counts once");
+    assert_eq!(stories[0].outcomes[0].at, at(21));
+}
+
+#[test]
+fn a_claim_that_is_made_again_belongs_to_the_decision_that_stands() {
+    let view = View::new();
+    view.audit(at(10), Audit::Decision(decision(10, 3, 5)));
+    view.audit(at(71), grant(70, 3, 4));
+    assert_eq!(view.decisions(&api(), 1, None).unwrap()[0].grants.len(), 1);
+}
+
+#[test]
+fn the_decision_of_a_time_is_the_last_at_or_before_it() {
+    let view = View::new();
+    for seconds in [10, 20, 30] {
+        view.audit(at(seconds), Audit::Decision(decision(seconds, 3, 5)));
+    }
+    let found = |until: i64| view.decisions(&api(), 1, Some(at(until))).map(|s| s[0].decision.sequence);
+    assert_eq!([found(9), found(10), found(19), found(99)], [None, Some(10), Some(10), Some(30)], "before the first, memory does not say");
+}
+
+#[test]
+fn memory_is_bounded_and_says_where_it_ends() {
+    let view = View::new();
+    for seconds in 0..300 {
+        view.audit(at(seconds), Audit::Decision(decision(seconds, 3, 5)));
+    }
+    let kept = view.decisions(&api(), 1_000, None).unwrap();
+    assert_eq!((kept.len(), kept[0].decision.sequence), (MAX_STORIES_PER_TARGET, 100));
+    assert_eq!(view.decisions(&api(), 1, Some(at(99))), None);
+}
+
+#[test]
+fn status_shows_policy_replicas_and_decision() {
+    let view = View::new();
+    view.audit(at(0), Audit::Policy(policy(2, Some(r#"{"role":"ApiServer","replicas":{"min":3,"max":60}}"#))));
+    view.signal(at(1), Signal::Policy(policy(1, None)));
+    view.signal(at(2), Signal::Fleet(fleet(2, 4, 3)));
+    view.signal(at(2), Signal::Fleet(fleet(1, 9, 9)));
+    assert_eq!(view.statuses()[0].reason, "no decision yet");
+    view.audit(at(10), Audit::Decision(decision(10, 4, 5)));
+    view.alert(alert(AlertState::Firing));
+    let status = view.statuses().pop().unwrap();
+    assert_eq!((status.role.as_deref(), status.mode.as_deref()), (Some("ApiServer"), Some("Active")));
+    assert_eq!((status.min, status.max, status.current, status.desired, status.ready), (Some(3), Some(60), Some(4), Some(5), Some(3)));
+    assert_eq!((status.blind.as_slice(), status.alerts.len()), (["queue_depth".to_owned()].as_slice(), 1));
+    view.alert(alert(AlertState::Resolved));
+    assert!(view.statuses()[0].alerts.is_empty(), "a resolved alert is gone");
+}
+
+#[test]
+fn what_a_target_waits_for_is_said() {
+    let view = View::new();
+    view.audit(at(0), Audit::Policy(policy(1, Some("{}"))));
+    assert!(view.statuses()[0].reason.starts_with("its replicas have not been seen yet"));
+    view.audit(at(0), Audit::Policy(policy(2, None)));
+    assert!(view.statuses().is_empty(), "a target without policy and replicas is history");
+}
+
+fn append(log: &dyn Log, audits: impl IntoIterator<Item = Audit>) {
+    let mut effects = Effects::new();
+    audits.into_iter().for_each(|audit| effects.to_key(Topic::Audit, "prod/Deployment/api", Message::Audit(audit)));
+    publish(log, effects).unwrap();
+}
+
+/// Waits until `there` says so.
+fn wait_for(what: &str, there: impl Fn() -> bool) {
+    let waited = crate::runtime::clock::Stopwatch::start();
+    while !there() {
+        assert!(waited.elapsed() < Duration::from_secs(20), "{what} did not come");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_tail_reads_what_was_there_and_follows_what_comes() {
+    let clock = Arc::new(ManualClock::new(at(0)));
+    let log = Arc::new(MemoryLog::new(Partitions::default(), clock.clone()));
+    let as_log: Arc<dyn Log> = log.clone();
+    let as_clock: Arc<dyn Clock> = clock.clone();
+    append(log.as_ref(), [Audit::Decision(decision(1, 3, 5)), grant(1, 3, 5)]);
+    let stages = [Followed { group: "decide", input: Topic::Signals }];
+    // Twice: the second time the group's position is where the first one put it.
+    for round in 0..2 {
+        let view = Arc::new(View::new());
+        let tail = Tail::start(&view, &as_log, &as_clock, &stages, |reason| panic!("{reason}")).unwrap();
+        wait_for("the end of the log", || view.is_caught_up());
+        assert_eq!(view.decisions(&api(), 10, None).unwrap().len(), 1 + round);
+        assert_eq!(view.decisions(&api(), 10, None).unwrap()[0].grants.len(), 1);
+        let seconds = 10 + i64::try_from(round).unwrap();
+        append(log.as_ref(), [Audit::Decision(decision(seconds, 5, 6))]);
+        wait_for("the new decision", || view.decisions(&api(), 1, None).is_some_and(|s| s[0].decision.sequence == seconds));
+        wait_for("the lag", || view.lag().iter().any(|lag| lag.stage == "decide"));
+        tail.stop();
+    }
+}
+
+#[test]
+fn a_tail_that_ends_by_itself_says_why() {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(at(0)));
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::clone(&clock)));
+    let view = Arc::new(View::new());
+    let (sender, ended) = mpsc::channel();
+    let _tail = Tail::start(&view, &log, &clock, &[], move |reason| sender.send(reason).unwrap()).unwrap();
+    wait_for("the end of the log", || view.is_caught_up());
+    log.close();
+    assert!(ended.recv_timeout(Duration::from_secs(20)).unwrap().starts_with("the view of "));
+}
+
+#[test]
+fn decisions_beyond_the_memory_are_read_from_the_log() {
+    let clock = Arc::new(ManualClock::new(at(0)));
+    let log = MemoryLog::new(Partitions::default(), clock.clone());
+    for seconds in 0..3_000 {
+        clock.set(at(seconds));
+        append(&log, [Audit::Decision(decision(seconds, 3, 5)), grant(seconds, 3, 5), command(seconds, 3, 5)]);
+        if seconds % 100 == 0 {
+            append(&log, [outcome(seconds, 5)]);
+        }
+    }
+    let found = older(&log, &api(), 2, at(1_000)).unwrap();
+    let parts: Vec<_> = found.iter().map(|s| (s.decision.sequence, s.grants.len(), s.commands.len(), s.outcomes.len())).collect();
+    assert_eq!(parts, [(999, 1, 1, 0), (1_000, 1, 1, 1)]);
+    assert!(older(&log, &api(), 1, at(-1)).unwrap().is_empty(), "before the first there is none");
+    assert!(older(&log, &"prod/Deployment/web".parse().unwrap(), 1, at(1_000)).unwrap().is_empty());
+}
