@@ -3,13 +3,21 @@
 //! - [`api`]: the documents of the HTTP interface, shared by the server and the commands that ask it;
 //! - [`ingest`]: samples over HTTP into the log;
 //! - [`policies`]: policy files, announced in rounds;
+//! - [`observe`]: what is seen of replicas, as signals;
+//! - [`actuate`]: commands into the world, at most once;
+//! - [`processes`]: fleets of local processes, which the two above see and scale;
 //! - [`view`]: what is known now, in memory, fed by the log;
 //! - [`serve`]: the HTTP server over all of that.
 
+pub mod actuate;
 pub mod api;
+mod durable_file;
 pub mod ingest;
+pub mod observe;
 pub mod policies;
+pub mod processes;
 pub mod serve;
+mod stop;
 mod suggest;
 pub mod view;
 
