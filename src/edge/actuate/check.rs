@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_command_is_carried_out_only_in_the_world_it_was_made_for() {
-        let command = |from, replaced_to| Command {
+        let command = |from, replaced_to: Option<u32>| Command {
             id: "c".to_owned(),
             target: "a/ProcessFleet/b".parse().unwrap(),
             uid: "u".to_owned(),

@@ -246,9 +246,9 @@ impl Target {
             || if unseen { "its replicas have not been seen for 3 minutes; it does not shrink".to_owned() } else { "its replicas are seen again".to_owned() };
         alerts::set(memory, target, "FleetUnseen", Severity::Warning, unseen, message, effects);
         memory.fleet = Some(fleet);
+        audit(memory, &decision, stage, effects);
         claim::follow(&in_force.policy, &decision, memory, effects);
         self.alert(&decision, effects);
-        memory_audit(&mut self.memory, &decision, stage, effects);
         self.memory.due = next_look(&in_force.policy, &self.memory, &decision, every);
     }
 
@@ -289,7 +289,7 @@ impl Target {
 }
 
 /// Writes a decision down where anything but the numbers inside it changed, and hourly.
-fn memory_audit(memory: &mut Memory, decision: &Decision, stage: &Decide, effects: &mut Effects) {
+fn audit(memory: &mut Memory, decision: &Decision, stage: &Decide, effects: &mut Effects) {
     let audited = Audited {
         at: memory.now,
         desired: decision.desired,
