@@ -112,7 +112,11 @@ impl Hands {
     pub fn carry_out(&self, command: &Command) -> Outcome {
         let Some(scalable) = self.kinds.get(command.target.kind()) else {
             let known: Vec<&str> = self.kinds.keys().map(String::as_str).collect();
-            return refusal(command, OutcomeResult::Rejected, format!("no actuator serves the kind {}; served are: {}", command.target.kind(), known.join(", ")));
+            return refusal(
+                command,
+                OutcomeResult::Rejected,
+                format!("no actuator serves the kind {}; served are: {}", command.target.kind(), known.join(", ")),
+            );
         };
         let mut found = match scalable.read(&command.target) {
             Ok(record) => record,

@@ -443,7 +443,11 @@ pub(super) fn is_path_name(name: &str) -> bool {
 }
 
 fn check_path_name(field: &str, name: &str) -> Result<(), String> {
-    if is_path_name(name) { Ok(()) } else { Err(format!("{field} is {name:?}; it has 1 to 100 letters, digits, \".\", \"_\" or \"-\", and begins with a letter or digit")) }
+    if is_path_name(name) {
+        Ok(())
+    } else {
+        Err(format!("{field} is {name:?}; it has 1 to 100 letters, digits, \".\", \"_\" or \"-\", and begins with a letter or digit"))
+    }
 }
 
 /// Reads `9000-9099`, or one port.

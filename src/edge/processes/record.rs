@@ -205,8 +205,14 @@ mod tests {
         let file = RecordFile::new(directory.path().join("bots.json"));
         let first = file.read_or_create(0, at(1)).unwrap();
         let won: usize = std::thread::scope(|scope| {
-            let writers: Vec<_> =
-                (1..=8).map(|n| scope.spawn({ let (file, uid) = (&file, &first.uid); move || file.compare_and_set((uid, 1), n, None, ("x", at(2)), SOON).is_ok() })).collect();
+            let writers: Vec<_> = (1..=8)
+                .map(|n| {
+                    scope.spawn({
+                        let (file, uid) = (&file, &first.uid);
+                        move || file.compare_and_set((uid, 1), n, None, ("x", at(2)), SOON).is_ok()
+                    })
+                })
+                .collect();
             writers.into_iter().map(|writer| usize::from(writer.join().unwrap())).sum()
         });
         assert_eq!((won, file.read().unwrap().revision), (1, 2));

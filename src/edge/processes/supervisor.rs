@@ -213,7 +213,9 @@ impl Supervisor {
                     Err(error) => format!("running instances cannot be looked for: {error}"),
                 },
                 Some(uid) if uid == record.uid => return Some(record),
-                Some(uid) => format!("{} is of another incarnation, {} instead of {uid}; restart Loadline to take it over", self.record.path().display(), record.uid),
+                Some(uid) => {
+                    format!("{} is of another incarnation, {} instead of {uid}; restart Loadline to take it over", self.record.path().display(), record.uid)
+                }
             },
             Err(error) => error.to_string(),
         };
@@ -465,7 +467,8 @@ impl Supervisor {
         match self.notes.write(Notes { uid, boot: self.boot.clone(), next: self.next, instances }) {
             Ok(()) => true,
             Err(error) => {
-                self.now_holding.insert(Condition::NotesNotWritten, format!("nothing new is started: {}: {error}", self.directory.join("instances.json").display()));
+                self.now_holding
+                    .insert(Condition::NotesNotWritten, format!("nothing new is started: {}: {error}", self.directory.join("instances.json").display()));
                 false
             }
         }
@@ -483,7 +486,8 @@ impl Supervisor {
         holding.extend(troubles.into_iter().filter_map(|(condition, words)| Some((condition, words?))));
         if !self.foreign.is_empty() {
             let pids: Vec<String> = self.foreign.iter().map(|process| process.pid.to_string()).collect();
-            holding.insert(Condition::ForeignProcesses, format!("processes of an earlier incarnation are left alone; end them by hand: pid {}", pids.join(", ")));
+            holding
+                .insert(Condition::ForeignProcesses, format!("processes of an earlier incarnation are left alone; end them by hand: pid {}", pids.join(", ")));
         }
         for alert in condition::changes(&self.target, &self.conditions, &holding, now) {
             match alert.state {
