@@ -255,7 +255,9 @@ impl Appender {
         }
         // Sources see anew what is there now: only the alerts would be lost.
         self.ledger.forget();
-        alerts.into_iter().for_each(|alert| self.outbox.alert(alert));
+        for alert in alerts {
+            self.outbox.alert(alert);
+        }
         Ok(())
     }
 
@@ -339,5 +341,23 @@ mod tests {
         let posted = outbox.take(Duration::ZERO);
         assert_eq!(posted.sightings.into_values().map(|s| s.desired).collect::<Vec<_>>(), [2]);
         assert_eq!((posted.samples.len(), posted.dropped), (MAX_BATCHES, 3));
+    }
+
+    #[test]
+    fn what_is_put_is_appended_even_when_the_end_comes_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(crate::runtime::clock::ManualClock::new(Timestamp::from_millis(500)));
+        let log = crate::log::memory::MemoryLog::new(crate::log::Partitions::default(), Arc::clone(&clock) as Arc<dyn Clock>);
+        let outbox = Arc::new(Outbox::default());
+        let observer = Observer::start(Arc::new(log.clone()), Arc::clone(&outbox), clock, &directory.path().join("term")).unwrap();
+        outbox.sighting(sighting(4));
+        outbox.samples("a/ProcessFleet/b".parse().unwrap(), Vec::new());
+        observer.stop().unwrap();
+        let record = log.scan(Topic::Signals, 0, 0, 10).unwrap().remove(0);
+        let message = crate::wire::decode(Topic::Signals, &record.value).unwrap();
+        let Message::Signal(Signal::Fleet(seen)) = message else { panic!("{message:?}") };
+        assert_eq!((seen.uid.as_str(), seen.term, seen.sequence, seen.revision, seen.desired), ("u", 500, 1, Some(1), 4));
+        assert_eq!(record.key.as_deref(), Some("a/ProcessFleet/b"));
+        assert_eq!(log.scan(Topic::Metrics, 0, 0, 10).unwrap().len(), 1);
     }
 }

@@ -20,6 +20,7 @@
 //! processes as they are, unsupervised, until it is there again. Linux only: it reads `/proc`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -98,10 +99,11 @@ impl ProcessFleets {
     pub fn set_documents(&self, documents: Vec<FleetDocument>) -> io::Result<()> {
         let mut wanted = BTreeMap::new();
         for FleetDocument { target, spec } in documents {
-            if wanted.contains_key(&target) {
-                error!(target_id = %target, "there are two documents for this target; the first one counts");
-            } else {
-                wanted.insert(target, spec);
+            match wanted.entry(target) {
+                Entry::Occupied(first) => error!(target_id = %first.key(), "there are two documents for this target; the first one counts"),
+                Entry::Vacant(place) => {
+                    place.insert(spec);
+                }
             }
         }
         let mut fleets = self.lock();
@@ -200,8 +202,13 @@ impl ProcessFleets {
     /// Ends the supervisors and leaves all instances running, for the next start to take over.
     pub fn detach(&self) {
         let fleets = std::mem::take(&mut *self.lock());
-        fleets.values().for_each(|fleet| fleet.shared.bell.stop());
-        fleets.into_iter().for_each(|(target, fleet)| fleet.let_go(&target));
+        // All are told first, so that none waits for the turn of another.
+        for fleet in fleets.values() {
+            fleet.shared.bell.stop();
+        }
+        for (target, fleet) in fleets {
+            fleet.let_go(&target);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TargetId, Fleet>> {

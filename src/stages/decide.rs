@@ -130,7 +130,8 @@ struct InForce {
 
 impl InForce {
     fn new(target: &TargetId, announced: &Announced) -> Result<Arc<Self>, String> {
-        let policy = resolve_spec_json(&announced.spec, target).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let policy = resolve_spec_json(&announced.spec, target)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         Ok(Arc::new(InForce { policy, version: format!("{}@{}", announced.order.source, announced.order.generation) }))
     }
 }

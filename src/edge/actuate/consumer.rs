@@ -259,3 +259,6 @@ fn read(record: &RawRecord) -> Result<Command, String> {
         Err(error) => Err(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

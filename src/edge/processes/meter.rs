@@ -43,7 +43,7 @@ impl Meter {
         let cores = last.filter(|last| now > last.at).map(|last| {
             // Smaller than before only where a descendant ended that nobody waits for.
             let ticks = cpu_ticks.saturating_sub(last.cpu_ticks);
-            ticks as f64 / rustix::param::clock_ticks_per_second() as f64 / (now - last.at).as_secs_f64()
+            ticks as f64 / rustix::param::clock_ticks_per_second() as f64 / now.saturating_sub(last.at).as_secs_f64()
         });
         Some(Usage { cores, memory_bytes: pages as f64 * rustix::param::page_size() as f64 })
     }

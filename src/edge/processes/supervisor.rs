@@ -16,9 +16,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tracing::{info, warn};
 
-use super::condition::{self, Condition, Conditions};
+use super::condition::{Condition, Conditions};
 use super::document::FleetSpec;
 use super::endpoints::Publisher;
+use super::group;
 use super::health::{Prober, Question};
 use super::instance::{Instance, Leaving, Life, Moment, Running, Trouble, first_to_leave};
 use super::launch::{self, Launch};
@@ -26,14 +27,14 @@ use super::meter::Meter;
 use super::notes::{Notes, NotesFile};
 use super::procfs::{self, ProcessId};
 use super::record::{FleetRecord, RecordFile};
-use super::status::{FleetStatus, InstanceStatus};
-use super::{group, output};
+use super::status::FleetStatus;
 use crate::edge::observe::{Outbox, Sighting};
 use crate::edge::stop::Bell;
-use crate::model::{AlertState, InstanceName, Kind, MetricName, Sample, TargetId, Timestamp};
+use crate::model::{InstanceName, MetricName, TargetId, Timestamp};
 use crate::runtime::clock::{Clock, Stopwatch};
 
 mod adopt;
+mod report;
 
 /// The time between two turns: what an exit, a due start or a change of the count by another
 /// process waits at most. A turn reads one small file and one line per instance.
@@ -170,7 +171,8 @@ impl Supervisor {
     pub(crate) fn run(mut self) {
         loop {
             self.turn();
-            if self.mode == Mode::Drain && self.instances.is_empty() {
+            // Before the incarnation is known, nothing can be said to be gone.
+            if self.mode == Mode::Drain && self.uid.is_some() && self.instances.is_empty() {
                 return;
             }
             let until_measure = self.next_measure.saturating_sub(self.since.elapsed()).max(Duration::from_millis(1));
@@ -282,13 +284,12 @@ impl Supervisor {
                 Some(_) if moment < self.no_port_until => break,
                 Some(range) => {
                     let taken = |port| self.instances.values().any(|instance| instance.port == Some(port));
-                    match launch::free_port(range.clone(), taken) {
-                        Some(port) => Some(port),
-                        None => {
-                            self.no_port_until = moment + SLOW;
-                            break;
-                        }
+                    let free = launch::free_port(range.clone(), taken);
+                    if free.is_none() {
+                        self.no_port_until = moment + SLOW;
+                        break;
                     }
+                    free
                 }
             };
             let Ok(name) = format!("{}-{}", self.target.name(), self.next).parse::<InstanceName>() else { break };
@@ -418,48 +419,6 @@ impl Supervisor {
         }
     }
 
-    fn measure(&mut self, moment: Moment, now: Timestamp) {
-        if moment < self.next_measure {
-            return;
-        }
-        // On the beat, so that panes get their samples evenly; what was missed is not caught up.
-        let every = self.spec.measure_every;
-        self.next_measure = if moment - self.next_measure < every { self.next_measure + every } else { moment + every };
-        let mut samples = Vec::new();
-        for instance in self.instances.values() {
-            let Some(running) = instance.running() else { continue };
-            let Some(usage) = self.meter.measure(instance.name.as_str(), running.id, self.since.elapsed()) else { continue };
-            let values = [(&self.metrics.cpu, usage.cores), (&self.metrics.memory, Some(usage.memory_bytes))];
-            samples.extend(values.into_iter().filter_map(|(metric, value)| {
-                Some(Sample {
-                    targets: vec![self.target.clone()],
-                    metric: metric.clone(),
-                    instance: instance.name.clone(),
-                    time: now,
-                    kind: Kind::Gauge,
-                    value: value?,
-                    histogram: None,
-                })
-            }));
-        }
-        if !samples.is_empty() {
-            self.outbox.samples(self.target.clone(), samples);
-        }
-    }
-
-    fn look_after_outputs(&mut self, moment: Moment) {
-        if moment < self.next_slow {
-            return;
-        }
-        self.next_slow = moment + SLOW;
-        self.meter.keep(|name| self.instances.contains_key(name));
-        self.foreign.retain(|process| procfs::is_running(*process));
-        let rotated = self.instances.keys().try_for_each(|name| output::rotate(&output_path(&self.directory, name), self.spec.output));
-        let directory = self.directory.join("output");
-        let tidied = rotated.and_then(|()| if directory.is_dir() { output::tidy(&directory, |name| self.instances.contains_key(name)) } else { Ok(()) });
-        self.output_trouble = tidied.err().map(|error| format!("output in {} cannot be rotated: {error}", directory.display()));
-    }
-
     /// Writes down what is there; says whether it stands on disk.
     fn write_notes(&mut self) -> bool {
         let Some(uid) = self.uid.clone() else { return false };
@@ -472,57 +431,6 @@ impl Supervisor {
                 false
             }
         }
-    }
-
-    /// Tells what is there and what is wrong.
-    fn report(&mut self, record: Option<&FleetRecord>, moment: Moment, now: Timestamp) {
-        let mut holding = std::mem::take(&mut self.now_holding);
-        holding.extend(condition::of_instances(&self.instances));
-        let troubles = [
-            (Condition::EndpointsNotWritten, self.publisher.file_trouble.clone()),
-            (Condition::HookFailed, self.publisher.hook_trouble.clone()),
-            (Condition::OutputNotRotated, self.output_trouble.clone()),
-        ];
-        holding.extend(troubles.into_iter().filter_map(|(condition, words)| Some((condition, words?))));
-        if !self.foreign.is_empty() {
-            let pids: Vec<String> = self.foreign.iter().map(|process| process.pid.to_string()).collect();
-            holding
-                .insert(Condition::ForeignProcesses, format!("processes of an earlier incarnation are left alone; end them by hand: pid {}", pids.join(", ")));
-        }
-        for alert in condition::changes(&self.target, &self.conditions, &holding, now) {
-            match alert.state {
-                AlertState::Firing => warn!(target_id = %self.target, condition = alert.name, "{}", alert.message),
-                AlertState::Resolved => info!(target_id = %self.target, condition = alert.name, "over"),
-            }
-            self.outbox.alert(alert);
-        }
-        self.conditions = holding;
-        let staying = self.instances.values().filter(|instance| instance.leaving.is_none()).count();
-        if let (Some(record), Mode::Supervise) = (record, self.mode) {
-            let sighting = Sighting {
-                target: self.target.clone(),
-                uid: record.uid.clone(),
-                revision: record.revision,
-                desired: record.replicas,
-                status_replicas: u32::try_from(staying).unwrap_or(u32::MAX),
-                instances: self.instances.values().map(Instance::observed).collect(),
-            };
-            if self.sighted.as_ref().is_none_or(|(last, at)| *last != sighting || moment.saturating_sub(*at) >= SLOW) {
-                self.outbox.sighting(sighting.clone());
-                self.sighted = Some((sighting, moment));
-            }
-        }
-        let status = FleetStatus {
-            target: self.target.clone(),
-            uid: self.uid.clone(),
-            replicas: record.map(|record| record.replicas),
-            revision: record.map(|record| record.revision),
-            changed_by: record.map(|record| record.changed_by.clone()),
-            changed_at: record.map(|record| record.changed_at),
-            instances: self.instances.values().map(InstanceStatus::of).collect(),
-            conditions: self.conditions.iter().map(|(condition, words)| (condition.name().to_owned(), words.clone())).collect(),
-        };
-        *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 }
 
