@@ -3,6 +3,8 @@
 //! The workers, and the Loadline that is killed, are this test binary itself, started again with a
 //! role in its environment.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
@@ -441,7 +443,7 @@ fn one_that_is_never_healthy_is_restarted_after_its_start_up_time() {
 
 #[test]
 fn nobody_is_sent_to_an_instance_that_is_asked_to_end() {
-    let script = r#"trap 'echo term >> DIR/order; exit 0' TERM; while :; do sleep 0.05; done"#;
+    let script = r"trap 'echo term >> DIR/order; exit 0' TERM; while :; do sleep 0.05; done";
     let hook =
         "  endpoints: { file: DIR/endpoints.json }\n  hook: [/bin/sh, -c, 'sleep 0.3; echo hook $(grep -c 127.0.0.1 $LOADLINE_ENDPOINTS) >> DIR/order']\n";
     let world = World::new("order", 2, &(shell(script) + &format!("  ports: \"{}\"\n", free_range(4)) + hook)).started();

@@ -54,7 +54,8 @@ impl Supervisor {
         self.foreign.retain(|process| procfs::is_running(*process));
         let directory = self.directory.join("output");
         // One that fails keeps none of the others from being rotated.
-        let rotated = self.instances.keys().filter_map(|name| output::rotate(&output_path(&self.directory, name), self.spec.output).err()).last();
+        let failed = |name| output::rotate(&output_path(&self.directory, name), self.spec.output).err();
+        let rotated = self.instances.keys().filter_map(failed).fold(None, |_, error| Some(error));
         let tidied = if directory.is_dir() { output::tidy(&directory, |name| self.instances.contains_key(name)).err() } else { None };
         self.output_trouble = rotated.or(tidied).map(|error| format!("output in {} cannot be rotated: {error}", directory.display()));
     }
