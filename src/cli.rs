@@ -3,9 +3,11 @@
 
 pub mod client;
 pub mod config;
+pub mod export;
 mod paint;
 pub mod policy;
 pub mod replay;
+pub mod run;
 pub mod scale;
 pub mod status;
 pub mod table;
@@ -29,21 +31,45 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Replay signals: print every decision.
-    Replay(replay::ReplayArgs),
+    /// Run Loadline.
+    Run(run::RunArgs),
+    /// What every target does now, and why.
+    Status(status::StatusArgs),
+    /// Why a target was decided on as it was.
+    Why(why::WhyArgs),
+    /// Set a target's count by hand.
+    Scale(scale::ScaleArgs),
     /// Check and explain policy files.
     Policy(policy::PolicyArgs),
+    /// Export signals as JSON lines.
+    Export(export::ExportArgs),
+    /// Replay signals: print every decision.
+    Replay(replay::ReplayArgs),
+    /// The effective configuration, with where each value comes from.
+    Config(config::ConfigCommand),
 }
 
-/// Runs a command; its answer goes to `out`.
+/// Runs a command; its answer goes to `out`. Answers with the exit code.
 ///
 /// # Errors
-/// Whatever keeps the command from answering; the process then exits with code 2.
-pub fn run(cli: &Cli, mut out: &mut dyn Write) -> anyhow::Result<u8> {
-    match &cli.command {
-        Command::Replay(args) => replay::run(args, out),
-        Command::Policy(args) => policy::run(args, &mut out),
+/// Whatever keeps the command from answering; [`exit_code`] says what the process exits with then.
+pub fn run(cli: Cli, mut out: &mut dyn Write) -> anyhow::Result<u8> {
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Status(args) => status::run(&args, out),
+        Command::Why(args) => why::run(&args, out),
+        Command::Scale(args) => scale::run(args, out),
+        Command::Policy(args) => policy::run(&args, &mut out),
+        Command::Export(args) => export::run(&args, out),
+        Command::Replay(args) => replay::run(&args, out),
+        Command::Config(args) => config::run(&args, out),
     }
+}
+
+/// What the process exits with where a command could not answer: 2 where what it was given cannot be
+/// used, 1 where something failed.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    run::exit_code(error)
 }
 
 /// How a command prints.

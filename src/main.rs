@@ -8,15 +8,15 @@ use loadline::cli::{self, Cli};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut out = BufWriter::new(io::stdout().lock());
-    let answer = cli::run(&cli, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
+    let mut out = BufWriter::new(io::stdout());
+    let answer = cli::run(cli, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
     match answer {
         Ok(code) => ExitCode::from(code),
         // Whoever reads the answer has read enough (`| head`).
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("loadline: {error:#}");
-            ExitCode::from(2)
+            ExitCode::from(cli::exit_code(&error))
         }
     }
 }

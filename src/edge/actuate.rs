@@ -21,7 +21,7 @@ mod consumer;
 mod freeze;
 
 pub use check::check;
-pub use consumer::{Actuator, ActuatorSettings};
+pub use consumer::{Actuator, ActuatorSettings, GROUP};
 pub use freeze::FreezeFiles;
 
 /// The longest that one call to the world may take, whatever time the command has left.

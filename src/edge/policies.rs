@@ -23,7 +23,7 @@ use crate::model::TargetId;
 use crate::runtime::clock::{Clock, Stopwatch};
 use crate::stages::Effects;
 
-mod directory;
+pub(in crate::edge) mod directory;
 mod rounds;
 
 use rounds::Source;

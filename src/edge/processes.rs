@@ -41,6 +41,7 @@ use crate::runtime::clock::{Clock, Stopwatch};
 mod condition;
 mod document;
 mod endpoints;
+mod files;
 mod group;
 mod health;
 mod instance;
@@ -55,6 +56,7 @@ mod supervisor;
 mod units;
 
 pub use condition::Condition;
+pub use files::FleetFiles;
 pub use document::{API_VERSION, DocumentError, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart, parse_documents};
 pub use status::{FleetStatus, InstanceStatus};
 

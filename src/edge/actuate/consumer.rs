@@ -15,7 +15,7 @@ use crate::stages::Effects;
 use crate::wire;
 
 /// The group that consumes `commands`.
-const GROUP: &str = "actuate";
+pub const GROUP: &str = "actuate";
 
 /// Commands taken at once. They are carried out one after the other; more would only let the last
 /// ones grow old in memory, while a look ahead shows what is superseded.

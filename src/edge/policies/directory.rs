@@ -11,14 +11,14 @@ pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// A file as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) path: PathBuf,
-    pub(super) modified: Option<SystemTime>,
-    pub(super) bytes: u64,
+pub(in crate::edge) struct Listed {
+    pub(in crate::edge) path: PathBuf,
+    pub(in crate::edge) modified: Option<SystemTime>,
+    pub(in crate::edge) bytes: u64,
 }
 
 /// The policy files of a directory by name; of a single file, itself.
-pub(super) fn list(path: &Path) -> io::Result<BTreeMap<String, Listed>> {
+pub(in crate::edge) fn list(path: &Path) -> io::Result<BTreeMap<String, Listed>> {
     let mut files = BTreeMap::new();
     if fs::metadata(path)?.is_dir() {
         for entry in fs::read_dir(path)? {
@@ -57,7 +57,7 @@ fn file(path: PathBuf) -> io::Result<Option<Listed>> {
 }
 
 /// The text of a file, or why it cannot be used.
-pub(super) fn read(listed: &Listed) -> Result<String, String> {
+pub(in crate::edge) fn read(listed: &Listed) -> Result<String, String> {
     let mut text = String::new();
     let file = fs::File::open(&listed.path).map_err(|error| format!("cannot be read: {error}"))?;
     file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
