@@ -1,0 +1,204 @@
+//! From a metric event to running processes, through the program itself.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, policy_yaml, sleepers, wait_for, waiting};
+use loadline::log::Topic;
+use loadline::log::embedded::EmbeddedLog;
+use loadline::model::{Audit, Decision, Message};
+use loadline::runtime::replay::{Caused, Replay};
+use loadline::wire::{self, jsonl};
+
+const AT_ONCE: &str = "  behavior: { scaleIn: { stabilization: 1s, policies: [{ percent: 100, period: 1s }] }, scaleOut: { policies: [{ replicas: 10, period: 1s }] } }\n";
+
+/// A sample posted over HTTP becomes a pane, a decision, a command and started processes; and less
+/// load removes them again.
+#[test]
+fn a_fleet_follows_its_load() {
+    let (home, _) = fleet_of_sleepers(1, AT_ONCE);
+    let data = home.path().join("data");
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    wait_for("the fleet to grow to 4", || {
+        loadline.post(&waiting(40.0))?;
+        (loadline.status(SLEEPERS)?["current"] == 4 && sleepers(&data) == 4).then_some(())
+    });
+    wait_for("the fleet to shrink to 2", || {
+        loadline.post(&waiting(20.0))?;
+        (loadline.status(SLEEPERS)?["current"] == 2 && sleepers(&data) == 2).then_some(())
+    });
+    assert_eq!(loadline.stop(), 0);
+    assert_eq!(sleepers(&data), 0, "told to, Loadline ends what it started");
+}
+
+/// A valid edit takes effect while it runs; an invalid one leaves the last valid policy in force.
+#[test]
+fn a_policy_is_changed_while_it_runs() {
+    let (home, policies) = fleet_of_sleepers(1, AT_ONCE);
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    let grows_to = |count: u32| {
+        wait_for("the new policy to act", || {
+            loadline.post(&waiting(1000.0))?;
+            (loadline.status(SLEEPERS)?["current"] == count).then_some(())
+        });
+    };
+    grows_to(6);
+    std::fs::write(policies.join("policy.yaml"), policy_yaml(6, "  behaviour: {}\n")).unwrap();
+    let refused = wait_for("the invalid edit to be told", || {
+        let alerts = ureq::get(format!("{}/api/v1/status", loadline.url)).call().ok()?.body_mut().read_to_string().ok()?;
+        alerts.contains("PolicyInvalid").then_some(alerts)
+    });
+    assert!(refused.contains("behavior"), "it says what was meant: {refused}");
+    assert_eq!(loadline.status(SLEEPERS).unwrap()["max"], 6, "the last valid policy stays in force");
+    std::fs::write(policies.join("policy.yaml"), policy_yaml(8, AT_ONCE)).unwrap();
+    grows_to(8);
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// A change by hand is seen, recorded, and decided on from there.
+#[test]
+fn a_manual_change_is_seen_and_recorded() {
+    let (home, _) = fleet_of_sleepers(2, "  mode: Off\n");
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    wait_for("the fleet to be seen", || (loadline.status(SLEEPERS)?["current"] == 2).then_some(()));
+    let scaled = Command::new(LOADLINE).args(["scale", "sleepers", "3", "--server", &loadline.url, "--reason", "a test"]).output().unwrap();
+    assert!(scaled.status.success(), "{}", String::from_utf8_lossy(&scaled.stderr));
+    wait_for("the change to be seen", || (loadline.status(SLEEPERS)?["current"] == 3 && sleepers(&home.path().join("data")) == 3).then_some(()));
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// While the freeze file is there nothing is commanded, whatever the load says.
+#[test]
+fn a_freeze_file_stops_the_actuators() {
+    let (home, _) = fleet_of_sleepers(1, AT_ONCE);
+    let data = home.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("freeze"), "by a test\n").unwrap();
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    let frozen = || {
+        let url = format!("{}/api/v1/targets/{SLEEPERS}/decisions?limit=50", loadline.url);
+        ureq::get(url).call().ok()?.body_mut().read_to_string().ok().filter(|stories| stories.contains("Frozen"))
+    };
+    wait_for("an outcome that names the freeze", || {
+        loadline.post(&waiting(40.0))?;
+        frozen()
+    });
+    assert_eq!(sleepers(&data), 1);
+    std::fs::remove_file(data.join("freeze")).unwrap();
+    wait_for("the fleet to grow once the freeze is lifted", || {
+        loadline.post(&waiting(40.0))?;
+        (sleepers(&data) == 4).then_some(())
+    });
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// `kill -9` in the middle of the load, three times: the decisions go on as if nothing had happened.
+/// What was written down equals an undisturbed fold over the exported signals, and no process is doubled.
+#[test]
+fn killed_at_any_moment_the_decisions_go_on() {
+    let (home, _) = fleet_of_sleepers(1, AT_ONCE);
+    let data = home.path().join("data");
+    let mut accepted = 0_u64;
+    for life in 0..4_u32 {
+        let loadline = Running::start(home.path(), &[]);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // A load that never rests: up and down, so that there is something to decide.
+                for step in 0_u32.. {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    drop(loadline.post(&waiting(f64::from(10 + (step / 8 * 17 + life) % 40))));
+                }
+            });
+            let before = wait_for("the status", || loadline.status(SLEEPERS)?["sequence"].as_i64().or(Some(0)));
+            wait_for("some changes in this life", || {
+                let stories = ureq::get(format!("{}/api/v1/targets/{SLEEPERS}/decisions?limit=100", loadline.url)).call().ok()?.body_mut().read_to_string().ok()?;
+                (stories.matches("Applied").count() >= 2 + life as usize).then_some(before)
+            });
+            accepted += 1;
+            done.store(true, Ordering::Relaxed);
+        });
+        loadline.kill();
+    }
+    let last = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    let counted = wait_for("the fleet to be as large as it is asked to be", || {
+        let status = last.status(SLEEPERS)?;
+        (status["current"].as_u64()? == sleepers(&data) as u64).then(|| status["current"].as_u64())
+    });
+    assert!(counted.is_some());
+    assert_eq!(last.stop(), 0);
+    assert_eq!(accepted, 4);
+    assert_eq!(sleepers(&data), 0, "nothing was doubled and nothing is left");
+
+    let exported = Command::new(LOADLINE).args(["export", "--data"]).arg(&data).output().unwrap();
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let mut undisturbed: BTreeMap<i64, Decision> = BTreeMap::new();
+    let mut replay = Replay::open();
+    for line in String::from_utf8(exported.stdout).unwrap().lines() {
+        let (at, partition, signal) = jsonl::line_to_signal(line).unwrap();
+        for caused in replay.signal(at, partition.unwrap_or(0), signal) {
+            if let Caused::Decision(decision) = caused {
+                undisturbed.insert(decision.sequence, decision);
+            }
+        }
+    }
+    let written = audited(&data);
+    assert!(written.len() > 10, "only {} decisions were written", written.len());
+    for decision in written {
+        assert_eq!(Some(&decision), undisturbed.get(&decision.sequence), "decision {}", decision.sequence);
+    }
+}
+
+fn audited(data: &std::path::Path) -> Vec<Decision> {
+    let log = EmbeddedLog::open_read_only(data).unwrap();
+    let range = log.range(Topic::Audit, 0).unwrap();
+    let mut decisions = Vec::new();
+    let mut next = range.start;
+    while next < range.end {
+        for record in log.scan(Topic::Audit, 0, next, 1000).unwrap() {
+            next = record.offset + 1;
+            if let Ok(Message::Audit(Audit::Decision(decision))) = wire::decode(Topic::Audit, &record.value) {
+                decisions.push(decision);
+            }
+        }
+    }
+    decisions
+}
+
+/// What cannot be used is said before anything is written: what, where, and the mend.
+#[test]
+fn it_does_not_start_on_a_guess() {
+    let (home, policies) = fleet_of_sleepers(1, AT_ONCE);
+    let starts = |flags: &[&str]| {
+        let ended = Command::new(LOADLINE).current_dir(home.path()).arg("run").args(flags).output().unwrap();
+        (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (code, said) = starts(&["--listen", &port]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains(&port) && said.contains("--listen"), "{said}");
+
+    std::fs::write(home.path().join("a-file"), "").unwrap();
+    let (code, said) = starts(&["--listen", "127.0.0.1:0", "--data", "a-file/data"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("a-file") && said.contains("--data"), "{said}");
+
+    let (code, said) = starts(&["--listen", "127.0.0.1:0", "--policies", "nowhere"]);
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("nowhere"), "{said}");
+
+    std::fs::write(policies.join("fleet.yaml"), "apiVersion: loadline.dev/v1alpha1\nkind: ProcessFleet\nmetadata: { name: x }\nspec: { comand: sleep }\n").unwrap();
+    let (code, said) = starts(&["--listen", "127.0.0.1:0", "--policies", "policies"]);
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("fleet.yaml:4") && said.contains("comand"), "{said}");
+
+    let (code, said) = starts(&["--set", "pane=1ms"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("pane") && said.contains("250ms"), "{said}");
+}
