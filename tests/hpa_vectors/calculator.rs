@@ -132,6 +132,14 @@ pub(crate) fn pods_metric(given: &Value, expect: &Value) -> Case {
     case(&given, expect, "qps", &track, |sample| sample.value_milli, &|_| true)
 }
 
+/// `perReplica` of a resource: an amount, but with the resource's rules of readiness.
+pub(crate) fn resource_average(given: &Value, expect: &Value) -> Case {
+    let given = read(given);
+    let track = json!({ "perReplica": quantity(given.target_milli) });
+    let value = |sample: &PodSample| sample.containers.iter().map(|c| c.usage_milli).sum::<Option<i64>>();
+    case(&given, expect, "cpu", &track, value, &|_| true)
+}
+
 /// `value` of a metric of the target as a whole.
 pub(crate) fn value(given: &Value, expect: &Value) -> Case {
     let given = read(given);
@@ -187,6 +195,7 @@ fn case(given: &Given, expect: &Value, metric: &'static str, track: &Value, valu
         status: given.current_replicas,
         instances: given.pods.iter().map(instance).collect(),
         samples: given.samples.iter().filter_map(sample).collect(),
+        seen: None,
         failing: Vec::new(),
         history: None,
         expected: Expected {

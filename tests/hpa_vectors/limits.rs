@@ -159,6 +159,7 @@ fn case(given: &Given, expect: &Value, current: u32, behavior: &Value) -> Case {
         status: current,
         instances: Vec::new(),
         samples: vec![Sample { metric: "wanted", instance: String::new(), age: Duration::ZERO, value: Amount::from_units(given.desired_replicas.into()) }],
+        seen: None,
         failing: Vec::new(),
         history: Some(History {
             proposals: proposals(&given.recommendations),

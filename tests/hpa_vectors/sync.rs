@@ -109,6 +109,7 @@ pub(crate) fn sync(given: &Value, expect: &Value) -> Case {
         status: state.status_replicas,
         instances: pods.iter().map(instance).collect(),
         samples: Vec::new(),
+        seen: None,
         failing: Vec::new(),
         history: config.recommendations.as_ref().map(|r| History { proposals: limits::proposals(r), events: Vec::new() }),
         expected: expected(expect),

@@ -28,6 +28,8 @@ pub(crate) struct Case {
     pub(crate) instances: Vec<Instance>,
     /// What is measured.
     pub(crate) samples: Vec<Sample>,
+    /// How long ago the replicas were seen; `None`: just now.
+    pub(crate) seen: Option<Duration>,
     /// The metrics whose source fails.
     pub(crate) failing: Vec<&'static str>,
     /// Where the target was evaluated before.
@@ -112,11 +114,12 @@ pub(crate) fn run(case: &Case) -> Outcome {
     let strangers = case.samples.iter().any(|s| !s.instance.is_empty() && !listed.contains(s.instance.as_str()));
     // The replicas come last, so that one evaluation sees everything; but a sample of an instance that
     // is not listed counts only where it is newer than the list.
-    let seen_at = if strangers { ago(Duration::from_secs(2)) } else { NOW };
+    let seen = case.seen.or(strangers.then_some(Duration::from_secs(2)));
+    let first = ago(seen.unwrap_or_default());
     let order = Order { source: "file:vector.yaml".to_owned(), generation: 1 };
-    fold(seen_at, Signal::Policy(PolicyAnnouncement { target: target.clone(), spec: Some(spec.clone()), order }));
-    if strangers {
-        fold(seen_at, Signal::Fleet(fleet(case, &target)));
+    fold(first, Signal::Policy(PolicyAnnouncement { target: target.clone(), spec: Some(spec.clone()), order }));
+    if seen.is_some() {
+        fold(first, Signal::Fleet(fleet(case, &target)));
     }
     for metric in &case.failing {
         fold(NOW, Signal::SourceError(SourceError { target: target.clone(), metric: metric.parse().unwrap(), error: "no such metric".to_owned() }));
@@ -124,7 +127,7 @@ pub(crate) fn run(case: &Case) -> Outcome {
     fold(NOW, Signal::Part(Part { target: target.clone(), source: 0, panes: case.samples.iter().map(pane).collect() }));
     let pane_ms = i64::try_from(PANE.as_millis()).unwrap();
     fold(NOW, Signal::Mark(Mark { source: 0, of: 1, through: NOW, pane_ms, records: 0, late: 0, rejected: 0 }));
-    if !strangers {
+    if seen.is_none() {
         fold(NOW, Signal::Fleet(fleet(case, &target)));
     }
 
