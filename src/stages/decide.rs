@@ -30,6 +30,8 @@ mod alerts;
 mod bounds;
 mod claim;
 mod combine;
+#[cfg(test)]
+mod conformance;
 mod cooldown;
 mod evaluate;
 mod fallback;
@@ -130,8 +132,7 @@ struct InForce {
 
 impl InForce {
     fn new(target: &TargetId, announced: &Announced) -> Result<Arc<Self>, String> {
-        let policy = resolve_spec_json(&announced.spec, target)
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let policy = resolve_spec_json(&announced.spec, target).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         Ok(Arc::new(InForce { policy, version: format!("{}@{}", announced.order.source, announced.order.generation) }))
     }
 }
