@@ -106,6 +106,7 @@ fn killed_at_any_moment_the_decisions_go_on() {
         let loadline = Running::start(home.path(), &[]);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let _ends = Ends(&done);
             scope.spawn(|| {
                 // A load that never rests: up and down, so that there is something to decide.
                 for step in 0_u32.. {
@@ -121,7 +122,6 @@ fn killed_at_any_moment_the_decisions_go_on() {
                 (stories.matches("Applied").count() >= 2 + life as usize).then_some(before)
             });
             accepted += 1;
-            done.store(true, Ordering::Relaxed);
         });
         loadline.kill();
     }
@@ -151,6 +151,15 @@ fn killed_at_any_moment_the_decisions_go_on() {
     assert!(written.len() > 10, "only {} decisions were written", written.len());
     for decision in written {
         assert_eq!(Some(&decision), undisturbed.get(&decision.sequence), "decision {}", decision.sequence);
+    }
+}
+
+/// Ends the load, also where an assertion fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

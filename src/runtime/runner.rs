@@ -318,6 +318,9 @@ impl<S: Stage> Owned<S> {
             // Read to the end, everything up to then is in; else up to the last record read.
             let through = self.read_to_end_at.or(self.last_at).unwrap_or(now);
             self.flush(stage, log, partition, through);
+            // A further flush says nothing new before the input was read again: however long a commit
+            // takes, it is followed by a read.
+            self.read_to_end_at = None;
         }
         let mut appends = std::mem::take(&mut self.appends);
         appends.retain(|append| !is_expired_request(append, now));

@@ -49,7 +49,11 @@ impl Running {
             .unwrap();
         let (say, lines) = channel();
         let errors = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || errors.lines().map_while(Result::ok).for_each(|line| drop(say.send(line))));
+        std::thread::spawn(move || errors.lines().map_while(Result::ok).for_each(|line| {
+                // Shown where the test fails.
+                eprintln!("{line}");
+                drop(say.send(line));
+            }));
         let mut said = Vec::new();
         let url = loop {
             match lines.recv_timeout(PATIENCE) {
