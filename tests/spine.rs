@@ -13,7 +13,8 @@ use loadline::model::{Audit, Decision, Message};
 use loadline::runtime::replay::{Caused, Replay};
 use loadline::wire::{self, jsonl};
 
-const AT_ONCE: &str = "  behavior: { scaleIn: { stabilization: 1s, policies: [{ percent: 100, period: 1s }] }, scaleOut: { policies: [{ replicas: 10, period: 1s }] } }\n";
+const AT_ONCE: &str =
+    "  behavior: { scaleIn: { stabilization: 1s, policies: [{ percent: 100, period: 1s }] }, scaleOut: { policies: [{ replicas: 10, period: 1s }] } }\n";
 
 /// A sample posted over HTTP becomes a pane, a decision, a command and started processes; and less
 /// load removes them again.
@@ -118,7 +119,8 @@ fn killed_at_any_moment_the_decisions_go_on() {
             });
             let before = wait_for("the status", || loadline.status(SLEEPERS)?["sequence"].as_i64().or(Some(0)));
             wait_for("some changes in this life", || {
-                let stories = ureq::get(format!("{}/api/v1/targets/{SLEEPERS}/decisions?limit=100", loadline.url)).call().ok()?.body_mut().read_to_string().ok()?;
+                let stories =
+                    ureq::get(format!("{}/api/v1/targets/{SLEEPERS}/decisions?limit=100", loadline.url)).call().ok()?.body_mut().read_to_string().ok()?;
                 (stories.matches("Applied").count() >= 2 + life as usize).then_some(before)
             });
             accepted += 1;
@@ -202,7 +204,8 @@ fn it_does_not_start_on_a_guess() {
     assert_ne!(code, Some(0), "{said}");
     assert!(said.contains("nowhere"), "{said}");
 
-    std::fs::write(policies.join("fleet.yaml"), "apiVersion: loadline.dev/v1alpha1\nkind: ProcessFleet\nmetadata: { name: x }\nspec: { comand: sleep }\n").unwrap();
+    std::fs::write(policies.join("fleet.yaml"), "apiVersion: loadline.dev/v1alpha1\nkind: ProcessFleet\nmetadata: { name: x }\nspec: { comand: sleep }\n")
+        .unwrap();
     let (code, said) = starts(&["--listen", "127.0.0.1:0", "--policies", "policies"]);
     assert_ne!(code, Some(0), "{said}");
     assert!(said.contains("fleet.yaml:4") && said.contains("comand"), "{said}");

@@ -46,7 +46,9 @@ pub fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             next = last.offset + 1;
             for record in slice.into_iter().filter(|r| r.offset < range.end) {
                 match wire::decode(Topic::Signals, &record.value) {
-                    Ok(Message::Signal(signal)) if wanted(&signal, args.target.as_deref()) => writeln!(out, "{}", jsonl::signal_to_line(record.at, partition, &signal))?,
+                    Ok(Message::Signal(signal)) if wanted(&signal, args.target.as_deref()) => {
+                        writeln!(out, "{}", jsonl::signal_to_line(record.at, partition, &signal))?
+                    }
                     Ok(_) => {}
                     Err(error) => eprintln!("loadline: record {} of partition {partition} is left out: {error}", record.offset),
                 }

@@ -132,8 +132,7 @@ impl Pipeline {
         };
         let outbox = Arc::new(Outbox::default());
         let fleets = Arc::new(ProcessFleets::new(config.data.join("fleets"), Arc::clone(&outbox), Arc::clone(&clock)).context("cannot keep fleets")?);
-        let hands = Hands::new(FreezeFiles::new(&config.freeze_file), Arc::clone(&clock))
-            .with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
+        let hands = Hands::new(FreezeFiles::new(&config.freeze_file), Arc::clone(&clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
 
         let view = Arc::new(View::new());
         let followed = [

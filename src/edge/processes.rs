@@ -56,8 +56,8 @@ mod supervisor;
 mod units;
 
 pub use condition::Condition;
-pub use files::FleetFiles;
 pub use document::{API_VERSION, DocumentError, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart, parse_documents};
+pub use files::FleetFiles;
 pub use status::{FleetStatus, InstanceStatus};
 
 /// How often a change by hand that lost against another one is tried again.

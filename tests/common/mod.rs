@@ -49,11 +49,13 @@ impl Running {
             .unwrap();
         let (say, lines) = channel();
         let errors = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || errors.lines().map_while(Result::ok).for_each(|line| {
+        std::thread::spawn(move || {
+            errors.lines().map_while(Result::ok).for_each(|line| {
                 // Shown where the test fails.
                 eprintln!("{line}");
                 drop(say.send(line));
-            }));
+            })
+        });
         let mut said = Vec::new();
         let url = loop {
             match lines.recv_timeout(PATIENCE) {
@@ -160,7 +162,8 @@ pub fn waiting(value: f64) -> String {
 /// The processes of the fleet that run under this directory's Loadline, by the identity in their environment.
 pub fn sleepers(data: &Path) -> usize {
     let state = data.join("fleets/local/sleepers/state.json");
-    let Some(uid) = std::fs::read_to_string(state).ok().and_then(|s| serde_json::from_str::<Value>(&s).ok()).and_then(|s| Some(s["uid"].as_str()?.to_owned())) else {
+    let Some(uid) = std::fs::read_to_string(state).ok().and_then(|s| serde_json::from_str::<Value>(&s).ok()).and_then(|s| Some(s["uid"].as_str()?.to_owned()))
+    else {
         return 0;
     };
     let mark = format!("LOADLINE_FLEET_UID={uid}");
