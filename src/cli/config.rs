@@ -362,7 +362,8 @@ pub fn run(command: &ConfigCommand, out: &mut dyn Write) -> anyhow::Result<u8> {
         }
     }
     for warning in loaded.warnings {
-        writeln!(out, "warning: {warning}")?;
+        // Apart from the answer, which a program may read.
+        eprintln!("warning: {warning}");
     }
     Ok(0)
 }
