@@ -228,7 +228,9 @@ impl State {
         true
     }
 
-    fn part(&mut self, id: &TargetId, part: Part, offset: Offset, at: Timestamp, effects: &mut Effects) {
+    fn part(&mut self, id: &TargetId, mut part: Part, offset: Offset, at: Timestamp, effects: &mut Effects) {
+        // A pane that holds nothing says nothing; a restored fold would not even know that it came.
+        part.panes.retain(|pane| !pane.instances.is_empty() || pane.sketch.is_some());
         let Some(target) = self.targets.get_mut(id).filter(|t| t.policy.is_some()) else {
             self.unwanted += 1;
             return;
@@ -347,10 +349,11 @@ impl Snapshot for State {
         let mut memory: Memory = serde_json::from_slice(bytes).map_err(|e| format!("the snapshot of {key} cannot be read: {e}"))?;
         // A target that was not written in a later round had not changed until that round began.
         memory.next_offset = memory.next_offset.max(self.sources.next_offset);
-        let policy = match &memory.policy {
-            Some(announced) => Some(InForce::new(&id, announced)?),
-            None => None,
-        };
+        let policy = memory.policy.as_ref().and_then(|announced| InForce::new(&id, announced).ok());
+        if policy.is_none() {
+            // This version cannot use it: its next announcement says so, in an alert.
+            memory.policy = None;
+        }
         if let Some(due) = memory.due {
             self.due.insert((due, id.clone()));
         }
@@ -381,14 +384,23 @@ impl Target {
         self.policy.is_some() && self.panes.iter().any(|(_, panes)| through.is_none_or(|t| panes.newest > t))
     }
 
-    /// Whether such a pane is complete by `through`.
+    /// Whether such a pane is complete by `through`, and the policy wants to be asked again.
     fn has_complete_panes(&self, through: Timestamp) -> bool {
         let evaluated = self.memory.evaluated_through;
+        let every = self.policy.as_ref().and_then(|p| p.policy.evaluate_every);
+        if let (Some(evaluated), Some(every)) = (evaluated, every)
+            && through < evaluated + every
+        {
+            return false;
+        }
         self.panes.iter().any(|(_, panes)| panes.has_end_in(evaluated, through))
     }
 
     fn is_fed_by(&self, sources: &BTreeSet<u32>) -> bool {
-        self.panes.iter().any(|(_, panes)| panes.sources.keys().any(|s| sources.contains(s)))
+        self.panes.iter().any(|(name, panes)| {
+            let since = self.memory.metrics.get(name).and_then(|m| m.complete_since);
+            panes.sources.iter().any(|(source, end)| sources.contains(source) && Some(*end) > since)
+        })
     }
 
     /// Whether the policy wants decisions.

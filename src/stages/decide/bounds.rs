@@ -15,12 +15,13 @@ pub(super) struct Bounded {
 
 /// Keeps the count inside the policy's bounds; `None` where it is.
 pub(super) fn bounds(current: u32, desired: u32, policy: &Policy) -> Option<Bounded> {
-    if desired < policy.min {
+    if policy.mode == Mode::OutOnly && desired < current {
+        // Also where less than `min` is asked for: from above `min` that is still fewer.
+        Some(Bounded { after: current.max(policy.min), limit: current.max(policy.min), reason: Reason::OutOnly })
+    } else if desired < policy.min {
         Some(Bounded { after: policy.min, limit: policy.min, reason: Reason::BelowMin })
     } else if desired > policy.max {
         Some(Bounded { after: policy.max, limit: policy.max, reason: Reason::AboveMax })
-    } else if policy.mode == Mode::OutOnly && desired < current {
-        Some(Bounded { after: current, limit: current, reason: Reason::OutOnly })
     } else {
         None
     }

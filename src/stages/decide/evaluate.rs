@@ -79,7 +79,6 @@ pub(super) fn evaluate(policy: &Policy, policy_version: &str, memory: &mut Memor
 
     memory.sequence += 1;
     memory.evaluated_at = Some(now);
-    memory.evaluated_through = Some(around.through);
     let verdict = verdict.unwrap_or(match walk.count.cmp(&current) {
         std::cmp::Ordering::Greater => Verdict::ScaleOut,
         std::cmp::Ordering::Less => Verdict::ScaleIn,
@@ -120,13 +119,22 @@ fn measure_and_propose(policy: &Policy, memory: &mut Memory, panes: &mut Panes, 
         let measured = measure(metric, panes.metric(&metric.name), remembered, fleet, around.through, now, around.silent);
         let result = propose(metric, measured, remembered, situation);
         remembered.status = result.status;
-        let since = super::panes::complete_since(around.through, metric.window);
-        let since = remembered.complete_since.map_or(since, |c| c.max(since));
-        remembered.complete_since = Some(since);
-        panes.prune(&metric.name, since, around.through - metric.stale_after);
         proposed.push(result);
     }
+    forget(policy, memory, panes, around.through);
     proposed
+}
+
+/// Forgets the panes that nothing needs after `through`, and remembers which ones count no more.
+pub(super) fn forget(policy: &Policy, memory: &mut Memory, panes: &mut Panes, through: Timestamp) {
+    for metric in &policy.metrics {
+        let remembered = memory.metric(&metric.name);
+        let since = remembered.complete_since.max(Some(super::panes::complete_since(through, metric.window)));
+        let forgotten = remembered.forgotten_through.max(Some(super::panes::forgotten_through(through, metric.window, metric.stale_after)));
+        (remembered.complete_since, remembered.forgotten_through) = (since, forgotten);
+        panes.prune(&metric.name, since.unwrap_or(Timestamp::MIN), forgotten.unwrap_or(Timestamp::MIN));
+    }
+    memory.evaluated_through = Some(through);
 }
 
 fn apply_fallback(walk: &mut Walk, current: u32, policy: &Policy, memory: &Memory) {

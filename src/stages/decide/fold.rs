@@ -3,11 +3,11 @@
 use crate::log::Offset;
 use crate::model::policy::Mode;
 use crate::model::{
-    Audit, Decision, FleetObservation, Grant, Message, MetricName, Outcome, OutcomeResult, Part, PolicyAnnouncement, Severity, SourceError, Timestamp, Verdict,
+    Audit, Decision, FleetObservation, Grant, Message, Outcome, OutcomeResult, Part, PolicyAnnouncement, Severity, SourceError, Timestamp, Verdict,
 };
 use crate::stages::Effects;
 
-use super::evaluate::{Surroundings, evaluate, next_look};
+use super::evaluate::{Surroundings, evaluate, forget, next_look};
 use super::memory::{Announced, Audited, FleetSeen, Memory, MetricMemory};
 use super::panes::Panes;
 use super::sources::Sources;
@@ -20,8 +20,11 @@ use crate::log::Topic;
 impl Target {
     /// Merges the panes that the policy's metrics want.
     pub(super) fn merge(&mut self, mut part: Part, offset: Offset) {
-        let wanted: &dyn Fn(&MetricName) -> bool = &|name| self.memory.metrics.get(name).is_some_and(|m| offset >= m.since_offset);
-        part.panes.retain(|pane| wanted(&pane.metric));
+        let metrics = &self.memory.metrics;
+        part.panes.retain(|pane| {
+            let counts = |m: &MetricMemory| offset >= m.since_offset && m.forgotten_through.is_none_or(|gone| pane.end > gone);
+            metrics.get(&pane.metric).is_some_and(counts)
+        });
         self.panes.merge(part, offset);
     }
 
@@ -222,6 +225,10 @@ impl Target {
     pub(super) fn evaluate(&mut self, stage: &Decide, sources: &Sources, effects: &mut Effects) {
         let Some(in_force) = self.policy.clone() else { return };
         let target = &in_force.policy.target;
+        if !self.decides() || self.memory.fleet.is_none() {
+            // Panes come all the same, and are kept as if it were evaluated: for when it is.
+            forget(&in_force.policy, &mut self.memory, &mut self.panes, sources.complete_through());
+        }
         let Some(fleet) = self.memory.fleet.take() else {
             self.not_seen(effects);
             return;

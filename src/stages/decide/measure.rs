@@ -258,7 +258,7 @@ fn measure_quantile<'a>(quantile: f64, policy: &MetricPolicy, panes: &'a MetricP
     match panes.kind {
         Kind::Distribution => {
             let fresh = |end: &Timestamp| now.since(*end) <= policy.stale_after;
-            let mut inside = panes.sketches.iter().filter(|(end, _)| *end > window.since && *end <= window.through).map(|(_, s)| s);
+            let mut inside = panes.sketches.iter().filter(|s| s.end > window.since && s.end <= window.through).map(|s| &s.sketch);
             let merged = match inside.next() {
                 Some(first) => {
                     let mut merged = first.clone();
@@ -266,8 +266,8 @@ fn measure_quantile<'a>(quantile: f64, policy: &MetricPolicy, panes: &'a MetricP
                     merged
                 }
                 // The window holds nothing: the newest observations count while they are fresh.
-                None => match panes.sketches.iter().rev().find(|(end, _)| *end <= window.through && fresh(end)) {
-                    Some((_, sketch)) => sketch.clone(),
+                None => match panes.sketches.iter().rev().find(|s| s.end <= window.through).filter(|s| fresh(&s.end)) {
+                    Some(newest) => newest.sketch.clone(),
                     None => return NOTHING,
                 },
             };

@@ -43,6 +43,8 @@ pub(super) struct MetricMemory {
     pub(super) newest: Option<Timestamp>,
     /// Panes that end after this are all held; earlier ones may have been forgotten.
     pub(super) complete_since: Option<Timestamp>,
+    /// Panes that end by this are not held any more, and never count again.
+    pub(super) forgotten_through: Option<Timestamp>,
     /// Since when (event time) it has been above its scale-out threshold.
     pub(super) above_since: Option<Timestamp>,
     /// Since when (event time) it has been below its scale-in threshold.

@@ -2,7 +2,9 @@
 //!
 //! Panes are not part of a snapshot; they are merged again from the log. So what is measured may
 //! depend only on panes that an undisturbed run and a restored one both hold: those that end after
-//! `complete_since`, the newest one of each instance, and the one before it.
+//! `complete_since`, the newest one of each instance, and the one before it; and of all these none that
+//! ends by `forgotten_through`. Both bounds are remembered (in the snapshot) and never run back, whatever
+//! the policy does to the window.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -25,11 +27,22 @@ pub(super) struct MetricPanes {
     /// Each instance's panes, by name.
     pub(super) series: Vec<Series>,
     /// The observations of each pane, of a Distribution; ascending by end.
-    pub(super) sketches: VecDeque<(Timestamp, Sketch)>,
+    pub(super) sketches: VecDeque<Sketched>,
     /// The sources of the panes, with the end of the newest pane that each one fed.
     pub(super) sources: BTreeMap<u32, Timestamp>,
     /// The end of the newest pane.
     pub(super) newest: Timestamp,
+}
+
+/// The observations of one pane of a Distribution.
+#[derive(Debug)]
+pub(super) struct Sketched {
+    /// Where the pane ends.
+    pub(super) end: Timestamp,
+    /// The offset of the first part that fed it.
+    offset: Offset,
+    /// The observations.
+    pub(super) sketch: Sketch,
 }
 
 /// One instance's panes.
@@ -53,7 +66,7 @@ pub(super) struct Cell {
 }
 
 impl Panes {
-    /// Merges a part. Returns the ends of the newest pane of each metric in it.
+    /// Merges a part.
     pub(super) fn merge(&mut self, part: Part, offset: Offset) {
         for pane in part.panes {
             let metric = self.metrics.entry(pane.metric).or_insert_with(|| MetricPanes {
@@ -71,6 +84,7 @@ impl Panes {
                 metric.kind = pane.kind;
                 metric.series.clear();
                 metric.sketches.clear();
+                metric.sources.clear();
             }
             metric.newest = metric.newest.max(pane.end);
             let fed = metric.sources.entry(part.source).or_insert(pane.end);
@@ -80,10 +94,13 @@ impl Panes {
                 metric.series_of(instance).merge(pane.end, offset, reading, kind);
             }
             if let Some(sketch) = pane.sketch {
-                let at = metric.sketches.partition_point(|(end, _)| *end < pane.end);
+                let at = metric.sketches.partition_point(|s| s.end < pane.end);
                 match metric.sketches.get_mut(at) {
-                    Some((end, held)) if *end == pane.end => held.merge(&sketch),
-                    _ => metric.sketches.insert(at, (pane.end, sketch)),
+                    Some(held) if held.end == pane.end => {
+                        held.offset = held.offset.min(offset);
+                        held.sketch.merge(&sketch);
+                    }
+                    _ => metric.sketches.insert(at, Sketched { end: pane.end, offset, sketch }),
                 }
             }
         }
@@ -99,21 +116,24 @@ impl Panes {
         self.metrics.iter()
     }
 
-    /// Forgets what no window of a metric needs: all but the last two panes of an instance that end
-    /// by `complete_since`, and instances whose newest pane ended before `gone`.
-    pub(super) fn prune(&mut self, name: &MetricName, complete_since: Timestamp, gone: Timestamp) {
+    /// Forgets what no window of a metric needs: all that ends by `forgotten`, and all but the last two
+    /// panes of an instance (the last sketch) that end by `complete_since`.
+    pub(super) fn prune(&mut self, name: &MetricName, complete_since: Timestamp, forgotten: Timestamp) {
         let Some(metric) = self.metrics.get_mut(name) else { return };
         metric.series.retain_mut(|series| {
-            let old = series.cells.partition_point(|c| c.end <= complete_since);
-            series.cells.drain(..old.saturating_sub(2));
-            series.cells.back().is_some_and(|c| c.end > gone)
+            let old = series.cells.partition_point(|c| c.end <= complete_since).saturating_sub(2);
+            let gone = series.cells.partition_point(|c| c.end <= forgotten);
+            series.cells.drain(..old.max(gone));
+            !series.cells.is_empty()
         });
-        let old = metric.sketches.partition_point(|(end, _)| *end <= complete_since);
-        metric.sketches.drain(..old.saturating_sub(1));
-        if metric.sketches.back().is_some_and(|(end, _)| *end <= gone) {
-            metric.sketches.clear();
+        let old = metric.sketches.partition_point(|s| s.end <= complete_since).saturating_sub(1);
+        let gone = metric.sketches.partition_point(|s| s.end <= forgotten);
+        metric.sketches.drain(..old.max(gone));
+        metric.sources.retain(|_, end| *end > complete_since);
+        if metric.series.is_empty() && metric.sketches.is_empty() {
+            // As if none had ever come: a restored fold does not know better.
+            self.metrics.remove(name);
         }
-        metric.sources.retain(|_, end| *end > gone);
     }
 
     /// Forgets the metrics that `keep` does not want.
@@ -123,7 +143,8 @@ impl Panes {
 
     /// The earliest offset that a held pane came from.
     pub(super) fn earliest_offset(&self) -> Option<Offset> {
-        self.metrics.values().flat_map(|m| &m.series).flat_map(|s| &s.cells).map(|c| c.offset).min()
+        let of = |m: &MetricPanes| m.series.iter().flat_map(|s| &s.cells).map(|c| c.offset).chain(m.sketches.iter().map(|s| s.offset)).min();
+        self.metrics.values().filter_map(of).min()
     }
 }
 
@@ -183,7 +204,13 @@ impl Series {
     }
 }
 
-/// How long before `through` a metric's panes are all held.
+/// Since when a metric's panes are all held, after an evaluation at `through`.
 pub(super) fn complete_since(through: Timestamp, window: Duration) -> Timestamp {
     through - window
+}
+
+/// By when panes are of no use any more, after an evaluation at `through`: a rate starts at most
+/// `stale_after` before the first pane of the window, or before the newest one that is not stale.
+pub(super) fn forgotten_through(through: Timestamp, window: Duration, stale_after: Duration) -> Timestamp {
+    through - window.max(stale_after) - stale_after
 }

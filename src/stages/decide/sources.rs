@@ -39,6 +39,9 @@ pub(super) struct Sources {
 /// and a flush may wait for a slow disk.
 const SHORTEST_SILENCE: Duration = Duration::from_secs(2);
 
+/// The most sources that are waited for before their first mark; a log has far fewer partitions of metrics.
+const MOST_SOURCES: u32 = 1_024;
+
 impl Sources {
     /// Whether a signal at this offset is already in.
     pub(super) fn holds(&self, offset: Offset) -> bool {
@@ -72,6 +75,10 @@ impl Sources {
         // A source that no longer counts holds nothing back and makes nothing stale.
         self.sources.retain(|number, _| *number < of);
         self.silent.retain(|number| *number < of);
+        // One that has not marked yet is waited for, as long as for one that fell silent.
+        for number in 0..of.min(MOST_SOURCES) {
+            self.sources.entry(number).or_insert(Source { through: Timestamp::MIN, at });
+        }
         let spoke = self.silent.take(&mark.source).into_iter().collect();
         self.complete();
         spoke
@@ -104,7 +111,7 @@ impl Sources {
 
     fn complete(&mut self) {
         let live = self.sources.iter().filter(|(number, _)| !self.silent.contains(number)).map(|(_, s)| s.through).min();
-        if let Some(through) = live {
+        if let Some(through) = live.filter(|through| *through > Timestamp::MIN) {
             let end = through.window_start(self.pane());
             self.complete = Some(self.complete.map_or(end, |c| c.max(end)));
         }
