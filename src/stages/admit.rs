@@ -38,7 +38,7 @@ mod target;
 
 pub use state::State;
 
-use target::{Seen, Target};
+use target::Target;
 
 /// The stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,7 +78,7 @@ fn offer(state: &mut State, entry: PolicyEntry, place: Place) {
     let target = entry.target.clone();
     state.with_target(&target, place.offset, |held| {
         held.offer(entry, place.offset);
-        Seen::InRound
+        false
     });
 }
 
@@ -88,7 +88,10 @@ fn refuse(state: &mut State, rejected: PolicyRejected, place: Place) {
         return;
     }
     for target in state.targets_of(&rejected.source) {
-        state.with_target(&target, place.offset, |held| held.keep(&rejected.source, &rejected.origin, rejected.round));
+        state.with_target(&target, place.offset, |held| {
+            held.keep(&rejected.source, &rejected.origin, rejected.round);
+            false
+        });
     }
     let name = rejected.source.clone();
     state.with_source(&name, place.offset, |source| source.refuse(rejected));
@@ -101,7 +104,7 @@ fn complete(state: &mut State, end: &RoundEnd, place: Place, effects: &mut Effec
             state.with_target(&target, place.offset, |held| {
                 let before = held.clone();
                 held.complete(&target, &end.source, end.round, place, effects);
-                seen(&before, held)
+                differs(&before, held)
             });
         }
         state.with_source(&end.source, place.offset, |source| source.complete(end, place, effects));
@@ -109,7 +112,7 @@ fn complete(state: &mut State, end: &RoundEnd, place: Place, effects: &mut Effec
     for target in state.due(place.at) {
         state.with_target(&target, place.offset, |held| {
             held.announce_again(&target, place.at, effects);
-            Seen::Changed
+            true
         });
     }
 }
@@ -119,13 +122,13 @@ fn remove(state: &mut State, removed: &PolicyRemoved, place: Place, effects: &mu
     state.with_target(&removed.target, place.offset, |held| {
         let before = held.clone();
         held.withdraw(&removed.target, &removed.source, place, effects);
-        seen(&before, held)
+        differs(&before, held)
     });
 }
 
-/// Whether a settled target differs from what it was, apart from the marks of the round.
-fn seen(before: &Target, after: &Target) -> Seen {
-    if before.without_marks() == after.without_marks() { Seen::Settled } else { Seen::Changed }
+/// Whether a target is another one than it was, apart from the marks of rounds under way.
+fn differs(before: &Target, after: &Target) -> bool {
+    before.without_marks() != after.without_marks()
 }
 
 #[cfg(test)]

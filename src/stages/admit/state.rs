@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::Source;
-use super::target::{Seen, Target};
+use super::target::Target;
 use crate::log::Offset;
 use crate::model::{TargetId, Timestamp};
 use crate::stages::Snapshot;
@@ -19,6 +19,8 @@ pub struct State {
     changed: BTreeSet<String>,
     /// Targets with marks of a round under way. Most are afterwards what they were before, and need not be saved again.
     in_round: BTreeSet<TargetId>,
+    /// Targets that were forgotten for good since they were last saved.
+    forgotten: BTreeSet<TargetId>,
 }
 
 impl State {
@@ -38,32 +40,31 @@ impl State {
         for target in forgotten {
             self.targets.remove(&target);
             self.changed.insert(format!("{TARGET}{target}"));
+            self.forgotten.insert(target);
         }
         self.targets.iter().filter(|(target, held)| held.is_due(target, now)).map(|(target, _)| target.clone()).collect()
     }
 
-    /// Applies the record at `offset` to a target, unless the target's snapshot already holds it.
-    pub(super) fn with_target(&mut self, target: &TargetId, offset: Offset, apply: impl FnOnce(&mut Target) -> Seen) {
+    /// Applies the record at `offset` to a target, unless the target's snapshot already holds it. `apply`
+    /// says whether the target is another one then, apart from the marks of rounds under way.
+    pub(super) fn with_target(&mut self, target: &TargetId, offset: Offset, apply: impl FnOnce(&mut Target) -> bool) {
         let held = self.targets.entry(target.clone()).or_default();
         if offset < held.through {
             return;
         }
-        let seen = apply(held);
-        if *held == Target::default() {
+        let changed = apply(held);
+        // One source's record settles its own marks; those of another's round may still be there.
+        if held.has_marks() {
+            self.in_round.insert(target.clone());
+        } else {
+            self.in_round.remove(target);
+        }
+        if held.is_nothing() {
             self.targets.remove(target);
         }
-        match seen {
-            Seen::Nothing => {}
-            Seen::InRound => {
-                self.in_round.insert(target.clone());
-            }
-            Seen::Settled => {
-                self.in_round.remove(target);
-            }
-            Seen::Changed => {
-                self.in_round.remove(target);
-                self.changed.insert(format!("{TARGET}{target}"));
-            }
+        self.forgotten.remove(target);
+        if changed {
+            self.changed.insert(format!("{TARGET}{target}"));
         }
     }
 
@@ -89,7 +90,14 @@ impl Snapshot for State {
 
     fn encode(&self, key: &str, next: Offset) -> Option<Vec<u8>> {
         if let Some(target) = key.strip_prefix(TARGET) {
-            let held = self.targets.get(target)?;
+            let nothing = Target::default();
+            let held = match self.targets.get(target) {
+                Some(held) => held,
+                None if self.forgotten.contains(target) => return None,
+                // Saved as nothing rather than deleted: where a crash tears this round, what came before must
+                // not be read again as if the target had been nothing all the time.
+                None => &nothing,
+            };
             serde_json::to_vec(&held.saved(next)).ok()
         } else {
             let held = self.sources.get(key.strip_prefix(SOURCE)?)?;

@@ -15,19 +15,6 @@ const GONE_AFTER: Duration = Duration::from_secs(10);
 /// For how long a target without a policy is remembered, for its generation: longer than signals are kept (3 days).
 const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 86_400);
 
-/// What a record did to a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// Nothing.
-    Nothing,
-    /// It carries marks of a round that is not complete.
-    InRound,
-    /// The marks are gone, and it is what it was before the round.
-    Settled,
-    /// It is something else.
-    Changed,
-}
-
 /// What admit remembers of a target.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -114,6 +101,11 @@ impl Target {
         plain
     }
 
+    /// Whether nothing is known of it.
+    pub(super) fn is_nothing(&self) -> bool {
+        Target { through: 0, ..self.clone() } == Target::default()
+    }
+
     /// As it is saved: it holds every record before `next`.
     pub(super) fn saved(&self, next: Offset) -> Self {
         let mut saved = self.clone();
@@ -145,13 +137,9 @@ impl Target {
     }
 
     /// Its origin was refused in a round.
-    pub(super) fn keep(&mut self, source: &str, origin: &str, round: i64) -> Seen {
-        match self.offers.iter_mut().find(|o| o.source == source && o.origin == origin) {
-            Some(offer) => {
-                offer.kept = Some(round);
-                Seen::InRound
-            }
-            None => Seen::Nothing,
+    pub(super) fn keep(&mut self, source: &str, origin: &str, round: i64) {
+        if let Some(offer) = self.offers.iter_mut().find(|o| o.source == source && o.origin == origin) {
+            offer.kept = Some(round);
         }
     }
 
