@@ -397,10 +397,7 @@ impl Target {
     }
 
     fn is_fed_by(&self, sources: &BTreeSet<u32>) -> bool {
-        self.panes.iter().any(|(name, panes)| {
-            let since = self.memory.metrics.get(name).and_then(|m| m.complete_since);
-            panes.sources.iter().any(|(source, end)| sources.contains(source) && Some(*end) > since)
-        })
+        self.panes.iter().any(|(_, panes)| panes.sources.keys().any(|source| sources.contains(source)))
     }
 
     /// Whether the policy wants decisions.

@@ -17,6 +17,8 @@ pub(super) struct Combined {
     pub(super) reason: Reason,
     /// The metric whose proposal it is, or that is blind.
     pub(super) metric: Option<MetricName>,
+    /// The largest proposal that does not depend on the replicas that there are now.
+    pub(super) absolute: Option<u32>,
     /// Whether `after` is a proposal of the metrics, to be remembered for stabilization.
     pub(super) proposed: bool,
     /// All proposing metrics are blind.
@@ -49,10 +51,12 @@ pub(super) fn combine(current: u32, metrics: &[(&MetricPolicy, &Proposed)], flee
             largest = Some((replicas, &policy.name));
         }
     }
+    let absolute = metrics.iter().filter(|(_, proposed)| proposed.absolute).filter_map(|(_, proposed)| proposed.replicas).max();
     let hold = |reason, metric: Option<&MetricName>| Combined {
         after: current,
         reason,
         metric: metric.cloned(),
+        absolute,
         proposed: false,
         all_blind: proposing > 0 && blind_count == proposing,
         all_idle: proposing > 0 && idle_count == proposing,

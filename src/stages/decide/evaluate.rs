@@ -7,11 +7,12 @@ use crate::model::policy::{Mode, Policy};
 use crate::model::{Decision, MetricReport, MetricStatus, Reason, Step, StepKind, Timestamp, Verdict};
 
 use super::combine::combine;
+use super::cooldown::{Cooling, cooldown};
 use super::measure::measure;
 use super::memory::{FleetSeen, Memory};
 use super::panes::Panes;
 use super::propose::{Proposed, Situation, propose, report};
-use super::{FLEET_UNSEEN_AFTER, FOLD_VERSION, bounds, cooldown, fallback, rate_limit, stabilize};
+use super::{FLEET_UNSEEN_AFTER, FOLD_VERSION, bounds, fallback, rate_limit, stabilize};
 
 /// The surroundings of an evaluation that are not the target's own.
 #[derive(Clone, Copy)]
@@ -67,7 +68,7 @@ pub(super) fn evaluate(policy: &Policy, policy_version: &str, memory: &mut Memor
         apply_fallback(&mut walk, current, policy, memory);
         apply_stabilize(&mut walk, current, policy, memory, combined.proposed);
         apply_rate_limit(&mut walk, current, policy, memory);
-        apply_cooldown(&mut walk, current, policy, memory);
+        apply_cooldown(&mut walk, current, policy, memory, combined.absolute);
         apply_bounds(&mut walk, current, policy);
         if combined.all_blind && walk.count == current {
             verdict = Some(Verdict::Blind);
@@ -176,9 +177,10 @@ fn apply_rate_limit(walk: &mut Walk, current: u32, policy: &Policy, memory: &mut
     }
 }
 
-fn apply_cooldown(walk: &mut Walk, current: u32, policy: &Policy, memory: &Memory) {
+fn apply_cooldown(walk: &mut Walk, current: u32, policy: &Policy, memory: &Memory, absolute: Option<u32>) {
     let (out, r#in) = (policy.scale_out.cooldown, policy.scale_in.cooldown);
-    if let Some(cooled) = cooldown::cooldown(current, walk.count, memory.last_change, memory.last_growth, out, r#in, memory.now) {
+    let cooling = Cooling { last_change: memory.last_change, last_growth: memory.last_growth, out, r#in };
+    if let Some(cooled) = cooldown(current, walk.count, absolute, cooling, memory.now) {
         walk.step(StepKind::Cooldown, cooled.after, cooled.reason).until = Some(cooled.until);
     }
 }

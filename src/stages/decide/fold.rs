@@ -82,7 +82,9 @@ impl Target {
                     memory.policy_at = memory.now;
                 }
                 memory.policy = Some(announced);
-                memory.shadow = (in_force.policy.mode == Mode::Advise).then(|| memory.shadow.unwrap_or(memory.current));
+                // Nothing is advised on a count that nobody has seen.
+                let seen = memory.fleet.as_ref().map(|_| memory.current);
+                memory.shadow = if in_force.policy.mode == Mode::Advise { memory.shadow.or(seen) } else { None };
                 if matches!(in_force.policy.mode, Mode::Advise | Mode::Off) {
                     claim::withdraw(&target, &in_force.policy, memory, effects);
                 }

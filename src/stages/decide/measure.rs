@@ -4,11 +4,13 @@
 //! instances depends on the rule that asks (`propose`). Where the window holds no sample, the newest
 //! one younger than `staleAfter` counts, but only for an instance of the newest observation.
 
+use std::borrow::Cow;
+
 use crate::model::policy::{Across, Measure, MetricPolicy, MetricRule, Over};
 use crate::model::{Amount, HistogramReading, InstanceName, Kind, MetricStatus, Timestamp};
 
 use super::memory::{FleetSeen, MetricMemory};
-use super::panes::{Cell, MetricPanes, Series};
+use super::panes::{Cell, Fed, MetricPanes, Series};
 
 /// What was measured of one metric.
 #[derive(Debug)]
@@ -22,7 +24,7 @@ pub(super) enum Measured<'a> {
         /// What it is worth.
         status: MetricStatus,
         /// Why, where words are needed.
-        note: Option<&'static str>,
+        note: Option<Cow<'static, str>>,
     },
 }
 
@@ -65,7 +67,7 @@ pub(super) fn measure<'a>(
     silent: impl Fn(u32) -> bool,
 ) -> Measured<'a> {
     if memory.source_error.is_some() {
-        return Measured::Nothing { status: MetricStatus::Error, note: Some("its source failed") };
+        return Measured::Nothing { status: MetricStatus::Error, note: Some(Cow::Borrowed("its source failed")) };
     }
     let Some(newest) = memory.newest else { return NOTHING };
     if through == Timestamp::MIN {
@@ -78,11 +80,14 @@ pub(super) fn measure<'a>(
     let Some(panes) = panes else { return NOTHING };
     let since = super::panes::complete_since(through, policy.window);
     let window = Window { since: memory.complete_since.map_or(since, |c| c.max(since)), through };
-    if panes.sources.iter().any(|(source, end)| *end > window.since && silent(*source)) {
-        return Measured::Nothing { status: MetricStatus::Stale, note: Some("a source that feeds it is silent") };
+    // A sum with a part missing is not a smaller sum.
+    let counts = |fed: &Fed| fed.end > window.since || now.since(fed.end) <= policy.stale_after;
+    if let Some((source, _)) = panes.sources.iter().find(|(source, fed)| counts(fed) && silent(**source)) {
+        let note = format!("partition {source} of the metrics, which feeds it, is silent");
+        return Measured::Nothing { status: MetricStatus::Stale, note: Some(Cow::Owned(note)) };
     }
     if policy.kind.is_some_and(|kind| kind != panes.kind) {
-        return Measured::Nothing { status: MetricStatus::Error, note: Some("its samples are of another kind than the policy says") };
+        return Measured::Nothing { status: MetricStatus::Error, note: Some(Cow::Borrowed("its samples are of another kind than the policy says")) };
     }
     match policy.measure {
         Measure::Quantile(quantile) => measure_quantile(quantile, policy, panes, window, now),
@@ -128,13 +133,13 @@ fn reduce<'a>(
         return match whole {
             Some(value) => Measured::Whole(value),
             None if idle && matches!(panes.kind, Kind::Histogram | Kind::Distribution) => Measured::Nothing { status: MetricStatus::Idle, note: None },
-            None => Measured::Nothing { status: MetricStatus::NoData, note: Some("no instance that counts has a sample") },
+            None => Measured::Nothing { status: MetricStatus::NoData, note: Some(Cow::Borrowed("no instance that counts has a sample")) },
         };
     }
     match (&policy.rule, across) {
         (MetricRule::Utilization { .. } | MetricRule::PerReplica { .. }, _) => Measured::Instances(figures),
         (MetricRule::Value { .. }, None) => {
-            Measured::Nothing { status: MetricStatus::Error, note: Some("track.value of a metric of instances needs measure.across") }
+            Measured::Nothing { status: MetricStatus::Error, note: Some(Cow::Borrowed("track.value of a metric of instances needs measure.across")) }
         }
         (_, across) => Measured::Whole(across_instances(across.unwrap_or(Across::Mean), &figures)),
     }
@@ -275,7 +280,7 @@ fn measure_quantile<'a>(quantile: f64, policy: &MetricPolicy, panes: &'a MetricP
         }
         Kind::Histogram => quantity(histogram_quantile(quantile, policy, panes, window)),
         Kind::Gauge | Kind::Counter | Kind::Delta => {
-            Measured::Nothing { status: MetricStatus::Error, note: Some("a quantile needs a Distribution or a Histogram") }
+            Measured::Nothing { status: MetricStatus::Error, note: Some(Cow::Borrowed("a quantile needs a Distribution or a Histogram")) }
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Panes are not part of a snapshot; they are merged again from the log. So what is measured may
 //! depend only on panes that an undisturbed run and a restored one both hold: those that end after
-//! `complete_since`, the newest one of each instance, and the one before it; and of all these none that
-//! ends by `forgotten_through`. Both bounds are remembered (in the snapshot) and never run back, whatever
+//! `complete_since`, the newest one of each instance, the one before it, and the newest one that each
+//! source fed; and of all these none that ends by `forgotten_through`. Both bounds are remembered (in the snapshot) and never run back, whatever
 //! the policy does to the window.
 
 use std::collections::BTreeMap;
@@ -28,10 +28,19 @@ pub(super) struct MetricPanes {
     pub(super) series: Vec<Series>,
     /// The observations of each pane, of a Distribution; ascending by end.
     pub(super) sketches: VecDeque<Sketched>,
-    /// The sources of the panes, with the end of the newest pane that each one fed.
-    pub(super) sources: BTreeMap<u32, Timestamp>,
+    /// The sources of the panes, with the newest pane that each one fed.
+    pub(super) sources: BTreeMap<u32, Fed>,
     /// The end of the newest pane.
     pub(super) newest: Timestamp,
+}
+
+/// The newest pane that a source fed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fed {
+    /// Where it ends.
+    pub(super) end: Timestamp,
+    /// The offset of the source's first part of it.
+    offset: Offset,
 }
 
 /// The observations of one pane of a Distribution.
@@ -87,8 +96,11 @@ impl Panes {
                 metric.sources.clear();
             }
             metric.newest = metric.newest.max(pane.end);
-            let fed = metric.sources.entry(part.source).or_insert(pane.end);
-            *fed = (*fed).max(pane.end);
+            let newer = Fed { end: pane.end, offset };
+            let fed = metric.sources.entry(part.source).or_insert(newer);
+            if (newer.end, fed.offset) > (fed.end, newer.offset) {
+                *fed = newer;
+            }
             let kind = metric.kind;
             for (instance, reading) in pane.instances {
                 metric.series_of(instance).merge(pane.end, offset, reading, kind);
@@ -129,7 +141,7 @@ impl Panes {
         let old = metric.sketches.partition_point(|s| s.end <= complete_since).saturating_sub(1);
         let gone = metric.sketches.partition_point(|s| s.end <= forgotten);
         metric.sketches.drain(..old.max(gone));
-        metric.sources.retain(|_, end| *end > complete_since);
+        metric.sources.retain(|_, fed| fed.end > forgotten);
         if metric.series.is_empty() && metric.sketches.is_empty() {
             // As if none had ever come: a restored fold does not know better.
             self.metrics.remove(name);
@@ -143,7 +155,10 @@ impl Panes {
 
     /// The earliest offset that a held pane came from.
     pub(super) fn earliest_offset(&self) -> Option<Offset> {
-        let of = |m: &MetricPanes| m.series.iter().flat_map(|s| &s.cells).map(|c| c.offset).chain(m.sketches.iter().map(|s| s.offset)).min();
+        let of = |m: &MetricPanes| {
+            let cells = m.series.iter().flat_map(|s| &s.cells).map(|c| c.offset);
+            cells.chain(m.sketches.iter().map(|s| s.offset)).chain(m.sources.values().map(|fed| fed.offset)).min()
+        };
         self.metrics.values().filter_map(of).min()
     }
 }

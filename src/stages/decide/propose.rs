@@ -1,5 +1,7 @@
 //! `Propose`: what each metric asks for.
 
+use std::borrow::Cow;
+
 use crate::model::policy::{MetricPolicy, MetricRule, Policy, Unit};
 use crate::model::{Amount, MetricReport, MetricStatus, Timestamp};
 
@@ -37,6 +39,8 @@ pub(super) struct Proposed {
     pub(super) value: Option<Amount>,
     /// The count, where it asks for one.
     pub(super) replicas: Option<u32>,
+    /// Whether the count does not depend on the replicas that there are now.
+    pub(super) absolute: bool,
     /// Why there is no value.
     pub(super) note: Option<String>,
 }
@@ -44,12 +48,12 @@ pub(super) struct Proposed {
 impl Proposed {
     /// Nothing to act on.
     pub(super) fn nothing(status: MetricStatus, note: Option<String>) -> Self {
-        Proposed { status, value: None, replicas: None, note }
+        Proposed { status, value: None, replicas: None, absolute: false, note }
     }
 
     /// A value that asks for a count, or for none.
     pub(super) fn value(value: Amount, replicas: Option<u32>) -> Self {
-        Proposed { status: MetricStatus::Ok, value: Some(value), replicas, note: None }
+        Proposed { status: MetricStatus::Ok, value: Some(value), replicas, absolute: false, note: None }
     }
 }
 
@@ -59,7 +63,7 @@ pub(super) fn propose(metric: &MetricPolicy, measured: Measured<'_>, memory: &mu
         (_, Measured::Nothing { status, note }) => {
             threshold::forget(memory);
             let failed = memory.source_error.clone().filter(|_| status == MetricStatus::Error);
-            Proposed::nothing(status, failed.or_else(|| note.map(str::to_owned)))
+            Proposed::nothing(status, failed.or_else(|| note.map(Cow::into_owned)))
         }
         (MetricRule::Utilization { percent }, Measured::Instances(figures)) => track::utilization(&metric.name, *percent, metric.window, &figures, situation),
         (MetricRule::Utilization { .. }, _) => {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::model::policy::Tolerance;
-use crate::model::{Amount, Instance, InstanceName, MetricName, MetricStatus, Phase, Timestamp};
+use crate::model::{Amount, Instance, MetricName, MetricStatus, Phase, Timestamp};
 
 use super::super::measure::Figure;
 use super::super::rate_limit::MOST_REPLICAS;
@@ -70,44 +70,48 @@ fn ceil(replicas: f64) -> u32 {
 
 /// An instance's sample while the calculation re-weighs it, in thousandths.
 struct Weighed<'a> {
-    instance: &'a InstanceName,
+    /// Its instance, where the fleet has it.
+    instance: Option<&'a Instance>,
     milli: i128,
 }
 
 /// The instances of one calculation, by how they count.
 struct Grouped<'a> {
     samples: Vec<Weighed<'a>>,
-    unready: Vec<&'a InstanceName>,
-    missing: Vec<&'a InstanceName>,
+    unready: Vec<&'a Instance>,
+    missing: Vec<&'a Instance>,
     ready: usize,
 }
 
-fn group<'a>(metric: &MetricName, window: Duration, figures: &[Figure<'a>], situation: Situation<'a>) -> Grouped<'a> {
-    let mut grouped = Grouped {
-        samples: figures.iter().map(|f| Weighed { instance: f.instance, milli: i128::from(f.value.milli_ceil()) }).collect(),
-        unready: Vec::new(),
-        missing: Vec::new(),
-        ready: 0,
-    };
+fn group<'a>(metric: &MetricName, window: Duration, figures: &[Figure<'_>], situation: Situation<'a>) -> Grouped<'a> {
     let Situation { policy, fleet, now, .. } = situation;
+    let (mut unready, mut missing, mut ready) = (Vec::new(), Vec::new(), 0);
+    // What each figure comes to; `None` does not count.
+    let mut samples: Vec<Option<Weighed<'a>>> = figures.iter().map(|f| Some(Weighed { instance: None, milli: i128::from(f.value.milli_ceil()) })).collect();
     for instance in &fleet.seen.instances {
-        let sample = figures.binary_search_by(|f| f.instance.cmp(&instance.name)).ok().map(|i| figures[i].at);
-        match standing(instance, sample, metric, window, policy.cpu_initialization, policy.readiness_delay, now) {
-            Standing::Ready => grouped.ready += 1,
-            Standing::Unready => grouped.unready.push(&instance.name),
-            Standing::Missing => grouped.missing.push(&instance.name),
-            Standing::Ignored => grouped.samples.retain(|s| *s.instance != instance.name),
+        let own = figures.binary_search_by(|f| f.instance.cmp(&instance.name)).ok();
+        let standing = standing(instance, own.map(|i| figures[i].at), metric, window, policy.cpu_initialization, policy.readiness_delay, now);
+        if let Some(sample) = own.and_then(|i| samples.get_mut(i)) {
+            match standing {
+                Standing::Ready | Standing::Missing => sample.iter_mut().for_each(|s| s.instance = Some(instance)),
+                Standing::Unready | Standing::Ignored => *sample = None,
+            }
+        }
+        match standing {
+            Standing::Ready => ready += 1,
+            Standing::Unready => unready.push(instance),
+            Standing::Missing => missing.push(instance),
+            Standing::Ignored => {}
         }
     }
-    grouped.samples.retain(|s| !grouped.unready.contains(&s.instance));
-    grouped
+    Grouped { samples: samples.into_iter().flatten().collect(), unready, missing, ready }
 }
 
 /// A ratio of usage to target, and the usage itself.
 type Ratio<'a> = dyn Fn(&[Weighed<'_>]) -> Option<(f64, i128)> + 'a;
 
 /// What the rules for missing and unready instances make of a ratio: the count and the usage.
-fn rebalance<'a>(mut grouped: Grouped<'a>, missing_milli: &dyn Fn(&InstanceName) -> i128, ratio: &Ratio<'_>, situation: Situation<'a>) -> Option<(u32, i128)> {
+fn rebalance<'a>(mut grouped: Grouped<'a>, missing_milli: &dyn Fn(&Instance) -> i128, ratio: &Ratio<'_>, situation: Situation<'a>) -> Option<(u32, i128)> {
     let Situation { policy, current, .. } = situation;
     let (usage_ratio, usage) = ratio(&grouped.samples)?;
     let out_with_unready = !grouped.unready.is_empty() && usage_ratio > 1.0;
@@ -117,13 +121,13 @@ fn rebalance<'a>(mut grouped: Grouped<'a>, missing_milli: &dyn Fn(&InstanceName)
     }
     if usage_ratio < 1.0 {
         // On the way in, what is missing counts as fully used.
-        grouped.samples.extend(grouped.missing.iter().map(|instance| Weighed { instance, milli: missing_milli(instance) }));
+        grouped.samples.extend(grouped.missing.iter().map(|i| Weighed { instance: Some(i), milli: missing_milli(i) }));
     } else if usage_ratio > 1.0 {
         // On the way out, what is missing counts as unused.
-        grouped.samples.extend(grouped.missing.iter().map(|instance| Weighed { instance, milli: 0 }));
+        grouped.samples.extend(grouped.missing.iter().map(|i| Weighed { instance: Some(i), milli: 0 }));
     }
     if out_with_unready {
-        grouped.samples.extend(grouped.unready.iter().map(|instance| Weighed { instance, milli: 0 }));
+        grouped.samples.extend(grouped.unready.iter().map(|i| Weighed { instance: Some(i), milli: 0 }));
     }
     let (new_ratio, _) = ratio(&grouped.samples)?;
     let turned = (usage_ratio < 1.0 && new_ratio > 1.0) || (usage_ratio > 1.0 && new_ratio < 1.0);
@@ -147,15 +151,14 @@ pub(super) fn utilization(metric: &MetricName, percent: i64, window: Duration, f
     if grouped.samples.is_empty() {
         return Proposed::nothing(MetricStatus::NoData, Some(NO_SAMPLES.to_owned()));
     }
-    let request =
-        |name: &InstanceName| instances.iter().find(|i| i.name == *name).and_then(|i| i.requests.get(metric.as_str())).map(|r| i128::from(r.milli_ceil()));
+    let request = |instance: &Instance| instance.requests.get(metric.as_str()).map(|r| i128::from(r.milli_ceil()));
     if let Some(without) = instances.iter().find(|i| !i.requests.contains_key(metric.as_str())) {
         let note = format!("instance {} requests no {metric}, so its utilization is not known", without.name);
         return Proposed::nothing(MetricStatus::Error, Some(note));
     }
     let ratio = |samples: &[Weighed<'_>]| {
         let (mut used, mut requested) = (0_i128, 0_i128);
-        for (milli, request) in samples.iter().filter_map(|s| request(s.instance).map(|r| (s.milli, r))) {
+        for (milli, request) in samples.iter().filter_map(|s| Some((s.milli, request(s.instance?)?))) {
             used += milli;
             requested += request;
         }
@@ -165,7 +168,7 @@ pub(super) fn utilization(metric: &MetricName, percent: i64, window: Duration, f
         let utilization = used * 100 / requested;
         Some((utilization as f64 / percent as f64, utilization))
     };
-    let missing = |name: &InstanceName| request(name).unwrap_or(0) * i128::from(percent.max(100)) / 100;
+    let missing = |instance: &Instance| request(instance).unwrap_or(0) * i128::from(percent.max(100)) / 100;
     match rebalance(grouped, &missing, &ratio, situation) {
         None => Proposed::nothing(MetricStatus::NoData, Some("no sample belongs to an instance that is known".to_owned())),
         Some((replicas, utilization)) => Proposed::value(Amount::from_nanos(utilization * 10_000_000), Some(replicas)),
@@ -199,7 +202,8 @@ pub(super) fn average_value(amount: Amount, value: Amount, situation: Situation<
     let ratio = usage as f64 / (target as f64 * f64::from(replicas));
     let proposal = if within(situation.policy.tolerance, ratio) { replicas } else { ceil(usage as f64 / target as f64) };
     let shown = value.mean(u64::from(replicas)).unwrap_or(value);
-    Proposed::value(shown, Some(proposal))
+    // So many are needed whatever there are now.
+    Proposed { absolute: true, ..Proposed::value(shown, Some(proposal)) }
 }
 
 /// `value` of a metric of the target as a whole (`getUsageRatioReplicaCount`).
