@@ -105,6 +105,7 @@ impl View {
             match alert.state {
                 AlertState::Firing => drop(alerts.insert(key, alert)),
                 AlertState::Resolved => drop(alerts.remove(&key)),
+                AlertState::Event => {} // of the moment: nothing stands
             }
         };
         match alert.target.clone() {

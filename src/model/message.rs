@@ -100,6 +100,8 @@ pub enum AlertState {
     Firing,
     /// It is no more.
     Resolved,
+    /// It happened once, and has no end that could be told.
+    Event,
 }
 
 /// What a person should look at. The same (target, name, subject) is the same alert.

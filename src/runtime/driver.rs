@@ -1,5 +1,6 @@
 //! Drives a stage: the only part of the runtime that waits.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -81,14 +82,40 @@ pub fn drive<S: Stage>(stage: S, log: Arc<dyn Log>, clock: &dyn Clock, member: &
         // First what is there, without a wait: it tells up to when everything has been read.
         let asked_at = clock.now();
         let full = step(&mut runner, session.as_mut(), asked_at, Duration::ZERO, stop)?;
-        commit_all(&mut runner, session.as_mut(), clock, stop)?;
+        commit_all(&mut runner, session.as_mut(), clock, stop, Until::Read)?;
         if !full {
             let wait = runner.wakes_at(clock.now()).map_or(LONGEST_WAIT, |at| at.since(clock.now())).min(LONGEST_WAIT);
             step(&mut runner, session.as_mut(), asked_at, wait, stop)?;
         }
     }
     runner.hand_over(clock.now());
-    commit_all(&mut runner, session.as_mut(), clock, stop)
+    commit_all(&mut runner, session.as_mut(), clock, stop, Until::Written)
+}
+
+/// Hands over what was polled; where the log cannot be read for now, until it can: what was polled is not polled again.
+fn take<S: Stage>(runner: &mut Runner<S>, mut polled: VecDeque<Polled>, now: Timestamp, to_end: Option<Timestamp>, stop: &Stop) -> Result<(), LogError> {
+    let mut wait = RETRY_FIRST;
+    loop {
+        match runner.take(&mut polled, now, to_end) {
+            Err(LogError::Retry { reason }) => {
+                tracing::warn!(stage = S::NAME, reason, "the state cannot be read for now, trying again in {wait:?}");
+                if stop.wait(wait) {
+                    return Ok(());
+                }
+                wait = (wait * 2).min(RETRY_LAST);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// How far to commit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// What was read; of a round of snapshots one batch a partition, so that the input does not wait for it.
+    Read,
+    /// Everything, with the rounds under way.
+    Written,
 }
 
 /// Polls once, and folds what came. Says whether more may be waiting.
@@ -97,7 +124,7 @@ fn step<S: Stage>(runner: &mut Runner<S>, session: &mut dyn Session, asked_at: T
         Ok(polled) => {
             let records: usize = polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
             let full = records >= POLL_RECORDS;
-            runner.take(polled, asked_at, (!full).then_some(asked_at))?;
+            take(runner, polled.into(), asked_at, (!full).then_some(asked_at), stop)?;
             Ok(full)
         }
         Err(LogError::Retry { reason }) => {
@@ -110,13 +137,18 @@ fn step<S: Stage>(runner: &mut Runner<S>, session: &mut dyn Session, asked_at: T
 }
 
 /// Commits until nothing is left to commit.
-fn commit_all<S: Stage>(runner: &mut Runner<S>, session: &mut dyn Session, clock: &dyn Clock, stop: &Stop) -> Result<(), LogError> {
+fn commit_all<S: Stage>(runner: &mut Runner<S>, session: &mut dyn Session, clock: &dyn Clock, stop: &Stop, until: Until) -> Result<(), LogError> {
     let mut wait = RETRY_FIRST;
+    let mut written = 0;
     while let Some(batch) = runner.next_batch(clock.now()) {
+        written += usize::from(!batch.states.is_empty());
         match session.commit(&batch) {
             Ok(()) => {
                 wait = RETRY_FIRST;
                 runner.confirmed(batch.partition);
+                if until == Until::Read && written >= runner.partitions() {
+                    return Ok(());
+                }
             }
             Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
                 // The embedded and memory logs never leave a commit unknown; the same batch again is right for both.

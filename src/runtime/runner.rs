@@ -7,6 +7,8 @@
 //! tried again with the same effects, and state never rolls back.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ pub const TICK_EVERY: Duration = Duration::from_secs(1);
 const ROUND_EVERY: Duration = Duration::from_secs(300);
 /// A snapshot round is due after this many records, or 20 for each key of the last round.
 const ROUND_RECORDS: u64 = 100_000;
-/// The most snapshot bytes in one commit, so that a round never stalls the stage.
+/// The most snapshot bytes in one commit, so that a round does not stall the stage.
 const ROUND_BYTES: usize = 1_000_000;
 /// How many records are read at once while restoring.
 const RESTORE_SLICE: usize = 10_000;
@@ -84,31 +86,66 @@ struct DeadLetters {
     written: u32,
 }
 
+/// When snapshots are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Rounds {
+    /// A round is due after this, …
+    pub every: Duration,
+    /// … or after this many records, or 20 for each key of the last round.
+    pub records: u64,
+    /// The most snapshot bytes in one commit.
+    pub bytes: usize,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Rounds { every: ROUND_EVERY, records: ROUND_RECORDS, bytes: ROUND_BYTES }
+    }
+}
+
 /// A stage over the partitions that this member owns.
 pub struct Runner<S: Stage> {
     stage: S,
     log: Arc<dyn Log>,
+    rounds: Rounds,
     owned: BTreeMap<u32, Owned<S>>,
+    /// The partition whose batch was handed out last: the others come before it again.
+    served: Option<u32>,
 }
 
 impl<S: Stage> Runner<S> {
     /// A runner that owns nothing yet.
     pub fn new(stage: S, log: Arc<dyn Log>) -> Self {
-        Runner { stage, log, owned: BTreeMap::new() }
+        Runner::with_rounds(stage, log, Rounds::default())
     }
 
-    /// Takes what a poll brought. `read_to_end_at` is an instant whose earlier records have all been
+    /// A runner that owns nothing yet, and writes its snapshots as told.
+    pub fn with_rounds(stage: S, log: Arc<dyn Log>, rounds: Rounds) -> Self {
+        Runner { stage, log, rounds, owned: BTreeMap::new(), served: None }
+    }
+
+    /// Takes what a poll brought, one event after the other: on an error the rest is left in `polled`, for
+    /// another call. `read_to_end_at` is an instant whose earlier records have all been
     /// read now, `None` where more may be waiting.
     ///
     /// # Errors
     /// As the log's reads, while a partition's state is restored; the snapshot's own faults are
     /// [`LogError::Fatal`].
-    pub fn take(&mut self, polled: Vec<Polled>, now: Timestamp, read_to_end_at: Option<Timestamp>) -> Result<(), LogError> {
-        for event in polled {
+    pub fn take(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp, read_to_end_at: Option<Timestamp>) -> Result<(), LogError> {
+        while let Some(event) = polled.pop_front() {
             match event {
                 Polled::Assigned { partition, position } => {
-                    let restored = self.restore(partition, position, now)?;
+                    let (restored, gone) = match self.restore(partition, position, now) {
+                        Ok(restored) => restored,
+                        Err(error) => {
+                            polled.push_front(event);
+                            return Err(error);
+                        }
+                    };
                     self.owned.insert(partition, restored);
+                    if !gone.is_empty() {
+                        self.gap(partition, gone.start, gone.end, now);
+                    }
                 }
                 Polled::Revoked { partition } => {
                     self.owned.remove(&partition);
@@ -147,7 +184,7 @@ impl<S: Stage> Runner<S> {
             name: "RecordsLost".to_owned(),
             subject: format!("{}/{partition}", S::INPUT),
             severity: Severity::Critical,
-            state: AlertState::Firing,
+            state: AlertState::Event,
             message,
             at: now,
         };
@@ -158,8 +195,17 @@ impl<S: Stage> Runner<S> {
     /// The next batch to commit, if anything is to be committed now. The same batch is handed out
     /// until it is [`Runner::confirmed`].
     pub fn next_batch(&mut self, now: Timestamp) -> Option<Batch> {
-        let (stage, log) = (&self.stage, &self.log);
-        self.owned.iter_mut().find_map(|(partition, owned)| owned.next_batch(*partition, stage, &**log, now))
+        let (stage, log, rounds) = (&self.stage, &self.log, self.rounds);
+        let mut order: Vec<u32> = self.owned.keys().copied().collect();
+        order.sort_by_key(|partition| (self.served.is_some_and(|served| *partition <= served), *partition));
+        let batch = order.into_iter().find_map(|partition| self.owned.get_mut(&partition)?.next_batch(partition, stage, &**log, rounds, now));
+        self.served = batch.as_ref().map(|batch| batch.partition);
+        batch
+    }
+
+    /// How many partitions this member owns.
+    pub fn partitions(&self) -> usize {
+        self.owned.len()
     }
 
     /// The batch of this partition took effect.
@@ -184,7 +230,7 @@ impl<S: Stage> Runner<S> {
             name: "RecordTooLarge".to_owned(),
             subject: S::NAME.to_owned(),
             severity: Severity::Critical,
-            state: AlertState::Firing,
+            state: AlertState::Event,
             message: format!("{} made a record that the log refuses, and went on without it: {reason}", S::NAME),
             at: now,
         };
@@ -226,7 +272,8 @@ impl<S: Stage> Runner<S> {
     }
 
     /// Snapshot, then the input since: the one way in which state is built.
-    fn restore(&self, partition: u32, position: Offset, now: Timestamp) -> Result<Owned<S>, LogError> {
+    /// Also gives the records that it needed and that are gone.
+    fn restore(&self, partition: u32, position: Offset, now: Timestamp) -> Result<(Owned<S>, Range<Offset>), LogError> {
         let unreadable =
             |reason: String| LogError::Fatal { reason: format!("the state of {} for partition {partition} cannot be restored: {reason}", S::NAME) };
         let rows = self.log.states(S::NAME, partition)?;
@@ -241,7 +288,8 @@ impl<S: Stage> Runner<S> {
         }
         let start = self.log.range(S::INPUT, partition)?.start;
         // A stage that holds nothing across a commit has nothing to read again.
-        let from = if S::FLUSHES { position } else { round.map_or(start, |r| r.replay_from.max(start)) };
+        let needed = if S::FLUSHES { position } else { round.map_or(start, |r| r.replay_from) };
+        let from = needed.max(start);
         let mut owned = Owned {
             state,
             position: from.min(position),
@@ -268,8 +316,8 @@ impl<S: Stage> Runner<S> {
                 silent.take();
             }
         }
-        owned.position = position;
-        Ok(owned)
+        owned.position = position.max(from);
+        Ok((owned, needed..from))
     }
 }
 
@@ -283,7 +331,16 @@ impl<S: Stage> Owned<S> {
         let decoded = wire::decode(S::INPUT, &value).map_err(|e| e.to_string());
         let record = decoded.and_then(|message| S::Record::try_from(message).map_err(|_| format!("not a record that {} reads", S::NAME)));
         match record {
-            Ok(record) => stage.apply(&mut self.state, Input::Record(Located { partition, offset, at, record }), effects),
+            Ok(record) => {
+                let input = Input::Record(Located { partition, offset, at, record });
+                let mut own = Effects::new();
+                // Decide holds the target that such a record is of. The other stages go on without the record: the same
+                // one would end each process that reads it.
+                match catch_unwind(AssertUnwindSafe(|| stage.apply(&mut self.state, input, &mut own))) {
+                    Ok(()) => effects.append(own),
+                    Err(_) => faulted::<S>(partition, offset, at, &value, effects),
+                }
+            }
             Err(reason) => {
                 if self.dead_letters.admit(at) {
                     let record = value[..value.len().min(DEAD_LETTER_BYTES)].to_vec();
@@ -309,7 +366,7 @@ impl<S: Stage> Owned<S> {
         self.appends.extend(raw_appends(log, effects.take()));
     }
 
-    fn next_batch(&mut self, partition: u32, stage: &S, log: &dyn Log, now: Timestamp) -> Option<Batch> {
+    fn next_batch(&mut self, partition: u32, stage: &S, log: &dyn Log, rounds: Rounds, now: Timestamp) -> Option<Batch> {
         if let Some(pending) = &self.pending {
             return Some(pending.clone());
         }
@@ -331,10 +388,10 @@ impl<S: Stage> Owned<S> {
             appends.push(RawAppend { topic: S::INPUT, partition, key: None, value: wire::encode(&tick()) });
         }
         let position = (flushed && self.position != self.committed).then_some(self.position);
-        if self.writing.is_none() && !S::FLUSHES && (now >= self.round_at + ROUND_EVERY || self.records >= ROUND_RECORDS.max(20 * self.keys)) {
+        if self.writing.is_none() && !S::FLUSHES && (now >= self.round_at + rounds.every || self.records >= rounds.records.max(20 * self.keys)) {
             self.begin_round(now);
         }
-        let states = self.write_round(position);
+        let states = self.write_round(position, rounds.bytes);
         if appends.is_empty() && position.is_none() && states.is_empty() {
             return None;
         }
@@ -356,11 +413,11 @@ impl<S: Stage> Owned<S> {
     }
 
     /// The next puts of the round under way. They stand for `self.position`, which the same batch commits.
-    fn write_round(&mut self, position: Option<Offset>) -> Vec<StatePut> {
+    fn write_round(&mut self, position: Option<Offset>, most: usize) -> Vec<StatePut> {
         debug_assert!(position.is_none_or(|p| p == self.position));
         let Some(writing) = &mut self.writing else { return Vec::new() };
         let (mut puts, mut bytes) = (Vec::new(), 0);
-        while bytes < ROUND_BYTES {
+        while bytes < most {
             let Some(key) = writing.keys.pop_front() else { break };
             let value = self.state.encode(&key, self.position);
             bytes += value.as_ref().map_or(0, Vec::len) + key.len();
@@ -383,6 +440,24 @@ impl<S: Stage> Owned<S> {
         let flush = if S::FLUSHES { stage.flush_at(&self.state, now) } else { None };
         tick.into_iter().chain(flush).min()
     }
+}
+
+/// A fault in the program: the record is kept, and told.
+fn faulted<S: Stage>(partition: u32, offset: Offset, at: Timestamp, value: &[u8], effects: &mut Effects) {
+    let reason = format!("a fault in Loadline: {} went on without this record", S::NAME);
+    let alert = Alert {
+        target: None,
+        name: "RecordFaulted".to_owned(),
+        subject: format!("{}/{partition}", S::INPUT),
+        severity: Severity::Critical,
+        state: AlertState::Event,
+        message: format!("{reason}, {} {offset} of partition {partition}; it is kept in dead-letters; please report it", S::INPUT),
+        at,
+    };
+    let record = value[..value.len().min(DEAD_LETTER_BYTES)].to_vec();
+    let letter = DeadLetter { topic: S::INPUT.to_string(), partition, offset: i64::try_from(offset).unwrap_or(i64::MAX), reason, record };
+    effects.to_partition(crate::log::Topic::DeadLetters, 0, Message::DeadLetter(letter));
+    effects.to_key(crate::log::Topic::Alerts, S::NAME, Message::Alert(alert));
 }
 
 impl DeadLetters {

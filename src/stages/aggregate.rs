@@ -12,8 +12,8 @@
 //! Invariants:
 //! - Only a flush has effects, and it empties the state, so a commit with the position of the last record
 //!   of a flush loses nothing and a restart reads on.
-//! - `through` never runs back in the life of a state, and is never an event time. A restart begins it
-//!   anew; whoever reads marks takes the largest.
+//! - `through` never runs back in the life of a state (unless the clock itself is set back by more than a minute), and
+//!   is never an event time. A restart begins it anew; whoever reads marks takes the largest.
 //! - Every sample becomes part of exactly one pane of each of its targets, or is counted as rejected, or
 //!   belongs to a repeated message. A late one becomes part of its own pane, and is counted too.
 //!
@@ -48,6 +48,9 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// At all times a flush is due at so much memory: some 300,000 gauge readings, which is three panes of the
 /// largest installation that one partition is meant for.
 const FLUSH_BYTES: usize = 64 << 20;
+
+/// From what distance on an earlier time is a clock that was set back, and is followed.
+const CLOCK_SET_BACK: Duration = Duration::from_secs(60);
 
 /// What may be held at once. What exceeds it is rejected and counted, and an alert fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +126,8 @@ impl Aggregate {
         }
         state.refusals.flush(now, effects);
         let due = now - self.grace;
-        let through = state.through.map_or(due, |last| last.max(due));
+        // Never back, but where the clock itself was set back.
+        let through = state.through.filter(|last| *last <= due + CLOCK_SET_BACK).map_or(due, |last| last.max(due));
         let mark = Mark {
             source: partition,
             of: self.sources,

@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::log::Topic;
-use crate::model::{Audit, Command, FleetName, Grant, Message, OpenCommand, Request, RequestsEntry, Signal, TargetId};
+use crate::model::{Audit, Command, FleetName, Grant, Message, OpenCommand, Request, RequestsEntry, Signal, TargetId, Tick};
 use crate::stages::{Effects, Input, Stage};
 
 mod fleet;
@@ -88,6 +88,7 @@ impl Stage for Arbitrate {
 
     const NAME: &'static str = "arbitrate";
     const INPUT: Topic = Topic::Requests;
+    const TICK: Option<fn() -> Message> = Some(|| Message::RequestsTick(Tick {}));
 
     fn apply(&self, state: &mut State, input: Input<RequestsEntry>, effects: &mut Effects) {
         let Input::Record(located) = input else { return };

@@ -22,7 +22,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::log::{Offset, Topic};
 use crate::model::policy::{Mode, Policy, resolve_spec_json};
-use crate::model::{Message, Part, PolicyAnnouncement, Signal, TargetId, Tick, Timestamp};
+use crate::model::{Audit, Message, Part, PolicyAnnouncement, Severity, Signal, TargetId, Tick, Timestamp};
 
 use super::{Effects, Input, Located, Snapshot, Stage};
 
@@ -70,6 +70,12 @@ const LOST_AFTER: Duration = Duration::from_secs(5);
 const AUDIT_EVERY: Duration = Duration::from_secs(3600);
 /// An `at` that runs back by more than this sets a target's time back.
 const CLOCK_RUNS_BACK: Duration = Duration::from_secs(60);
+/// A target without a policy that nobody has seen for this long is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// The most instances of a metric.
+const MOST_INSTANCES: usize = 5_000;
+/// How often it is told that there are too many targets.
+const TELL_TOO_MANY_EVERY: Duration = Duration::from_secs(60);
 /// The most targets that one partition holds.
 const MOST_TARGETS: usize = 100_000;
 
@@ -104,6 +110,8 @@ pub struct State {
     changed: BTreeSet<TargetId>,
     /// Parts that no policy asked for.
     unwanted: u64,
+    /// When it was last told that there are too many targets.
+    too_many_told: Option<Timestamp>,
     /// Histories that targets start with, for replay.
     starts: BTreeMap<TargetId, Start>,
 }
@@ -166,7 +174,8 @@ impl State {
         let due_before = target.memory.due;
         if at + CLOCK_RUNS_BACK < target.memory.now {
             alerts::clock_ran_back(id, target.memory.now, at, effects);
-            target.memory.now = at;
+            target.memory.set_back(at, offset, self.sources.pane());
+            target.panes = Panes::default();
         }
         target.memory.now = target.memory.now.max(at);
         let sources = &self.sources;
@@ -175,10 +184,7 @@ impl State {
         if outcome.is_ok() {
             effects.append(own);
         } else {
-            target.panes = Panes::default();
-            target.memory.faulted = Some(offset);
-            target.memory.due = None;
-            alerts::faulted(id, offset, at, effects);
+            target.fault(id, offset, effects);
         }
         let (due_after, waiting) = (target.memory.due, target.has_fresh_panes());
         if due_before != due_after {
@@ -220,7 +226,10 @@ impl State {
             return true;
         }
         if self.targets.len() >= MOST_TARGETS {
-            alerts::too_many_targets(id, MOST_TARGETS, at, effects);
+            if self.too_many_told.is_none_or(|told| at >= told + TELL_TOO_MANY_EVERY || at < told) {
+                self.too_many_told = Some(at);
+                alerts::too_many_targets(id, MOST_TARGETS, at, effects);
+            }
             return false;
         }
         let start = self.starts.remove(id);
@@ -237,7 +246,12 @@ impl State {
         };
         if offset < target.memory.next_offset {
             // The memory has seen it; only its panes are needed again.
-            target.merge(part, offset);
+            if target.memory.faulted.is_some() {
+                return;
+            }
+            if catch_unwind(AssertUnwindSafe(|| target.merge(part, offset))).is_err() {
+                target.fault(id, offset, effects);
+            }
             if target.has_fresh_panes() {
                 self.fresh.insert(id.clone());
             }
@@ -256,11 +270,10 @@ impl State {
             && announcement.spec.as_ref() != target.memory.policy.as_ref().map(|p| &p.spec)
         {
             // Only a changed policy ends a fault, and the target starts as new.
+            alerts::set(&mut target.memory, id, "Faulted", Severity::Critical, false, || "its policy was changed; it starts as new".to_owned(), effects);
+            let Memory { next_offset, now, epoch, sequence, .. } = target.memory;
             let order = target.memory.order.take();
-            *target = Target {
-                memory: Memory { next_offset: target.memory.next_offset, order, epoch: target.memory.epoch, ..Memory::default() },
-                ..Target::default()
-            };
+            *target = Target { memory: Memory { next_offset, now, order, epoch, closed_epoch: epoch, sequence, ..Memory::default() }, ..Target::default() };
         }
         self.with(id, offset, at, effects, |t, s, e| t.policy(announcement, offset, stage, s, e));
     }
@@ -282,6 +295,10 @@ impl State {
                 t.memory.due = None;
                 t.evaluate(stage, s, e);
             });
+            if self.targets.get(&id).is_some_and(|t| t.is_forgotten(at)) {
+                self.targets.swap_remove(&id);
+                self.fresh.remove(&id);
+            }
         }
     }
 
@@ -378,6 +395,19 @@ impl Snapshot for State {
 }
 
 impl Target {
+    /// A fault in the program holds it from here on: its replicas stand, and the record says so.
+    fn fault(&mut self, id: &TargetId, offset: Offset, effects: &mut Effects) {
+        self.panes = Panes::default();
+        self.memory.faulted = Some(offset);
+        self.memory.due = None;
+        alerts::faulted(&mut self.memory, id, offset, effects);
+        if let Some(in_force) = &self.policy {
+            self.memory.sequence += 1;
+            let decision = evaluate::faulted(&in_force.policy, &in_force.version, &self.memory);
+            effects.to_key(Topic::Audit, id.as_str(), Message::Audit(Audit::Decision(decision)));
+        }
+    }
+
     /// Whether it has a pane that it was not evaluated with.
     fn has_fresh_panes(&self) -> bool {
         let through = self.memory.evaluated_through;
@@ -398,6 +428,12 @@ impl Target {
 
     fn is_fed_by(&self, sources: &BTreeSet<u32>) -> bool {
         self.panes.iter().any(|(_, panes)| panes.sources.keys().any(|source| sources.contains(source)))
+    }
+
+    /// Whether it has no policy, and nobody has seen it for long.
+    fn is_forgotten(&self, at: Timestamp) -> bool {
+        let (memory, seen) = (&self.memory, self.memory.fleet.as_ref().map_or(Timestamp::MIN, |fleet| fleet.at));
+        self.policy.is_none() && memory.policy.is_none() && memory.faulted.is_none() && memory.due.is_none() && at.since(seen) >= FORGET_AFTER
     }
 
     /// Whether the policy wants decisions.

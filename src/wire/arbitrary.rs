@@ -320,7 +320,7 @@ pub(crate) fn decision() -> impl Strategy<Value = Decision> {
 
 fn alert() -> impl Strategy<Value = Alert> {
     let severity = prop::sample::select(vec![Severity::Info, Severity::Warning, Severity::Critical]);
-    let state = prop::sample::select(vec![AlertState::Firing, AlertState::Resolved]);
+    let state = prop::sample::select(vec![AlertState::Firing, AlertState::Resolved, AlertState::Event]);
     (option::of(target()), text(), text(), severity, state, text(), time()).prop_map(|(target, name, subject, severity, state, message, at)| Alert {
         target,
         name,

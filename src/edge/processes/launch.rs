@@ -58,7 +58,7 @@ pub(crate) fn start(spec: &FleetSpec, launch: Launch<'_>) -> Result<(Child, Proc
     if let Some(port) = launch.port {
         command.env("PORT", port.to_string());
     }
-    let child = command.spawn().map_err(|error| {
+    let mut child = command.spawn().map_err(|error| {
         CannotStart(match error.kind() {
             io::ErrorKind::NotFound => format!("the command {} does not exist", spec.command),
             io::ErrorKind::PermissionDenied => format!("the command {} may not be run: {error}", spec.command),
@@ -66,9 +66,14 @@ pub(crate) fn start(spec: &FleetSpec, launch: Launch<'_>) -> Result<(Child, Proc
         })
     })?;
     // The process cannot be gone: it is this one's child and was not waited for.
-    let pid = i32::try_from(child.id()).map_err(|error| CannotStart(error.to_string()))?;
-    let id = procfs::stat(pid).map(|stat| stat.id).ok_or_else(|| CannotStart(format!("/proc/{pid}/stat cannot be read; is /proc mounted?")))?;
-    Ok((child, id))
+    let pid = child.id();
+    if let Some(stat) = i32::try_from(pid).ok().and_then(procfs::stat) {
+        return Ok((child, stat.id));
+    }
+    // Without its identity it could not be found again: it ends, before another one is started in its place.
+    drop(child.kill());
+    drop(child.wait());
+    Err(CannotStart(format!("/proc/{pid}/stat cannot be read; is /proc mounted, and are there file descriptors left?")))
 }
 
 /// A program with a slash is a path, taken from the directory in which Loadline runs.

@@ -85,6 +85,8 @@ impl Snapshot for State {
         let marked: BTreeSet<String> = self.in_round.iter().map(|target| format!("{TARGET}{target}")).collect();
         let mut taken = std::mem::replace(&mut self.changed, marked.clone());
         taken.extend(marked);
+        // Those of earlier rounds are deleted by now.
+        self.forgotten.retain(|target| taken.contains(&format!("{TARGET}{target}")));
         taken.into_iter().collect()
     }
 

@@ -47,13 +47,12 @@ pub(super) fn serve(standing: &Standing, now: Timestamp, available: u64) -> Serv
     {
         return Service::Answer { granted: flying.to, limit: GrantLimit::None, command: Some(flying.clone()) };
     }
-    let wanted = claim.current.saturating_sub(claim.desired);
-    if wanted == 0 || !claim.paced {
-        return Service::Issue { to: claim.desired, limit: GrantLimit::None, replaces: flying.cloned(), removes: wanted };
-    }
     // What the replaced command removes has been counted, and goes no further by replacing it.
     let counted = flying.map_or(0, |f| f.from.saturating_sub(f.to));
-    let uncounted = wanted.saturating_sub(counted);
+    let uncounted = claim.current.saturating_sub(claim.desired).saturating_sub(counted);
+    if uncounted == 0 || !claim.paced {
+        return Service::Issue { to: claim.desired, limit: GrantLimit::None, replaces: flying.cloned(), removes: uncounted };
+    }
     let removes = uncounted.min(u32::try_from(available).unwrap_or(u32::MAX));
     let to = claim.desired + (uncounted - removes);
     let limit = if removes < uncounted { GrantLimit::Removals } else { GrantLimit::None };

@@ -18,6 +18,10 @@ const KEY_PREFIX: &str = "fleet:";
 pub struct State {
     fleets: BTreeMap<FleetName, Held>,
     changed: BTreeSet<String>,
+    /// Fleets of which nothing was left when the last round began. That round says so; the next one deletes them.
+    emptied: BTreeSet<FleetName>,
+    /// Fleets that the round under way deletes: the last one has said that nothing is left.
+    deleted: BTreeSet<FleetName>,
 }
 
 /// A fleet and the first offset that its snapshot did not hold.
@@ -51,12 +55,25 @@ impl State {
 
 impl Snapshot for State {
     fn take_changed(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.changed).into_iter().collect()
+        let mut keys = std::mem::take(&mut self.changed);
+        let name = |key: &String| key.strip_prefix(KEY_PREFIX)?.parse::<FleetName>().ok();
+        let gone = |name: &FleetName| !self.fleets.contains_key(name);
+        let emptied: BTreeSet<FleetName> = keys.iter().filter_map(name).filter(gone).collect();
+        self.deleted = std::mem::take(&mut self.emptied).into_iter().filter(|name| gone(name) && !emptied.contains(name)).collect();
+        keys.extend(self.deleted.iter().map(|name| format!("{KEY_PREFIX}{name}")));
+        self.emptied = emptied;
+        keys.into_iter().collect()
     }
 
     fn encode(&self, key: &str, next: Offset) -> Option<Vec<u8>> {
-        let held = self.fleets.get(key.strip_prefix(KEY_PREFIX)?)?;
-        serde_json::to_vec(&Held { through: next, fleet: held.fleet.to_saved() }).ok()
+        let name = key.strip_prefix(KEY_PREFIX)?;
+        let fleet = match self.fleets.get(name) {
+            Some(held) => held.fleet.to_saved(),
+            None if self.deleted.contains(name) => return None,
+            // Were it deleted, a restore from a round that was torn would read its past again, on top of nothing.
+            None => Fleet::default(),
+        };
+        serde_json::to_vec(&Held { through: next, fleet }).ok()
     }
 
     fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::log::Offset;
-use crate::model::{Tick, Timestamp};
+use crate::model::Timestamp;
 use crate::stages::{Located, Snapshot};
 
 /// A claim of the fleet `f` for `prod/Deployment/NAME`: paced, priority 0, `min` 1, standing for 150 s.
@@ -266,7 +266,10 @@ fn a_fleet_of_which_nothing_is_left_is_forgotten() {
     assert_eq!(story.state.take_changed(), ["fleet:f"]);
     story.tick(151_000);
     assert_eq!(story.state.take_changed(), ["fleet:f"]);
+    assert!(story.state.encode("fleet:f", 2).is_some(), "that nothing is left is said first, in case the round is torn");
+    assert_eq!(story.state.take_changed(), ["fleet:f"]);
     assert_eq!(story.state.encode("fleet:f", 2), None);
+    assert!(story.state.take_changed().is_empty());
 }
 
 #[derive(Debug, Clone)]

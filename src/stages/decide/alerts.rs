@@ -33,7 +33,7 @@ pub(super) fn set(
 
 /// Says a thing that happened once and has no end.
 pub(super) fn tell(target: &TargetId, name: &str, severity: Severity, message: String, at: Timestamp, effects: &mut Effects) {
-    send(target, name, severity, AlertState::Firing, message, at, effects);
+    send(target, name, severity, AlertState::Event, message, at, effects);
 }
 
 fn send(target: &TargetId, name: &str, severity: Severity, state: AlertState, message: String, at: Timestamp, effects: &mut Effects) {
@@ -46,9 +46,10 @@ pub(super) fn clock_ran_back(target: &TargetId, from: Timestamp, to: Timestamp, 
     tell(target, "ClockRanBack", Severity::Warning, message, to, effects);
 }
 
-pub(super) fn faulted(target: &TargetId, offset: Offset, at: Timestamp, effects: &mut Effects) {
-    let message = format!("a fault in Loadline at offset {offset} of the signals holds this target; its replicas stand; change its policy to start it anew");
-    tell(target, "Faulted", Severity::Critical, message, at, effects);
+pub(super) fn faulted(memory: &mut Memory, target: &TargetId, offset: Offset, effects: &mut Effects) {
+    let message =
+        || format!("a fault in Loadline at offset {offset} of the signals holds this target; its replicas stand; change its policy to start it anew");
+    set(memory, target, "Faulted", Severity::Critical, true, message, effects);
 }
 
 pub(super) fn too_many_targets(target: &TargetId, most: usize, at: Timestamp, effects: &mut Effects) {

@@ -8,7 +8,7 @@ use crate::model::{Audit, Decision, Message, Outcome, OutcomeResult, Request, Ta
 use crate::stages::Effects;
 
 use super::fold::moves;
-use super::memory::{Claim, Memory};
+use super::memory::{Claim, Memory, Terms};
 use super::{CLAIM_EVERY, CLAIM_LIVES, LOST_AFTER};
 
 /// The first wait after a command that came to nothing; it doubles with each further one.
@@ -31,23 +31,27 @@ pub(super) fn follow(policy: &Policy, decision: &Decision, memory: &mut Memory, 
     if let Some(open) = &memory.open {
         // One command in flight: it is replaced only by one that goes further out.
         let claimed = memory.claim.as_ref().is_some_and(|c| c.desired == desired);
-        if desired <= open.to || desired <= decision.current || claimed {
+        if desired <= open.to || claimed {
             return;
         }
     } else {
         if memory.retry_at.is_some_and(|at| now < at) {
             return;
         }
-        let standing = memory.claim.as_ref().is_some_and(|c| c.current == decision.current && c.desired == desired && now.since(c.at) < CLAIM_EVERY);
-        if standing {
+        let says = |c: &Claim| c.current == decision.current && c.desired == desired && c.terms == terms(policy);
+        if memory.claim.as_ref().is_some_and(|c| says(c) && now.since(c.at) < CLAIM_EVERY) {
             return;
         }
     }
     let Some(fleet) = &memory.fleet else { return };
     let uid = fleet.seen.uid.clone();
     memory.epoch = (memory.epoch + 1).max(now.as_millis());
-    memory.claim = Some(Claim { epoch: memory.epoch, current: decision.current, desired, at: now, answered: desired == decision.current });
+    memory.claim = Some(Claim { epoch: memory.epoch, current: decision.current, desired, at: now, answered: desired == decision.current, terms: terms(policy) });
     send(policy, memory, uid, decision.current, desired, false, effects);
+}
+
+fn terms(policy: &Policy) -> Terms {
+    Terms { min: policy.min, priority: policy.priority, paced: policy.role != Role::Generic }
 }
 
 /// Takes the claim back.
@@ -62,6 +66,7 @@ pub(super) fn withdraw(target: &TargetId, policy: &Policy, memory: &mut Memory, 
 }
 
 fn send(policy: &Policy, memory: &Memory, uid: String, current: u32, desired: u32, withdrawn: bool, effects: &mut Effects) {
+    let Terms { min, priority, paced } = terms(policy);
     let request = Request {
         target: policy.target.clone(),
         fleet: policy.fleet.clone(),
@@ -69,9 +74,9 @@ fn send(policy: &Policy, memory: &Memory, uid: String, current: u32, desired: u3
         uid,
         current,
         desired,
-        min: policy.min,
-        priority: policy.priority,
-        paced: policy.role != Role::Generic,
+        min,
+        priority,
+        paced,
         open: memory.open.clone(),
         expires_at: memory.now + CLAIM_LIVES,
         withdrawn,
@@ -81,7 +86,8 @@ fn send(policy: &Policy, memory: &Memory, uid: String, current: u32, desired: u3
 
 /// Closes a command that nothing was heard of.
 pub(super) fn close_lost(target: &TargetId, memory: &mut Memory, effects: &mut Effects) {
-    let Some(open) = memory.open.take_if(|open| memory.now >= open.expires_at + LOST_AFTER) else { return };
+    let Some(open) = memory.open.clone().filter(|open| memory.now >= open.expires_at + LOST_AFTER) else { return };
+    memory.close_command();
     let outcome = Outcome { target: target.clone(), command: open.id, result: OutcomeResult::Lost, replicas: None, revision: None, error: None };
     effects.to_key(Topic::Audit, target.as_str(), Message::Audit(Audit::Outcome(outcome)));
     memory.claim = None;

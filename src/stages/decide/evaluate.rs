@@ -63,9 +63,11 @@ pub(super) fn evaluate(policy: &Policy, policy_version: &str, memory: &mut Memor
         // Down to `max` by the rate policies, without stabilization or cooldown.
         walk.step(StepKind::Bounds, policy.max, Reason::AboveMaxPaced).limit = Some(policy.max);
         apply_rate_limit(&mut walk, current, policy, memory);
+        hold_unseen(&mut walk, current, fleet_unseen);
     } else {
         walk.step(StepKind::Combine, combined.after, combined.reason).metric.clone_from(&combined.metric);
         apply_fallback(&mut walk, current, policy, memory);
+        hold_unseen(&mut walk, current, fleet_unseen);
         apply_stabilize(&mut walk, current, policy, memory, combined.proposed);
         apply_rate_limit(&mut walk, current, policy, memory);
         apply_cooldown(&mut walk, current, policy, memory, combined.absolute);
@@ -96,6 +98,25 @@ pub(super) fn evaluate(policy: &Policy, policy_version: &str, memory: &mut Memor
         binding: binding(&walk.steps),
         metrics: policy.metrics.iter().zip(&proposed).map(|(m, p)| report(m, p)).collect::<Vec<MetricReport>>(),
         steps: walk.steps,
+        policy_version: policy_version.to_owned(),
+        fold_version: FOLD_VERSION,
+        advised: policy.mode == Mode::Advise,
+    }
+}
+
+/// The record of a target that a fault in the program holds.
+pub(super) fn faulted(policy: &Policy, policy_version: &str, memory: &Memory) -> Decision {
+    Decision {
+        target: policy.target.clone(),
+        sequence: memory.sequence,
+        at: memory.now,
+        through: memory.evaluated_through.unwrap_or(Timestamp::MIN),
+        current: memory.counted(),
+        desired: memory.counted(),
+        verdict: Verdict::Faulted,
+        binding: StepKind::Combine,
+        metrics: Vec::new(),
+        steps: Vec::new(),
         policy_version: policy_version.to_owned(),
         fold_version: FOLD_VERSION,
         advised: policy.mode == Mode::Advise,
@@ -146,6 +167,13 @@ fn apply_fallback(walk: &mut Walk, current: u32, policy: &Policy, memory: &Memor
     };
     if let Some(fell_back) = fell_back {
         walk.step(StepKind::Fallback, fell_back.after, fell_back.reason);
+    }
+}
+
+/// Nobody has seen the replicas for too long: none is removed, whatever asks for it.
+fn hold_unseen(walk: &mut Walk, current: u32, fleet_unseen: bool) {
+    if fleet_unseen && walk.count < current {
+        walk.step(StepKind::Fallback, current, Reason::FleetUnseen);
     }
 }
 

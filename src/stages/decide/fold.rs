@@ -12,10 +12,21 @@ use super::memory::{Announced, Audited, FleetSeen, Memory, MetricMemory};
 use super::panes::Panes;
 use super::sources::Sources;
 use super::{
-    ALERT_BLIND_AFTER, ALERT_NOT_SEEN_AFTER, ALERT_UNANSWERED_AFTER, AUDIT_EVERY, AuditWhen, Decide, FLEET_UNSEEN_AFTER, InForce, LOST_AFTER, Target, Wanted,
-    alerts, claim,
+    ALERT_BLIND_AFTER, ALERT_NOT_SEEN_AFTER, ALERT_UNANSWERED_AFTER, AUDIT_EVERY, AuditWhen, Decide, FLEET_UNSEEN_AFTER, FORGET_AFTER, InForce, LOST_AFTER, MOST_INSTANCES, Target,
+    Wanted, alerts, claim,
 };
 use crate::log::Topic;
+
+/// Who changed a count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The command in flight.
+    OpenCommand,
+    /// The command that the one in flight replaced.
+    ReplacedCommand,
+    /// Nobody that is known.
+    SomebodyElse,
+}
 
 impl Target {
     /// Merges the panes that the policy's metrics want.
@@ -76,16 +87,22 @@ impl Target {
                 memory.metrics.retain(|name, _| wanted.contains_key(name));
                 self.panes.retain(|name| wanted.contains_key(name));
                 for (name, since_offset) in wanted {
-                    memory.metrics.entry(name).or_insert_with(|| MetricMemory { since_offset, ..MetricMemory::default() });
+                    memory.metrics.entry(name).or_insert_with(|| MetricMemory::begun(since_offset, memory.now, sources.pane()));
                 }
                 if memory.policy.is_none() {
                     memory.policy_at = memory.now;
                 }
                 memory.policy = Some(announced);
-                // Nothing is advised on a count that nobody has seen.
-                let seen = memory.fleet.as_ref().map(|_| memory.current);
-                memory.shadow = if in_force.policy.mode == Mode::Advise { memory.shadow.or(seen) } else { None };
-                if matches!(in_force.policy.mode, Mode::Advise | Mode::Off) {
+                if in_force.policy.mode == Mode::Advise {
+                    // Nothing is advised on a count that nobody has seen.
+                    memory.shadow = memory.shadow.or(memory.fleet.as_ref().map(|_| memory.current));
+                } else {
+                    memory.end_shadow();
+                }
+                let left = self.policy.as_ref().filter(|before| before.policy.fleet != in_force.policy.fleet);
+                if let Some(before) = left {
+                    claim::withdraw(&target, &before.policy, memory, effects);
+                } else if matches!(in_force.policy.mode, Mode::Advise | Mode::Off) {
                     claim::withdraw(&target, &in_force.policy, memory, effects);
                 }
                 self.policy = Some(in_force);
@@ -112,6 +129,8 @@ impl Target {
             current: memory.current,
             revision: memory.revision,
             epoch: memory.epoch,
+            closed_epoch: memory.epoch,
+            due: Some(memory.now + FORGET_AFTER),
             sequence: memory.sequence,
             ..Memory::default()
         };
@@ -142,8 +161,12 @@ impl Target {
             if first {
                 memory.current = seen.desired;
             } else if seen.desired != memory.current {
-                let applied = memory.open.as_ref().is_some_and(|open| open.to == seen.desired);
-                self.count_is(seen.desired, applied, effects);
+                let by = match &memory.open {
+                    Some(open) if open.to == seen.desired => By::OpenCommand,
+                    Some(_) if memory.replaced_to == Some(seen.desired) => By::ReplacedCommand,
+                    _ => By::SomebodyElse,
+                };
+                self.count_is(seen.desired, by, effects);
             }
         }
         let memory = &mut self.memory;
@@ -151,22 +174,27 @@ impl Target {
             memory.shadow = Some(memory.current);
         }
         memory.fleet = Some(FleetSeen { at, seen });
-        if !same {
+        if self.policy.is_none() {
+            memory.due = Some(memory.now + FORGET_AFTER);
+        } else if !same {
             self.evaluate(stage, sources, effects);
         }
     }
 
-    /// The count stands at `replicas` now: by the open command, or by somebody else.
-    fn count_is(&mut self, replicas: u32, applied: bool, effects: &mut Effects) {
+    /// The count stands at `replicas` now.
+    fn count_is(&mut self, replicas: u32, by: By, effects: &mut Effects) {
         let memory = &mut self.memory;
         let (now, from) = (memory.now, memory.current);
         memory.current = replicas;
         if memory.shadow.is_none() {
             memory.changed(now, from, replicas);
         }
+        if by == By::ReplacedCommand {
+            return; // the one that replaced it is still in flight
+        }
         memory.claim = None;
-        if applied {
-            memory.open = None;
+        if by == By::OpenCommand {
+            memory.close_command();
             memory.failures = 0;
             memory.retry_at = None;
         } else if let Some(in_force) = &self.policy {
@@ -181,12 +209,18 @@ impl Target {
         if let Some(claim) = memory.claim.as_mut().filter(|c| c.epoch == grant.epoch) {
             claim.answered = true;
         }
+        // An answer may cross the outcome of the command that it names.
         if let Some(command) = grant.command
+            && command.epoch > memory.closed_epoch
             && command.epoch >= memory.open.as_ref().map_or(0, |open| open.epoch)
         {
             memory.epoch = memory.epoch.max(grant.epoch);
             memory.due = memory.due.min(Some(command.expires_at + LOST_AFTER)).or(Some(command.expires_at + LOST_AFTER));
-            memory.open = Some(command);
+            if let Some(before) = memory.open.replace(command)
+                && memory.open.as_ref().is_some_and(|open| open.id != before.id)
+            {
+                memory.replaced_to = Some(before.to);
+            }
         }
     }
 
@@ -204,16 +238,21 @@ impl Target {
         }
         memory.revision = memory.revision.max(outcome.revision);
         let before = memory.current;
-        if ours {
-            memory.open = None;
-            memory.claim = None;
-        }
         if let Some(replicas) = outcome.replicas.filter(|_| newer)
             && replicas != memory.current
         {
-            self.count_is(replicas, applied, effects);
+            let by = match (applied, ours) {
+                (true, true) => By::OpenCommand,
+                (true, false) => By::ReplacedCommand,
+                (false, _) => By::SomebodyElse,
+            };
+            self.count_is(replicas, by, effects);
         }
         let memory = &mut self.memory;
+        if ours {
+            memory.close_command();
+            memory.claim = None;
+        }
         if applied {
             memory.failures = 0;
             memory.retry_at = None;
@@ -250,6 +289,12 @@ impl Target {
         let around = Surroundings { through: sources.complete_through(), silent: &silent };
         let decision = evaluate(&in_force.policy, &in_force.version, memory, &mut self.panes, &fleet, around);
         alerts::set(memory, target, "TargetNotSeen", Severity::Warning, false, || "its replicas are seen".to_owned(), effects);
+        let dropped = self.panes.take_dropped();
+        let message = || match dropped {
+            0 => "its instances are within the limit again".to_owned(),
+            dropped => format!("a metric of it has more than {MOST_INSTANCES} instances; {dropped} samples of others were not counted"),
+        };
+        alerts::set(memory, target, "TooManyInstances", Severity::Warning, dropped > 0, message, effects);
         let unseen = memory.now.since(fleet.at) >= FLEET_UNSEEN_AFTER;
         let message =
             || if unseen { "its replicas have not been seen for 3 minutes; it does not shrink".to_owned() } else { "its replicas are seen again".to_owned() };

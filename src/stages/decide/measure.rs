@@ -89,6 +89,14 @@ pub(super) fn measure<'a>(
     if policy.kind.is_some_and(|kind| kind != panes.kind) {
         return Measured::Nothing { status: MetricStatus::Error, note: Some(Cow::Borrowed("its samples are of another kind than the policy says")) };
     }
+    if panes.kind == Kind::Delta && memory.whole_since.is_some_and(|whole| whole >= window.through) {
+        // The increments of a pane that was only seen in part are too few.
+        return Measured::Nothing { status: MetricStatus::NoData, note: Some(Cow::Borrowed("its first whole pane is not over yet")) };
+    }
+    let window = match panes.kind {
+        Kind::Delta => Window { since: window.since.max(memory.whole_since.unwrap_or(Timestamp::MIN)), ..window },
+        Kind::Gauge | Kind::Counter | Kind::Distribution | Kind::Histogram => window,
+    };
     match policy.measure {
         Measure::Quantile(quantile) => measure_quantile(quantile, policy, panes, window, now),
         Measure::Reduce { over, across } => reduce(over, across, policy, panes, fleet, window, now),

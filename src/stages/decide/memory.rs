@@ -24,6 +24,10 @@ pub(super) struct Change {
     pub(super) to: u32,
 }
 
+/// The most changes that are remembered: no rate policy allows more in its period, so only changes from outside
+/// come to as many.
+const MOST_EVENTS: usize = 1_000;
+
 /// A change that counts for the rate policies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ScaleEvent {
@@ -39,6 +43,8 @@ pub(super) struct ScaleEvent {
 pub(super) struct MetricMemory {
     /// The first offset from which on its panes are held.
     pub(super) since_offset: Offset,
+    /// Panes that end after this were held from their beginning on.
+    pub(super) whole_since: Option<Timestamp>,
     /// The end of the newest pane ever merged.
     pub(super) newest: Option<Timestamp>,
     /// Panes that end after this are all held; earlier ones may have been forgotten.
@@ -55,6 +61,21 @@ pub(super) struct MetricMemory {
     pub(super) status: MetricStatus,
 }
 
+impl MetricMemory {
+    /// Of a metric whose panes are held from `offset` on: at `at`, in the middle of a pane.
+    pub(super) fn begun(offset: Offset, at: Timestamp, pane: Duration) -> Self {
+        MetricMemory { since_offset: offset, whole_since: Some(at.window_start(pane) + pane), ..MetricMemory::default() }
+    }
+}
+
+/// What a claim says of its policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Terms {
+    pub(super) min: u32,
+    pub(super) priority: i32,
+    pub(super) paced: bool,
+}
+
 /// The standing claim at the arbiter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,6 +85,8 @@ pub(super) struct Claim {
     pub(super) desired: u32,
     pub(super) at: Timestamp,
     pub(super) answered: bool,
+    /// What it says of the policy.
+    pub(super) terms: Terms,
 }
 
 /// What of a decision decides whether the next one is written down.
@@ -148,6 +171,10 @@ pub(super) struct Memory {
     pub(super) epoch: i64,
     /// The command under way.
     pub(super) open: Option<OpenCommand>,
+    /// What the command that the open one replaced would set: it may still be carried out first.
+    pub(super) replaced_to: Option<u32>,
+    /// The largest epoch of a command that is closed: none of up to this one is in flight any more.
+    pub(super) closed_epoch: i64,
     /// Commands in a row that came to nothing.
     pub(super) failures: u32,
     /// No new claim before this, after a command that came to nothing.
@@ -180,6 +207,59 @@ impl Memory {
         self.metrics.entry(name.clone()).or_default()
     }
 
+    /// The command in flight is over, whatever came of it.
+    pub(super) fn close_command(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.closed_epoch = self.closed_epoch.max(open.epoch);
+        }
+        self.replaced_to = None;
+    }
+
+    /// A shadow count ends: what it went through never was.
+    pub(super) fn end_shadow(&mut self) {
+        if self.shadow.take().is_some() {
+            self.events.clear();
+            (self.last_change, self.last_growth) = (None, None);
+        }
+    }
+
+    /// The clock was set back to `at`: nothing that is remembered lies in its future, and nothing that is
+    /// waited for lies further ahead than it did.
+    pub(super) fn set_back(&mut self, at: Timestamp, offset: Offset, pane: Duration) {
+        let earlier = |time: &mut Timestamp| *time = (*time).min(at);
+        let gone = self.now;
+        self.now = at;
+        self.due = Some(at);
+        earlier(&mut self.policy_at);
+        for change in [&mut self.last_change, &mut self.last_growth].into_iter().flatten() {
+            earlier(&mut change.at);
+        }
+        self.events.iter_mut().for_each(|event| earlier(&mut event.at));
+        self.proposals.set_back(at);
+        for time in [&mut self.evaluated_at, &mut self.blind_since, &mut self.idle_since].into_iter().flatten() {
+            earlier(time);
+        }
+        if let Some(fleet) = &mut self.fleet {
+            earlier(&mut fleet.at);
+        }
+        if let Some(claim) = &mut self.claim {
+            earlier(&mut claim.at);
+        }
+        if let Some(audited) = &mut self.audited {
+            earlier(&mut audited.at);
+        }
+        let back = gone.since(at);
+        if let Some(open) = &mut self.open {
+            open.expires_at = open.expires_at - back;
+        }
+        self.retry_at = self.retry_at.map(|retry| retry - back);
+        // Panes of the time that was taken back would be merged with those that come again.
+        self.evaluated_through = None;
+        for metric in self.metrics.values_mut() {
+            *metric = MetricMemory { source_error: metric.source_error.take(), ..MetricMemory::begun(offset, at, pane) };
+        }
+    }
+
     /// Takes a change of the count into account that took effect at `at`.
     pub(super) fn changed(&mut self, at: Timestamp, from: u32, to: u32) {
         if from == to {
@@ -191,6 +271,9 @@ impl Memory {
             self.last_growth = Some(change);
         }
         self.events.push(ScaleEvent { at, change: i64::from(to) - i64::from(from) });
+        if self.events.len() > MOST_EVENTS {
+            self.events.remove(0);
+        }
     }
 
     /// The target is another one under the same name: nothing of the old one holds.
@@ -205,6 +288,7 @@ impl Memory {
             metrics: std::mem::take(&mut self.metrics),
             evaluated_through: self.evaluated_through,
             epoch: self.epoch,
+            closed_epoch: self.epoch,
             firing: std::mem::take(&mut self.firing),
             ..Memory::default()
         };

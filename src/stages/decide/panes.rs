@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::MOST_INSTANCES;
 use crate::log::Offset;
 use crate::model::{InstanceName, Kind, MetricName, Part, Reading, Sketch, Timestamp};
 
@@ -17,6 +18,8 @@ use crate::model::{InstanceName, Kind, MetricName, Part, Reading, Sketch, Timest
 #[derive(Debug, Default)]
 pub(super) struct Panes {
     metrics: BTreeMap<MetricName, MetricPanes>,
+    /// Readings of instances beyond the limit since the last look.
+    dropped: u64,
 }
 
 /// The panes of one metric.
@@ -32,6 +35,8 @@ pub(super) struct MetricPanes {
     pub(super) sources: BTreeMap<u32, Fed>,
     /// The end of the newest pane.
     pub(super) newest: Timestamp,
+    /// The end of the newest pane of any other kind: earlier ones do not count.
+    other_kind: Timestamp,
 }
 
 /// The newest pane that a source fed.
@@ -84,16 +89,23 @@ impl Panes {
                 sketches: VecDeque::new(),
                 sources: BTreeMap::new(),
                 newest: Timestamp::MIN,
+                other_kind: Timestamp::MIN,
             });
+            // One name, two meanings: the newest pane says which one holds, and what is older than any pane of another
+            // kind does not count, whatever the order.
             if metric.kind != pane.kind {
-                // One name, two meanings: the newest pane says which one holds, whatever the order.
                 if (pane.end, pane.kind) < (metric.newest, metric.kind) {
+                    metric.forget_before(pane.end);
                     continue;
                 }
+                metric.forget_before(metric.newest);
                 metric.kind = pane.kind;
                 metric.series.clear();
                 metric.sketches.clear();
                 metric.sources.clear();
+            }
+            if pane.end < metric.other_kind {
+                continue;
             }
             metric.newest = metric.newest.max(pane.end);
             let newer = Fed { end: pane.end, offset };
@@ -103,7 +115,10 @@ impl Panes {
             }
             let kind = metric.kind;
             for (instance, reading) in pane.instances {
-                metric.series_of(instance).merge(pane.end, offset, reading, kind);
+                match metric.series_of(instance) {
+                    Some(series) => series.merge(pane.end, offset, reading, kind),
+                    None => self.dropped += 1,
+                }
             }
             if let Some(sketch) = pane.sketch {
                 let at = metric.sketches.partition_point(|s| s.end < pane.end);
@@ -116,6 +131,11 @@ impl Panes {
                 }
             }
         }
+    }
+
+    /// How many readings of instances beyond the limit came since the last call.
+    pub(super) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// The panes of a metric.
@@ -171,15 +191,27 @@ impl MetricPanes {
         after(self.newest) || self.series.iter().any(|s| s.cells.iter().rev().any(|c| after(c.end)))
     }
 
-    fn series_of(&mut self, instance: InstanceName) -> &mut Series {
+    /// There was a pane of another kind that ends at `end`.
+    fn forget_before(&mut self, end: Timestamp) {
+        self.other_kind = self.other_kind.max(end);
+        self.series.retain_mut(|series| {
+            series.cells.retain(|cell| cell.end >= end);
+            !series.cells.is_empty()
+        });
+        self.sketches.retain(|sketch| sketch.end >= end);
+    }
+
+    /// The series of an instance; `None` where there are too many.
+    fn series_of(&mut self, instance: InstanceName) -> Option<&mut Series> {
         let at = match self.series.binary_search_by(|s| s.instance.cmp(&instance)) {
             Ok(at) => at,
+            Err(_) if self.series.len() >= MOST_INSTANCES => return None,
             Err(at) => {
                 self.series.insert(at, Series { instance, cells: VecDeque::new() });
                 at
             }
         };
-        &mut self.series[at]
+        self.series.get_mut(at)
     }
 }
 

@@ -68,8 +68,9 @@ impl Sources {
         self.advance(at);
         self.of = mark.of;
         self.pane_ms = mark.pane_ms;
-        let source = self.sources.entry(mark.source).or_insert(Source { through: mark.through, at });
-        source.through = source.through.max(mark.through);
+        let source = self.sources.entry(mark.source).or_insert(Source { through: mark.through.min(at), at });
+        // Nothing is complete that lies ahead of the log's own clock.
+        source.through = source.through.max(mark.through.min(at));
         source.at = source.at.max(at);
         let of = self.of;
         // A source that no longer counts holds nothing back and makes nothing stale.
@@ -103,7 +104,10 @@ impl Sources {
             // The clock was set back: what was known of silence is worth nothing.
             for source in self.sources.values_mut() {
                 source.at = source.at.min(at);
+                source.through = source.through.min(at);
             }
+            let end = at.window_start(self.pane());
+            self.complete = self.complete.map(|complete| complete.min(end));
             self.clock = at;
         }
         self.clock = self.clock.max(at);

@@ -57,6 +57,11 @@ impl Proposals {
         self.smallest.push(proposal);
     }
 
+    /// The clock was set back to `at`: nothing was entered after it.
+    pub(super) fn set_back(&mut self, at: Timestamp) {
+        self.largest.iter_mut().chain(&mut self.smallest).for_each(|p| p.at = p.at.min(at));
+    }
+
     /// Forgets what has left both windows.
     pub(super) fn prune(&mut self, now: Timestamp, out: Duration, r#in: Duration) {
         self.largest.retain(|p| p.at > now - r#in);

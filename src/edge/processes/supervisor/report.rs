@@ -79,6 +79,7 @@ impl Supervisor {
             match alert.state {
                 AlertState::Firing => warn!(target_id = %self.target, condition = alert.name, "{}", alert.message),
                 AlertState::Resolved => info!(target_id = %self.target, condition = alert.name, "over"),
+                AlertState::Event => info!(target_id = %self.target, condition = alert.name, "{}", alert.message),
             }
             self.outbox.alert(alert);
         }
