@@ -20,13 +20,8 @@ const PANE: i64 = 5_000;
 const INSTANCES: usize = 10;
 const STAGE: Decide = Decide { audit: loadline::stages::decide::AuditWhen::Changed };
 
-const METRICS: [(&str, Kind); 5] = [
-    ("cpu", Kind::Gauge),
-    ("memory", Kind::Gauge),
-    ("response_time", Kind::Distribution),
-    ("connections", Kind::Gauge),
-    ("queue_depth", Kind::Gauge),
-];
+const METRICS: [(&str, Kind); 5] =
+    [("cpu", Kind::Gauge), ("memory", Kind::Gauge), ("response_time", Kind::Distribution), ("connections", Kind::Gauge), ("queue_depth", Kind::Gauge)];
 
 fn spec(name: &str) -> String {
     format!(

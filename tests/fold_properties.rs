@@ -68,6 +68,8 @@ fn spec(n: usize, variant: usize) -> String {
 enum Step {
     /// Time passes, and the partition ticks.
     Tick(i64),
+    /// The log's clock is set back.
+    Back(i64),
     /// Both sources mark.
     Marks,
     /// One source marks; the other one is late, or silent.
@@ -126,6 +128,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]);
     prop_oneof![
         8 => prop_oneof![4 => 500_i64..3_000, 1 => 3_000_i64..30_000].prop_map(Step::Tick),
+        1 => prop_oneof![1_000_i64..60_000, 60_000_i64..900_000].prop_map(Step::Back),
         5 => Just(Step::Marks),
         2 => (0..SOURCES).prop_map(Step::Mark),
         14 => (t(), 0..SOURCES, any::<u8>(), any::<u8>(), prop_oneof![6 => Just(0_i64), 2 => 1_i64..4, 1 => 4_i64..24], 0_i64..120)
@@ -183,6 +186,10 @@ fn play(steps: &[Step]) -> (Script, Vec<Vec<Effect>>) {
                 now += ms;
                 vec![Signal::Tick(Tick {})]
             }
+            Step::Back(ms) => {
+                now -= ms;
+                vec![Signal::Tick(Tick {})]
+            }
             Step::Marks => (0..SOURCES).map(|source| mark(source, now, &mut through)).collect(),
             Step::Mark(source) => vec![mark(*source, now, &mut through)],
             step => signals(step, now, &mut places),
@@ -205,7 +212,8 @@ fn play(steps: &[Step]) -> (Script, Vec<Vec<Effect>>) {
 
 fn mark(source: u32, now: i64, through: &mut [i64]) -> Signal {
     let to = &mut through[source as usize];
-    *to = (*to).max(now - 500);
+    // As aggregate does: never back, but with a clock that is set back by more than a minute.
+    *to = if *to > now - 500 + 60_000 { now - 500 } else { (*to).max(now - 500) };
     Signal::Mark(Mark { source, of: SOURCES, through: Timestamp::from_millis(*to), pane_ms: PANE, records: 0, late: 0, rejected: 0 })
 }
 
@@ -262,7 +270,7 @@ fn signals(step: &Step, now: i64, places: &mut [Place]) -> Vec<Signal> {
         Step::Fails { target: n, metric } => {
             vec![Signal::SourceError(SourceError { target: target(n), metric: METRICS[metric].0.parse().unwrap(), error: "refused".to_owned() })]
         }
-        Step::Tick(_) | Step::Marks | Step::Mark(_) => Vec::new(),
+        Step::Tick(_) | Step::Back(_) | Step::Marks | Step::Mark(_) => Vec::new(),
     }
 }
 

@@ -143,7 +143,8 @@ impl<S: Stage + Clone> World<S> {
         }
         let mut compared = 0;
         for topic in topics {
-            let undisturbed: Vec<Message> = all.iter().filter(|append| append.topic == *topic).map(|append| wire::decode(*topic, &append.value).unwrap()).collect();
+            let undisturbed: Vec<Message> =
+                all.iter().filter(|append| append.topic == *topic).map(|append| wire::decode(*topic, &append.value).unwrap()).collect();
             let appended = self.messages(*topic);
             for (appended, undisturbed) in appended.iter().zip(&undisturbed) {
                 prop_assert_eq!(appended, undisturbed, "on {}", topic);
@@ -168,12 +169,23 @@ fn target(n: usize) -> TargetId {
 #[derive(Debug, Clone, Copy)]
 enum Seen {
     Advance(i64),
-    Part { target: usize, value: i64 },
+    Part {
+        target: usize,
+        value: i64,
+    },
     Mark,
-    Fleet { target: usize, count: u32 },
-    Policy { target: usize, variant: usize },
+    Fleet {
+        target: usize,
+        count: u32,
+    },
+    Policy {
+        target: usize,
+        variant: usize,
+    },
     /// The arbiter and the actuator answer what was asked last; `applied` or not.
-    Answer { applied: bool },
+    Answer {
+        applied: bool,
+    },
 }
 
 fn seen() -> impl Strategy<Value = Seen> {
@@ -191,7 +203,9 @@ fn seen() -> impl Strategy<Value = Seen> {
 fn spec(n: usize, variant: usize) -> Option<String> {
     let rest = match variant {
         0 => r#""metrics":[{"name":"queue_depth","track":{"perReplica":10},"window":"10s"}],"behavior":{"scaleIn":{"stabilization":"10s","cooldown":"5s"}}"#,
-        1 => r#""fleet":"other","metrics":[{"name":"queue_depth","track":{"perReplica":20},"window":"5s","staleAfter":"15s"}],"fallback":{"after":"10s","behavior":"Static","replicas":2}"#,
+        1 => {
+            r#""fleet":"other","metrics":[{"name":"queue_depth","track":{"perReplica":20},"window":"5s","staleAfter":"15s"}],"fallback":{"after":"10s","behavior":"Static","replicas":2}"#
+        }
         2 => r#""mode":"Advise","metrics":[{"name":"queue_depth","measure":{"over":"Max"},"track":{"perReplica":5},"window":"15s"}]"#,
         _ => return None,
     };

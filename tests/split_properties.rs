@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use loadline::model::{
-    Amount, Audit, Decision, FleetObservation, HistogramValue, Instance, Kind, Message, Order, Phase, PolicyAnnouncement, Sample, SampleBatch, Signal, TargetId,
-    Timestamp,
+    Amount, Audit, Decision, FleetObservation, HistogramValue, Instance, Kind, Message, Order, Phase, PolicyAnnouncement, Sample, SampleBatch, Signal,
+    TargetId, Timestamp,
 };
 use loadline::stages::aggregate::{self, Aggregate, Limits};
 use loadline::stages::decide::{self, AuditWhen, Decide};
@@ -66,13 +66,9 @@ fn target(n: usize) -> TargetId {
 
 impl Seen {
     fn sample(&self) -> Sample {
-        let (metric, kind) = [
-            ("cpu", Kind::Gauge),
-            ("requests", Kind::Counter),
-            ("jobs", Kind::Delta),
-            ("response_time", Kind::Distribution),
-            ("latency", Kind::Histogram),
-        ][self.metric];
+        let (metric, kind) =
+            [("cpu", Kind::Gauge), ("requests", Kind::Counter), ("jobs", Kind::Delta), ("response_time", Kind::Distribution), ("latency", Kind::Histogram)]
+                [self.metric];
         let time = START + self.pane * PANE - self.back * PANE + self.within;
         // Counters only grow with time, so that most pairs are no reset.
         let total = (time - START) / 10 + 10_000 + self.value;
@@ -98,12 +94,8 @@ impl Seen {
 /// name; or, for one partition, plainly. All that matters happens at the same time in both.
 fn play(all: &[Seen], partitions: u32) -> Vec<Decision> {
     let plain = partitions == 1;
-    let stage = Aggregate {
-        pane: Duration::from_millis(PANE as u64),
-        grace: Duration::from_millis(GRACE as u64),
-        sources: partitions,
-        limits: Limits::default(),
-    };
+    let stage =
+        Aggregate { pane: Duration::from_millis(PANE as u64), grace: Duration::from_millis(GRACE as u64), sources: partitions, limits: Limits::default() };
     let decide = Decide { audit: AuditWhen::Always };
     let (mut folded, mut offset, mut decisions) = (decide::State::default(), 0, Vec::new());
     let mut say = |at: i64, record: Signal| {

@@ -174,7 +174,7 @@ impl State {
         let due_before = target.memory.due;
         if at + CLOCK_RUNS_BACK < target.memory.now {
             alerts::clock_ran_back(id, target.memory.now, at, effects);
-            target.memory.set_back(at, offset, self.sources.pane());
+            target.memory.set_back(at, offset);
             target.panes = Panes::default();
         }
         target.memory.now = target.memory.now.max(at);

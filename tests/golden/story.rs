@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use loadline::model::{
-    Amount, Command, Decision, FleetObservation, HistogramReading, Instance, InstanceName, Kind, Mark, Order, Outcome, OutcomeResult, Pane, Part, Phase,
-    PolicyAnnouncement, Reading, Signal, Sketch, SourceError, TargetId, Tick, Timestamp, Verdict,
+    Amount, Command, Decision, FleetObservation, Grant, GrantLimit, HistogramReading, Instance, InstanceName, Kind, Mark, OpenCommand, Order, Outcome,
+    OutcomeResult, Pane, Part, Phase, PolicyAnnouncement, Reading, Signal, Sketch, SourceError, TargetId, Tick, Timestamp, Verdict,
 };
 use loadline::runtime::replay::{Caused, Replay};
 use loadline::stages::arbitrate::Arbitrate;
@@ -27,6 +27,8 @@ pub(crate) enum Seen {
     Total(f64),
     /// A counter: each instance has counted up to this.
     Count(f64),
+    /// Increments, without instances: so much in this pane.
+    More(f64),
     /// A distribution: these were observed.
     Times(Vec<f64>),
     /// A cumulative histogram without instances: so many up to 0.5, up to 1, and above.
@@ -48,7 +50,7 @@ pub(crate) struct Story {
     /// What comes of each command; nothing is heard where it is `None`.
     actuator: Option<OutcomeResult>,
     open: Option<Command>,
-    commands: usize,
+    commands: Vec<Command>,
     decisions: Vec<Decision>,
 }
 
@@ -63,7 +65,7 @@ impl Story {
             name,
             replay: Replay::closed(Arbitrate::default()),
             trace: String::new(),
-            now: START,
+            now: START + 2_000,
             generation: 0,
             sequence: 0,
             count: 0,
@@ -72,7 +74,7 @@ impl Story {
             marking: vec![0],
             actuator: Some(OutcomeResult::Applied),
             open: None,
-            commands: 0,
+            commands: Vec::new(),
             decisions: Vec::new(),
         };
         story.policy(spec);
@@ -81,6 +83,9 @@ impl Story {
 
     fn say(&mut self, signal: Signal) {
         let at = Timestamp::from_millis(self.now);
+        if !self.trace.is_empty() {
+            self.trace.push('\n');
+        }
         writeln!(self.trace, "{}", jsonl::signal_to_line(at, 0, &signal)).unwrap();
         for caused in self.replay.signal(at, 0, signal) {
             let line = match caused {
@@ -91,7 +96,7 @@ impl Story {
                 }
                 Caused::Command(command) => {
                     let line = jsonl::command_to_line(at, &command);
-                    self.commands += 1;
+                    self.commands.push(command.clone());
                     self.open = Some(command);
                     line
                 }
@@ -136,7 +141,7 @@ impl Story {
             uid: "a".to_owned(),
             term: 1,
             sequence: self.sequence,
-            revision: None,
+            revision: Some(self.sequence),
             desired: count,
             status_replicas: count,
             updating: false,
@@ -155,7 +160,8 @@ impl Story {
             self.now += 100;
             let applied = result == OutcomeResult::Applied;
             let replicas = applied.then_some(command.to);
-            let outcome = Outcome { target: target(), command: command.id, result, replicas, revision: None, error: None };
+            let revision = applied.then_some(self.sequence + 1);
+            let outcome = Outcome { target: target(), command: command.id, result, replicas, revision, error: None };
             self.say(Signal::Outcome(outcome));
             if applied {
                 self.now += 100;
@@ -210,6 +216,7 @@ impl Story {
             Seen::None => return None,
             Seen::Each(value) => (Kind::Gauge, each(*value), None),
             Seen::Count(value) => (Kind::Counter, each(*value), None),
+            Seen::More(value) => (Kind::Delta, BTreeMap::from([(InstanceName::none(), reading(*value))]), None),
             Seen::Total(value) => (Kind::Gauge, BTreeMap::from([(InstanceName::none(), reading(*value))]), None),
             Seen::Times(times) => {
                 let mut sketch = Sketch::default();
@@ -287,7 +294,35 @@ impl Story {
     }
 
     pub(crate) fn commands(&self) -> usize {
-        self.commands
+        self.commands.len()
+    }
+
+    /// What comes of a command, said out of turn.
+    pub(crate) fn outcome(&mut self, command: usize, result: OutcomeResult, replicas: Option<u32>, revision: i64) {
+        let command = self.commands[command].id.clone();
+        self.say(Signal::Outcome(Outcome { target: target(), command, result, replicas, revision: Some(revision), error: None }));
+    }
+
+    /// The arbiter names a command once more.
+    pub(crate) fn grant_again(&mut self, command: usize) {
+        let Command { target, epoch, to, id, from, expires_at, .. } = self.commands[command].clone();
+        let command = Some(OpenCommand { id, epoch, from, to, expires_at });
+        self.say(Signal::Grant(Grant { target, epoch, desired: to, granted: to, limit: GrantLimit::None, command }));
+    }
+
+    /// The last command's count.
+    pub(crate) fn commanded(&self) -> Option<u32> {
+        self.commands.last().map(|c| c.to)
+    }
+
+    /// The log's clock is set back.
+    pub(crate) fn clock_back(&mut self, by: Duration) {
+        self.now -= i64::try_from(by.as_millis()).unwrap();
+    }
+
+    /// Whether a line of the trace says this.
+    pub(crate) fn says(&self, text: &str) -> bool {
+        self.trace.contains(text)
     }
 
     pub(crate) fn decisions(&self) -> usize {

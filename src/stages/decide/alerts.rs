@@ -47,8 +47,7 @@ pub(super) fn clock_ran_back(target: &TargetId, from: Timestamp, to: Timestamp, 
 }
 
 pub(super) fn faulted(memory: &mut Memory, target: &TargetId, offset: Offset, effects: &mut Effects) {
-    let message =
-        || format!("a fault in Loadline at offset {offset} of the signals holds this target; its replicas stand; change its policy to start it anew");
+    let message = || format!("a fault in Loadline at offset {offset} of the signals holds this target; its replicas stand; change its policy to start it anew");
     set(memory, target, "Faulted", Severity::Critical, true, message, effects);
 }
 

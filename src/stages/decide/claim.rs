@@ -46,7 +46,8 @@ pub(super) fn follow(policy: &Policy, decision: &Decision, memory: &mut Memory, 
     let Some(fleet) = &memory.fleet else { return };
     let uid = fleet.seen.uid.clone();
     memory.epoch = (memory.epoch + 1).max(now.as_millis());
-    memory.claim = Some(Claim { epoch: memory.epoch, current: decision.current, desired, at: now, answered: desired == decision.current, terms: terms(policy) });
+    memory.claim =
+        Some(Claim { epoch: memory.epoch, current: decision.current, desired, at: now, answered: desired == decision.current, terms: terms(policy) });
     send(policy, memory, uid, decision.current, desired, false, effects);
 }
 

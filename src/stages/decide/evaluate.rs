@@ -19,6 +19,8 @@ use super::{FLEET_UNSEEN_AFTER, FOLD_VERSION, bounds, fallback, rate_limit, stab
 pub(super) struct Surroundings<'a> {
     /// Event time up to which the partition's panes are complete.
     pub(super) through: Timestamp,
+    /// The length of a pane.
+    pub(super) pane: std::time::Duration,
     /// Whether a source is silent.
     pub(super) silent: &'a dyn Fn(u32) -> bool,
 }
@@ -138,7 +140,7 @@ fn measure_and_propose(policy: &Policy, memory: &mut Memory, panes: &mut Panes, 
     let mut proposed = Vec::with_capacity(policy.metrics.len());
     for metric in &policy.metrics {
         let remembered = memory.metric(&metric.name);
-        let measured = measure(metric, panes.metric(&metric.name), remembered, fleet, around.through, now, around.silent);
+        let measured = measure(metric, panes.metric(&metric.name), remembered, fleet, around, now);
         let result = propose(metric, measured, remembered, situation);
         remembered.status = result.status;
         proposed.push(result);

@@ -12,8 +12,8 @@ use super::memory::{Announced, Audited, FleetSeen, Memory, MetricMemory};
 use super::panes::Panes;
 use super::sources::Sources;
 use super::{
-    ALERT_BLIND_AFTER, ALERT_NOT_SEEN_AFTER, ALERT_UNANSWERED_AFTER, AUDIT_EVERY, AuditWhen, Decide, FLEET_UNSEEN_AFTER, FORGET_AFTER, InForce, LOST_AFTER, MOST_INSTANCES, Target,
-    Wanted, alerts, claim,
+    ALERT_BLIND_AFTER, ALERT_NOT_SEEN_AFTER, ALERT_UNANSWERED_AFTER, AUDIT_EVERY, AuditWhen, Decide, FLEET_UNSEEN_AFTER, FORGET_AFTER, InForce, LOST_AFTER,
+    MOST_INSTANCES, Target, Wanted, alerts, claim,
 };
 use crate::log::Topic;
 
@@ -87,7 +87,7 @@ impl Target {
                 memory.metrics.retain(|name, _| wanted.contains_key(name));
                 self.panes.retain(|name| wanted.contains_key(name));
                 for (name, since_offset) in wanted {
-                    memory.metrics.entry(name).or_insert_with(|| MetricMemory::begun(since_offset, memory.now, sources.pane()));
+                    memory.metrics.entry(name).or_insert_with(|| MetricMemory::begun(since_offset, memory.now));
                 }
                 if memory.policy.is_none() {
                     memory.policy_at = memory.now;
@@ -286,7 +286,7 @@ impl Target {
         }
         claim::close_lost(target, memory, effects);
         let silent = |source| sources.is_silent(source);
-        let around = Surroundings { through: sources.complete_through(), silent: &silent };
+        let around = Surroundings { through: sources.complete_through(), pane, silent: &silent };
         let decision = evaluate(&in_force.policy, &in_force.version, memory, &mut self.panes, &fleet, around);
         alerts::set(memory, target, "TargetNotSeen", Severity::Warning, false, || "its replicas are seen".to_owned(), effects);
         let dropped = self.panes.take_dropped();

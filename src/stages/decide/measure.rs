@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use crate::model::policy::{Across, Measure, MetricPolicy, MetricRule, Over};
 use crate::model::{Amount, HistogramReading, InstanceName, Kind, MetricStatus, Timestamp};
 
+use super::evaluate::Surroundings;
 use super::memory::{FleetSeen, MetricMemory};
 use super::panes::{Cell, Fed, MetricPanes, Series};
 
@@ -56,16 +57,16 @@ impl Window {
 
 const NOTHING: Measured<'static> = Measured::Nothing { status: MetricStatus::NoData, note: None };
 
-/// Measures one metric at `through` (event time), as of `now`. `silent` says whether a source is silent.
+/// Measures one metric at `around.through` (event time), as of `now`.
 pub(super) fn measure<'a>(
     policy: &MetricPolicy,
     panes: Option<&'a MetricPanes>,
     memory: &MetricMemory,
     fleet: &FleetSeen,
-    through: Timestamp,
+    around: Surroundings<'_>,
     now: Timestamp,
-    silent: impl Fn(u32) -> bool,
 ) -> Measured<'a> {
+    let Surroundings { through, pane, silent } = around;
     if memory.source_error.is_some() {
         return Measured::Nothing { status: MetricStatus::Error, note: Some(Cow::Borrowed("its source failed")) };
     }
@@ -89,14 +90,12 @@ pub(super) fn measure<'a>(
     if policy.kind.is_some_and(|kind| kind != panes.kind) {
         return Measured::Nothing { status: MetricStatus::Error, note: Some(Cow::Borrowed("its samples are of another kind than the policy says")) };
     }
-    if panes.kind == Kind::Delta && memory.whole_since.is_some_and(|whole| whole >= window.through) {
-        // The increments of a pane that was only seen in part are too few.
+    // The increments of a pane that was only seen in part are too few.
+    let partial = if panes.kind == Kind::Delta { memory.partial_through(pane) } else { Timestamp::MIN };
+    if partial >= window.through {
         return Measured::Nothing { status: MetricStatus::NoData, note: Some(Cow::Borrowed("its first whole pane is not over yet")) };
     }
-    let window = match panes.kind {
-        Kind::Delta => Window { since: window.since.max(memory.whole_since.unwrap_or(Timestamp::MIN)), ..window },
-        Kind::Gauge | Kind::Counter | Kind::Distribution | Kind::Histogram => window,
-    };
+    let window = Window { since: window.since.max(partial), ..window };
     match policy.measure {
         Measure::Quantile(quantile) => measure_quantile(quantile, policy, panes, window, now),
         Measure::Reduce { over, across } => reduce(over, across, policy, panes, fleet, window, now),

@@ -43,8 +43,8 @@ pub(super) struct ScaleEvent {
 pub(super) struct MetricMemory {
     /// The first offset from which on its panes are held.
     pub(super) since_offset: Offset,
-    /// Panes that end after this were held from their beginning on.
-    pub(super) whole_since: Option<Timestamp>,
+    /// Since when its panes are held: the pane that it lies in was seen in part.
+    pub(super) begun_at: Option<Timestamp>,
     /// The end of the newest pane ever merged.
     pub(super) newest: Option<Timestamp>,
     /// Panes that end after this are all held; earlier ones may have been forgotten.
@@ -62,9 +62,14 @@ pub(super) struct MetricMemory {
 }
 
 impl MetricMemory {
-    /// Of a metric whose panes are held from `offset` on: at `at`, in the middle of a pane.
-    pub(super) fn begun(offset: Offset, at: Timestamp, pane: Duration) -> Self {
-        MetricMemory { since_offset: offset, whole_since: Some(at.window_start(pane) + pane), ..MetricMemory::default() }
+    /// Of a metric whose panes are held from `offset` on.
+    pub(super) fn begun(offset: Offset, at: Timestamp) -> Self {
+        MetricMemory { since_offset: offset, begun_at: Some(at), ..MetricMemory::default() }
+    }
+
+    /// The end of the last pane that was not held from its beginning on.
+    pub(super) fn partial_through(&self, pane: Duration) -> Timestamp {
+        self.begun_at.map_or(Timestamp::MIN, |begun| if begun == begun.window_start(pane) { begun } else { begun.window_start(pane) + pane })
     }
 }
 
@@ -225,7 +230,7 @@ impl Memory {
 
     /// The clock was set back to `at`: nothing that is remembered lies in its future, and nothing that is
     /// waited for lies further ahead than it did.
-    pub(super) fn set_back(&mut self, at: Timestamp, offset: Offset, pane: Duration) {
+    pub(super) fn set_back(&mut self, at: Timestamp, offset: Offset) {
         let earlier = |time: &mut Timestamp| *time = (*time).min(at);
         let gone = self.now;
         self.now = at;
@@ -256,7 +261,7 @@ impl Memory {
         // Panes of the time that was taken back would be merged with those that come again.
         self.evaluated_through = None;
         for metric in self.metrics.values_mut() {
-            *metric = MetricMemory { source_error: metric.source_error.take(), ..MetricMemory::begun(offset, at, pane) };
+            *metric = MetricMemory { source_error: metric.source_error.take(), ..MetricMemory::begun(offset, at) };
         }
     }
 
