@@ -19,7 +19,7 @@ mod sketch;
 mod time;
 
 pub use amount::{Amount, AmountError};
-pub use command::{Command, Grant, GrantLimit, OpenCommand, Outcome, OutcomeResult, Request};
+pub use command::{Command, Grant, GrantLimit, ManualChange, OpenCommand, Outcome, OutcomeResult, Request};
 pub use control::{Order, PolicyAnnouncement, PolicyEntry, PolicyRejected, PolicyRemoved, RoundEnd};
 pub use decision::{Decision, MetricReport, MetricStatus, Reason, Step, StepKind, Verdict};
 pub use fleet::{FleetObservation, Instance, Phase};

@@ -517,6 +517,8 @@ fn commands_and_hands_share_one_record() {
     let second = fleets.write(target, &first, 2, 700, PATIENCE).unwrap();
     assert_eq!((second.replicas, second.revision, second.epoch), (2, 2, 700));
     let by_hand = scale_by_hand(&world.path("fleets"), target, 3, "ana", &SystemClock).unwrap();
+    assert_eq!(by_hand.from, 2);
+    let by_hand = by_hand.record;
     assert_eq!((by_hand.replicas, by_hand.revision, by_hand.epoch), (3, 3, 700));
     assert!(matches!(fleets.write(target, &second, 1, 800, PATIENCE), Err(ScaleError::Conflict { expected: 2, found: 3 })));
     assert!(matches!(fleets.write(target, &by_hand, 1001, 800, PATIENCE), Err(ScaleError::Rejected { .. })));

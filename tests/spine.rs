@@ -58,15 +58,31 @@ fn a_policy_is_changed_while_it_runs() {
     assert_eq!(loadline.stop(), 0);
 }
 
-/// A change by hand is seen, recorded, and decided on from there.
+/// A change by hand is seen, recorded with who and why, and respected: its cooldown runs, and what is decided is
+/// decided from there.
 #[test]
-fn a_manual_change_is_seen_and_recorded() {
-    let (home, _) = fleet_of_sleepers(2, "  mode: Off\n");
+fn a_manual_change_is_seen_recorded_and_respected() {
+    let rules = "{ stabilization: 0s, cooldown: 600s, policies: [{ percent: 100, period: 1s }] }";
+    let (home, _) = fleet_of_sleepers(2, &format!("  behavior: {{ scaleIn: {rules} }}\n"));
+    let data = home.path().join("data");
     let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
-    wait_for("the fleet to be seen", || (loadline.status(SLEEPERS)?["current"] == 2).then_some(()));
-    let scaled = Command::new(LOADLINE).args(["scale", "sleepers", "3", "--server", &loadline.url, "--reason", "a test"]).output().unwrap();
-    assert!(scaled.status.success(), "{}", String::from_utf8_lossy(&scaled.stderr));
-    wait_for("the change to be seen", || (loadline.status(SLEEPERS)?["current"] == 3 && sleepers(&home.path().join("data")) == 3).then_some(()));
+    let asks = |words: &[&str]| {
+        let answer = Command::new(LOADLINE).args(words).args(["--server", &loadline.url]).output().unwrap();
+        (answer.status.code(), format!("{}{}", String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr)))
+    };
+    wait_for("the load to be known", || {
+        loadline.post(&waiting(20.0))?;
+        (loadline.status(SLEEPERS)?["verdict"] == "Hold").then_some(())
+    });
+    let (code, said) = asks(&["scale", "sleepers", "4", "--actor", "ana", "--reason", "launch at noon"]);
+    assert_eq!((code, said.as_str()), (Some(0), "local/ProcessFleet/sleepers: 2 → 4; its policy goes on from there; set mode: Off to hold it\n"));
+    wait_for("the change to be respected", || {
+        loadline.post(&waiting(20.0))?;
+        let status = loadline.status(SLEEPERS)?;
+        (status["current"] == 4 && sleepers(&data) == 4 && status["binding"] == "Cooldown").then_some(())
+    });
+    wait_for("the record of it", || asks(&["why", "sleepers"]).1.contains("ana set 2 → 4: launch at noon").then_some(()));
+    assert_eq!(loadline.status(SLEEPERS).unwrap()["current"], 4);
     assert_eq!(loadline.stop(), 0);
 }
 
@@ -87,6 +103,10 @@ fn a_freeze_file_stops_the_actuators() {
         frozen()
     });
     assert_eq!(sleepers(&data), 1);
+    assert!(loadline.status(SLEEPERS).unwrap()["frozen"].as_str().unwrap().ends_with("data/freeze"));
+    let by_hand = Command::new(LOADLINE).args(["scale", "sleepers", "3", "--server", &loadline.url]).output().unwrap();
+    let said = String::from_utf8_lossy(&by_hand.stderr);
+    assert!(by_hand.status.code() == Some(1) && said.contains("frozen by") && said.contains("remove that file"), "{said}");
     std::fs::remove_file(data.join("freeze")).unwrap();
     wait_for("the fleet to grow once the freeze is lifted", || {
         loadline.post(&waiting(40.0))?;

@@ -113,6 +113,7 @@ struct Pipeline {
     watcher: PolicyWatcher,
     files: FleetFiles,
     fleets: Arc<ProcessFleets>,
+    freeze: FreezeFiles,
     actuator: Actuator,
     observer: Observer,
     log: Arc<dyn Log>,
@@ -132,7 +133,8 @@ impl Pipeline {
         };
         let outbox = Arc::new(Outbox::default());
         let fleets = Arc::new(ProcessFleets::new(config.data.join("fleets"), Arc::clone(&outbox), Arc::clone(&clock)).context("cannot keep fleets")?);
-        let hands = Hands::new(FreezeFiles::new(&config.freeze_file), Arc::clone(&clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
+        let freeze = FreezeFiles::new(&config.freeze_file);
+        let hands = Hands::new(freeze.clone(), Arc::clone(&clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
 
         let view = Arc::new(View::new());
         let followed = [
@@ -157,7 +159,7 @@ impl Pipeline {
         let publishing = Arc::clone(&log);
         let publish = Box::new(move |effects| publish(&*publishing, effects));
         let watcher = PolicyWatcher::start(&config.policies, Arc::clone(&clock), Box::new(parse), publish)?;
-        Ok(Pipeline { stop, stages, failed, view, tail, ingest, appender, watcher, files, fleets, actuator, observer, log, clock })
+        Ok(Pipeline { stop, stages, failed, view, tail, ingest, appender, watcher, files, fleets, freeze, actuator, observer, log, clock })
     }
 
     /// Serves until it is told to end or a part fails; then stops every part in order.
@@ -169,6 +171,7 @@ impl Pipeline {
             clock: Arc::clone(&self.clock),
             ingest: self.ingest.clone(),
             manual: Arc::new(ByHand(Arc::clone(&self.fleets))),
+            freeze: self.freeze.clone(),
             started_at: self.clock.now(),
         };
         let (end, ending) = oneshot::channel::<()>();
@@ -288,9 +291,8 @@ fn parse(path: &Path, text: &str) -> ParsedFile {
 struct ByHand(Arc<ProcessFleets>);
 
 impl ManualScale for ByHand {
-    fn scale(&self, target: &TargetId, replicas: u32, actor: &str, reason: Option<&str>) -> Result<(), ScaleError> {
-        let actor = reason.map_or_else(|| actor.to_owned(), |reason| format!("{actor}: {reason}"));
-        self.0.scale(target, replicas, &actor).map(|_| ()).map_err(|error| match error {
+    fn scale(&self, target: &TargetId, replicas: u32, actor: &str) -> Result<u32, ScaleError> {
+        self.0.scale(target, replicas, actor).map(|changed| changed.from).map_err(|error| match error {
             actuate::ScaleError::NotFound { target } => ScaleError::Unknown(target),
             actuate::ScaleError::Rejected { reason } => ScaleError::Refused(reason),
             error => ScaleError::Failed(error.to_string()),

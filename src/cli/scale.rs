@@ -42,11 +42,8 @@ pub fn run(args: ScaleArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let scaled: Scaled = client.post(&format!("{}/scale", target_path(&target)), &request)?;
     match args.output {
         Output::Json => writeln!(out, "{}", serde_json::to_string(&scaled)?)?,
-        Output::Text if scaled.from == Some(scaled.to) => writeln!(out, "{} already asks for {}", scaled.target, scaled.to)?,
-        Output::Text => {
-            let from = scaled.from.map(|from| format!("{from} → ")).unwrap_or_default();
-            writeln!(out, "{}: {from}{}; its policy goes on from there", scaled.target, scaled.to)?;
-        }
+        Output::Text if scaled.from == scaled.to => writeln!(out, "{} already asks for {}", scaled.target, scaled.to)?,
+        Output::Text => writeln!(out, "{}: {} → {}; {}", scaled.target, scaled.from, scaled.to, scaled.note)?,
     }
     Ok(0)
 }

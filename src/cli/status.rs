@@ -48,6 +48,11 @@ fn write(out: &mut dyn Write, status: &Status, paint: Paint) -> io::Result<()> {
         let rows = status.targets.iter().map(|t| row(t, status.at, paint));
         table::write(out, &["TARGET", "REPLICAS", "READY", "RANGE", "MODE", "DOES", "WHY"], rows)?;
     }
+    let mut frozen: Vec<&str> = status.targets.iter().filter_map(|t| t.frozen.as_deref()).collect();
+    frozen.dedup();
+    for file in frozen {
+        writeln!(out, "{}", paint.red(&format!("! frozen by {file}: nothing is commanded until it is removed (Frozen)")))?;
+    }
     let alerts = status.alerts.iter().chain(status.targets.iter().flat_map(|t| &t.alerts));
     for alert in alerts {
         let place = alert.target.as_ref().map(|t| format!("{t}: ")).unwrap_or_default();

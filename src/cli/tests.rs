@@ -40,7 +40,7 @@ fn status_why_and_scale_work_through_the_port() {
     assert!(run(&server, "why api").unwrap().starts_with("prod/Deployment/api scales out from 5 to 6 replicas\n"));
     let story: Story = serde_json::from_str(&run(&server, "why prod/Deployment/api --at 2025-11-24T16:00:15Z --output json").unwrap()).unwrap();
     assert_eq!(story.decision.sequence, 10);
-    assert_eq!(run(&server, "scale api 8 --actor ana").unwrap(), "prod/Deployment/api: 5 → 8; its policy goes on from there\n");
+    assert_eq!(run(&server, "scale api 8 --actor ana").unwrap(), "prod/Deployment/api: 3 → 8; there is no policy for it, so it stays\n");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use anyhow::bail;
 
 use super::client::{Client, ServerArgs, escape, target_path};
 use super::{Output, Paint, table};
-use crate::edge::api::{Decisions, Story};
-use crate::model::{Decision, MetricStatus, Timestamp, Verdict};
+use crate::edge::api::{Dated, Decisions, Story};
+use crate::model::{Decision, ManualChange, MetricStatus, Timestamp, Verdict};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::wire::words;
 
@@ -49,7 +49,10 @@ pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     };
     match args.output {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&story)?)?,
-        Output::Text => write(out, &story, Paint::for_stdout())?,
+        Output::Text => {
+            write(out, &story, Paint::for_stdout())?;
+            by_hand(out, &found.by_hand)?;
+        }
     }
     Ok(0)
 }
@@ -85,9 +88,19 @@ fn write(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {
     writeln!(out, "{}\n", story.sentence)?;
     writeln!(out, "Decided  {}, decision {}, on what had been measured up to {}", decision.at, decision.sequence, decision.through)?;
     writeln!(out, "Policy   {}{}\n", decision.policy_version, if decision.advised { ", advice only: nothing is commanded" } else { "" })?;
+    by_hand(out, &story.by_hand)?;
     metrics(out, decision, paint)?;
     steps(out, decision, paint)?;
     after(out, story)
+}
+
+/// What people set by hand.
+fn by_hand(out: &mut dyn Write, changes: &[Dated<ManualChange>]) -> io::Result<()> {
+    for Dated { at, record } in changes {
+        let reason = record.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        writeln!(out, "By hand  {at}  {} set {} → {}{reason}", record.actor, record.from, record.to)?;
+    }
+    if changes.is_empty() { Ok(()) } else { writeln!(out) }
 }
 
 fn metrics(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result<()> {

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Alert, Command, Decision, FleetObservation, Grant, MetricReport, Outcome, StepKind, TargetId, Timestamp, Verdict};
+use crate::model::{Alert, Command, Decision, FleetObservation, Grant, ManualChange, MetricReport, Outcome, StepKind, TargetId, Timestamp, Verdict};
 
 /// `GET /api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,9 @@ pub struct TargetStatus {
     pub metrics: Vec<MetricReport>,
     /// What a person should look at.
     pub alerts: Vec<Alert>,
+    /// The file that stops all commands for it, where one is there.
+    #[serde(default)]
+    pub frozen: Option<String>,
 }
 
 /// How far behind a stage is in one partition of its input.
@@ -130,6 +133,9 @@ pub struct Story {
     pub commands: Vec<Dated<Command>>,
     /// What came of them.
     pub outcomes: Vec<Dated<Outcome>>,
+    /// What people set by hand since the decision before.
+    #[serde(default)]
+    pub by_hand: Vec<Dated<ManualChange>>,
 }
 
 /// `GET /api/v1/targets/…/decisions`: the newest last.
@@ -140,6 +146,9 @@ pub struct Decisions {
     pub target: TargetId,
     /// Its decisions.
     pub decisions: Vec<Story>,
+    /// What people set by hand since the last decision that was written down.
+    #[serde(default)]
+    pub by_hand: Vec<Dated<ManualChange>>,
 }
 
 /// `POST /api/v1/targets/…/scale`.
@@ -161,11 +170,12 @@ pub struct ScaleRequest {
 pub struct Scaled {
     /// The target.
     pub target: TargetId,
-    /// The count that was asked for before, as last seen.
-    #[serde(default)]
-    pub from: Option<u32>,
+    /// The count that was asked for before.
+    pub from: u32,
     /// The count that is asked for now.
     pub to: u32,
+    /// What happens next.
+    pub note: String,
 }
 
 /// The answer to `POST /api/v1/metrics`.

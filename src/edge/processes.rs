@@ -157,15 +157,15 @@ impl ProcessFleets {
     /// # Errors
     /// [`ScaleError::NotFound`] without a document; [`ScaleError::Rejected`] beyond the port range or
     /// [`MAX_REPLICAS`]; else as [`scale_by_hand`].
-    pub fn scale(&self, target: &TargetId, replicas: u32, actor: &str) -> Result<ScaleRecord, ScaleError> {
+    pub fn scale(&self, target: &TargetId, replicas: u32, actor: &str) -> Result<ByHand, ScaleError> {
         let shared = self.with(target, |fleet| Arc::clone(&fleet.shared))?;
         let ports = shared.orders.lock().unwrap_or_else(PoisonError::into_inner).0.ports.clone();
         if let Some(count) = ports.map(|range| u32::from(*range.end() - *range.start()) + 1).filter(|count| replicas > *count) {
             return Err(ScaleError::Rejected { reason: format!("{replicas} replicas do not fit: spec.ports has {count} ports; widen the range") });
         }
-        let record = scale_by_hand(&self.directory, target, replicas, actor, self.clock.as_ref())?;
+        let changed = scale_by_hand(&self.directory, target, replicas, actor, self.clock.as_ref())?;
         shared.bell.ring();
-        Ok(record)
+        Ok(changed)
     }
 
     /// Every fleet, as its supervisor last saw it, by target.
@@ -261,7 +261,7 @@ impl Scalable for ProcessFleets {
 /// [`ScaleError::NotFound`] where no such fleet was ever started; [`ScaleError::Rejected`] beyond
 /// [`MAX_REPLICAS`]; [`ScaleError::Conflict`] where others change it without end;
 /// [`ScaleError::Failed`] where the record cannot be used.
-pub fn scale_by_hand(directory: &Path, target: &TargetId, replicas: u32, actor: &str, clock: &dyn Clock) -> Result<ScaleRecord, ScaleError> {
+pub fn scale_by_hand(directory: &Path, target: &TargetId, replicas: u32, actor: &str, clock: &dyn Clock) -> Result<ByHand, ScaleError> {
     check_count(replicas)?;
     if target.kind() != KIND || !document::is_path_name(target.namespace()) || !document::is_path_name(target.name()) {
         return Err(ScaleError::NotFound { target: target.clone() });
@@ -279,10 +279,19 @@ pub fn scale_by_hand(directory: &Path, target: &TargetId, replicas: u32, actor: 
             written => {
                 let written = written.map_err(scale_error)?;
                 info!(target_id = %target, from = found.replicas, to = replicas, actor, "scaled by hand");
-                return Ok(scale_record(written));
+                return Ok(ByHand { from: found.replicas, record: scale_record(written) });
             }
         }
     }
+}
+
+/// A count that was set by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByHand {
+    /// The count before.
+    pub from: u32,
+    /// The record as it stands now.
+    pub record: ScaleRecord,
 }
 
 fn check_count(replicas: u32) -> Result<(), ScaleError> {

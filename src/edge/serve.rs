@@ -4,6 +4,7 @@
 //! are [`Problem`]s that say what is wrong, where, and the way out. There is no authentication: the
 //! server binds to loopback unless the configuration says otherwise.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
+use crate::edge::actuate::FreezeFiles;
 use crate::edge::api::{Problem, Status};
 use crate::edge::ingest::Ingest;
 use crate::edge::view::View;
@@ -50,11 +52,11 @@ pub enum ScaleError {
 
 /// Sets a target's count as any hand from outside would; Loadline sees it, records it and respects it.
 pub trait ManualScale: Send + Sync + 'static {
-    /// Sets the count. May block.
+    /// Sets the count; the count before. May block.
     ///
     /// # Errors
     /// [`ScaleError`].
-    fn scale(&self, target: &TargetId, replicas: u32, actor: &str, reason: Option<&str>) -> Result<(), ScaleError>;
+    fn scale(&self, target: &TargetId, replicas: u32, actor: &str) -> Result<u32, ScaleError>;
 }
 
 /// What the server needs.
@@ -70,6 +72,8 @@ pub struct Services {
     pub ingest: Ingest,
     /// Who sets counts by hand.
     pub manual: Arc<dyn ManualScale>,
+    /// The emergency stop.
+    pub freeze: FreezeFiles,
     /// When the process started.
     pub started_at: Timestamp,
 }
@@ -173,5 +177,11 @@ async fn ready(State(services): State<Services>) -> Response {
 
 async fn status(State(services): State<Services>) -> axum::Json<Status> {
     let view = &services.view;
-    axum::Json(Status { started_at: services.started_at, at: services.clock.now(), targets: view.statuses(), lag: view.lag(), alerts: view.general_alerts() })
+    let mut targets = view.statuses();
+    let mut marks = BTreeMap::new();
+    for target in &mut targets {
+        let namespace = target.target.namespace().to_owned();
+        target.frozen = marks.entry(namespace).or_insert_with_key(|namespace| services.freeze.mark_for(namespace)).clone();
+    }
+    axum::Json(Status { started_at: services.started_at, at: services.clock.now(), targets, lag: view.lag(), alerts: view.general_alerts() })
 }

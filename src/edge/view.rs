@@ -16,8 +16,8 @@ use std::sync::{Mutex, PoisonError};
 use dashmap::DashMap;
 use serde_json::Value;
 
-use crate::edge::api::{Lag, Story, TargetDetail, TargetStatus};
-use crate::model::{Alert, AlertState, Audit, FleetObservation, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp};
+use crate::edge::api::{Dated, Lag, Story, TargetDetail, TargetStatus};
+use crate::model::{Alert, AlertState, Audit, FleetObservation, ManualChange, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp};
 
 mod history;
 mod stories;
@@ -77,6 +77,7 @@ impl View {
             Audit::Grant(grant) => self.change(&grant.target.clone(), |known| known.stories.grant(at, grant)),
             Audit::Command(command) => self.change(&command.target.clone(), |known| known.stories.command(at, command)),
             Audit::Outcome(outcome) => self.change(&outcome.target.clone(), |known| known.stories.outcome(at, outcome)),
+            Audit::ByHand(change) => self.change(&change.target.clone(), |known| known.stories.by_hand(at, change)),
             Audit::Policy(policy) => self.policy(policy),
             // A refused document is an alert, which comes by its own topic.
             Audit::Rejected(_) => {}
@@ -141,6 +142,11 @@ impl View {
     /// `None` where memory does not reach back far enough to say; [`older`] does then.
     pub fn decisions(&self, target: &TargetId, limit: usize, until: Option<Timestamp>) -> Option<Vec<Story>> {
         self.targets.get(target)?.stories.newest(limit, until)
+    }
+
+    /// What people set by hand since the last decision about a target.
+    pub fn by_hand(&self, target: &TargetId) -> Vec<Dated<ManualChange>> {
+        self.targets.get(target).map(|known| known.stories.since().to_vec()).unwrap_or_default()
     }
 
     /// Whether the target is known.
@@ -241,6 +247,7 @@ impl Known {
             blind: metrics.iter().filter(|m| m.status.is_blind()).map(|m| m.name.to_string()).collect(),
             metrics,
             alerts: self.alerts.values().cloned().collect(),
+            frozen: None,
         }
     }
 

@@ -158,3 +158,20 @@ pub struct Outcome {
     #[serde(default)]
     pub error: Option<String>,
 }
+
+/// On `audit`: a person set a target's count by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManualChange {
+    /// The target.
+    pub target: TargetId,
+    /// The count before.
+    pub from: u32,
+    /// The count that was set.
+    pub to: u32,
+    /// Who.
+    pub actor: String,
+    /// Why, where they said it.
+    #[serde(default)]
+    pub reason: Option<String>,
+}

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Command, Decision, FleetObservation, Grant, Mark, Outcome, Part, PolicyAnnouncement, PolicyEntry, PolicyRejected, PolicyRemoved, Request, RoundEnd,
-    SampleBatch, SourceError, TargetId, Tick, Timestamp,
+    Command, Decision, FleetObservation, Grant, ManualChange, Mark, Outcome, Part, PolicyAnnouncement, PolicyEntry, PolicyRejected, PolicyRemoved, Request,
+    RoundEnd, SampleBatch, SourceError, TargetId, Tick, Timestamp,
 };
 
 /// An entry of a target's log, or of all targets of its partition.
@@ -80,6 +80,8 @@ pub enum Audit {
     Policy(PolicyAnnouncement),
     /// A document was refused.
     Rejected(PolicyRejected),
+    /// A person set a count by hand.
+    ByHand(ManualChange),
 }
 
 /// How urgent an alert is.

@@ -80,6 +80,8 @@ record_types! {
     PolicyAnnouncement,
     /// On `signals` and `audit`.
     Outcome,
+    /// On `audit`.
+    ManualChange,
     /// On `signals` and `audit`.
     Grant,
     /// On `signals`.

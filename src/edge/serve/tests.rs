@@ -13,9 +13,9 @@ use crate::runtime::clock::ManualClock;
 pub(crate) struct Hand(Mutex<Vec<(String, u32, String)>>);
 
 impl ManualScale for Hand {
-    fn scale(&self, target: &TargetId, replicas: u32, actor: &str, _: Option<&str>) -> Result<(), ScaleError> {
+    fn scale(&self, target: &TargetId, replicas: u32, actor: &str) -> Result<u32, ScaleError> {
         self.0.lock().unwrap().push((target.to_string(), replicas, actor.to_owned()));
-        if replicas > 100 { Err(ScaleError::Refused("its port range has 10 ports".to_owned())) } else { Ok(()) }
+        if replicas > 100 { Err(ScaleError::Refused("its port range has 10 ports".to_owned())) } else { Ok(3) }
     }
 }
 
@@ -24,7 +24,8 @@ pub(crate) fn started() -> (Arc<View>, Arc<Hand>, Running) {
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::clone(&clock)));
     let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), 4).unwrap();
     let (view, manual) = (Arc::new(View::new()), Arc::new(Hand::default()));
-    let services = Services { view: Arc::clone(&view), log, clock, ingest, manual: manual.clone(), started_at: at(0) };
+    let services =
+        Services { view: Arc::clone(&view), log, clock, ingest, manual: manual.clone(), freeze: FreezeFiles::new("/nonexistent/freeze"), started_at: at(0) };
     (view, manual, Running::start(router(services)))
 }
 
@@ -71,12 +72,12 @@ fn problems_say_what_where_and_the_way_out() {
 }
 
 #[test]
-fn scaling_by_hand_is_passed_on_with_its_actor() {
+fn scaling_by_hand_is_passed_on_and_recorded() {
     let (view, hand, server) = started();
     view.audit(at(11), Audit::Decision(decision(10, 3, 5)));
     let post = |body: &str| server.post("/api/v1/targets/prod/Deployment/api/scale", "application/json", body.as_bytes());
     let scaled: Scaled = post(r#"{"replicas":8,"actor":"ana"}"#).json();
-    assert_eq!((scaled.from, scaled.to), (Some(3), 8));
+    assert_eq!((scaled.from, scaled.to, scaled.note.as_str()), (3, 8, "there is no policy for it, so it stays"));
     for (body, status, title) in [
         (r#"{"replicas":8}"#, 400, "missing field `actor`"),
         (r#"{"replicas":8,"actor":" "}"#, 400, "actor is empty"),

@@ -73,6 +73,7 @@ pub fn older(log: &dyn Log, target: &TargetId, limit: usize, until: Timestamp) -
             Audit::Grant(grant) => stories.grant(at, grant),
             Audit::Command(command) => stories.command(at, command),
             Audit::Outcome(outcome) => stories.outcome(at, outcome),
+            Audit::ByHand(change) => stories.by_hand(at, change),
             Audit::Policy(_) | Audit::Rejected(_) => {}
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::edge::api::{Dated, Story};
-use crate::model::{Command, Decision, Grant, Outcome, Timestamp};
+use crate::model::{Command, Decision, Grant, ManualChange, Outcome, Timestamp};
 use crate::wire::words;
 
 /// The most grants, commands and outcomes that one story keeps, each: paced removals answer one claim
@@ -16,6 +16,8 @@ const MAX_PARTS: usize = 20;
 #[derive(Debug, Default)]
 pub(super) struct Stories {
     list: VecDeque<Tale>,
+    /// What people set by hand since the last decision.
+    by_hand: Vec<Dated<ManualChange>>,
     /// Whether older ones were dropped (or were never read).
     cut: bool,
 }
@@ -26,6 +28,7 @@ struct Tale {
     grants: Vec<Dated<Grant>>,
     commands: Vec<Dated<Command>>,
     outcomes: Vec<Dated<Outcome>>,
+    by_hand: Vec<Dated<ManualChange>>,
 }
 
 impl Tale {
@@ -36,6 +39,7 @@ impl Tale {
             grants: self.grants.clone(),
             commands: self.commands.clone(),
             outcomes: self.outcomes.clone(),
+            by_hand: self.by_hand.clone(),
         }
     }
 }
@@ -46,11 +50,21 @@ impl Stories {
         if self.list.back().is_some_and(|last| last.decision == decision) {
             return;
         }
-        self.list.push_back(Tale { decision, grants: Vec::new(), commands: Vec::new(), outcomes: Vec::new() });
+        let by_hand = std::mem::take(&mut self.by_hand);
+        self.list.push_back(Tale { decision, grants: Vec::new(), commands: Vec::new(), outcomes: Vec::new(), by_hand });
         while self.list.len() > kept {
             self.list.pop_front();
             self.cut = true;
         }
+    }
+
+    pub(super) fn by_hand(&mut self, at: Timestamp, change: ManualChange) {
+        push(&mut self.by_hand, at, change);
+    }
+
+    /// What people set by hand since the last decision.
+    pub(super) fn since(&self) -> &[Dated<ManualChange>] {
+        &self.by_hand
     }
 
     pub(super) fn grant(&mut self, at: Timestamp, grant: Grant) {
