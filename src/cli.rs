@@ -3,7 +3,8 @@
 
 pub mod client;
 pub mod config;
-pub mod export;
+pub mod documents;
+mod export;
 mod paint;
 pub mod policy;
 pub mod replay;

@@ -18,10 +18,7 @@ pub mod policies;
 pub mod processes;
 pub mod serve;
 mod stop;
-mod suggest;
 pub mod view;
-
-pub use suggest::closest;
 
 #[cfg(test)]
 pub(crate) mod testing;

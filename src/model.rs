@@ -16,6 +16,7 @@ mod pane;
 pub mod policy;
 mod sample;
 mod sketch;
+pub mod spelling;
 mod time;
 
 pub use amount::{Amount, AmountError};

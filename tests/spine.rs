@@ -208,7 +208,7 @@ fn it_does_not_start_on_a_guess() {
         .unwrap();
     let (code, said) = starts(&["--listen", "127.0.0.1:0", "--policies", "policies"]);
     assert_ne!(code, Some(0), "{said}");
-    assert!(said.contains("fleet.yaml:4") && said.contains("comand"), "{said}");
+    assert!(said.contains("fleet.yaml: line 4, column 9") && said.contains("did you mean `command`?"), "{said}");
 
     let (code, said) = starts(&["--set", "pane=1ms"]);
     assert_eq!(code, Some(2), "{said}");

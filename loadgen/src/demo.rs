@@ -56,6 +56,9 @@ pub struct Arguments {
     /// Where Loadline keeps its data, and its log for this demo.
     #[arg(long, value_name = "DIR", default_value = "data/storefront")]
     pub data: PathBuf,
+    /// Go on from the fleet and the history of the last demo; without it, each demo begins anew.
+    #[arg(long)]
+    pub keep: bool,
     /// The file of endpoints that fleet.yaml names.
     #[arg(long, value_name = "FILE", default_value = "data/storefront/endpoints.json")]
     pub endpoints: PathBuf,
@@ -105,7 +108,10 @@ async fn demo(arguments: Arguments) -> anyhow::Result<()> {
         () = stop.heard() => Ok(()),
     };
     let stopped = child.stop(&mut stop).await;
-    outcome.and(stopped)
+    match (outcome, stopped) {
+        (Err(ended), Err(left)) => Err(ended.context(left)),
+        (outcome, stopped) => outcome.and(stopped),
+    }
 }
 
 async fn show(arguments: &Arguments, child: &mut Child, load: Load) -> anyhow::Result<()> {

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::edge::api::{Problem, Status};
-use crate::edge::closest;
 use crate::model::TargetId;
+use crate::model::spelling::nearest;
 
 /// How long an answer may take. `status` and `why` take milliseconds; a decision from long ago some seconds.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -104,7 +104,7 @@ fn resolve(named: &str, names: &[TargetId]) -> anyhow::Result<TargetId> {
     match meant.as_slice() {
         [one] => Ok((*one).clone()),
         [] => {
-            let near = closest(named, names.iter().map(TargetId::name));
+            let near = nearest(named, names.iter().map(TargetId::name));
             let near = near.and_then(|near| names.iter().find(|t| t.name() == near));
             let mend = match near {
                 Some(near) => format!("did you mean {near}?"),

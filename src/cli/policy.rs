@@ -15,7 +15,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::model::document::{Problem, Severity};
-use crate::wire::document::{PolicyFile, policies_in};
+use crate::wire::document::PolicyFile;
+
+use super::documents::{documents_in, fleets_of};
 
 /// The policies are fine.
 const FINE: u8 = 0;
@@ -139,7 +141,7 @@ pub struct Source {
 /// Checks every file: its problems, and two policies for one target.
 pub fn check(sources: &[Source], output: OutputArgs, deny_warnings: bool) -> Answer {
     let mut files: Vec<PolicyFile> =
-        sources.iter().map(|s| s.text.as_ref().map_or_else(|_| PolicyFile::default(), |text| policies_in(text, &s.name))).collect();
+        sources.iter().map(|s| s.text.as_ref().map_or_else(|_| PolicyFile::default(), |text| documents_in(text, &s.name))).collect();
     refuse_doubles(&mut files);
     let count = |severity| files.iter().flat_map(PolicyFile::all_problems).filter(|p| p.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
@@ -162,10 +164,12 @@ pub fn check(sources: &[Source], output: OutputArgs, deny_warnings: bool) -> Ans
                 }
             }
             let policies: usize = files.iter().map(|f| f.documents.len()).sum();
+            let fleets: usize = files.iter().map(|f| f.others.len()).sum();
             let _ = writeln!(
                 text,
-                "{} in {}: {}, {}",
+                "{}{} in {}: {}, {}",
                 counted(policies, "policy", "policies"),
+                if fleets > 0 { format!(" and {}", counted(fleets, "fleet", "fleets")) } else { String::new() },
                 counted(sources.len() - unreadable, "file", "files"),
                 counted(errors, "error", "errors"),
                 counted(warnings, "warning", "warnings")
@@ -186,7 +190,7 @@ pub fn explain(source: &Source, output: OutputArgs) -> Answer {
             return Answer { text, code: UNREADABLE };
         }
     };
-    let mut files = [policies_in(text, &source.name)];
+    let mut files = [documents_in(text, &source.name)];
     refuse_doubles(&mut files);
     let [file] = files;
     let code = if file.has_errors() { FAULTY } else { FINE };
@@ -208,8 +212,25 @@ pub fn explain(source: &Source, output: OutputArgs) -> Answer {
     Answer { text, code }
 }
 
-/// Two policies for one target: an error at the second that names the first.
+/// Two policies for one target, or two documents of one fleet: an error at the second that names the first.
 fn refuse_doubles(files: &mut [PolicyFile]) {
+    let mut fleets: BTreeMap<String, String> = BTreeMap::new();
+    for file in &mut *files {
+        for (target, span) in fleets_of(file) {
+            let here = span.map_or_else(|| file.file.clone(), |s| format!("{}:{}:{}", file.file, s.line, s.column));
+            match fleets.get(target.as_str()) {
+                Some(there) => file.problems.push(Problem {
+                    path: "metadata.name".into(),
+                    span,
+                    severity: Severity::Error,
+                    message: format!("{target} has a document already, at {there}"),
+                    mend: Some("keep one of the two".into()),
+                    code: "duplicate-target",
+                }),
+                None => drop(fleets.insert(target.as_str().to_owned(), here)),
+            }
+        }
+    }
     let mut first: BTreeMap<String, String> = BTreeMap::new();
     for file in files {
         for document in &mut file.documents {

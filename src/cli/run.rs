@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::config::{Config, ConfigArgs, LogFormat, RemovalLimit};
+use super::documents::documents_in;
 use crate::edge::actuate::{self, Actuator, ActuatorSettings, FreezeFiles, Hands, Scalable};
 use crate::edge::ingest::{Appender, Ingest};
 use crate::edge::observe::{Observer, Outbox};
@@ -36,7 +37,6 @@ use crate::stages::admit::Admit;
 use crate::stages::aggregate::{Aggregate, Limits};
 use crate::stages::arbitrate::{Arbitrate, Pacing};
 use crate::stages::decide::Decide;
-use crate::wire::document::policies_in;
 
 /// The member name of every stage: one process holds the directory, so there is one member a group.
 const MEMBER: &str = "loadline";
@@ -281,7 +281,7 @@ impl Drop for Fault {
 
 /// The policies of a file, or what is wrong with it.
 fn parse(path: &Path, text: &str) -> ParsedFile {
-    let file = policies_in(text, &path.display().to_string());
+    let file = documents_in(text, &path.display().to_string());
     let errors = file.all_problems().into_iter().filter(|p| p.severity == Severity::Error).map(ToString::to_string).collect();
     let policies = file.documents.into_iter().filter_map(|d| Some((d.target?, d.spec_json))).collect();
     ParsedFile { policies, errors }

@@ -53,10 +53,9 @@ mod procfs;
 mod record;
 mod status;
 mod supervisor;
-mod units;
 
 pub use condition::Condition;
-pub use document::{API_VERSION, DocumentError, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart, parse_documents};
+pub use document::{API_VERSION, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart, fleet_of, parse_documents};
 pub use files::FleetFiles;
 pub use status::{FleetStatus, InstanceStatus};
 

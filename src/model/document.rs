@@ -1,9 +1,12 @@
 //! A document that a person wrote, as a tree that remembers where everything stood.
 //!
-//! The tree knows nothing of policies: [`super::policy::resolve`] gives it its meaning, `wire::document`
+//! The tree knows nothing of what it says: [`super::policy::resolve`] and the readers of other kinds give it its meaning
+//! (field by field, with `fields`), `wire::document`
 //! reads it from YAML, [`Node::from_json`] from JSON. Numbers keep their text, so that no digit is lost
 //! before the unit is known; the fields of a map keep their order, and no two of them have one name.
 
+pub(crate) mod amounts;
+pub(crate) mod fields;
 mod json;
 
 use std::fmt;
@@ -94,6 +97,9 @@ pub(crate) fn shorten(text: &str) -> String {
     const SHOWN: usize = 60;
     if text.chars().count() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain("…".chars()).collect() }
 }
+
+/// The most problems that are reported: beyond it nobody reads on, and a message of them must fit on the log.
+pub(crate) const MOST_PROBLEMS: usize = 100;
 
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,6 @@
 //! [`resolve`] turns a written document into a [`Policy`], with the defaults of its role; it is the
 //! one place where a document is validated, and reports every problem at once.
 
-mod amounts;
 mod defaults;
 mod resolve;
 

@@ -8,6 +8,7 @@ mod yaml;
 use crate::model::TargetId;
 use crate::model::document::{Node, Problem, Severity, Span, Value, shorten};
 use crate::model::policy::{Policy, Setting, resolve, target_of};
+use crate::model::spelling::nearest;
 
 pub use yaml::from_yaml;
 
@@ -171,6 +172,29 @@ fn envelope(node: &Node) -> Vec<Problem> {
         for entry in entries.iter().filter(|e| !KNOWN.contains(&e.key.as_str())) {
             let message = format!("unknown field `{}`", shorten(&entry.key));
             error(&shorten(&entry.key), entry.key_span, "unknown-field", message, "a document has `apiVersion`, `kind`, `metadata` and `spec`");
+        }
+    }
+    // Besides its name, what an object may carry, and what the API server adds to it.
+    const METADATA: [&str; 12] = [
+        "namespace",
+        "name",
+        "labels",
+        "annotations",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "managedFields",
+        "ownerReferences",
+        "finalizers",
+    ];
+    if let Some(Value::Map(entries)) = node.get("metadata").map(|m| &m.value) {
+        for entry in entries.iter().filter(|e| !METADATA.contains(&e.key.as_str())) {
+            let message = format!("unknown field `{}`", shorten(&entry.key));
+            let near = nearest(&entry.key, METADATA[..4].iter().copied()).map(|known| format!("did you mean `{known}`?"));
+            let mend = near.unwrap_or_else(|| "metadata has `namespace`, `name`, `labels` and `annotations`".to_owned());
+            error(&format!("metadata.{}", shorten(&entry.key)), entry.key_span, "unknown-field", message, &mend);
         }
     }
     for name in ["namespace", "name"] {

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::model::spelling::nearest;
+
 mod event;
 mod sample;
 mod shapes;
@@ -95,32 +97,7 @@ fn line(value: &impl Serialize) -> String {
 fn unknown_key(text: &str, known: &[&'static str]) -> Option<LineError> {
     let keys: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
     let field = keys.into_keys().find(|key| !known.contains(&key.as_str()))?;
-    Some(LineError::UnknownField { closest: closest(&field, known), field })
-}
-
-/// The word of `known` nearest to `word`, where it takes at most two edits (one, of short words).
-fn closest(word: &str, known: &[&'static str]) -> Option<&'static str> {
-    if word.len() > 64 {
-        return None;
-    }
-    let near = known.iter().map(|name| (edits(word, name), *name)).min_by_key(|(distance, _)| *distance)?;
-    (near.0 <= if word.len() > 4 { 2 } else { 1 }).then_some(near.1)
-}
-
-/// The edits between two words: insertions, removals, replacements (Levenshtein), case ignored.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.to_lowercase().chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    Some(LineError::UnknownField { closest: nearest(&field, known.iter().copied()), field })
 }
 
 #[cfg(test)]

@@ -43,6 +43,11 @@ impl Child {
     pub(super) fn start(arguments: &Arguments) -> anyhow::Result<Self> {
         let own = std::env::current_exe().context("find this program's own path")?;
         let program = find(arguments.loadline.as_deref(), &own)?;
+        let report = format!("http://{}/api/v1/metrics", arguments.listen);
+        free(arguments.listen)?;
+        if !arguments.keep {
+            begin_anew(&arguments.data, &report)?;
+        }
         let log = arguments.data.join("loadline.log");
         std::fs::create_dir_all(&arguments.data)
             .and_then(|()| File::create(&log))
@@ -51,13 +56,11 @@ impl Child {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("{} cannot be created; choose another place with --endpoints, here and in fleet.yaml", folder.display()))?;
         }
-        free(arguments.listen)?;
         let output = File::options().append(true).open(&log).with_context(|| format!("open {}", log.display()))?;
 
         // `command: loadgen` in fleet.yaml means this very program.
         let folders = own.parent().map(Path::to_path_buf).into_iter();
         let path = std::env::join_paths(folders.chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()))).context("extend PATH")?;
-        let report = format!("http://{}/api/v1/metrics", arguments.listen);
         let process = tokio::process::Command::new(&program)
             .arg("run")
             .arg("--config")
@@ -175,6 +178,20 @@ fn find(named: Option<&Path>, own: &Path) -> anyhow::Result<PathBuf> {
     found.with_context(|| {
         format!("the program loadline is neither beside {} nor in PATH; build it with `cargo build`, or name it with --loadline", own.display())
     })
+}
+
+/// Removes what the last demo left in `data`, unless its workers still run: those are found again by it.
+fn begin_anew(data: &Path, report: &str) -> anyhow::Result<()> {
+    let left = workers(report);
+    if !left.is_empty() {
+        print(&format!("workers of the last demo still run ({left:?}); going on from there\n"));
+        return Ok(());
+    }
+    // Only what is known to be a demo's: whoever names another folder keeps what is in it.
+    if data.join("log.db").is_file() && data.join("loadline.log").is_file() {
+        std::fs::remove_dir_all(data).with_context(|| format!("{} cannot be removed; choose another folder with --data", data.display()))?;
+    }
+    Ok(())
 }
 
 /// Fails where somebody listens at `address`.

@@ -9,6 +9,12 @@ use jiff::civil::DateTime;
 use super::status::TargetStatus;
 use crate::drive::measure::Snapshot;
 
+/// The most alerts that are shown: the rest is in the status.
+const ALERTS: usize = 3;
+
+/// The most lines that a long text is wrapped to.
+const WRAPPED: usize = 3;
+
 /// Points of a sparkline: the last forty seconds.
 const POINTS: usize = 40;
 
@@ -72,7 +78,8 @@ impl Frame<'_> {
                 lines.push(row("replicas", &replicas(status), &sparkline(&self.history.ready)));
                 lines.push(row("asks", &asks(status), ""));
                 lines.push(row("binds", &binds(status), ""));
-                lines.push(row("decision", &self.decision(status), ""));
+                lines.extend(wrapped("decision", &self.decision(status), width));
+                lines.extend(status.alerts.iter().take(ALERTS).flat_map(|alert| wrapped("alert", alert, width)));
             }
             Err(why) => lines.push(row("Loadline", &format!("no status: {why}"), "")),
         }
@@ -109,6 +116,25 @@ impl Frame<'_> {
 
 fn row(name: &str, value: &str, more: &str) -> String {
     format!("{name:<10} {value:<22} {more}")
+}
+
+/// A text on as many lines as it needs, up to a few.
+fn wrapped(name: &str, text: &str, width: usize) -> Vec<String> {
+    let room = width.saturating_sub(11).max(20);
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() || line.chars().count() + 1 + word.chars().count() <= room => {
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.truncate(WRAPPED);
+    lines.iter().enumerate().map(|(n, line)| row(if n == 0 { name } else { "" }, line, "")).collect()
 }
 
 fn count(value: Option<u64>) -> String {
@@ -180,6 +206,7 @@ mod tests {
             binding: Some("RateLimit".into()),
             reason: Some("connections asks for 7; 2 more in 1s are allowed".into()),
             at: Some(1_764_000_000_000),
+            alerts: Vec::new(),
             metrics: vec![metric("cpu", "Ok", Some(5)), metric("memory", "Stale", None), metric("connections", "Ok", Some(7)), metric("rps", "Ok", None)],
         }
     }

@@ -25,6 +25,8 @@ pub struct TargetStatus {
     pub at: Option<i64>,
     /// What each metric asks for, in the order of the policy.
     pub metrics: Vec<MetricStatus>,
+    /// What a person should look at, of this target and of none.
+    pub alerts: Vec<String>,
 }
 
 /// One metric of a target.
@@ -61,7 +63,12 @@ pub fn read(body: &[u8], target: &str) -> Result<TargetStatus, String> {
         reason: text("reason"),
         at: found.get("at").and_then(time),
         metrics: metrics.iter().filter_map(metric).collect(),
+        alerts: [found, &all].into_iter().filter_map(|of| of.get("alerts")?.as_array()).flatten().filter_map(alert).collect(),
     })
+}
+
+fn alert(value: &Value) -> Option<String> {
+    Some(format!("{}: {}", value.get("name")?.as_str()?, value.get("message")?.as_str()?))
 }
 
 fn metric(value: &Value) -> Option<MetricStatus> {
@@ -82,13 +89,14 @@ mod tests {
 
     #[test]
     fn what_is_there_is_read_and_what_is_not_is_missing() {
-        let body = br#"{"targets":[{"target":"a/B/c"},{"target":"local/ProcessFleet/shop","current":3,"desired":5,"ready":2,"min":1,"max":9,
+        let body = br#"{"alerts":[{"name":"PolicyInvalid","message":"a.yaml cannot be used"}],"targets":[{"target":"a/B/c"},{"target":"local/ProcessFleet/shop","current":3,"desired":5,"ready":2,"min":1,"max":9,
             "verdict":"ScaleOut","binding":"RateLimit","reason":"more load","at":1764000000000,"mode":"Active","new":{},
             "metrics":[{"name":"cpu","status":"Ok","value":0.8,"target":0.7,"proposal":5},{"name":"memory","status":"NoData"}]}]}"#;
         let status = read(body, "local/ProcessFleet/shop").unwrap();
         assert_eq!((status.current, status.desired, status.ready, status.at), (Some(3), Some(5), Some(2), Some(1_764_000_000_000)));
         assert_eq!(status.metrics[1], MetricStatus { name: "memory".into(), status: Some("NoData".into()), proposal: None });
-        assert_eq!(read(body, "a/B/c"), Ok(TargetStatus::default()));
+        let alerts = vec!["PolicyInvalid: a.yaml cannot be used".to_owned()];
+        assert_eq!(read(body, "a/B/c"), Ok(TargetStatus { alerts, ..TargetStatus::default() }));
         assert_eq!(read(br#"{"targets":[{"target":"a/B/c","at":"2025-11-24T16:00:00Z"}]}"#, "a/B/c").unwrap().at, Some(1_764_000_000_000));
     }
 

@@ -43,6 +43,9 @@ pub struct Identity {
     pub instance: String,
 }
 
+/// The upper bounds of response times, in seconds: fine where a policy may look, about the time of service and twice that.
+const BOUNDS: [f64; 24] = [0.05, 0.1, 0.15, 0.2, 0.25, 0.26, 0.27, 0.28, 0.29, 0.3, 0.32, 0.34, 0.37, 0.4, 0.45, 0.5, 0.6, 0.7, 0.85, 1.0, 1.5, 2.0, 3.0, 5.0];
+
 #[derive(Serialize)]
 struct Sample<'a> {
     target: &'a str,
@@ -50,7 +53,22 @@ struct Sample<'a> {
     instance: &'a str,
     time: i64,
     kind: &'a str,
-    value: f64,
+    #[serde(flatten)]
+    value: Value,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value {
+    One { value: f64 },
+    Histogram { bounds: &'static [f64], counts: Vec<u64>, count: u64, sum: f64 },
+}
+
+/// The response times since the start. They are pushed also when there was none, which says that there was none.
+#[derive(Debug, Default)]
+struct Times {
+    counts: [u64; BOUNDS.len() + 1],
+    sum: f64,
 }
 
 /// Samples that wait for their push.
@@ -58,6 +76,7 @@ struct Sample<'a> {
 pub struct Buffer {
     identity: Identity,
     waiting: Mutex<Waiting>,
+    times: Mutex<Times>,
 }
 
 #[derive(Debug, Default)]
@@ -69,12 +88,15 @@ struct Waiting {
 impl Buffer {
     /// An empty one.
     pub fn new(identity: Identity) -> Self {
-        Buffer { identity, waiting: Mutex::default() }
+        Buffer { identity, waiting: Mutex::default(), times: Mutex::default() }
     }
 
     /// One request was answered after `elapsed`.
     pub fn response_time(&self, elapsed: Duration) {
-        self.add("response_time", "Distribution", elapsed.as_secs_f64());
+        let seconds = elapsed.as_secs_f64();
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.counts[BOUNDS.partition_point(|bound| *bound < seconds)] += 1;
+        times.sum += seconds;
     }
 
     /// How many samples were dropped since the start.
@@ -82,7 +104,7 @@ impl Buffer {
         self.locked().dropped
     }
 
-    fn add(&self, metric: &str, kind: &str, value: f64) {
+    fn add(&self, metric: &str, kind: &str, value: Value) {
         let Identity { target, instance } = &self.identity;
         let sample = Sample { target, metric, instance, time: clock::unix_millis(), kind, value };
         // Strings and finite numbers always have a form in JSON.
@@ -97,9 +119,13 @@ impl Buffer {
     }
 
     fn gauges(&self, gate: &Gate) {
-        self.add("connections", "Gauge", f64::from(gate.open()));
-        self.add("queue_depth", "Gauge", f64::from(gate.waiting()));
-        self.add("rps", "Counter", gate.served() as f64);
+        self.add("connections", "Gauge", Value::One { value: f64::from(gate.open()) });
+        self.add("queue_depth", "Gauge", Value::One { value: f64::from(gate.waiting()) });
+        self.add("rps", "Counter", Value::One { value: gate.served() as f64 });
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let histogram = Value::Histogram { bounds: &BOUNDS, counts: times.counts.to_vec(), count: times.counts.iter().sum(), sum: times.sum };
+        drop(times);
+        self.add("response_time", "Histogram", histogram);
     }
 
     fn take(&self) -> Vec<String> {
@@ -245,13 +271,17 @@ mod tests {
     fn a_sample_is_one_line_of_json() {
         let buffer = buffer();
         buffer.response_time(Duration::from_millis(250));
-        let line = buffer.take().concat();
-        assert!(line.ends_with('\n'));
-        let sample: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let time = sample["time"].as_i64().unwrap();
+        buffer.response_time(Duration::from_secs(9));
+        buffer.gauges(&Gate::new(1, 1));
+        let lines = buffer.take();
+        assert!(lines.len() == 4 && lines.iter().all(|line| line.ends_with('\n')));
+        let sample: serde_json::Value = serde_json::from_str(&lines[3]).unwrap();
+        let mut counts = [0; BOUNDS.len() + 1];
+        (counts[4], counts[BOUNDS.len()]) = (1, 1);
         assert_eq!(
             sample,
-            serde_json::json!({"target": "local/ProcessFleet/shop", "metric": "response_time", "instance": "shop-1", "time": time, "kind": "Distribution", "value": 0.25})
+            serde_json::json!({"target": "local/ProcessFleet/shop", "metric": "response_time", "instance": "shop-1", "time": sample["time"],
+                "kind": "Histogram", "bounds": BOUNDS, "counts": counts, "count": 2, "sum": 9.25})
         );
     }
 
@@ -259,7 +289,7 @@ mod tests {
     fn a_full_buffer_drops_the_oldest_and_counts() {
         let buffer = buffer();
         for n in 0..BUFFERED + 3 {
-            buffer.response_time(Duration::from_secs(n as u64));
+            buffer.add("n", "Gauge", Value::One { value: n as f64 });
         }
         assert_eq!(buffer.dropped(), 3);
         let first: serde_json::Value = serde_json::from_str(&buffer.take()[0]).unwrap();

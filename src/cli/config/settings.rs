@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::value::{address, boolean, duration_within, percent, show_duration, whole, word};
 use super::{Config, RemovalLimit, Source};
-use crate::edge::closest;
 use crate::model::FleetName;
+use crate::model::spelling::nearest;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +172,7 @@ pub(super) fn set(config: &mut Config, written: &Written) -> Result<(), String> 
 /// The message for a name that is none of `known`.
 pub(super) fn unknown<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    match closest(name, known.iter().copied()) {
+    match nearest(name, known.iter().copied()) {
         Some(near) => format!("there is no setting \"{name}\"; did you mean \"{near}\"?"),
         None => format!("there is no setting \"{name}\"; there are: {}", known.join(", ")),
     }
@@ -210,7 +210,7 @@ pub(super) fn from_environment(environment: &BTreeMap<String, String>, warnings:
         if let Some(path) = names.get(name) {
             written.push(Written { path: (*path).to_owned(), values: split_list(path, value), source: Source::Environment(name.clone()) });
         } else if !OTHER_NAMES.contains(&name.as_str())
-            && let Some(near) = closest(&name[PREFIX.len()..], names.keys().map(|known| &known[PREFIX.len()..]))
+            && let Some(near) = nearest(&name[PREFIX.len()..], names.keys().map(|known| &known[PREFIX.len()..]))
         {
             warnings.push(format!("environment {name}: not used; did you mean {PREFIX}{near}?"));
         }

@@ -1,6 +1,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::wire::document::policies_in;
 
 const TEXT: OutputArgs = OutputArgs { output: Format::Text, color: Colours::Never };
 const JSON: OutputArgs = OutputArgs { output: Format::Json, color: Colours::Never };

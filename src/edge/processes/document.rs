@@ -1,6 +1,7 @@
 //! The document of a `ProcessFleet`: what a person writes, as types that cannot be wrong.
 //!
-//! A file may hold several YAML documents and other kinds among them; those are left to others.
+//! A file may hold several YAML documents and other kinds among them; those are left to others. Every problem of a
+//! document is found at once.
 //! Relative paths in a document are taken from the directory in which Loadline runs.
 
 use std::collections::BTreeMap;
@@ -8,8 +9,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::written::{Head, Written};
+use crate::model::document::{Node, Problem};
 use crate::model::{Amount, TargetId};
+use crate::wire::document::from_yaml;
 
 mod written;
 
@@ -24,20 +26,6 @@ pub const API_VERSION: &str = "loadline.dev/v1alpha1";
 /// The most instances that one fleet may have. An observation carries all of them in one record of
 /// at most 512 kB, at about 200 bytes each; a single machine runs fewer processes than this.
 pub const MAX_REPLICAS: u32 = 1000;
-
-/// Why a document cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}:{line}:{column}: {reason}")]
-pub struct DocumentError {
-    /// The file's name.
-    pub origin: String,
-    /// The line, from 1.
-    pub line: u64,
-    /// The column, from 1.
-    pub column: u64,
-    /// What is wrong and how to mend it.
-    pub reason: String,
-}
 
 /// One fleet of processes, as its document describes it.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,53 +127,24 @@ pub struct Output {
     pub files: u32,
 }
 
+/// Reads a document of kind `ProcessFleet`: the fleet, where nothing is wrong, and every problem.
+pub fn fleet_of(node: &Node) -> (Option<FleetDocument>, Vec<Problem>) {
+    written::read(node)
+}
+
 /// The `ProcessFleet`s in the text of a file named `origin`; other kinds are passed over.
 ///
 /// # Errors
-/// [`DocumentError`] for the first document that cannot be used.
-pub fn parse_documents(origin: &str, text: &str) -> Result<Vec<FleetDocument>, DocumentError> {
-    let mut documents = Vec::new();
-    for (first_line, body) in split(text) {
-        let place = |error: &serde_saphyr::Error| {
-            let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
-            let reason = error.without_snippet().to_string();
-            DocumentError { origin: origin.to_owned(), line: first_line + line - 1, column, reason: first_sentence(&reason) }
-        };
-        if body.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-            continue;
-        }
-        let head: Head = serde_saphyr::from_str(&body).map_err(|e| place(&e))?;
-        if head.kind != KIND {
-            continue;
-        }
-        let here = |reason: String| DocumentError { origin: origin.to_owned(), line: first_line, column: 1, reason };
-        if head.api_version != API_VERSION {
-            return Err(here(format!("apiVersion \"{}\" of a {KIND} is not known; write {API_VERSION}", head.api_version)));
-        }
-        let written: Written = serde_saphyr::from_str(&body).map_err(|e| place(&e))?;
-        documents.push(written.check().map_err(here)?);
+/// Every problem of every such document, one a line: `origin`, place, what is wrong and how to mend it.
+pub fn parse_documents(origin: &str, text: &str) -> Result<Vec<FleetDocument>, String> {
+    let nodes = from_yaml(text).map_err(|problem| format!("{origin}: {problem}"))?;
+    let (mut documents, mut problems) = (Vec::new(), Vec::new());
+    for node in nodes.iter().filter(|node| node.get("kind").and_then(Node::as_text) == Some(KIND)) {
+        let (fleet, wrong) = fleet_of(node);
+        documents.extend(fleet);
+        problems.extend(wrong.iter().map(|problem| format!("{origin}: {problem}")));
     }
-    Ok(documents)
-}
-
-/// The YAML documents of a file, each with its first line (from 1).
-fn split(text: &str) -> Vec<(u64, String)> {
-    let mut documents = vec![(1, String::new())];
-    for (number, line) in (2..).zip(text.lines()) {
-        if line == "---" || line.starts_with("--- ") {
-            documents.push((number, String::new()));
-        } else if let Some((_, body)) = documents.last_mut() {
-            body.push_str(line);
-            body.push('\n');
-        }
-    }
-    documents
-}
-
-/// The parser's message without its own account of the place.
-fn first_sentence(reason: &str) -> String {
-    let line = reason.lines().next().unwrap_or(reason);
-    line.split(" at line ").next().unwrap_or(line).to_owned()
+    if problems.is_empty() { Ok(documents) } else { Err(problems.join("\n")) }
 }
 
 #[cfg(test)]

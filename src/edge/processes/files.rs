@@ -50,7 +50,7 @@ impl FleetFiles {
                 while watching.wait(LOOK_EVERY) {
                     let before = documents(&known);
                     for problem in look(&paths, &mut known) {
-                        error!(problem, "a fleet document cannot be used; the last valid one stays in force");
+                        error!(problem, "a document cannot be used; what the file said last, if anything, stays in force");
                     }
                     let now = documents(&known);
                     if now != before {
@@ -101,7 +101,7 @@ fn look(paths: &[PathBuf], known: &mut BTreeMap<PathBuf, Known>) -> Vec<String> 
             continue;
         }
         let name = listed.path.display().to_string();
-        let parsed = read(&listed).and_then(|text| parse_documents(&name, &text).map_err(|e| e.to_string()));
+        let parsed = read(&listed).map_err(|error| format!("{name}: {error}")).and_then(|text| parse_documents(&name, &text));
         let held = known.get(&listed.path).map(|k| k.documents.clone()).unwrap_or_default();
         let documents = parsed.unwrap_or_else(|problem| {
             problems.push(problem);

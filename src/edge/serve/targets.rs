@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use super::{ScaleError, Services};
 use crate::edge::api::{Decisions, Problem, ScaleRequest, Scaled, TargetDetail, TargetStatus};
-use crate::edge::closest;
 use crate::edge::view::older;
 use crate::log::{Log, Topic};
+use crate::model::spelling::nearest;
 use crate::model::{Audit, ManualChange, Message, TargetId, Timestamp};
 use crate::runtime::publish;
 use crate::stages::Effects;
@@ -141,7 +141,9 @@ fn parse_time(text: &str) -> Result<Timestamp, Problem> {
 
 fn unknown(services: &Services, target: &TargetId) -> Problem {
     let names = services.view.names();
-    let mend = match closest(target.as_str(), names.iter().map(TargetId::as_str)) {
+    let near = nearest(target.name(), names.iter().map(TargetId::name)).and_then(|name| names.iter().find(|id| id.name() == name));
+    let mend = match near {
+        Some(near) if near == target => "a policy names it, but no fleet of this name is kept here: is there a document of it?".to_owned(),
         Some(near) => format!("did you mean {near}?"),
         None if names.is_empty() => "no target is known yet: is there a policy?".to_owned(),
         None => {

@@ -5,19 +5,17 @@
 
 mod advice;
 mod behavior;
-mod fields;
 mod metric;
-mod spelling;
 
 use std::time::Duration;
 
-use super::amounts::{self, Fault};
 use super::{Defaults, Mode, Policy, Role, Tolerance, defaults};
-use crate::model::document::{Node, Problem, Severity, Value};
+use crate::model::document::amounts::{self, Fault};
+use crate::model::document::fields::{Choice, Fields, Report, quoted, whole};
+use crate::model::document::{MOST_PROBLEMS, Node, Problem, Severity, Value};
 use crate::model::{FleetName, TargetId};
-use fields::{Choice, Fields, Report, quoted, whole};
 
-pub use fields::{Origin, Setting};
+pub use crate::model::document::fields::{Origin, Setting};
 
 /// The most replicas: a Kubernetes `int32`.
 const MAX_REPLICAS: i64 = i32::MAX as i64;
@@ -29,8 +27,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
 /// The largest tolerance: an HPA has no bound, but ten times the target is beyond any use.
 const LARGEST_TOLERANCE: f64 = 10.0;
-/// The most problems that are reported: beyond it nobody reads on, and a message of them must fit on the log.
-const MOST_PROBLEMS: usize = 100;
 /// What `apiVersion` a target of kind `ProcessFleet` may have.
 const OWN_API_VERSION: &str = "loadline.dev/v1alpha1";
 

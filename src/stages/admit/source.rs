@@ -79,8 +79,11 @@ impl Source {
             if self.refused.get(origin).is_some_and(|before| before.errors() == refusal.errors()) {
                 continue;
             }
-            let message =
-                format!("{}/{origin} cannot be used: {}; its last valid policies stay in force until it is corrected", end.source, refusal.errors().join("; "));
+            let message = format!(
+                "{} cannot be used: {}; its last valid policies, if any, stay in force until it is corrected",
+                file(end, origin),
+                refusal.errors().join("; ")
+            );
             append_alert(end, origin, AlertState::Firing, message, place, effects);
             for document in &refusal.documents {
                 let key = document.target.as_ref().map_or(end.source.as_str(), |t| t.as_str());
@@ -88,10 +91,16 @@ impl Source {
             }
         }
         for origin in self.refused.keys().filter(|origin| !now.contains_key(*origin)) {
-            append_alert(end, origin, AlertState::Resolved, format!("{}/{origin} is in order again, or gone", end.source), place, effects);
+            append_alert(end, origin, AlertState::Resolved, format!("{} is in order again, or gone", file(end, origin)), place, effects);
         }
         self.refused = now;
     }
+}
+
+/// An origin as people know it: a source can be a single file.
+fn file(end: &RoundEnd, origin: &str) -> String {
+    let source = end.source.strip_prefix("file:").unwrap_or(&end.source);
+    if source.rsplit('/').next() == Some(origin) { source.to_owned() } else { format!("{source}/{origin}") }
 }
 
 fn append_alert(end: &RoundEnd, origin: &str, state: AlertState, message: String, place: Place, effects: &mut Effects) {

@@ -312,7 +312,9 @@ impl Target {
         let memory = &mut self.memory;
         let since = memory.policy_at + ALERT_NOT_SEEN_AFTER;
         if memory.now >= since {
-            let message = || "there is a policy for it, but nobody reports its replicas: is the name right, and does it run?".to_owned();
+            let message = || {
+                "there is a policy for it, but nobody reports its replicas: is its name right, does it run, and is there an observer for its kind?".to_owned()
+            };
             alerts::set(memory, &in_force.policy.target, "TargetNotSeen", Severity::Warning, true, message, effects);
         } else {
             memory.due = Some(since);

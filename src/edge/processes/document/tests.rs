@@ -54,23 +54,33 @@ fn what_is_left_out_has_a_default() {
 #[test]
 fn a_mistake_is_named_with_its_place_and_its_mend() {
     for (from, to, place, words) in [
-        ("  replicas: 2\n", "  replicas: 2\n  replica: 3\n", "fleet.yaml:16:3", "replica"),
-        ("period: 500ms", "period: 500", "fleet.yaml:19:13", "250ms"),
-        ("memory: 64Mi", "memory: 64MB", "fleet.yaml:16:", "64Mi"),
-        ("\"9000-9099\"", "\"9099-9000\"", "fleet.yaml:7:", "the smaller first"),
-        ("\"9000-9099\"", "\"9000-9000\"", "fleet.yaml:7:", "widen the range"),
-        ("    http: { path: /healthz }\n", "", "fleet.yaml:7:", "one of http and tcp"),
-        ("path: /healthz", "path: healthz", "fleet.yaml:7:", "begins with a slash"),
-        ("every: 250ms", "every: 100ms", "fleet.yaml:7:", "the finest is 250 ms"),
-        ("  ports: \"9000-9099\"\n", "", "fleet.yaml:7:", "add spec.ports"),
-        ("SERVICE_TIME", "LOADLINE_UID", "fleet.yaml:7:", "Loadline's own"),
-        ("metadata: { name: bots }\nspec:\n", "metadata: { name: ../bots }\nspec:\n", "fleet.yaml:7:", "metadata.name"),
-        ("replicas: 2", "replicas: 1001", "fleet.yaml:7:", "at most 1000"),
-        ("max: 5s", "max: 5ms", "fleet.yaml:7:", "spec.restart"),
-        ("loadline.dev/v1alpha1\nkind: ProcessFleet", "loadline.dev/v9\nkind: ProcessFleet", "fleet.yaml:7:", "v1alpha1"),
+        ("  replicas: 2\n", "  replicas: 2\n  replica: 3\n", "line 16, column 3: spec.replica: unknown field", "did you mean `replicas`?"),
+        ("period: 500ms", "period: 500", "line 19, column 13: spec.health.period", "`500s`"),
+        ("memory: 64Mi", "memory: 64MB", "line 16, column 33: spec.requests.memory", "64MB"),
+        ("\"9000-9099\"", "\"9099-9000\"", "line 14, column 10: spec.ports", "the smaller first"),
+        ("\"9000-9099\"", "\"9000-9000\"", "line 14, column 10: spec.ports", "widen the range"),
+        ("    http: { path: /healthz }\n", "", "line 17, column 3: spec.health", "one of `http` and `tcp`"),
+        ("path: /healthz", "path: healthz", "line 18, column 19: spec.health.http.path", "begins with a slash"),
+        ("every: 250ms", "every: 100ms", "line 28, column 21: spec.measure.every", "the finest is 250ms"),
+        ("  ports: \"9000-9099\"\n", "", "line 16, column 3: spec.health: it asks a port", "add `ports`"),
+        ("SERVICE_TIME", "LOADLINE_UID", "line 13, column 3: spec.env", "Loadline's own"),
+        ("metadata: { name: bots }\nspec:\n", "metadata: { name: ../bots }\nspec:\n", "line 9, column 19: metadata.name", "a letter or digit first"),
+        ("replicas: 2", "replicas: 1001", "line 15, column 13: spec.replicas", "from 0 to 1000"),
+        ("max: 5s", "max: 5ms", "line 24, column 3: spec.restart", "at most `max`"),
+        ("loadline.dev/v1alpha1\nkind: ProcessFleet", "loadline.dev/v9\nkind: ProcessFleet", "line 7, column 13: apiVersion", "v1alpha1"),
+        ("  command: target/debug/loadgen\n", "", "line 10, column 1: spec: `command` is missing", "name the program"),
     ] {
         assert!(WHOLE.contains(from), "{from}");
-        let error = parse_documents("fleet.yaml", &WHOLE.replace(from, to)).unwrap_err().to_string();
-        assert!(error.starts_with(place) && error.contains(words), "{to}: {error}");
+        let error = parse_documents("fleet.yaml", &WHOLE.replace(from, to)).unwrap_err();
+        assert!(error.starts_with(&format!("fleet.yaml: {place}")) && error.contains(words), "{to}: {error}");
     }
+}
+
+#[test]
+fn every_mistake_is_found_at_once() {
+    let wrong =
+        WHOLE.replace("replicas: 2", "replicas: -1").replace("cpu: 0.5", "cpu: lots").replace("\"9000-9099\"", "\"9099-9000\"").replace("args:", "argz:");
+    let errors = parse_documents("fleet.yaml", &wrong).unwrap_err();
+    let fields: Vec<&str> = errors.lines().map(|line| line.split(": ").nth(2).unwrap()).collect();
+    assert_eq!(fields, ["spec.argz", "spec.ports", "spec.replicas", "spec.requests.cpu"], "{errors}");
 }

@@ -1,264 +1,291 @@
-//! The document as serde reads it, and its way to the types that cannot be wrong.
+//! From the tree that a person wrote to the types that cannot be wrong: every problem at once, with its place.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::super::units::{Quantity, Span};
-use super::{Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart};
+use super::{API_VERSION, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart};
+use crate::model::document::amounts::{self, Fault, show_duration};
+use crate::model::document::fields::{Fields, Report, whole};
+use crate::model::document::{Node, Problem, Value, shorten};
+use crate::model::policy::Unit;
 use crate::model::{Amount, TargetId};
 
 /// The finest interval of measuring; below it the kernel's ticks of 10 ms would be most of a value.
 const MIN_MEASURE: Duration = Duration::from_millis(250);
+/// The longest of any wait: within a day a person has looked.
+const DAY: Duration = Duration::from_secs(86_400);
+/// The fields of metadata that an object may have besides its name.
+const METADATA: [&str; 2] = ["labels", "annotations"];
 
-/// What every document begins with.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Head {
-    #[serde(default)]
-    pub(super) api_version: String,
-    #[serde(default)]
-    pub(super) kind: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Written {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
-    #[serde(rename = "kind")]
-    _kind: String,
-    metadata: Metadata,
-    spec: Spec,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Metadata {
-    #[serde(default)]
-    namespace: Option<String>,
-    name: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Spec {
-    command: String,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    working_directory: Option<PathBuf>,
-    ports: Option<String>,
-    replicas: u32,
-    #[serde(default)]
-    requests: Requests,
-    health: Option<WrittenHealth>,
-    startup: Option<Startup>,
-    drain: Option<Drain>,
-    #[serde(default)]
-    restart: WrittenRestart,
-    endpoints: Option<WrittenEndpoints>,
-    #[serde(default)]
-    hook: Vec<String>,
-    #[serde(default)]
-    output: WrittenOutput,
-    measure: Option<Measure>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct Requests {
-    cpu: Option<Quantity>,
-    memory: Option<Quantity>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenHealth {
-    http: Option<Http>,
-    tcp: Option<Tcp>,
-    period: Option<Span>,
-    timeout: Option<Span>,
-    failures: Option<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Http {
-    path: String,
-    port: Option<u16>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tcp {
-    port: Option<u16>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Startup {
-    timeout: Span,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Drain {
-    grace: Span,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WrittenRestart {
-    initial: Option<Span>,
-    max: Option<Span>,
-    reset_after: Option<Span>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenEndpoints {
-    file: PathBuf,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WrittenOutput {
-    max_bytes: Option<Quantity>,
-    files: Option<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Measure {
-    every: Span,
-}
-
-impl Written {
-    pub(super) fn check(self) -> Result<FleetDocument, String> {
-        let namespace = self.metadata.namespace.as_deref().unwrap_or("local");
-        check_path_name("metadata.namespace", namespace)?;
-        check_path_name("metadata.name", &self.metadata.name)?;
-        let target = TargetId::new(namespace, KIND, &self.metadata.name).map_err(|e| e.to_string())?;
-        Ok(FleetDocument { target, spec: self.spec.check()? })
+/// Reads a document of this kind. There is a fleet only where nothing is wrong.
+pub(super) fn read(node: &Node) -> (Option<FleetDocument>, Vec<Problem>) {
+    let mut report = Report::default();
+    let report = &mut report;
+    let mut document = Fields::of(Some(node), String::new(), report, "begin with `apiVersion` and `kind`");
+    document.take("kind");
+    document.take("status");
+    let version = document.read("apiVersion", report, |node| match node.as_text() {
+        Some(API_VERSION) => Ok(()),
+        _ => Err(Fault::new("api-version", format!("{} is not known", node.describe()), format!("write `apiVersion: {API_VERSION}`"))),
+    });
+    if version.is_none() && document.take("apiVersion").is_none() {
+        report.error("", Fault::new("missing-field", "`apiVersion` is missing", format!("write `apiVersion: {API_VERSION}`")));
     }
+    let mut metadata = document.map("metadata", report, "write `metadata: { namespace: local, name: bots }`");
+    for name in METADATA {
+        metadata.take(name);
+    }
+    let namespace = metadata.read("namespace", report, path_name).unwrap_or_else(|| "local".to_owned());
+    let name = required(&mut metadata, "name", "write `metadata: { name: bots }` with your name", report, path_name);
+    metadata.finish(report, |_| None);
+    let spec = spec(document.map("spec", report, "write `spec` with `command` and `replicas`"), report);
+    document.finish(report, |_| None);
+    // A path begins without a dot where the map around it is the document.
+    let mut problems = std::mem::take(&mut report.problems);
+    for problem in &mut problems {
+        problem.path = problem.path.trim_start_matches('.').to_owned();
+        problem.span = problem.span.or(node.span);
+    }
+    problems.sort_by_key(|p| p.span);
+    let target = name.and_then(|name| TargetId::new(&namespace, KIND, &name).ok());
+    let fleet = target.zip(spec).filter(|_| problems.is_empty()).map(|(target, spec)| FleetDocument { target, spec });
+    (fleet, problems)
 }
 
-impl Spec {
-    fn check(self) -> Result<FleetSpec, String> {
-        if self.command.trim().is_empty() {
-            return Err("spec.command is empty; name the program to run".to_owned());
+fn spec(mut spec: Fields<'_>, report: &mut Report) -> Option<FleetSpec> {
+    let command = required(&mut spec, "command", "name the program to run, as in `command: ./server`", report, |node| {
+        let text = text(node)?;
+        if text.trim().is_empty() { Err(Fault::new("empty", "is empty", "name the program to run")) } else { Ok(text) }
+    });
+    let args = spec.read("args", report, texts).unwrap_or_default();
+    let env = spec.read("env", report, environment).unwrap_or_default();
+    let working_directory = spec.read("workingDirectory", report, text).map(PathBuf::from);
+    let ports = spec.read("ports", report, ports);
+    let has_ports = spec.take("ports").is_some();
+    let replicas = required(&mut spec, "replicas", "say how many there are when the fleet is first seen", report, |node| count(node, 0, MAX_REPLICAS));
+    if let (Some(range), Some(replicas)) = (&ports, replicas) {
+        let count = u32::from(*range.end() - *range.start()) + 1;
+        if count < replicas {
+            report.error(&spec.at("ports"), Fault::new("range", format!("{count} ports for {replicas} replicas"), "widen the range"));
         }
-        if let Some(name) = self.env.keys().find(|name| name.is_empty() || name.contains(['=', '\0']) || name.starts_with("LOADLINE_")) {
-            return Err(format!("spec.env has \"{name}\"; a name must not be empty, have \"=\", or begin with LOADLINE_, which is Loadline's own"));
-        }
-        if self.replicas > MAX_REPLICAS {
-            return Err(format!("spec.replicas is {}; a {KIND} has at most {MAX_REPLICAS}", self.replicas));
-        }
-        let ports = self.ports.as_deref().map(parse_ports).transpose()?;
-        if let Some(range) = &ports {
-            let count = u32::from(*range.end() - *range.start()) + 1;
-            if count < self.replicas {
-                return Err(format!("spec.ports has {count} ports for {} replicas; widen the range", self.replicas));
+    }
+    let requests = requests(spec.map("requests", report, "write `requests: { cpu: 500m, memory: 64Mi }`"), report);
+    let health = match spec.take("health") {
+        Some(_) => health(spec.map("health", report, "write `health: { http: { path: /healthz } }`"), has_ports, report),
+        None => None,
+    };
+    let mut one = |map: &'static str, field: &'static str, default: Duration, example: &str, report: &mut Report| {
+        let mut fields = spec.map(map, report, example);
+        let read = fields.read(field, report, |node| amounts::duration(node, DAY)).unwrap_or(default);
+        let path = fields.at(field);
+        fields.finish(report, |_| None);
+        (read, path)
+    };
+    let (startup_timeout, _) = one("startup", "timeout", Duration::from_secs(60), "write `startup: { timeout: 60s }`", report);
+    let (drain_grace, _) = one("drain", "grace", Duration::from_secs(30), "write `drain: { grace: 30s }`", report);
+    let (measure_every, path) = one("measure", "every", Duration::from_secs(1), "write `measure: { every: 1s }`", report);
+    if measure_every < MIN_MEASURE {
+        let fault = Fault::new("range", format!("{} is too often", show_duration(measure_every)), format!("the finest is {}", show_duration(MIN_MEASURE)));
+        report.error(&path, fault);
+    }
+    let restart = restart(spec.map("restart", report, "write `restart: { initial: 1s, max: 1m }`"), report);
+    let endpoints = match spec.take("endpoints") {
+        Some(_) => endpoints(spec.map("endpoints", report, "write `endpoints: { file: run/bots.json }`"), report),
+        None => None,
+    };
+    if spec.take("endpoints").is_some() && !has_ports {
+        report.error(&spec.at("endpoints"), Fault::new("missing-field", "it lists ports, and there are none", "add `ports`, as in \"9000-9099\""));
+    }
+    let hook = spec.read("hook", report, texts).unwrap_or_default();
+    if !hook.is_empty() && spec.take("endpoints").is_none() {
+        report.error(&spec.at("hook"), Fault::new("missing-field", "it runs when the endpoints change, and there are none", "add `endpoints: { file: … }`"));
+    }
+    let output = output(spec.map("output", report, "write `output: { maxBytes: 10Mi, files: 2 }`"), report);
+    spec.finish(report, |_| None);
+    Some(FleetSpec {
+        command: command?,
+        args,
+        env,
+        working_directory,
+        ports,
+        replicas: replicas?,
+        requests,
+        health,
+        startup_timeout,
+        drain_grace,
+        restart,
+        endpoints,
+        hook,
+        output,
+        measure_every,
+    })
+}
+
+fn requests(mut fields: Fields<'_>, report: &mut Report) -> BTreeMap<String, Amount> {
+    let mut requests = BTreeMap::new();
+    for (resource, unit) in [("cpu", Unit::Cores), ("memory", Unit::Bytes)] {
+        let read = fields.read(resource, report, |node| match amounts::amount(node, Some(unit))? {
+            amount if amount <= Amount::ZERO => Err(Fault::new("range", format!("{amount} is nothing"), "leave it out, or say what an instance needs")),
+            amount => Ok(amount),
+        });
+        requests.extend(read.map(|amount| (resource.to_owned(), amount)));
+    }
+    fields.finish(report, |_| None);
+    requests
+}
+
+fn health(mut fields: Fields<'_>, has_ports: bool, report: &mut Report) -> Option<Health> {
+    let own_path = fields.path().to_owned();
+    let (http, tcp) = (fields.take("http").is_some(), fields.take("tcp").is_some());
+    let mut port = None;
+    let mut probe = None;
+    if http == tcp {
+        report.error(&own_path, Fault::new("missing-field", "it needs one of `http` and `tcp`", "write `http: { path: /healthz }`"));
+    } else if http {
+        let mut http = fields.map("http", report, "write `http: { path: /healthz }`");
+        let path = required(&mut http, "path", "write `path: /healthz`", report, |node| {
+            let path = text(node)?;
+            if path.starts_with('/') && !path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                return Ok(path);
             }
-        }
-        let health = self.health.map(|health| health.check(ports.is_some())).transpose()?;
-        let endpoints = self.endpoints.map(|e| Endpoints { file: e.file, labels: e.labels });
-        if endpoints.is_some() && ports.is_none() {
-            return Err("spec.endpoints lists ports, and there is no spec.ports; add a range, as in \"9000-9099\"".to_owned());
-        }
-        if !self.hook.is_empty() && endpoints.is_none() {
-            return Err("spec.hook runs when the endpoints change, and there is no spec.endpoints; add spec.endpoints.file".to_owned());
-        }
-        let measure_every = self.measure.map_or(Duration::from_secs(1), |m| m.every.0);
-        if measure_every < MIN_MEASURE {
-            return Err(format!("spec.measure.every is {} ms; the finest is {} ms", measure_every.as_millis(), MIN_MEASURE.as_millis()));
-        }
-        let requests = [("cpu", self.requests.cpu), ("memory", self.requests.memory)]
-            .into_iter()
-            .filter_map(|(resource, amount)| amount.map(|Quantity(amount)| (resource.to_owned(), amount)))
-            .collect::<BTreeMap<_, _>>();
-        if let Some((resource, _)) = requests.iter().find(|(_, amount)| **amount == Amount::ZERO) {
-            return Err(format!("spec.requests.{resource} is 0; leave it out, or say what an instance needs"));
-        }
-        Ok(FleetSpec {
-            command: self.command,
-            args: self.args,
-            env: self.env,
-            working_directory: self.working_directory,
-            ports,
-            replicas: self.replicas,
-            requests,
-            health,
-            startup_timeout: self.startup.map_or(Duration::from_secs(60), |s| s.timeout.0),
-            drain_grace: self.drain.map_or(Duration::from_secs(30), |d| d.grace.0),
-            restart: self.restart.check()?,
-            endpoints,
-            hook: self.hook,
-            output: self.output.check()?,
-            measure_every,
-        })
+            Err(Fault::new("path", format!("{:?} is no path", shorten(&path)), "it begins with a slash and has no white space, as in /healthz"))
+        });
+        probe = path.map(|path| Probe::Http { path });
+        port = http.read("port", report, one_port);
+        http.finish(report, |_| None);
+    } else {
+        let mut tcp = fields.map("tcp", report, "write `tcp: {}`");
+        probe = Some(Probe::Tcp);
+        port = tcp.read("port", report, one_port);
+        tcp.finish(report, |_| None);
     }
-}
-
-impl WrittenHealth {
-    fn check(self, has_ports: bool) -> Result<Health, String> {
-        let (probe, port) = match (self.http, self.tcp) {
-            (Some(http), None) => {
-                if !http.path.starts_with('/') || http.path.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                    return Err(format!("spec.health.http.path is {:?}; it begins with a slash and has no white space, as in /healthz", http.path));
-                }
-                (Probe::Http { path: http.path }, http.port)
+    if http != tcp && port.is_none() && !has_ports {
+        report.error(&own_path, Fault::new("missing-field", "it asks a port, and there is none", "add `ports`, as in \"9000-9099\""));
+    }
+    let mut at_least = |name: &'static str, least: Duration, report: &mut Report| {
+        let read = fields.read(name, report, |node| match amounts::duration(node, DAY)? {
+            duration if duration < least => {
+                Err(Fault::new("range", format!("{} is too short", show_duration(duration)), format!("write at least {}", show_duration(least))))
             }
-            (None, Some(tcp)) => (Probe::Tcp, tcp.port),
-            _ => return Err("spec.health needs one of http and tcp, as in http: { path: /healthz }".to_owned()),
-        };
-        if port.is_none() && !has_ports {
-            return Err("spec.health asks a port, and there is none; add spec.ports, as in \"9000-9099\"".to_owned());
+            duration => Ok(duration),
+        });
+        read.unwrap_or(Duration::from_secs(1))
+    };
+    let period = at_least("period", Duration::from_millis(50), report);
+    let timeout = at_least("timeout", Duration::from_millis(1), report);
+    let failures = fields.read("failures", report, |node| count(node, 1, 1_000)).unwrap_or(3);
+    fields.finish(report, |_| None);
+    Some(Health { probe: probe?, port, period, timeout, failures })
+}
+
+fn restart(mut fields: Fields<'_>, report: &mut Report) -> Restart {
+    let mut read = |name: &'static str, default: u64, report: &mut Report| {
+        fields.read(name, report, |node| amounts::duration(node, DAY)).unwrap_or(Duration::from_secs(default))
+    };
+    let restart = Restart { initial: read("initial", 1, report), max: read("max", 60, report), reset_after: read("resetAfter", 60, report) };
+    if restart.initial.is_zero() || restart.max < restart.initial {
+        let message = format!("`initial` is {} and `max` is {}", show_duration(restart.initial), show_duration(restart.max));
+        report.error(fields.path(), Fault::new("range", message, "`initial` is more than 0 and at most `max`"));
+    }
+    fields.finish(report, |_| None);
+    restart
+}
+
+fn endpoints(mut fields: Fields<'_>, report: &mut Report) -> Option<Endpoints> {
+    let file = required(&mut fields, "file", "name the file, as in `file: run/bots.json`", report, text);
+    let labels = fields.read("labels", report, texts_by_name).unwrap_or_default();
+    fields.finish(report, |_| None);
+    Some(Endpoints { file: PathBuf::from(file?), labels })
+}
+
+fn output(mut fields: Fields<'_>, report: &mut Report) -> Output {
+    let max_bytes = fields.read("maxBytes", report, |node| {
+        let bytes = amounts::amount(node, Some(Unit::Bytes))?;
+        let whole = u64::try_from(bytes.as_nanos() / 1_000_000_000).ok().filter(|bytes| *bytes >= 1024);
+        whole.ok_or_else(|| Fault::new("range", format!("{bytes} is too little"), "write at least 1Ki"))
+    });
+    let files = fields.read("files", report, |node| count(node, 0, 100)).unwrap_or(2);
+    fields.finish(report, |_| None);
+    Output { max_bytes: max_bytes.unwrap_or(10 << 20), files }
+}
+
+/// The field `name`, which has no default.
+fn required<'a, T>(
+    fields: &mut Fields<'a>,
+    name: &'static str,
+    mend: &str,
+    report: &mut Report,
+    parse: impl FnOnce(&'a Node) -> Result<T, Fault>,
+) -> Option<T> {
+    let Some(node) = fields.take(name) else {
+        report.error(fields.path(), Fault::new("missing-field", format!("`{name}` is missing"), mend));
+        return None;
+    };
+    match parse(node) {
+        Ok(value) => Some(value),
+        Err(mut fault) => {
+            fault.message = format!("`{name}`: {}", fault.message);
+            report.error(&fields.at(name), fault);
+            None
         }
-        let period = self.period.map_or(Duration::from_secs(1), |s| s.0);
-        let timeout = self.timeout.map_or(Duration::from_secs(1), |s| s.0);
-        if period < Duration::from_millis(50) || timeout < Duration::from_millis(1) {
-            return Err("spec.health.period is at least 50ms and spec.health.timeout at least 1ms".to_owned());
-        }
-        let failures = self.failures.unwrap_or(3);
-        if failures == 0 {
-            return Err("spec.health.failures is 0; at least one failure makes an instance unready".to_owned());
-        }
-        Ok(Health { probe, port, period, timeout, failures })
     }
 }
 
-impl WrittenRestart {
-    fn check(self) -> Result<Restart, String> {
-        let restart = Restart {
-            initial: self.initial.map_or(Duration::from_secs(1), |s| s.0),
-            max: self.max.map_or(Duration::from_secs(60), |s| s.0),
-            reset_after: self.reset_after.map_or(Duration::from_secs(60), |s| s.0),
-        };
-        if restart.initial.is_zero() || restart.max < restart.initial {
-            return Err("spec.restart.initial is more than 0 and at most spec.restart.max".to_owned());
-        }
-        Ok(restart)
+/// A text; a number or a word that YAML takes for something else stands for itself.
+fn text(node: &Node) -> Result<String, Fault> {
+    match &node.value {
+        Value::Text(text) => Ok(text.clone()),
+        Value::Number(text) => Ok(text.clone()),
+        Value::Bool(value) => Ok(value.to_string()),
+        Value::Null | Value::List(_) | Value::Map(_) => Err(Fault::wrong_type(node, "write a text")),
     }
 }
 
-impl WrittenOutput {
-    fn check(self) -> Result<Output, String> {
-        let bytes = self.max_bytes.map_or(Amount::from_units(10 << 20), |q| q.0).as_nanos() / 1_000_000_000;
-        let max_bytes = u64::try_from(bytes).ok().filter(|bytes| *bytes >= 1024);
-        let max_bytes = max_bytes.ok_or_else(|| format!("spec.output.maxBytes is {bytes}; it is at least 1Ki"))?;
-        let files = self.files.unwrap_or(2);
-        if files > 100 {
-            return Err(format!("spec.output.files is {files}; it is at most 100"));
+fn texts(node: &Node) -> Result<Vec<String>, Fault> {
+    match &node.value {
+        Value::List(items) => items.iter().map(text).collect(),
+        _ => Err(Fault::wrong_type(node, "write a list, as in [one, two]")),
+    }
+}
+
+fn texts_by_name(node: &Node) -> Result<BTreeMap<String, String>, Fault> {
+    match &node.value {
+        Value::Map(entries) => entries.iter().map(|e| Ok((e.key.clone(), text(&e.value)?))).collect(),
+        _ => Err(Fault::wrong_type(node, "write a map, as in { NAME: value }")),
+    }
+}
+
+fn environment(node: &Node) -> Result<BTreeMap<String, String>, Fault> {
+    let variables = texts_by_name(node)?;
+    match variables.keys().find(|name| name.is_empty() || name.contains(['=', '\0']) || name.starts_with("LOADLINE_")) {
+        None => Ok(variables),
+        Some(name) => {
+            let mend = "a name is not empty, has no \"=\", and does not begin with LOADLINE_, which is Loadline's own";
+            Err(Fault::new("name", format!("{:?} is no name for a variable", shorten(name)), mend))
         }
-        Ok(Output { max_bytes, files })
+    }
+}
+
+fn count(node: &Node, least: u32, most: u32) -> Result<u32, Fault> {
+    whole(node, i64::from(least), i64::from(most)).map(|n| u32::try_from(n).unwrap_or(most))
+}
+
+fn one_port(node: &Node) -> Result<u16, Fault> {
+    whole(node, 1, i64::from(u16::MAX)).map(|port| u16::try_from(port).unwrap_or(u16::MAX))
+}
+
+/// Reads `9000-9099`, or one port.
+fn ports(node: &Node) -> Result<RangeInclusive<u16>, Fault> {
+    let text = text(node)?;
+    let (from, to) = text.split_once('-').unwrap_or((&text, &text));
+    match (from.trim().parse::<u16>(), to.trim().parse::<u16>()) {
+        (Ok(from), Ok(to)) if from > 0 && from <= to => Ok(from..=to),
+        _ => {
+            let mend = "write a range of 1 to 65535, the smaller first, as in \"9000-9099\"";
+            Err(Fault::new("range", format!("{:?} is no range of ports", shorten(&text)), mend))
+        }
     }
 }
 
@@ -267,19 +294,11 @@ pub(in crate::edge::processes) fn is_path_name(name: &str) -> bool {
     (1..=100).contains(&name.len()) && !name.starts_with(['.', '-', '_']) && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
-fn check_path_name(field: &str, name: &str) -> Result<(), String> {
-    if is_path_name(name) {
-        Ok(())
-    } else {
-        Err(format!("{field} is {name:?}; it has 1 to 100 letters, digits, \".\", \"_\" or \"-\", and begins with a letter or digit"))
+fn path_name(node: &Node) -> Result<String, Fault> {
+    let name = text(node)?;
+    if is_path_name(&name) {
+        return Ok(name);
     }
-}
-
-/// Reads `9000-9099`, or one port.
-fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let (from, to) = text.split_once('-').unwrap_or((text, text));
-    match (from.trim().parse::<u16>(), to.trim().parse::<u16>()) {
-        (Ok(from), Ok(to)) if from > 0 && from <= to => Ok(from..=to),
-        _ => Err(format!("spec.ports is \"{text}\"; it is a range of 1 to 65535, the smaller first, as in \"9000-9099\"")),
-    }
+    let mend = "write 1 to 100 letters, digits, \".\", \"_\" or \"-\", a letter or digit first";
+    Err(Fault::new("name", format!("{:?} cannot be a name here", shorten(&name)), mend))
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::amounts::{show_amount, show_duration};
 use super::super::{FallbackBehavior, MetricPolicy, MetricRule, Mode, Policy, Role, Select, StepSize, Threshold, Unit, WhenBlind};
-use super::fields::Report;
+use crate::model::document::amounts::{show_amount, show_duration};
+use crate::model::document::fields::Report;
 
 /// The length of a pane where the installation sets no other.
 const DEFAULT_PANE: Duration = Duration::from_secs(5);

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::amounts::{self, Fault};
 use super::super::defaults::{Defaults, Direction};
 use super::super::{Fallback, FallbackBehavior, RatePolicy, ScalingRules, Select, StepSize};
-use super::fields::{Choice, Fields, Origin, Report, whole};
 use super::{DAY, HOUR, MAX_REPLICAS, missing};
+use crate::model::document::amounts::{self, Fault};
+use crate::model::document::fields::{Choice, Fields, Origin, Report, whole};
 use crate::model::document::{Node, Value};
 
 /// The longest period of a rate policy: the bound of `autoscaling/v2`.
@@ -137,7 +137,7 @@ pub(super) fn fallback(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Orig
             );
         }
         (_, None) if !is_written => {
-            let message = format!("`fallback.behavior: {}` needs `replicas`", super::fields::word(behavior));
+            let message = format!("`fallback.behavior: {}` needs `replicas`", crate::model::document::fields::word(behavior));
             report.error(fields.path(), Fault::new("contradiction", message, "write `replicas`, the count to fall back to"));
         }
         _ => {}

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::amounts::{self, Fault, show_amount, show_duration, unit_name};
 use super::super::defaults::Defaults;
 use super::super::{Across, Measure, MetricPolicy, MetricRule, Over, StepSize, Threshold, Unit, WhenBlind};
-use super::fields::{Choice, Fields, Origin, Report, Show, choice, quoted, whole};
 use super::{HOUR, MAX_REPLICAS, missing, not_available};
+use crate::model::document::amounts::{self, Fault, show_amount, show_duration, unit_name};
+use crate::model::document::fields::{Choice, Fields, Origin, Report, Show, choice, quoted, whole};
 use crate::model::document::{Node, Value};
 use crate::model::{Amount, Kind, MetricName};
 

@@ -7,24 +7,24 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::Unit;
+use super::{Node, Value, shorten};
 use crate::model::Amount;
-use crate::model::document::{Node, Value, shorten};
+use crate::model::policy::Unit;
 
 /// Why a value is not what a field wants, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) code: &'static str,
-    pub(super) message: String,
-    pub(super) mend: String,
+pub(crate) struct Fault {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    pub(crate) mend: String,
 }
 
 impl Fault {
-    pub(super) fn new(code: &'static str, message: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>, mend: impl Into<String>) -> Self {
         Fault { code, message: message.into(), mend: mend.into() }
     }
 
-    pub(super) fn wrong_type(node: &Node, mend: impl Into<String>) -> Self {
+    pub(crate) fn wrong_type(node: &Node, mend: impl Into<String>) -> Self {
         Fault::new("type", format!("{} does not fit here", node.describe()), mend)
     }
 }
@@ -57,7 +57,7 @@ const TIME_SUFFIXES: [(&str, i128); 4] = [("h", 3_600_000), ("m", 60_000), ("s",
 const LARGEST: Amount = Amount::from_units(1_000_000_000_000_000_000);
 
 /// The name of a unit, as the field `unit` has it.
-pub(super) fn unit_name(unit: Unit) -> &'static str {
+pub(crate) fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Seconds => "seconds",
         Unit::Bytes => "bytes",
@@ -68,7 +68,7 @@ pub(super) fn unit_name(unit: Unit) -> &'static str {
 }
 
 /// Reads an amount of `unit`; `None` where the unit was neither written nor known, and a plain count is taken.
-pub(super) fn amount(node: &Node, unit: Option<Unit>) -> Result<Amount, Fault> {
+pub(crate) fn amount(node: &Node, unit: Option<Unit>) -> Result<Amount, Fault> {
     let read = match &node.value {
         Value::Number(text) => text.parse().map_err(|e| Fault::new("amount", format!("{} is {e}", shorten(text)), "write a smaller number"))?,
         Value::Text(text) => amount_of(text.trim(), unit)?,
@@ -198,7 +198,7 @@ fn time(text: &str) -> Option<i128> {
 }
 
 /// Reads a duration of at most `most`. Here `5m` is five minutes; a bare number is no duration, but 0 is.
-pub(super) fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
+pub(crate) fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
     const EXAMPLE: &str = "write a duration, as in `500ms`, `30s`, `5m` or `1h30m`";
     let nanos = match &node.value {
         Value::Number(text) if text.parse() == Ok(Amount::ZERO) => 0,
@@ -225,12 +225,12 @@ pub(super) fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
 }
 
 /// Reads a ratio from `70%` or `0.7`.
-pub(super) fn ratio(node: &Node) -> Result<f64, Fault> {
+pub(crate) fn ratio(node: &Node) -> Result<f64, Fault> {
     amount(node, Some(Unit::Ratio)).map(Amount::as_f64)
 }
 
 /// Reads whole percent of at least 1, from `70%` only: `70` and `0.7` could both be meant by a bare number.
-pub(super) fn whole_percent(node: &Node) -> Result<u32, Fault> {
+pub(crate) fn whole_percent(node: &Node) -> Result<u32, Fault> {
     let text = match &node.value {
         Value::Text(text) => text.trim(),
         Value::Number(text) => {
@@ -250,7 +250,7 @@ pub(super) fn whole_percent(node: &Node) -> Result<u32, Fault> {
 }
 
 /// A duration as a person would write it; reading it again gives the same.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let mut millis = duration.as_millis();
     if millis == 0 {
         return "0s".to_owned();
@@ -267,7 +267,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// An amount as a person would write it; reading it again under `unit` gives the same.
-pub(super) fn show_amount(amount: Amount, unit: Unit) -> String {
+pub(crate) fn show_amount(amount: Amount, unit: Unit) -> String {
     let nanos = amount.as_nanos();
     match unit {
         Unit::Seconds if nanos % 1_000_000 == 0 => match u64::try_from(nanos / 1_000_000) {
@@ -286,7 +286,7 @@ pub(super) fn show_amount(amount: Amount, unit: Unit) -> String {
 }
 
 /// A ratio as percent; reading it again gives the same.
-pub(super) fn show_ratio(ratio: f64) -> String {
+pub(crate) fn show_ratio(ratio: f64) -> String {
     Amount::from_f64(ratio).map_or_else(|_| ratio.to_string(), |a| show_amount(a, Unit::Ratio))
 }
 

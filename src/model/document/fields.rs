@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::amounts::{Fault, duration, show_duration};
-use super::{MOST_PROBLEMS, spelling};
-use crate::model::document::{Entry, Node, Problem, Severity, Span, Value, shorten};
+use super::amounts::{Fault, duration, show_duration};
+use super::{Entry, MOST_PROBLEMS, Node, Problem, Severity, Span, Value, shorten};
+use crate::model::spelling;
 
 /// Where an effective value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,18 +33,18 @@ pub struct Setting {
 
 /// What has been found so far.
 #[derive(Debug, Default)]
-pub(super) struct Report {
-    pub(super) problems: Vec<Problem>,
-    pub(super) settings: Vec<Setting>,
+pub(crate) struct Report {
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) settings: Vec<Setting>,
     places: BTreeMap<String, Span>,
 }
 
 impl Report {
-    pub(super) fn error(&mut self, path: &str, fault: Fault) {
+    pub(crate) fn error(&mut self, path: &str, fault: Fault) {
         self.add(Severity::Error, path, fault);
     }
 
-    pub(super) fn warn(&mut self, path: &str, code: &'static str, message: impl Into<String>, mend: impl Into<String>) {
+    pub(crate) fn warn(&mut self, path: &str, code: &'static str, message: impl Into<String>, mend: impl Into<String>) {
         self.add(Severity::Warning, path, Fault::new(code, message, mend));
     }
 
@@ -64,12 +64,12 @@ impl Report {
         }
     }
 
-    pub(super) fn put(&mut self, path: String, value: String, origin: Origin, meaning: &'static str) {
+    pub(crate) fn put(&mut self, path: String, value: String, origin: Origin, meaning: &'static str) {
         self.settings.push(Setting { path, value, origin, meaning });
     }
 
     /// Remembers where a field stands.
-    pub(super) fn locate(&mut self, path: &str, node: &Node) {
+    pub(crate) fn locate(&mut self, path: &str, node: &Node) {
         if let Some(span) = node.span {
             self.places.insert(path.to_owned(), span);
         }
@@ -77,7 +77,7 @@ impl Report {
 }
 
 /// A map that is being read.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     path: String,
     entries: &'a [Entry],
     known: Vec<&'static str>,
@@ -85,7 +85,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The map at `path`; an error and no fields where it is none. No node is an empty map.
-    pub(super) fn of(node: Option<&'a Node>, path: String, report: &mut Report, mend: &str) -> Self {
+    pub(crate) fn of(node: Option<&'a Node>, path: String, report: &mut Report, mend: &str) -> Self {
         let entries: &[Entry] = match node.map(|n| &n.value) {
             None => &[],
             Some(Value::Map(entries)) => entries,
@@ -103,16 +103,16 @@ impl<'a> Fields<'a> {
     }
 
     /// The path of the field `name` of this map.
-    pub(super) fn at(&self, name: &str) -> String {
+    pub(crate) fn at(&self, name: &str) -> String {
         join(&self.path, name)
     }
 
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// The field `name`, which is known from here on; `None` where it is absent or null.
-    pub(super) fn take(&mut self, name: &'static str) -> Option<&'a Node> {
+    pub(crate) fn take(&mut self, name: &'static str) -> Option<&'a Node> {
         if !self.known.contains(&name) {
             self.known.push(name);
         }
@@ -120,19 +120,19 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether there are fields that nobody has taken so far.
-    pub(super) fn has_unknown(&self) -> bool {
+    pub(crate) fn has_unknown(&self) -> bool {
         self.entries.iter().any(|e| !self.known.contains(&e.key.as_str()))
     }
 
     /// The field `name` as a map.
-    pub(super) fn map(&mut self, name: &'static str, report: &mut Report, mend: &str) -> Fields<'a> {
+    pub(crate) fn map(&mut self, name: &'static str, report: &mut Report, mend: &str) -> Fields<'a> {
         let path = self.at(name);
         let node = self.take(name);
         Fields::of(node, path, report, mend)
     }
 
     /// The field `name`, read by `parse`; a fault is reported and counts as absent.
-    pub(super) fn read<T>(&mut self, name: &'static str, report: &mut Report, parse: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
+    pub(crate) fn read<T>(&mut self, name: &'static str, report: &mut Report, parse: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
         let node = self.take(name)?;
         match parse(node) {
             Ok(value) => Some(value),
@@ -145,7 +145,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The field `name` or its default, told to `report` as a setting.
-    pub(super) fn setting<T: Show>(
+    pub(crate) fn setting<T: Show>(
         &mut self,
         name: &'static str,
         (default, origin): (T, Origin),
@@ -162,21 +162,21 @@ impl<'a> Fields<'a> {
     }
 
     /// A duration of at most `most`.
-    pub(super) fn duration(&mut self, name: &'static str, default: (Duration, Origin), most: Duration, meaning: &'static str, report: &mut Report) -> Duration {
+    pub(crate) fn duration(&mut self, name: &'static str, default: (Duration, Origin), most: Duration, meaning: &'static str, report: &mut Report) -> Duration {
         self.setting(name, default, meaning, report, |node| duration(node, most))
     }
 
     /// One of a set of words.
-    pub(super) fn choice<T: Choice>(&mut self, name: &'static str, default: (T, Origin), meaning: &'static str, report: &mut Report) -> T {
+    pub(crate) fn choice<T: Choice>(&mut self, name: &'static str, default: (T, Origin), meaning: &'static str, report: &mut Report) -> T {
         self.setting(name, default, meaning, report, choice)
     }
 
     /// Reports what nobody took. `elsewhere` may know a field of another name or version.
-    pub(super) fn finish(self, report: &mut Report, elsewhere: impl Fn(&str) -> Option<Fault>) {
+    pub(crate) fn finish(self, report: &mut Report, elsewhere: impl Fn(&str) -> Option<Fault>) {
         for entry in self.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())).take(MOST_PROBLEMS) {
             let path = join(&self.path, &shorten(&entry.key));
             let fault = elsewhere(&entry.key).unwrap_or_else(|| {
-                let mend = match spelling::nearest(&entry.key, &self.known) {
+                let mend = match spelling::nearest(&entry.key, self.known.iter().copied()) {
                     Some(known) => format!("did you mean `{known}`?"),
                     None if self.known.is_empty() => "remove it".to_owned(),
                     None => format!("known here: {}", self.known.join(", ")),
@@ -199,7 +199,7 @@ fn last(path: &str) -> &str {
 }
 
 /// A value that a field may have, as it would be written.
-pub(super) trait Show {
+pub(crate) trait Show {
     fn show(&self) -> String;
 }
 
@@ -234,35 +234,35 @@ impl<T: Choice> Show for T {
 }
 
 /// A text as it could be written: bare where it can be taken for nothing else, quoted as in JSON (and so in YAML) otherwise.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
     let is_word = ["null", "true", "false"].contains(&text.to_ascii_lowercase().as_str());
     if is_plain && !is_word { text.to_owned() } else { Node::bare(Value::Text(text.to_owned())).to_json() }
 }
 
 /// A field that takes one of a few words.
-pub(super) trait Choice: Copy + PartialEq + 'static {
+pub(crate) trait Choice: Copy + PartialEq + 'static {
     /// The words with what they stand for.
     const WORDS: &'static [(&'static str, Self)];
 }
 
 /// The word of a choice.
-pub(super) fn word<T: Choice>(value: T) -> &'static str {
+pub(crate) fn word<T: Choice>(value: T) -> &'static str {
     T::WORDS.iter().find(|(_, v)| *v == value).map_or("", |(word, _)| word)
 }
 
-pub(super) fn choice<T: Choice>(node: &Node) -> Result<T, Fault> {
+pub(crate) fn choice<T: Choice>(node: &Node) -> Result<T, Fault> {
     let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
     let all = || format!("write one of {}", words.join(", "));
     let Some(text) = node.as_text() else { return Err(Fault::wrong_type(node, all())) };
     T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
-        let mend = spelling::nearest(text, &words).map_or_else(all, |known| format!("did you mean `{known}`?"));
+        let mend = spelling::nearest(text, words.iter().copied()).map_or_else(all, |known| format!("did you mean `{known}`?"));
         Fault::new("unknown-value", format!("{:?} is none of {}", shorten(text), words.join(", ")), mend)
     })
 }
 
 /// A whole number within bounds.
-pub(super) fn whole(node: &Node, least: i64, most: i64) -> Result<i64, Fault> {
+pub(crate) fn whole(node: &Node, least: i64, most: i64) -> Result<i64, Fault> {
     let mend = || format!("write a whole number from {least} to {most}");
     let Value::Number(text) = &node.value else { return Err(Fault::wrong_type(node, mend())) };
     match text.parse::<i64>() {

@@ -1,14 +1,14 @@
 //! The word that was probably meant.
 
 /// The known word nearest to `word`: at most a third of its letters wrong, case and separators aside.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Nobody mistypes a name of a hundred letters; the bound keeps the table below small.
     const LONGEST: usize = 64;
     let plain = |w: &str| w.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).take(LONGEST).collect::<Vec<char>>();
     let meant = plain(word);
     known
-        .iter()
-        .map(|k| (distance(&meant, &plain(k)), *k))
+        .into_iter()
+        .map(|k| (distance(&meant, &plain(k)), k))
         .filter(|(wrong, k)| *wrong <= (k.len().max(meant.len()) / 3).max(1) && *wrong < meant.len().max(1))
         .min_by_key(|(wrong, _)| *wrong)
         .map(|(_, k)| k)
@@ -52,7 +52,7 @@ mod tests {
             ("x", None),
             ("", None),
         ] {
-            assert_eq!(nearest(word, &known), meant, "{word}");
+            assert_eq!(nearest(word, known), meant, "{word}");
         }
     }
 }

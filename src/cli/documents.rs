@@ -1,0 +1,24 @@
+//! The documents of a file, of every kind that Loadline reads, with everything that is wrong with them.
+
+use crate::edge::processes::fleet_of;
+use crate::model::TargetId;
+use crate::model::document::{Problem, Span};
+use crate::wire::document::{PolicyFile, policies_in};
+
+/// Reads the documents of the file `name`: its policies, and the problems of every document.
+pub(super) fn documents_in(text: &str, name: &str) -> PolicyFile {
+    let mut file = policies_in(text, name);
+    let fleets: Vec<Problem> = file.others.iter().flat_map(|other| fleet_of(&other.node).1).collect();
+    file.problems.extend(fleets);
+    file
+}
+
+/// The fleets of a file, with the place of each one's name.
+pub(super) fn fleets_of(file: &PolicyFile) -> Vec<(TargetId, Option<Span>)> {
+    let named = |other: &crate::wire::document::OtherDocument| {
+        let (fleet, _) = fleet_of(&other.node);
+        let span = other.node.get("metadata").and_then(|m| m.get("name")).and_then(|n| n.span);
+        fleet.map(|fleet| (fleet.target, span))
+    };
+    file.others.iter().filter_map(named).collect()
+}
