@@ -2,15 +2,9 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::process::Command;
 
-use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, policy_yaml, sleepers, wait_for, waiting};
-use loadline::log::Topic;
-use loadline::log::embedded::EmbeddedLog;
-use loadline::model::{Audit, Decision, Message};
-use loadline::runtime::replay::{Caused, Replay};
-use loadline::wire::{self, jsonl};
+use common::{LOADLINE, Running, SLEEPERS, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, policy_yaml, sleepers, wait_for, waiting};
 
 const AT_ONCE: &str =
     "  behavior: { scaleIn: { stabilization: 1s, policies: [{ percent: 100, period: 1s }] }, scaleOut: { policies: [{ replicas: 10, period: 1s }] } }\n";
@@ -146,39 +140,8 @@ fn killed_at_any_moment_the_decisions_go_on() {
     assert_eq!(last.stop(), 0);
     assert_eq!(sleepers(&data), 0, "nothing was doubled and nothing is left");
 
-    let exported = Command::new(LOADLINE).args(["export", "--data"]).arg(&data).output().unwrap();
-    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
-    let mut undisturbed: BTreeMap<i64, Decision> = BTreeMap::new();
-    let mut replay = Replay::open();
-    for line in String::from_utf8(exported.stdout).unwrap().lines() {
-        let (at, partition, signal) = jsonl::line_to_signal(line).unwrap();
-        for caused in replay.signal(at, partition.unwrap_or(0), signal) {
-            if let Caused::Decision(decision) = caused {
-                undisturbed.insert(decision.sequence, decision);
-            }
-        }
-    }
-    let written = audited(&data);
-    assert!(written.len() > 10, "only {} decisions were written", written.len());
-    for decision in written {
-        assert_eq!(Some(&decision), undisturbed.get(&decision.sequence), "decision {}", decision.sequence);
-    }
-}
-
-fn audited(data: &std::path::Path) -> Vec<Decision> {
-    let log = EmbeddedLog::open_read_only(data).unwrap();
-    let range = log.range(Topic::Audit, 0).unwrap();
-    let mut decisions = Vec::new();
-    let mut next = range.start;
-    while next < range.end {
-        for record in log.scan(Topic::Audit, 0, next, 1000).unwrap() {
-            next = record.offset + 1;
-            if let Ok(Message::Audit(Audit::Decision(decision))) = wire::decode(Topic::Audit, &record.value) {
-                decisions.push(decision);
-            }
-        }
-    }
-    decisions
+    let written = decisions_are_those_of_an_undisturbed_fold(&data);
+    assert!(written > 10, "only {written} decisions were written");
 }
 
 /// What cannot be used is said before anything is written: what, where, and the mend.

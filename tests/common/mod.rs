@@ -8,7 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use loadline::log::Topic;
+use loadline::log::embedded::EmbeddedLog;
+use loadline::model::{Audit, Decision, Message};
 use loadline::runtime::clock::Stopwatch;
+use loadline::stages::decide::{Decide, State};
+use loadline::stages::{Effects, Input, Located, Stage};
+use loadline::wire::{self, jsonl};
 use serde_json::Value;
 
 /// How long a test waits for a thing before it fails: far beyond what any of them takes.
@@ -39,14 +45,15 @@ pub struct Running {
 impl Running {
     /// Starts it on `directory` (policies in `policies/`, its data in `data/`) and waits until it is ready.
     pub fn start(directory: &Path, flags: &[&str]) -> Running {
-        let mut child = Command::new(LOADLINE)
-            .current_dir(directory)
-            .args(["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0", "--pane", "250ms", "--grace", "100ms"])
-            .args(flags)
-            .env_remove("LOADLINE_CONFIG")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(LOADLINE);
+        command.current_dir(directory).args(["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
+        command.args(["--pane", "250ms", "--grace", "100ms"]).args(flags).env_remove("LOADLINE_CONFIG");
+        Running::spawn(command)
+    }
+
+    /// Starts what `command` says and waits until it is ready.
+    pub fn spawn(mut command: Command) -> Running {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (say, lines) = channel();
         let errors = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
@@ -172,4 +179,45 @@ pub fn sleepers(data: &Path) -> usize {
         .filter_map(|entry| std::fs::read(entry.ok()?.path().join("environ")).ok())
         .filter(|environment| environment.split(|b| *b == 0).any(|v| v == mark.as_bytes()))
         .count()
+}
+
+/// Every decision that was written down in `data` is what an undisturbed fold over the exported signals writes down,
+/// in the same order, and none is missing. How many there are.
+pub fn decisions_are_those_of_an_undisturbed_fold(data: &Path) -> usize {
+    let exported = Command::new(LOADLINE).args(["export", "--data"]).arg(data).output().unwrap();
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let (mut state, mut undisturbed) = (State::default(), Vec::new());
+    for (offset, line) in (0..).zip(String::from_utf8(exported.stdout).unwrap().lines()) {
+        let (at, _, record) = jsonl::line_to_signal(line).unwrap();
+        let mut effects = Effects::new();
+        Decide::default().apply(&mut state, Input::Record(Located { partition: 0, offset, at, record }), &mut effects);
+        undisturbed.extend(effects.take().into_iter().filter_map(|effect| decision(effect.message)));
+    }
+    let written = audited(data);
+    for (written, undisturbed) in written.iter().zip(&undisturbed) {
+        assert_eq!(written, undisturbed);
+    }
+    // Signals that came when decide had stopped already are decided on at the next start.
+    let stopped = written.last().map(|decision| decision.at);
+    let missing: Vec<&Decision> = undisturbed.iter().skip(written.len()).filter(|decision| Some(decision.at) < stopped).collect();
+    assert!(missing.is_empty() && written.len() <= undisturbed.len(), "{} written, {} undisturbed, missing: {missing:?}", written.len(), undisturbed.len());
+    written.len()
+}
+
+fn decision(message: Message) -> Option<Decision> {
+    if let Message::Audit(Audit::Decision(decision)) = message { Some(decision) } else { None }
+}
+
+fn audited(data: &Path) -> Vec<Decision> {
+    let log = EmbeddedLog::open_read_only(data).unwrap();
+    let range = log.range(Topic::Audit, 0).unwrap();
+    let mut decisions = Vec::new();
+    let mut next = range.start;
+    while next < range.end {
+        for record in log.scan(Topic::Audit, 0, next, 1000).unwrap() {
+            next = record.offset + 1;
+            decisions.extend(wire::decode(Topic::Audit, &record.value).ok().and_then(decision));
+        }
+    }
+    decisions
 }
