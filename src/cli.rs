@@ -73,6 +73,11 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     run::exit_code(error)
 }
 
+/// What a command was given and cannot use.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unusable(pub(crate) String);
+
 /// How a command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Output {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::Unusable;
 use crate::runtime::replay::{Caused, Replay};
 use crate::stages::arbitrate::Arbitrate;
 use crate::wire::jsonl::{self, StartState};
@@ -43,7 +44,7 @@ pub struct ReplayArgs {
 pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let mut replay = if args.follow { Replay::closed(Arbitrate::default()) } else { Replay::open() };
     if let Some(path) = &args.start {
-        let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| Unusable(format!("failed to read {}: {error}", path.display())))?;
         let start = StartState::from_json(&text).with_context(|| format!("failed to read the start state {}", path.display()))?;
         for (target, start) in start.targets {
             let proposals = start.proposals.into_iter().map(|p| (p.age, p.replicas)).collect();
@@ -52,7 +53,9 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         }
     }
     let input: Box<dyn BufRead> = match &args.file {
-        Some(path) if path.as_os_str() != "-" => Box::new(BufReader::new(File::open(path).with_context(|| format!("failed to open {}", path.display()))?)),
+        Some(path) if path.as_os_str() != "-" => {
+            Box::new(BufReader::new(File::open(path).map_err(|error| Unusable(format!("failed to open {}: {error}", path.display())))?))
+        }
         _ => Box::new(BufReader::new(std::io::stdin())),
     };
     for (number, line) in (1_u64..).zip(input.lines()) {

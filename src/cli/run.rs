@@ -9,19 +9,20 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use super::Unusable;
 use super::config::{Config, ConfigArgs, LogFormat, RemovalLimit};
 use super::documents::documents_in;
 use crate::edge::actuate::{self, Actuator, ActuatorSettings, FreezeFiles, Hands, Scalable};
 use crate::edge::ingest::{Appender, Ingest};
 use crate::edge::observe::{Observer, Outbox};
-use crate::edge::policies::{ParsedFile, PolicyWatcher};
+use crate::edge::policies::{ParsedFile, PolicyWatcher, WatchError};
 use crate::edge::processes::{self, FleetFiles, ProcessFleets};
 use crate::edge::serve::{self, ManualScale, ScaleError, Services};
 use crate::edge::view::{Followed, Tail, View};
@@ -42,7 +43,7 @@ use crate::stages::decide::Decide;
 const MEMBER: &str = "loadline";
 /// How often it is looked whether a part ended that nobody stopped.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
-/// How long stopping fleets may take: the longest drain grace (30 s) and some.
+/// How long stopping fleets may take beyond the longest grace of their documents: endpoints that settle, and SIGKILL.
 const STOP_FLEETS_WITHIN: Duration = Duration::from_secs(40);
 
 /// Run Loadline: metrics in over HTTP, policies from files, fleets of local processes.
@@ -155,7 +156,7 @@ impl Pipeline {
         let actuator = Actuator::start(Arc::clone(&log), hands, ActuatorSettings { member: MEMBER.to_owned() })?;
         let observer = Observer::start(Arc::clone(&log), outbox, Arc::clone(&clock), &config.data.join("term"))?;
         let (ingest, appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), config.ingest_queue)?;
-        let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(|problems| anyhow!("{problems}"))?;
+        let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
         let publishing = Arc::clone(&log);
         let publish = Box::new(move |effects| publish(&*publishing, effects));
         let watcher = PolicyWatcher::start(&config.policies, Arc::clone(&clock), Box::new(parse), publish)?;
@@ -234,7 +235,7 @@ impl Pipeline {
         told("the policy watcher", self.watcher.stop().map_err(|e| e.to_string()));
         told("the actuator", self.actuator.stop().map_err(|e| e.to_string()));
         if stop_fleets {
-            if let Err(left) = self.fleets.stop_all(STOP_FLEETS_WITHIN) {
+            if let Err(left) = self.fleets.stop_all(self.fleets.longest_grace() + STOP_FLEETS_WITHIN) {
                 error!(?left, "these fleets did not stop in time; their processes may still run");
             }
         } else {
@@ -302,6 +303,10 @@ impl ManualScale for ByHand {
 
 /// What the process exits with where it could not start.
 pub(super) fn exit_code(error: &anyhow::Error) -> u8 {
-    let startup = error.is::<super::config::ConfigError>() || error.is::<serve::ListenError>() || error.is::<LogError>();
+    let startup = error.is::<super::config::ConfigError>()
+        || error.is::<serve::ListenError>()
+        || error.is::<LogError>()
+        || error.is::<WatchError>()
+        || error.is::<Unusable>();
     if startup { 2 } else { 1 }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::client::{Client, ServerArgs};
 use super::{Output, Paint, table};
 use crate::edge::api::{Status, TargetStatus};
-use crate::model::{Severity, Timestamp, Verdict};
+use crate::model::{AlertState, Severity, Timestamp, Verdict};
 
 /// Show what every target does, and why.
 ///
@@ -56,7 +56,11 @@ fn write(out: &mut dyn Write, status: &Status, paint: Paint) -> io::Result<()> {
     let alerts = status.alerts.iter().chain(status.targets.iter().flat_map(|t| &t.alerts));
     for alert in alerts {
         let place = alert.target.as_ref().map(|t| format!("{t}: ")).unwrap_or_default();
-        let line = format!("! {place}{} ({})", alert.message, alert.name);
+        let (mark, when) = match alert.state {
+            AlertState::Event => ("·", format!(", {} s ago", status.at.since(alert.at).as_secs())),
+            AlertState::Firing | AlertState::Resolved => ("!", String::new()),
+        };
+        let line = format!("{mark} {place}{} ({}{when})", alert.message, alert.name);
         let painted = match alert.severity {
             Severity::Critical => paint.red(&line),
             Severity::Warning => paint.yellow(&line),

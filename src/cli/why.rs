@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::bail;
 
 use super::client::{Client, ServerArgs, escape, target_path};
-use super::{Output, Paint, table};
+use super::{Output, Paint, Unusable, table};
 use crate::edge::api::{Dated, Decisions, Story};
 use crate::model::{Decision, ManualChange, MetricStatus, Timestamp, Verdict};
 use crate::runtime::clock::{Clock, SystemClock};
@@ -72,7 +72,7 @@ fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
         let today = now.as_millis().div_euclid(DAY_MS) * DAY_MS + into_day;
         return Ok(Timestamp::from_millis(if today > now.as_millis() { today - DAY_MS } else { today }));
     }
-    bail!("--at \"{text}\" is no time; write 2026-03-01T12:03:20Z, 12:03:20 (UTC), or Unix milliseconds")
+    Err(Unusable(format!("--at \"{text}\" is no time; write 2026-03-01T12:03:20Z, 12:03:20 (UTC), or Unix milliseconds")).into())
 }
 
 fn write(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {

@@ -4,8 +4,9 @@
 //! crash. A bad line is reported with its number and reason and costs no other line. One thread appends
 //! ([`appender`]): requests that wait at the same time share one commit, and with it one fsync.
 //!
-//! Beyond the queue nothing is read: 429 with `Retry-After`. What a sample means, and whether its time is
-//! plausible, is aggregate's affair.
+//! Beyond the queue nothing is read: 429 with `Retry-After`. What aggregate would refuse (a value that is not finite, a
+//! time far ahead) is refused here, where its producer can still be told; so is a time of more than a day ago, which is
+//! seconds that were meant as milliseconds, or worth nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,9 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::edge::api::{Ingested, LineRejected, Problem};
 use crate::log::{Log, LogError, RawAppend};
+use crate::model::{Sample, Timestamp};
 use crate::runtime::clock::Clock;
+use crate::stages::aggregate::refusal;
 
 mod appender;
 mod parse;
@@ -35,6 +38,9 @@ const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// The most errors that one answer lists; the rest is counted.
 const MAX_ERRORS: usize = 100;
+
+/// The oldest sample that is taken: no window is longer.
+const OLDEST: Duration = Duration::from_secs(86_400);
 
 /// How long a commit may take before the producer is told to send again. A hundred times the slowest
 /// commit in a hundred (10 ms), and below the server's own limit of a request.
@@ -124,7 +130,7 @@ async fn take(inner: &Arc<Inner>, request: Request) -> Result<Ingested, Problem>
     })?;
     match tokio::time::timeout(COMMIT_DEADLINE, answer).await {
         Ok(Ok(Ok(()))) => Ok(ingested),
-        Ok(Ok(Err(error))) => Err(refusal(&error)),
+        Ok(Ok(Err(error))) => Err(not_taken(&error)),
         Ok(Err(_)) => Err(unavailable("the log was closed before the samples were durable", "send them again when Loadline runs again")),
         Err(_) => Err(unavailable(
             "the log did not answer in time; it is not known whether the samples are durable",
@@ -134,13 +140,14 @@ async fn take(inner: &Arc<Inner>, request: Request) -> Result<Ingested, Problem>
 }
 
 /// The body's samples as records to append, and what to answer once they are durable.
-fn parsed(format: Format, body: &[u8], received: crate::model::Timestamp, log: &dyn Log) -> Result<(Ingested, Vec<RawAppend>), Problem> {
+fn parsed(format: Format, body: &[u8], received: Timestamp, log: &dyn Log) -> Result<(Ingested, Vec<RawAppend>), Problem> {
     let mut ingested = Ingested::default();
     let samples = match format {
         Format::JsonLines => parse::json_lines(body, received),
         Format::Avro => parse::avro(body),
     };
     let samples: Vec<_> = samples
+        .map(|(line, sample)| (line, sample.and_then(|sample| plausible(sample, received))))
         .filter_map(|(line, sample)| match sample {
             Ok(sample) => {
                 ingested.accepted += 1;
@@ -168,6 +175,18 @@ fn parsed(format: Format, body: &[u8], received: crate::model::Timestamp, log: &
     Ok((ingested, parse::records(samples, log)))
 }
 
+/// The sample, unless it can never count.
+fn plausible(sample: Sample, received: Timestamp) -> Result<Sample, String> {
+    if received.since(sample.time) > OLDEST {
+        let at = sample.time;
+        return Err(format!("time {at} is more than a day ago; check the producer's clock, and that times are Unix milliseconds"));
+    }
+    match refusal(&sample, received) {
+        Some(reason) => Err(reason),
+        None => Ok(sample),
+    }
+}
+
 fn busy() -> Problem {
     Problem::new(
         StatusCode::TOO_MANY_REQUESTS,
@@ -181,11 +200,12 @@ fn unavailable(title: &str, mend: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend).retry_after(1)
 }
 
-fn refusal(error: &LogError) -> Problem {
+fn not_taken(error: &LogError) -> Problem {
     match error {
         LogError::TooLarge { .. } => {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a fault in the program: {error}"), "report it; meanwhile send fewer samples in a request")
         }
-        _ => unavailable(&format!("the samples were not taken: {error}"), "send them again"),
+        LogError::Retry { reason } => unavailable(&format!("the samples were not taken: {reason}"), "send them again"),
+        error => unavailable(&format!("the samples were not taken: {error}"), "send them again"),
     }
 }

@@ -7,7 +7,7 @@
 //! - A round is due at the start, on every change, and every 30 s. Where a policy is missing since the round before, the
 //!   next one is due 11 s later, since admit takes a policy for gone after 10 s.
 //! - Rounds are numbered by the clock in milliseconds, at least one up, so that they grow over restarts.
-//! - Files are `*.yaml` and `*.yml` directly in the directory, of at most 256 kB, not hidden. They are looked at once a second: time of change and
+//! - Files are `*.yaml` and `*.yml` directly in the directory (not `loadline.yaml`, the configuration), of at most 256 kB, not hidden. They are looked at once a second: time of change and
 //!   size each time, the content where one of them differs, where the file is younger than 2 s, and for each round.
 //! - A directory that cannot be listed, or a look that takes longer than 10 s, makes no round: nothing is decided
 //!   on half a view.
@@ -89,7 +89,8 @@ impl PolicyWatcher {
     pub fn start(paths: &[PathBuf], clock: Arc<dyn Clock>, parse: Parse, publish: Publish) -> Result<Self, WatchError> {
         let mut sources = Vec::with_capacity(paths.len());
         for path in paths {
-            directory::list(path).map_err(|error| WatchError::Unreadable { path: path.clone(), error })?;
+            let there = std::fs::metadata(path).and_then(|_| directory::list(path));
+            there.map_err(|error| WatchError::Unreadable { path: path.clone(), error })?;
             sources.push(Source::new(path.clone()));
         }
         // One: a second wish to look while one waits adds nothing, and a stop waits for its place.

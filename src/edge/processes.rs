@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -111,7 +112,8 @@ impl ProcessFleets {
         let gone: Vec<TargetId> = fleets.keys().filter(|target| !wanted.contains_key(*target)).cloned().collect();
         for target in gone {
             if let Some(fleet) = fleets.remove(&target) {
-                warn!(target_id = %target, "the fleet's document is gone; its processes run on and are not looked after any more");
+                warn!(target_id = %target, "the fleet's document is gone; processes of it that run, run on and are not looked after any more");
+                fleet.shared.gone.store(true, Ordering::SeqCst);
                 fleet.let_go(&target);
             }
         }
@@ -119,7 +121,7 @@ impl ProcessFleets {
             if let Some(fleet) = fleets.get(&target) {
                 let mut orders = fleet.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
                 if *orders.0 != spec {
-                    info!(target_id = %target, "the fleet's document changed; it applies to instances that are started from now on");
+                    info!(target_id = %target, "the fleet's document changed; checks, drain and endpoints follow at once, command, args and env with each start, ports and requests with new instances");
                     orders.0 = Arc::new(spec);
                     fleet.shared.bell.ring();
                 }
@@ -170,6 +172,12 @@ impl ProcessFleets {
     /// Every fleet, as its supervisor last saw it, by target.
     pub fn status(&self) -> Vec<FleetStatus> {
         self.lock().values().map(|fleet| fleet.shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+
+    /// The longest that an instance of any fleet may take to end.
+    pub fn longest_grace(&self) -> Duration {
+        let grace = |fleet: &Fleet| fleet.shared.orders.lock().unwrap_or_else(PoisonError::into_inner).0.drain_grace;
+        self.lock().values().map(grace).max().unwrap_or_default()
     }
 
     /// A fleet whose supervisor has ended by itself, which only a fault in the program does.

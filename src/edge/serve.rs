@@ -23,12 +23,18 @@ use crate::edge::api::{Problem, Status};
 use crate::edge::ingest::Ingest;
 use crate::edge::view::View;
 use crate::log::Log;
-use crate::model::{TargetId, Timestamp};
+use crate::model::{AlertState, TargetId, Timestamp};
 use crate::runtime::clock::Clock;
 
 mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
+
+/// How long a target without a policy is shown after it was last seen: three repetitions of an observation.
+const HISTORY_TARGET: Duration = Duration::from_secs(180);
+
+/// How long something that happened once is shown.
+const HISTORY_EVENT: Duration = Duration::from_secs(3600);
 
 /// How long a request may take, body and all. Longer than ingest waits for a commit.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -183,5 +189,12 @@ async fn status(State(services): State<Services>) -> axum::Json<Status> {
         let namespace = target.target.namespace().to_owned();
         target.frozen = marks.entry(namespace).or_insert_with_key(|namespace| services.freeze.mark_for(namespace)).clone();
     }
-    axum::Json(Status { started_at: services.started_at, at: services.clock.now(), targets, lag: view.lag(), alerts: view.general_alerts() })
+    let at = services.clock.now();
+    // What has no policy and is seen by nobody any more is history; so is an event after an hour.
+    targets.retain(|t| t.mode.is_some() || !t.alerts.is_empty() || t.seen_at.is_none_or(|seen| at.since(seen) < HISTORY_TARGET));
+    let mut alerts = view.general_alerts();
+    for alerts in targets.iter_mut().map(|t| &mut t.alerts).chain([&mut alerts]) {
+        alerts.retain(|alert| alert.state != AlertState::Event || at.since(alert.at) < HISTORY_EVENT);
+    }
+    axum::Json(Status { started_at: services.started_at, at, targets, lag: view.lag(), alerts })
 }

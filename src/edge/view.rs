@@ -17,6 +17,7 @@ use dashmap::DashMap;
 use serde_json::Value;
 
 use crate::edge::api::{Dated, Lag, Story, TargetDetail, TargetStatus};
+use crate::model::policy::{Mode, resolve_spec_json};
 use crate::model::{Alert, AlertState, Audit, FleetObservation, ManualChange, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp};
 
 mod history;
@@ -104,9 +105,9 @@ impl View {
         let put = |alerts: &mut BTreeMap<(String, String), Alert>, alert: Alert| {
             let key = (alert.name.clone(), alert.subject.clone());
             match alert.state {
-                AlertState::Firing => drop(alerts.insert(key, alert)),
+                // An event is kept until the same happens again; whoever shows it looks at its age.
+                AlertState::Firing | AlertState::Event => drop(alerts.insert(key, alert)),
                 AlertState::Resolved => drop(alerts.remove(&key)),
-                AlertState::Event => {} // of the moment: nothing stands
             }
         };
         match alert.target.clone() {
@@ -223,9 +224,12 @@ impl Known {
 
     fn status(&self, target: &TargetId) -> TargetStatus {
         let decision = self.stories.last();
-        let spec = self.policy.as_ref().and_then(|p| p.spec.as_deref()).and_then(|spec| serde_json::from_str::<Value>(spec).ok());
-        let word = |name: &str, default: &str| spec.as_ref().map(|s| s.get(name).and_then(Value::as_str).unwrap_or(default).to_owned());
-        let count = |name: &str| spec.as_ref()?.get("replicas")?.get(name)?.as_u64().and_then(|n| u32::try_from(n).ok());
+        let spec = self.policy.as_ref().and_then(|p| p.spec.as_deref());
+        let policy = spec.and_then(|spec| resolve_spec_json(spec, target).ok());
+        let written = spec.and_then(|spec| serde_json::from_str::<Value>(spec).ok());
+        let word = |name: &str, default: &str| written.as_ref().map(|s| s.get(name).and_then(Value::as_str).unwrap_or(default).to_owned());
+        let off = policy.as_ref().is_some_and(|policy| policy.mode == Mode::Off);
+        let decision = decision.filter(|_| !off);
         let metrics: Vec<MetricReport> = decision.map(|d| d.metrics.clone()).unwrap_or_default();
         let advised = decision.is_some_and(|d| d.advised);
         let observed = self.fleet.as_ref().map(|(_, fleet)| fleet);
@@ -233,15 +237,19 @@ impl Known {
             target: target.clone(),
             role: word("role", "Generic"),
             mode: word("mode", "Active"),
-            min: count("min"),
-            max: count("max"),
+            min: policy.as_ref().map(|policy| policy.min),
+            max: policy.as_ref().map(|policy| policy.max),
             current: observed.map(|f| f.desired).or_else(|| decision.filter(|_| !advised).map(|d| d.current)),
             desired: decision.map(|d| d.desired),
             ready: observed.map(|f| u32::try_from(f.instances.iter().filter(|i| i.ready == Some(true) && !i.deleting).count()).unwrap_or(u32::MAX)),
             seen_at: self.fleet.as_ref().map(|(at, _)| *at),
             verdict: decision.map(|d| d.verdict),
             binding: decision.map(|d| d.binding),
-            reason: decision.map_or_else(|| self.without_decision().to_owned(), crate::wire::words::sentence),
+            reason: match decision {
+                _ if off => "its policy's mode is Off: nothing is decided".to_owned(),
+                Some(decision) => crate::wire::words::sentence(decision),
+                None => self.without_decision().to_owned(),
+            },
             at: decision.map(|d| d.at),
             through: decision.map(|d| d.through),
             blind: metrics.iter().filter(|m| m.status.is_blind()).map(|m| m.name.to_string()).collect(),

@@ -82,6 +82,11 @@ pub struct Aggregate {
     pub limits: Limits,
 }
 
+/// Why a sample cannot be taken, whatever else is in its pane, in words; for those who can still tell its producer.
+pub fn refusal(sample: &Sample, received: Timestamp) -> Option<String> {
+    check(sample, received).err().map(|refusal| refusal.to_string())
+}
+
 impl Aggregate {
     fn record(&self, state: &mut State, record: &Located<SampleBatch>) {
         state.note_record(record.at);

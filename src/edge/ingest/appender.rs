@@ -1,6 +1,7 @@
 //! The thread that appends: what waits at the same time shares one commit.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
@@ -11,6 +12,9 @@ use crate::log::{Log, LogError, RawAppend};
 /// The most bytes of one commit: two whole requests. Larger commits gain nothing (an fsync is a few
 /// per cent of it then) and make everybody wait for the largest.
 const MAX_COMMIT_BYTES: usize = 8 * 1024 * 1024;
+
+/// The most bytes that wait: four commits, which a slow disk takes in well under the time that a request waits.
+const MAX_QUEUED_BYTES: usize = 4 * MAX_COMMIT_BYTES;
 
 /// One request's records.
 pub(super) struct Job {
@@ -29,13 +33,26 @@ pub(super) enum Refused {
 }
 
 /// The way to the thread.
-pub(super) struct Queue(SyncSender<Job>);
+pub(super) struct Queue {
+    jobs: SyncSender<Job>,
+    /// The bytes that wait or are being appended.
+    bytes: Arc<AtomicUsize>,
+}
 
 impl Queue {
     pub(super) fn push(&self, job: Job) -> Result<(), Refused> {
-        self.0.try_send(job).map_err(|e| match e {
-            TrySendError::Full(_) => Refused::Full,
-            TrySendError::Disconnected(_) => Refused::Closed,
+        let size = size(&job);
+        // What is larger than the bound by itself is taken when nothing else waits.
+        if self.bytes.fetch_add(size, Ordering::Relaxed) > MAX_QUEUED_BYTES.saturating_sub(size) {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            return Err(Refused::Full);
+        }
+        self.jobs.try_send(job).map_err(|e| {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            match e {
+                TrySendError::Full(_) => Refused::Full,
+                TrySendError::Disconnected(_) => Refused::Closed,
+            }
         })
     }
 }
@@ -61,11 +78,13 @@ impl Appender {
 
 pub(super) fn start(log: Arc<dyn Log>, queue: usize) -> std::io::Result<(Queue, Appender)> {
     let (sender, receiver) = sync_channel(queue);
-    let thread = std::thread::Builder::new().name("ingest".to_owned()).spawn(move || run(log.as_ref(), &receiver))?;
-    Ok((Queue(sender), Appender(thread)))
+    let bytes = Arc::new(AtomicUsize::new(0));
+    let waiting = Arc::clone(&bytes);
+    let thread = std::thread::Builder::new().name("ingest".to_owned()).spawn(move || run(log.as_ref(), &receiver, &waiting))?;
+    Ok((Queue { jobs: sender, bytes }, Appender(thread)))
 }
 
-fn run(log: &dyn Log, jobs: &Receiver<Job>) {
+fn run(log: &dyn Log, jobs: &Receiver<Job>, waiting: &AtomicUsize) {
     while let Ok(first) = jobs.recv() {
         let mut bytes = size(&first);
         let mut together = vec![first];
@@ -76,6 +95,7 @@ fn run(log: &dyn Log, jobs: &Receiver<Job>) {
             together.push(next);
         }
         commit(log, together);
+        waiting.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 

@@ -114,6 +114,27 @@ fn bad_lines_are_reported_by_number_and_cost_no_good_one() {
     assert_eq!(log.samples().len(), 2);
 }
 
+/// What aggregate would drop later, its producer is told now.
+#[test]
+fn what_can_never_count_is_refused_by_its_line() {
+    let (log, server) = started(4);
+    let with = |rest: &str| format!("{{\"target\":\"a/B/c\",\"metric\":\"cpu\",{rest}}}");
+    for (line, reason) in [
+        (with("\"value\":1e300"), "beyond ±10^18"),
+        (with("\"value\":1,\"time\":1764000040000"), "more than 30 s after"),
+        (with("\"value\":1,\"time\":1764000000"), "times are Unix milliseconds"),
+        (with("\"value\":1,\"time\":-5"), "more than a day ago"),
+        (with("\"kind\":\"Distribution\",\"value\":-1"), "negative"),
+    ] {
+        let answer = post(&server, &format!("{GOOD}\n{line}\n"));
+        assert_eq!(answer.status, 200, "{line}: {}", answer.body);
+        let ingested: Ingested = answer.json();
+        assert_eq!((ingested.accepted, ingested.rejected, ingested.errors[0].line), (1, 1, 2), "{line}");
+        assert!(ingested.errors[0].reason.contains(reason), "{line}: {ingested:?}");
+    }
+    assert_eq!(log.samples().len(), 5);
+}
+
 #[test]
 fn a_sample_without_a_time_is_of_when_it_was_received() {
     let (log, server) = started(4);
@@ -126,7 +147,7 @@ fn an_avro_container_file_is_taken_whole_or_refused_with_its_reason() {
     let (log, server) = started(4);
     let schema = apache_avro::Schema::parse_str(wire::schemas::RecordType::SampleBatch.schema_json()).unwrap();
     let mut writer = apache_avro::Writer::new(&schema, Vec::new()).unwrap();
-    let sample = wire::jsonl::sample_from_line(GOOD, Timestamp::from_millis(5)).unwrap();
+    let sample = wire::jsonl::sample_from_line(GOOD, Timestamp::from_millis(1_764_000_000_000)).unwrap();
     writer.append_ser(crate::model::SampleBatch { samples: vec![sample.clone(), sample], ..Default::default() }).unwrap();
     let file = writer.into_inner().unwrap();
     for media in ["application/avro", "avro/binary"] {

@@ -17,10 +17,18 @@ pub(in crate::edge) struct Listed {
     pub(in crate::edge) bytes: u64,
 }
 
-/// The policy files of a directory by name; of a single file, itself.
+/// The policy files of a directory by name; of a single file, itself. A file that was there and is gone, while the
+/// directory around it is not, is no error: it says nothing any more.
 pub(in crate::edge) fn list(path: &Path) -> io::Result<BTreeMap<String, Listed>> {
     let mut files = BTreeMap::new();
-    if fs::metadata(path)?.is_dir() {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_policy_path(path) && fs::symlink_metadata(path).is_err() => {
+            let around = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            return if fs::metadata(around).is_ok_and(|m| m.is_dir()) { Ok(files) } else { Err(error) };
+        }
+        metadata => metadata?,
+    };
+    if metadata.is_dir() {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -37,7 +45,15 @@ pub(in crate::edge) fn list(path: &Path) -> io::Result<BTreeMap<String, Listed>>
     Ok(files)
 }
 
+fn is_policy_path(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| is_policy_file(&name.to_string_lossy()))
+}
+
+/// Loadline's own configuration may stand beside its policies.
 fn is_policy_file(name: &str) -> bool {
+    if name == "loadline.yaml" {
+        return false;
+    }
     let extension = Path::new(name).extension();
     !name.starts_with('.') && extension.is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"))
 }

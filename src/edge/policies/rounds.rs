@@ -118,6 +118,9 @@ impl Source {
                     Ok(text) => without_doubles(parse(&file.path, &text)),
                     Err(error) => ParsedFile { policies: Vec::new(), errors: vec![error] },
                 };
+                for problem in &parsed.errors {
+                    tracing::warn!("{}: {problem}; its last valid policies, if any, stay in force", file.path.display());
+                }
                 read.push((name.clone(), Known { listed: file.clone(), hash, parsed }));
             }
         }

@@ -31,6 +31,20 @@ pub enum Condition {
 }
 
 impl Condition {
+    /// Every condition.
+    pub(crate) const ALL: [Condition; 10] = [
+        Condition::StateUnreadable,
+        Condition::NotesNotWritten,
+        Condition::PortsExhausted,
+        Condition::CannotStart,
+        Condition::CrashLoop,
+        Condition::NeverHealthy,
+        Condition::EndpointsNotWritten,
+        Condition::HookFailed,
+        Condition::OutputNotRotated,
+        Condition::ForeignProcesses,
+    ];
+
     /// The name of its alert.
     pub fn name(self) -> &'static str {
         match self {
@@ -93,6 +107,7 @@ pub(crate) fn changes(target: &TargetId, before: &Conditions, after: &Conditions
         .filter_map(|condition| match (before.get(&condition), after.get(&condition)) {
             (None, Some(words)) => Some(alert(condition, AlertState::Firing, words)),
             (Some(words), None) => Some(alert(condition, AlertState::Resolved, words)),
+            (Some(before), Some(words)) if before != words => Some(alert(condition, AlertState::Firing, words)),
             _ => None,
         })
         .collect()
@@ -103,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_condition_fires_once_and_resolves_once() {
+    fn a_condition_is_told_when_it_begins_when_its_words_change_and_when_it_is_over() {
         let target: TargetId = "a/ProcessFleet/b".parse().unwrap();
         let none = Conditions::new();
         let two: Conditions = [(Condition::PortsExhausted, "2 of 5".to_owned())].into();
@@ -112,7 +127,8 @@ mod tests {
             changes(&target, before, after, Timestamp::from_millis(1)).into_iter().map(|alert| alert.state).collect()
         };
         assert_eq!(states(&none, &two), [AlertState::Firing]);
-        assert_eq!(states(&two, &three), []);
+        assert_eq!(states(&two, &two), []);
+        assert_eq!(states(&two, &three), [AlertState::Firing]);
         assert_eq!(states(&three, &none), [AlertState::Resolved]);
     }
 }

@@ -86,6 +86,10 @@ fn look(paths: &[PathBuf], known: &mut BTreeMap<PathBuf, Known>) -> Vec<String> 
     let mut problems = Vec::new();
     let mut there = Vec::new();
     for path in paths {
+        if known.is_empty() && std::fs::metadata(path).is_err() {
+            problems.push(format!("{}: there is no such file", path.display()));
+            return problems;
+        }
         match list(path) {
             Ok(files) => there.extend(files.into_values()),
             // A directory that cannot be listed says nothing about its files.

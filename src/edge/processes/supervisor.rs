@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub(crate) enum Mode {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) bell: Bell,
+    /// Its document is gone: nobody looks after it any more.
+    pub(crate) gone: AtomicBool,
     pub(crate) orders: Mutex<(Arc<FleetSpec>, Mode)>,
     pub(crate) status: Mutex<FleetStatus>,
     /// Answers of probes; one an instance at most is under way.
@@ -80,6 +83,7 @@ impl Shared {
     pub(crate) fn new(target: TargetId, spec: FleetSpec) -> Self {
         Shared {
             bell: Bell::default(),
+            gone: AtomicBool::new(false),
             orders: Mutex::new((Arc::new(spec), Mode::Supervise)),
             status: Mutex::new(FleetStatus::unknown(target)),
             answers: Mutex::default(),
@@ -177,6 +181,9 @@ impl Supervisor {
             }
             let until_measure = self.next_measure.saturating_sub(self.since.elapsed()).max(Duration::from_millis(1));
             if !self.shared.bell.wait(TURN.min(until_measure)) {
+                if self.shared.gone.load(Ordering::SeqCst) {
+                    self.resolve_all();
+                }
                 return;
             }
         }
@@ -365,8 +372,9 @@ impl Supervisor {
         for instance in self.instances.values_mut() {
             instance.settle(self.spec.restart, moment);
             let Some(health) = &self.spec.health else {
-                // Without a check it can serve as soon as it runs.
-                if instance.running().is_some() {
+                // Without a check it can serve as soon as it runs; a check that comes later finds it in service.
+                if let Some(running) = instance.running_mut() {
+                    running.was_healthy = true;
                     instance.set_ready(true, now);
                 }
                 continue;

@@ -143,7 +143,7 @@ fn unknown(services: &Services, target: &TargetId) -> Problem {
     let names = services.view.names();
     let near = nearest(target.name(), names.iter().map(TargetId::name)).and_then(|name| names.iter().find(|id| id.name() == name));
     let mend = match near {
-        Some(near) if near == target => "a policy names it, but no fleet of this name is kept here: is there a document of it?".to_owned(),
+        Some(near) if near == target => "a policy names it, but no fleet of this name is kept here: see its document and its state.json".to_owned(),
         Some(near) => format!("did you mean {near}?"),
         None if names.is_empty() => "no target is known yet: is there a policy?".to_owned(),
         None => {

@@ -150,7 +150,7 @@ fn memory_is_bounded_and_says_where_it_ends() {
 #[test]
 fn status_shows_policy_replicas_and_decision() {
     let view = View::new();
-    view.audit(at(0), Audit::Policy(policy(2, Some(r#"{"role":"ApiServer","replicas":{"min":3,"max":60}}"#))));
+    view.audit(at(0), Audit::Policy(policy(2, Some(r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"api"},"role":"ApiServer","replicas":{"min":3,"max":60},"metrics":[{"name":"cpu","track":{"utilization":"70%"}}]}"#))));
     view.signal(at(1), Signal::Policy(policy(1, None)));
     view.signal(at(2), Signal::Fleet(fleet(2, 4, 3)));
     view.signal(at(2), Signal::Fleet(fleet(1, 9, 9)));

@@ -13,6 +13,8 @@ use super::{CLAIM_EVERY, CLAIM_LIVES, LOST_AFTER};
 
 /// The first wait after a command that came to nothing; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
+/// The wait after a command that an emergency stop held.
+const FROZEN_RETRY: Duration = Duration::from_secs(5);
 /// The longest wait.
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
@@ -100,6 +102,10 @@ pub(super) fn close_lost(target: &TargetId, memory: &mut Memory, effects: &mut E
 pub(super) fn came_to_nothing(memory: &mut Memory, result: OutcomeResult, assumed: u32) {
     if matches!(result, OutcomeResult::Superseded | OutcomeResult::Stale) || (result == OutcomeResult::Conflict && memory.current != assumed) {
         return; // decide anew, at once
+    }
+    if result == OutcomeResult::Frozen {
+        memory.retry_at = Some(memory.now + FROZEN_RETRY); // a person stopped it: that is no failure
+        return;
     }
     memory.failures = memory.failures.saturating_add(1);
     let wait = FIRST_RETRY.saturating_mul(1 << memory.failures.saturating_sub(1).min(5)).min(LAST_RETRY);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing::info;
 
+use super::super::condition::Condition;
 use super::super::group::{self, Running as Found};
 use super::super::instance::{Instance, Leaving, Life, Moment, Running};
 use super::super::notes::Note;
@@ -66,6 +67,9 @@ impl Supervisor {
         }
         self.next = self.instances.values().map(|instance| instance.number + 1).max().unwrap_or(1).max(notes.next).max(1);
         self.foreign = found.of_others;
+        // What fired when Loadline ended may be over: what does not hold now is resolved in the first report.
+        let unknown = || "it was so when Loadline ended".to_owned();
+        self.conditions = Condition::ALL.into_iter().map(|condition| (condition, unknown())).collect();
         self.boot = boot;
         self.uid = Some(uid.to_owned());
         let running = self.instances.values().filter(|instance| instance.running().is_some()).count();

@@ -61,6 +61,13 @@ impl Supervisor {
     }
 
     /// Tells what is there and what is wrong.
+    /// Nothing holds of a fleet that nobody looks after.
+    pub(super) fn resolve_all(&mut self) {
+        for alert in condition::changes(&self.target, &self.conditions, &condition::Conditions::new(), self.clock.now()) {
+            self.outbox.alert(alert);
+        }
+    }
+
     pub(super) fn report(&mut self, record: Option<&FleetRecord>, moment: Moment, now: Timestamp) {
         let mut holding = std::mem::take(&mut self.now_holding);
         holding.extend(condition::of_instances(&self.instances));
@@ -72,8 +79,13 @@ impl Supervisor {
         holding.extend(troubles.into_iter().filter_map(|(condition, words)| Some((condition, words?))));
         if !self.foreign.is_empty() {
             let pids: Vec<String> = self.foreign.iter().map(|process| process.pid.to_string()).collect();
-            holding
-                .insert(Condition::ForeignProcesses, format!("processes of an earlier incarnation are left alone; end them by hand: pid {}", pids.join(", ")));
+            holding.insert(
+                Condition::ForeignProcesses,
+                format!(
+                    "processes of another incarnation of this fleet run and are left alone: pid {}; where no other Loadline keeps them, end them by hand",
+                    pids.join(", ")
+                ),
+            );
         }
         for alert in condition::changes(&self.target, &self.conditions, &holding, now) {
             match alert.state {
