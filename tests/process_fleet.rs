@@ -508,6 +508,42 @@ fn a_document_that_is_gone_leaves_its_processes_and_its_return_takes_them_over()
     assert_eq!(world.leaders(), pids);
 }
 
+/// A health check that is added to a running fleet asks its instances before it judges them.
+#[test]
+fn a_health_check_that_is_added_ends_nobody() {
+    let mut world = World::of_workers("checked-later", 2);
+    let with_check = world.document.clone();
+    let check = with_check.lines().find(|line| line.starts_with("  health:")).unwrap();
+    // Older than the start-up time before the check comes.
+    world.document = with_check.replace(&format!("{check}\n"), "").replace("timeout: 60s", "timeout: 1ms");
+    let world = world.started();
+    world.settle(2);
+    let pids = world.leaders();
+    let checked = world.document.clone() + check + "\n";
+    world.fleets().set_documents(parse_documents("fleet.yaml", &checked).unwrap()).unwrap();
+    world.scale(3);
+    wait_for("a third instance, some turns later", || (world.leaders().len() >= 3).then_some(()));
+    assert!(world.leaders().is_superset(&pids), "the first two still run");
+}
+
+/// What fired before a restart and is over by then is resolved after it, and so is all of a fleet whose document is gone.
+#[test]
+fn alerts_do_not_outlive_their_cause() {
+    let mut world = World::new("alerts", 1, "  command: /no/such/command\n  restart: { initial: 50ms, max: 50ms }\n").started();
+    world.wait_for_condition("CommandCannotStart");
+    world.fleets = None;
+    world.document = world.document.replace("/no/such/command", "/bin/sleep\n  args: [\"600\"]");
+    world.outbox = Arc::new(Outbox::default());
+    world.start();
+    world.settle(1);
+    gather(&world.outbox, "its end", |all| all.alerts.iter().any(|a| a.name == "CommandCannotStart" && a.state == AlertState::Resolved));
+
+    let world = World::new("alerts-gone", 1, "  command: /no/such/command\n  restart: { initial: 50ms, max: 50ms }\n").started();
+    world.wait_for_condition("CommandCannotStart");
+    world.fleets().set_documents(Vec::new()).unwrap();
+    gather(&world.outbox, "its end", |all| all.alerts.iter().any(|a| a.name == "CommandCannotStart" && a.state == AlertState::Resolved));
+}
+
 #[test]
 fn commands_and_hands_share_one_record() {
     let world = World::of_workers("record", 1).started();

@@ -25,7 +25,8 @@ impl Supervisor {
     pub(super) fn adopt(&mut self, uid: &str, now: Timestamp) -> io::Result<()> {
         let boot = procfs::boot_id()?;
         let mut notes = self.notes.read();
-        if notes.uid != uid {
+        let known_before = notes.uid == uid;
+        if !known_before {
             notes.instances.clear();
             notes.next = 0;
         }
@@ -68,8 +69,10 @@ impl Supervisor {
         self.next = self.instances.values().map(|instance| instance.number + 1).max().unwrap_or(1).max(notes.next).max(1);
         self.foreign = found.of_others;
         // What fired when Loadline ended may be over: what does not hold now is resolved in the first report.
-        let unknown = || "it was so when Loadline ended".to_owned();
-        self.conditions = Condition::ALL.into_iter().map(|condition| (condition, unknown())).collect();
+        if known_before {
+            let unknown = || "it was so when Loadline ended".to_owned();
+            self.conditions = Condition::ALL.into_iter().map(|condition| (condition, unknown())).collect();
+        }
         self.boot = boot;
         self.uid = Some(uid.to_owned());
         let running = self.instances.values().filter(|instance| instance.running().is_some()).count();
