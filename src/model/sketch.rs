@@ -89,6 +89,17 @@ impl Sketch {
         }
     }
 
+    /// Takes another sketch's observations out again, all of which it holds.
+    pub fn take_out(&mut self, other: &Sketch) {
+        self.zero = self.zero.saturating_sub(other.zero);
+        for bin in &other.bins {
+            if let Ok(at) = self.bins.binary_search_by_key(&bin.index, |b| b.index) {
+                self.bins[at].count = self.bins[at].count.saturating_sub(bin.count);
+            }
+        }
+        self.bins.retain(|bin| bin.count > 0);
+    }
+
     /// How many observations it holds.
     pub fn count(&self) -> i64 {
         self.bins.iter().fold(self.zero, |n, b| n.saturating_add(b.count))
@@ -155,6 +166,9 @@ mod tests {
             ab.merge(&sketch(&b));
             ba.merge(&sketch(&a));
             prop_assert_eq!(&ab, &ba);
+            let mut a_again = ab.clone();
+            a_again.take_out(&sketch(&b));
+            prop_assert_eq!(a_again, sketch(&a));
             prop_assert_eq!(ab, sketch(&[a, b].concat()));
         }
     }

@@ -138,6 +138,7 @@ impl Target {
 
     /// Its replicas were seen.
     pub(super) fn fleet(&mut self, seen: FleetObservation, at: Timestamp, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+        let FleetSeen { seen, .. } = FleetSeen::new(at, seen);
         let memory = &mut self.memory;
         let before = memory.fleet.as_ref().map(|f| &f.seen);
         if before.is_some_and(|b| (b.term, b.sequence) >= (seen.term, seen.sequence)) {

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::model::policy::{Across, Measure, MetricPolicy, MetricRule, Over};
-use crate::model::{Amount, HistogramReading, InstanceName, Kind, MetricStatus, Timestamp};
+use crate::model::{Amount, HistogramReading, Kind, MetricStatus, Timestamp};
 
 use super::evaluate::Surroundings;
 use super::memory::{FleetSeen, MetricMemory};
@@ -15,9 +15,9 @@ use super::panes::{Cell, Fed, MetricPanes, Series};
 
 /// What was measured of one metric.
 #[derive(Debug)]
-pub(super) enum Measured<'a> {
+pub(super) enum Measured {
     /// One figure for each instance that counts, by name.
-    Instances(Vec<Figure<'a>>),
+    Instances(Vec<Figure>),
     /// One figure for the target as a whole.
     Whole(Amount),
     /// Nothing to act on.
@@ -31,13 +31,13 @@ pub(super) enum Measured<'a> {
 
 /// One instance's figure.
 #[derive(Debug)]
-pub(super) struct Figure<'a> {
-    /// The instance.
-    pub(super) instance: &'a InstanceName,
+pub(super) struct Figure {
     /// Its value.
     pub(super) value: Amount,
     /// The end of its newest pane: the sample's time, as an HPA sees it.
     pub(super) at: Timestamp,
+    /// Its place among the fleet's instances, where the fleet has it.
+    pub(super) place: Option<usize>,
 }
 
 /// The window of a measurement.
@@ -55,17 +55,17 @@ impl Window {
     }
 }
 
-const NOTHING: Measured<'static> = Measured::Nothing { status: MetricStatus::NoData, note: None };
+const NOTHING: Measured = Measured::Nothing { status: MetricStatus::NoData, note: None };
 
 /// Measures one metric at `around.through` (event time), as of `now`.
-pub(super) fn measure<'a>(
+pub(super) fn measure(
     policy: &MetricPolicy,
-    panes: Option<&'a MetricPanes>,
+    panes: Option<&MetricPanes>,
     memory: &MetricMemory,
     fleet: &FleetSeen,
     around: Surroundings<'_>,
     now: Timestamp,
-) -> Measured<'a> {
+) -> Measured {
     let Surroundings { through, pane, silent } = around;
     if memory.source_error.is_some() {
         return Measured::Nothing { status: MetricStatus::Error, note: Some(Cow::Borrowed("its source failed")) };
@@ -102,24 +102,31 @@ pub(super) fn measure<'a>(
     }
 }
 
-fn reduce<'a>(
+fn reduce(
     over: Over,
     across: Option<Across>,
     policy: &MetricPolicy,
-    panes: &'a MetricPanes,
+    panes: &MetricPanes,
     fleet: &FleetSeen,
     window: Window,
     now: Timestamp,
-) -> Measured<'a> {
+) -> Measured {
     let mut figures = Vec::with_capacity(panes.series.len());
     let mut idle = false;
     let mut whole = None;
+    // Both go by name: one walk through both says which ones are listed.
+    let instances = &fleet.seen.instances;
+    let mut next = 0;
     for series in &panes.series {
+        while instances.get(next).is_some_and(|i| i.name < series.instance) {
+            next += 1;
+        }
+        let place = instances.get(next).filter(|i| i.name == series.instance).map(|_| next);
         let (Some(newest), before) = series.newest_two(window.through) else { continue };
         if now.since(newest.end) > policy.stale_after {
             continue;
         }
-        let listed = series.instance.is_none() || fleet.lists(&series.instance);
+        let listed = series.instance.is_none() || place.is_some();
         if !listed && newest.reading.last_at <= fleet.at {
             continue; // it was removed
         }
@@ -132,7 +139,7 @@ fn reduce<'a>(
         };
         match value {
             Some(value) if series.instance.is_none() => whole = Some(value),
-            Some(value) => figures.push(Figure { instance: &series.instance, value, at: newest.end }),
+            Some(value) => figures.push(Figure { value, at: newest.end, place }),
             None => idle = true,
         }
     }
@@ -152,7 +159,7 @@ fn reduce<'a>(
     }
 }
 
-fn across_instances(across: Across, figures: &[Figure<'_>]) -> Amount {
+fn across_instances(across: Across, figures: &[Figure]) -> Amount {
     let sum: Amount = figures.iter().map(|f| f.value).sum();
     match across {
         Across::Sum => sum,
@@ -164,18 +171,19 @@ fn across_instances(across: Across, figures: &[Figure<'_>]) -> Amount {
 /// One instance's samples of the window as one number; `None` where there is nothing to measure yet.
 fn over_time(over: Over, kind: Kind, series: &Series, window: Window, policy: &MetricPolicy) -> Option<Amount> {
     let cells = || series.window(window.since, window.through);
+    if over == Over::Mean && matches!(kind, Kind::Gauge | Kind::Distribution) {
+        let (sum, count) = series.summed(window.since, window.through);
+        return sum.mean(count.unsigned_abs());
+    }
     let last = cells().next_back()?;
     match kind {
         Kind::Gauge | Kind::Distribution => match over {
-            Over::Mean => {
-                let (sum, count) = cells().fold((Amount::ZERO, 0_i64), |(s, n), c| (s + c.reading.sum, n.saturating_add(c.reading.count)));
-                sum.mean(count.unsigned_abs())
-            }
+            Over::Mean => None, // above
             Over::Max => cells().map(|c| c.reading.max).max(),
             Over::Last => Some(last.reading.last),
         },
         Kind::Delta => match over {
-            Over::Mean => Some(cells().map(|c| c.reading.sum).sum::<Amount>().per_second(window.seconds_ms())),
+            Over::Mean => Some(series.summed(window.since, window.through).0.per_second(window.seconds_ms())),
             Over::Max => cells().map(|c| c.reading.sum).max().map(|sum| sum.per_second(pane_ms(series, window))),
             Over::Last => Some(last.reading.sum.per_second(pane_ms(series, window))),
         },
@@ -266,24 +274,18 @@ fn observed(earlier: &HistogramReading, later: &HistogramReading) -> (Amount, i6
     }
 }
 
-fn measure_quantile<'a>(quantile: f64, policy: &MetricPolicy, panes: &'a MetricPanes, window: Window, now: Timestamp) -> Measured<'a> {
+fn measure_quantile(quantile: f64, policy: &MetricPolicy, panes: &MetricPanes, window: Window, now: Timestamp) -> Measured {
     match panes.kind {
         Kind::Distribution => {
             let fresh = |end: &Timestamp| now.since(*end) <= policy.stale_after;
-            let mut inside = panes.sketches.iter().filter(|s| s.end > window.since && s.end <= window.through).map(|s| &s.sketch);
-            let merged = match inside.next() {
-                Some(first) => {
-                    let mut merged = first.clone();
-                    inside.for_each(|s| merged.merge(s));
-                    merged
-                }
-                // The window holds nothing: the newest observations count while they are fresh.
-                None => match panes.sketches.iter().rev().find(|s| s.end <= window.through).filter(|s| fresh(&s.end)) {
-                    Some(newest) => newest.sketch.clone(),
-                    None => return NOTHING,
-                },
-            };
-            quantity(merged.quantile(quantile))
+            if let Some(value) = panes.quantile(window.since, window.through, quantile) {
+                return quantity(value);
+            }
+            // The window holds nothing: the newest observations count while they are fresh.
+            match panes.sketches.iter().rev().find(|s| s.end <= window.through).filter(|s| fresh(&s.end)) {
+                Some(newest) => quantity(newest.sketch.quantile(quantile)),
+                None => NOTHING,
+            }
         }
         Kind::Histogram => quantity(histogram_quantile(quantile, policy, panes, window)),
         Kind::Gauge | Kind::Counter | Kind::Delta => {
@@ -292,7 +294,7 @@ fn measure_quantile<'a>(quantile: f64, policy: &MetricPolicy, panes: &'a MetricP
     }
 }
 
-fn quantity(value: Option<f64>) -> Measured<'static> {
+fn quantity(value: Option<f64>) -> Measured {
     match value {
         None => Measured::Nothing { status: MetricStatus::Idle, note: None },
         Some(value) => match Amount::from_f64(value) {
@@ -343,11 +345,4 @@ fn histogram_quantile(quantile: f64, policy: &MetricPolicy, panes: &MetricPanes,
         seen += count;
     }
     bounds.last().copied()
-}
-
-impl FleetSeen {
-    /// Whether the newest observation lists this instance.
-    pub(super) fn lists(&self, name: &InstanceName) -> bool {
-        self.seen.instances.iter().any(|i| i.name == *name)
-    }
 }

@@ -112,8 +112,16 @@ pub(super) struct Audited {
 pub(super) struct FleetSeen {
     /// When the log took the observation.
     pub(super) at: Timestamp,
-    /// The observation.
+    /// The observation, its instances by name.
     pub(super) seen: FleetObservation,
+}
+
+impl FleetSeen {
+    /// An observation that the log took at `at`.
+    pub(super) fn new(at: Timestamp, mut seen: FleetObservation) -> Self {
+        seen.instances.sort_by(|a, b| a.name.cmp(&b.name));
+        FleetSeen { at, seen }
+    }
 }
 
 /// The policy as announced.
@@ -209,7 +217,10 @@ impl Memory {
 
     /// The memory of one metric.
     pub(super) fn metric(&mut self, name: &MetricName) -> &mut MetricMemory {
-        self.metrics.entry(name.clone()).or_default()
+        if !self.metrics.contains_key(name) {
+            self.metrics.insert(name.clone(), MetricMemory::default());
+        }
+        self.metrics.get_mut(name).unwrap_or_else(|| unreachable!("it was put there"))
     }
 
     /// The command in flight is over, whatever came of it.

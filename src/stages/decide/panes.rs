@@ -6,13 +6,13 @@
 //! source fed; and of all these none that ends by `forgotten_through`. Both bounds are remembered (in the snapshot) and never run back, whatever
 //! the policy does to the window.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::MOST_INSTANCES;
 use crate::log::Offset;
-use crate::model::{InstanceName, Kind, MetricName, Part, Reading, Sketch, Timestamp};
+use crate::model::{Amount, InstanceName, Kind, MetricName, Part, Reading, Sketch, Timestamp};
 
 /// The panes of one target, by metric.
 #[derive(Debug, Default)]
@@ -31,6 +31,8 @@ pub(super) struct MetricPanes {
     pub(super) series: Vec<Series>,
     /// The observations of each pane, of a Distribution; ascending by end.
     pub(super) sketches: VecDeque<Sketched>,
+    /// Those of the last window that was asked for, together.
+    merged: RefCell<Option<Merged>>,
     /// The sources of the panes, with the newest pane that each one fed.
     pub(super) sources: BTreeMap<u32, Fed>,
     /// The end of the newest pane.
@@ -59,6 +61,24 @@ pub(super) struct Sketched {
     pub(super) sketch: Sketch,
 }
 
+/// The observations of a window, together: the next window takes out what left it and adds what came.
+#[derive(Debug)]
+struct Merged {
+    since: Timestamp,
+    through: Timestamp,
+    panes: usize,
+    sketch: Sketch,
+}
+
+/// The sum of a window, likewise.
+#[derive(Debug, Clone, Copy)]
+struct Summed {
+    since: Timestamp,
+    through: Timestamp,
+    sum: Amount,
+    count: i64,
+}
+
 /// One instance's panes.
 #[derive(Debug)]
 pub(super) struct Series {
@@ -66,6 +86,8 @@ pub(super) struct Series {
     pub(super) instance: InstanceName,
     /// Ascending by end.
     pub(super) cells: VecDeque<Cell>,
+    /// The sum of the last window that was asked for.
+    summed: std::cell::Cell<Option<Summed>>,
 }
 
 /// One instance's share of a pane.
@@ -87,6 +109,7 @@ impl Panes {
                 kind: pane.kind,
                 series: Vec::new(),
                 sketches: VecDeque::new(),
+                merged: RefCell::new(None),
                 sources: BTreeMap::new(),
                 newest: Timestamp::MIN,
                 other_kind: Timestamp::MIN,
@@ -102,6 +125,7 @@ impl Panes {
                 metric.kind = pane.kind;
                 metric.series.clear();
                 metric.sketches.clear();
+                *metric.merged.get_mut() = None;
                 metric.sources.clear();
             }
             if pane.end < metric.other_kind {
@@ -121,6 +145,9 @@ impl Panes {
                 }
             }
             if let Some(sketch) = pane.sketch {
+                if metric.merged.get_mut().as_ref().is_some_and(|m| pane.end > m.since && pane.end <= m.through) {
+                    *metric.merged.get_mut() = None; // it came late
+                }
                 let at = metric.sketches.partition_point(|s| s.end < pane.end);
                 match metric.sketches.get_mut(at) {
                     Some(held) if held.end == pane.end => {
@@ -153,14 +180,27 @@ impl Panes {
     pub(super) fn prune(&mut self, name: &MetricName, complete_since: Timestamp, forgotten: Timestamp) {
         let Some(metric) = self.metrics.get_mut(name) else { return };
         metric.series.retain_mut(|series| {
+            // Nearly always there is one at most to forget, and often none.
+            let kept = |at: usize| series.cells.get(at).is_none_or(|c| c.end > complete_since);
+            if kept(2) && series.cells.front().is_some_and(|c| c.end > forgotten) {
+                return true;
+            }
             let old = series.cells.partition_point(|c| c.end <= complete_since).saturating_sub(2);
-            let gone = series.cells.partition_point(|c| c.end <= forgotten);
-            series.cells.drain(..old.max(gone));
+            let gone = series.cells.partition_point(|c| c.end <= forgotten).max(old);
+            let last = gone.checked_sub(1).and_then(|last| series.cells.get(last));
+            if last.is_some_and(|last| series.summed.get().is_some_and(|s| last.end > s.since)) {
+                series.summed.set(None); // not taken out of it yet
+            }
+            series.cells.drain(..gone);
             !series.cells.is_empty()
         });
         let old = metric.sketches.partition_point(|s| s.end <= complete_since).saturating_sub(1);
-        let gone = metric.sketches.partition_point(|s| s.end <= forgotten);
-        metric.sketches.drain(..old.max(gone));
+        let gone = metric.sketches.partition_point(|s| s.end <= forgotten).max(old);
+        let last = gone.checked_sub(1).and_then(|last| metric.sketches.get(last));
+        if last.is_some_and(|last| metric.merged.get_mut().as_ref().is_some_and(|m| last.end > m.since)) {
+            *metric.merged.get_mut() = None;
+        }
+        metric.sketches.drain(..gone);
         metric.sources.retain(|_, fed| fed.end > forgotten);
         if metric.series.is_empty() && metric.sketches.is_empty() {
             // As if none had ever come: a restored fold does not know better.
@@ -191,13 +231,45 @@ impl MetricPanes {
         after(self.newest) || self.series.iter().any(|s| s.cells.iter().rev().any(|c| after(c.end)))
     }
 
+    /// The value at `quantile` of all observations of the window `(since, through]`; `None` where it has no pane.
+    pub(super) fn quantile(&self, since: Timestamp, through: Timestamp, quantile: f64) -> Option<Option<f64>> {
+        let mut held = self.merged.borrow_mut();
+        let merged = match held.take() {
+            Some(mut merged) if merged.since <= since && since < merged.through && merged.through <= through => {
+                for left in self.sketches.iter().skip_while(|s| s.end <= merged.since).take_while(|s| s.end <= since) {
+                    merged.sketch.take_out(&left.sketch);
+                    merged.panes -= 1;
+                }
+                for new in self.sketches.iter().rev().skip_while(|s| s.end > through).take_while(|s| s.end > merged.through) {
+                    merged.sketch.merge(&new.sketch);
+                    merged.panes += 1;
+                }
+                (merged.since, merged.through) = (since, through);
+                merged
+            }
+            _ => {
+                let mut merged = Merged { since, through, panes: 0, sketch: Sketch::default() };
+                for inside in self.sketches.iter().filter(|s| s.end > since && s.end <= through) {
+                    merged.sketch.merge(&inside.sketch);
+                    merged.panes += 1;
+                }
+                merged
+            }
+        };
+        let value = (merged.panes > 0).then(|| merged.sketch.quantile(quantile));
+        *held = Some(merged);
+        value
+    }
+
     /// There was a pane of another kind that ends at `end`.
     fn forget_before(&mut self, end: Timestamp) {
         self.other_kind = self.other_kind.max(end);
         self.series.retain_mut(|series| {
             series.cells.retain(|cell| cell.end >= end);
+            series.summed.set(None);
             !series.cells.is_empty()
         });
+        *self.merged.get_mut() = None;
         self.sketches.retain(|sketch| sketch.end >= end);
     }
 
@@ -207,7 +279,7 @@ impl MetricPanes {
             Ok(at) => at,
             Err(_) if self.series.len() >= MOST_INSTANCES => return None,
             Err(at) => {
-                self.series.insert(at, Series { instance, cells: VecDeque::new() });
+                self.series.insert(at, Series { instance, cells: VecDeque::new(), summed: std::cell::Cell::new(None) });
                 at
             }
         };
@@ -217,6 +289,9 @@ impl MetricPanes {
 
 impl Series {
     fn merge(&mut self, end: Timestamp, offset: Offset, reading: Reading, kind: Kind) {
+        if self.summed.get().is_some_and(|s| end > s.since && end <= s.through) {
+            self.summed.set(None); // it came late
+        }
         // Nearly always the newest pane, or the one before it.
         let at = match self.cells.back() {
             None => 0,
@@ -238,9 +313,35 @@ impl Series {
         self.cells.range(from..to.max(from))
     }
 
+    /// The sum and the number of the samples of the window `(since, through]`.
+    pub(super) fn summed(&self, since: Timestamp, through: Timestamp) -> (Amount, i64) {
+        let (mut sum, mut count) = (Amount::ZERO, 0_i64);
+        match self.summed.get().filter(|s| s.since <= since && since < s.through && s.through <= through) {
+            Some(last) => {
+                (sum, count) = (last.sum, last.count);
+                for left in self.cells.iter().skip_while(|c| c.end <= last.since).take_while(|c| c.end <= since) {
+                    (sum, count) = (sum - left.reading.sum, count - left.reading.count);
+                }
+                for new in self.cells.iter().rev().skip_while(|c| c.end > through).take_while(|c| c.end > last.through) {
+                    (sum, count) = (sum + new.reading.sum, count + new.reading.count);
+                }
+            }
+            None => {
+                for inside in self.window(since, through) {
+                    (sum, count) = (sum + inside.reading.sum, count.saturating_add(inside.reading.count));
+                }
+            }
+        }
+        self.summed.set(Some(Summed { since, through, sum, count }));
+        (sum, count)
+    }
+
     /// The newest cell that ends by `through`, and the one before it.
     pub(super) fn newest_two(&self, through: Timestamp) -> (Option<&Cell>, Option<&Cell>) {
-        let to = self.cells.partition_point(|c| c.end <= through);
+        let to = match self.cells.back() {
+            Some(last) if last.end <= through => self.cells.len(),
+            _ => self.cells.partition_point(|c| c.end <= through),
+        };
         let nth = |back: usize| to.checked_sub(back).and_then(|i| self.cells.get(i));
         (nth(1), nth(2))
     }

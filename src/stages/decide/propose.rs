@@ -58,7 +58,7 @@ impl Proposed {
 }
 
 /// What one metric asks for.
-pub(super) fn propose(metric: &MetricPolicy, measured: Measured<'_>, memory: &mut MetricMemory, situation: Situation<'_>) -> Proposed {
+pub(super) fn propose(metric: &MetricPolicy, measured: Measured, memory: &mut MetricMemory, situation: Situation<'_>) -> Proposed {
     match (&metric.rule, measured) {
         (_, Measured::Nothing { status, note }) => {
             threshold::forget(memory);

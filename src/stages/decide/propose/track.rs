@@ -83,13 +83,16 @@ struct Grouped<'a> {
     ready: usize,
 }
 
-fn group<'a>(metric: &MetricName, window: Duration, figures: &[Figure<'_>], situation: Situation<'a>) -> Grouped<'a> {
+fn group<'a>(metric: &MetricName, window: Duration, figures: &[Figure], situation: Situation<'a>) -> Grouped<'a> {
     let Situation { policy, fleet, now, .. } = situation;
     let (mut unready, mut missing, mut ready) = (Vec::new(), Vec::new(), 0);
     // What each figure comes to; `None` does not count.
     let mut samples: Vec<Option<Weighed<'a>>> = figures.iter().map(|f| Some(Weighed { instance: None, milli: i128::from(f.value.milli_ceil()) })).collect();
-    for instance in &fleet.seen.instances {
-        let own = figures.binary_search_by(|f| f.instance.cmp(&instance.name)).ok();
+    let mut own: Vec<Option<usize>> = vec![None; fleet.seen.instances.len()];
+    for (figure, place) in figures.iter().enumerate().filter_map(|(i, f)| Some((i, f.place?))) {
+        own[place] = Some(figure);
+    }
+    for (instance, own) in fleet.seen.instances.iter().zip(own) {
         let standing = standing(instance, own.map(|i| figures[i].at), metric, window, policy.cpu_initialization, policy.readiness_delay, now);
         if let Some(sample) = own.and_then(|i| samples.get_mut(i)) {
             match standing {
@@ -142,7 +145,7 @@ fn rebalance<'a>(mut grouped: Grouped<'a>, missing_milli: &dyn Fn(&Instance) -> 
 const NO_SAMPLES: &str = "no instance that counts has a sample (they may not be ready)";
 
 /// `utilization` of a resource (`GetResourceReplicas`).
-pub(super) fn utilization(metric: &MetricName, percent: i64, window: Duration, figures: &[Figure<'_>], situation: Situation<'_>) -> Proposed {
+pub(super) fn utilization(metric: &MetricName, percent: i64, window: Duration, figures: &[Figure], situation: Situation<'_>) -> Proposed {
     let instances = &situation.fleet.seen.instances;
     if instances.is_empty() {
         return Proposed::nothing(MetricStatus::Idle, Some("there are no instances".to_owned()));
@@ -176,7 +179,7 @@ pub(super) fn utilization(metric: &MetricName, percent: i64, window: Duration, f
 }
 
 /// `perReplica` of a metric of instances (`calcPlainMetricReplicas`).
-pub(super) fn per_instance(metric: &MetricName, amount: Amount, window: Duration, figures: &[Figure<'_>], situation: Situation<'_>) -> Proposed {
+pub(super) fn per_instance(metric: &MetricName, amount: Amount, window: Duration, figures: &[Figure], situation: Situation<'_>) -> Proposed {
     if situation.fleet.seen.instances.is_empty() {
         return Proposed::nothing(MetricStatus::Idle, Some("there are no instances".to_owned()));
     }
