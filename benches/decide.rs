@@ -1,6 +1,8 @@
 //! What an evaluation costs: 5 metrics, 10 instances, windows of 60 s of panes of 5 s, for few and many targets.
 //!
-//! `evaluate`: one mark evaluates every target once; the time is one target's share of it. `part`: taking in
+//! `evaluate`: one mark evaluates every target once; the time is one target's share of it. Between two marks every
+//! target takes in a part, so its panes come from memory, as they do live. `again`: the same target is evaluated again and
+//! again, as its fleet changes, so that everything is in the processor's cache. `part`: taking in
 //! one target's part of a pane. `idle-tick`: a second in which nothing is due, of the whole partition. CPU time of the thread, so that what else runs on the machine does not count.
 
 use std::collections::BTreeMap;
@@ -79,29 +81,39 @@ impl World {
     fn fleets(&mut self) {
         self.fleets += 1;
         for n in 0..self.targets.len() {
-            let (target, name) = self.targets[n].clone();
-            let instances = (0..INSTANCES).map(|i| Instance {
-                name: instance(&name, i),
-                phase: Phase::Running,
-                ready: Some(true),
-                deleting: false,
-                started_at: Some(Timestamp::from_millis(START - 3_600_000)),
-                ready_changed_at: Some(Timestamp::from_millis(START - 3_600_000)),
-                requests: BTreeMap::from([("cpu".to_owned(), Amount::from_units(1)), ("memory".to_owned(), Amount::from_units(1_073_741_824))]),
-            });
-            let seen = FleetObservation {
-                target,
-                uid: "a".to_owned(),
-                term: 1,
-                sequence: self.fleets,
-                revision: None,
-                desired: 10,
-                status_replicas: 10,
-                updating: false,
-                instances: instances.collect(),
-            };
-            self.say(Signal::Fleet(seen));
+            self.fleet(n, false);
         }
+    }
+
+    fn fleet(&mut self, n: usize, updating: bool) -> Duration {
+        let (target, name) = self.targets[n].clone();
+        let instances = (0..INSTANCES).map(|i| Instance {
+            name: instance(&name, i),
+            phase: Phase::Running,
+            ready: Some(true),
+            deleting: false,
+            started_at: Some(Timestamp::from_millis(START - 3_600_000)),
+            ready_changed_at: Some(Timestamp::from_millis(START - 3_600_000)),
+            requests: BTreeMap::from([("cpu".to_owned(), Amount::from_units(1)), ("memory".to_owned(), Amount::from_units(1_073_741_824))]),
+        });
+        let seen = FleetObservation {
+            target,
+            uid: "a".to_owned(),
+            term: 1,
+            sequence: self.fleets,
+            revision: None,
+            desired: 10,
+            status_replicas: 10,
+            updating,
+            instances: instances.collect(),
+        };
+        self.say(Signal::Fleet(seen))
+    }
+
+    /// The fleet of the first target changes, which has it evaluated at once.
+    fn again(&mut self) -> Duration {
+        self.fleets += 1;
+        self.fleet(0, self.fleets % 2 == 0)
     }
 
     /// The next pane's part of every target; the CPU time that they took.
@@ -173,6 +185,9 @@ fn bench(c: &mut Criterion) {
                 (0..times).map(one).sum()
             });
         });
+        if targets == 10 {
+            group.bench_function("again", |b| b.iter_custom(|times| (0..times).map(|_| world.again()).sum()));
+        }
         group.bench_function(format!("part/{targets}"), |b| {
             b.iter_custom(|times| {
                 let one = |_| {

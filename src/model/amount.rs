@@ -88,20 +88,30 @@ impl Amount {
     /// In thousandths, rounded up, as Kubernetes' `Quantity.MilliValue` does; saturating.
     pub fn milli_ceil(self) -> i64 {
         let milli = NANO / 1000;
-        let up = self.0.div_euclid(milli) + i128::from(self.0.rem_euclid(milli) != 0);
+        let down = floor(self.0, milli);
+        let up = down + i128::from(down * milli != self.0);
         i64::try_from(up).unwrap_or(if up > 0 { i64::MAX } else { i64::MIN })
     }
 
     /// The mean of `count` measurements that add up to this, rounded towards minus infinity at 10⁻⁹.
     /// `None` for no measurements.
     pub fn mean(self, count: u64) -> Option<Amount> {
-        (count > 0).then(|| Amount(self.0.div_euclid(i128::from(count))))
+        (count > 0).then(|| Amount(floor(self.0, i128::from(count))))
     }
 
     /// This amount per second over `elapsed_ms` (greater than 0) milliseconds.
     #[must_use]
     pub fn per_second(self, elapsed_ms: i64) -> Amount {
         Amount(self.0.saturating_mul(1000) / i128::from(elapsed_ms.max(1)))
+    }
+}
+
+/// `number / by` rounded towards minus infinity, `by` above 0. A division of 128 bits takes ten times as long as one of
+/// 64, which is enough for nearly every amount.
+fn floor(number: i128, by: i128) -> i128 {
+    match (i64::try_from(number), i64::try_from(by)) {
+        (Ok(number), Ok(by)) => i128::from(number.div_euclid(by)),
+        _ => number.div_euclid(by),
     }
 }
 

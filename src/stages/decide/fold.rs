@@ -138,8 +138,8 @@ impl Target {
 
     /// Its replicas were seen.
     pub(super) fn fleet(&mut self, seen: FleetObservation, at: Timestamp, stage: &Decide, sources: &Sources, effects: &mut Effects) {
-        let FleetSeen { seen, .. } = FleetSeen::new(at, seen);
         let memory = &mut self.memory;
+        let FleetSeen { seen, names, .. } = FleetSeen::after(memory.fleet.as_ref(), at, seen);
         let before = memory.fleet.as_ref().map(|f| &f.seen);
         if before.is_some_and(|b| (b.term, b.sequence) >= (seen.term, seen.sequence)) {
             return;
@@ -174,7 +174,7 @@ impl Target {
         if self.policy.as_ref().is_some_and(|p| p.policy.mode == Mode::Advise) && memory.shadow.is_none() {
             memory.shadow = Some(memory.current);
         }
-        memory.fleet = Some(FleetSeen { at, seen });
+        memory.fleet = Some(FleetSeen { at, seen, names });
         if self.policy.is_none() {
             memory.due = Some(memory.now + FORGET_AFTER);
         } else if !same {

@@ -102,26 +102,12 @@ pub(super) fn measure(
     }
 }
 
-fn reduce(
-    over: Over,
-    across: Option<Across>,
-    policy: &MetricPolicy,
-    panes: &MetricPanes,
-    fleet: &FleetSeen,
-    window: Window,
-    now: Timestamp,
-) -> Measured {
+fn reduce(over: Over, across: Option<Across>, policy: &MetricPolicy, panes: &MetricPanes, fleet: &FleetSeen, window: Window, now: Timestamp) -> Measured {
     let mut figures = Vec::with_capacity(panes.series.len());
     let mut idle = false;
     let mut whole = None;
-    // Both go by name: one walk through both says which ones are listed.
-    let instances = &fleet.seen.instances;
-    let mut next = 0;
     for series in &panes.series {
-        while instances.get(next).is_some_and(|i| i.name < series.instance) {
-            next += 1;
-        }
-        let place = instances.get(next).filter(|i| i.name == series.instance).map(|_| next);
+        let place = series.place(fleet);
         let (Some(newest), before) = series.newest_two(window.through) else { continue };
         if now.since(newest.end) > policy.stale_after {
             continue;

@@ -114,13 +114,19 @@ pub(super) struct FleetSeen {
     pub(super) at: Timestamp,
     /// The observation, its instances by name.
     pub(super) seen: FleetObservation,
+    /// Counts up whenever the names of the instances are others; not saved.
+    #[serde(skip)]
+    pub(super) names: u64,
 }
 
 impl FleetSeen {
-    /// An observation that the log took at `at`.
-    pub(super) fn new(at: Timestamp, mut seen: FleetObservation) -> Self {
+    /// An observation that the log took at `at`, after `before`.
+    pub(super) fn after(before: Option<&FleetSeen>, at: Timestamp, mut seen: FleetObservation) -> Self {
         seen.instances.sort_by(|a, b| a.name.cmp(&b.name));
-        FleetSeen { at, seen }
+        let same_names = |before: &&FleetSeen| before.seen.instances.iter().map(|i| &i.name).eq(seen.instances.iter().map(|i| &i.name));
+        // From 1 on: 0 is what was restored, which nothing has been compared with.
+        let names = before.filter(same_names).map_or_else(|| before.map_or(0, |b| b.names) + 1, |same| same.names.max(1));
+        FleetSeen { at, seen, names }
     }
 }
 

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::MOST_INSTANCES;
+use super::memory::FleetSeen;
 use crate::log::Offset;
 use crate::model::{Amount, InstanceName, Kind, MetricName, Part, Reading, Sketch, Timestamp};
 
@@ -88,6 +89,10 @@ pub(super) struct Series {
     pub(super) cells: VecDeque<Cell>,
     /// The sum of the last window that was asked for.
     summed: std::cell::Cell<Option<Summed>>,
+    /// The place of its instance among those of the fleet, for the names that [`FleetSeen::names`] counts.
+    ///
+    /// [`FleetSeen::names`]: super::memory::FleetSeen::names
+    place: std::cell::Cell<(u64, Option<u32>)>,
 }
 
 /// One instance's share of a pane.
@@ -279,7 +284,7 @@ impl MetricPanes {
             Ok(at) => at,
             Err(_) if self.series.len() >= MOST_INSTANCES => return None,
             Err(at) => {
-                self.series.insert(at, Series { instance, cells: VecDeque::new(), summed: std::cell::Cell::new(None) });
+                self.series.insert(at, Series { instance, cells: VecDeque::new(), summed: std::cell::Cell::new(None), place: std::cell::Cell::default() });
                 at
             }
         };
@@ -313,13 +318,26 @@ impl Series {
         self.cells.range(from..to.max(from))
     }
 
+    /// The place of its instance among those of the fleet; `None` where it is not listed.
+    pub(super) fn place(&self, fleet: &FleetSeen) -> Option<usize> {
+        let (names, place) = self.place.get();
+        if names == fleet.names && names != 0 {
+            return place.map(|place| place as usize);
+        }
+        let found = fleet.seen.instances.binary_search_by(|i| i.name.cmp(&self.instance)).ok();
+        self.place.set((fleet.names, found.and_then(|place| u32::try_from(place).ok())));
+        found
+    }
+
     /// The sum and the number of the samples of the window `(since, through]`.
     pub(super) fn summed(&self, since: Timestamp, through: Timestamp) -> (Amount, i64) {
         let (mut sum, mut count) = (Amount::ZERO, 0_i64);
         match self.summed.get().filter(|s| s.since <= since && since < s.through && s.through <= through) {
             Some(last) => {
                 (sum, count) = (last.sum, last.count);
-                for left in self.cells.iter().skip_while(|c| c.end <= last.since).take_while(|c| c.end <= since) {
+                // Two that ended before are kept: look beyond them first.
+                let kept = if self.cells.get(1).is_some_and(|c| c.end <= last.since) { 2 } else { 0 };
+                for left in self.cells.range(kept..).skip_while(|c| c.end <= last.since).take_while(|c| c.end <= since) {
                     (sum, count) = (sum - left.reading.sum, count - left.reading.count);
                 }
                 for new in self.cells.iter().rev().skip_while(|c| c.end > through).take_while(|c| c.end > last.through) {
