@@ -4,6 +4,8 @@
 //! A history is made by a small world that answers decide's claims as an arbiter and an actuator would (or
 //! would fail to), with late parts, silent sources, failing sources, and policies that change under way.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::single_match_else, reason = "a test fails by it")]
+
 use std::collections::BTreeMap;
 
 use loadline::log::Offset;

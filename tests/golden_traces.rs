@@ -4,6 +4,9 @@
 //! went in, each with what it caused below it, stand in `tests/golden/<story>.jsonl`. Where a decision is meant to change,
 //! `GOLDEN=write cargo test --test golden_traces` writes the files again; the difference is then read as code is.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+#![allow(clippy::needless_pass_by_value, reason = "a story reads better so")]
+
 #[path = "golden/story.rs"]
 mod golden;
 

@@ -1,5 +1,7 @@
 //! The pure part stays pure: no clock, no I/O, nothing that waits, no order that differs between runs.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
 use std::path::{Path, PathBuf};
 
 /// What may not stand in `model` and `stages`, and why.

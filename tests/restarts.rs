@@ -3,6 +3,8 @@
 //! The runner is driven by hand over the memory log, with snapshot rounds every few records and a few bytes a
 //! commit, so that most kills tear one. In the end the log holds what an undisturbed fold over the same input says.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! However the samples of a target are keyed, partitioned, ordered, flushed and read again after a crash:
 //! aggregate and decide come to the same decisions.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
 use std::time::Duration;
 
 use loadline::model::{

@@ -1,5 +1,7 @@
 //! The demo's own policy, fleet, workers and load, through the programs themselves.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -34,7 +34,7 @@ pub struct ExportArgs {
 ///
 /// # Errors
 /// Where the log cannot be read or `out` cannot be written.
-pub fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let log = EmbeddedLog::open_read_only(&args.data).with_context(|| format!("failed to open the log in {}", args.data.display()))?;
     for partition in 0..log.partitions()?.of(Topic::Signals) {
         // What is appended from now on is left for the next export, or this one might never end.
@@ -47,7 +47,7 @@ pub fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             for record in slice.into_iter().filter(|r| r.offset < range.end) {
                 match wire::decode(Topic::Signals, &record.value) {
                     Ok(Message::Signal(signal)) if wanted(&signal, args.target.as_deref()) => {
-                        writeln!(out, "{}", jsonl::signal_to_line(record.at, partition, &signal))?
+                        writeln!(out, "{}", jsonl::signal_to_line(record.at, partition, &signal))?;
                     }
                     Ok(_) => {}
                     Err(error) => eprintln!("loadline: record {} of partition {partition} is left out: {error}", record.offset),

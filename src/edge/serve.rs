@@ -187,7 +187,8 @@ async fn status(State(services): State<Services>) -> axum::Json<Status> {
     let mut marks = BTreeMap::new();
     for target in &mut targets {
         let namespace = target.target.namespace().to_owned();
-        target.frozen = marks.entry(namespace).or_insert_with_key(|namespace| services.freeze.mark_for(namespace)).clone();
+        let mark: &Option<String> = marks.entry(namespace).or_insert_with_key(|namespace| services.freeze.mark_for(namespace));
+        target.frozen.clone_from(mark);
     }
     let at = services.clock.now();
     // What has no policy and is seen by nobody any more is history; so is an event after an hour.

@@ -113,7 +113,7 @@ pub struct Alert {
     /// The target, where it is about one.
     #[serde(default)]
     pub target: Option<TargetId>,
-    /// What kind of alert, in UpperCamelCase, e.g. `AllMetricsBlind`.
+    /// What kind of alert, in upper camel case, e.g. `AllMetricsBlind`.
     pub name: String,
     /// What it is about within the target (a metric, a file), empty where nothing.
     #[serde(default)]

@@ -33,6 +33,7 @@ impl Timestamp {
     }
 
     /// The start of the tumbling window of `length` that holds this instant.
+    #[must_use]
     pub fn window_start(self, length: Duration) -> Timestamp {
         let length = millis(length).max(1);
         Timestamp(self.0.div_euclid(length).saturating_mul(length))

@@ -22,11 +22,14 @@ pub enum Caused {
     Command(Command),
 }
 
+/// A target's history: earlier proposals and applied changes, with their ages at its first evaluation.
+type Start = (TargetId, Vec<(Duration, u32)>, Vec<(Duration, i64)>);
+
 /// A replay.
 pub struct Replay {
     decide: Decide,
     partitions: BTreeMap<u32, Partition>,
-    starts: Vec<(TargetId, Vec<(Duration, u32)>, Vec<(Duration, i64)>)>,
+    starts: Vec<Start>,
     arbitrate: Option<(Arbitrate, arbitrate::State, Offset)>,
 }
 

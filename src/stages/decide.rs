@@ -203,7 +203,7 @@ impl State {
         self.changed.insert(id.clone());
     }
 
-    fn own(&mut self, id: &TargetId, signal: Signal, offset: Offset, at: Timestamp, stage: &Decide, effects: &mut Effects) {
+    fn own(&mut self, id: &TargetId, signal: Signal, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         match signal {
             Signal::Part(part) => self.part(id, part, offset, at, effects),
             Signal::Policy(announcement) => self.policy(id, announcement, offset, at, stage, effects),
@@ -260,7 +260,7 @@ impl State {
         self.with(id, offset, at, effects, |t, _, _| t.part(part, offset));
     }
 
-    fn policy(&mut self, id: &TargetId, announcement: PolicyAnnouncement, offset: Offset, at: Timestamp, stage: &Decide, effects: &mut Effects) {
+    fn policy(&mut self, id: &TargetId, announcement: PolicyAnnouncement, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         if !self.admits(id, at, effects) {
             return;
         }
@@ -279,7 +279,7 @@ impl State {
     }
 
     /// Evaluates the targets that have panes which are complete now.
-    fn evaluate_fresh(&mut self, offset: Offset, at: Timestamp, stage: &Decide, effects: &mut Effects) {
+    fn evaluate_fresh(&mut self, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         let through = self.sources.complete_through();
         let ready: Vec<TargetId> = self.fresh.iter().filter(|id| self.targets.get(*id).is_some_and(|t| t.has_complete_panes(through))).cloned().collect();
         for id in ready {
@@ -288,7 +288,7 @@ impl State {
     }
 
     /// Evaluates the targets whose timers are due.
-    fn evaluate_due(&mut self, offset: Offset, at: Timestamp, stage: &Decide, effects: &mut Effects) {
+    fn evaluate_due(&mut self, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         let due: Vec<TargetId> = self.due.iter().take_while(|(due, _)| *due <= at).map(|(_, id)| id.clone()).collect();
         for id in due {
             self.with(&id, offset, at, effects, |t, s, e| {
@@ -303,7 +303,7 @@ impl State {
     }
 
     /// Evaluates the targets that a source feeds which fell silent, or spoke again.
-    fn evaluate_fed_by(&mut self, sources: &BTreeSet<u32>, offset: Offset, at: Timestamp, stage: &Decide, effects: &mut Effects) {
+    fn evaluate_fed_by(&mut self, sources: &BTreeSet<u32>, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         let mut fed: Vec<TargetId> = self.targets.iter().filter(|(_, t)| t.is_fed_by(sources)).map(|(id, _)| id.clone()).collect();
         fed.sort();
         for id in fed {
@@ -326,24 +326,24 @@ impl Stage for Decide {
                 if !state.sources.holds(offset) {
                     let spoke = state.sources.mark(&mark, at);
                     if !spoke.is_empty() {
-                        state.evaluate_fed_by(&spoke, offset, at, self, effects);
+                        state.evaluate_fed_by(&spoke, offset, at, *self, effects);
                     }
-                    state.evaluate_fresh(offset, at, self, effects);
+                    state.evaluate_fresh(offset, at, *self, effects);
                 }
             }
             Signal::Tick(_) => {
                 if !state.sources.holds(offset) {
                     let silenced = state.sources.tick(at);
                     if !silenced.is_empty() {
-                        state.evaluate_fed_by(&silenced, offset, at, self, effects);
-                        state.evaluate_fresh(offset, at, self, effects);
+                        state.evaluate_fed_by(&silenced, offset, at, *self, effects);
+                        state.evaluate_fresh(offset, at, *self, effects);
                     }
-                    state.evaluate_due(offset, at, self, effects);
+                    state.evaluate_due(offset, at, *self, effects);
                 }
             }
             signal => {
                 if let Some(id) = signal.target().cloned() {
-                    state.own(&id, signal, offset, at, self, effects);
+                    state.own(&id, signal, offset, at, *self, effects);
                 }
             }
         }

@@ -156,6 +156,21 @@ fn policy(node: &Node) -> ParsedPolicy {
 fn envelope(node: &Node) -> Vec<Problem> {
     // What the API server adds to an object, or keeps beside it, is nobody's mistake.
     const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+    // Besides its name, what an object may carry, and what the API server adds to it.
+    const METADATA: [&str; 12] = [
+        "namespace",
+        "name",
+        "labels",
+        "annotations",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "managedFields",
+        "ownerReferences",
+        "finalizers",
+    ];
     let mut problems = Vec::new();
     let mut error = |path: &str, span: Option<Span>, code, message: String, mend: &str| {
         let mend = Some(mend.to_owned());
@@ -174,21 +189,6 @@ fn envelope(node: &Node) -> Vec<Problem> {
             error(&shorten(&entry.key), entry.key_span, "unknown-field", message, "a document has `apiVersion`, `kind`, `metadata` and `spec`");
         }
     }
-    // Besides its name, what an object may carry, and what the API server adds to it.
-    const METADATA: [&str; 12] = [
-        "namespace",
-        "name",
-        "labels",
-        "annotations",
-        "uid",
-        "resourceVersion",
-        "generation",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "managedFields",
-        "ownerReferences",
-        "finalizers",
-    ];
     if let Some(Value::Map(entries)) = node.get("metadata").map(|m| &m.value) {
         for entry in entries.iter().filter(|e| !METADATA.contains(&e.key.as_str())) {
             let message = format!("unknown field `{}`", shorten(&entry.key));

@@ -1,6 +1,7 @@
 //! A real Loadline for tests: the program itself, on a directory of its own.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::match_wild_err_arm, reason = "only a time-out ends it")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,13 +19,13 @@ use loadline::wire::{self, jsonl};
 use serde_json::Value;
 
 /// How long a test waits for a thing before it fails: far beyond what any of them takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program under test.
-pub const LOADLINE: &str = env!("CARGO_BIN_EXE_loadline");
+pub(crate) const LOADLINE: &str = env!("CARGO_BIN_EXE_loadline");
 
 /// Waits until `happened` has an answer.
-pub fn wait_for<T>(what: &str, mut happened: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut happened: impl FnMut() -> Option<T>) -> T {
     let waiting = Stopwatch::start();
     loop {
         if let Some(answer) = happened() {
@@ -36,15 +37,15 @@ pub fn wait_for<T>(what: &str, mut happened: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A running Loadline. Dropping it kills it.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     /// Where it listens.
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Running {
     /// Starts it on `directory` (policies in `policies/`, its data in `data/`) and waits until it is ready.
-    pub fn start(directory: &Path, flags: &[&str]) -> Running {
+    pub(crate) fn start(directory: &Path, flags: &[&str]) -> Running {
         let mut command = Command::new(LOADLINE);
         command.current_dir(directory).args(["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
         command.args(["--pane", "250ms", "--grace", "100ms"]).args(flags).env_remove("LOADLINE_CONFIG");
@@ -52,7 +53,7 @@ impl Running {
     }
 
     /// Starts what `command` says and waits until it is ready.
-    pub fn spawn(mut command: Command) -> Running {
+    pub(crate) fn spawn(mut command: Command) -> Running {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (say, lines) = channel();
         let errors = BufReader::new(child.stderr.take().unwrap());
@@ -61,7 +62,7 @@ impl Running {
                 // Shown where the test fails.
                 eprintln!("{line}");
                 drop(say.send(line));
-            })
+            });
         });
         let mut said = Vec::new();
         let url = loop {
@@ -77,31 +78,31 @@ impl Running {
     }
 
     /// Its process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Posts samples; the answer's body, where it was 200.
-    pub fn post(&self, lines: &str) -> Option<Value> {
+    pub(crate) fn post(&self, lines: &str) -> Option<Value> {
         let mut answer = ureq::post(format!("{}/api/v1/metrics", self.url)).header("content-type", "application/x-ndjson").send(lines).ok()?;
         serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()
     }
 
     /// What the status says of a target.
-    pub fn status(&self, target: &str) -> Option<Value> {
+    pub(crate) fn status(&self, target: &str) -> Option<Value> {
         let mut answer = ureq::get(format!("{}/api/v1/status", self.url)).call().ok()?;
         let status: Value = serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()?;
         status["targets"].as_array()?.iter().find(|t| t["target"] == target).cloned()
     }
 
     /// `kill -9`.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Asks it to end, and waits until it has; its exit code.
-    pub fn stop(mut self) -> i32 {
+    pub(crate) fn stop(mut self) -> i32 {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         wait_for("loadline to end", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
@@ -116,7 +117,7 @@ impl Drop for Running {
 }
 
 /// A directory with one fleet of sleeping processes and a policy that wants one for each 10 that wait.
-pub fn fleet_of_sleepers(replicas: u32, behavior: &str) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn fleet_of_sleepers(replicas: u32, behavior: &str) -> (tempfile::TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let policies = home.path().join("policies");
     std::fs::create_dir(&policies).unwrap();
@@ -126,7 +127,7 @@ pub fn fleet_of_sleepers(replicas: u32, behavior: &str) -> (tempfile::TempDir, P
 }
 
 /// The fleet's document.
-pub fn fleet_yaml(replicas: u32) -> String {
+pub(crate) fn fleet_yaml(replicas: u32) -> String {
     format!(
         "apiVersion: loadline.dev/v1alpha1
 kind: ProcessFleet
@@ -141,7 +142,7 @@ spec:
 }
 
 /// The policy's document.
-pub fn policy_yaml(max: u32, behavior: &str) -> String {
+pub(crate) fn policy_yaml(max: u32, behavior: &str) -> String {
     format!(
         "apiVersion: loadline.dev/v1alpha1
 kind: ScalingPolicy
@@ -159,15 +160,15 @@ spec:
 }
 
 /// The target of [`fleet_of_sleepers`].
-pub const SLEEPERS: &str = "local/ProcessFleet/sleepers";
+pub(crate) const SLEEPERS: &str = "local/ProcessFleet/sleepers";
 
 /// A sample of how many wait.
-pub fn waiting(value: f64) -> String {
+pub(crate) fn waiting(value: f64) -> String {
     format!("{{\"target\":\"{SLEEPERS}\",\"metric\":\"queue_depth\",\"kind\":\"Gauge\",\"value\":{value}}}\n")
 }
 
 /// The processes of the fleet that run under this directory's Loadline, by the identity in their environment.
-pub fn sleepers(data: &Path) -> usize {
+pub(crate) fn sleepers(data: &Path) -> usize {
     let state = data.join("fleets/local/sleepers/state.json");
     let Some(uid) = std::fs::read_to_string(state).ok().and_then(|s| serde_json::from_str::<Value>(&s).ok()).and_then(|s| Some(s["uid"].as_str()?.to_owned()))
     else {
@@ -183,7 +184,7 @@ pub fn sleepers(data: &Path) -> usize {
 
 /// Every decision that was written down in `data` is what an undisturbed fold over the exported signals writes down,
 /// in the same order, and none is missing. How many there are.
-pub fn decisions_are_those_of_an_undisturbed_fold(data: &Path) -> usize {
+pub(crate) fn decisions_are_those_of_an_undisturbed_fold(data: &Path) -> usize {
     let exported = Command::new(LOADLINE).args(["export", "--data"]).arg(data).output().unwrap();
     assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
     let (mut state, mut undisturbed) = (State::default(), Vec::new());

@@ -1,5 +1,7 @@
 //! A small world for one target: what it sees goes through the fold, and its commands are carried out.
 
+#![allow(clippy::needless_pass_by_value, clippy::format_collect, reason = "a story reads better so")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;

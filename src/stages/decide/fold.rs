@@ -51,7 +51,7 @@ impl Target {
     }
 
     /// A source of one of its metrics failed.
-    pub(super) fn source_error(&mut self, error: SourceError, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+    pub(super) fn source_error(&mut self, error: SourceError, stage: Decide, sources: &Sources, effects: &mut Effects) {
         if let Some(memory) = self.memory.metrics.get_mut(&error.metric)
             && memory.source_error.as_ref() != Some(&error.error)
         {
@@ -61,7 +61,7 @@ impl Target {
     }
 
     /// Its policy was announced.
-    pub(super) fn policy(&mut self, announcement: PolicyAnnouncement, offset: Offset, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+    pub(super) fn policy(&mut self, announcement: PolicyAnnouncement, offset: Offset, stage: Decide, sources: &Sources, effects: &mut Effects) {
         let PolicyAnnouncement { target, spec, order } = announcement;
         let memory = &mut self.memory;
         if memory.order.as_ref().is_some_and(|known| known.source == order.source && known.generation > order.generation) {
@@ -137,7 +137,7 @@ impl Target {
     }
 
     /// Its replicas were seen.
-    pub(super) fn fleet(&mut self, seen: FleetObservation, at: Timestamp, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+    pub(super) fn fleet(&mut self, seen: FleetObservation, at: Timestamp, stage: Decide, sources: &Sources, effects: &mut Effects) {
         let memory = &mut self.memory;
         let FleetSeen { seen, names, .. } = FleetSeen::after(memory.fleet.as_ref(), at, seen);
         let before = memory.fleet.as_ref().map(|f| &f.seen);
@@ -226,7 +226,7 @@ impl Target {
     }
 
     /// Something came of a command.
-    pub(super) fn outcome(&mut self, outcome: &Outcome, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+    pub(super) fn outcome(&mut self, outcome: &Outcome, stage: Decide, sources: &Sources, effects: &mut Effects) {
         let memory = &mut self.memory;
         let ours = memory.open.as_ref().is_some_and(|open| open.id == outcome.command);
         // What our own command found in its place is the truth, also where the record was put back to an older one.
@@ -236,7 +236,7 @@ impl Target {
             _ => ours,
         };
         let applied = outcome.result == OutcomeResult::Applied;
-        if !ours && !(applied && newer) {
+        if !(ours || applied && newer) {
             return; // of a command that was closed before
         }
         memory.revision = if found { outcome.revision.or(memory.revision) } else { memory.revision.max(outcome.revision) };
@@ -266,7 +266,7 @@ impl Target {
     }
 
     /// Evaluates it, and does what follows from the decision.
-    pub(super) fn evaluate(&mut self, stage: &Decide, sources: &Sources, effects: &mut Effects) {
+    pub(super) fn evaluate(&mut self, stage: Decide, sources: &Sources, effects: &mut Effects) {
         let Some(in_force) = self.policy.clone() else { return };
         let target = &in_force.policy.target;
         if !self.decides() || self.memory.fleet.is_none() {
@@ -348,7 +348,7 @@ impl Target {
 }
 
 /// Writes a decision down where anything but the numbers inside it changed, and hourly.
-fn audit(memory: &mut Memory, decision: &Decision, stage: &Decide, effects: &mut Effects) {
+fn audit(memory: &mut Memory, decision: &Decision, stage: Decide, effects: &mut Effects) {
     let audited = Audited {
         at: memory.now,
         desired: decision.desired,

@@ -25,7 +25,7 @@ pub(super) struct Sources {
     pub(super) next_offset: Offset,
     /// The largest `at` of a partition-wide signal.
     clock: Timestamp,
-    sources: BTreeMap<u32, Source>,
+    by_number: BTreeMap<u32, Source>,
     /// How many sources there are, as the newest mark says.
     of: u32,
     pane_ms: i64,
@@ -68,17 +68,17 @@ impl Sources {
         self.advance(at);
         self.of = mark.of;
         self.pane_ms = mark.pane_ms;
-        let source = self.sources.entry(mark.source).or_insert(Source { through: mark.through.min(at), at });
+        let source = self.by_number.entry(mark.source).or_insert(Source { through: mark.through.min(at), at });
         // Nothing is complete that lies ahead of the log's own clock.
         source.through = source.through.max(mark.through.min(at));
         source.at = source.at.max(at);
         let of = self.of;
         // A source that no longer counts holds nothing back and makes nothing stale.
-        self.sources.retain(|number, _| *number < of);
+        self.by_number.retain(|number, _| *number < of);
         self.silent.retain(|number| *number < of);
         // One that has not marked yet is waited for, as long as for one that fell silent.
         for number in 0..of.min(MOST_SOURCES) {
-            self.sources.entry(number).or_insert(Source { through: Timestamp::MIN, at });
+            self.by_number.entry(number).or_insert(Source { through: Timestamp::MIN, at });
         }
         let spoke = self.silent.take(&mark.source).into_iter().collect();
         self.complete();
@@ -90,8 +90,12 @@ impl Sources {
         self.advance(at);
         let after = (self.pane() * 2).max(SHORTEST_SILENCE);
         let clock = self.clock;
-        let fell: BTreeSet<u32> =
-            self.sources.iter().filter(|(number, source)| clock.since(source.at) > after && !self.silent.contains(number)).map(|(number, _)| *number).collect();
+        let fell: BTreeSet<u32> = self
+            .by_number
+            .iter()
+            .filter(|(number, source)| clock.since(source.at) > after && !self.silent.contains(number))
+            .map(|(number, _)| *number)
+            .collect();
         if !fell.is_empty() {
             self.silent.extend(&fell);
             self.complete();
@@ -102,7 +106,7 @@ impl Sources {
     fn advance(&mut self, at: Timestamp) {
         if at + super::CLOCK_RUNS_BACK < self.clock {
             // The clock was set back: what was known of silence is worth nothing.
-            for source in self.sources.values_mut() {
+            for source in self.by_number.values_mut() {
                 source.at = source.at.min(at);
                 source.through = source.through.min(at);
             }
@@ -114,7 +118,7 @@ impl Sources {
     }
 
     fn complete(&mut self) {
-        let live = self.sources.iter().filter(|(number, _)| !self.silent.contains(number)).map(|(_, s)| s.through).min();
+        let live = self.by_number.iter().filter(|(number, _)| !self.silent.contains(number)).map(|(_, s)| s.through).min();
         if let Some(through) = live.filter(|through| *through > Timestamp::MIN) {
             let end = through.window_start(self.pane());
             self.complete = Some(self.complete.map_or(end, |c| c.max(end)));

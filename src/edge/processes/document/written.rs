@@ -236,8 +236,7 @@ fn required<'a, T>(
 /// A text; a number or a word that YAML takes for something else stands for itself.
 fn text(node: &Node) -> Result<String, Fault> {
     match &node.value {
-        Value::Text(text) => Ok(text.clone()),
-        Value::Number(text) => Ok(text.clone()),
+        Value::Text(text) | Value::Number(text) => Ok(text.clone()),
         Value::Bool(value) => Ok(value.to_string()),
         Value::Null | Value::List(_) | Value::Map(_) => Err(Fault::wrong_type(node, "write a text")),
     }
