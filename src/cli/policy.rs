@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::model::document::{Problem, Severity};
-use crate::wire::document::PolicyFile;
+use crate::model::document::amounts::duration;
+use crate::model::document::{Node, Problem, Severity, Value};
+use crate::wire::document::{ParsedPolicy, PolicyFile};
 
 use super::documents::{documents_in, fleets_of};
 
@@ -50,6 +52,9 @@ pub enum PolicyCommand {
         /// Count warnings as errors
         #[arg(long)]
         deny_warnings: bool,
+        /// The length of the installation's panes, which windows are held against
+        #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = pane)]
+        pane: Duration,
         /// How to print
         #[command(flatten)]
         output: OutputArgs,
@@ -122,7 +127,7 @@ pub struct Answer {
 /// Where `out` cannot be written.
 pub fn run(args: &PolicyArgs, out: &mut impl Write) -> anyhow::Result<u8> {
     let answer = match &args.command {
-        PolicyCommand::Check { files, deny_warnings, output } => check(&read_all(files), *output, *deny_warnings),
+        PolicyCommand::Check { files, deny_warnings, pane, output } => check(&read_all(files), *output, *deny_warnings, *pane),
         PolicyCommand::Explain { file, output } => explain(&read(file), *output),
     };
     out.write_all(answer.text.as_bytes()).context("failed to print the answer")?;
@@ -139,10 +144,11 @@ pub struct Source {
 }
 
 /// Checks every file: its problems, and two policies for one target.
-pub fn check(sources: &[Source], output: OutputArgs, deny_warnings: bool) -> Answer {
+pub fn check(sources: &[Source], output: OutputArgs, deny_warnings: bool, pane: Duration) -> Answer {
     let mut files: Vec<PolicyFile> =
         sources.iter().map(|s| s.text.as_ref().map_or_else(|_| PolicyFile::default(), |text| documents_in(text, &s.name))).collect();
     refuse_doubles(&mut files);
+    files.iter_mut().flat_map(|file| &mut file.documents).for_each(|policy| forgive_short_windows(policy, pane));
     let count = |severity| files.iter().flat_map(PolicyFile::all_problems).filter(|p| p.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let unreadable = sources.iter().filter(|s| s.text.is_err()).count();
@@ -210,6 +216,18 @@ pub fn explain(source: &Source, output: OutputArgs) -> Answer {
         }
     };
     Answer { text, code }
+}
+
+/// Windows are short only where the panes are as long as they are by default.
+fn forgive_short_windows(policy: &mut ParsedPolicy, pane: Duration) {
+    let Some(resolved) = &policy.policy else { return };
+    let long_enough = |path: &str| resolved.metrics.iter().enumerate().any(|(i, m)| path == format!("spec.metrics[{i}].window") && m.window >= 2 * pane);
+    policy.problems.retain(|problem| !(problem.code.starts_with("window-below-") && long_enough(&problem.path)));
+}
+
+fn pane(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(60);
+    duration(&Node::bare(Value::Text(text.to_owned())), longest).map_err(|fault| format!("{}; {}", fault.message, fault.mend))
 }
 
 /// Two policies for one target, or two documents of one fleet: an error at the second that names the first.

@@ -3,6 +3,7 @@ use clap::Parser;
 use super::*;
 use crate::wire::document::policies_in;
 
+const PANE: Duration = Duration::from_secs(5);
 const TEXT: OutputArgs = OutputArgs { output: Format::Text, color: Colours::Never };
 const JSON: OutputArgs = OutputArgs { output: Format::Json, color: Colours::Never };
 
@@ -24,7 +25,7 @@ fn source(name: &str, text: &str) -> Source {
 }
 
 fn checked(text: &str) -> Answer {
-    check(&[source("policy.yaml", text)], TEXT, false)
+    check(&[source("policy.yaml", text)], TEXT, false, PANE)
 }
 
 #[test]
@@ -98,7 +99,7 @@ fn unwise_but_legal() {
     let answer = checked(&text);
     insta::assert_snapshot!(answer.text);
     assert_eq!(answer.code, FINE);
-    assert_eq!(check(&[source("policy.yaml", &text)], TEXT, true).code, FAULTY);
+    assert_eq!(check(&[source("policy.yaml", &text)], TEXT, true, PANE).code, FAULTY);
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn text_that_is_no_yaml() {
 #[test]
 fn two_policies_for_one_target_name_each_other() {
     let other = GOOD.replace("name: api-server }\nspec", "name: another }\nspec");
-    let answer = check(&[source("a.yaml", GOOD), source("b.yaml", &other)], TEXT, false);
+    let answer = check(&[source("a.yaml", GOOD), source("b.yaml", &other)], TEXT, false, PANE);
     insta::assert_snapshot!(answer.text);
     assert_eq!(answer.code, FAULTY);
     assert_eq!(checked(&format!("{GOOD}---\n{other}")).code, FAULTY);
@@ -120,7 +121,7 @@ fn two_policies_for_one_target_name_each_other() {
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
     let missing = read(Path::new("/nonexistent/policy.yaml"));
-    let answer = check(&[missing.clone(), source("a.yaml", GOOD)], TEXT, false);
+    let answer = check(&[missing.clone(), source("a.yaml", GOOD)], TEXT, false, PANE);
     assert_eq!(answer.code, UNREADABLE);
     assert!(answer.text.starts_with("error: failed to read /nonexistent/policy.yaml: "), "{}", answer.text);
     assert_eq!(explain(&missing, TEXT).code, UNREADABLE);
@@ -147,14 +148,14 @@ fn a_caret_stands_beneath_its_character() {
 fn colours_only_when_asked_for() {
     let bad = GOOD.replace("min: 3", "min: 0");
     assert!(!checked(&bad).text.contains('\x1b'));
-    let coloured = check(&[source("policy.yaml", &bad)], OutputArgs { output: Format::Text, color: Colours::Always }, false);
+    let coloured = check(&[source("policy.yaml", &bad)], OutputArgs { output: Format::Text, color: Colours::Always }, false, PANE);
     assert!(coloured.text.contains("\x1b[1;31merror"));
 }
 
 #[test]
 fn programs_get_json() {
     let bad = GOOD.replace("min: 3", "min: 0");
-    let answer: serde_json::Value = serde_json::from_str(&check(&[source("policy.yaml", &bad)], JSON, false).text).unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&check(&[source("policy.yaml", &bad)], JSON, false, PANE).text).unwrap();
     let problem = &answer["problems"][0];
     assert_eq!((problem["line"].as_u64(), problem["column"].as_u64(), problem["code"].as_str()), (Some(7), Some(20), Some("not-available")));
     assert_eq!(answer["policies"][0]["target"], "prod/Deployment/api-server");
@@ -255,7 +256,7 @@ fn the_examples_of_the_reference_are_policies() {
     let examples: Vec<&str> = REFERENCE.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 2);
     for example in examples {
-        let answer = check(&[source("docs/policy.md", example)], TEXT, true);
+        let answer = check(&[source("docs/policy.md", example)], TEXT, true, PANE);
         assert_eq!(answer.code, FINE, "{}", answer.text);
         assert!(answer.text.starts_with("1 policy"), "{}", answer.text);
     }
@@ -299,4 +300,15 @@ fn the_reference_names_every_field() {
         let name = setting.path.rsplit(['.', ']']).next().unwrap();
         assert!(REFERENCE.contains(&format!("{name}`")) || REFERENCE.contains(&format!("`{name}")), "{}", setting.path);
     }
+}
+
+/// The demo's windows are short for panes of 5 s, and long enough for its own.
+#[test]
+fn windows_are_held_against_the_panes_that_there_are() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/storefront/policy.yaml")).unwrap();
+    let sources = [Source { name: "policy.yaml".to_owned(), text: Ok(text) }];
+    assert!(check(&sources, TEXT, false, PANE).text.contains("window-below-pane"));
+    let fine = check(&sources, TEXT, true, Duration::from_millis(250));
+    assert_eq!((fine.code, fine.text.as_str()), (FINE, "1 policy in 1 file: 0 errors, 0 warnings\n"));
+    assert!(pane("250").unwrap_err().contains("250"));
 }
