@@ -53,7 +53,7 @@ pub struct MetricReport {
     /// The count that it asks for, where it asks.
     #[serde(default)]
     pub proposal: Option<u32>,
-    /// Why it has no value, where words are needed.
+    /// Why it has no value, or which instances did not count as they are; where words are needed.
     #[serde(default)]
     pub note: Option<String>,
 }

@@ -173,7 +173,8 @@ fn measured(report: &MetricReport) -> String {
         MetricStatus::Ok => {
             let value = report.value.map(|v| format!(" {}", amount(v, report.unit))).unwrap_or_default();
             let target = report.target.map(|t| format!(" against {}", amount(t, report.unit))).unwrap_or_default();
-            return format!("{name}{value}{target}");
+            let note = report.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+            return format!("{name}{value}{target}{note}");
         }
         MetricStatus::Idle => "is idle",
         MetricStatus::NoData => "has no data",

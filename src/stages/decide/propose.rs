@@ -41,7 +41,7 @@ pub(super) struct Proposed {
     pub(super) replicas: Option<u32>,
     /// Whether the count does not depend on the replicas that there are now.
     pub(super) absolute: bool,
-    /// Why there is no value.
+    /// Why there is no value, or which instances did not count as they are.
     pub(super) note: Option<String>,
 }
 

@@ -142,6 +142,18 @@ fn rebalance<'a>(mut grouped: Grouped<'a>, missing_milli: &dyn Fn(&Instance) -> 
     Some((if contradicts { current } else { replicas }, usage))
 }
 
+impl Grouped<'_> {
+    /// Which instances did not count as they are, for whoever asks why the count is not the plain ratio's.
+    fn note(&self) -> Option<String> {
+        match (self.unready.len(), self.missing.len()) {
+            (0, 0) => None,
+            (unready, 0) => Some(format!("{unready} not ready yet, so weighed apart")),
+            (0, missing) => Some(format!("{missing} without a sample, so weighed apart")),
+            (unready, missing) => Some(format!("{unready} not ready yet and {missing} without a sample, so weighed apart")),
+        }
+    }
+}
+
 const NO_SAMPLES: &str = "no instance that counts has a sample (they may not be ready)";
 
 /// `utilization` of a resource (`GetResourceReplicas`).
@@ -171,10 +183,11 @@ pub(super) fn utilization(metric: &MetricName, percent: i64, window: Duration, f
         let utilization = used * 100 / requested;
         Some((utilization as f64 / percent as f64, utilization))
     };
+    let note = grouped.note();
     let missing = |instance: &Instance| request(instance).unwrap_or(0) * i128::from(percent.max(100)) / 100;
     match rebalance(grouped, &missing, &ratio, situation) {
         None => Proposed::nothing(MetricStatus::NoData, Some("no sample belongs to an instance that is known".to_owned())),
-        Some((replicas, utilization)) => Proposed::value(Amount::from_nanos(utilization * 10_000_000), Some(replicas)),
+        Some((replicas, utilization)) => Proposed { note, ..Proposed::value(Amount::from_nanos(utilization * 10_000_000), Some(replicas)) },
     }
 }
 
@@ -192,9 +205,10 @@ pub(super) fn per_instance(metric: &MetricName, amount: Amount, window: Duration
         let mean = samples.iter().map(|s| s.milli).sum::<i128>() / samples.len() as i128;
         Some((mean as f64 / target as f64, mean))
     };
+    let note = grouped.note();
     match rebalance(grouped, &|_| target, &ratio, situation) {
         None => Proposed::nothing(MetricStatus::NoData, Some(NO_SAMPLES.to_owned())),
-        Some((replicas, mean)) => Proposed::value(Amount::from_nanos(mean * 1_000_000), Some(replicas)),
+        Some((replicas, mean)) => Proposed { note, ..Proposed::value(Amount::from_nanos(mean * 1_000_000), Some(replicas)) },
     }
 }
 
