@@ -503,6 +503,48 @@ fn a_pane_of_increments_that_was_seen_in_part_is_not_a_small_one() {
     story.ends();
 }
 
+#[test]
+fn a_histogram_that_comes_seldom_is_not_idle_in_between() {
+    // Pushed every 20 s, into windows of 10 s: its newest readings count until they are stale.
+    let spec = format!(
+        r#""replicas":{{"min":1,"max":10}},"metrics":[{{"name":"queue_depth","track":{{"perReplica":10}},"window":"5s"}},
+           {{"name":"response_time","kind":"Histogram","measure":{{"quantile":"90%"}},"window":"10s","staleAfter":"60s",
+             "threshold":{{"scaleOutAbove":"2s","scaleInBelow":"100ms","for":"5s","step":{{"out":2,"in":1}}}}}}],{AT_ONCE}"#
+    );
+    let mut story = Story::new("histogram-seldom", &spec);
+    story.fleet(6);
+    let low = || ("queue_depth", Seen::Total(10.0));
+    // The first reading says nothing yet.
+    story.panes(&[low(), ("response_time", Seen::Buckets([100, 50, 50]))], 1);
+    story.decided("Hold 6 -> 6: BlindMetric response_time");
+    assert_eq!(story.status_of("response_time"), "NoData");
+    story.panes(&[low()], 3);
+    story.panes(&[low(), ("response_time", Seen::Buckets([110, 60, 70]))], 1);
+    story.decided("Hold 6 -> 6: LargestProposal response_time");
+    story.panes(&[low()], 4);
+    assert_eq!(story.status_of("response_time"), "Ok");
+    story.decided("Hold 6 -> 6: LargestProposal response_time");
+    assert_eq!(story.commands(), 0);
+    story.ends();
+}
+
+#[test]
+fn the_last_increment_is_one_of_its_pane() {
+    let spec = format!(
+        r#""replicas":{{"min":1,"max":10}},"metrics":[{{"name":"jobs","kind":"Delta","measure":{{"over":"Last"}},"track":{{"perReplica":2}},"window":"30s"}}],{AT_ONCE}"#
+    );
+    let mut story = Story::new("delta-last", &spec);
+    story.fleet(5);
+    story.panes(&[], 1);
+    // 50 in five seconds are ten a second, however few panes there are.
+    story.panes(&[("jobs", Seen::More(50.0))], 1);
+    story.decided("Hold 5 -> 5: LargestProposal jobs");
+    story.panes(&[], 2);
+    story.panes(&[("jobs", Seen::More(50.0))], 1);
+    story.decided("Hold 5 -> 5: LargestProposal jobs");
+    story.ends();
+}
+
 /// The program says of each story's signals what is written down, line by line.
 #[test]
 fn the_program_replays_every_story() {

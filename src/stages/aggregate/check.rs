@@ -134,5 +134,9 @@ fn check_histogram(histogram: &HistogramValue) -> Result<HistogramReading, Refus
     if let Some(negative) = counts.iter().chain([count]).find(|count| **count < 0) {
         return Err(shape(format!("count {negative} is negative")));
     }
+    let all = counts.iter().fold(0_i64, |n, count| n.saturating_add(*count));
+    if all != *count {
+        return Err(shape(format!("count is {count}, its counts add up to {all}")));
+    }
     Ok(HistogramReading { bounds: bounds.clone(), counts: counts.clone(), count: *count, sum: amount("histogram sum", *sum)? })
 }

@@ -47,7 +47,7 @@ pub(super) fn follow(policy: &Policy, decision: &Decision, memory: &mut Memory, 
     }
     let Some(fleet) = &memory.fleet else { return };
     let uid = fleet.seen.uid.clone();
-    memory.epoch = (memory.epoch + 1).max(now.as_millis());
+    memory.epoch = memory.epoch.saturating_add(1).max(now.as_millis());
     memory.claim =
         Some(Claim { epoch: memory.epoch, current: decision.current, desired, at: now, answered: desired == decision.current, terms: terms(policy) });
     send(policy, memory, uid, decision.current, desired, false, effects);
@@ -61,7 +61,7 @@ fn terms(policy: &Policy) -> Terms {
 pub(super) fn withdraw(target: &TargetId, policy: &Policy, memory: &mut Memory, effects: &mut Effects) {
     debug_assert_eq!(*target, policy.target);
     if memory.claim.take().is_some() {
-        memory.epoch += 1;
+        memory.epoch = memory.epoch.saturating_add(1);
         let uid = memory.fleet.as_ref().map(|f| f.seen.uid.clone()).unwrap_or_default();
         let current = memory.current;
         send(policy, memory, uid, current, current, true, effects);

@@ -47,6 +47,8 @@ pub(super) struct Window {
     pub(super) since: Timestamp,
     /// Panes that end by this.
     pub(super) through: Timestamp,
+    /// The length of a pane.
+    pane_ms: i64,
 }
 
 impl Window {
@@ -80,7 +82,8 @@ pub(super) fn measure(
     }
     let Some(panes) = panes else { return NOTHING };
     let since = super::panes::complete_since(through, policy.window);
-    let window = Window { since: memory.complete_since.map_or(since, |c| c.max(since)), through };
+    let pane_ms = i64::try_from(pane.as_millis()).unwrap_or(i64::MAX).max(1);
+    let window = Window { since: memory.complete_since.map_or(since, |c| c.max(since)), through, pane_ms };
     // A sum with a part missing is not a smaller sum.
     let counts = |fed: &Fed| fed.end > window.since || now.since(fed.end) <= policy.stale_after;
     if let Some((source, _)) = panes.sources.iter().find(|(source, fed)| counts(fed) && silent(**source)) {
@@ -126,13 +129,13 @@ fn reduce(over: Over, across: Option<Across>, policy: &MetricPolicy, panes: &Met
         match value {
             Some(value) if series.instance.is_none() => whole = Some(value),
             Some(value) => figures.push(Figure { value, at: newest.end, place }),
-            None => idle = true,
+            None => idle |= compared(panes.kind, series, window, policy, newest, before),
         }
     }
     if figures.is_empty() {
         return match whole {
             Some(value) => Measured::Whole(value),
-            None if idle && matches!(panes.kind, Kind::Histogram | Kind::Distribution) => Measured::Nothing { status: MetricStatus::Idle, note: None },
+            None if idle => Measured::Nothing { status: MetricStatus::Idle, note: None },
             None => Measured::Nothing { status: MetricStatus::NoData, note: Some(Cow::Borrowed("no instance that counts has a sample")) },
         };
     }
@@ -143,6 +146,13 @@ fn reduce(over: Over, across: Option<Across>, policy: &MetricPolicy, panes: &Met
         }
         (_, across) => Measured::Whole(across_instances(across.unwrap_or(Across::Mean), &figures)),
     }
+}
+
+/// Whether there was something to measure and nothing was observed: two readings of a cumulative histogram that do not
+/// differ. Before the second one nothing is known.
+fn compared(kind: Kind, series: &Series, window: Window, policy: &MetricPolicy, newest: &Cell, before: Option<&Cell>) -> bool {
+    let inside = series.window(window.since, window.through).count();
+    kind == Kind::Histogram && (inside > 1 || before.is_some_and(|c| within(c, Some(newest), policy)))
 }
 
 fn across_instances(across: Across, figures: &[Figure]) -> Amount {
@@ -170,8 +180,8 @@ fn over_time(over: Over, kind: Kind, series: &Series, window: Window, policy: &M
         },
         Kind::Delta => match over {
             Over::Mean => Some(series.summed(window.since, window.through).0.per_second(window.seconds_ms())),
-            Over::Max => cells().map(|c| c.reading.sum).max().map(|sum| sum.per_second(pane_ms(series, window))),
-            Over::Last => Some(last.reading.sum.per_second(pane_ms(series, window))),
+            Over::Max => cells().map(|c| c.reading.sum).max().map(|sum| sum.per_second(window.pane_ms)),
+            Over::Last => Some(last.reading.sum.per_second(window.pane_ms)),
         },
         Kind::Counter => {
             let mut before = series.before(window.since).filter(|c| within(c, cells().next(), policy));
@@ -191,7 +201,7 @@ fn over_time(over: Over, kind: Kind, series: &Series, window: Window, policy: &M
                 return None;
             }
             match over {
-                Over::Mean => Some(grown.per_second(last.reading.last_at.as_millis() - first_at.as_millis())),
+                Over::Mean => Some(grown.per_second(last.reading.last_at.as_millis().saturating_sub(first_at.as_millis()))),
                 Over::Max => largest,
                 Over::Last => Some(newest),
             }
@@ -242,13 +252,7 @@ fn growth(earlier: Amount, later: Amount) -> Amount {
 }
 
 fn elapsed_ms(earlier: &Cell, later: &Cell) -> i64 {
-    (later.reading.last_at.as_millis() - earlier.reading.last_at.as_millis()).max(1)
-}
-
-/// The length of a pane, from the distance of two neighbours (the whole window where there is one).
-fn pane_ms(series: &Series, window: Window) -> i64 {
-    let ends: Vec<i64> = series.window(window.since, window.through).map(|c| c.end.as_millis()).collect();
-    ends.windows(2).map(|w| w[1] - w[0]).min().unwrap_or_else(|| window.seconds_ms()).max(1)
+    later.reading.last_at.as_millis().saturating_sub(earlier.reading.last_at.as_millis()).max(1)
 }
 
 /// The sum and number of observations between two readings of a cumulative histogram.
@@ -256,7 +260,7 @@ fn observed(earlier: &HistogramReading, later: &HistogramReading) -> (Amount, i6
     if later.count < earlier.count || earlier.bounds != later.bounds {
         (later.sum, later.count)
     } else {
-        (later.sum - earlier.sum, later.count - earlier.count)
+        (later.sum - earlier.sum, later.count.saturating_sub(earlier.count))
     }
 }
 
@@ -273,7 +277,10 @@ fn measure_quantile(quantile: f64, policy: &MetricPolicy, panes: &MetricPanes, w
                 None => NOTHING,
             }
         }
-        Kind::Histogram => quantity(histogram_quantile(quantile, policy, panes, window)),
+        Kind::Histogram => match histogram_quantile(quantile, policy, panes, window, now) {
+            Some(value) => quantity(value),
+            None => NOTHING,
+        },
         Kind::Gauge | Kind::Counter | Kind::Delta => {
             Measured::Nothing { status: MetricStatus::Error, note: Some(Cow::Borrowed("a quantile needs a Distribution or a Histogram")) }
         }
@@ -291,44 +298,59 @@ fn quantity(value: Option<f64>) -> Measured {
 }
 
 /// The quantile of all observations of the window, interpolated inside its bucket, as Prometheus'
-/// `histogram_quantile` does: the last bucket counts as its lower bound.
-fn histogram_quantile(quantile: f64, policy: &MetricPolicy, panes: &MetricPanes, window: Window) -> Option<f64> {
-    let mut bounds: Option<&[f64]> = None;
+/// `histogram_quantile` does: the last bucket counts as its lower bound. An instance without a reading in the window
+/// counts with its newest ones while they are fresh. `None` where no two readings could be compared;
+/// `Some(None)` where they could, and nothing was observed between them.
+fn histogram_quantile(quantile: f64, policy: &MetricPolicy, panes: &MetricPanes, window: Window, now: Timestamp) -> Option<Option<f64>> {
     let mut counts: Vec<i64> = Vec::new();
+    let mut add = |earlier: Option<&Cell>, later: &'_ HistogramReading, bounds: &mut Option<Vec<f64>>| {
+        let Some(earlier) = earlier.and_then(|c| c.reading.histogram.as_deref()) else { return };
+        // Other buckets cannot be added up; the first instance's are taken.
+        if *bounds.get_or_insert_with(|| later.bounds.clone()) != later.bounds {
+            return;
+        }
+        counts.resize(later.counts.len(), 0);
+        let reset = later.count < earlier.count || earlier.bounds != later.bounds;
+        for (i, count) in counts.iter_mut().enumerate() {
+            let start = if reset { 0 } else { earlier.counts.get(i).copied().unwrap_or(0) };
+            *count = count.saturating_add(later.counts[i].saturating_sub(start).max(0));
+        }
+    };
+    let mut compared: Option<Vec<f64>> = None;
     for series in &panes.series {
-        let mut before = series.before(window.since).filter(|c| within(c, series.window(window.since, window.through).next(), policy));
-        for cell in series.window(window.since, window.through) {
-            if let (Some(earlier), Some(later)) = (before.and_then(|c| c.reading.histogram.as_deref()), cell.reading.histogram.as_deref()) {
-                if *bounds.get_or_insert(&later.bounds) != later.bounds {
-                    // Other buckets cannot be added up; the first instance's are taken.
-                    before = Some(cell);
-                    continue;
-                }
-                counts.resize(later.counts.len(), 0);
-                let reset = later.count < earlier.count || earlier.bounds != later.bounds;
-                for (i, count) in counts.iter_mut().enumerate() {
-                    let start = if reset { 0 } else { earlier.counts.get(i).copied().unwrap_or(0) };
-                    *count = count.saturating_add((later.counts[i] - start).max(0));
-                }
+        let mut inside = series.window(window.since, window.through).peekable();
+        if inside.peek().is_none() {
+            if let (Some(newest), before) = series.newest_two(window.through)
+                && now.since(newest.end) <= policy.stale_after
+                && let Some(later) = newest.reading.histogram.as_deref()
+            {
+                add(before.filter(|c| within(c, Some(newest), policy)), later, &mut compared);
+            }
+            continue;
+        }
+        let mut before = series.before(window.since).filter(|c| within(c, inside.peek().copied(), policy));
+        for cell in inside {
+            if let Some(later) = cell.reading.histogram.as_deref() {
+                add(before, later, &mut compared);
             }
             before = Some(cell);
         }
     }
-    let bounds = bounds?;
+    let bounds = compared?;
     let total: i64 = counts.iter().fold(0_i64, |n, c| n.saturating_add(*c));
     if total == 0 {
-        return None;
+        return Some(None);
     }
     let rank = quantile * total as f64;
     let mut seen = 0.0;
     for (i, count) in counts.iter().enumerate() {
         let count = *count as f64;
         if seen + count >= rank && count > 0.0 {
-            let Some(upper) = bounds.get(i) else { return bounds.last().copied() };
+            let Some(upper) = bounds.get(i) else { return Some(bounds.last().copied()) };
             let lower = if i == 0 { upper.min(0.0) } else { bounds[i - 1] };
-            return Some(lower + (upper - lower) * ((rank - seen) / count).clamp(0.0, 1.0));
+            return Some(Some(lower + (upper - lower) * ((rank - seen) / count).clamp(0.0, 1.0)));
         }
         seen += count;
     }
-    bounds.last().copied()
+    Some(bounds.last().copied())
 }

@@ -338,10 +338,10 @@ impl Series {
                 // Two that ended before are kept: look beyond them first.
                 let kept = if self.cells.get(1).is_some_and(|c| c.end <= last.since) { 2 } else { 0 };
                 for left in self.cells.range(kept..).skip_while(|c| c.end <= last.since).take_while(|c| c.end <= since) {
-                    (sum, count) = (sum - left.reading.sum, count - left.reading.count);
+                    (sum, count) = (sum - left.reading.sum, count.saturating_sub(left.reading.count));
                 }
                 for new in self.cells.iter().rev().skip_while(|c| c.end > through).take_while(|c| c.end > last.through) {
-                    (sum, count) = (sum + new.reading.sum, count + new.reading.count);
+                    (sum, count) = (sum + new.reading.sum, count.saturating_add(new.reading.count));
                 }
             }
             None => {
@@ -350,7 +350,9 @@ impl Series {
                 }
             }
         }
-        self.summed.set(Some(Summed { since, through, sum, count }));
+        // What saturated cannot be taken out again.
+        let kept = Summed { since, through, sum, count };
+        self.summed.set(Some(kept).filter(|kept| kept.count.unsigned_abs() < 1 << 62));
         (sum, count)
     }
 
