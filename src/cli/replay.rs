@@ -21,7 +21,7 @@ use crate::wire::jsonl::{self, StartState};
   loadline replay --target prod/Deployment/api signals.jsonl | jq -r .decision.reason
   my-simulator | loadline replay --follow        # answers each line, then {\"done\":LINE}
 
-Exit codes: 0 replayed, 1 a line could not be used, 2 bad usage or unreadable file.")]
+Exit codes: 0 replayed, 1 a line or a policy in one could not be used, 2 bad usage or unreadable file.")]
 pub struct ReplayArgs {
     /// The signals, as JSON lines; `-` or nothing reads standard input.
     file: Option<PathBuf>,
@@ -58,6 +58,7 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         }
         _ => Box::new(BufReader::new(std::io::stdin())),
     };
+    let mut troubled = false;
     for (number, line) in (1_u64..).zip(input.lines()) {
         let line = line.with_context(|| format!("failed to read line {number}"))?;
         if !line.trim().is_empty() {
@@ -66,11 +67,18 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                 Err(error) => bail!("line {number} cannot be used: {error}"),
             };
             for caused in replay.signal(at, partition.unwrap_or(0), signal) {
+                if let Caused::Trouble(alert) = &caused {
+                    let of = alert.target.as_ref().map(ToString::to_string).unwrap_or_default();
+                    eprintln!("line {number}: {of}: {} ({})", alert.message, alert.name);
+                    troubled = true;
+                    continue;
+                }
                 let target = match &caused {
                     Caused::Decision(c) => &c.target,
                     Caused::Request(c) => &c.target,
                     Caused::Grant(c) => &c.target,
                     Caused::Command(c) => &c.target,
+                    Caused::Trouble(_) => continue,
                 };
                 if args.target.as_ref().is_some_and(|wanted| wanted != target.as_str()) {
                     continue;
@@ -90,5 +98,5 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             out.flush()?;
         }
     }
-    Ok(0)
+    Ok(u8::from(troubled))
 }

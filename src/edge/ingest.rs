@@ -42,6 +42,9 @@ const MAX_ERRORS: usize = 100;
 /// The oldest sample that is taken: no window is longer.
 const OLDEST: Duration = Duration::from_secs(86_400);
 
+/// How long a body may take: while it is read, it holds a place that others wait for.
+const BODY_DEADLINE: Duration = Duration::from_secs(2);
+
 /// How long a commit may take before the producer is told to send again. A hundred times the slowest
 /// commit in a hundred (10 ms), and below the server's own limit of a request.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(8);
@@ -113,7 +116,9 @@ async fn take(inner: &Arc<Inner>, request: Request) -> Result<Ingested, Problem>
     let format = Format::of(&request)?;
     // The place is taken before the body is read, so that memory is bounded by queue × body.
     let Ok(_place) = inner.places.try_acquire() else { return Err(busy()) };
-    let body = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+    let read = tokio::time::timeout(BODY_DEADLINE, Bytes::from_request(request, &())).await;
+    let read = read.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come within 2 s", "send it in one go, or in several requests"))?;
+    let body = read.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the request exceeds 4 MiB", "send the samples in several requests"),
         _ => Problem::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {}", rejection.body_text()), "send it again"),
     })?;

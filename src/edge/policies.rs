@@ -1,6 +1,6 @@
 //! Watches policy files and announces them on `control`, in numbered rounds.
 //!
-//! Each path that is watched (a directory, or a single file) is one source, `file:PATH`; each file is an origin. A round
+//! All paths that are watched (directories, and single files) are one source, `file`; each file is an origin. A round
 //! names every policy of every file, and refuses each file that cannot be read or used, of which it then names nothing. What
 //! follows from a round is admit's affair; what a policy means is the parser's, which the caller gives.
 //!
@@ -87,17 +87,16 @@ impl PolicyWatcher {
     /// # Errors
     /// [`WatchError::Unreadable`] where a path cannot be read now; [`WatchError::Thread`].
     pub fn start(paths: &[PathBuf], clock: Arc<dyn Clock>, parse: Parse, publish: Publish) -> Result<Self, WatchError> {
-        let mut sources = Vec::with_capacity(paths.len());
         for path in paths {
             let there = std::fs::metadata(path).and_then(|_| directory::list(path));
             there.map_err(|error| WatchError::Unreadable { path: path.clone(), error })?;
-            sources.push(Source::new(path.clone()));
         }
+        let source = Source::new(paths.to_vec());
         // One: a second wish to look while one waits adds nothing, and a stop waits for its place.
         let (wake, woken) = sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("policies".to_owned())
-            .spawn(move || watch(sources, &*clock, &parse, &publish, &woken))
+            .spawn(move || watch(source, &*clock, &parse, &publish, &woken))
             .map_err(WatchError::Thread)?;
         Ok(PolicyWatcher { wake, thread: Some(thread) })
     }
@@ -139,12 +138,10 @@ impl Drop for PolicyWatcher {
 }
 
 /// The thread: looks, announces, waits.
-fn watch(mut sources: Vec<Source>, clock: &dyn Clock, parse: &Parse, publish: &Publish, woken: &Receiver<Wake>) -> Result<(), WatchError> {
+fn watch(mut source: Source, clock: &dyn Clock, parse: &Parse, publish: &Publish, woken: &Receiver<Wake>) -> Result<(), WatchError> {
     let running = Stopwatch::start();
     loop {
-        for source in &mut sources {
-            announce(source, clock, running.elapsed(), parse, publish)?;
-        }
+        announce(&mut source, clock, running.elapsed(), parse, publish)?;
         match woken.recv_timeout(LOOK_EVERY) {
             Ok(Wake::Look) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -159,7 +156,7 @@ fn announce(source: &mut Source, clock: &dyn Clock, elapsed: Duration, parse: &P
         Ok(None) => return Ok(()),
         Err(error) => {
             if source.note_failure(&error) {
-                tracing::warn!("policies of {} stay as they are: {error}", source.name());
+                tracing::warn!("policies stay as they are: {error}");
             }
             return Ok(());
         }
@@ -171,7 +168,7 @@ fn announce(source: &mut Source, clock: &dyn Clock, elapsed: Duration, parse: &P
             Err(error) => {
                 // The round stays incomplete, so it says nothing; the next look makes another one.
                 if source.note_failure(&error.to_string()) {
-                    tracing::warn!("policies of {} were not announced: {error}", source.name());
+                    tracing::warn!("policies were not announced: {error}");
                 }
                 return Ok(());
             }

@@ -229,7 +229,9 @@ impl Known {
         let written = spec.and_then(|spec| serde_json::from_str::<Value>(spec).ok());
         let word = |name: &str, default: &str| written.as_ref().map(|s| s.get(name).and_then(Value::as_str).unwrap_or(default).to_owned());
         let off = policy.as_ref().is_some_and(|policy| policy.mode == Mode::Off);
-        let decision = decision.filter(|_| !off);
+        // Nothing stands of a policy that is off, or gone.
+        let removed = self.policy.as_ref().is_some_and(|p| p.spec.is_none());
+        let decision = decision.filter(|_| !off && !removed);
         let metrics: Vec<MetricReport> = decision.map(|d| d.metrics.clone()).unwrap_or_default();
         let advised = decision.is_some_and(|d| d.advised);
         let observed = self.fleet.as_ref().map(|(_, fleet)| fleet);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::log::{Offset, Topic};
-use crate::model::{Audit, Command, Decision, Grant, Message, Request, RequestsEntry, Signal, TargetId, Tick, Timestamp};
+use crate::model::{Alert, AlertState, Audit, Command, Decision, Grant, Message, Request, RequestsEntry, Signal, TargetId, Tick, Timestamp};
 use crate::stages::arbitrate::{self, Arbitrate};
 use crate::stages::decide::{self, AuditWhen, Decide};
 use crate::stages::{Effects, Input, Located, Stage};
@@ -20,6 +20,8 @@ pub enum Caused {
     Grant(Grant),
     /// A command was issued (closed replays only).
     Command(Command),
+    /// A policy that cannot be used, or a fault in the program.
+    Trouble(Alert),
 }
 
 /// A target's history: earlier proposals and applied changes, with their ages at its first evaluation.
@@ -86,6 +88,9 @@ impl Replay {
                 Message::Request(request) => {
                     caused.push(Caused::Request(request.clone()));
                     self.arbitrate(at, partition, RequestsEntry::Claim(request), caused);
+                }
+                Message::Alert(alert) if alert.state == AlertState::Firing && ["PolicyUnusable", "Faulted"].contains(&alert.name.as_str()) => {
+                    caused.push(Caused::Trouble(alert));
                 }
                 _ => {}
             }

@@ -102,6 +102,7 @@ impl Story {
                     self.open = Some(command);
                     line
                 }
+                Caused::Trouble(alert) => panic!("{}", alert.message),
                 Caused::Request(request) => jsonl::request_to_line(at, &request),
                 Caused::Grant(grant) => jsonl::grant_to_line(at, &grant),
             };

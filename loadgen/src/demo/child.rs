@@ -1,7 +1,7 @@
 //! Loadline as a child: started in its own process group, so that a Ctrl-C in the terminal reaches the demo alone, which then
 //! stops things in their order.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -189,6 +189,18 @@ fn begin_anew(data: &Path, report: &str) -> anyhow::Result<()> {
     }
     // Only what is known to be a demo's: whoever names another folder keeps what is in it.
     if data.join("log.db").is_file() && data.join("loadline.log").is_file() {
+        let lock = data.join("lock");
+        if let Ok(file) = File::options().read(true).write(true).open(&lock)
+            && let Err(TryLockError::WouldBlock) = file.try_lock()
+        {
+            let owner = std::fs::read_to_string(&lock).unwrap_or_default();
+            bail!(
+                "another Loadline runs on {} (process {}); stop it, or choose another folder with --data, and another --listen",
+                data.display(),
+                owner.trim()
+            );
+        }
+        print(&format!("beginning anew: {} of the last demo is removed (--keep goes on from there)\n", data.display()));
         std::fs::remove_dir_all(data).with_context(|| format!("{} cannot be removed; choose another folder with --data", data.display()))?;
     }
     Ok(())
@@ -200,7 +212,11 @@ fn free(address: SocketAddr) -> anyhow::Result<()> {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             let other = SocketAddr::new(address.ip(), address.port().wrapping_add(10).max(1024));
-            bail!("port {} of {} is in use, perhaps by another demo; choose another with --listen {other}", address.port(), address.ip())
+            bail!(
+                "port {} of {} is in use, perhaps by another demo; choose another with --listen {other} (and --data, for a demo beside it)",
+                address.port(),
+                address.ip()
+            )
         }
         Err(error) => Err(error).with_context(|| format!("cannot listen at {address}; choose another address with --listen")),
     }

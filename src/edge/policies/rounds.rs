@@ -1,4 +1,4 @@
-//! One source: what its files said when last read, and when its next round is due.
+//! The source: what its files said when last read, and when its next round is due.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -27,10 +27,13 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 /// Entries in one append: far below what a log takes at once.
 const ENTRIES_AN_APPEND: usize = 256;
 
-/// A path that is watched.
+/// The name of the source. All watched paths are one, and a file is known by its absolute path: so a file that is named
+/// otherwise is the same, and one that is not watched any more is gone from the next round.
+const NAME: &str = "file";
+
+/// The paths that are watched.
 pub(super) struct Source {
-    name: String,
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     files: BTreeMap<String, Known>,
     last_round: i64,
     /// When the last round was announced, since the start; `None` before the first and after a change.
@@ -55,21 +58,8 @@ pub(super) struct Round {
 }
 
 impl Source {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Source {
-            name: format!("file:{}", path.display()),
-            path,
-            files: BTreeMap::new(),
-            last_round: 0,
-            announced: None,
-            targets: BTreeSet::new(),
-            confirm: false,
-            failure: None,
-        }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
+        Source { paths, files: BTreeMap::new(), last_round: 0, announced: None, targets: BTreeSet::new(), confirm: false, failure: None }
     }
 
     /// Looks at the files; the round to announce, where one is due.
@@ -101,11 +91,18 @@ impl Source {
     /// Reads what may have changed; true where something did. With an error, nothing is taken.
     fn read(&mut self, now: Timestamp, all: bool, parse: &Parse) -> Result<bool, String> {
         let watch = Stopwatch::start();
-        let listed = directory::list(&self.path).map_err(|error| format!("{} cannot be listed: {error}", self.path.display()))?;
+        let mut listed = BTreeMap::new();
+        for path in &self.paths {
+            let there = directory::list(path).map_err(|error| format!("{} cannot be listed: {error}", path.display()))?;
+            for file in there.into_values() {
+                let name = std::path::absolute(&file.path).map_err(|error| format!("{} has no absolute path: {error}", file.path.display()))?;
+                listed.insert(name.display().to_string(), file);
+            }
+        }
         let mut read = Vec::new();
         for (name, file) in &listed {
             if watch.elapsed() > LOOK_DEADLINE {
-                return Err(format!("looking at {} takes longer than {} s", self.path.display(), LOOK_DEADLINE.as_secs()));
+                return Err(format!("looking at the policy files takes longer than {} s", LOOK_DEADLINE.as_secs()));
             }
             let known = self.files.get(name);
             if !all && known.is_some_and(|known| known.listed == *file) && !is_young(file, now) {
@@ -141,7 +138,7 @@ impl Source {
         let number = now.as_millis().max(self.last_round.saturating_add(1));
         let mut entries = Vec::new();
         for (origin, file) in &self.files {
-            let (source, round) = (self.name.clone(), number);
+            let (source, round) = (NAME.to_owned(), number);
             if file.parsed.errors.is_empty() {
                 entries.extend(file.parsed.policies.iter().map(|(target, spec)| {
                     let (source, origin, target, spec) = (source.clone(), origin.clone(), target.clone(), spec.clone());
@@ -154,12 +151,12 @@ impl Source {
                 }));
             }
         }
-        entries.push(ControlEntry::RoundEnd(RoundEnd { source: self.name.clone(), round: number }));
+        entries.push(ControlEntry::RoundEnd(RoundEnd { source: NAME.to_owned(), round: number }));
         // All entries of a source have its key, so that they stand in one partition, in order.
         let effects = entries.chunks(ENTRIES_AN_APPEND).map(|chunk| {
             let mut effects = Effects::new();
             for entry in chunk {
-                effects.to_key(Topic::Control, self.name.as_str(), Message::Control(entry.clone()));
+                effects.to_key(Topic::Control, NAME, Message::Control(entry.clone()));
             }
             effects
         });

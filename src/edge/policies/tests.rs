@@ -21,14 +21,19 @@ fn parse() -> Parse {
     })
 }
 
+fn name(origin: &str) -> &str {
+    assert!(origin.starts_with('/'), "an origin is an absolute path: {origin}");
+    origin.rsplit('/').next().unwrap()
+}
+
 /// The entries of a round, a word each.
 fn told(effects: Vec<Effects>) -> Vec<String> {
     effects
         .into_iter()
         .flat_map(|mut e| e.take())
         .map(|effect| match effect.message {
-            Message::Control(ControlEntry::Policy(p)) => format!("{}: {} {}", p.origin, p.target.name(), p.spec),
-            Message::Control(ControlEntry::Rejected(r)) => format!("{}: {}", r.origin, r.error),
+            Message::Control(ControlEntry::Policy(p)) => format!("{}: {} {}", name(&p.origin), p.target.name(), p.spec),
+            Message::Control(ControlEntry::Rejected(r)) => format!("{}: {}", name(&r.origin), r.error),
             Message::Control(ControlEntry::RoundEnd(_)) => "end".to_owned(),
             other => panic!("a watcher does not append {other:?}"),
         })
@@ -44,7 +49,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let source = Source::new(directory.path().to_owned());
+        let source = Source::new(vec![directory.path().to_owned()]);
         Desk { directory, source }
     }
 
@@ -140,9 +145,9 @@ fn rounds_grow_with_the_clock_and_over_restarts() {
         source.announced(round.number, elapsed);
         round.number
     };
-    let mut source = Source::new(directory.path().to_owned());
+    let mut source = Source::new(vec![directory.path().to_owned()]);
     assert_eq!([number(&mut source, 7_000), number(&mut source, 7_000), number(&mut source, 6_000)], [7_000, 7_001, 7_002]);
-    assert_eq!(number(&mut Source::new(directory.path().to_owned()), 8_000), 8_000);
+    assert_eq!(number(&mut Source::new(vec![directory.path().to_owned()]), 8_000), 8_000);
 }
 
 #[test]
@@ -156,15 +161,26 @@ fn a_large_round_is_appended_in_pieces_with_its_end_last() {
     assert_eq!((told.len(), told.last().map(String::as_str)), (601, Some("end")));
 }
 
+/// A file is itself, however its path is spelled; and what is not watched any more is not in the next round.
 #[test]
-fn a_single_file_is_a_source_too() {
+fn all_paths_are_one_source_of_files() {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("one.yaml");
-    fs::write(&file, "prod/Deployment/api 1").unwrap();
-    let mut source = Source::new(file.clone());
-    assert_eq!(source.name(), format!("file:{}", file.display()));
-    let round = source.look(Timestamp::from_millis(0), Duration::ZERO, &parse()).unwrap().unwrap();
-    assert_eq!(told(round.effects), ["one.yaml: api 1", "end"]);
+    let (one, two) = (directory.path().join("one.yaml"), directory.path().join("two.yaml"));
+    fs::write(&one, "prod/Deployment/api 1").unwrap();
+    fs::write(&two, "prod/Deployment/bot 1").unwrap();
+    let entries = |paths: Vec<PathBuf>| {
+        let round = Source::new(paths).look(Timestamp::from_millis(0), Duration::ZERO, &parse()).unwrap().unwrap();
+        let messages = round.effects.into_iter().flat_map(|mut e| e.take()).map(|e| e.message);
+        let named = messages.filter_map(|m| match m {
+            Message::Control(ControlEntry::Policy(entry)) => Some((entry.source, entry.origin)),
+            _ => None,
+        });
+        named.collect::<Vec<_>>()
+    };
+    let files = |paths: &[&PathBuf]| paths.iter().map(|path| ("file".to_owned(), path.display().to_string())).collect::<Vec<_>>();
+    assert_eq!(entries(vec![one.clone(), two.clone()]), files(&[&one, &two]));
+    assert_eq!(entries(vec![directory.path().join("./"), one.clone()]), files(&[&one, &two]));
+    assert_eq!(entries(vec![one.clone()]), files(&[&one]));
 }
 
 #[test]

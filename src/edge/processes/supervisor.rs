@@ -336,7 +336,20 @@ impl Supervisor {
         let Some(uid) = self.uid.clone() else { return };
         for name in names {
             let output = output_path(&self.directory, &name);
+            // Its port may have gone to another program since it ended: what answers there would pass for it.
+            let own = self.instances.get(&name).and_then(|instance| instance.port);
+            let lost = own.is_some_and(|port| launch::free_port(port..=port, |_| false).is_none());
+            let other = self.spec.ports.clone().filter(|_| lost);
+            let other = other.and_then(|range| launch::free_port(range, |port| self.instances.values().any(|i| i.port == Some(port))));
             let Some(instance) = self.instances.get_mut(&name) else { continue };
+            if let Some(port) = other {
+                warn!(target_id = %self.target, instance = %name, ?own, port, "another program listens on the port of an instance; it gets another one");
+                instance.port = Some(port);
+            } else if lost {
+                let why = format!("another program listens on its port {}, and no other is free", own.unwrap_or_default());
+                instance.failed(Trouble::CannotStart(why), self.spec.restart, moment, now);
+                continue;
+            }
             let launch = Launch { target: &self.target, uid: &uid, name: name.as_str(), port: instance.port, output: &output };
             match launch::start(&self.spec, launch) {
                 Ok((child, id)) => {

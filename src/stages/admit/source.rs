@@ -81,7 +81,7 @@ impl Source {
             }
             let message = format!(
                 "{} cannot be used: {}; its last valid policies, if any, stay in force until it is corrected",
-                file(end, origin),
+                shown(&end.source, origin),
                 refusal.errors().join("; ")
             );
             append_alert(end, origin, AlertState::Firing, message, place, effects);
@@ -91,16 +91,15 @@ impl Source {
             }
         }
         for origin in self.refused.keys().filter(|origin| !now.contains_key(*origin)) {
-            append_alert(end, origin, AlertState::Resolved, format!("{} is in order again, or gone", file(end, origin)), place, effects);
+            append_alert(end, origin, AlertState::Resolved, format!("{} is in order again, or gone", shown(&end.source, origin)), place, effects);
         }
         self.refused = now;
     }
 }
 
-/// An origin as people know it: a source can be a single file.
-fn file(end: &RoundEnd, origin: &str) -> String {
-    let source = end.source.strip_prefix("file:").unwrap_or(&end.source);
-    if source.rsplit('/').next() == Some(origin) { source.to_owned() } else { format!("{source}/{origin}") }
+/// An origin as people know it: an absolute path needs no source before it.
+pub(super) fn shown(source: &str, origin: &str) -> String {
+    if origin.starts_with('/') { origin.to_owned() } else { format!("{source}/{origin}") }
 }
 
 fn append_alert(end: &RoundEnd, origin: &str, state: AlertState, message: String, place: Place, effects: &mut Effects) {

@@ -66,7 +66,7 @@ struct Named {
 
 impl Offer {
     fn label(&self) -> String {
-        format!("{}/{}", self.source, self.origin)
+        super::source::shown(&self.source, &self.origin)
     }
 
     /// Takes in what the round said; false where the offer is gone.

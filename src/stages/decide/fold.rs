@@ -73,6 +73,8 @@ impl Target {
             return;
         };
         if memory.policy.as_ref().is_some_and(|known| known.spec == spec) {
+            let message = || "the policy in force was announced again".to_owned();
+            alerts::set(memory, &target, "PolicyUnusable", Severity::Warning, false, message, effects);
             return; // said again
         }
         let announced = Announced { spec, order };
