@@ -526,6 +526,22 @@ fn a_health_check_that_is_added_ends_nobody() {
     assert!(world.leaders().is_superset(&pids), "the first two still run");
 }
 
+/// A port that another program took while its instance was down is not asked: that program would pass for the instance.
+#[test]
+fn a_port_that_was_lost_is_replaced() {
+    let world = World::of_workers("lost-port", 1).started();
+    world.settle(1);
+    let (before, pid) = (world.endpoints(), *world.leaders().first().unwrap());
+    let address = before[0].clone();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let _other = wait_for("its port", || TcpListener::bind(&address).ok());
+    wait_for("another port", || {
+        let now = world.endpoints();
+        (now.len() == 1 && now != before).then_some(())
+    });
+    world.settle(1);
+}
+
 /// What fired before a restart and is over by then is resolved after it, and so is all of a fleet whose document is gone.
 #[test]
 fn alerts_do_not_outlive_their_cause() {

@@ -131,3 +131,23 @@ fn a_worker_that_is_left_is_named() {
     assert!(!output.status.success() && !out.contains("all is stopped"), "{out}");
     assert!(error.contains(&format!("left these workers running: [{left}]")), "{error}");
 }
+
+/// Two demos of one folder: the second one touches nothing of the first, and says what to choose.
+#[test]
+fn the_data_of_a_running_loadline_is_left_alone() {
+    let stage = Stage::new("exit 3");
+    std::fs::create_dir_all(stage.path("data")).unwrap();
+    for file in ["data/log.db", "data/loadline.log"] {
+        std::fs::write(stage.path(file), "kept").unwrap();
+    }
+    std::fs::write(stage.path("data/lock"), "4711\n").unwrap();
+    let running = std::fs::File::open(stage.path("data/lock")).unwrap();
+    running.lock().unwrap();
+    let (_, error) = said(&stage.command().output().unwrap());
+    assert!(error.contains("process 4711") && error.contains("--data"), "{error}");
+    assert_eq!(std::fs::read_to_string(stage.path("data/log.db")).unwrap(), "kept");
+    drop(running);
+    let (told, _) = said(&stage.command().output().unwrap());
+    assert!(told.contains("beginning anew"), "{told}");
+    assert!(!stage.path("data/log.db").exists(), "it is the demo's own, and nobody runs on it");
+}
