@@ -163,6 +163,8 @@ fn when_all_is_blind_the_fallback_acts_after_its_time() {
     story.moved("ScaleOut 2 -> 5: FallbackIfHigher");
     story.panes(&[("queue_depth", Seen::Total(20.0))], 1);
     story.moved("ScaleIn 5 -> 2: LargestProposal queue_depth");
+    // The target has a policy before it has any sample.
+    assert_eq!(story.alerts(), ["AllMetricsBlind Firing", "AllMetricsBlind Resolved"]);
     story.ends();
 }
 
@@ -276,6 +278,7 @@ fn a_change_by_hand_counts_as_a_change() {
     story.decided("Hold 6 -> 6: ScaleInCooldown");
     story.panes(&[("queue_depth", Seen::Total(20.0))], 4);
     story.decided("Hold 2 -> 2");
+    assert_eq!(story.alerts(), ["ChangedFromOutside Event"]);
     story.ends();
 }
 
@@ -355,6 +358,11 @@ fn a_fleet_that_is_not_seen_does_not_shrink() {
     story.fleet(4);
     story.panes(&[("queue_depth", Seen::Total(10.0))], 13);
     story.decided("Hold 1 -> 1");
+    assert!(
+        story.alerts().ends_with(&["FleetUnseen Firing", "FleetUnseen Resolved"]) || story.alerts().contains(&"FleetUnseen Resolved"),
+        "{:?}",
+        story.alerts()
+    );
     story.ends();
 }
 
@@ -475,6 +483,7 @@ fn a_clock_that_is_set_back_is_followed() {
     story.clock_back(Duration::from_secs(3_600));
     story.panes(&[("queue_depth", Seen::Total(80.0))], 2);
     story.moved("ScaleOut 4 -> 8");
+    assert_eq!(story.alerts(), ["ClockRanBack Event"]);
     story.ends();
 }
 
@@ -542,6 +551,71 @@ fn the_last_increment_is_one_of_its_pane() {
     story.panes(&[], 2);
     story.panes(&[("jobs", Seen::More(50.0))], 1);
     story.decided("Hold 5 -> 5: LargestProposal jobs");
+    story.ends();
+}
+
+#[test]
+fn a_policy_for_a_target_that_is_not_there_is_told() {
+    let mut story = Story::new("target-not-seen", &queue(AT_ONCE));
+    story.panes(&[("queue_depth", Seen::Total(50.0))], 4);
+    assert_eq!((story.decisions(), story.alerts()), (0, vec!["TargetNotSeen Firing"]));
+    story.fleet(2);
+    assert_eq!(story.alerts(), ["TargetNotSeen Firing", "TargetNotSeen Resolved"]);
+    story.moved("ScaleOut 2 -> 5");
+    story.ends();
+}
+
+#[test]
+fn commands_that_fail_are_told_after_the_third() {
+    let mut story = Story::new("commands-fail", &queue(AT_ONCE));
+    story.fleet(2);
+    story.actuator(Some(OutcomeResult::Failed));
+    story.panes(&[("queue_depth", Seen::Total(50.0))], 2);
+    assert!(story.alerts().is_empty());
+    story.panes(&[("queue_depth", Seen::Total(50.0))], 3);
+    assert!(story.commands() >= 3);
+    assert_eq!(story.alerts(), ["CommandsFail Firing"]);
+    story.actuator(Some(OutcomeResult::Applied));
+    story.panes(&[("queue_depth", Seen::Total(50.0))], 4);
+    assert_eq!(story.alerts(), ["CommandsFail Firing", "CommandsFail Resolved"]);
+    story.ends();
+}
+
+/// An emergency stop is no failure, and is tried again soon.
+#[test]
+fn a_freeze_is_no_failure() {
+    let mut story = Story::new("frozen", &queue(AT_ONCE));
+    story.fleet(2);
+    story.actuator(Some(OutcomeResult::Frozen));
+    story.panes(&[("queue_depth", Seen::Total(50.0))], 6);
+    assert!(story.commands() > 3 && story.alerts().is_empty(), "{} {:?}", story.commands(), story.alerts());
+    story.actuator(Some(OutcomeResult::Applied));
+    story.panes(&[("queue_depth", Seen::Total(50.0))], 2);
+    story.decided("Hold 5 -> 5");
+    story.ends();
+}
+
+#[test]
+fn an_arbiter_that_does_not_answer_is_told() {
+    let mut story = Story::new("arbiter-silent", &queue(AT_ONCE));
+    story.fleet(2);
+    story.no_arbiter();
+    story.actuator(None);
+    story.panes(&[("queue_depth", Seen::Total(50.0))], 3);
+    assert_eq!(story.alerts(), ["ClaimUnanswered Firing"]);
+    story.ends();
+}
+
+/// A target at rest repeats its claim each minute, and writes down a decision an hour.
+#[test]
+fn a_target_at_rest_says_little() {
+    let mut story = Story::new("at-rest", &queue(&format!(r#""evaluateEvery":"60s",{AT_ONCE}"#)));
+    story.fleet(2);
+    story.panes(&[("queue_depth", Seen::Total(20.0))], 1);
+    let (sent, written) = story.sent_and_written();
+    story.panes(&[("queue_depth", Seen::Total(20.0))], 5 * 12);
+    let (later, still) = story.sent_and_written();
+    assert!((4..=6).contains(&(later - sent)) && still == written, "{} claims, {} decisions in five minutes", later - sent, still - written);
     story.ends();
 }
 

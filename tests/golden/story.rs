@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use loadline::model::{
-    Amount, Command, Decision, FleetObservation, Grant, GrantLimit, HistogramReading, Instance, InstanceName, Kind, Mark, OpenCommand, Order, Outcome,
-    OutcomeResult, Pane, Part, Phase, PolicyAnnouncement, Reading, Signal, Sketch, SourceError, TargetId, Tick, Timestamp, Verdict,
+    Amount, Audit, Command, Decision, FleetObservation, Grant, GrantLimit, HistogramReading, Instance, InstanceName, Kind, Mark, Message, OpenCommand, Order,
+    Outcome, OutcomeResult, Pane, Part, Phase, PolicyAnnouncement, Reading, Signal, Sketch, SourceError, TargetId, Tick, Timestamp, Verdict,
 };
 use loadline::runtime::replay::{Caused, Replay};
 use loadline::stages::arbitrate::Arbitrate;
+use loadline::stages::decide::{Decide, State};
+use loadline::stages::{Effects, Input, Located, Stage};
 use loadline::wire::jsonl;
 
 const START: i64 = 1_800_000_000_000;
@@ -54,6 +56,13 @@ pub(crate) struct Story {
     open: Option<Command>,
     commands: Vec<Command>,
     decisions: Vec<Decision>,
+    /// The same fold once more, for what a replay does not tell.
+    fold: State,
+    folded: u64,
+    alerts: Vec<String>,
+    requests: usize,
+    written: usize,
+    arbiter_answers: bool,
 }
 
 fn target() -> TargetId {
@@ -78,6 +87,12 @@ impl Story {
             open: None,
             commands: Vec::new(),
             decisions: Vec::new(),
+            fold: State::default(),
+            folded: 0,
+            alerts: Vec::new(),
+            requests: 0,
+            written: 0,
+            arbiter_answers: true,
         };
         story.policy(spec);
         story
@@ -89,6 +104,7 @@ impl Story {
             self.trace.push('\n');
         }
         writeln!(self.trace, "{}", jsonl::signal_to_line(at, 0, &signal)).unwrap();
+        self.fold(at, signal.clone());
         for caused in self.replay.signal(at, 0, signal) {
             let line = match caused {
                 Caused::Decision(decision) => {
@@ -104,10 +120,45 @@ impl Story {
                 }
                 Caused::Trouble(alert) => panic!("{}", alert.message),
                 Caused::Request(request) => jsonl::request_to_line(at, &request),
-                Caused::Grant(grant) => jsonl::grant_to_line(at, &grant),
+                Caused::Grant(grant) => {
+                    if self.arbiter_answers {
+                        self.fold(at, Signal::Grant(grant.clone()));
+                    }
+                    jsonl::grant_to_line(at, &grant)
+                }
             };
             writeln!(self.trace, "{line}").unwrap();
         }
+    }
+
+    fn fold(&mut self, at: Timestamp, record: Signal) {
+        let mut effects = Effects::new();
+        let input = Input::Record(Located { partition: 0, offset: self.folded, at, record });
+        Decide::default().apply(&mut self.fold, input, &mut effects);
+        self.folded += 1;
+        for effect in effects.take() {
+            match effect.message {
+                Message::Alert(alert) => self.alerts.push(format!("{} {:?}", alert.name, alert.state)),
+                Message::Request(_) => self.requests += 1,
+                Message::Audit(Audit::Decision(_)) => self.written += 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// The alerts so far: name and state.
+    pub(crate) fn alerts(&self) -> Vec<&str> {
+        self.alerts.iter().map(String::as_str).collect()
+    }
+
+    /// The arbiter says nothing any more.
+    pub(crate) fn no_arbiter(&mut self) {
+        self.arbiter_answers = false;
+    }
+
+    /// How many claims were sent, and how many decisions would be written down live.
+    pub(crate) fn sent_and_written(&self) -> (usize, usize) {
+        (self.requests, self.written)
     }
 
     /// The policy is announced.
