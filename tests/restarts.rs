@@ -423,3 +423,39 @@ fn a_torn_round_brings_no_fleet_back() {
     assert_eq!(world.messages(Topic::Commands).len(), 3, "nothing was removed within the last 600 s");
     world.compare(&[Topic::Commands, Topic::Signals, Topic::Audit]).unwrap();
 }
+
+/// What cannot be read becomes a dead letter with its place, at most ten a second of the log's time; and all else goes on.
+#[test]
+fn what_cannot_be_read_is_kept_apart() {
+    let (mut world, mut places) = (World::new(Decide::default(), Rounds::default()), Places::default());
+    for n in 0_u8..15 {
+        let append = loadline::log::RawAppend { topic: Topic::Signals, partition: 0, key: None, value: vec![0xC3, 0x01, n] };
+        world.log.append(vec![append]).unwrap();
+    }
+    world.see(Seen::Policy { target: 0, variant: 0 }, &mut places);
+    world.see(Seen::Fleet { target: 0, count: 2 }, &mut places);
+    world.finish();
+    let letters = world.messages(Topic::DeadLetters);
+    assert_eq!(letters.len(), 10);
+    let Message::DeadLetter(last) = &letters[9] else { panic!("a dead letter") };
+    assert_eq!((last.topic.as_str(), last.offset, last.record.as_slice()), ("signals", 9, [0xC3, 0x01, 9].as_slice()));
+    assert!(!world.messages(Topic::Requests).is_empty(), "the policy after them is decided on");
+}
+
+/// Records that a restart needs and that are gone are told, never skipped in silence.
+#[test]
+fn records_that_are_gone_are_told() {
+    let (mut world, mut places) = (World::new(Decide::default(), Rounds::default()), Places::default());
+    world.see(Seen::Policy { target: 0, variant: 0 }, &mut places);
+    world.see(Seen::Fleet { target: 0, count: 2 }, &mut places);
+    world.finish();
+    world.play(Turn::HandOver);
+    for _ in 0..5 {
+        world.see(Seen::Mark, &mut places);
+    }
+    let end = world.log.range(Topic::Signals, 0).unwrap().end;
+    world.log.trim(Topic::Signals, 0, end - 1).unwrap();
+    world.finish();
+    let told = world.messages(Topic::Alerts);
+    assert!(told.iter().any(|m| matches!(m, Message::Alert(alert) if alert.name == "RecordsLost")), "{told:?}");
+}

@@ -43,6 +43,8 @@ mod propose;
 mod rate_limit;
 mod sources;
 mod stabilize;
+#[cfg(test)]
+mod tests;
 
 use memory::{Announced, Memory};
 use panes::Panes;

@@ -1,0 +1,94 @@
+use super::*;
+use crate::model::{Alert, FleetObservation, Order};
+
+const SPEC: &str = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"NAME"},"replicas":{"min":MIN,"max":9},"metrics":[{"name":"q","track":{"perReplica":10}}]}"#;
+
+#[derive(Default)]
+struct Story {
+    state: State,
+    next: Offset,
+}
+
+fn id(name: &str) -> TargetId {
+    format!("prod/Deployment/{name}").parse().unwrap()
+}
+
+fn at(offset: Offset) -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000 + i64::try_from(offset).unwrap() * 1_000)
+}
+
+impl Story {
+    /// What came of a signal: verdicts, and alerts with their state.
+    fn say(&mut self, record: Signal) -> Vec<String> {
+        let mut effects = Effects::new();
+        let input = Input::Record(Located { partition: 0, offset: self.next, at: at(self.next), record });
+        Decide { audit: AuditWhen::Always }.apply(&mut self.state, input, &mut effects);
+        self.next += 1;
+        told(effects)
+    }
+
+    fn policy(&mut self, name: &str, generation: i64, min: u32) -> Vec<String> {
+        let spec = Some(SPEC.replace("NAME", name).replace("MIN", &min.to_string()));
+        self.say(Signal::Policy(PolicyAnnouncement { target: id(name), spec, order: Order { source: "file".to_owned(), generation } }))
+    }
+
+    fn fleet(&mut self, name: &str, desired: u32) -> Vec<String> {
+        let sequence = i64::try_from(self.next).unwrap();
+        let (revision, updating, instances) = (None, false, Vec::new());
+        let seen =
+            FleetObservation { target: id(name), uid: "a".to_owned(), term: 1, sequence, revision, desired, status_replicas: desired, updating, instances };
+        self.say(Signal::Fleet(seen))
+    }
+}
+
+fn told(mut effects: Effects) -> Vec<String> {
+    let words = effects.take().into_iter().filter_map(|effect| match effect.message {
+        Message::Audit(Audit::Decision(decision)) => Some(format!("{} {:?} {}", decision.target.name(), decision.verdict, decision.desired)),
+        Message::Alert(Alert { name, state, .. }) => Some(format!("{name} {state:?}")),
+        _ => None,
+    });
+    words.collect()
+}
+
+/// A fault in the fold of one target holds that target, says so, and holds no other; only a changed policy ends it.
+#[test]
+fn a_fault_holds_its_target_alone() {
+    let mut story = Story::default();
+    for name in ["a", "b"] {
+        story.policy(name, 1, 1);
+        story.fleet(name, 3);
+    }
+    let mut effects = Effects::new();
+    story.state.with(&id("a"), story.next, at(story.next), &mut effects, |_, _, _| panic!("a fault, on purpose"));
+    story.next += 1;
+    assert_eq!(told(effects), ["Faulted Firing", "a Faulted 3"]);
+    assert!(story.fleet("a", 4).is_empty(), "its replicas stand");
+    assert_eq!(story.fleet("b", 4), ["ChangedFromOutside Event", "b Blind 4"]);
+    // The fault is remembered.
+    let mut restored = State::default();
+    restored.restore_wide(&story.state.encode_wide(story.next)).unwrap();
+    for key in ["prod/Deployment/a", "prod/Deployment/b"] {
+        restored.restore(key, &story.state.encode(key, story.next).unwrap()).unwrap();
+    }
+    story.state = restored;
+    assert!(story.policy("a", 2, 1).is_empty(), "the same policy again changes nothing");
+    assert_eq!(story.policy("a", 3, 2), ["Faulted Resolved"]);
+    assert_eq!(story.fleet("a", 4), ["a Blind 4"], "it starts as new");
+}
+
+/// A target that nobody names and nobody sees is forgotten, so that names which come and go do not use the limit up.
+#[test]
+fn what_nobody_sees_is_forgotten() {
+    let mut story = Story::default();
+    story.fleet("a", 3);
+    assert_eq!(story.state.targets.len(), 1);
+    for _ in 0..599 {
+        story.say(Signal::Tick(Tick {}));
+    }
+    assert_eq!(story.state.targets.len(), 1);
+    for _ in 0..3 {
+        story.say(Signal::Tick(Tick {}));
+    }
+    assert!(story.state.targets.is_empty() && story.state.due.is_empty());
+    assert_eq!(story.state.encode("prod/Deployment/a", story.next), None);
+}
