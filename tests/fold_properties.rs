@@ -241,7 +241,7 @@ fn signals(step: &Step, now: i64, places: &mut [Place]) -> Vec<Signal> {
             let place = &mut places[n];
             place.sequence += 1;
             let sequence = place.sequence;
-            place.fleet.as_mut().map(|f| f.sequence = sequence);
+            place.fleet.iter_mut().for_each(|f| f.sequence = sequence);
             place.fleet.clone().map(Signal::Fleet).into_iter().collect()
         }
         Step::Incarnation { target: n } => {
