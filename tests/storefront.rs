@@ -91,7 +91,7 @@ fn the_fleet_of_the_demo_follows_its_load_through_kills() {
     let second = demo.start();
     let again = wait_for("the fleet to be found again", || second.status(STOREFRONT)?["ready"].as_u64().filter(|ready| *ready >= grown));
     assert!(again >= grown);
-    wait_for("the next change", || second.status(STOREFRONT)?["current"].as_u64().filter(|current| *current != grown));
+    wait_for("all five metrics after the kill", || (proposals(&second.status(STOREFRONT)?)? == METRICS).then_some(()));
     second.kill();
     let last = demo.start();
     wait_for("all five metrics again", || (proposals(&last.status(STOREFRONT)?)? == METRICS).then_some(()));
