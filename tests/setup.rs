@@ -1,0 +1,93 @@
+//! `tools/setup` on machines that lack things: it says each one, and installs it or prints the one command to run.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A machine whose programs are only those of one folder.
+struct Machine {
+    home: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new(user: u32) -> Machine {
+        let machine = Machine { home: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(machine.bin()).unwrap();
+        for tool in ["sh", "dirname", "sed", "cut", "sort", "head", "uname", "env"] {
+            let real = ["/usr/bin", "/bin"].iter().map(|folder| Path::new(folder).join(tool)).find(|path| path.exists()).unwrap();
+            symlink(real, machine.bin().join(tool)).unwrap();
+        }
+        machine.program("id", &format!("echo {user}"));
+        machine.program("apt-get", &format!("echo \"apt-get $*\" >> {}", machine.home.path().join("installed").display()));
+        machine
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.home.path().join("bin")
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        let path = self.bin().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The exit code, what was said, and what was installed.
+    fn set_up(&self) -> (Option<i32>, String, String) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/setup");
+        let output = Command::new(script).env_clear().env("PATH", self.bin()).env("HOME", self.home.path()).output().unwrap();
+        let installed = std::fs::read_to_string(self.home.path().join("installed")).unwrap_or_default();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap(), installed)
+    }
+}
+
+#[test]
+fn without_root_it_prints_the_one_command_and_touches_nothing() {
+    let (code, said, installed) = Machine::new(1000).set_up();
+    assert_eq!((code, installed.as_str()), (Some(1), ""), "{said}");
+    assert!(said.contains("installing a C compiler") && said.contains("    sudo sh -c 'apt-get update"), "{said}");
+}
+
+#[test]
+fn as_root_it_installs_what_is_missing_and_says_each_thing() {
+    let machine = Machine::new(0);
+    machine.program("cargo", "echo cargo 999.0.0");
+    let (code, said, installed) = machine.set_up();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("installing a C compiler") && said.contains("installing make"), "{said}");
+    assert!(installed.contains("gcc libc6-dev") && installed.contains("recommends make"), "{installed}");
+}
+
+#[test]
+fn a_rust_that_is_too_old_is_replaced_or_the_command_is_printed() {
+    let machine = Machine::new(0);
+    for there in ["cc", "make", "mktemp", "rm"] {
+        machine.program(there, "echo /dev/null");
+    }
+    machine.program("cargo", "echo cargo 1.0.0");
+    machine.program("curl", "exit 6");
+    let (code, said, _) = machine.set_up();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("installing rustup") && said.contains("could not fetch the installer") && said.contains("https://sh.rustup.rs | sh"), "{said}");
+}
+
+#[test]
+fn where_all_is_there_it_says_nothing() {
+    let machine = Machine::new(1000);
+    for there in ["cc", "make"] {
+        machine.program(there, "exit 0");
+    }
+    machine.program("cargo", "echo cargo 999.0.0");
+    assert_eq!(machine.set_up(), (Some(0), String::new(), String::new()));
+}
+
+/// How long the first build takes is said before it, and only then.
+#[test]
+fn the_first_build_is_announced_once() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/first-build");
+    let said = |file: &Path| String::from_utf8(Command::new(&script).arg(file).output().unwrap().stdout).unwrap();
+    assert!(said(Path::new("/nowhere/loadgen")).starts_with("The first build takes about "));
+    assert_eq!(said(&script), "");
+}
