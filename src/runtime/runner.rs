@@ -256,11 +256,6 @@ impl<S: Stage> Runner<S> {
         }
     }
 
-    /// Whether a round is being written.
-    pub fn is_writing(&self) -> bool {
-        self.owned.values().any(|o| o.writing.is_some() || o.pending.is_some())
-    }
-
     /// The state of a partition.
     pub fn state(&self, partition: u32) -> Option<&S::State> {
         self.owned.get(&partition).map(|o| &o.state)

@@ -110,8 +110,6 @@ pub struct State {
     fresh: BTreeSet<TargetId>,
     /// Targets whose memory changed since the last round.
     changed: BTreeSet<TargetId>,
-    /// Parts that no policy asked for.
-    unwanted: u64,
     /// When it was last told that there are too many targets.
     too_many_told: Option<Timestamp>,
     /// Histories that targets start with, for replay.
@@ -148,11 +146,6 @@ impl InForce {
 }
 
 impl State {
-    /// How many parts came for targets or metrics that no policy names.
-    pub fn unwanted_parts(&self) -> u64 {
-        self.unwanted
-    }
-
     /// Gives a target a history before its first signal: earlier proposals and applied changes, with
     /// their ages at its first evaluation.
     pub fn start(&mut self, target: TargetId, mut proposals: Vec<(Duration, u32)>, mut events: Vec<(Duration, i64)>) {
@@ -243,8 +236,7 @@ impl State {
         // A pane that holds nothing says nothing; a restored fold would not even know that it came.
         part.panes.retain(|pane| !pane.instances.is_empty() || pane.sketch.is_some());
         let Some(target) = self.targets.get_mut(id).filter(|t| t.policy.is_some()) else {
-            self.unwanted += 1;
-            return;
+            return; // no policy asks for it
         };
         if offset < target.memory.next_offset {
             // The memory has seen it; only its panes are needed again.

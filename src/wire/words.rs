@@ -4,7 +4,6 @@
 //! stop, so that they fit into a line of a terminal or of a log. Amounts carry their units
 //! ([`amount`]), times are UTC. The records hold the numbers; nothing is computed here.
 
-use crate::model::policy::Unit;
 use crate::model::{Decision, Grant, GrantLimit, MetricReport, MetricStatus, Outcome, OutcomeResult, Reason, Step, StepKind, Timestamp, Verdict};
 
 mod amount;
@@ -204,17 +203,6 @@ fn moment(at: Timestamp, near: Timestamp) -> String {
         (Ok(at), Ok(near)) if at.date() == near.date() => format!("{} UTC", at.strftime("%H:%M:%S")),
         (Ok(at), _) => format!("{} UTC", at.strftime("%Y-%m-%d %H:%M:%S")),
         (Err(_), _) => at.to_string(),
-    }
-}
-
-/// The unit of a metric's amounts in words, for a heading.
-pub fn unit(unit: Unit) -> &'static str {
-    match unit {
-        Unit::Seconds => "seconds",
-        Unit::Bytes => "bytes",
-        Unit::Cores => "cores",
-        Unit::Ratio => "ratio",
-        Unit::Count => "count",
     }
 }
 

@@ -167,14 +167,13 @@ fn across_instances(across: Across, figures: &[Figure]) -> Amount {
 /// One instance's samples of the window as one number; `None` where there is nothing to measure yet.
 fn over_time(over: Over, kind: Kind, series: &Series, window: Window, policy: &MetricPolicy) -> Option<Amount> {
     let cells = || series.window(window.since, window.through);
-    if over == Over::Mean && matches!(kind, Kind::Gauge | Kind::Distribution) {
-        let (sum, count) = series.summed(window.since, window.through);
-        return sum.mean(count.unsigned_abs());
-    }
     let last = cells().next_back()?;
     match kind {
         Kind::Gauge | Kind::Distribution => match over {
-            Over::Mean => None, // above
+            Over::Mean => {
+                let (sum, count) = series.summed(window.since, window.through);
+                sum.mean(count.unsigned_abs())
+            }
             Over::Max => cells().map(|c| c.reading.max).max(),
             Over::Last => Some(last.reading.last),
         },

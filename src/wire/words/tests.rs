@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::Amount;
+use crate::model::policy::Unit;
 
 /// 2025-11-24 12:00:00 UTC.
 const NOON: i64 = 1_763_985_600_000;

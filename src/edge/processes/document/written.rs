@@ -212,25 +212,12 @@ fn output(mut fields: Fields<'_>, report: &mut Report) -> Output {
 }
 
 /// The field `name`, which has no default.
-fn required<'a, T>(
-    fields: &mut Fields<'a>,
-    name: &'static str,
-    mend: &str,
-    report: &mut Report,
-    parse: impl FnOnce(&'a Node) -> Result<T, Fault>,
-) -> Option<T> {
-    let Some(node) = fields.take(name) else {
+fn required<T>(fields: &mut Fields<'_>, name: &'static str, mend: &str, report: &mut Report, parse: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
+    if fields.take(name).is_none() {
         report.error(fields.path(), Fault::new("missing-field", format!("`{name}` is missing"), mend));
         return None;
-    };
-    match parse(node) {
-        Ok(value) => Some(value),
-        Err(mut fault) => {
-            fault.message = format!("`{name}`: {}", fault.message);
-            report.error(&fields.at(name), fault);
-            None
-        }
     }
+    fields.read(name, report, parse)
 }
 
 /// A text; a number or a word that YAML takes for something else stands for itself.
