@@ -75,7 +75,8 @@ impl fmt::Display for Topic {
     }
 }
 
-/// The place of a record in its partition: 0 for the first, then counting up.
+/// The place of a record in its partition, counting up. A log may leave places empty (a broker's transaction
+/// markers); that a record is gone is told by [`Polled::Gap`] alone.
 pub type Offset = u64;
 
 /// The most bytes that one record may have (key and value together).

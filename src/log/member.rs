@@ -84,8 +84,10 @@ fn read<S: Store>(store: &S, topic: Topic, partition: u32, next: &mut Offset, ma
     }
     let records = store.scan(topic, partition, *next, max)?;
     let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(0) };
-    // Records may have been trimmed since `range` was read.
-    skip_to(next, first.offset);
+    // Records may have been trimmed since `range` was read; else the log left these offsets empty.
+    if *next < first.offset {
+        skip_to(next, store.range(topic, partition)?.start.min(first.offset));
+    }
     *next = last.offset + 1;
     let count = records.len();
     polled.push(Polled::Records { partition, records });

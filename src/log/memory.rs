@@ -2,7 +2,8 @@
 //! "killed" log can be opened again on the same records, and a commit can be made to fail.
 //!
 //! It keeps every promise of the port in the same way as the embedded log, with which it shares
-//! membership, fencing and sessions.
+//! membership, fencing and sessions. With [`MemoryLog::with_markers`] it leaves gaps between offsets,
+//! as a broker does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -36,6 +37,15 @@ impl MemoryLog {
     /// An empty log, whose records get their time from `clock`.
     pub fn new(partitions: Partitions, clock: Arc<dyn Clock>) -> Self {
         MemoryLog::over(Arc::default(), partitions, clock, 0)
+    }
+
+    /// From now on, whatever is appended to a partition at once takes one offset more than it has records, as a
+    /// transaction on a broker does for its marker: offsets still count up, but not without gaps. Also holds for what is
+    /// opened again.
+    #[must_use]
+    pub fn with_markers(self) -> Self {
+        lock(&self.store.data).markers = true;
+        self
     }
 
     /// A new log on the same records, states and positions, as after a kill and a restart: this one
@@ -133,6 +143,8 @@ struct MemoryStore {
 #[derive(Default)]
 struct Data {
     incarnation: u64,
+    /// Whether each append leaves a gap behind it.
+    markers: bool,
     records: BTreeMap<(Topic, u32), Records>,
     positions: BTreeMap<(String, Topic, u32), Offset>,
     states: BTreeMap<(String, u32), BTreeMap<String, Vec<u8>>>,
@@ -142,19 +154,22 @@ struct Data {
 #[derive(Default)]
 struct Records {
     earliest: Offset,
+    /// The offset of the next record.
+    end: Offset,
+    /// In the order of their offsets, which may have gaps.
     list: VecDeque<RawRecord>,
 }
 
 impl Records {
-    fn end(&self) -> Offset {
-        self.earliest + self.list.len() as Offset
+    fn trim(&mut self, before: Offset) -> Offset {
+        self.list.drain(..self.index(before));
+        self.earliest = self.earliest.max(before.min(self.end));
+        self.earliest
     }
 
-    fn trim(&mut self, before: Offset) -> Offset {
-        while self.earliest < before && self.list.pop_front().is_some() {
-            self.earliest += 1;
-        }
-        self.earliest
+    /// Where the first record at `from` or after it stands in the list.
+    fn index(&self, from: Offset) -> usize {
+        self.list.partition_point(|record| record.offset < from)
     }
 }
 
@@ -165,15 +180,21 @@ impl Data {
 
     fn append(&mut self, appends: Vec<RawAppend>, clock: &dyn Clock) -> Vec<Offset> {
         let at: Timestamp = clock.now();
-        appends
+        let touched = touched(&appends);
+        let offsets = appends
             .into_iter()
             .map(|RawAppend { topic, partition, key, value }| {
                 let records = self.partition(topic, partition);
-                let offset = records.end();
+                let offset = records.end;
+                records.end += 1;
                 records.list.push_back(RawRecord { partition, offset, at, key, value });
                 offset
             })
-            .collect()
+            .collect();
+        if self.markers {
+            touched.into_iter().for_each(|(topic, partition)| self.partition(topic, partition).end += 1);
+        }
+        offsets
     }
 
     fn apply(&mut self, committer: Committer, batch: &Batch, clock: &dyn Clock) {
@@ -218,15 +239,14 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
         self.partitions.check(topic, partition)?;
-        Ok(lock(&self.data).records.get(&(topic, partition)).map_or(0..0, |records| records.earliest..records.end()))
+        Ok(lock(&self.data).records.get(&(topic, partition)).map_or(0..0, |records| records.earliest..records.end))
     }
 
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
         self.partitions.check(topic, partition)?;
         let data = lock(&self.data);
         let Some(records) = data.records.get(&(topic, partition)) else { return Ok(Vec::new()) };
-        let skip = usize::try_from(from.saturating_sub(records.earliest)).unwrap_or(usize::MAX);
-        Ok(records.list.iter().skip(skip).take(max).cloned().collect())
+        Ok(records.list.range(records.index(from)..).take(max).cloned().collect())
     }
 
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
@@ -251,6 +271,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::log::Polled;
     use crate::runtime::clock::ManualClock;
 
     fn log() -> MemoryLog {
@@ -283,6 +304,25 @@ mod tests {
         assert_eq!(seen(), (Some(7), 1));
         session.commit(&batch()).unwrap();
         assert_eq!(seen(), (Some(7), 2));
+    }
+
+    #[test]
+    fn markers_leave_gaps_which_are_nobodys_loss() {
+        let log = log().with_markers();
+        let mut session = session(&log);
+        let append = |value: &[u8]| RawAppend { topic: Topic::Signals, partition: 0, key: None, value: value.to_vec() };
+        assert_eq!(log.append(vec![append(b"a"), append(b"b")]).unwrap(), [0, 1]);
+        session.commit(&Batch { appends: vec![append(b"c")], ..Batch::default() }).unwrap();
+        assert_eq!(log.reopen().append(vec![append(b"d")]).unwrap(), [5]);
+        let log = log.reopen();
+        assert_eq!(log.range(Topic::Signals, 0).unwrap(), 0..7);
+        let offsets = |from| log.scan(Topic::Signals, 0, from, 2).unwrap().iter().map(|record| record.offset).collect::<Vec<_>>();
+        assert_eq!([offsets(0), offsets(2), offsets(4), offsets(6)], [vec![0, 1], vec![3, 5], vec![5], vec![]]);
+        let mut session = log.join(Membership { group: "decide", member: "a".to_owned(), topic: Topic::Signals }).unwrap();
+        let polled: Vec<_> = (0..4).flat_map(|_| session.poll(1, Duration::ZERO).unwrap()).collect();
+        assert!(!polled.iter().any(|polled| matches!(polled, Polled::Gap { .. })), "{polled:?}");
+        assert_eq!(log.trim(Topic::Signals, 0, 3).unwrap(), 3);
+        assert_eq!(log.trim(Topic::Signals, 0, 99).unwrap(), 7);
     }
 
     #[test]
