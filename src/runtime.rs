@@ -1,4 +1,4 @@
-//! Runs the stages over a log: [`runner`] is a step function without a wait, [`driver`] waits for it.
+//! Runs the stages over a log: [`runner`] is a step function without a wait, [`worker`] gives it a session, [`driver`] waits for it.
 //!
 //! State is snapshot and replay from the first day: a round of snapshots now and then, and the input
 //! since. There is no second way to build state.
@@ -8,5 +8,6 @@ pub mod driver;
 mod publish;
 pub mod replay;
 pub mod runner;
+pub mod worker;
 
 pub use publish::{publish, raw_appends};

@@ -18,10 +18,12 @@ use crate::runtime::clock::Clock;
 
 mod check;
 mod consumer;
+mod courier;
 mod freeze;
 
 pub use check::check;
-pub use consumer::{Actuator, ActuatorSettings, GROUP};
+pub use consumer::{Actuator, ActuatorSettings};
+pub use courier::{Courier, GROUP, Stepped};
 pub use freeze::FreezeFiles;
 
 /// The longest that one call to the world may take, whatever time the command has left.

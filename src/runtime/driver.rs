@@ -1,16 +1,16 @@
 //! Drives a stage: the only part of the runtime that waits.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::log::{Log, LogError, Membership, Polled, Session, Waker};
+use crate::log::{Log, LogError, Waker};
 use crate::model::Timestamp;
 use crate::stages::Stage;
 
 use super::clock::Clock;
-use super::runner::Runner;
+use super::runner::Rounds;
+use super::worker::{Committed, Worker};
 
 /// The most records of one poll: a commit of them takes a few milliseconds.
 const POLL_RECORDS: usize = 2_000;
@@ -74,39 +74,20 @@ impl Stop {
 /// [`LogError::Fatal`], or [`LogError::Fenced`] when another member of this name took over: the
 /// process is to end with the reason.
 pub fn drive<S: Stage>(stage: S, log: Arc<dyn Log>, clock: &dyn Clock, member: &str, stop: &Stop) -> Result<(), LogError> {
-    let membership = Membership { group: S::NAME, member: member.to_owned(), topic: S::INPUT };
-    let mut session = log.join(membership)?;
-    stop.wakes(session.waker());
-    let mut runner = Runner::new(stage, log);
+    let mut worker = Worker::join(stage, log, member, Rounds::default())?;
+    stop.wakes(worker.waker());
     while !stop.is_asked() {
         // First what is there, without a wait: it tells up to when everything has been read.
         let asked_at = clock.now();
-        let full = step(&mut runner, session.as_mut(), asked_at, Duration::ZERO, stop)?;
-        commit_all(&mut runner, session.as_mut(), clock, stop, Until::Read)?;
+        let full = read(&mut worker, asked_at, Duration::ZERO, stop)?;
+        commit_all(&mut worker, clock, stop, Until::Read)?;
         if !full {
-            let wait = runner.wakes_at(clock.now()).map_or(LONGEST_WAIT, |at| at.since(clock.now())).min(LONGEST_WAIT);
-            step(&mut runner, session.as_mut(), asked_at, wait, stop)?;
+            let wait = worker.wakes_at(clock.now()).map_or(LONGEST_WAIT, |at| at.since(clock.now())).min(LONGEST_WAIT);
+            read(&mut worker, asked_at, wait, stop)?;
         }
     }
-    runner.hand_over(clock.now());
-    commit_all(&mut runner, session.as_mut(), clock, stop, Until::Written)
-}
-
-/// Hands over what was polled; where the log cannot be read for now, until it can: what was polled is not polled again.
-fn take<S: Stage>(runner: &mut Runner<S>, mut polled: VecDeque<Polled>, now: Timestamp, to_end: Option<Timestamp>, stop: &Stop) -> Result<(), LogError> {
-    let mut wait = RETRY_FIRST;
-    loop {
-        match runner.take(&mut polled, now, to_end) {
-            Err(LogError::Retry { reason }) => {
-                tracing::warn!(stage = S::NAME, reason, "the state cannot be read for now, trying again in {wait:?}");
-                if stop.wait(wait) {
-                    return Ok(());
-                }
-                wait = (wait * 2).min(RETRY_LAST);
-            }
-            outcome => return outcome,
-        }
-    }
+    worker.hand_over(clock.now());
+    commit_all(&mut worker, clock, stop, Until::Written)
 }
 
 /// How far to commit.
@@ -118,57 +99,45 @@ enum Until {
     Written,
 }
 
-/// Polls once, and folds what came. Says whether more may be waiting.
-fn step<S: Stage>(runner: &mut Runner<S>, session: &mut dyn Session, asked_at: Timestamp, wait: Duration, stop: &Stop) -> Result<bool, LogError> {
-    match session.poll(POLL_RECORDS, wait) {
-        Ok(polled) => {
-            let records: usize = polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
-            let full = records >= POLL_RECORDS;
-            take(runner, polled.into(), asked_at, (!full).then_some(asked_at), stop)?;
-            Ok(full)
+/// Polls once, and folds what came; where the log cannot be read for now, until it can. Says whether more may be waiting.
+fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, stop: &Stop) -> Result<bool, LogError> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match worker.read(asked_at, POLL_RECORDS, wait) {
+            Err(LogError::Retry { reason }) => {
+                tracing::warn!(stage = S::NAME, reason, "the log cannot be read for now, trying again in {pause:?}");
+                if stop.wait(pause) {
+                    return Ok(false);
+                }
+                pause = (pause * 2).min(RETRY_LAST);
+            }
+            outcome => return outcome,
         }
-        Err(LogError::Retry { reason }) => {
-            tracing::warn!(stage = S::NAME, reason, "the log cannot be read for now");
-            stop.wait(RETRY_FIRST);
-            Ok(false)
-        }
-        Err(error) => Err(error),
     }
 }
 
 /// Commits until nothing is left to commit.
-fn commit_all<S: Stage>(runner: &mut Runner<S>, session: &mut dyn Session, clock: &dyn Clock, stop: &Stop, until: Until) -> Result<(), LogError> {
-    let mut wait = RETRY_FIRST;
+fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, until: Until) -> Result<(), LogError> {
+    let mut pause = RETRY_FIRST;
     let mut written = 0;
-    while let Some(batch) = runner.next_batch(clock.now()) {
-        written += usize::from(!batch.states.is_empty());
-        match session.commit(&batch) {
-            Ok(()) => {
-                wait = RETRY_FIRST;
-                runner.confirmed(batch.partition);
-                if until == Until::Read && written >= runner.partitions() {
+    loop {
+        match worker.commit(clock.now()) {
+            Ok(Committed::Nothing) => return Ok(()),
+            Ok(committed) => {
+                pause = RETRY_FIRST;
+                written += usize::from(committed == Committed::Done { states: true });
+                if until == Until::Read && written > 0 && written >= worker.partitions() {
                     return Ok(());
                 }
             }
             Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
-                // The embedded and memory logs never leave a commit unknown; the same batch again is right for both.
-                tracing::error!(stage = S::NAME, reason, "nothing can be committed for now; nothing is lost, trying again in {wait:?}");
-                if stop.wait(wait) {
+                tracing::error!(stage = S::NAME, reason, "nothing can be committed for now; nothing is lost, trying again in {pause:?}");
+                if stop.wait(pause) {
                     return Ok(());
                 }
-                wait = (wait * 2).min(RETRY_LAST);
+                pause = (pause * 2).min(RETRY_LAST);
             }
-            Err(LogError::TooLarge { topic, bytes }) => {
-                let reason = LogError::TooLarge { topic, bytes }.to_string();
-                tracing::error!(stage = S::NAME, reason, "a record was refused");
-                runner.refused(batch.partition, &reason, clock.now());
-            }
-            Err(LogError::Fenced { partition, group }) => {
-                tracing::warn!(stage = S::NAME, partition, group, "another member took over");
-                runner.lost(batch.partition);
-            }
-            Err(error @ LogError::Fatal { .. }) => return Err(error),
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
 }

@@ -1,0 +1,147 @@
+//! A member of a stage's group as steps: its session and its runner, and what each error of the log means for them.
+//!
+//! Each step makes a call or two to the log and waits for nothing that the caller did not ask for, so that a driver, or a
+//! simulation, can stop between any two.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::log::{Batch, Log, LogError, Membership, Polled, Session, Waker};
+use crate::model::Timestamp;
+use crate::stages::Stage;
+
+use super::runner::{Rounds, Runner};
+
+/// One member of the group of `S`.
+pub struct Worker<S: Stage> {
+    log: Arc<dyn Log>,
+    session: Box<dyn Session>,
+    runner: Runner<S>,
+    /// What was polled and could not be taken yet: it is not polled again.
+    polled: VecDeque<Polled>,
+    /// What the last poll told: up to when everything has been read.
+    read_to_end_at: Option<Timestamp>,
+    /// Partitions whose last commit is of unknown outcome.
+    unsettled: BTreeSet<u32>,
+}
+
+/// What a step of committing came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// There is nothing to commit now.
+    Nothing,
+    /// A batch took effect.
+    Done {
+        /// Whether it held snapshots.
+        states: bool,
+    },
+    /// A record of the batch can never be accepted; the batch goes on without it, with an alert.
+    Refused,
+    /// Another member has this partition now.
+    Lost {
+        /// The partition.
+        partition: u32,
+    },
+}
+
+impl<S: Stage> Worker<S> {
+    /// Joins the group of the stage as `member`.
+    ///
+    /// # Errors
+    /// As [`Log::join`].
+    pub fn join(stage: S, log: Arc<dyn Log>, member: &str, rounds: Rounds) -> Result<Self, LogError> {
+        let membership = Membership { group: S::NAME, member: member.to_owned(), topic: S::INPUT };
+        let session = log.join(membership)?;
+        let runner = Runner::with_rounds(stage, Arc::clone(&log), rounds);
+        Ok(Worker { log, session, runner, polled: VecDeque::new(), read_to_end_at: None, unsettled: BTreeSet::new() })
+    }
+
+    /// Ends a waiting [`Worker::read`] from another thread.
+    pub fn waker(&self) -> Waker {
+        self.session.waker()
+    }
+
+    /// Polls at most `most` records, and folds them. `asked_at` is the time before the call: where less than `most` came,
+    /// everything up to then has been read. Says whether more may be waiting.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`]: the same call again, later; nothing that was polled is lost. Any other ends this member.
+    pub fn read(&mut self, asked_at: Timestamp, most: usize, wait: Duration) -> Result<bool, LogError> {
+        if self.polled.is_empty() {
+            self.polled = self.session.poll(most, wait)?.into();
+            let records: usize = self.polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
+            self.read_to_end_at = (records < most).then_some(asked_at);
+        }
+        self.runner.take(&mut self.polled, asked_at, self.read_to_end_at)?;
+        Ok(self.read_to_end_at.is_none())
+    }
+
+    /// Commits the next batch, where there is one.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] and [`LogError::Unknown`]: the same call again, later, tries or settles the same batch. Any
+    /// other ends this member.
+    pub fn commit(&mut self, now: Timestamp) -> Result<Committed, LogError> {
+        let Some(batch) = self.runner.next_batch(now) else { return Ok(Committed::Nothing) };
+        if self.unsettled.contains(&batch.partition) && self.took_effect(&batch)? {
+            return Ok(self.done(&batch));
+        }
+        match self.session.commit(&batch) {
+            Ok(()) => Ok(self.done(&batch)),
+            Err(LogError::TooLarge { topic, bytes }) => {
+                let reason = LogError::TooLarge { topic, bytes }.to_string();
+                tracing::error!(stage = S::NAME, reason, "a record was refused");
+                self.runner.refused(batch.partition, &reason, now);
+                Ok(Committed::Refused)
+            }
+            Err(LogError::Fenced { partition, group }) => {
+                tracing::warn!(stage = S::NAME, partition, group, "another member took over");
+                self.runner.lost(batch.partition);
+                self.unsettled.remove(&batch.partition);
+                Ok(Committed::Lost { partition: batch.partition })
+            }
+            Err(error) => {
+                if matches!(error, LogError::Unknown { .. }) {
+                    self.unsettled.insert(batch.partition);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a batch of unknown outcome took effect: the committed position tells. What moves no position (ticks, the
+    /// state, an alert) may be repeated.
+    fn took_effect(&mut self, batch: &Batch) -> Result<bool, LogError> {
+        let committed = self.log.committed(S::NAME, S::INPUT, batch.partition)?;
+        self.unsettled.remove(&batch.partition);
+        Ok(batch.position.is_some() && committed == batch.position)
+    }
+
+    fn done(&mut self, batch: &Batch) -> Committed {
+        self.unsettled.remove(&batch.partition);
+        self.runner.confirmed(batch.partition);
+        Committed::Done { states: !batch.states.is_empty() }
+    }
+
+    /// When [`Worker::commit`] will have something without any input.
+    pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.runner.wakes_at(now)
+    }
+
+    /// How many partitions this member owns.
+    pub fn partitions(&self) -> usize {
+        self.runner.partitions()
+    }
+
+    /// Begins a last snapshot round of every partition, so that a successor starts from here.
+    pub fn hand_over(&mut self, now: Timestamp) {
+        self.runner.hand_over(now);
+    }
+
+    /// The batch that the next commit would try, and the session to try it with: what a process that dies may leave
+    /// under way.
+    pub fn into_last_words(mut self, now: Timestamp) -> (Option<Batch>, Box<dyn Session>) {
+        (self.runner.next_batch(now), self.session)
+    }
+}
