@@ -6,15 +6,17 @@
 //! | [`drive`] | an open-loop load generator that balances over a fleet's endpoints |
 //! | [`trace`] | requests a minute, read from a file: what the driver replays |
 //! | [`demo`] | Loadline, a fleet and the driver in one terminal |
+//! | [`simulate`] | Loadline's own stages under a virtual clock, with everything going wrong |
 //! | [`client`], [`random`], [`units`], [`clock`] | what they share |
 //!
-//! It knows Loadline as any user does: by its command line, its files and its HTTP interface. It uses none of its code.
+//! All but the simulation know Loadline as any user does: by its command line, its files and its HTTP interface.
 
 pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod drive;
 pub mod random;
+pub mod simulate;
 pub mod trace;
 pub mod units;
 pub mod worker;

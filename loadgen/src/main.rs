@@ -20,6 +20,8 @@ enum Command {
     Drive(loadgen::drive::Arguments),
     /// Runs Loadline, a fleet of workers and the driver, and shows them live until Ctrl-C.
     Demo(loadgen::demo::Arguments),
+    /// Plays Loadline's stages under a virtual clock with faults drawn from seeds, and checks what must hold.
+    Simulate(loadgen::simulate::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Command::Worker(arguments) => loadgen::worker::run(arguments),
         Command::Drive(arguments) => loadgen::drive::run(&arguments),
         Command::Demo(arguments) => loadgen::demo::run(arguments),
+        Command::Simulate(arguments) => loadgen::simulate::simulate(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

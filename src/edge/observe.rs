@@ -116,21 +116,22 @@ impl Outbox {
     }
 }
 
-/// What was appended last of each target, and when.
+/// What was appended last of each target, and when: makes observations of sightings.
 #[derive(Debug)]
-struct Ledger {
+pub struct Ledger {
     term: i64,
     sequence: i64,
     said: BTreeMap<TargetId, (Sighting, Timestamp)>,
 }
 
 impl Ledger {
-    fn new(term: i64) -> Self {
+    /// A ledger of an observer's `term`, which grows with each start.
+    pub fn new(term: i64) -> Self {
         Ledger { term, sequence: 0, said: BTreeMap::new() }
     }
 
     /// The observation to append for a sighting, where one is due.
-    fn observe(&mut self, sighting: Sighting, now: Timestamp) -> Option<FleetObservation> {
+    pub fn observe(&mut self, sighting: Sighting, now: Timestamp) -> Option<FleetObservation> {
         let unchanged = self.said.get(&sighting.target).filter(|(last, _)| *last == sighting);
         // A clock that was set back must not silence the fleet.
         if unchanged.is_some_and(|(_, at)| now >= *at && now.since(*at) < REPEAT) {

@@ -76,6 +76,28 @@ impl MemoryLog {
         Ok(lock(&self.store.data).partition(topic, partition).trim(before))
     }
 
+    /// Hides from all readers what is appended to a partition from now on, until [`MemoryLog::release`]: as a broker does
+    /// with what comes after the open transaction of somebody who stalled.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when the partition does not exist, or the log is closed.
+    pub fn hold(&self, topic: Topic, partition: u32) -> Result<(), LogError> {
+        self.coordinator.check_open()?;
+        self.store.partitions.check(topic, partition)?;
+        let mut data = lock(&self.store.data);
+        let records = data.partition(topic, partition);
+        records.held = records.held.or(Some(records.end));
+        Ok(())
+    }
+
+    /// Shows to readers again what [`MemoryLog::hold`] hid.
+    pub fn release(&self, topic: Topic, partition: u32) {
+        if let Some(records) = lock(&self.store.data).records.get_mut(&(topic, partition)) {
+            records.held = None;
+        }
+        self.coordinator.finish(&[], &[(topic, partition)].into());
+    }
+
     fn over(data: Arc<Mutex<Data>>, partitions: Partitions, clock: Arc<dyn Clock>, incarnation: u64) -> Self {
         let coordinator = Arc::<Coordinator>::default();
         let store = MemoryStore { data, incarnation, partitions, clock, faults: Mutex::default(), coordinator: Arc::clone(&coordinator) };
@@ -156,6 +178,8 @@ struct Records {
     earliest: Offset,
     /// The offset of the next record.
     end: Offset,
+    /// Readers see nothing from here on.
+    held: Option<Offset>,
     /// In the order of their offsets, which may have gaps.
     list: VecDeque<RawRecord>,
 }
@@ -165,6 +189,11 @@ impl Records {
         self.list.drain(..self.index(before));
         self.earliest = self.earliest.max(before.min(self.end));
         self.earliest
+    }
+
+    /// The offset up to which readers see records.
+    fn visible_end(&self) -> Offset {
+        self.held.unwrap_or(self.end).max(self.earliest)
     }
 
     /// Where the first record at `from` or after it stands in the list.
@@ -239,14 +268,15 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
         self.partitions.check(topic, partition)?;
-        Ok(lock(&self.data).records.get(&(topic, partition)).map_or(0..0, |records| records.earliest..records.end))
+        Ok(lock(&self.data).records.get(&(topic, partition)).map_or(0..0, |records| records.earliest..records.visible_end()))
     }
 
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
         self.partitions.check(topic, partition)?;
         let data = lock(&self.data);
         let Some(records) = data.records.get(&(topic, partition)) else { return Ok(Vec::new()) };
-        Ok(records.list.range(records.index(from)..).take(max).cloned().collect())
+        let end = records.visible_end();
+        Ok(records.list.range(records.index(from)..).take_while(|record| record.offset < end).take(max).cloned().collect())
     }
 
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
@@ -323,6 +353,24 @@ mod tests {
         assert!(!polled.iter().any(|polled| matches!(polled, Polled::Gap { .. })), "{polled:?}");
         assert_eq!(log.trim(Topic::Signals, 0, 3).unwrap(), 3);
         assert_eq!(log.trim(Topic::Signals, 0, 99).unwrap(), 7);
+    }
+
+    #[test]
+    fn what_comes_after_an_open_transaction_is_seen_when_it_ends() {
+        let log = log();
+        let append = || log.append(vec![RawAppend { topic: Topic::Signals, partition: 0, key: None, value: Vec::new() }]).unwrap();
+        let mut session = session(&log);
+        append();
+        log.hold(Topic::Signals, 0).unwrap();
+        append();
+        let seen = |session: &mut Box<dyn Session>| -> usize {
+            let polled = session.poll(10, Duration::ZERO).unwrap();
+            polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum()
+        };
+        assert_eq!((seen(&mut session), seen(&mut session)), (1, 0));
+        assert_eq!((log.range(Topic::Signals, 0).unwrap(), log.scan(Topic::Signals, 0, 0, 10).unwrap().len()), (0..1, 1));
+        log.release(Topic::Signals, 0);
+        assert_eq!((seen(&mut session), log.range(Topic::Signals, 0).unwrap()), (1, 0..2));
     }
 
     #[test]

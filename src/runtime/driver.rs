@@ -10,7 +10,7 @@ use crate::stages::Stage;
 
 use super::clock::Clock;
 use super::runner::Rounds;
-use super::worker::{Committed, Worker};
+use super::worker::{Committed, Read, Worker};
 
 /// The most records of one poll: a commit of them takes a few milliseconds.
 const POLL_RECORDS: usize = 2_000;
@@ -111,7 +111,7 @@ fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, s
                 }
                 pause = (pause * 2).min(RETRY_LAST);
             }
-            outcome => return outcome,
+            outcome => return outcome.map(|read| read == Read::Full),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::{Batch, Log, LogError, Offset, Polled, RawAppend, RawRecord, StatePut};
+use crate::log::{Batch, Log, LogError, Offset, Polled, RawAppend, RawRecord, StatePut, Topic};
 use crate::model::{Alert, AlertState, DeadLetter, Message, Severity, Timestamp};
 use crate::stages::{Effects, Input, Located, Snapshot, Stage};
 use crate::wire;
@@ -188,7 +188,7 @@ impl<S: Stage> Runner<S> {
             message,
             at: now,
         };
-        effects.to_key(crate::log::Topic::Alerts, S::NAME, Message::Alert(alert));
+        effects.to_key(Topic::Alerts, S::NAME, Message::Alert(alert));
         owned.appends.extend(raw_appends(&*self.log, effects.take()));
     }
 
@@ -218,13 +218,14 @@ impl<S: Stage> Runner<S> {
         }
     }
 
-    /// The batch of this partition can never take effect (a record of it is too large): it goes on
-    /// without its appends, with an alert.
-    pub fn refused(&mut self, partition: u32, reason: &str, now: Timestamp) {
+    /// The batch of this partition can never take effect, as a record of it for `topic` with `bytes` is too large: it goes
+    /// on without what is as large, with an alert.
+    pub fn refused(&mut self, partition: u32, topic: Topic, bytes: usize, now: Timestamp) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
         let Some(batch) = owned.pending.as_mut() else { return };
-        let too_large = |append: &RawAppend| append.value.len() + append.key.as_ref().map_or(0, String::len) > crate::log::MAX_RECORD_BYTES;
-        batch.appends.retain(|append| !too_large(append));
+        let size = |append: &RawAppend| append.value.len() + append.key.as_ref().map_or(0, String::len);
+        batch.appends.retain(|append| append.topic != topic || size(append) < bytes);
+        let reason = LogError::TooLarge { topic, bytes };
         let alert = Alert {
             target: None,
             name: "RecordTooLarge".to_owned(),
@@ -235,7 +236,7 @@ impl<S: Stage> Runner<S> {
             at: now,
         };
         let mut effects = Effects::new();
-        effects.to_key(crate::log::Topic::Alerts, S::NAME, Message::Alert(alert));
+        effects.to_key(Topic::Alerts, S::NAME, Message::Alert(alert));
         batch.appends.extend(raw_appends(&*self.log, effects.take()));
     }
 
@@ -303,12 +304,14 @@ impl<S: Stage> Runner<S> {
         let mut silent = Effects::new();
         while owned.position < position {
             let slice = self.log.scan(S::INPUT, partition, owned.position, RESTORE_SLICE)?;
-            if slice.is_empty() {
-                break;
-            }
+            let before = owned.position;
             for record in slice.into_iter().take_while(|r| r.offset < position) {
                 owned.fold(&self.stage, record, &mut silent);
                 silent.take();
+            }
+            // Nothing is left before the position; offsets may have gaps.
+            if owned.position == before {
+                break;
             }
         }
         owned.position = position.max(from);
@@ -340,7 +343,7 @@ impl<S: Stage> Owned<S> {
                 if self.dead_letters.admit(at) {
                     let record = value[..value.len().min(DEAD_LETTER_BYTES)].to_vec();
                     let letter = DeadLetter { topic: S::INPUT.to_string(), partition, offset: i64::try_from(offset).unwrap_or(i64::MAX), reason, record };
-                    effects.to_partition(crate::log::Topic::DeadLetters, 0, Message::DeadLetter(letter));
+                    effects.to_partition(Topic::DeadLetters, 0, Message::DeadLetter(letter));
                 }
             }
         }
@@ -451,8 +454,8 @@ fn faulted<S: Stage>(partition: u32, offset: Offset, at: Timestamp, value: &[u8]
     };
     let record = value[..value.len().min(DEAD_LETTER_BYTES)].to_vec();
     let letter = DeadLetter { topic: S::INPUT.to_string(), partition, offset: i64::try_from(offset).unwrap_or(i64::MAX), reason, record };
-    effects.to_partition(crate::log::Topic::DeadLetters, 0, Message::DeadLetter(letter));
-    effects.to_key(crate::log::Topic::Alerts, S::NAME, Message::Alert(alert));
+    effects.to_partition(Topic::DeadLetters, 0, Message::DeadLetter(letter));
+    effects.to_key(Topic::Alerts, S::NAME, Message::Alert(alert));
 }
 
 impl DeadLetters {
@@ -469,6 +472,6 @@ impl DeadLetters {
 /// Nothing acts on the past: a claim that has expired by the clock is not appended. The fold gives
 /// its command up in time.
 fn is_expired_request(append: &RawAppend, now: Timestamp) -> bool {
-    append.topic == crate::log::Topic::Requests
+    append.topic == Topic::Requests
         && matches!(wire::decode(append.topic, &append.value), Ok(Message::Request(request)) if request.expires_at <= now && !request.withdrawn)
 }

@@ -26,6 +26,17 @@ pub struct Worker<S: Stage> {
     unsettled: BTreeSet<u32>,
 }
 
+/// What a step of reading brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// Nothing is new.
+    Nothing,
+    /// All that was there.
+    All,
+    /// As much as was asked for: more may be waiting.
+    Full,
+}
+
 /// What a step of committing came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
@@ -63,18 +74,23 @@ impl<S: Stage> Worker<S> {
     }
 
     /// Polls at most `most` records, and folds them. `asked_at` is the time before the call: where less than `most` came,
-    /// everything up to then has been read. Says whether more may be waiting.
+    /// everything up to then has been read.
     ///
     /// # Errors
     /// [`LogError::Retry`]: the same call again, later; nothing that was polled is lost. Any other ends this member.
-    pub fn read(&mut self, asked_at: Timestamp, most: usize, wait: Duration) -> Result<bool, LogError> {
+    pub fn read(&mut self, asked_at: Timestamp, most: usize, wait: Duration) -> Result<Read, LogError> {
         if self.polled.is_empty() {
             self.polled = self.session.poll(most, wait)?.into();
             let records: usize = self.polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
             self.read_to_end_at = (records < most).then_some(asked_at);
         }
+        let nothing = self.polled.is_empty();
         self.runner.take(&mut self.polled, asked_at, self.read_to_end_at)?;
-        Ok(self.read_to_end_at.is_none())
+        Ok(match self.read_to_end_at {
+            None => Read::Full,
+            Some(_) if nothing => Read::Nothing,
+            Some(_) => Read::All,
+        })
     }
 
     /// Commits the next batch, where there is one.
@@ -92,7 +108,7 @@ impl<S: Stage> Worker<S> {
             Err(LogError::TooLarge { topic, bytes }) => {
                 let reason = LogError::TooLarge { topic, bytes }.to_string();
                 tracing::error!(stage = S::NAME, reason, "a record was refused");
-                self.runner.refused(batch.partition, &reason, now);
+                self.runner.refused(batch.partition, topic, bytes, now);
                 Ok(Committed::Refused)
             }
             Err(LogError::Fenced { partition, group }) => {

@@ -1,0 +1,176 @@
+//! Deterministic simulation: the real stages, runtime and actuator on the memory log, under a virtual clock, with
+//! everything that can go wrong going wrong, each run drawn from a seed.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`scenario`] | what a run is made of: installation, targets, faults |
+//! | [`policy`] | policies, what their metrics measure of a load, and when they are content |
+//! | [`world`] | fleets, people, producers and observers: the truth |
+//! | [`faulty`] | a log that fails |
+//! | [`process`] | a process of Loadline, a step at a time |
+//! | [`run`](mod@run) | one run |
+//! | [`check`] | the invariants |
+//! | [`shrink`] | the shortest scenario that still fails |
+//!
+//! The same seed gives the same run, byte for byte.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::bail;
+
+pub mod check;
+pub mod faulty;
+pub mod policy;
+pub mod process;
+pub mod run;
+pub mod scenario;
+pub mod shrink;
+pub mod world;
+
+use check::Violation;
+use run::{Ran, run};
+use scenario::Scenario;
+
+/// How to simulate.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 1_000)]
+    pub seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    pub from: u64,
+    /// How many run at once; as many as there are processors where it is not given.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Run the first seed alone, and print all that happens.
+    #[arg(long)]
+    pub trace: bool,
+    /// Print a failing seed as it is, without looking for a shorter scenario.
+    #[arg(long)]
+    pub no_shrink: bool,
+}
+
+/// What came of a seed: of its disturbed run, and of the one without faults.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What did not hold; with the scenario in which it did not.
+    pub violation: Option<(Violation, Scenario)>,
+    /// How much there was of what.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// Runs a seed: with its faults, without them, and, for one seed in ten, a second time for the same trace.
+pub fn seed(seed: u64) -> Outcome {
+    let disturbed = Scenario::draw(seed);
+    let undisturbed = disturbed.undisturbed();
+    let mut counts = BTreeMap::new();
+    let mut silent = |_: &str| {};
+    for scenario in [&disturbed, &undisturbed] {
+        let ran = run(scenario, &mut silent);
+        for (what, count) in &ran.counts {
+            *counts.entry(*what).or_default() += count;
+        }
+        let mut violation = ran.violations.first().cloned();
+        if violation.is_none() && seed % 10 == 0 {
+            violation = same_again(scenario, &ran);
+        }
+        if let Some(violation) = violation {
+            return Outcome { violation: Some((violation, scenario.clone())), counts };
+        }
+        if disturbed.faults.is_empty() {
+            break;
+        }
+    }
+    Outcome { violation: None, counts }
+}
+
+fn same_again(scenario: &Scenario, first: &Ran) -> Option<Violation> {
+    let second = run(scenario, &mut |_| {});
+    let same = (second.trace, &second.replicas, &second.counts) == (first.trace, &first.replicas, &first.counts);
+    (!same).then(|| Violation::new("the same seed twice gives the same trace", format!("{:016x}, then {:016x}", first.trace, second.trace)))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// With the number of seeds that failed.
+pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.trace {
+        let scenario = Scenario::draw(arguments.from);
+        println!("{scenario}");
+        let ran = run(&scenario, &mut |line| println!("{line}"));
+        return match ran.violations.first() {
+            Some(violation) => bail!("seed {}: {violation}", arguments.from),
+            None => Ok(()),
+        };
+    }
+    let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let started = loadline::runtime::clock::Stopwatch::start();
+    let all = All::run(arguments.from, arguments.seeds, threads, |done, failed| {
+        if done % 1_000 == 0 {
+            eprintln!("{done} of {} seeds, {failed} failed, {:.0} s", arguments.seeds, started.elapsed().as_secs_f64());
+        }
+    });
+    println!("{} seeds from {} in {:.1} s, {} failed", arguments.seeds, arguments.from, started.elapsed().as_secs_f64(), all.failed.len());
+    for (what, count) in &all.counts {
+        println!("  {count:>12} {what}");
+    }
+    for (number, (seed, violation, scenario)) in all.failed.iter().enumerate() {
+        println!("\nseed {seed}: {violation}");
+        if number < 3 && !arguments.no_shrink {
+            println!("{}", shrink::report(scenario, violation));
+        }
+    }
+    if all.failed.is_empty() { Ok(()) } else { bail!("{} of {} seeds failed", all.failed.len(), arguments.seeds) }
+}
+
+/// What came of many seeds.
+#[derive(Debug, Default)]
+pub struct All {
+    /// The seeds that failed, in their order.
+    pub failed: Vec<(u64, Violation, Scenario)>,
+    /// How much there was of what.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl All {
+    /// Runs `count` seeds from `from` on, on so many threads. `progress` gets how many are done, and how many failed.
+    pub fn run(from: u64, count: u64, threads: usize, progress: impl Fn(u64, usize) + Sync) -> All {
+        /// After so many failures no more is learned.
+        const MOST_FAILURES: usize = 20;
+        let (next, done, enough) = (AtomicU64::new(from), AtomicU64::new(0), AtomicBool::new(false));
+        let all = Mutex::new(All::default());
+        std::thread::scope(|scope| {
+            for _ in 0..threads.max(1) {
+                scope.spawn(|| {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= from.saturating_add(count) || enough.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let Outcome { violation, counts } = seed(number);
+                        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                        for (what, count) in counts {
+                            *all.counts.entry(what).or_default() += count;
+                        }
+                        if let Some((violation, scenario)) = violation {
+                            all.failed.push((number, violation, scenario));
+                            enough.store(all.failed.len() >= MOST_FAILURES, Ordering::Relaxed);
+                        }
+                        progress(done.fetch_add(1, Ordering::Relaxed) + 1, all.failed.len());
+                    }
+                });
+            }
+        });
+        let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        all.failed.sort_by_key(|(seed, _, _)| *seed);
+        all
+    }
+}
+
+/// For how long a scenario is made smaller.
+const SHRINK_FOR: Duration = Duration::from_secs(60);

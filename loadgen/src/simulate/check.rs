@@ -1,0 +1,333 @@
+//! The invariants, checked at every step against what stands in the log and what happened in the world.
+//!
+//! Nothing here asks the code under test what is right: limits are computed again, more slowly, from the record of what
+//! was applied; panes are counted against the samples; blindness is told from the samples and the marks. Only "a crash
+//! changes no decision" compares with the stages themselves, folded without a disturbance.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`tape`] | everything that was ever appended, also what retention removed |
+//! | [`panes`] | every acknowledged sample is in exactly one pane |
+//! | [`limits`] | bounds, rate limits, cooldowns, the pacing of removals, and that no command takes effect twice |
+//! | [`sight`] | the blind never shrink |
+//! | [`folds`] | what was decided is what an undisturbed fold decides, also of one target's signals alone |
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::Hasher;
+
+use loadline::log::memory::MemoryLog;
+use loadline::log::{Offset, Topic};
+use loadline::model::{AlertState, Audit, Decision, Message, Request, SampleBatch, Signal, TargetId, Timestamp};
+
+use super::policy::Plan;
+use super::process::Settings;
+use super::scenario::{Millis, Scenario};
+use super::world::{World, number_of};
+
+mod folds;
+mod limits;
+mod panes;
+mod sight;
+mod tape;
+
+use limits::Limits;
+use panes::Panes;
+use sight::Sight;
+use tape::{Entry, Tape};
+
+/// For so long before the end no count changes any more.
+const STANDS_FOR: Millis = 40_000;
+
+/// Something that must hold and did not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// What must hold.
+    pub invariant: &'static str,
+    /// What was found.
+    pub details: String,
+}
+
+impl Violation {
+    /// Says so.
+    pub fn new(invariant: &'static str, details: impl Into<String>) -> Self {
+        Violation { invariant, details: details.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\" does not hold: {}", self.invariant, self.details)
+    }
+}
+
+/// The policies that a target had, each with the virtual time since when.
+pub(super) struct Plans(BTreeMap<usize, Vec<(Millis, Plan)>>);
+
+impl Plans {
+    /// The policy in force.
+    fn of(&self, target: usize) -> &Plan {
+        self.0.get(&target).and_then(|plans| plans.last()).map(|(_, plan)| plan).unwrap_or_else(|| unreachable!("each target has a policy"))
+    }
+
+    /// The policies that a command of this moment may have been decided by: a claim stands for 150 s, a command for 30.
+    fn lately(&self, target: usize, now: Millis) -> Vec<&Plan> {
+        let Some(plans) = self.0.get(&target) else { return Vec::new() };
+        let from = plans.partition_point(|(since, _)| *since < now - 180_000).saturating_sub(1);
+        plans[from..].iter().map(|(_, plan)| plan).collect()
+    }
+}
+
+/// Checks a run.
+pub struct Checker {
+    scenario: Scenario,
+    settings: Settings,
+    tape: Tape,
+    plans: Plans,
+    panes: Panes,
+    limits: Limits,
+    sight: Sight,
+    decisions: BTreeMap<TargetId, Vec<Decision>>,
+    changes_seen: usize,
+    now: Millis,
+    counts: BTreeMap<&'static str, u64>,
+    violations: Vec<Violation>,
+    /// Partitions of which records were lost before everybody had read them.
+    lossy: Vec<(Topic, u32)>,
+    size_limited: bool,
+}
+
+impl Checker {
+    /// A checker of a run that has not begun.
+    pub fn new(scenario: &Scenario, settings: Settings, log: MemoryLog) -> Self {
+        let pane = settings.aggregate.pane;
+        let size_limited = scenario.faults.iter().any(|planned| matches!(planned.fault, super::scenario::Fault::SizeLimit { .. }));
+        Checker {
+            plans: Plans(scenario.targets.iter().map(|t| (t.number, vec![(0, t.policy.clone())])).collect()),
+            tape: Tape::new(log),
+            panes: Panes::new(pane),
+            limits: Limits::new(&settings.arbitrate.pacing),
+            sight: Sight::new(&settings.aggregate),
+            decisions: BTreeMap::new(),
+            changes_seen: 0,
+            now: 0,
+            counts: BTreeMap::new(),
+            violations: Vec::new(),
+            lossy: Vec::new(),
+            size_limited,
+            scenario: scenario.clone(),
+            settings,
+        }
+    }
+
+    /// Counts what happened.
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// A violation that was found elsewhere.
+    pub fn found(&mut self, violation: Violation) {
+        self.violations.push(violation);
+    }
+
+    /// The log said that it has these samples.
+    pub fn acknowledged(&mut self, batch: &SampleBatch) {
+        self.panes.acknowledged(batch);
+    }
+
+    /// The clock was set.
+    pub fn clock_set(&mut self, by: Millis) {
+        self.limits.clock_set(by);
+        self.sight.clock_set();
+    }
+
+    /// A policy was written anew.
+    pub fn policy_edited(&mut self, target: usize, plan: Plan) {
+        self.plans.0.entry(target).or_default().push((self.now, plan));
+    }
+
+    /// A target's policy as it was written last.
+    pub fn policy_of(&self, target: usize) -> &Plan {
+        self.plans.of(target)
+    }
+
+    /// Retention removed what stands before an offset, read by all or not.
+    pub fn trimmed(&mut self, topic: Topic, partition: u32, before: Offset, unread: bool) {
+        self.tape.read_up_to(topic, partition, before);
+        if unread {
+            self.lossy.push((topic, partition));
+        }
+    }
+
+    /// Looks at what is new in the log and in the world.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn look(&mut self, world: &World, now: Millis, told: &mut dyn FnMut(&str)) -> Result<(), Violation> {
+        self.now = now;
+        let new = self.tape.look();
+        for (topic, place) in new {
+            let Some(entry) = self.tape.entry(topic, place).cloned() else { continue };
+            tell(&entry, now, told);
+            self.record(topic, &entry)?;
+        }
+        for change in &world.changes[self.changes_seen..] {
+            told(&format!(
+                "{now:>7} ms  t{} {} -> {} ({})",
+                change.target,
+                change.from,
+                change.to,
+                change.epoch.map_or("by hand".to_owned(), |e| format!("epoch {e}"))
+            ));
+            *self.counts.entry(if change.epoch.is_some() { "commands that took effect" } else { "changes by hand" }).or_default() += 1;
+            let plans = self.plans.lately(change.target, now);
+            if let Some((request, decision)) = self.limits.change(change, &plans, &self.decisions)? {
+                self.sight.change(change, &request, &decision, self.plans.of(change.target), &self.scenario)?;
+            }
+        }
+        self.changes_seen = world.changes.len();
+        Ok(())
+    }
+
+    fn record(&mut self, topic: Topic, entry: &Entry) -> Result<(), Violation> {
+        let Ok(message) = &entry.message else {
+            self.count("records that nobody can read");
+            return Ok(());
+        };
+        match message {
+            Message::Samples(batch) => {
+                self.panes.record(batch, entry.at);
+                self.sight.samples(batch, entry.partition, entry.at);
+            }
+            Message::Signal(Signal::Part(part)) => self.panes.part(part)?,
+            Message::Signal(Signal::Mark(mark)) => self.sight.mark(mark.source, entry.partition, entry.at),
+            Message::Signal(Signal::Policy(announced)) if announced.spec.is_none() => self.limits.policy_gone(&announced.target),
+            Message::Signal(Signal::Fleet(seen)) => self.limits.seen(seen, entry.at),
+            Message::Signal(Signal::Outcome(outcome)) => self.limits.outcome(outcome, entry.at),
+            Message::Audit(Audit::Decision(decision)) => {
+                self.count("decisions");
+                self.decisions.entry(decision.target.clone()).or_default().push(decision.clone());
+            }
+            Message::Request(request) => self.limits.claim(request, entry.at),
+            Message::Command(command) => {
+                self.count("commands");
+                self.limits.command(command, entry.at)?;
+            }
+            Message::Alert(alert) => {
+                if alert.name == "RecordFaulted" || alert.name == "Faulted" {
+                    return Err(Violation::new("no stage panics", alert.message.clone()));
+                }
+                if alert.name == "PolicyUnusable" && alert.state == AlertState::Firing {
+                    return Err(Violation::new("every policy that is drawn can be used", alert.message.clone()));
+                }
+                self.count("alerts");
+            }
+            _ => {}
+        }
+        let _ = topic;
+        Ok(())
+    }
+
+    /// Checks what can be told at the end only.
+    pub fn end(&mut self, world: &World, now: Millis) {
+        if self.violations.is_empty()
+            && let Err(violation) = self.at_the_end(world, now)
+        {
+            self.violations.push(violation);
+        }
+    }
+
+    fn at_the_end(&mut self, world: &World, now: Millis) -> Result<(), Violation> {
+        let lossy = |topic: Topic| self.lossy.iter().any(|(lost, _)| *lost == topic);
+        if !lossy(Topic::Metrics) && !self.size_limited {
+            self.panes.all_there()?;
+        }
+        folds::check(&self.tape, &self.settings.arbitrate, &self.lossy, self.size_limited)?;
+        for (number, fleet) in &world.fleets {
+            let plan = self.plans.of(*number);
+            let load = self.scenario.targets.iter().find(|t| t.number == *number).map_or(0.0, |t| t.load_at(now));
+            let reaches = "after the faults the fleet reaches what its policy wants, and stays there";
+            if !plan.is_content(load, fleet.desired) {
+                let last = self.decisions.get(&fleet.target()).and_then(|decisions| decisions.last());
+                return Err(Violation::new(reaches, format!("t{number} has {} replicas at load {load}; its last decision: {last:?}", fleet.desired)));
+            }
+            if let Some(change) = world.changes.iter().rfind(|change| change.target == *number && change.at > now - STANDS_FOR) {
+                return Err(Violation::new(reaches, format!("t{number} still changes {} s before the end: {change:?}", (now - change.at) / 1_000)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds everything that was appended to a hash.
+    pub fn hash(&self, hasher: &mut impl Hasher) {
+        self.tape.hash(hasher);
+    }
+
+    /// How much there was of what.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = self.counts.clone();
+        counts.insert("records", self.tape.len());
+        counts
+    }
+
+    /// What did not hold.
+    pub fn into_violations(self) -> Vec<Violation> {
+        self.violations
+    }
+}
+
+/// A line of the readable trace.
+fn tell(entry: &Entry, now: Millis, told: &mut dyn FnMut(&str)) {
+    let line = match &entry.message {
+        Ok(Message::Audit(Audit::Decision(d))) => {
+            let metrics: Vec<String> = d
+                .metrics
+                .iter()
+                .map(|m| {
+                    format!(
+                        "{} {:?} {} -> {}",
+                        m.name,
+                        m.status,
+                        m.value.map_or("-".to_owned(), |v| v.to_string()),
+                        m.proposal.map_or("-".to_owned(), |p| p.to_string())
+                    )
+                })
+                .collect();
+            let steps: Vec<String> = d.steps.iter().map(|s| format!("{:?} {}->{} {:?}", s.step, s.before, s.after, s.reason)).collect();
+            format!("t{} {:?} {} -> {} [{}] [{}]", number_of(&d.target), d.verdict, d.current, d.desired, metrics.join(", "), steps.join(", "))
+        }
+        Ok(Message::Request(r)) => claim(r),
+        Ok(Message::Command(c)) => format!("t{} command {} {} -> {}", number_of(&c.target), c.id, c.from, c.to),
+        Ok(Message::Signal(Signal::Outcome(o))) => format!("t{} outcome {} {:?} {:?}", number_of(&o.target), o.command, o.result, o.replicas),
+        Ok(Message::Signal(Signal::Fleet(o))) => {
+            let ready = o.instances.iter().filter(|i| i.ready == Some(true)).count();
+            format!(
+                "t{} seen: {} wanted, {} there, {ready} ready, revision {:?}, {}/{}",
+                number_of(&o.target),
+                o.desired,
+                o.status_replicas,
+                o.revision,
+                o.term,
+                o.sequence
+            )
+        }
+        Ok(Message::Signal(Signal::Policy(p))) => format!("t{} policy {}", number_of(&p.target), if p.spec.is_some() { "announced" } else { "gone" }),
+        Ok(Message::Alert(a)) => format!("alert {} {:?} {}", a.name, a.state, a.message),
+        _ => return,
+    };
+    told(&format!("{now:>7} ms  {line}"));
+}
+
+fn claim(r: &Request) -> String {
+    format!("t{} claims {} -> {} (epoch {}{})", number_of(&r.target), r.current, r.desired, r.epoch, if r.withdrawn { ", withdrawn" } else { "" })
+}
+
+/// The time that a fold would have, of a clock that may be set: it does not run back, unless by more than a minute.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FoldTime(pub(super) i64);
+
+impl FoldTime {
+    pub(super) fn at(self, clock: Timestamp) -> i64 {
+        if clock.as_millis() + 60_000 < self.0 { clock.as_millis() } else { clock.as_millis().max(self.0) }
+    }
+}

@@ -1,0 +1,297 @@
+//! Bounds, rate limits, cooldowns and the pacing of removals, computed from what was applied; and that every command has
+//! its claim, every claim its decision, and no command takes effect twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use loadline::model::{Command, Decision, FleetObservation, Outcome, OutcomeResult, Request, TargetId, Timestamp};
+use loadline::stages::arbitrate::Pacing;
+
+use super::super::policy::{Amount, Rule, Rules};
+use super::super::scenario::Millis;
+use super::super::world::{Change, number_of, target};
+use super::{FoldTime, Plan, Violation};
+
+/// After the clock was set, times of the fold and of the world may differ by a look or two.
+const SET_SLACK: i64 = 2_500;
+
+pub(super) struct Limits {
+    pacing: Pacing,
+    time: FoldTime,
+    slack: i64,
+    /// What the log knows of each target.
+    records: BTreeMap<usize, Record>,
+    epochs: BTreeMap<(usize, String), i64>,
+    claims: BTreeMap<(TargetId, i64), Request>,
+    /// The newest claim of each target.
+    standing: BTreeMap<TargetId, Request>,
+    commands: BTreeSet<String>,
+    removed: BTreeMap<String, Vec<(i64, u32)>>,
+    /// How many replicas each fleet claims to have, over time.
+    totals: BTreeMap<String, Vec<(i64, u64)>>,
+}
+
+/// The record of one target in the log: its incarnation, the newest revision and count, and what was applied, and when
+/// the log came to know.
+#[derive(Default)]
+struct Record {
+    uid: String,
+    seen: (i64, i64),
+    count: Option<(i64, u32)>,
+    applied: Vec<Applied>,
+}
+
+/// A change as the log came to know it.
+#[derive(Debug, Clone, Copy)]
+struct Applied {
+    at: i64,
+    revision: i64,
+    from: u32,
+    to: u32,
+}
+
+impl Record {
+    fn is(&mut self, now: i64, revision: i64, count: u32) {
+        match self.count {
+            Some((known, _)) if revision <= known => return,
+            Some((_, from)) if from != count => self.applied.push(Applied { at: now, revision, from, to: count }),
+            _ => {}
+        }
+        self.count = Some((revision, count));
+    }
+}
+
+impl Limits {
+    pub(super) fn new(pacing: &Pacing) -> Self {
+        Limits {
+            pacing: *pacing,
+            time: FoldTime::default(),
+            slack: 0,
+            records: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            standing: BTreeMap::new(),
+            commands: BTreeSet::new(),
+            removed: BTreeMap::new(),
+            totals: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn clock_set(&mut self, by: Millis) {
+        self.slack = SET_SLACK;
+        if by < -60_000 {
+            // What is later than now counts as now, as it does for the fold.
+            self.time = FoldTime(self.time.0 + by);
+            for event in self
+                .records
+                .values_mut()
+                .flat_map(|record| &mut record.applied)
+                .map(|applied| &mut applied.at)
+                .chain(self.removed.values_mut().flatten().map(|(at, _)| at))
+            {
+                *event = (*event).min(self.time.0);
+            }
+        }
+    }
+
+    fn now(&mut self, clock: Timestamp) -> i64 {
+        self.time = FoldTime(self.time.at(clock));
+        self.time.0
+    }
+
+    /// Its policy is gone: what comes after begins anew.
+    pub(super) fn policy_gone(&mut self, target: &TargetId) {
+        if let Some(record) = self.records.get_mut(&number_of(target)) {
+            record.applied.clear();
+        }
+    }
+
+    pub(super) fn claim(&mut self, request: &Request, at: Timestamp) {
+        self.now(at);
+        self.claims.insert((request.target.clone(), request.epoch), request.clone());
+        if self.standing.get(&request.target).is_none_or(|known| known.epoch <= request.epoch) {
+            self.standing.insert(request.target.clone(), request.clone());
+        }
+        let now = self.time.0;
+        let fleet = request.fleet.as_str();
+        let total = self.standing.values().filter(|c| c.fleet.as_str() == fleet).map(|c| u64::from(c.current)).sum();
+        self.totals.entry(fleet.to_owned()).or_default().push((now, total));
+    }
+
+    /// Replicas were seen.
+    pub(super) fn seen(&mut self, seen: &FleetObservation, at: Timestamp) {
+        let now = self.now(at);
+        let record = self.records.entry(number_of(&seen.target)).or_default();
+        if (seen.term, seen.sequence) <= record.seen {
+            return;
+        }
+        if record.uid != seen.uid {
+            *record = Record { uid: seen.uid.clone(), ..Record::default() };
+        }
+        record.seen = (seen.term, seen.sequence);
+        if let Some(revision) = seen.revision {
+            record.is(now, revision, seen.desired);
+        }
+    }
+
+    /// A command came to something.
+    pub(super) fn outcome(&mut self, outcome: &Outcome, at: Timestamp) {
+        let now = self.now(at);
+        if let (OutcomeResult::Applied, Some(revision), Some(replicas)) = (outcome.result, outcome.revision, outcome.replicas)
+            && let Some(record) = self.records.get_mut(&number_of(&outcome.target))
+        {
+            record.is(now, revision, replicas);
+        }
+    }
+
+    /// Every command has its claim, goes no further than it, and is issued once; removals are paced.
+    pub(super) fn command(&mut self, command: &Command, at: Timestamp) -> Result<(), Violation> {
+        let now = self.now(at);
+        let invariant = "no command without a claim, and one for each";
+        if !self.commands.insert(command.id.clone()) {
+            return Err(Violation::new(invariant, format!("{command:?} was issued twice")));
+        }
+        let Some(claim) = self.claims.get(&(command.target.clone(), command.epoch)) else {
+            return Err(Violation::new(invariant, format!("{command:?} has none")));
+        };
+        let between = claim.current.min(claim.desired)..=claim.current.max(claim.desired);
+        if claim.uid != command.uid || claim.current != command.from || !between.contains(&command.to) || claim.withdrawn {
+            return Err(Violation::new(invariant, format!("{command:?} is not what {claim:?} asks for")));
+        }
+        if claim.paced && command.replaces.is_none() && command.to < command.from {
+            let fleet = claim.fleet.as_str().to_owned();
+            // As large as it lately was: claims that came after this command have been read already.
+            let totals = self.totals.get(&fleet).map_or(&[][..], Vec::as_slice);
+            let since = totals.partition_point(|(at, _)| *at < now - SET_SLACK).saturating_sub(1);
+            let total: u64 = totals[since..].iter().map(|(_, total)| *total).max().unwrap_or(0);
+            let limit = (total * u64::from(self.pacing.percent) / 100).max(u64::from(self.pacing.at_least));
+            let removed = self.removed.entry(fleet).or_default();
+            removed.push((now, command.from - command.to));
+            let period = millis(self.pacing.period) - self.slack;
+            let spent: u64 = removed.iter().filter(|(at, _)| now - at <= period).map(|(_, count)| u64::from(*count)).sum();
+            if spent > limit {
+                return Err(Violation::new("removals are paced over a fleet", format!("{spent} within {period} ms, where {limit} may go: {command:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A change took effect. For one by a command: its claim, and the decision behind it.
+    pub(super) fn change(
+        &mut self,
+        change: &Change,
+        plans: &[&Plan],
+        decisions: &BTreeMap<TargetId, Vec<Decision>>,
+    ) -> Result<Option<(Request, Decision)>, Violation> {
+        self.now(change.clock);
+        let Some(epoch) = change.epoch else { return Ok(None) };
+        let (claim, decision) = self.command_took_effect(change, epoch, decisions)?;
+        let applied = self.records.get(&change.target).map_or(&[][..], |record| record.applied.as_slice());
+        // As the log knew it when it was decided.
+        let now = decision.at.as_millis();
+        let known: Vec<_> = applied.iter().copied().filter(|applied| applied.at <= now + self.slack && applied.revision < change.revision).collect();
+        let refused: Vec<Violation> = plans.iter().filter_map(|plan| allows(plan, change, &known, now, self.slack).err()).collect();
+        if refused.len() == plans.len()
+            && let Some(violation) = refused.into_iter().next_back()
+        {
+            return Err(violation);
+        }
+        Ok(Some((claim, decision)))
+    }
+
+    fn command_took_effect(&mut self, change: &Change, epoch: i64, decisions: &BTreeMap<TargetId, Vec<Decision>>) -> Result<(Request, Decision), Violation> {
+        let id = target(change.target);
+        let last = self.epochs.insert((change.target, change.uid.clone()), epoch);
+        if last.is_some_and(|last| last >= epoch) {
+            return Err(Violation::new("no command takes effect twice", format!("epoch {epoch} after {last:?}: {change:?}")));
+        }
+        let no_claim = || Violation::new("no command without a claim, and one for each", format!("{change:?} has none"));
+        let claim = self.claims.get(&(id.clone(), epoch)).ok_or_else(no_claim)?;
+        let made = decisions.get(&id).map_or(&[][..], Vec::as_slice);
+        // The newest that says so, of those that were there when it was claimed: an epoch is never earlier than its claim.
+        let decision = made.iter().rfind(|d| (d.current, d.desired) == (claim.current, claim.desired));
+        let no_decision = || Violation::new("no claim without a decision", format!("{claim:?}"));
+        Ok((claim.clone(), decision.ok_or_else(no_decision)?.clone()))
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Whether a policy allows a change, after what was applied before.
+fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i64) -> Result<(), Violation> {
+    let (from, to) = (change.from, change.to);
+    let refuse = |invariant, details: String| {
+        Err(Violation::new(invariant, format!("{details}: {change:?} after {applied:?} at {now}, by {}", plan.spec(change.target))))
+    };
+    if !plan.acts() {
+        return refuse("only what acts commands", format!("mode {}", plan.mode));
+    }
+    let comes_down = from > plan.max && to < from;
+    if to < plan.min || to > plan.max && !comes_down {
+        return refuse("replicas stay inside the bounds", format!("{to} is not between {} and {}", plan.min, plan.max));
+    }
+    let rules = &plan.rules[usize::from(to < from)];
+    let recent = |within_s: u64| {
+        let within = i64::try_from(within_s * 1_000).unwrap_or(i64::MAX) - slack;
+        applied.iter().filter(move |applied| now - applied.at < within).map(|applied| (applied.from, applied.to))
+    };
+    // The count at the start of a period: what was added since is taken off, what was removed is put back, as the HPA does.
+    let start = |period| {
+        let (added, removed) = recent(period).fold((0, 0), |(added, removed), (f, t)| (added + t.saturating_sub(f), removed + f.saturating_sub(t)));
+        (from + removed).saturating_sub(added)
+    };
+    if to > from && to > plan.min {
+        let limit = |amount: Amount, period| grown(amount, start(period));
+        let allowed = choose(rules, limit, u32::max, u32::min);
+        if to > allowed {
+            return refuse("rate limits hold over every window", format!("to {allowed} at most"));
+        }
+        let steps_only = plan.metrics.iter().all(|m| matches!(m.rule, Rule::Backlog(..) | Rule::Latency(..) | Rule::Observed));
+        if steps_only && plan.fallback.1 == "Hold" && recent(rules.cooldown_s).any(|(f, t)| t > f) {
+            return refuse("cooldowns hold", "the last growth is too recent".to_owned());
+        }
+    }
+    if to < from {
+        let limit = |amount: Amount, period| shrunk(amount, start(period));
+        let allowed = if rules.select == "Disabled" { from } else { choose(rules, limit, u32::min, u32::max) };
+        if to < allowed {
+            return refuse("rate limits hold over every window", format!("to {allowed} at least"));
+        }
+        if plan.mode == "OutOnly" {
+            return refuse("a policy that only grows never shrinks", String::new());
+        }
+        if !comes_down && recent(rules.cooldown_s).next().is_some() {
+            return refuse("cooldowns hold", "the last change is too recent".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The limit of the policies: the one that allows the most, or the least.
+fn choose(rules: &Rules, limit: impl Fn(Amount, u64) -> u32, most: fn(u32, u32) -> u32, least: fn(u32, u32) -> u32) -> u32 {
+    let pick = if rules.select == "Min" { least } else { most };
+    if rules.select == "Disabled" {
+        return 0;
+    }
+    rules.policies.iter().map(|(amount, period)| limit(*amount, *period)).reduce(pick).unwrap_or(u32::MAX)
+}
+
+/// As the HPA computes it, in doubles.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small counts")]
+fn grown(amount: Amount, start: u32) -> u32 {
+    match amount {
+        Amount::Replicas(n) => start + n,
+        Amount::Percent(percent) => (f64::from(start) * (1.0 + f64::from(percent) / 100.0)).ceil() as u32,
+    }
+}
+
+/// As the HPA computes it, in doubles.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small counts")]
+fn shrunk(amount: Amount, start: u32) -> u32 {
+    match amount {
+        Amount::Replicas(n) => start.saturating_sub(n),
+        Amount::Percent(percent) => (f64::from(start) * (1.0 - f64::from(percent) / 100.0)).floor() as u32,
+    }
+}

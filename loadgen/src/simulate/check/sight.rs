@@ -1,0 +1,97 @@
+//! The blind never shrink: a metric that nobody measured lately, or whose part of the pipeline is silent, lets no target
+//! have fewer replicas.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use loadline::model::{Decision, MetricStatus, Reason, Request, SampleBatch, Timestamp};
+use loadline::stages::aggregate::Aggregate;
+
+use super::super::policy::Rule;
+use super::super::scenario::Scenario;
+use super::super::world::{Change, number_of};
+use super::{Plan, Violation};
+
+/// Ticks come once a second, and a look may take as long; then a bit.
+const SLACK: Duration = Duration::from_secs(4);
+
+pub(super) struct Sight {
+    pane: Duration,
+    grace: Duration,
+    /// Of each target and metric: the samples' own times with the times of their records and the source partitions, in the order of the log.
+    samples: BTreeMap<(usize, String), Vec<(Timestamp, Timestamp, u32)>>,
+    /// When each source marked in each partition of signals.
+    marks: BTreeMap<(u32, u32), Vec<Timestamp>>,
+    /// The clock was set: times cannot be compared.
+    set: bool,
+}
+
+impl Sight {
+    pub(super) fn new(aggregate: &Aggregate) -> Self {
+        Sight { pane: aggregate.pane, grace: aggregate.grace, samples: BTreeMap::new(), marks: BTreeMap::new(), set: false }
+    }
+
+    pub(super) fn clock_set(&mut self) {
+        self.set = true;
+    }
+
+    pub(super) fn samples(&mut self, batch: &SampleBatch, source: u32, at: Timestamp) {
+        for sample in batch.samples.iter().filter(|s| s.value.is_finite() && s.time <= at + Duration::from_secs(30)) {
+            for target in &sample.targets {
+                self.samples.entry((number_of(target), sample.metric.as_str().to_owned())).or_default().push((sample.time, at, source));
+            }
+        }
+    }
+
+    pub(super) fn mark(&mut self, source: u32, partition: u32, at: Timestamp) {
+        self.marks.entry((source, partition)).or_default().push(at);
+    }
+
+    /// A command took effect: where it removed replicas, the decision behind it could see.
+    pub(super) fn change(&mut self, change: &Change, _request: &Request, decision: &Decision, plan: &Plan, scenario: &Scenario) -> Result<(), Violation> {
+        let excepted = |reason| matches!(reason, Reason::FallbackStatic | Reason::AboveMaxPaced | Reason::AboveMax);
+        if change.to >= change.from || self.set || decision.steps.iter().any(|step| excepted(step.reason)) {
+            return Ok(());
+        }
+        let invariant = "the blind never shrink";
+        for metric in plan.metrics.iter().filter(|m| m.rule != Rule::Observed && !m.ignore) {
+            // What has nothing to measure says so in the decision.
+            if decision.metrics.iter().any(|m| m.name.as_str() == metric.rule.name() && m.status == MetricStatus::Idle) {
+                continue;
+            }
+            let of = (change.target, metric.rule.name().to_owned());
+            let known = self.samples.get(&of).map_or(&[][..], Vec::as_slice);
+            let newest = known.iter().filter(|(_, at, _)| *at <= decision.at).max();
+            let oldest = decision.at - Duration::from_secs(metric.stale_s) - self.pane - self.grace - SLACK;
+            let Some((time, _, source)) = newest.filter(|(time, _, _)| *time >= oldest) else {
+                let age = newest.map(|(time, _, _)| decision.at.since(*time));
+                let details = format!(
+                    "t{} {} -> {}: the newest sample of {} is of {age:?} before the decision: {decision:?}",
+                    change.target,
+                    change.from,
+                    change.to,
+                    metric.rule.name()
+                );
+                return Err(Violation::new(invariant, details));
+            };
+            if scenario.targets.iter().any(|t| t.number == change.target && t.spread) {
+                continue;
+            }
+            let patience = (self.pane * 2).max(Duration::from_secs(2)) + SLACK;
+            let marks = self.marks.iter().filter(|((of, _), _)| of == source).flat_map(|(_, at)| at);
+            let last = marks.filter(|at| **at <= decision.at).max();
+            if last.is_none_or(|last| decision.at.since(*last) > patience) {
+                let silence = last.map(|last| decision.at.since(*last));
+                let details = format!(
+                    "t{} {} -> {}: source {source} of {} (sample of {time}) had been silent for {silence:?}: {decision:?}",
+                    change.target,
+                    change.from,
+                    change.to,
+                    metric.rule.name()
+                );
+                return Err(Violation::new(invariant, details));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! A log that fails as real ones do: [`FaultyLog`] stands before the memory log and lets calls fail, each in the way that
+//! was planned.
+//!
+//! What belongs to a log's own order (markers, an open transaction, retention, its clock) is the memory log's; here is
+//! what a caller is told.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use loadline::log::memory::MemoryLog;
+use loadline::log::{Batch, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
+
+use super::scenario::How;
+
+/// What is planned to go wrong.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// The next commits of a group.
+    pub commits: BTreeMap<&'static str, VecDeque<How>>,
+    /// The next appends of sources.
+    pub appends: VecDeque<How>,
+    /// Nothing can be read.
+    pub unreadable: bool,
+    /// Nothing can be written.
+    pub full: bool,
+    /// The most bytes of a record.
+    pub most_bytes: Option<usize>,
+    /// How often each kind of failure was met, for the statistics.
+    pub met: BTreeMap<&'static str, u64>,
+}
+
+impl Faults {
+    fn met(&mut self, what: &'static str) {
+        *self.met.entry(what).or_default() += 1;
+    }
+
+    fn check_read(&mut self) -> Result<(), LogError> {
+        if self.unreadable {
+            self.met("unreadable");
+            return Err(LogError::Retry { reason: "planned: it cannot be read".to_owned() });
+        }
+        Ok(())
+    }
+
+    fn check_write(&mut self, appends: &[RawAppend]) -> Result<(), LogError> {
+        if let Some(most) = self.most_bytes {
+            for append in appends {
+                let bytes = append.value.len() + append.key.as_ref().map_or(0, String::len);
+                if bytes > most {
+                    self.met("too large");
+                    return Err(LogError::TooLarge { topic: append.topic, bytes });
+                }
+            }
+        }
+        if self.full {
+            self.met("full");
+            return Err(LogError::Retry { reason: "planned: the disk is full".to_owned() });
+        }
+        Ok(())
+    }
+}
+
+/// Does a write as planned.
+fn fail<T>(how: Option<How>, faults: &mut Faults, write: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+    let unknown = || LogError::Unknown { reason: "planned: the answer was lost".to_owned() };
+    match how {
+        None => write(),
+        Some(How::Refused) => {
+            faults.met("refused");
+            Err(LogError::Retry { reason: "planned: refused".to_owned() })
+        }
+        Some(How::UnknownNotDone) => {
+            faults.met("unknown, not done");
+            Err(unknown())
+        }
+        Some(How::UnknownDone) => {
+            faults.met("unknown, done");
+            write()?;
+            Err(unknown())
+        }
+    }
+}
+
+/// The memory log behind the planned faults.
+#[derive(Clone)]
+pub struct FaultyLog {
+    inner: MemoryLog,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl FaultyLog {
+    /// Before `inner`, with nothing planned.
+    pub fn new(inner: MemoryLog) -> Self {
+        FaultyLog { inner, faults: Arc::default() }
+    }
+
+    /// What is planned.
+    pub fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for FaultyLog {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.inner.partitions(topic)
+    }
+
+    fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
+        let group = membership.group;
+        Ok(Box::new(FaultySession { inner: self.inner.join(membership)?, group, log: self.clone() }))
+    }
+
+    fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
+        let mut faults = self.faults();
+        faults.check_write(&appends)?;
+        let how = faults.appends.pop_front();
+        fail(how, &mut faults, || self.inner.append(appends))
+    }
+
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
+        self.faults().check_read()?;
+        self.inner.range(topic, partition)
+    }
+
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        self.faults().check_read()?;
+        self.inner.scan(topic, partition, from, max)
+    }
+
+    fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        self.faults().check_read()?;
+        self.inner.states(group, partition)
+    }
+
+    fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
+        self.faults().check_read()?;
+        self.inner.committed(group, topic, partition)
+    }
+
+    fn close(&self) {
+        self.inner.close();
+    }
+}
+
+struct FaultySession {
+    inner: Box<dyn Session>,
+    group: &'static str,
+    log: FaultyLog,
+}
+
+impl Session for FaultySession {
+    fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
+        self.log.faults().check_read()?;
+        self.inner.poll(max, wait)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+        let mut faults = self.log.faults();
+        faults.check_write(&batch.appends)?;
+        let how = faults.commits.get_mut(self.group).and_then(VecDeque::pop_front);
+        fail(how, &mut faults, || self.inner.commit(batch))
+    }
+
+    fn waker(&self) -> Waker {
+        self.inner.waker()
+    }
+}

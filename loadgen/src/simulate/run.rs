@@ -1,0 +1,508 @@
+//! One run: the scenario played under a virtual clock, and everything that happened checked.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loadline::edge::actuate::{FreezeFiles, Hands};
+use loadline::log::memory::MemoryLog;
+use loadline::log::{Log, LogError, Offset, Partitions, RawAppend, Topic};
+use loadline::model::{ControlEntry, Message, PolicyEntry, PolicyRejected, RoundEnd, SampleBatch, Signal, Timestamp};
+use loadline::runtime::clock::{Clock, ManualClock};
+use loadline::runtime::publish;
+use loadline::runtime::runner::Rounds;
+use loadline::stages::Effects;
+use loadline::stages::aggregate::{Aggregate, Limits};
+use loadline::stages::arbitrate::{Arbitrate, Pacing};
+
+use crate::random::Random;
+
+use super::check::{Checker, Violation};
+use super::faulty::FaultyLog;
+use super::process::{Process, Settings, Zombie};
+use super::scenario::{Fault, Millis, Part, Planned, Scenario, TOPICS};
+use super::world::{Observing, Shared, World, target};
+
+/// What the log's clock shows at the start.
+pub const START: i64 = 1_800_000_000_000;
+/// A source of policies says its whole round this often, and a while after a change.
+const ROUND_EVERY: Millis = 15_000;
+/// The most steps of a part in one look: beyond it something goes round in circles.
+const MOST_STEPS: usize = 20_000;
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Ran {
+    /// What did not hold, in the order in which it was found.
+    pub violations: Vec<Violation>,
+    /// A hash of all records of all topics with their times and offsets, and of all that happened in the world.
+    pub trace: u64,
+    /// How much there was of what.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// The count of each target at the end.
+    pub replicas: BTreeMap<usize, u32>,
+}
+
+/// Runs a scenario to its end, or to its first violation.
+pub fn run(scenario: &Scenario, told: &mut dyn FnMut(&str)) -> Ran {
+    Run::new(scenario).play(told)
+}
+
+struct Run<'a> {
+    scenario: &'a Scenario,
+    clock: Arc<ManualClock>,
+    memory: MemoryLog,
+    log: FaultyLog,
+    world: Shared,
+    observing: Observing,
+    processes: Vec<Process>,
+    /// Until when a process is down, or one of its parts stands still.
+    down: BTreeMap<usize, Millis>,
+    stalled: BTreeMap<(usize, Part), Millis>,
+    /// Which process dies after how many more steps, for how long, with which zombie.
+    dying: Option<(usize, usize, Millis, Option<Millis>)>,
+    zombies: Vec<(Millis, Zombie)>,
+    ends: Vec<(Millis, Fault)>,
+    faults: VecDeque<Planned>,
+    /// Batches to send: when, to which target's producer, key, what.
+    sending: Vec<(Millis, String, SampleBatch)>,
+    late: BTreeMap<usize, (Millis, bool)>,
+    policies: Policies,
+    now: Millis,
+    order: Random,
+    checker: Checker,
+}
+
+/// The source of policies: what it has, and when it says so.
+struct Policies {
+    specs: BTreeMap<usize, Option<String>>,
+    broken: Vec<usize>,
+    round: i64,
+    due: Millis,
+}
+
+impl<'a> Run<'a> {
+    fn new(scenario: &'a Scenario) -> Self {
+        let setup = &scenario.setup;
+        let [metrics, signals, requests, commands] = setup.partitions;
+        let partitions = Partitions::default()
+            .with(Topic::Metrics, metrics)
+            .with(Topic::Signals, signals)
+            .with(Topic::Requests, requests)
+            .with(Topic::Commands, commands)
+            .with(Topic::Audit, signals);
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(START)));
+        let memory = MemoryLog::new(partitions, Arc::clone(&clock) as Arc<dyn Clock>);
+        let memory = if setup.markers { memory.with_markers() } else { memory };
+        let log = FaultyLog::new(memory.clone());
+        let world = Shared(Arc::new(std::sync::Mutex::new(World::new(&scenario.targets))));
+        let (percent, at_least, period) = setup.pacing;
+        let pacing = Pacing { percent, at_least, period: Duration::from_secs(period) };
+        let (every, records, bytes) = setup.rounds;
+        let settings = Settings {
+            aggregate: Aggregate {
+                pane: Duration::from_millis(setup.pane_ms),
+                grace: Duration::from_millis(setup.grace_ms),
+                sources: metrics,
+                limits: Limits::default(),
+            },
+            arbitrate: Arbitrate { pacing, ..Arbitrate::default() },
+            rounds: Rounds { every: Duration::from_secs(every), records, bytes },
+        };
+        let freeze = FreezeFiles::new("/nonexistent/loadline-simulation/freeze");
+        let hands = Hands::new(freeze, Arc::clone(&clock) as Arc<dyn Clock>).with_kind("Deployment", Arc::new(world.clone()));
+        let hands = Arc::new(hands);
+        let process = |number: usize| Process::new(format!("p{number}"), Arc::new(log.clone()), settings.clone(), Arc::clone(&hands));
+        Run {
+            scenario,
+            processes: (0..setup.processes).map(process).collect(),
+            checker: Checker::new(scenario, settings.clone(), memory.clone()),
+            observing: Observing::default(),
+            down: BTreeMap::new(),
+            stalled: BTreeMap::new(),
+            dying: None,
+            zombies: Vec::new(),
+            ends: Vec::new(),
+            faults: scenario.faults.clone().into(),
+            sending: Vec::new(),
+            late: BTreeMap::new(),
+            policies: Policies {
+                specs: scenario.targets.iter().map(|t| (t.number, Some(t.policy.spec(t.number)))).collect(),
+                broken: Vec::new(),
+                round: 0,
+                due: 0,
+            },
+            now: 0,
+            order: Random::new(scenario.seed ^ 0x0DDE),
+            clock,
+            memory,
+            log,
+            world,
+        }
+    }
+
+    fn play(mut self, told: &mut dyn FnMut(&str)) -> Ran {
+        while self.now < self.scenario.end_at {
+            if let Err(violation) = self.step(told) {
+                self.checker.found(violation);
+                break;
+            }
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Ran {
+        let world = self.world.lock();
+        self.checker.end(&world, self.now);
+        let replicas = world.fleets.iter().map(|(number, fleet)| (*number, fleet.desired)).collect();
+        let mut trace = std::hash::DefaultHasher::new();
+        self.checker.hash(&mut trace);
+        let mut counts = self.checker.counts();
+        counts.extend(self.log.faults().met.clone());
+        Ran { violations: self.checker.into_violations(), trace: trace.finish(), counts, replicas }
+    }
+
+    fn step(&mut self, told: &mut dyn FnMut(&str)) -> Result<(), Violation> {
+        let step = self.scenario.setup.step_ms;
+        self.now += step;
+        self.clock.advance(Duration::from_millis(step.unsigned_abs()));
+        self.end_faults(told);
+        while self.faults.front().is_some_and(|planned| planned.at <= self.now) {
+            if let Some(Planned { fault, .. }) = self.faults.pop_front() {
+                told(&format!("{:>7} ms  begins: {fault:?}", self.now));
+                self.begin(fault);
+            }
+        }
+        self.world.lock().step(self.now, self.clock.now());
+        self.announce_policies();
+        self.observe();
+        self.measure();
+        self.raise_zombies()?;
+        self.work()?;
+        let world = self.world.lock();
+        self.checker.look(&world, self.now, told)
+    }
+
+    /// Sources say what they have; what the log does not take is said again.
+    fn publish(&self, topic: Topic, key: &str, message: Message) -> Result<(), LogError> {
+        let mut effects = Effects::new();
+        effects.to_key(topic, key, message);
+        publish(&self.log, effects)
+    }
+
+    fn announce_policies(&mut self) {
+        if self.now < self.policies.due {
+            return;
+        }
+        self.policies.round = (self.policies.round + 1).max(self.clock.now().as_millis());
+        let (source, round) = ("file".to_owned(), self.policies.round);
+        let mut entries = Vec::new();
+        for (number, spec) in &self.policies.specs {
+            let (source, origin, target) = (source.clone(), format!("t{number}.yaml"), target(*number));
+            if self.policies.broken.contains(number) {
+                entries.push(ControlEntry::Rejected(PolicyRejected { source, round, origin, target: None, error: "planned: it cannot be read".to_owned() }));
+            } else if let Some(spec) = spec {
+                entries.push(ControlEntry::Policy(PolicyEntry { source, round, origin, target, spec: spec.clone() }));
+            }
+        }
+        entries.push(ControlEntry::RoundEnd(RoundEnd { source, round }));
+        let mut effects = Effects::new();
+        for entry in entries {
+            effects.to_key(Topic::Control, "file", Message::Control(entry));
+        }
+        // A round that was not taken is made again at once.
+        self.policies.due = if publish(&self.log, effects).is_ok() { self.now + ROUND_EVERY } else { self.now };
+    }
+
+    fn observe(&mut self) {
+        self.observing.look(&self.world.lock());
+        for observation in self.observing.arrived(self.now) {
+            let key = observation.target.clone();
+            if self.publish(Topic::Signals, key.as_str(), Message::Signal(Signal::Fleet(observation.clone()))).is_err() {
+                self.observing.under_way.push_front((self.now, observation));
+            }
+        }
+    }
+
+    fn measure(&mut self) {
+        let measured = self.world.lock().measure();
+        for (number, key, batch) in measured {
+            match self.late.get(&number) {
+                None => self.sending.push((self.now, key, batch)),
+                Some((late, twice)) => {
+                    // Each one by another time, so that the order changes: as of a producer that does not number what it sends.
+                    let late = *late * i64::try_from(self.order.below(100)).unwrap_or(0) / 100;
+                    let batch = SampleBatch { producer: None, sequence: None, ..batch };
+                    if *twice {
+                        self.sending.push((self.now + late, key.clone(), batch.clone()));
+                    }
+                    self.sending.push((self.now + late, key, batch));
+                }
+            }
+        }
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sending).into_iter().partition(|(at, _, _)| *at <= self.now);
+        self.sending = later;
+        // A producer that numbers its messages sends none before the one before was taken.
+        let mut waiting = BTreeSet::new();
+        for (_, key, batch) in due {
+            if batch.producer.is_some() && waiting.contains(&batch.producer) {
+                self.sending.push((self.now, key, batch));
+                continue;
+            }
+            match self.publish(Topic::Metrics, &key, Message::Samples(batch.clone())) {
+                Ok(()) => self.checker.acknowledged(&batch),
+                // Refused or of unknown outcome: a producer sends it again.
+                Err(LogError::Retry { .. } | LogError::Unknown { .. }) => {
+                    waiting.insert(batch.producer.clone());
+                    self.sending.push((self.now, key, batch));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn raise_zombies(&mut self) -> Result<(), Violation> {
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.zombies).into_iter().partition(|(at, _)| *at <= self.now);
+        self.zombies = later;
+        for (_, Zombie { batch, mut session }) in due {
+            if let Some(batch) = batch {
+                match session.commit(&batch) {
+                    Ok(()) => self.checker.count("late commits of the dead that nobody had replaced"),
+                    Err(LogError::Fenced { .. }) => self.checker.count("late commits of the dead that were fenced"),
+                    Err(LogError::Fatal { reason }) => return Err(Violation::new("no run ends by itself", reason)),
+                    Err(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All parts of all processes work, in an order that the seed gives, until nothing is to be done.
+    fn work(&mut self) -> Result<(), Violation> {
+        let mut ready: Vec<(usize, Part)> = (0..self.processes.len()).flat_map(|process| Part::ALL.map(|part| (process, part))).collect();
+        ready.retain(|(process, part)| !self.down.contains_key(process) && !self.stalled.contains_key(&(*process, *part)));
+        // The group of a process that is gone knows so after the next look of the others: three times nothing (a read, a commit, a read) is nothing.
+        let mut rests: BTreeMap<(usize, Part), u32> = BTreeMap::new();
+        let mut steps = 0;
+        while !ready.is_empty() {
+            let chosen = self.order.below(ready.len());
+            let (process, part) = ready[chosen];
+            let skew = self.scenario.setup.skew_ms.get(process).copied().unwrap_or(0);
+            let now = Timestamp::from_millis(self.clock.now().as_millis() + skew);
+            let fatal = |error: LogError| Violation::new("no run ends by itself", format!("p{process} {part:?}: {error}"));
+            let more = self.processes[process].step(part, now).map_err(fatal)?;
+            steps += 1;
+            if steps > MOST_STEPS {
+                return Err(Violation::new("every look comes to an end", format!("p{process} {part:?} does not come to rest")));
+            }
+            let rest = rests.entry((process, part)).or_default();
+            *rest = if more { 0 } else { *rest + 1 };
+            if *rest >= 3 {
+                ready.swap_remove(chosen);
+            }
+            if let Some((dying, after, down, zombie)) = self.dying {
+                self.dying = Some((dying, after.saturating_sub(1), down, zombie));
+                if after == 0 {
+                    self.dying = None;
+                    self.kill(dying, down, zombie);
+                    ready.retain(|(process, _)| *process != dying);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, process: usize, down: Millis, zombie: Option<Millis>) {
+        let now = self.clock.now();
+        let zombies = self.processes[process].kill(now);
+        self.down.insert(process, self.now + down);
+        // Without a late commit, the session is missed at once.
+        if let Some(late) = zombie {
+            self.zombies.extend(zombies.into_iter().map(|zombie| (self.now + late, zombie)));
+        }
+    }
+
+    fn later(&mut self, lasts: Millis, fault: &Fault) {
+        self.ends.push((self.now + lasts, fault.clone()));
+    }
+
+    fn begin(&mut self, fault: Fault) {
+        use Fault::*;
+        let fleet = |world: &Shared, target: usize, change: &dyn Fn(&mut super::world::Fleet)| {
+            if let Some(fleet) = world.lock().fleets.get_mut(&target) {
+                change(fleet);
+            }
+        };
+        match &fault {
+            Kill { process, after, down, zombie } => {
+                if !self.down.contains_key(process) && self.dying.is_none() {
+                    self.dying = Some((*process, *after, *down, *zombie));
+                }
+            }
+            Stall { process, part, lasts } => drop(self.stalled.insert((*process, *part), self.now + lasts)),
+            Leave { process, down } => {
+                if !self.down.contains_key(process) {
+                    self.processes[*process].leave(self.clock.now());
+                    self.down.insert(*process, self.now + down);
+                }
+            }
+            Commits { part, how, count } => {
+                let group = ["aggregate", "admit", "decide", "arbitrate", "actuate"][*part as usize];
+                self.log.faults().commits.entry(group).or_default().extend(std::iter::repeat_n(*how, *count));
+            }
+            Unreadable { lasts } => {
+                self.log.faults().unreadable = true;
+                self.later(*lasts, &fault);
+            }
+            Full { lasts } => {
+                self.log.faults().full = true;
+                self.later(*lasts, &fault);
+            }
+            OpenTransaction { topic, partition, lasts } => {
+                drop(self.memory.hold(TOPICS[*topic], *partition));
+                self.later(*lasts, &fault);
+            }
+            ClockSet { by } => {
+                let now = self.clock.now().as_millis() + by;
+                self.clock.set(Timestamp::from_millis(now));
+                self.checker.clock_set(*by);
+            }
+            Appends { how, count } => self.log.faults().appends.extend(std::iter::repeat_n(*how, *count)),
+            Retention { topic, partition, unread } => self.trim(TOPICS[*topic], *partition, *unread),
+            SizeLimit { bytes, lasts } => {
+                self.log.faults().most_bytes = Some(*bytes);
+                self.later(*lasts, &fault);
+            }
+            Poison { topic, partition } => {
+                let append = RawAppend { topic: TOPICS[*topic], partition: *partition, key: None, value: vec![0xC3, 0x01, 7, 7, 7] };
+                drop(self.memory.append(vec![append]));
+            }
+            Silent { target, metric, lasts } => {
+                fleet(&self.world, *target, &|fleet| fleet.silent.push(*metric));
+                self.later(*lasts, &fault);
+            }
+            Late { target, late, lasts, twice } => {
+                self.late.insert(*target, (*late, *twice));
+                self.later(*lasts, &fault);
+            }
+            Nonsense { target, lasts } => {
+                fleet(&self.world, *target, &|fleet| fleet.nonsense = true);
+                self.later(*lasts, &fault);
+            }
+            Unseen { target, lasts } => {
+                self.observing.lost.push(*target);
+                self.later(*lasts, &fault);
+            }
+            SeenLate { target, late, lasts } => {
+                self.observing.late.insert(*target, *late);
+                self.later(*lasts, &fault);
+            }
+            NewTerm { echo } => self.observing.new_term(self.now, *echo),
+            ByHand { target, to } => self.world.lock().by_hand(*target, *to),
+            Recreated { target, replicas } => self.world.lock().recreate(*target, *replicas),
+            ActuationFails { target, done, lasts } => {
+                fleet(&self.world, *target, &|fleet| fleet.failing = Some(*done));
+                self.later(*lasts, &fault);
+            }
+            NeverReady { target, lasts } => {
+                fleet(&self.world, *target, &|fleet| fleet.never_ready = true);
+                self.later(*lasts, &fault);
+            }
+            Frozen { target, lasts } => {
+                fleet(&self.world, *target, &|fleet| fleet.frozen = true);
+                self.later(*lasts, &fault);
+            }
+            PolicyEdited { target, min, max } => {
+                let plan = self.scenario.targets.iter().find(|t| t.number == *target);
+                if let Some(plan) = plan {
+                    let policy = super::policy::Plan { min: *min, max: *max, ..plan.policy.clone() };
+                    self.policies.specs.insert(*target, Some(policy.spec(*target)));
+                    self.checker.policy_edited(*target, policy);
+                }
+                self.policies.due = self.now;
+            }
+            PolicyBroken { target, lasts } => {
+                self.policies.broken.push(*target);
+                self.policies.due = self.now;
+                self.later(*lasts, &fault);
+            }
+            PolicyGone { target, lasts } => {
+                self.policies.specs.insert(*target, None);
+                self.policies.due = self.now;
+                self.later(*lasts, &fault);
+            }
+        }
+    }
+
+    fn end_faults(&mut self, told: &mut dyn FnMut(&str)) {
+        let now = self.now;
+        self.down.retain(|_, until| *until > now);
+        self.stalled.retain(|_, until| *until > now);
+        let (over, lasting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ends).into_iter().partition(|(at, _)| *at <= now);
+        self.ends = lasting;
+        for (_, fault) in over {
+            told(&format!("{now:>7} ms  ends:   {fault:?}"));
+            self.over(&fault);
+        }
+    }
+
+    fn over(&mut self, fault: &Fault) {
+        use Fault::*;
+        let again = |ends: &[(Millis, Fault)], same: &dyn Fn(&Fault) -> bool| ends.iter().any(|(_, fault)| same(fault));
+        let mut world = self.world.lock();
+        match fault {
+            Unreadable { .. } => self.log.faults().unreadable = again(&self.ends, &|f| matches!(f, Unreadable { .. })),
+            Full { .. } => self.log.faults().full = again(&self.ends, &|f| matches!(f, Full { .. })),
+            SizeLimit { .. } => self.log.faults().most_bytes = None,
+            OpenTransaction { topic, partition, .. } => self.memory.release(TOPICS[*topic], *partition),
+            Silent { target, metric, .. } => {
+                if let Some(fleet) = world.fleets.get_mut(target) {
+                    fleet.silent.retain(|place| place != metric);
+                }
+            }
+            Late { target, .. } => drop(self.late.remove(target)),
+            Unseen { target, .. } => self.observing.lost.retain(|lost| lost != target),
+            SeenLate { target, .. } => drop(self.observing.late.remove(target)),
+            Nonsense { target, .. } | ActuationFails { target, .. } | NeverReady { target, .. } | Frozen { target, .. } => {
+                if let Some(fleet) = world.fleets.get_mut(target) {
+                    match fault {
+                        Nonsense { .. } => fleet.nonsense = false,
+                        ActuationFails { .. } => fleet.failing = None,
+                        NeverReady { .. } => fleet.never_ready = false,
+                        _ => fleet.frozen = false,
+                    }
+                }
+            }
+            PolicyBroken { target, .. } => {
+                self.policies.broken.retain(|broken| broken != target);
+                self.policies.due = self.now;
+            }
+            PolicyGone { target, .. } => {
+                let policy = self.checker.policy_of(*target).spec(*target);
+                self.policies.specs.insert(*target, Some(policy));
+                self.policies.due = self.now;
+            }
+            _ => {}
+        }
+    }
+
+    /// From where a group reads its input again after a restart: what its last complete round says.
+    fn read_again_from(&self, group: &str, partition: u32) -> Option<Offset> {
+        let states = self.memory.states(group, partition).ok()?;
+        let (_, round) = states.iter().find(|(key, _)| key == "\u{1}round")?;
+        serde_json::from_slice::<serde_json::Value>(round).ok()?.get("replayFrom")?.as_u64()
+    }
+
+    /// Retention: what all have read, or with `unread` nearly all.
+    fn trim(&mut self, topic: Topic, partition: u32, unread: bool) {
+        let group = ["aggregate", "decide", "arbitrate", "actuate", "admit"][TOPICS.iter().position(|t| *t == topic).unwrap_or(0)];
+        let Ok(range) = self.memory.range(topic, partition) else { return };
+        let read = self.memory.committed(group, topic, partition).ok().flatten().unwrap_or(range.start);
+        // What a restart reads again lies before what was read; that belongs to what nobody may remove.
+        let needed = if matches!(topic, Topic::Metrics | Topic::Commands) { read } else { self.read_again_from(group, partition).unwrap_or(range.start) };
+        let before = if unread { range.end.saturating_sub(2) } else { needed };
+        self.checker.trimmed(topic, partition, before, unread);
+        drop(self.memory.trim(topic, partition, before));
+    }
+}

@@ -1,0 +1,370 @@
+//! What one run is made of, drawn from its seed: the installation, the targets with their policies and loads, and the
+//! faults.
+//!
+//! A scenario is plain data, and each part has a seed of its own: a target or a fault can be taken out, and the others
+//! stay what they were. That is how a failing run is made smaller.
+
+use std::fmt;
+
+use crate::random::Random;
+
+use super::policy::{self, Rule};
+
+/// Virtual milliseconds since the start of a run.
+pub type Millis = i64;
+
+/// One run.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// What everything was drawn from.
+    pub seed: u64,
+    /// The installation.
+    pub setup: Setup,
+    /// The targets.
+    pub targets: Vec<TargetPlan>,
+    /// What goes wrong, and when.
+    pub faults: Vec<Planned>,
+    /// From here on nothing goes wrong, and every load stands.
+    pub calm_at: Millis,
+    /// The end.
+    pub end_at: Millis,
+}
+
+/// The installation.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Processes that share the work.
+    pub processes: usize,
+    /// The partitions of `metrics`, `signals`, `requests` and `commands`.
+    pub partitions: [u32; 4],
+    /// The length of a pane, in ms.
+    pub pane_ms: u64,
+    /// How long a pane is waited for, in ms.
+    pub grace_ms: u64,
+    /// Virtual time between two looks at everything.
+    pub step_ms: Millis,
+    /// Whether offsets have gaps.
+    pub markers: bool,
+    /// Snapshot rounds: every so many seconds, so many records, so many bytes a commit.
+    pub rounds: (u64, u64, usize),
+    /// Removals from a fleet: percent, at least, period in seconds.
+    pub pacing: (u32, u32, u64),
+    /// How far the clock of each process is from the log's.
+    pub skew_ms: Vec<Millis>,
+}
+
+/// A target: its policy, its load, and how its instances behave.
+#[derive(Debug, Clone)]
+pub struct TargetPlan {
+    /// Its number, which names it.
+    pub number: usize,
+    /// For what is random about it while it runs.
+    pub seed: u64,
+    /// Its policy.
+    pub policy: policy::Plan,
+    /// What it starts with.
+    pub replicas: u32,
+    /// From the start of an instance until it is ready.
+    pub startup_ms: Millis,
+    /// Between two measurements.
+    pub every_ms: Millis,
+    /// Whether each instance keys its samples by itself, so that they spread over the partitions of `metrics`.
+    pub spread: bool,
+    /// (from when on, how much): the load over time. The last entry stands from `calm_at` on.
+    pub load: Vec<(Millis, f64)>,
+}
+
+/// A fault, and when it begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// When.
+    pub at: Millis,
+    /// What.
+    pub fault: Fault,
+}
+
+/// How long something lasts, in ms.
+pub type For = Millis;
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the words of each variant name its fields; numbers count from 0, in the order of the setup")]
+pub enum Fault {
+    /// A process dies after `after` more steps of its parts, and is back later. With `zombie`, what it was committing
+    /// arrives so many ms after its death.
+    Kill { process: usize, after: usize, down: For, zombie: Option<For> },
+    /// One stage of a process stands still, and goes on.
+    Stall { process: usize, part: Part, lasts: For },
+    /// A process ends in order, and is back later.
+    Leave { process: usize, down: For },
+    /// The next commits of a group fail so.
+    Commits { part: Part, how: How, count: usize },
+    /// The log cannot be read.
+    Unreadable { lasts: For },
+    /// The log takes nothing: its disk is full.
+    Full { lasts: For },
+    /// Readers of a partition do not see what comes after somebody's open transaction.
+    OpenTransaction { topic: usize, partition: u32, lasts: For },
+    /// The log's clock, and everybody's with it, is set.
+    ClockSet { by: Millis },
+    /// Appends of sources fail so.
+    Appends { how: How, count: usize },
+    /// Records that were read are removed, up to where `behind` of them are left; `unread` ones too.
+    Retention { topic: usize, partition: u32, unread: bool },
+    /// No record may be larger, for a time.
+    SizeLimit { bytes: usize, lasts: For },
+    /// A record that nobody can read.
+    Poison { topic: usize, partition: u32 },
+    /// A metric of a target is not measured.
+    Silent { target: usize, metric: usize, lasts: For },
+    /// Samples of a target come late by `late`, in another order, and some twice.
+    Late { target: usize, late: For, lasts: For, twice: bool },
+    /// Samples that are no numbers, or lie in the future.
+    Nonsense { target: usize, lasts: For },
+    /// Observations of a target are lost.
+    Unseen { target: usize, lasts: For },
+    /// Observations of a target come late by `late`.
+    SeenLate { target: usize, late: For, lasts: For },
+    /// The observer begins a new term; what the old one saw arrives once more, later.
+    NewTerm { echo: For },
+    /// A person sets a target's count.
+    ByHand { target: usize, to: u32 },
+    /// A target is deleted and made again with this count.
+    Recreated { target: usize, replicas: u32 },
+    /// Calls to the world fail; with `done`, they took effect all the same.
+    ActuationFails { target: usize, done: bool, lasts: For },
+    /// Instances of a target that are started do not become ready.
+    NeverReady { target: usize, lasts: For },
+    /// A target bears a freeze mark.
+    Frozen { target: usize, lasts: For },
+    /// A target's policy is written anew, with other bounds.
+    PolicyEdited { target: usize, min: u32, max: u32 },
+    /// A target's policy cannot be used, for a time.
+    PolicyBroken { target: usize, lasts: For },
+    /// A target's policy is not there, for a time.
+    PolicyGone { target: usize, lasts: For },
+}
+
+/// A part of a process that works on the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Samples into panes.
+    Aggregate,
+    /// Policies.
+    Admit,
+    /// Decisions.
+    Decide,
+    /// Grants and commands.
+    Arbitrate,
+    /// Commands into the world.
+    Actuate,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Part; 5] = [Part::Aggregate, Part::Admit, Part::Decide, Part::Arbitrate, Part::Actuate];
+}
+
+/// How a call to the log fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Nothing happened.
+    Refused,
+    /// Nothing happened, and nobody knows.
+    UnknownNotDone,
+    /// It happened, and nobody knows.
+    UnknownDone,
+}
+
+/// The topics that a fault may name by number.
+pub const TOPICS: [loadline::log::Topic; 5] = [
+    loadline::log::Topic::Metrics,
+    loadline::log::Topic::Signals,
+    loadline::log::Topic::Requests,
+    loadline::log::Topic::Commands,
+    loadline::log::Topic::Control,
+];
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}: {:?}", self.seed, self.setup)?;
+        for target in &self.targets {
+            writeln!(
+                f,
+                "  target t{}: {} replicas, ready after {} ms, measured every {} ms{}, load {:?}",
+                target.number,
+                target.replicas,
+                target.startup_ms,
+                target.every_ms,
+                if target.spread { " (spread)" } else { "" },
+                target.load
+            )?;
+            writeln!(f, "    {}", target.policy.spec(target.number))?;
+        }
+        for planned in &self.faults {
+            writeln!(f, "  {:>7} ms  {:?}", planned.at, planned.fault)?;
+        }
+        write!(f, "  calm from {} ms, end at {} ms", self.calm_at, self.end_at)
+    }
+}
+
+/// Draws from a seed.
+pub(super) struct Draw(pub(super) Random);
+
+impl Draw {
+    pub(super) fn from<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.0.below(choices.len())].clone()
+    }
+
+    pub(super) fn between(&mut self, low: i64, high: i64) -> i64 {
+        low + i64::try_from(self.0.below(usize::try_from(high - low + 1).unwrap_or(1))).unwrap_or(0)
+    }
+
+    pub(super) fn one_in(&mut self, n: usize) -> bool {
+        self.0.below(n) == 0
+    }
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn draw(seed: u64) -> Scenario {
+        let mut draw = Draw(Random::new(seed));
+        let setup = Setup::draw(&mut draw);
+        let count = draw.from(&[1, 1, 2, 2, 3, 4]);
+        let calm_at = draw.between(90, 180) * 1_000;
+        let targets: Vec<TargetPlan> = (0..count).map(|number| TargetPlan::draw(number, draw.0.bits(), calm_at)).collect();
+        let slowest = targets.iter().map(|t| t.policy.settles_within_ms()).max().unwrap_or(0);
+        let faults = (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw(&mut draw, &setup, &targets, calm_at)).collect();
+        let mut scenario = Scenario { seed, setup, targets, faults, calm_at, end_at: calm_at + slowest };
+        scenario.faults.sort_by_key(|planned| planned.at);
+        scenario
+    }
+
+    /// The same, with nothing going wrong.
+    #[must_use]
+    pub fn undisturbed(&self) -> Scenario {
+        Scenario { faults: Vec::new(), ..self.clone() }
+    }
+}
+
+impl Setup {
+    fn draw(draw: &mut Draw) -> Setup {
+        let processes = draw.from(&[1, 1, 2, 3]);
+        let partitions = match draw.from(&[0, 1, 2]) {
+            0 => [1, 1, 1, 1],
+            1 => [2, 1, 1, 2],
+            _ => [3, 2, 2, 1],
+        };
+        Setup {
+            processes,
+            partitions,
+            pane_ms: draw.from(&[5_000, 5_000, 2_000, 10_000]),
+            grace_ms: draw.from(&[500, 500, 0, 1_500]),
+            step_ms: draw.from(&[500, 1_000, 1_000]),
+            markers: draw.one_in(2),
+            rounds: (draw.from(&[10, 30, 300]), draw.from(&[20, 100, 1_000]), draw.from(&[1, 2_000, 1_000_000])),
+            pacing: (draw.from(&[10, 50]), draw.from(&[2, 5]), draw.from(&[5, 10])),
+            skew_ms: (0..processes).map(|_| if draw.one_in(3) { draw.between(-400, 400) } else { 0 }).collect(),
+        }
+    }
+}
+
+impl TargetPlan {
+    fn draw(number: usize, seed: u64, calm_at: Millis) -> TargetPlan {
+        let mut draw = Draw(Random::new(seed));
+        let policy = policy::Plan::draw(&mut draw);
+        let mut load = vec![(0, draw.between(1, 12) as f64)];
+        let mut at = 0;
+        loop {
+            at += draw.between(10, 50) * 1_000;
+            if at >= calm_at {
+                break;
+            }
+            load.push((at, draw.from(&[0.5, 2.0, 4.0, 7.0, 11.0, 16.0, 30.0])));
+        }
+        load.push((calm_at, f64::from(u32::try_from(draw.between(2, 14)).unwrap_or(2)) + 0.37));
+        TargetPlan {
+            number,
+            seed: draw.0.bits(),
+            replicas: u32::try_from(draw.between(1, 8)).unwrap_or(1),
+            startup_ms: draw.from(&[0, 1_000, 3_000, 8_000]),
+            every_ms: draw.from(&[1_000, 2_000, 2_000, 4_000]),
+            spread: draw.one_in(3),
+            load,
+            policy,
+        }
+    }
+
+    /// How much it has to do.
+    pub fn load_at(&self, at: Millis) -> f64 {
+        self.load.iter().take_while(|(from, _)| *from <= at).last().map_or(0.0, |(_, load)| *load)
+    }
+
+    /// The metrics that this target sends.
+    pub fn metrics(&self) -> impl Iterator<Item = &Rule> {
+        self.policy.metrics.iter().map(|metric| &metric.rule)
+    }
+}
+
+impl Planned {
+    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "small numbers, at least 0")]
+    fn draw(draw: &mut Draw, setup: &Setup, targets: &[TargetPlan], calm_at: Millis) -> Planned {
+        // Every fault begins and ends before the calm.
+        let at = draw.between(5_000, calm_at - 40_000);
+        let mut lasts = || draw.between(500, 38_000).min(calm_at - 1_000 - at);
+        let (long, short) = (lasts(), lasts() / 4 + 500);
+        let process = draw.0.below(setup.processes);
+        let target = draw.0.below(targets.len());
+        let part = draw.from(&Part::ALL);
+        let how = draw.from(&[How::Refused, How::UnknownNotDone, How::UnknownDone]);
+        let count = draw.between(1, 6) as usize;
+        let topic = draw.0.below(TOPICS.len());
+        let partition = draw.0.below(setup.partitions.get(topic).copied().unwrap_or(1) as usize) as u32;
+        let metric = draw.0.below(targets[target].policy.metrics.len());
+        let max = i64::from(targets[target].policy.max);
+        let fault = match draw.0.below(34) {
+            0..=5 => Fault::Kill { process, after: draw.0.below(20), down: short, zombie: draw.one_in(2).then(|| draw.between(0, 8_000)) },
+            6 => Fault::Stall { process, part, lasts: long },
+            7 => Fault::Leave { process, down: short },
+            8..=10 => Fault::Commits { part, how, count },
+            11 => Fault::Unreadable { lasts: short },
+            12 => Fault::Full { lasts: short },
+            13 => Fault::OpenTransaction { topic, partition, lasts: short },
+            14 => Fault::ClockSet { by: draw.from(&[-3_600_000, -90_000, -20_000, -1_500, 1_500, 20_000, 90_000, 3_600_000]) },
+            15 => Fault::Appends { how, count },
+            16 => Fault::Retention { topic, partition, unread: draw.one_in(3) },
+            17 => Fault::SizeLimit { bytes: draw.from(&[600, 1_200, 2_500]), lasts: short },
+            18 => Fault::Poison { topic, partition },
+            19..=20 => Fault::Silent { target, metric, lasts: long },
+            21 => Fault::Late { target, late: draw.between(500, 30_000), lasts: short, twice: draw.one_in(2) },
+            22 => Fault::Nonsense { target, lasts: short },
+            23 => Fault::Unseen { target, lasts: long },
+            24 => Fault::SeenLate { target, late: draw.between(500, 30_000), lasts: short },
+            25 => Fault::NewTerm { echo: draw.between(500, 20_000) },
+            26 => Fault::ByHand { target, to: draw.between(0, max + 4).max(1) as u32 },
+            27 => Fault::Recreated { target, replicas: draw.between(1, max) as u32 },
+            28 => Fault::ActuationFails { target, done: draw.one_in(2), lasts: short },
+            29 => Fault::NeverReady { target, lasts: long },
+            30 => Fault::Frozen { target, lasts: short },
+            31 => {
+                let min = draw.between(1, max);
+                Fault::PolicyEdited { target, min: min as u32, max: draw.between(min, max + 6) as u32 }
+            }
+            32 => Fault::PolicyBroken { target, lasts: long },
+            _ => Fault::PolicyGone { target, lasts: long },
+        };
+        Planned { at, fault }
+    }
+}
+
+impl Fault {
+    /// Whether it is about a process that an installation of `processes` lacks.
+    pub fn names_a_process_beyond(&self, processes: usize) -> bool {
+        matches!(self, Fault::Kill { process, .. } | Fault::Stall { process, .. } | Fault::Leave { process, .. } if *process >= processes)
+    }
+
+    /// Whether it is about a partition.
+    pub fn names_a_partition(&self) -> bool {
+        matches!(self, Fault::OpenTransaction { .. } | Fault::Retention { .. } | Fault::Poison { .. })
+    }
+}

@@ -1,0 +1,368 @@
+//! The world outside of Loadline: fleets with instances that start, people who set counts, producers that measure. It
+//! keeps the truth that the invariants are checked against.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use loadline::edge::actuate::{Scalable, ScaleError, ScaleRecord};
+use loadline::edge::observe::{Ledger, Sighting};
+use loadline::model::{Amount, FleetObservation, Instance, Kind, Phase, Sample, SampleBatch, TargetId, Timestamp};
+
+use super::policy::Rule;
+use super::scenario::{Millis, TargetPlan};
+
+/// One change of a target's count, as it really happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Virtual time.
+    pub at: Millis,
+    /// What the log's clock showed.
+    pub clock: Timestamp,
+    /// The target.
+    pub target: usize,
+    /// Which incarnation of it.
+    pub uid: String,
+    /// The count before.
+    pub from: u32,
+    /// The count after.
+    pub to: u32,
+    /// The version of the target's record that it made.
+    pub revision: i64,
+    /// The epoch of the command that did it; `None`: a person.
+    pub epoch: Option<i64>,
+}
+
+/// Everything outside.
+#[derive(Debug, Default)]
+pub struct World {
+    /// Virtual time.
+    pub now: Millis,
+    /// The log's clock.
+    pub clock: Timestamp,
+    /// By target.
+    pub fleets: BTreeMap<usize, Fleet>,
+    /// What happened, in order.
+    pub changes: Vec<Change>,
+}
+
+/// A target in the world.
+#[derive(Debug)]
+pub struct Fleet {
+    plan: TargetPlan,
+    /// Which incarnation.
+    pub uid: String,
+    /// The count that is asked for.
+    pub desired: u32,
+    revision: i64,
+    epoch: i64,
+    instances: Vec<Running>,
+    started: u64,
+    measured_at: Option<Millis>,
+    sequence: i64,
+    /// Calls fail; with `true` they take effect all the same.
+    pub failing: Option<bool>,
+    /// A freeze mark.
+    pub frozen: bool,
+    /// What starts does not become ready.
+    pub never_ready: bool,
+    /// Metrics, by their place in the policy, that are not measured.
+    pub silent: Vec<usize>,
+    /// Samples that are no numbers are sent too.
+    pub nonsense: bool,
+    /// A deletion, for what is told of it.
+    incarnation: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Running {
+    name: String,
+    started_at: Timestamp,
+    started: Millis,
+    ready: Option<Timestamp>,
+    /// Its counter of requests.
+    served: f64,
+}
+
+impl Fleet {
+    fn new(plan: TargetPlan) -> Fleet {
+        let desired = plan.replicas;
+        Fleet {
+            uid: format!("t{}-1", plan.number),
+            plan,
+            desired,
+            revision: 1,
+            epoch: 0,
+            instances: Vec::new(),
+            started: 0,
+            measured_at: None,
+            sequence: 0,
+            failing: None,
+            frozen: false,
+            never_ready: false,
+            silent: Vec::new(),
+            nonsense: false,
+            incarnation: 1,
+        }
+    }
+
+    /// Its name in the log.
+    pub fn target(&self) -> TargetId {
+        target(self.plan.number)
+    }
+
+    fn ready(&self) -> u32 {
+        u32::try_from(self.instances.iter().filter(|i| i.ready.is_some()).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Starts and stops instances, lets them become ready, and counts what they serve.
+    fn step(&mut self, now: Millis, clock: Timestamp, elapsed: Millis) {
+        while self.instances.len() > self.desired as usize {
+            self.instances.pop();
+        }
+        while self.instances.len() < self.desired as usize {
+            self.started += 1;
+            let name = format!("i{}-{}", self.incarnation, self.started);
+            self.instances.push(Running { name, started_at: clock, started: now, ready: None, served: 0.0 });
+        }
+        let load = self.plan.load_at(now);
+        let (ready, startup, never) = (self.ready(), self.plan.startup_ms, self.never_ready);
+        for instance in &mut self.instances {
+            if instance.ready.is_none() && !never && now - instance.started >= startup {
+                instance.ready = Some(clock);
+            }
+            if instance.ready.is_some() {
+                instance.served += Rule::Requests(1).measure(load, ready) * elapsed as f64 / 1_000.0;
+            }
+        }
+    }
+
+    /// What an observer sees.
+    pub fn sighting(&self) -> Sighting {
+        let instances = self.instances.iter().filter_map(|running| {
+            Some(Instance {
+                name: running.name.parse().ok()?,
+                phase: Phase::Running,
+                ready: Some(running.ready.is_some()),
+                deleting: false,
+                started_at: Some(running.started_at),
+                ready_changed_at: Some(running.ready.unwrap_or(running.started_at)),
+                requests: [("cpu".to_owned(), Amount::from_units(1))].into(),
+            })
+        });
+        Sighting {
+            target: self.target(),
+            uid: self.uid.clone(),
+            revision: self.revision,
+            desired: self.desired,
+            status_replicas: u32::try_from(self.instances.len()).unwrap_or(u32::MAX),
+            instances: instances.collect(),
+        }
+    }
+
+    /// What is measured now, where it is time: each batch with the key that it is sent with.
+    fn measure(&mut self, now: Millis, clock: Timestamp) -> Vec<(String, SampleBatch)> {
+        if self.measured_at.is_some_and(|last| now - last < self.plan.every_ms) {
+            return Vec::new();
+        }
+        let elapsed = self.measured_at.map_or(self.plan.every_ms, |last| now - last);
+        self.measured_at = Some(now);
+        let (load, ready) = (self.plan.load_at(now), self.ready());
+        let mut own = Vec::new();
+        let mut of_instances: BTreeMap<String, Vec<Sample>> = BTreeMap::new();
+        for (place, rule) in self.plan.metrics().copied().enumerate() {
+            if self.silent.contains(&place) {
+                continue;
+            }
+            let sample = |instance: &str, kind, value| Sample {
+                targets: vec![self.target()],
+                metric: rule.name().parse().unwrap_or_else(|_| unreachable!("a metric's name is a name")),
+                instance: instance.parse().unwrap_or_default(),
+                time: clock,
+                kind,
+                value,
+                histogram: None,
+            };
+            let value = rule.measure(load, ready);
+            if !rule.is_of_instances() {
+                let (kind, value) = if rule == Rule::Observed { (Kind::Delta, value * elapsed as f64 / 1_000.0) } else { (Kind::Gauge, value) };
+                own.push(sample("", kind, value));
+                continue;
+            }
+            for running in self.instances.iter().filter(|i| i.ready.is_some()) {
+                let (kind, value) = match rule {
+                    Rule::Requests(_) => (Kind::Counter, running.served),
+                    Rule::Latency(..) => (Kind::Distribution, value),
+                    _ => (Kind::Gauge, value),
+                };
+                of_instances.entry(running.name.clone()).or_default().push(sample(&running.name, kind, value));
+            }
+        }
+        if self.nonsense {
+            let broken = own.iter().chain(of_instances.values().flatten()).take(3).cloned().collect::<Vec<_>>();
+            for (sample, value) in broken.into_iter().zip([f64::NAN, f64::INFINITY, 1.0]) {
+                let time = if value == 1.0 { clock + Duration::from_secs(60) } else { sample.time };
+                own.push(Sample { value, time, ..sample });
+            }
+        }
+        let name = self.target();
+        let mut batches = Vec::new();
+        let mut batch = |producer: String, key: String, samples: Vec<Sample>| {
+            if !samples.is_empty() {
+                self.sequence += 1;
+                batches.push((key, SampleBatch { producer: Some(producer), sequence: Some(self.sequence), samples }));
+            }
+        };
+        batch(format!("{name}/own"), name.as_str().to_owned(), own);
+        for (instance, samples) in of_instances {
+            let key = if self.plan.spread { format!("{name}/{instance}") } else { name.as_str().to_owned() };
+            batch(format!("{name}/{instance}"), key, samples);
+        }
+        batches
+    }
+}
+
+/// The name of target `number`.
+pub fn target(number: usize) -> TargetId {
+    TargetId::new("sim", "Deployment", &format!("t{number}")).unwrap_or_else(|_| unreachable!("these are names"))
+}
+
+/// The number of a target of this name.
+pub fn number_of(target: &TargetId) -> usize {
+    target.name().trim_start_matches('t').parse().unwrap_or(usize::MAX)
+}
+
+impl World {
+    /// The world of these targets.
+    pub fn new(plans: &[TargetPlan]) -> World {
+        World { fleets: plans.iter().map(|plan| (plan.number, Fleet::new(plan.clone()))).collect(), ..World::default() }
+    }
+
+    /// Lets time pass.
+    pub fn step(&mut self, now: Millis, clock: Timestamp) {
+        let elapsed = now - self.now;
+        (self.now, self.clock) = (now, clock);
+        self.fleets.values_mut().for_each(|fleet| fleet.step(now, clock, elapsed));
+    }
+
+    /// What is measured now, by target.
+    pub fn measure(&mut self) -> Vec<(usize, String, SampleBatch)> {
+        let (now, clock) = (self.now, self.clock);
+        self.fleets.iter_mut().flat_map(|(number, fleet)| fleet.measure(now, clock).into_iter().map(|(key, batch)| (*number, key, batch))).collect()
+    }
+
+    /// A person sets a count.
+    pub fn by_hand(&mut self, target: usize, to: u32) {
+        self.set(target, to, None);
+    }
+
+    /// A target is deleted and made again.
+    pub fn recreate(&mut self, target: usize, replicas: u32) {
+        if let Some(fleet) = self.fleets.get_mut(&target) {
+            fleet.incarnation += 1;
+            fleet.uid = format!("t{target}-{}", fleet.incarnation);
+            (fleet.desired, fleet.revision, fleet.epoch) = (replicas, 1, 0);
+            fleet.instances.clear();
+        }
+    }
+
+    fn set(&mut self, target: usize, to: u32, epoch: Option<i64>) {
+        let (at, clock) = (self.now, self.clock);
+        let Some(fleet) = self.fleets.get_mut(&target) else { return };
+        let change = Change { at, clock, target, uid: fleet.uid.clone(), from: fleet.desired, to, revision: fleet.revision + 1, epoch };
+        (fleet.desired, fleet.revision) = (to, fleet.revision + 1);
+        if let Some(epoch) = epoch {
+            fleet.epoch = epoch;
+        }
+        self.changes.push(change);
+    }
+}
+
+/// The world as the actuator meets it.
+#[derive(Debug, Clone)]
+pub struct Shared(pub Arc<Mutex<World>>);
+
+impl Shared {
+    /// The world, for as long as the guard is held.
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Scalable for Shared {
+    fn read(&self, target: &TargetId) -> Result<ScaleRecord, ScaleError> {
+        let world = self.lock();
+        let fleet = world.fleets.get(&number_of(target)).ok_or_else(|| ScaleError::NotFound { target: target.clone() })?;
+        Ok(ScaleRecord { uid: fleet.uid.clone(), replicas: fleet.desired, revision: fleet.revision, epoch: fleet.epoch, frozen: fleet.frozen })
+    }
+
+    fn write(&self, target: &TargetId, expected: &ScaleRecord, replicas: u32, epoch: i64, _deadline: Duration) -> Result<ScaleRecord, ScaleError> {
+        let failed = || ScaleError::Failed { reason: "planned: the call failed".to_owned() };
+        let number = number_of(target);
+        let mut world = self.lock();
+        let fleet = world.fleets.get(&number).ok_or_else(|| ScaleError::NotFound { target: target.clone() })?;
+        if (fleet.revision, &fleet.uid) != (expected.revision, &expected.uid) {
+            return Err(ScaleError::Conflict { expected: expected.revision, found: fleet.revision });
+        }
+        let failing = fleet.failing;
+        if failing == Some(false) {
+            return Err(failed());
+        }
+        world.set(number, replicas, Some(epoch));
+        drop(world);
+        if failing == Some(true) { Err(failed()) } else { self.read(target) }
+    }
+}
+
+/// The observer: sees fleets, and says what it saw; observations may be lost or late.
+#[derive(Debug)]
+pub struct Observing {
+    ledger: Ledger,
+    term: i64,
+    /// What is under way: when it arrives, and what.
+    pub under_way: VecDeque<(Millis, FleetObservation)>,
+    /// Targets whose observations are lost, and those whose come late, by how much.
+    pub lost: Vec<usize>,
+    /// Late ones, by how much.
+    pub late: BTreeMap<usize, Millis>,
+    last_term: Vec<FleetObservation>,
+}
+
+impl Default for Observing {
+    fn default() -> Self {
+        Observing { ledger: Ledger::new(1), term: 1, under_way: VecDeque::new(), lost: Vec::new(), late: BTreeMap::new(), last_term: Vec::new() }
+    }
+}
+
+impl Observing {
+    /// Looks at all fleets.
+    pub fn look(&mut self, world: &World) {
+        for (number, fleet) in &world.fleets {
+            if self.lost.contains(number) {
+                continue;
+            }
+            if let Some(observation) = self.ledger.observe(fleet.sighting(), world.clock) {
+                self.last_term.push(observation.clone());
+                let late = self.late.get(number).copied().unwrap_or(0);
+                self.under_way.push_back((world.now + late, observation));
+            }
+        }
+    }
+
+    /// A new observer takes over; what the old one said last arrives again after `echo`.
+    pub fn new_term(&mut self, now: Millis, echo: Millis) {
+        self.term += 1;
+        self.ledger = Ledger::new(self.term);
+        let said = std::mem::take(&mut self.last_term);
+        let echoes = said.into_iter().rev().take(6).map(|observation| (now + echo, observation));
+        self.under_way.extend(echoes);
+    }
+
+    /// What arrives until `now`.
+    pub fn arrived(&mut self, now: Millis) -> Vec<FleetObservation> {
+        let (arrived, under_way) = std::mem::take(&mut self.under_way).into_iter().partition(|(at, _)| *at <= now);
+        self.under_way = under_way;
+        let arrived: VecDeque<(Millis, FleetObservation)> = arrived;
+        arrived.into_iter().map(|(_, observation)| observation).collect()
+    }
+}
