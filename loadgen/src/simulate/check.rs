@@ -66,8 +66,8 @@ pub(super) struct Plans(BTreeMap<usize, Vec<(Millis, Plan)>>);
 
 impl Plans {
     /// The policy in force.
-    fn of(&self, target: usize) -> &Plan {
-        self.0.get(&target).and_then(|plans| plans.last()).map(|(_, plan)| plan).unwrap_or_else(|| unreachable!("each target has a policy"))
+    fn of(&self, target: usize) -> Option<&Plan> {
+        self.0.get(&target)?.last().map(|(_, plan)| plan)
     }
 
     /// The policies that a command of this moment may have been decided by: a claim stands for 150 s, a command for 30.
@@ -147,7 +147,7 @@ impl Checker {
     }
 
     /// A target's policy as it was written last.
-    pub fn policy_of(&self, target: usize) -> &Plan {
+    pub fn policy_of(&self, target: usize) -> Option<&Plan> {
         self.plans.of(target)
     }
 
@@ -181,8 +181,10 @@ impl Checker {
             ));
             *self.counts.entry(if change.epoch.is_some() { "commands that took effect" } else { "changes by hand" }).or_default() += 1;
             let plans = self.plans.lately(change.target, now);
-            if let Some((request, decision)) = self.limits.change(change, &plans, &self.decisions)? {
-                self.sight.change(change, &request, &decision, self.plans.of(change.target), &self.scenario)?;
+            if let Some(decision) = self.limits.change(change, &plans, &self.decisions)?
+                && let Some(plan) = self.plans.of(change.target)
+            {
+                self.sight.change(change, &decision, plan, &self.scenario)?;
             }
         }
         self.changes_seen = world.changes.len();
@@ -196,7 +198,7 @@ impl Checker {
         };
         match message {
             Message::Samples(batch) => {
-                self.panes.record(batch, entry.at);
+                self.panes.record(batch, entry.at, self.now);
                 self.sight.samples(batch, entry.partition, entry.at);
             }
             Message::Signal(Signal::Part(part)) => self.panes.part(part)?,
@@ -240,11 +242,11 @@ impl Checker {
     fn at_the_end(&mut self, world: &World, now: Millis) -> Result<(), Violation> {
         let lossy = |topic: Topic| self.lossy.iter().any(|(lost, _)| *lost == topic);
         if !lossy(Topic::Metrics) && !self.size_limited {
-            self.panes.all_there()?;
+            self.panes.all_there(now)?;
         }
         folds::check(&self.tape, &self.settings.arbitrate, &self.lossy, self.size_limited)?;
         for (number, fleet) in &world.fleets {
-            let plan = self.plans.of(*number);
+            let Some(plan) = self.plans.of(*number) else { continue };
             let load = self.scenario.targets.iter().find(|t| t.number == *number).map_or(0.0, |t| t.load_at(now));
             let reaches = "after the faults the fleet reaches what its policy wants, and stays there";
             if !plan.is_content(load, fleet.desired) {

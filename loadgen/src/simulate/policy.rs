@@ -124,6 +124,18 @@ impl Rule {
         }
     }
 
+    /// The largest step out of a threshold; `None` of what proposes by proportion.
+    pub fn step_out(self, count: u32) -> Option<u32> {
+        match self {
+            Rule::Backlog(_, _, "1") => Some(1),
+            Rule::Backlog(_, _, "3") => Some(3),
+            Rule::Backlog(..) => Some(count.div_ceil(4)),
+            Rule::Latency(..) => Some(2),
+            Rule::Observed => Some(0),
+            _ => None,
+        }
+    }
+
     fn draw(draw: &mut Draw) -> Rule {
         match draw.0.below(8) {
             0 | 1 => Rule::Queue(draw.from(&[10, 10, 14])),
@@ -205,8 +217,13 @@ impl Plan {
             let rule = Rule::draw(draw);
             if metrics.iter().all(|m: &Metric| m.rule.name() != rule.name()) {
                 let window_s = draw.from(&[5, 10, 20]);
-                metrics.push(Metric { rule, window_s, stale_s: window_s + draw.from(&[0, 10, 30]), ignore: draw.one_in(6) });
+                metrics.push(Metric { rule, window_s, stale_s: window_s + draw.from(&[20, 20, 40]), ignore: draw.one_in(6) });
             }
+        }
+        let mut rules = [Rules::draw(draw), Rules::draw(draw)];
+        // The HPA's arithmetic hunts where the window of the CPU is longer than the stabilization: each way out sees the way back.
+        if metrics.iter().any(|m| matches!(m.rule, Rule::Cpu(_))) {
+            rules[1].stabilization_s = rules[1].stabilization_s.max(35);
         }
         let min = u32::try_from(draw.between(1, 3)).unwrap_or(1);
         let max = min + u32::try_from(draw.between(1, 14)).unwrap_or(1);
@@ -218,7 +235,7 @@ impl Plan {
             min,
             max,
             metrics,
-            rules: [Rules::draw(draw), Rules::draw(draw)],
+            rules,
             tolerance: [draw.from(&[0, 5, 10]), draw.from(&[0, 5, 10, 20])],
             startup_s: [draw.from(&[0, 5, 15]), draw.from(&[0, 5])],
             fallback: (draw.from(&[5, 15, 40]), draw.from(&["Hold", "Hold", "IfHigher", "Static"]), u32::try_from(draw.between(1, 9)).unwrap_or(1)),
@@ -266,8 +283,12 @@ impl Plan {
     /// How long after all is calm the count stands, in virtual ms: what was blind is seen again, what failed is tried
     /// again (a minute at most), what was waited for has passed, and the count has come all the way.
     pub fn settles_within_ms(&self) -> Millis {
-        let rest = |rules: &Rules| rules.stabilization_s + 8 * (rules.cooldown_s + rules.policies.iter().map(|(_, period)| *period).max().unwrap_or(0)).max(12);
-        let seconds = 130 + rest(&self.rules[0]).max(rest(&self.rules[1])) + self.evaluate_every_s.map_or(0, |every| 8 * every);
+        let window = self.metrics.iter().map(|metric| metric.window_s).max().unwrap_or(0);
+        let moves = u64::from(self.max).div_ceil(if self.metrics.iter().any(|m| m.rule.step_out(1) == Some(1)) { 1 } else { 2 });
+        let a_move = |rules: &Rules| (rules.cooldown_s + rules.policies.iter().map(|(_, period)| *period).max().unwrap_or(0)).max(12);
+        let stepped = self.metrics.iter().any(|m| m.rule.step_out(1).is_some_and(|step| step > 0));
+        let rest = |rules: &Rules| rules.stabilization_s + if stepped { moves * (a_move(rules) + window) } else { 8 * a_move(rules) };
+        let seconds = 130 + window + rest(&self.rules[0]).max(rest(&self.rules[1])) + self.evaluate_every_s.map_or(0, |every| 8 * every);
         Millis::try_from(seconds * 1_000).unwrap_or(Millis::MAX)
     }
 

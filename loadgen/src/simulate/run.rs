@@ -428,7 +428,7 @@ impl<'a> Run<'a> {
                 self.later(*lasts, &fault);
             }
             PolicyGone { target, lasts } => {
-                self.policies.specs.insert(*target, None);
+                self.policies.specs.entry(*target).and_modify(|spec| *spec = None);
                 self.policies.due = self.now;
                 self.later(*lasts, &fault);
             }
@@ -479,8 +479,9 @@ impl<'a> Run<'a> {
                 self.policies.due = self.now;
             }
             PolicyGone { target, .. } => {
-                let policy = self.checker.policy_of(*target).spec(*target);
-                self.policies.specs.insert(*target, Some(policy));
+                if let Some(policy) = self.checker.policy_of(*target) {
+                    self.policies.specs.insert(*target, Some(policy.spec(*target)));
+                }
                 self.policies.due = self.now;
             }
             _ => {}

@@ -123,6 +123,19 @@ impl FleetSeen {
     /// An observation that the log took at `at`, after `before`.
     pub(super) fn after(before: Option<&FleetSeen>, at: Timestamp, mut seen: FleetObservation) -> Self {
         seen.instances.sort_by(|a, b| a.name.cmp(&b.name));
+        for instance in &mut seen.instances {
+            let known = before
+                .and_then(|before| before.seen.instances.binary_search_by(|known| known.name.cmp(&instance.name)).ok().map(|i| &before.seen.instances[i]));
+            // A clock was set back: what began later than now began when it was first seen so, else it would be new for as
+            // long as the clock was set back.
+            let not_later = |time: &mut Option<Timestamp>, known: Option<Timestamp>| {
+                if time.is_some_and(|time| time > at) {
+                    *time = known.filter(|known| *known <= at).or(Some(at));
+                }
+            };
+            not_later(&mut instance.started_at, known.and_then(|known| known.started_at));
+            not_later(&mut instance.ready_changed_at, known.filter(|known| known.ready == instance.ready).and_then(|known| known.ready_changed_at));
+        }
         let same_names = |before: &&FleetSeen| before.seen.instances.iter().map(|i| &i.name).eq(seen.instances.iter().map(|i| &i.name));
         // From 1 on: 0 is what was restored, which nothing has been compared with.
         let names = before.filter(same_names).map_or_else(|| before.map_or(0, |b| b.names) + 1, |same| same.names.max(1));
@@ -263,6 +276,9 @@ impl Memory {
         }
         if let Some(fleet) = &mut self.fleet {
             earlier(&mut fleet.at);
+            for instance in &mut fleet.seen.instances {
+                [&mut instance.started_at, &mut instance.ready_changed_at].into_iter().flatten().for_each(earlier);
+            }
         }
         if let Some(claim) = &mut self.claim {
             earlier(&mut claim.at);

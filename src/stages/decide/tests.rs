@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Alert, FleetObservation, Order};
+use crate::model::{Alert, FleetObservation, Instance, Order};
 
 const SPEC: &str = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"NAME"},"replicas":{"min":MIN,"max":9},"metrics":[{"name":"q","track":{"perReplica":10}}]}"#;
 
@@ -91,4 +91,29 @@ fn what_nobody_sees_is_forgotten() {
     }
     assert!(story.state.targets.is_empty() && story.state.due.is_empty());
     assert_eq!(story.state.encode("prod/Deployment/a", story.next), None);
+}
+
+/// Instances that started before the clock was set back are not new for as long as it was set back.
+#[test]
+fn a_clock_that_was_set_back_makes_no_instance_new() {
+    let seen = |sequence: i64, at: i64, ready: bool| {
+        let time = Some(Timestamp::from_millis(3_600_000));
+        let instance = Instance { name: "i".parse().unwrap(), ready: Some(ready), started_at: time, ready_changed_at: time, ..Instance::default() };
+        let (uid, instances) = ("a".to_owned(), vec![instance]);
+        let seen = FleetObservation { target: id("a"), uid, term: 1, sequence, revision: None, desired: 1, status_replicas: 1, updating: false, instances };
+        (Timestamp::from_millis(at), seen)
+    };
+    let times = |fleet: &memory::FleetSeen| {
+        let instance = &fleet.seen.instances[0];
+        (instance.started_at.unwrap().as_millis(), instance.ready_changed_at.unwrap().as_millis())
+    };
+    let (at, first) = seen(1, 1_000, true);
+    let first = memory::FleetSeen::after(None, at, first);
+    assert_eq!(times(&first), (1_000, 1_000));
+    let (at, again) = seen(2, 31_000, true);
+    let again = memory::FleetSeen::after(Some(&first), at, again);
+    assert_eq!(times(&again), (1_000, 1_000), "not new again with each observation");
+    let (at, changed) = seen(3, 61_000, false);
+    let changed = memory::FleetSeen::after(Some(&again), at, changed);
+    assert_eq!(times(&changed), (1_000, 61_000), "its readiness did change");
 }

@@ -7,18 +7,23 @@ use std::time::Duration;
 use loadline::model::{Command, Decision, FleetObservation, Outcome, OutcomeResult, Request, TargetId, Timestamp};
 use loadline::stages::arbitrate::Pacing;
 
-use super::super::policy::{Amount, Rule, Rules};
+use super::super::policy::{Amount, Rules};
 use super::super::scenario::Millis;
 use super::super::world::{Change, number_of, target};
 use super::{FoldTime, Plan, Violation};
 
 /// After the clock was set, times of the fold and of the world may differ by a look or two.
 const SET_SLACK: i64 = 2_500;
+/// The longest period of a rate policy, and a look or two.
+const UNSURE_FOR: i64 = 20_000;
+/// For so long a command may be carried out.
+const COMMAND_LIFE: i64 = 30_000;
 
 pub(super) struct Limits {
     pacing: Pacing,
     time: FoldTime,
     slack: i64,
+    unsure_until: i64,
     /// What the log knows of each target.
     records: BTreeMap<usize, Record>,
     epochs: BTreeMap<(usize, String), i64>,
@@ -67,6 +72,7 @@ impl Limits {
             pacing: *pacing,
             time: FoldTime::default(),
             slack: 0,
+            unsure_until: 0,
             records: BTreeMap::new(),
             epochs: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -80,8 +86,10 @@ impl Limits {
     pub(super) fn clock_set(&mut self, by: Millis) {
         self.slack = SET_SLACK;
         if by < -60_000 {
-            // What is later than now counts as now, as it does for the fold.
+            // What is later than now counts as now for the fold, which has forgotten what was long ago: for a while it may
+            // count more, or less, than can be told from here.
             self.time = FoldTime(self.time.0 + by);
+            self.unsure_until = self.time.0 + UNSURE_FOR;
             for event in self
                 .records
                 .values_mut()
@@ -146,7 +154,9 @@ impl Limits {
 
     /// Every command has its claim, goes no further than it, and is issued once; removals are paced.
     pub(super) fn command(&mut self, command: &Command, at: Timestamp) -> Result<(), Violation> {
-        let now = self.now(at);
+        self.now(at);
+        // When the arbiter issued it; the record may be appended later, but a command does nothing 30 s after this.
+        let now = command.expires_at.as_millis() - COMMAND_LIFE;
         let invariant = "no command without a claim, and one for each";
         if !self.commands.insert(command.id.clone()) {
             return Err(Violation::new(invariant, format!("{command:?} was issued twice")));
@@ -162,7 +172,7 @@ impl Limits {
             let fleet = claim.fleet.as_str().to_owned();
             // As large as it lately was: claims that came after this command have been read already.
             let totals = self.totals.get(&fleet).map_or(&[][..], Vec::as_slice);
-            let since = totals.partition_point(|(at, _)| *at < now - SET_SLACK).saturating_sub(1);
+            let since = totals.partition_point(|(at, _)| *at < now).saturating_sub(1);
             let total: u64 = totals[since..].iter().map(|(_, total)| *total).max().unwrap_or(0);
             let limit = (total * u64::from(self.pacing.percent) / 100).max(u64::from(self.pacing.at_least));
             let removed = self.removed.entry(fleet).or_default();
@@ -176,27 +186,33 @@ impl Limits {
         Ok(())
     }
 
-    /// A change took effect. For one by a command: its claim, and the decision behind it.
-    pub(super) fn change(
-        &mut self,
-        change: &Change,
-        plans: &[&Plan],
-        decisions: &BTreeMap<TargetId, Vec<Decision>>,
-    ) -> Result<Option<(Request, Decision)>, Violation> {
+    /// A change took effect. For one by a command: the decision behind it.
+    pub(super) fn change(&mut self, change: &Change, plans: &[&Plan], decisions: &BTreeMap<TargetId, Vec<Decision>>) -> Result<Option<Decision>, Violation> {
         self.now(change.clock);
         let Some(epoch) = change.epoch else { return Ok(None) };
         let (claim, decision) = self.command_took_effect(change, epoch, decisions)?;
         let applied = self.records.get(&change.target).map_or(&[][..], |record| record.applied.as_slice());
-        // As the log knew it when it was decided.
+        // As the log knew it when it was decided, and from the count that was decided from: a command that takes a removal
+        // back, which was carried out in the meantime, goes back to that count.
         let now = decision.at.as_millis();
-        let known: Vec<_> = applied.iter().copied().filter(|applied| applied.at <= now + self.slack && applied.revision < change.revision).collect();
-        let refused: Vec<Violation> = plans.iter().filter_map(|plan| allows(plan, change, &known, now, self.slack).err()).collect();
-        if refused.len() == plans.len()
-            && let Some(violation) = refused.into_iter().next_back()
-        {
-            return Err(violation);
+        let known = applied.iter().copied().filter(|applied| applied.at <= now + self.slack && applied.revision < change.revision);
+        let mut known: Vec<_> = known.collect();
+        // What came in the same moment, after the decision, it did not know.
+        while known.last().is_some_and(|last| last.to != claim.current) {
+            known.pop();
         }
-        Ok(Some((claim, decision)))
+        let change = &Change { from: claim.current, ..change.clone() };
+        if change.from != change.to && now >= self.unsure_until {
+            let slacks = BTreeSet::from([0, self.slack, -self.slack]);
+            let judged = plans.iter().flat_map(|plan| slacks.iter().map(|slack| allows(plan, change, &known, now, *slack)));
+            let refused: Vec<Violation> = judged.filter_map(Result::err).collect();
+            if refused.len() == plans.len() * slacks.len()
+                && let Some(violation) = refused.into_iter().next_back()
+            {
+                return Err(violation);
+            }
+        }
+        Ok(Some(decision))
     }
 
     fn command_took_effect(&mut self, change: &Change, epoch: i64, decisions: &BTreeMap<TargetId, Vec<Decision>>) -> Result<(Request, Decision), Violation> {
@@ -248,9 +264,13 @@ fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i6
         if to > allowed {
             return refuse("rate limits hold over every window", format!("to {allowed} at most"));
         }
-        let steps_only = plan.metrics.iter().all(|m| matches!(m.rule, Rule::Backlog(..) | Rule::Latency(..) | Rule::Observed));
-        if steps_only && plan.fallback.1 == "Hold" && recent(rules.cooldown_s).any(|(f, t)| t > f) {
-            return refuse("cooldowns hold", "the last growth is too recent".to_owned());
+        // A larger proposal may still raise to what it would have been from the count at the start of the cooldown.
+        let step = plan.metrics.iter().map(|m| m.rule.step_out(from)).try_fold(0, |most, step| Some(most.max(step?)));
+        if let (Some(step), "Hold") = (step, plan.fallback.1)
+            && let Some((count, _)) = recent(rules.cooldown_s).filter(|(f, t)| t > f).last()
+            && to > count + step
+        {
+            return refuse("cooldowns hold", format!("in the cooldown to {} at most", count + step));
         }
     }
     if to < from {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use loadline::model::{InstanceName, MetricName, Part, Sample, SampleBatch, TargetId, Timestamp};
 
+use super::super::scenario::Millis;
 use super::Violation;
 
 /// A sample further ahead of its record than this is refused.
@@ -14,10 +15,18 @@ const INVARIANT: &str = "every acknowledged sample is in exactly one pane";
 
 type PaneOf = (TargetId, MetricName, InstanceName, Timestamp);
 
+/// How many samples a pane holds at least and at most (the repetition of a message may count or not), and when the last of
+/// them was seen in the log.
+#[derive(Default)]
+struct Expected {
+    least: i64,
+    most: i64,
+    last: Millis,
+}
+
 pub(super) struct Panes {
     pane: Duration,
-    /// How many samples a pane holds at least and at most: the repetition of a message may count or not.
-    expected: BTreeMap<PaneOf, (i64, i64)>,
+    expected: BTreeMap<PaneOf, Expected>,
     seen: BTreeMap<PaneOf, i64>,
     messages: BTreeSet<(String, i64)>,
     acknowledged: BTreeSet<(String, i64)>,
@@ -33,14 +42,15 @@ impl Panes {
     }
 
     /// A message that stands on `metrics`.
-    pub(super) fn record(&mut self, batch: &SampleBatch, at: Timestamp) {
+    pub(super) fn record(&mut self, batch: &SampleBatch, at: Timestamp, now: Millis) {
         let first = message_of(batch).is_none_or(|message| self.messages.insert(message));
         for sample in batch.samples.iter().filter(|sample| is_taken(sample, at)) {
             for target in &sample.targets {
                 let pane = (target.clone(), sample.metric.clone(), sample.instance.clone(), sample.time.window_start(self.pane));
-                let (least, most) = self.expected.entry(pane).or_default();
-                *least += i64::from(first);
-                *most += 1;
+                let expected = self.expected.entry(pane).or_default();
+                expected.least += i64::from(first);
+                expected.most += 1;
+                expected.last = now;
             }
         }
     }
@@ -51,7 +61,7 @@ impl Panes {
                 let of = (part.target.clone(), pane.metric.clone(), instance.clone(), pane.start);
                 let seen = self.seen.entry(of.clone()).or_default();
                 *seen += reading.count;
-                let most = self.expected.get(&of).map_or(0, |(_, most)| *most);
+                let most = self.expected.get(&of).map_or(0, |expected| expected.most);
                 if *seen > most {
                     return Err(Violation::new(INVARIANT, format!("{of:?} has {seen} samples, and {most} were sent")));
                 }
@@ -61,13 +71,13 @@ impl Panes {
     }
 
     /// Nothing is missing.
-    pub(super) fn all_there(&self) -> Result<(), Violation> {
+    pub(super) fn all_there(&self, now: Millis) -> Result<(), Violation> {
         if let Some(message) = self.acknowledged.difference(&self.messages).next() {
             return Err(Violation::new(INVARIANT, format!("message {message:?} was acknowledged, and is not in the log")));
         }
         // What came last may still be held.
-        let newest = self.seen.keys().map(|(_, _, _, start)| *start).max().unwrap_or_default();
-        for (of, (least, most)) in self.expected.iter().filter(|((_, _, _, start), _)| *start < newest) {
+        let held = Millis::try_from(self.pane.as_millis()).unwrap_or(Millis::MAX) * 2 + 5_000;
+        for (of, Expected { least, most, .. }) in self.expected.iter().filter(|(_, expected)| expected.last < now - held) {
             let seen = self.seen.get(of).copied().unwrap_or(0);
             if seen < *least || seen > *most {
                 return Err(Violation::new(INVARIANT, format!("{of:?} has {seen} samples, and {least} to {most} were sent")));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use loadline::model::{Decision, MetricStatus, Reason, Request, SampleBatch, Timestamp};
+use loadline::model::{Decision, MetricStatus, Reason, SampleBatch, Timestamp};
 use loadline::stages::aggregate::Aggregate;
 
 use super::super::policy::Rule;
@@ -48,7 +48,7 @@ impl Sight {
     }
 
     /// A command took effect: where it removed replicas, the decision behind it could see.
-    pub(super) fn change(&mut self, change: &Change, _request: &Request, decision: &Decision, plan: &Plan, scenario: &Scenario) -> Result<(), Violation> {
+    pub(super) fn change(&self, change: &Change, decision: &Decision, plan: &Plan, scenario: &Scenario) -> Result<(), Violation> {
         let excepted = |reason| matches!(reason, Reason::FallbackStatic | Reason::AboveMaxPaced | Reason::AboveMax);
         if change.to >= change.from || self.set || decision.steps.iter().any(|step| excepted(step.reason)) {
             return Ok(());
