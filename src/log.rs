@@ -216,6 +216,21 @@ pub enum LogError {
     },
 }
 
+/// That nothing can be written for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Since when, without a write that succeeded.
+    pub since: Timestamp,
+    /// How many writes were refused since.
+    pub refused: u64,
+    /// What stands in the way.
+    pub reason: String,
+    /// Where: the log's directory.
+    pub place: String,
+    /// The way out. What waits is written by itself then.
+    pub mend: String,
+}
+
 /// A log.
 pub trait Log: Send + Sync + 'static {
     /// How many partitions `topic` has; never 0.
@@ -259,6 +274,12 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// [`LogError::Retry`] or [`LogError::Fatal`].
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError>;
+
+    /// Why nothing can be written for now, where that is so. Whoever is answered [`LogError::Retry`] by a
+    /// write tries again in silence: what watches this tells of it, once and with one voice.
+    fn trouble(&self) -> Option<Trouble> {
+        None
+    }
 
     /// Wakes every waiting poll and makes all later calls fail with [`LogError::Fatal`].
     fn close(&self);

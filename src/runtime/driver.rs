@@ -152,7 +152,8 @@ fn commit_all<S: Stage>(runner: &mut Runner<S>, session: &mut dyn Session, clock
             }
             Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
                 // The embedded and memory logs never leave a commit unknown; the same batch again is right for both.
-                tracing::error!(stage = S::NAME, reason, "nothing can be committed for now; nothing is lost, trying again in {wait:?}");
+                // `Log::trouble` tells of it.
+                tracing::debug!(stage = S::NAME, reason, "nothing can be committed for now; nothing is lost, trying again in {wait:?}");
                 if stop.wait(wait) {
                     return Ok(());
                 }

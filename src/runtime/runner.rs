@@ -192,8 +192,8 @@ impl<S: Stage> Runner<S> {
         owned.appends.extend(raw_appends(&*self.log, effects.take()));
     }
 
-    /// The next batch to commit, if anything is to be committed now. The same batch is handed out
-    /// until it is [`Runner::confirmed`].
+    /// The next batch to commit, if anything is to be committed now. The same batch, less the requests that
+    /// have expired, is handed out until it is [`Runner::confirmed`].
     pub fn next_batch(&mut self, now: Timestamp) -> Option<Batch> {
         let (stage, log, rounds) = (&self.stage, &self.log, self.rounds);
         let mut order: Vec<u32> = self.owned.keys().copied().collect();
@@ -362,7 +362,9 @@ impl<S: Stage> Owned<S> {
     }
 
     fn next_batch(&mut self, partition: u32, stage: &S, log: &dyn Log, rounds: Rounds, now: Timestamp) -> Option<Batch> {
-        if let Some(pending) = &self.pending {
+        if let Some(pending) = &mut self.pending {
+            // A log that could not be written for long: what has expired meanwhile is not appended either.
+            pending.appends.retain(|append| !is_expired_request(append, now));
             return Some(pending.clone());
         }
         let flushed = !S::FLUSHES || self.flush_is_due(stage, now);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Hands, refusal};
 use crate::edge::stop::Bell;
@@ -191,7 +191,8 @@ impl Consumer {
         loop {
             match session.commit(&batch) {
                 Ok(()) => return Ok(Committed::Yes),
-                Err(LogError::Retry { reason }) => warn!(reason, partition, next, "failed to commit the position of a command; trying again"),
+                // `Log::trouble` tells of it.
+                Err(LogError::Retry { reason }) => debug!(reason, partition, next, "failed to commit the position of a command; trying again"),
                 Err(LogError::Unknown { reason }) => {
                     warn!(reason, partition, next, "the commit of a command's position is unknown; reading it again");
                     match self.log.committed(GROUP, Topic::Commands, partition) {
@@ -240,7 +241,7 @@ impl Consumer {
                 Ok(()) => return Ok(()),
                 Err(LogError::Fatal { reason }) => return Err(LogError::Fatal { reason }),
                 // The same outcome twice is the same: the fold knows commands by their id.
-                Err(error) => warn!(%error, "failed to append an outcome; trying again"),
+                Err(error) => debug!(%error, "failed to append an outcome; trying again"),
             }
             if !self.bell.pause(RETRY_WAIT) {
                 break;
