@@ -144,7 +144,7 @@ pub enum Polled {
         /// The partition.
         partition: u32,
     },
-    /// Retention overtook the reader: the records `from..to` are gone.
+    /// The records `from..to` are gone: retention overtook the reader, or they were damaged and cut out.
     Gap {
         /// The partition.
         partition: u32,

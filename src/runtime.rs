@@ -8,5 +8,6 @@ pub mod driver;
 mod publish;
 pub mod replay;
 pub mod runner;
+pub mod snapshots;
 
 pub use publish::{publish, raw_appends};

@@ -34,6 +34,7 @@ use crate::model::document::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::driver::{Stop, drive};
 use crate::runtime::publish;
+use crate::runtime::runner::check_snapshots;
 use crate::stages::Stage;
 use crate::stages::admit::Admit;
 use crate::stages::aggregate::{Aggregate, Limits};
@@ -81,6 +82,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let log = EmbeddedLog::open(&loaded.config.data, Arc::clone(&clock), Options { partitions: Partitions::default(), max_bytes: None })?;
         let log: Arc<dyn Log> = Arc::new(log);
+        check_snapshots::<Admit>(&*log)?;
+        check_snapshots::<Decide>(&*log)?;
+        check_snapshots::<Arbitrate>(&*log)?;
         let ended = Pipeline::start(&loaded.config, Arc::clone(&log), clock);
         let code = match ended {
             Ok(pipeline) => pipeline.run(listener, loaded.config.stop_fleets_on_exit).await,

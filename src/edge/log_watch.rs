@@ -174,13 +174,7 @@ mod tests {
     use super::*;
 
     fn trouble(since: i64, refused: u64) -> Option<Trouble> {
-        Some(Trouble {
-            since: Timestamp::from_millis(since),
-            refused,
-            reason: "no room".to_owned(),
-            place: "/data".to_owned(),
-            mend: "make room".to_owned(),
-        })
+        Some(Trouble { since: Timestamp::from_millis(since), refused, reason: "no room".to_owned(), place: "/data".to_owned(), mend: "make room".to_owned() })
     }
 
     /// Looks at each second of `troubles`, from 0 on: what was told, with its second.

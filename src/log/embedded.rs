@@ -24,7 +24,9 @@ use super::{Batch, Log, LogError, Membership, Offset, Partitions, RawAppend, Raw
 use crate::runtime::clock::Clock;
 
 mod failure;
+mod inspect;
 mod lock_file;
+mod mend;
 mod read_only;
 mod reader;
 mod rows;
@@ -34,6 +36,8 @@ mod transaction;
 mod trouble;
 mod writer;
 
+pub use inspect::{Inspection, Lost, PartitionReport, Position, Readable, State};
+pub use mend::{Mending, Restoring, copy, mend};
 pub use read_only::ReadOnlyLog;
 
 use lock_file::LockFile;
@@ -93,8 +97,8 @@ impl EmbeddedLog {
         let tails = Arc::new(tails);
         let coordinator = Arc::<Coordinator>::default();
         let standing = Arc::new(Standing::new(directory, options.max_bytes));
-        let writer = Writer::start(connection, Arc::clone(&tails), Arc::clone(&coordinator), clock, Arc::clone(&standing), mark)
-            .map_err(|error| unusable(&error))?;
+        let writer =
+            Writer::start(connection, Arc::clone(&tails), Arc::clone(&coordinator), clock, Arc::clone(&standing), mark).map_err(|error| unusable(&error))?;
         let store = EmbeddedStore { writer, reader: Reader::new(path), tails, standing, lock_file: Mutex::new(Some(lock_file)) };
         Ok(EmbeddedLog { store: Arc::new(store), coordinator })
     }
@@ -157,7 +161,10 @@ fn newest_part_is_gone(directory: &Path, records: u64) -> String {
 fn refusal(directory: &Path, error: LogError) -> LogError {
     match (error, trouble::free_bytes(directory)) {
         (LogError::Fatal { reason }, Some(free)) if free < trouble::FULL_BYTES => LogError::Fatal {
-            reason: format!("no room is left in {} ({free} bytes are free on its file system): make room there, then start again. What failed: {reason}", directory.display()),
+            reason: format!(
+                "no room is left in {} ({free} bytes are free on its file system): make room there, then start again. What failed: {reason}",
+                directory.display()
+            ),
         },
         (error, _) => error,
     }

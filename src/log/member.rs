@@ -82,11 +82,17 @@ fn read<S: Store>(store: &S, topic: Topic, partition: u32, next: &mut Offset, ma
     if *next >= range.end || max == 0 {
         return Ok(0);
     }
-    let records = store.scan(topic, partition, *next, max)?;
-    let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(0) };
-    // Records may have been trimmed since `range` was read.
-    skip_to(next, first.offset);
-    *next = last.offset + 1;
+    let mut records = store.scan(topic, partition, *next, max)?;
+    let Some(first) = records.first().map(|first| first.offset) else {
+        // Trimmed since `range` was read, or damaged and cut out.
+        skip_to(next, range.end);
+        return Ok(0);
+    };
+    skip_to(next, first);
+    // What lies behind a gap comes with the next poll, after the gap was told.
+    let together = (first..).zip(&records).take_while(|(offset, record)| record.offset == *offset).count();
+    records.truncate(together);
+    *next = first + together as Offset;
     let count = records.len();
     polled.push(Polled::Records { partition, records });
     Ok(count)

@@ -451,8 +451,10 @@ impl Supervisor {
         match self.notes.write(Notes { uid, boot: self.boot.clone(), next: self.next, instances }) {
             Ok(()) => true,
             Err(error) => {
-                self.now_holding
-                    .insert(Condition::NotesNotWritten, format!("no new instance is started, the others are kept running: {}: {error}", self.directory.join("instances.json").display()));
+                self.now_holding.insert(
+                    Condition::NotesNotWritten,
+                    format!("no new instance is started, the others are kept running: {}: {error}", self.directory.join("instances.json").display()),
+                );
                 false
             }
         }

@@ -93,8 +93,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails)
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if is_new {
-            transaction.execute_batch(TABLES)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            create(&transaction)?;
         }
         // Also where it says so already: what cannot be written is to be known now.
         transaction.pragma_update(None, "user_version", VERSION)?;
@@ -105,6 +104,13 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails)
     };
     let (partitions, ends) = set_up().map_err(unusable)?;
     Ok((connection, Tails::new(partitions, ends)))
+}
+
+/// Makes the tables in an empty database.
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(TABLES)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", VERSION)
 }
 
 /// The way out that most damages have.
@@ -148,7 +154,10 @@ pub(super) fn check_version(connection: &Connection) -> Result<bool, SetUpError>
         return Ok(true);
     }
     if pragma("application_id")? != APPLICATION_ID {
-        return Err(SetUpError::Refused { reason: "it is a database of another program".to_owned(), mend: "move it away, or choose another directory with --data" });
+        return Err(SetUpError::Refused {
+            reason: "it is a database of another program".to_owned(),
+            mend: "move it away, or choose another directory with --data",
+        });
     }
     match pragma("user_version")? {
         VERSION => Ok(false),
