@@ -173,8 +173,9 @@ impl Said {
 mod tests {
     use super::*;
 
-    fn trouble(since: i64, refused: u64) -> Option<Trouble> {
-        Some(Trouble { since: Timestamp::from_millis(since), refused, reason: "no room".to_owned(), place: "/data".to_owned(), mend: "make room".to_owned() })
+    fn trouble(since: i64, refused: u64) -> Trouble {
+        let since = Timestamp::from_millis(since);
+        Trouble { since, refused, reason: "no room".to_owned(), place: "/data".to_owned(), mend: "make room".to_owned() }
     }
 
     /// Looks at each second of `troubles`, from 0 on: what was told, with its second.
@@ -196,20 +197,20 @@ mod tests {
 
     #[test]
     fn a_long_trouble_is_told_once_and_once_a_minute_and_when_it_is_over() {
-        let troubles = (0..150).map(|second| trouble(0, second)).chain((0..20).map(|_| None));
+        let troubles = (0..150).map(|second| Some(trouble(0, second))).chain((0..20).map(|_| None));
         assert_eq!(told(troubles), [(2, "began", 2), (62, "lasts", 62), (122, "lasts", 122), (160, "over", 150)]);
     }
 
     #[test]
     fn a_write_that_succeeds_between_refusals_ends_nothing() {
         // Every sixth second a small write finds room.
-        let troubles = (0..30).map(|second| if second % 6 == 5 { None } else { trouble(second / 6 * 6000, 1) }).chain((0..20).map(|_| None));
+        let troubles = (0..30).map(|second| (second % 6 != 5).then(|| trouble(second / 6 * 6000, 1))).chain((0..20).map(|_| None));
         assert_eq!(told(troubles), [(2, "began", 1), (39, "over", 29)]);
     }
 
     #[test]
     fn a_moment_is_not_told() {
-        let troubles = [trouble(0, 1), trouble(0, 2), None, None, trouble(4000, 1), None].into_iter().chain((0..20).map(|_| None));
+        let troubles = [Some(trouble(0, 1)), Some(trouble(0, 2)), None, None, Some(trouble(4000, 1)), None].into_iter().chain((0..20).map(|_| None));
         assert_eq!(told(troubles), []);
     }
 }

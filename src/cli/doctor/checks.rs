@@ -35,6 +35,9 @@ const LISTED: usize = 20;
 /// What `--mend` does about most things.
 const MENDS: &str = "--mend keeps all else; whoever reads across what is lost is told of the gap (alert RecordsLost)";
 
+/// The snapshots of one group and partition: keys and bytes.
+type Rows = Vec<(String, Vec<u8>)>;
+
 impl Report {
     fn say(&mut self, check: &'static str, state: State, says: impl Into<String>) {
         self.findings.push(Finding { check, state, says: says.into(), mend: None });
@@ -172,7 +175,7 @@ fn states(inspection: &Inspection, partitions: &[PartitionReport], report: &mut 
         report.unusable_states.extend(partitions.iter().flat_map(|p| GROUPS.iter().map(|(g, _)| ((*g).to_owned(), p.partition))));
         return;
     }
-    let mut of: BTreeMap<(String, u32), Vec<(String, Vec<u8>)>> = BTreeMap::new();
+    let mut of: BTreeMap<(String, u32), Rows> = BTreeMap::new();
     for (group, partition, key, value) in states.rows {
         of.entry((group, partition)).or_default().push((key, value));
     }

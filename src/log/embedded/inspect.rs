@@ -167,11 +167,11 @@ impl Inspection {
 
     /// Every partition, as far as it can be read; `each` is given each record.
     pub fn records(&self, each: &mut dyn FnMut(Topic, &RawRecord)) -> Vec<PartitionReport> {
-        self.walk(&mut |_, records| records.iter().for_each(|(topic, record)| each(*topic, record)))
+        self.walk(&mut |row, records| records.iter().for_each(|record| each(row.topic, record)))
     }
 
     /// As [`Inspection::records`], row by row.
-    pub(super) fn walk(&self, each: &mut dyn FnMut(&StoredRow, &[(Topic, RawRecord)])) -> Vec<PartitionReport> {
+    pub(super) fn walk(&self, each: &mut dyn FnMut(&StoredRow, &[RawRecord])) -> Vec<PartitionReport> {
         let mut found = Found::new();
         let mut broken = BTreeSet::new();
         let mut take = |row: &StoredRow| {
@@ -185,7 +185,6 @@ impl Inspection {
             let after = rows.range(row.first..).next().is_none_or(|(first, _)| *first >= row.first + row.count);
             if row.count > 0 && before && after {
                 rows.insert(row.first, (row.count, row.at));
-                let records: Vec<_> = records.into_iter().map(|record| (row.topic, record)).collect();
                 each(row, &records);
             }
         };
