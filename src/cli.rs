@@ -1,8 +1,10 @@
 //! The commands: one file each. A command is a struct of its arguments and a `run` that writes to
 //! what it is given and answers with the exit code.
 
+pub mod backup;
 pub mod client;
 pub mod config;
+pub mod doctor;
 pub mod documents;
 mod export;
 mod paint;
@@ -46,6 +48,12 @@ pub enum Command {
     Export(export::ExportArgs),
     /// Replay signals: print every decision.
     Replay(replay::ReplayArgs),
+    /// Check a data directory, and mend it.
+    Doctor(doctor::DoctorArgs),
+    /// Copy a data directory, also while Loadline runs.
+    Backup(backup::BackupArgs),
+    /// Put a backup back.
+    Restore(backup::RestoreArgs),
     /// The effective configuration, with where each value comes from.
     Config(config::ConfigCommand),
 }
@@ -63,6 +71,9 @@ pub fn run(cli: Cli, mut out: &mut dyn Write) -> anyhow::Result<u8> {
         Command::Policy(args) => policy::run(&args, &mut out),
         Command::Export(args) => export::run(&args, out),
         Command::Replay(args) => replay::run(&args, out),
+        Command::Doctor(args) => doctor::run(&args, out),
+        Command::Backup(args) => backup::run_backup(&args, out),
+        Command::Restore(args) => backup::run_restore(&args, out),
         Command::Config(args) => config::run(&args, out),
     }
 }

@@ -6,6 +6,7 @@
 //! - [`observe`]: what is seen of replicas, as signals;
 //! - [`actuate`]: commands into the world, at most once;
 //! - [`processes`]: fleets of local processes, which the two above see and scale;
+//! - [`log_watch`]: tells of a log that cannot be written;
 //! - [`view`]: what is known now, in memory, fed by the log;
 //! - [`serve`]: the HTTP server over all of that.
 
@@ -13,6 +14,7 @@ pub mod actuate;
 pub mod api;
 mod durable_file;
 pub mod ingest;
+pub mod log_watch;
 pub mod observe;
 pub mod policies;
 pub mod processes;

@@ -145,7 +145,7 @@ pub enum Polled {
         /// The partition.
         partition: u32,
     },
-    /// Retention overtook the reader: the records `from..to` are gone.
+    /// The records `from..to` are gone: retention overtook the reader, or they were damaged and cut out.
     Gap {
         /// The partition.
         partition: u32,
@@ -217,6 +217,21 @@ pub enum LogError {
     },
 }
 
+/// That nothing can be written for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Since when, without a write that succeeded.
+    pub since: Timestamp,
+    /// How many writes were refused since.
+    pub refused: u64,
+    /// What stands in the way.
+    pub reason: String,
+    /// Where: the log's directory.
+    pub place: String,
+    /// The way out. What waits is written by itself then.
+    pub mend: String,
+}
+
 /// A log.
 pub trait Log: Send + Sync + 'static {
     /// How many partitions `topic` has; never 0.
@@ -249,6 +264,12 @@ pub trait Log: Send + Sync + 'static {
     /// [`LogError::Retry`] or [`LogError::Fatal`].
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError>;
 
+    /// Whether the log itself leaves offsets without a record (a broker's markers of transactions). Where it does not, an
+    /// offset that holds nothing is a loss, and told.
+    fn leaves_gaps(&self) -> bool {
+        false
+    }
+
     /// The state of (group, partition), in the order of its keys.
     ///
     /// # Errors
@@ -260,6 +281,12 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// [`LogError::Retry`] or [`LogError::Fatal`].
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError>;
+
+    /// Why nothing can be written for now, where that is so. Whoever is answered [`LogError::Retry`] by a
+    /// write tries again in silence: what watches this tells of it, once and with one voice.
+    fn trouble(&self) -> Option<Trouble> {
+        None
+    }
 
     /// Wakes every waiting poll and makes all later calls fail with [`LogError::Fatal`].
     fn close(&self);

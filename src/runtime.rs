@@ -8,6 +8,7 @@ pub mod driver;
 mod publish;
 pub mod replay;
 pub mod runner;
+pub mod snapshots;
 pub mod worker;
 
 pub use publish::{publish, raw_appends};

@@ -160,6 +160,8 @@ pub trait Stage: Send + Sync {
     const NAME: &'static str;
     /// The topic that it consumes.
     const INPUT: Topic;
+    /// The version of its snapshots: a release refuses those of a newer one.
+    const VERSION: u32 = 1;
     /// What the runtime appends to each owned partition of the input once a second, where the stage
     /// lives by the clock.
     const TICK: Option<fn() -> Message> = None;

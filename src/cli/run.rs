@@ -21,6 +21,7 @@ use super::config::{Config, ConfigArgs, LogFormat, RemovalLimit};
 use super::documents::documents_in;
 use crate::edge::actuate::{self, Actuator, ActuatorSettings, FreezeFiles, Hands, Scalable};
 use crate::edge::ingest::{Appender, Ingest};
+use crate::edge::log_watch::LogWatch;
 use crate::edge::observe::{Observer, Outbox};
 use crate::edge::policies::{ParsedFile, PolicyWatcher, WatchError};
 use crate::edge::processes::{self, FleetFiles, ProcessFleets};
@@ -33,6 +34,7 @@ use crate::model::document::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::driver::{Stop, drive};
 use crate::runtime::publish;
+use crate::runtime::runner::check_snapshots;
 use crate::stages::Stage;
 use crate::stages::admit::Admit;
 use crate::stages::aggregate::{Aggregate, Limits};
@@ -80,6 +82,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let log = EmbeddedLog::open(&loaded.config.data, Arc::clone(&clock), Options { partitions: Partitions::default(), max_bytes: None })?;
         let log: Arc<dyn Log> = Arc::new(log);
+        check_snapshots::<Admit>(&*log)?;
+        check_snapshots::<Decide>(&*log)?;
+        check_snapshots::<Arbitrate>(&*log)?;
         let ended = Pipeline::start(&loaded.config, Arc::clone(&log), clock);
         let code = match ended {
             Ok(pipeline) => pipeline.run(listener, loaded.config.stop_fleets_on_exit).await,
@@ -117,6 +122,7 @@ struct Pipeline {
     freeze: FreezeFiles,
     actuator: Actuator,
     observer: Observer,
+    log_watch: LogWatch,
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
 }
@@ -155,12 +161,13 @@ impl Pipeline {
         ];
         let actuator = Actuator::start(Arc::clone(&log), hands, ActuatorSettings { member: MEMBER.to_owned() })?;
         let observer = Observer::start(Arc::clone(&log), outbox, Arc::clone(&clock), &config.data.join("term"))?;
+        let log_watch = LogWatch::start(Arc::clone(&log), Arc::clone(&clock))?;
         let (ingest, appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), config.ingest_queue)?;
         let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
         let publishing = Arc::clone(&log);
         let publish = Box::new(move |effects| publish(&*publishing, effects));
         let watcher = PolicyWatcher::start(&config.policies, Arc::clone(&clock), Box::new(parse), publish)?;
-        Ok(Pipeline { stop, stages, failed, view, tail, ingest, appender, watcher, files, fleets, freeze, actuator, observer, log, clock })
+        Ok(Pipeline { stop, stages, failed, view, tail, ingest, appender, watcher, files, fleets, freeze, actuator, observer, log_watch, log, clock })
     }
 
     /// Serves until it is told to end or a part fails; then stops every part in order.
@@ -218,6 +225,7 @@ impl Pipeline {
         let parts = [
             ("the actuator", self.actuator.is_finished()),
             ("the observer", self.observer.is_finished()),
+            ("the watch over the log", self.log_watch.is_finished()),
             ("the thread that appends metrics", self.appender.is_finished()),
             ("the thread that watches policies", self.watcher.has_ended()),
         ];
@@ -251,6 +259,7 @@ impl Pipeline {
             }
         }
         self.tail.stop();
+        self.log_watch.stop();
     }
 }
 

@@ -20,7 +20,7 @@ use axum::routing::post;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::edge::api::{Ingested, LineRejected, Problem};
-use crate::log::{Log, LogError, RawAppend};
+use crate::log::{Log, LogError, RawAppend, Trouble};
 use crate::model::{Sample, Timestamp};
 use crate::runtime::clock::Clock;
 use crate::stages::aggregate::refusal;
@@ -135,7 +135,7 @@ async fn take(inner: &Arc<Inner>, request: Request) -> Result<Ingested, Problem>
     })?;
     match tokio::time::timeout(COMMIT_DEADLINE, answer).await {
         Ok(Ok(Ok(()))) => Ok(ingested),
-        Ok(Ok(Err(error))) => Err(not_taken(&error)),
+        Ok(Ok(Err(error))) => Err(not_taken(&error, inner.log.trouble())),
         Ok(Err(_)) => Err(unavailable("the log was closed before the samples were durable", "send them again when Loadline runs again")),
         Err(_) => Err(unavailable(
             "the log did not answer in time; it is not known whether the samples are durable",
@@ -205,12 +205,17 @@ fn unavailable(title: &str, mend: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend).retry_after(1)
 }
 
-fn not_taken(error: &LogError) -> Problem {
+fn not_taken(error: &LogError, trouble: Option<Trouble>) -> Problem {
     match error {
         LogError::TooLarge { .. } => {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a fault in the program: {error}"), "report it; meanwhile send fewer samples in a request")
         }
-        LogError::Retry { reason } => unavailable(&format!("the samples were not taken: {reason}"), "send them again"),
+        LogError::Retry { reason } => match trouble {
+            Some(Trouble { reason, mend, place, .. }) => {
+                unavailable(&format!("the samples were not taken: {reason}"), &format!("{mend}; then send them again")).at(place)
+            }
+            None => unavailable(&format!("the samples were not taken: {reason}"), "send them again"),
+        },
         error => unavailable(&format!("the samples were not taken: {error}"), "send them again"),
     }
 }

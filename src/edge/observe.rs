@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing::{error, warn};
+use tracing::{debug, error};
 
 use super::durable_file;
 use super::stop::Bell;
@@ -233,7 +233,7 @@ impl Appender {
 
     fn append(&mut self, posted: Posted) -> Result<(), LogError> {
         if posted.dropped > 0 {
-            warn!(batches = posted.dropped, "measurements were dropped: the log did not take them in time");
+            debug!(batches = posted.dropped, "measurements were dropped: the log did not take them in time");
         }
         let alerts = posted.alerts.clone();
         let effects = self.effects(posted);
@@ -248,7 +248,8 @@ impl Appender {
                     error!(%error, "failed to append what was observed; this is a fault of the program");
                     return Ok(());
                 }
-                Err(error) => warn!(%error, "failed to append what was observed; trying again"),
+                // `Log::trouble` tells of it.
+                Err(error) => debug!(%error, "failed to append what was observed; trying again"),
             }
             if !self.stopping.pause(RETRY_WAIT) {
                 break;

@@ -52,12 +52,14 @@ mod notes;
 mod output;
 mod procfs;
 mod record;
+mod restore;
 mod status;
 mod supervisor;
 
 pub use condition::Condition;
 pub use document::{API_VERSION, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart, fleet_of, parse_documents};
 pub use files::FleetFiles;
+pub use restore::{Raised, fleet_directories, raise_to_running, unreadable_records};
 pub use status::{FleetStatus, InstanceStatus};
 
 /// How often a change by hand that lost against another one is tried again.

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use crate::edge::actuate::FreezeFiles;
 use crate::edge::api::{Problem, Status};
 use crate::edge::ingest::Ingest;
+use crate::edge::log_watch;
 use crate::edge::view::View;
 use crate::log::Log;
 use crate::model::{AlertState, TargetId, Timestamp};
@@ -174,10 +175,13 @@ async fn no_such_method(method: Method, uri: Uri) -> Problem {
 }
 
 async fn ready(State(services): State<Services>) -> Response {
-    if services.view.is_caught_up() {
-        "ready\n".into_response()
-    } else {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the log is still being read", "wait").retry_after(1).into_response()
+    let unready = |title: &str, mend: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend).retry_after(1);
+    if !services.view.is_caught_up() {
+        return unready("the log is still being read", "wait").into_response();
+    }
+    match services.log.trouble() {
+        None => "ready\n".into_response(),
+        Some(trouble) => unready(&log_watch::words(&trouble), &trouble.mend).at(trouble.place).into_response(),
     }
 }
 
@@ -194,6 +198,8 @@ async fn status(State(services): State<Services>) -> axum::Json<Status> {
     // What has no policy and is seen by nobody any more is history; so is an event after an hour.
     targets.retain(|t| t.mode.is_some() || !t.alerts.is_empty() || t.seen_at.is_none_or(|seen| at.since(seen) < HISTORY_TARGET));
     let mut alerts = view.general_alerts();
+    // What cannot be written cannot be in the log: it is told from here.
+    alerts.extend(services.log.trouble().map(|trouble| log_watch::firing(&trouble)));
     for alerts in targets.iter_mut().map(|t| &mut t.alerts).chain([&mut alerts]) {
         alerts.retain(|alert| alert.state != AlertState::Event || at.since(alert.at) < HISTORY_EVENT);
     }

@@ -20,24 +20,30 @@ use std::sync::{Arc, Mutex};
 
 use super::coordinator::{Committer, Coordinator, lock};
 use super::member::{Member, Store};
-use super::{Batch, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic};
+use super::{Batch, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
 use crate::runtime::clock::Clock;
 
 mod failure;
+mod inspect;
 mod lock_file;
+mod mend;
 mod read_only;
 mod reader;
 mod rows;
 mod schema;
 mod tails;
 mod transaction;
+mod trouble;
 mod writer;
 
+pub use inspect::{Inspection, Lost, PartitionReport, Position, Readable, State};
+pub use mend::{Mending, Restoring, copy, mend};
 pub use read_only::ReadOnlyLog;
 
 use lock_file::LockFile;
 use reader::Reader;
 use tails::Tails;
+use trouble::Standing;
 use writer::{Outcome, Work, Writer};
 
 /// The database in the log's directory.
@@ -68,19 +74,32 @@ impl EmbeddedLog {
     /// [`LogError::Fatal`] with the directory, the reason and the way out: it cannot be created or
     /// written, another process runs on it, a newer Loadline wrote it, or `options` contradict it.
     pub fn open(directory: &Path, clock: Arc<dyn Clock>, options: Options) -> Result<Self, LogError> {
+        Self::open_at(directory, clock, &options).map_err(|error| refusal(directory, error))
+    }
+
+    fn open_at(directory: &Path, clock: Arc<dyn Clock>, options: &Options) -> Result<Self, LogError> {
         let unusable = |reason: &dyn std::fmt::Display| LogError::Fatal {
             reason: format!("the log's directory {} cannot be used: {reason}; make it writable, or choose another with --data", directory.display()),
         };
         std::fs::create_dir_all(directory).map_err(|error| unusable(&error))?;
-        let lock_file = LockFile::take(directory)?;
+        let (lock_file, found) = LockFile::take(directory)?;
         let path = directory.join(DATABASE);
-        let (connection, tails) = schema::open(&path, &options)?;
+        let is_new = std::fs::metadata(&path).map_or(0, |file| file.len()) == 0;
+        check_complete(directory, is_new)?;
+        let (connection, tails) = schema::open(&path, options)?;
+        if let Some(mark) = found.mark.filter(|mark| !is_new && *mark > tails.appended()) {
+            return Err(LogError::Fatal { reason: newest_part_is_gone(directory, mark - tails.appended()) });
+        }
         // SQLite syncs the file, and this its name: else a power failure could lose a new log whole.
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| unusable(&error))?;
+        let mark = lock_file.mark().map_err(|error| unusable(&error))?;
+        mark.set(tails.appended());
         let tails = Arc::new(tails);
         let coordinator = Arc::<Coordinator>::default();
-        let writer = Writer::start(connection, Arc::clone(&tails), Arc::clone(&coordinator), clock).map_err(|error| unusable(&error))?;
-        let store = EmbeddedStore { writer, reader: Reader::new(path), tails, lock_file: Mutex::new(Some(lock_file)) };
+        let standing = Arc::new(Standing::new(directory, options.max_bytes));
+        let writer =
+            Writer::start(connection, Arc::clone(&tails), Arc::clone(&coordinator), clock, Arc::clone(&standing), mark).map_err(|error| unusable(&error))?;
+        let store = EmbeddedStore { writer, reader: Reader::new(path), tails, standing, lock_file: Mutex::new(Some(lock_file)) };
         Ok(EmbeddedLog { store: Arc::new(store), coordinator })
     }
 
@@ -107,6 +126,47 @@ impl EmbeddedLog {
                 return Ok(earliest);
             }
         }
+    }
+}
+
+/// What a directory's log was being restored into says until it is complete.
+const RESTORING: &str = "restoring";
+
+/// That nothing is missing beside the database which SQLite would not miss.
+fn check_complete(directory: &Path, is_new: bool) -> Result<(), LogError> {
+    if directory.join(RESTORING).exists() {
+        let reason = format!("a restore into {} did not come to its end; empty it, and restore again", directory.display());
+        return Err(LogError::Fatal { reason });
+    }
+    let wal = directory.join(format!("{DATABASE}-wal"));
+    if is_new && std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
+        let reason = format!(
+            "{} is there, and the {DATABASE} that it belongs to is not; put that back, or, to begin a new log, move {DATABASE}-wal away too",
+            wal.display()
+        );
+        return Err(LogError::Fatal { reason });
+    }
+    Ok(())
+}
+
+fn newest_part_is_gone(directory: &Path, records: u64) -> String {
+    format!(
+        "the log in {0} lacks the newest {records} records that were acknowledged: was {DATABASE}-wal deleted, or an older {DATABASE} put there? Put back what \
+         was there; or go on without: `loadline doctor {0}` says what is left, and mends it",
+        directory.display()
+    )
+}
+
+/// The reason for which a log cannot be opened: a full disk is at the bottom of many.
+fn refusal(directory: &Path, error: LogError) -> LogError {
+    match (error, trouble::free_bytes(directory)) {
+        (LogError::Fatal { reason }, Some(free)) if free < trouble::FULL_BYTES => LogError::Fatal {
+            reason: format!(
+                "no room is left in {} ({free} bytes are free on its file system): make room there, then start again. What failed: {reason}",
+                directory.display()
+            ),
+        },
+        (error, _) => error,
     }
 }
 
@@ -154,6 +214,10 @@ impl Log for EmbeddedLog {
         self.store.committed(group, topic, partition)
     }
 
+    fn trouble(&self) -> Option<Trouble> {
+        self.store.standing.trouble()
+    }
+
     /// Also waits for the writes that are under way, and frees the directory.
     fn close(&self) {
         self.coordinator.close();
@@ -166,6 +230,7 @@ struct EmbeddedStore {
     writer: Writer,
     reader: Reader,
     tails: Arc<Tails>,
+    standing: Arc<Standing>,
     lock_file: Mutex<Option<LockFile>>,
 }
 

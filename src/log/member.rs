@@ -16,6 +16,10 @@ pub(super) trait Store: Send + Sync + 'static {
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError>;
     /// As [`super::Log::scan`].
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError>;
+    /// As [`super::Log::leaves_gaps`].
+    fn leaves_gaps(&self) -> bool {
+        false
+    }
     /// As [`super::Log::committed`].
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError>;
     /// As [`Session::commit`]; whether `committer` may is checked inside of the commit.
@@ -82,13 +86,27 @@ fn read<S: Store>(store: &S, topic: Topic, partition: u32, next: &mut Offset, ma
     if *next >= range.end || max == 0 {
         return Ok(0);
     }
-    let records = store.scan(topic, partition, *next, max)?;
-    let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(0) };
-    // Records may have been trimmed since `range` was read; else the log left these offsets empty.
-    if *next < first.offset {
-        skip_to(next, store.range(topic, partition)?.start.min(first.offset));
+    let mut records = store.scan(topic, partition, *next, max)?;
+    let Some(first) = records.first().map(|first| first.offset) else {
+        // Trimmed since `range` was read, or damaged and cut out.
+        if !store.leaves_gaps() {
+            skip_to(next, range.end);
+        }
+        return Ok(0);
+    };
+    if store.leaves_gaps() {
+        // Records may have been trimmed since `range` was read; else the log left these offsets empty.
+        if *next < first {
+            skip_to(next, store.range(topic, partition)?.start.min(first));
+        }
+        *next = records.last().map_or(first, |last| last.offset) + 1;
+    } else {
+        skip_to(next, first);
+        // What lies behind a gap comes with the next poll, after the gap was told.
+        let together = (first..).zip(&records).take_while(|(offset, record)| record.offset == *offset).count();
+        records.truncate(together);
+        *next = first + together as Offset;
     }
-    *next = last.offset + 1;
     let count = records.len();
     polled.push(Polled::Records { partition, records });
     Ok(count)

@@ -134,6 +134,10 @@ impl Log for MemoryLog {
         self.store.scan(topic, partition, from, max)
     }
 
+    fn leaves_gaps(&self) -> bool {
+        self.store.leaves_gaps()
+    }
+
     fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         self.coordinator.check_open()?;
         let data = lock(&self.store.data);
@@ -277,6 +281,10 @@ impl Store for MemoryStore {
         let Some(records) = data.records.get(&(topic, partition)) else { return Ok(Vec::new()) };
         let end = records.visible_end();
         Ok(records.list.range(records.index(from)..).take_while(|record| record.offset < end).take(max).cloned().collect())
+    }
+
+    fn leaves_gaps(&self) -> bool {
+        lock(&self.data).markers
     }
 
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {

@@ -131,7 +131,8 @@ fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, 
                 }
             }
             Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
-                tracing::error!(stage = S::NAME, reason, "nothing can be committed for now; nothing is lost, trying again in {pause:?}");
+                // `Log::trouble` tells of it.
+                tracing::debug!(stage = S::NAME, reason, "nothing can be committed for now; nothing is lost, trying again in {pause:?}");
                 if stop.wait(pause) {
                     return Ok(());
                 }

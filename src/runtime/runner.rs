@@ -12,14 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::log::{Batch, Log, LogError, Offset, Polled, RawAppend, RawRecord, StatePut, Topic};
 use crate::model::{Alert, AlertState, DeadLetter, Message, Severity, Timestamp};
 use crate::stages::{Effects, Input, Located, Snapshot, Stage};
 use crate::wire;
 
 use super::raw_appends;
+use super::snapshots::{self, ROUND_KEY, Round, VERSION_KEY, WIDE_KEY};
 
 /// How often a stage that lives by the clock gets a tick.
 pub const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -36,25 +35,13 @@ const DEAD_LETTER_BYTES: usize = 64 * 1024;
 /// The most dead letters a second of the log's time.
 const DEAD_LETTERS_A_SECOND: u32 = 10;
 
-/// State keys of the runtime's own; no name has a control character.
-const ROUND_KEY: &str = "\u{1}round";
-const WIDE_KEY: &str = "\u{1}wide";
-
-/// The record that ends a snapshot round.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Round {
-    /// The position when the round began: what the partition-wide state holds.
-    start: Offset,
-    /// From where the input is read again.
-    replay_from: Offset,
-}
-
 /// A round under way.
 struct Writing {
     round: Round,
     wide: Vec<u8>,
     keys: VecDeque<String>,
+    /// Whether the version of the snapshots was written.
+    versioned: bool,
 }
 
 /// One partition that this member owns.
@@ -135,7 +122,7 @@ impl<S: Stage> Runner<S> {
         while let Some(event) = polled.pop_front() {
             match event {
                 Polled::Assigned { partition, position } => {
-                    let (restored, gone) = match self.restore(partition, position, now) {
+                    let (restored, gaps) = match self.restore(partition, position, now) {
                         Ok(restored) => restored,
                         Err(error) => {
                             polled.push_front(event);
@@ -143,7 +130,7 @@ impl<S: Stage> Runner<S> {
                         }
                     };
                     self.owned.insert(partition, restored);
-                    if !gone.is_empty() {
+                    for gone in gaps {
                         self.gap(partition, gone.start, gone.end, now);
                     }
                 }
@@ -173,12 +160,12 @@ impl<S: Stage> Runner<S> {
         owned.appends.extend(raw_appends(&*self.log, effects.take()));
     }
 
-    /// Retention overtook this reader.
+    /// Records are gone that this reader had not read.
     fn gap(&mut self, partition: u32, from: Offset, to: Offset, now: Timestamp) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
         owned.position = owned.position.max(to);
         let mut effects = Effects::new();
-        let message = format!("{} read too slowly: {} {from}..{to} of partition {partition} are gone", S::NAME, S::INPUT);
+        let message = format!("{} cannot read {} {from}..{to} of partition {partition}: they were trimmed before, or damaged", S::NAME, S::INPUT);
         let alert = Alert {
             target: None,
             name: "RecordsLost".to_owned(),
@@ -192,8 +179,8 @@ impl<S: Stage> Runner<S> {
         owned.appends.extend(raw_appends(&*self.log, effects.take()));
     }
 
-    /// The next batch to commit, if anything is to be committed now. The same batch is handed out
-    /// until it is [`Runner::confirmed`].
+    /// The next batch to commit, if anything is to be committed now. The same batch, less the requests that
+    /// have expired, is handed out until it is [`Runner::confirmed`].
     pub fn next_batch(&mut self, now: Timestamp) -> Option<Batch> {
         let (stage, log, rounds) = (&self.stage, &self.log, self.rounds);
         let mut order: Vec<u32> = self.owned.keys().copied().collect();
@@ -269,19 +256,9 @@ impl<S: Stage> Runner<S> {
 
     /// Snapshot, then the input since: the one way in which state is built.
     /// Also gives the records that it needed and that are gone.
-    fn restore(&self, partition: u32, position: Offset, now: Timestamp) -> Result<(Owned<S>, Range<Offset>), LogError> {
-        let unreadable =
-            |reason: String| LogError::Fatal { reason: format!("the state of {} for partition {partition} cannot be restored: {reason}", S::NAME) };
+    fn restore(&self, partition: u32, position: Offset, now: Timestamp) -> Result<(Owned<S>, Vec<Range<Offset>>), LogError> {
         let rows = self.log.states(S::NAME, partition)?;
-        let find = |key: &str| rows.iter().find(|(k, _)| k == key).map(|(_, bytes)| bytes.as_slice());
-        let round: Option<Round> = find(ROUND_KEY).map(serde_json::from_slice).transpose().map_err(|e| unreadable(format!("its last round: {e}")))?;
-        let mut state = S::State::default();
-        if let Some(wide) = find(WIDE_KEY) {
-            state.restore_wide(wide).map_err(unreadable)?;
-        }
-        for (key, bytes) in rows.iter().filter(|(k, _)| k != ROUND_KEY && k != WIDE_KEY) {
-            state.restore(key, bytes).map_err(unreadable)?;
-        }
+        let snapshots::Restored { state, round, .. } = snapshots::restore::<S>(&rows).map_err(|reason| unreadable::<S>(partition, &reason))?;
         let start = self.log.range(S::INPUT, partition)?.start;
         // A stage that holds nothing across a commit has nothing to read again.
         let needed = if S::FLUSHES { position } else { round.map_or(start, |r| r.replay_from) };
@@ -301,21 +278,36 @@ impl<S: Stage> Runner<S> {
             keys: rows.len() as u64,
             dead_letters: DeadLetters::default(),
         };
+        let mut gaps: Vec<Range<Offset>> = Vec::new();
+        let mut gap = |gone: Range<Offset>| {
+            if !gone.is_empty() {
+                gaps.push(gone);
+            }
+        };
+        gap(needed..from);
+        // What lies between records was damaged and cut out, unless the log itself leaves offsets empty.
+        let told = !self.log.leaves_gaps();
         let mut silent = Effects::new();
         while owned.position < position {
             let slice = self.log.scan(S::INPUT, partition, owned.position, RESTORE_SLICE)?;
-            let before = owned.position;
-            for record in slice.into_iter().take_while(|r| r.offset < position) {
+            if slice.is_empty() {
+                gap(owned.position..if told { position } else { owned.position });
+                break;
+            }
+            for record in slice {
+                if told {
+                    gap(owned.position..record.offset.min(position));
+                }
+                owned.position = record.offset.min(position);
+                if record.offset >= position {
+                    break;
+                }
                 owned.fold(&self.stage, record, &mut silent);
                 silent.take();
             }
-            // Nothing is left before the position; offsets may have gaps.
-            if owned.position == before {
-                break;
-            }
         }
         owned.position = position.max(from);
-        Ok((owned, needed..from))
+        Ok((owned, gaps))
     }
 }
 
@@ -365,7 +357,9 @@ impl<S: Stage> Owned<S> {
     }
 
     fn next_batch(&mut self, partition: u32, stage: &S, log: &dyn Log, rounds: Rounds, now: Timestamp) -> Option<Batch> {
-        if let Some(pending) = &self.pending {
+        if let Some(pending) = &mut self.pending {
+            // A log that could not be written for long: what has expired meanwhile is not appended either.
+            pending.appends.retain(|append| !is_expired_request(append, now));
             return Some(pending.clone());
         }
         let flushed = !S::FLUSHES || self.flush_is_due(stage, now);
@@ -405,7 +399,7 @@ impl<S: Stage> Owned<S> {
         let round = Round { start: self.position, replay_from: self.state.replay_from(self.position) };
         let keys: VecDeque<String> = self.state.take_changed().into();
         self.keys = self.keys.max(keys.len() as u64);
-        self.writing = Some(Writing { round, wide: self.state.encode_wide(self.position), keys });
+        self.writing = Some(Writing { round, wide: self.state.encode_wide(self.position), keys, versioned: false });
         self.round_at = now;
         self.records = 0;
     }
@@ -415,6 +409,9 @@ impl<S: Stage> Owned<S> {
         debug_assert!(position.is_none_or(|p| p == self.position));
         let Some(writing) = &mut self.writing else { return Vec::new() };
         let (mut puts, mut bytes) = (Vec::new(), 0);
+        if !std::mem::replace(&mut writing.versioned, true) {
+            puts.push(StatePut { key: VERSION_KEY.to_owned(), value: serde_json::to_vec(&S::VERSION).ok() });
+        }
         while bytes < most {
             let Some(key) = writing.keys.pop_front() else { break };
             let value = self.state.encode(&key, self.position);
@@ -438,6 +435,28 @@ impl<S: Stage> Owned<S> {
         let flush = if S::FLUSHES { stage.flush_at(&self.state, now) } else { None };
         tick.into_iter().chain(flush).min()
     }
+}
+
+/// That the snapshots of a partition cannot be used.
+fn unreadable<S: Stage>(partition: u32, reason: &str) -> LogError {
+    let name = S::NAME;
+    LogError::Fatal {
+        reason: format!(
+            "the state of {name} for partition {partition} cannot be restored: {reason}; start the Loadline that wrote it, or see what `loadline doctor` says \
+             of the data directory: it can have {name} rebuild its state from the log"
+        ),
+    }
+}
+
+/// That the snapshots of every partition can be used, before anything is started on them.
+///
+/// # Errors
+/// As the log's reads; [`LogError::Fatal`] where a snapshot cannot be used.
+pub fn check_snapshots<S: Stage>(log: &dyn Log) -> Result<(), LogError> {
+    for partition in 0..log.partitions(S::INPUT) {
+        snapshots::restore::<S>(&log.states(S::NAME, partition)?).map_err(|reason| unreadable::<S>(partition, &reason))?;
+    }
+    Ok(())
 }
 
 /// A fault in the program: the record is kept, and told.

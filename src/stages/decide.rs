@@ -311,6 +311,7 @@ impl Stage for Decide {
     type State = State;
     const NAME: &'static str = "decide";
     const INPUT: Topic = Topic::Signals;
+    const VERSION: u32 = FOLD_VERSION;
     const TICK: Option<fn() -> Message> = Some(|| Message::Signal(Signal::Tick(Tick {})));
 
     fn apply(&self, state: &mut State, input: Input<Signal>, effects: &mut Effects) {

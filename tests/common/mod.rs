@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use loadline::log::Topic;
@@ -39,6 +40,7 @@ pub(crate) fn wait_for<T>(what: &str, mut happened: impl FnMut() -> Option<T>) -
 /// A running Loadline. Dropping it kills it.
 pub(crate) struct Running {
     child: Child,
+    said: Arc<Mutex<Vec<String>>>,
     /// Where it listens.
     pub(crate) url: String,
 }
@@ -56,25 +58,33 @@ impl Running {
     pub(crate) fn spawn(mut command: Command) -> Running {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (say, lines) = channel();
+        let said = Arc::<Mutex<Vec<String>>>::default();
+        let saying = Arc::clone(&said);
         let errors = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
             errors.lines().map_while(Result::ok).for_each(|line| {
                 // Shown where the test fails.
                 eprintln!("{line}");
+                saying.lock().unwrap().push(line.clone());
                 drop(say.send(line));
             });
         });
-        let mut said = Vec::new();
         let url = loop {
             match lines.recv_timeout(PATIENCE) {
-                Ok(line) => match line.split_once("ready: ") {
-                    Some((_, url)) => break url.trim().to_owned(),
-                    None => said.push(line),
-                },
-                Err(_) => panic!("loadline did not become ready; it said:\n{}", said.join("\n")),
+                Ok(line) => {
+                    if let Some((_, url)) = line.split_once("ready: ") {
+                        break url.trim().to_owned();
+                    }
+                }
+                Err(_) => panic!("loadline did not become ready; it said:\n{}", said.lock().unwrap().join("\n")),
             }
         };
-        Running { child, url }
+        Running { child, said, url }
+    }
+
+    /// What it has said so far, a line each.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap().clone()
     }
 
     /// Its process id.

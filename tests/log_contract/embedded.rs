@@ -222,7 +222,11 @@ fn a_file_of_a_newer_version_or_of_another_program_is_left_alone() {
     let reason = assert_fatal(open(harness.directory()).map(|_| ()));
     assert_eq!(
         reason,
-        format!("{} cannot be used: file is not a database; end what uses it, or move it away, or choose another directory with --data", path.display())
+        format!(
+            "{} cannot be used: file is not a database; `loadline doctor {}` says what is lost, and mends what can be mended",
+            path.display(),
+            harness.directory().display()
+        )
     );
 }
 

@@ -129,6 +129,10 @@ impl Log for FaultyLog {
         self.inner.scan(topic, partition, from, max)
     }
 
+    fn leaves_gaps(&self) -> bool {
+        self.inner.leaves_gaps()
+    }
+
     fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         self.faults().check_read()?;
         self.inner.states(group, partition)

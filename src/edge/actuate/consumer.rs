@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::Hands;
 use super::courier::Courier;
@@ -110,7 +110,8 @@ impl Consumer {
             match courier.step(POLL_WAIT) {
                 Ok(_) => {}
                 Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
-                    warn!(reason, "the actuator's call to the log failed; trying again");
+                    // `Log::trouble` tells of it.
+                    debug!(reason, "the actuator's call to the log failed; trying again");
                     if !self.bell.pause(RETRY_WAIT) {
                         return Ok(());
                     }

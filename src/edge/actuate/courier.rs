@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info};
 
 use super::{Hands, refusal};
 use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
@@ -184,8 +184,8 @@ impl Courier {
                 Ok(Stepped::Told)
             }
             Err(error) => {
-                // The same outcome twice is the same: the fold knows commands by their id.
-                warn!(%error, "failed to append an outcome; trying again");
+                // The same outcome twice is the same: the fold knows commands by their id. `Log::trouble` tells of it.
+                debug!(%error, "failed to append an outcome; trying again");
                 self.doing = Some(Doing::Tell { effects, tries: tries + 1 });
                 Err(LogError::Retry { reason: error.to_string() })
             }

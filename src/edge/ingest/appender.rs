@@ -111,11 +111,16 @@ fn commit(log: &dyn Log, mut jobs: Vec<Job>) {
         Ok(_) => jobs.into_iter().for_each(|job| answer(job.done, Ok(()))),
         Err(LogError::TooLarge { .. }) if jobs.len() > 1 => jobs.into_iter().for_each(|job| answer(job.done, log.append(job.appends).map(drop))),
         Err(error) => {
-            tracing::warn!(%error, requests = jobs.len(), "samples were not taken");
+            // Each client is told; of a log that cannot be written, `Log::trouble` tells.
+            tracing::debug!(%error, requests = jobs.len(), "samples were not taken");
+            let reason = match &error {
+                LogError::Retry { reason } => reason.clone(),
+                other => other.to_string(),
+            };
             let mut rest = jobs.into_iter();
             if let Some(first) = rest.next() {
                 for job in rest {
-                    answer(job.done, Err(LogError::Retry { reason: error.to_string() }));
+                    answer(job.done, Err(LogError::Retry { reason: reason.clone() }));
                 }
                 answer(first.done, Err(error));
             }

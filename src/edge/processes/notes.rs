@@ -80,6 +80,11 @@ impl NotesFile {
         notes
     }
 
+    /// Whether an instance of this name is written down.
+    pub(crate) fn has(&self, uid: &str, name: &str) -> bool {
+        self.written.as_ref().is_some_and(|notes| notes.uid == uid && notes.instances.iter().any(|note| note.name == name))
+    }
+
     /// Writes them, durably, where they changed.
     pub(crate) fn write(&mut self, notes: Notes) -> io::Result<()> {
         if self.written.as_ref() == Some(&notes) {

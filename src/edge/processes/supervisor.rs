@@ -329,11 +329,15 @@ impl Supervisor {
 
     fn start_what_is_due(&mut self, moment: Moment, now: Timestamp) {
         let due = |instance: &Instance| instance.leaving.is_none() && matches!(instance.life, Life::Waiting { until } if until <= moment);
-        let names: Vec<InstanceName> = self.instances.values().filter(|i| due(i)).map(|i| i.name.clone()).collect();
-        if names.is_empty() || self.mode == Mode::Drain || !self.write_notes() {
+        let mut names: Vec<InstanceName> = self.instances.values().filter(|i| due(i)).map(|i| i.name.clone()).collect();
+        let Some(uid) = self.uid.clone() else { return };
+        if names.is_empty() || self.mode == Mode::Drain {
             return;
         }
-        let Some(uid) = self.uid.clone() else { return };
+        if !self.write_notes() {
+            // On a full disk what ended is started again all the same: its name is on disk already.
+            names.retain(|name| self.notes.has(&uid, name.as_str()));
+        }
         for name in names {
             let output = output_path(&self.directory, &name);
             // Its port may have gone to another program since it ended: what answers there would pass for it.
@@ -447,8 +451,10 @@ impl Supervisor {
         match self.notes.write(Notes { uid, boot: self.boot.clone(), next: self.next, instances }) {
             Ok(()) => true,
             Err(error) => {
-                self.now_holding
-                    .insert(Condition::NotesNotWritten, format!("nothing new is started: {}: {error}", self.directory.join("instances.json").display()));
+                self.now_holding.insert(
+                    Condition::NotesNotWritten,
+                    format!("no new instance is started, the others are kept running: {}: {error}", self.directory.join("instances.json").display()),
+                );
                 false
             }
         }

@@ -1,8 +1,13 @@
-//! One process at a time: a lock on the file `lock` in the log's directory, with the pid in it for
-//! people. The kernel frees it when the process ends, however it ends.
+//! One process at a time: a lock on the file `lock` in the log's directory. The kernel frees it when the process
+//! ends, however it ends.
+//!
+//! The file has two lines: the pid, for people, and the *mark*: how many records had been appended. The mark is
+//! written after each commit and never waited for, so it may lag behind the log and never runs ahead of it: a log
+//! that has fewer records than its mark has lost some (`log.db-wal` was deleted or damaged, an older `log.db` was
+//! put in its place), which SQLite itself cannot know.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -10,35 +15,88 @@ use rustix::io::Errno;
 
 use crate::log::LogError;
 
+/// The file's name.
+pub(super) const LOCK: &str = "lock";
+
+/// Where the mark stands: behind the pid, which is padded.
+const MARK_AT: u64 = 11;
+
 /// The lock, held until it is dropped.
 pub(super) struct LockFile {
-    _file: File,
+    file: File,
+}
+
+/// The way to the mark of a lock that is held.
+pub(super) struct Mark(File);
+
+/// What stands in the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    /// The process that had it last, or has it.
+    pub(super) pid: Option<u32>,
+    /// How many records had been appended.
+    pub(super) mark: Option<u64>,
+}
+
+impl Content {
+    fn of(text: &str) -> Self {
+        let mut lines = text.lines();
+        let pid = lines.next().and_then(|line| line.trim().parse().ok());
+        let mark = lines.next().and_then(|line| line.strip_prefix("appended ")?.trim().parse().ok());
+        Content { pid, mark }
+    }
+
+    /// Reads it; nothing where there is no file.
+    pub(super) fn read(directory: &Path) -> Self {
+        std::fs::read_to_string(directory.join(LOCK)).map_or_else(|_| Content::default(), |text| Content::of(&text))
+    }
 }
 
 impl LockFile {
-    /// Takes the lock of `directory`, or says who has it.
-    pub(super) fn take(directory: &Path) -> Result<Self, LogError> {
-        let path = directory.join("lock");
+    /// Takes the lock of `directory`, or says who has it. Also what stood in the file.
+    pub(super) fn take(directory: &Path) -> Result<(Self, Content), LogError> {
+        let path = directory.join(LOCK);
         let unusable = |error: std::io::Error| LogError::Fatal {
             reason: format!("{} cannot be written: {error}; make it writable, or choose another directory with --data", path.display()),
         };
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
+        let found = Content::read(directory);
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
                 // Without the pid the message is still true.
-                let holder = match file.read_to_string(&mut pid) {
-                    Ok(_) if !pid.trim().is_empty() => format!("process {}", pid.trim()),
-                    _ => "another process".to_owned(),
-                };
+                let holder = found.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
                 return Err(LogError::Fatal {
                     reason: format!("{holder} runs on the log's directory {}: stop it, or choose another directory with --data", directory.display()),
                 });
             }
             Err(error) => return Err(unusable(error.into())),
         }
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(unusable)?;
-        Ok(LockFile { _file: file })
+        let lock = LockFile { file };
+        // The mark stays until the log was compared with it.
+        lock.file.write_all_at(format!("{:<10}\n", std::process::id()).as_bytes(), 0).map_err(unusable)?;
+        Ok((lock, found))
+    }
+
+    /// The way to the mark.
+    pub(super) fn mark(&self) -> std::io::Result<Mark> {
+        self.file.try_clone().map(Mark)
+    }
+}
+
+impl Mark {
+    /// Says how many records have been appended, all of them on disk.
+    pub(super) fn set(&self, appended: u64) {
+        // A mark that lags is of less use, and does no harm.
+        drop(self.0.write_all_at(format!("appended {appended:020}\n").as_bytes(), MARK_AT));
+    }
+}
+
+/// The process that runs on `directory` now: `None` where none does, `Some(None)` where one does and its pid is not known.
+pub(super) fn holder(directory: &Path) -> Option<Option<u32>> {
+    let file = File::open(directory.join(LOCK)).ok()?;
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => Some(Content::read(directory).pid),
+        _ => None,
     }
 }

@@ -29,7 +29,7 @@ impl ReadOnlyLog {
         match version {
             Ok(false) => Ok(ReadOnlyLog { reader }),
             Ok(true) => Err(refused(&"it is still empty")),
-            Err(reason) => Err(refused(&reason)),
+            Err(error) => Err(refused(&format!("{error}; {}", error.mend(&path)))),
         }
     }
 

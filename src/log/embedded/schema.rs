@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::Options;
 use super::failure::Failure;
@@ -65,19 +65,22 @@ CREATE TABLE states (
 
 /// Opens or creates the database for writing.
 pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails), LogError> {
-    let unusable = |reason: String| LogError::Fatal { reason: format!("{} cannot be used: {reason}, or choose another directory with --data", path.display()) };
+    let unusable = |error: SetUpError| LogError::Fatal { reason: format!("{} cannot be used: {error}; {}", path.display(), error.mend(path)) };
     let prepare = || -> rusqlite::Result<Connection> {
         let connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(BUSY)?;
         Ok(connection)
     };
-    let mut connection = prepare().map_err(|error| unusable(SetUpError::from(error).to_string()))?;
+    let mut connection = prepare().map_err(|error| unusable(error.into()))?;
     let is_new = check_version(&connection).map_err(unusable)?;
     let mut set_up = || -> Result<(Partitions, Ends), SetUpError> {
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
-            return Err(SetUpError::Refused(format!("its file system does not allow write-ahead logging (journal mode {mode}); move it to a local disk")));
+            return Err(SetUpError::Refused {
+                reason: format!("its file system does not allow write-ahead logging (journal mode {mode})"),
+                mend: "choose a directory on a local disk with --data",
+            });
         }
         // A commit is on the disk when it is acknowledged, even if the power fails.
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -88,43 +91,94 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails)
             let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page;
             connection.pragma_update(None, "max_page_count", pages.max(1))?;
         }
-        let transaction = connection.transaction()?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if is_new {
-            transaction.execute_batch(TABLES)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
+            create(&transaction)?;
         }
+        // Also where it says so already: what cannot be written is to be known now.
+        transaction.pragma_update(None, "user_version", VERSION)?;
         let found = settle_partitions(&transaction, is_new, &options.partitions)?;
+        check_positions(&transaction)?;
         transaction.commit()?;
         Ok(found)
     };
-    let (partitions, ends) = set_up().map_err(|error| unusable(error.to_string()))?;
+    let (partitions, ends) = set_up().map_err(unusable)?;
     Ok((connection, Tails::new(partitions, ends)))
 }
 
+/// Makes the tables in an empty database.
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(TABLES)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", VERSION)
+}
+
+/// The way out that most damages have.
+pub(super) const DOCTOR: &str = "stop what runs on it, and see what `loadline doctor` says of the directory";
+
 /// Why a database cannot be set up.
 #[derive(Debug, thiserror::Error)]
-enum SetUpError {
-    #[error("{0}; end what uses it, or move it away")]
-    Database(#[from] rusqlite::Error),
+pub(super) enum SetUpError {
     #[error("{0}")]
-    Refused(String),
+    Database(#[from] rusqlite::Error),
+    #[error("{reason}")]
+    Refused { reason: String, mend: &'static str },
+}
+
+impl SetUpError {
+    /// The way out.
+    pub(super) fn mend(&self, path: &Path) -> String {
+        let directory = path.parent().unwrap_or(path);
+        match self {
+            SetUpError::Refused { mend, .. } => (*mend).to_owned(),
+            SetUpError::Database(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                    format!("`loadline doctor {}` says what is lost, and mends what can be mended", directory.display())
+                }
+                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+                    "make it and its directory writable, or choose another directory with --data".to_owned()
+                }
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "end what uses it: a shell, a copy under way".to_owned(),
+                Some(ErrorCode::DiskFull) => "make room there".to_owned(),
+                _ => format!("look with `loadline doctor {}`", directory.display()),
+            },
+        }
+    }
 }
 
 /// That this version can read the file: whether it is empty, or why not.
-pub(super) fn check_version(connection: &Connection) -> Result<bool, String> {
-    let failed = |error| SetUpError::from(error).to_string();
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+pub(super) fn check_version(connection: &Connection) -> Result<bool, SetUpError> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables == 0 {
         return Ok(true);
     }
     if pragma("application_id")? != APPLICATION_ID {
-        return Err("it is a database of another program; move it away".to_owned());
+        return Err(SetUpError::Refused {
+            reason: "it is a database of another program".to_owned(),
+            mend: "move it away, or choose another directory with --data",
+        });
     }
     match pragma("user_version")? {
         VERSION => Ok(false),
-        version => Err(format!("a newer Loadline wrote it (its tables have version {version}, this one knows {VERSION}); start that one")),
+        version => Err(SetUpError::Refused {
+            reason: format!("a newer Loadline wrote it (its tables have version {version}, this one knows {VERSION})"),
+            mend: "start that one, or choose another directory with --data",
+        }),
+    }
+}
+
+/// That no group stands beyond the end of what it reads: it would skip what is appended next.
+fn check_positions(connection: &Connection) -> Result<(), SetUpError> {
+    let beyond = "SELECT p.group_name, p.topic, p.partition, p.next, t.next FROM positions p JOIN partitions t USING (topic, partition) WHERE p.next > t.next";
+    let said = |row: &rusqlite::Row<'_>| {
+        let (group, topic): (String, String) = (row.get(0)?, row.get(1)?);
+        let (partition, position, end): (i64, i64, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        Ok(format!("{group} stands at {position} of {topic}/{partition}, which ends at {end}"))
+    };
+    match connection.query_row(beyond, [], said).optional()? {
+        None => Ok(()),
+        Some(reason) => Err(SetUpError::Refused { reason, mend: DOCTOR }),
     }
 }
 
@@ -136,9 +190,10 @@ fn settle_partitions(connection: &Connection, is_new: bool, asked: &Partitions) 
         let found = read_ends(connection, topic, &mut ends)?;
         let asked = asked.of(topic);
         if !is_new && topic != Topic::Metrics && found != asked {
-            return Err(SetUpError::Refused(format!(
-                "{topic} was created with {found} partitions, and {asked} are configured: that number is fixed when a log is created; configure {found}"
-            )));
+            return Err(SetUpError::Refused {
+                reason: format!("{topic} was created with {found} partitions, and {asked} are configured"),
+                mend: "configure the number that it was created with: it is fixed then",
+            });
         }
         partitions = partitions.with(topic, asked.max(found));
         let mut insert = connection.prepare("INSERT INTO partitions (topic, partition, earliest, next) VALUES (?1, ?2, 0, 0)")?;

@@ -36,6 +36,11 @@ impl Tails {
         Ok(lock(&self.ends).get(&(topic, partition)).cloned().unwrap_or(0..0))
     }
 
+    /// How many records were ever appended, over all partitions.
+    pub(super) fn appended(&self) -> u64 {
+        lock(&self.ends).values().map(|range| range.end).sum()
+    }
+
     /// Makes the ends that a transaction changed visible, after its commit.
     pub(super) fn publish(&self, changed: Ends) {
         lock(&self.ends).extend(changed);

@@ -12,9 +12,11 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
+use super::lock_file::Mark;
 use super::rows::Chunk;
 use super::tails::Tails;
 use super::transaction::transact;
+use super::trouble::Standing;
 use crate::log::coordinator::{Committer, Coordinator, Touched, closed, lock};
 use crate::log::{LogError, Offset, StatePut, Topic};
 use crate::runtime::clock::Clock;
@@ -82,9 +84,16 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(connection: Connection, tails: Arc<Tails>, coordinator: Arc<Coordinator>, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        connection: Connection,
+        tails: Arc<Tails>,
+        coordinator: Arc<Coordinator>,
+        clock: Arc<dyn Clock>,
+        standing: Arc<Standing>,
+        mark: Mark,
+    ) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let mut writing = Writing { connection, tails, coordinator, clock };
+        let mut writing = Writing { connection, tails, coordinator, clock, standing, mark };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writing.run(&receiver))?;
         Ok(Writer { requests: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
@@ -116,6 +125,8 @@ struct Writing {
     tails: Arc<Tails>,
     coordinator: Arc<Coordinator>,
     clock: Arc<dyn Clock>,
+    standing: Arc<Standing>,
+    mark: Mark,
 }
 
 impl Writing {
@@ -149,6 +160,10 @@ impl Writing {
             replies.push(reply);
         }
         let outcomes = transact(&mut self.connection, &self.tails, self.clock.now(), works);
+        match &outcomes {
+            Ok(_) => self.standing.written(),
+            Err(failure) => self.standing.refused(failure, self.clock.now()),
+        }
         let touched = match &outcomes {
             Ok((_, changed)) => changed.keys().copied().collect(),
             Err(_) => Touched::new(),
@@ -156,6 +171,7 @@ impl Writing {
         match outcomes {
             Ok((outcomes, changed)) => {
                 self.tails.publish(changed);
+                self.mark.set(self.tails.appended());
                 self.coordinator.finish(&commits, &touched);
                 for (reply, outcome) in replies.iter().zip(outcomes) {
                     answer(reply, Ok(outcome));
@@ -179,6 +195,7 @@ fn answer(reply: &SyncSender<Result<Outcome, LogError>>, outcome: Result<Outcome
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::embedded::lock_file::LockFile;
     use crate::log::embedded::{Options, rows, schema};
     use crate::log::{Membership, RawAppend};
     use crate::model::Timestamp;
@@ -206,7 +223,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (connection, tails) = schema::open(&directory.path().join("log.db"), &Options::default()).unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(5)));
-        let mut writing = Writing { connection, tails: Arc::new(tails), coordinator: Arc::default(), clock };
+        let standing = Arc::new(Standing::new(directory.path(), None));
+        let mark = LockFile::take(directory.path()).unwrap().0.mark().unwrap();
+        let mut writing = Writing { connection, tails: Arc::new(tails), coordinator: Arc::default(), clock, standing, mark };
         let (sender, receiver) = sync_channel(QUEUE);
         let mut answers = Vec::new();
         for work in works(&writing.coordinator) {

@@ -1,0 +1,186 @@
+//! `loadline backup` and `loadline restore`: all that a data directory needs to go on elsewhere.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::Unusable;
+use super::doctor::{self, State};
+use crate::edge::processes;
+use crate::log::embedded::{Inspection, Restoring, copy};
+use crate::model::Timestamp;
+use crate::runtime::clock::{Clock, SystemClock};
+
+/// What a backup says of itself.
+const MANIFEST: &str = "backup.json";
+
+/// The version of the backup's layout.
+const VERSION: u32 = 1;
+
+/// The names in a fleet's directory that a backup has.
+const OF_A_FLEET: [&str; 2] = ["state.json", "instances.json"];
+
+/// Copy a data directory, also while Loadline runs on it.
+///
+/// Has the log as of one moment, and after it the fleets (their counts, revisions and notes), the freeze files and
+/// the observer's term. Has not: what instances print, hook.log, and the configuration and policies, which are not in
+/// the data directory.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  loadline backup /var/lib/loadline /backup/loadline-$(date +%F)
+
+Exit codes: 0 done, 1 it failed (nothing is left at TO), 2 no log there, or TO is there already.")]
+pub struct BackupArgs {
+    /// The data directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Where the backup goes: a directory that is not there yet
+    #[arg(value_name = "TO")]
+    to: PathBuf,
+}
+
+/// Put a backup back into an empty directory, for `loadline run` to go on from.
+///
+/// The backup is checked first. A fleet of which more instances run on this machine than the backup's count says is
+/// put back with the count that runs: the fleet went on after the backup, and what is not known shrinks nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  loadline restore /backup/loadline-2026-03-01 /var/lib/loadline
+  loadline run --data /var/lib/loadline
+
+Exit codes: 0 done, 1 it failed, 2 the backup cannot be used, DIR is not empty, or what was backed up still runs.")]
+pub struct RestoreArgs {
+    /// The backup
+    #[arg(value_name = "FROM")]
+    from: PathBuf,
+    /// The data directory: empty, or not there yet
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+/// What stands in [`MANIFEST`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    version: u32,
+    /// When the backup was begun.
+    at: Timestamp,
+    /// The directory that it is of.
+    of: PathBuf,
+    /// The program that wrote it.
+    loadline: String,
+}
+
+/// Backs up.
+///
+/// # Errors
+/// Where there is no log, `to` is there already, or something cannot be copied.
+pub fn run_backup(args: &BackupArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let BackupArgs { directory, to } = args;
+    if to.exists() {
+        return Err(Unusable(format!("{} is there already; nothing is overwritten: choose another name", to.display())).into());
+    }
+    let name = to.file_name().ok_or_else(|| Unusable(format!("{} is no name for a directory", to.display())))?;
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return Err(Unusable(format!("there is no directory {}", parent.display())).into());
+    }
+    let partial = parent.join(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
+    let written = write_backup(directory, &partial).and_then(|()| {
+        fs::rename(&partial, to).with_context(|| format!("failed to name the backup {}", to.display()))?;
+        Ok(File::open(parent)?.sync_all()?)
+    });
+    if let Err(error) = written {
+        drop(fs::remove_dir_all(&partial));
+        return Err(error);
+    }
+    writeln!(out, "{} is backed up to {}; check it with `loadline doctor {}`", directory.display(), to.display(), to.display())?;
+    Ok(0)
+}
+
+fn write_backup(directory: &Path, partial: &Path) -> anyhow::Result<()> {
+    let of = directory.canonicalize().map_err(|error| Unusable(format!("{}: {error}", directory.display())))?;
+    let manifest = Manifest { version: VERSION, at: SystemClock.now(), of, loadline: env!("CARGO_PKG_VERSION").to_owned() };
+    fs::create_dir(partial).with_context(|| format!("failed to make {}", partial.display()))?;
+    // The log first: then the fleets are no older than what it knows of them.
+    copy(directory, &partial.join("log.db"))?;
+    copy_small(directory, partial)?;
+    let text = serde_json::to_vec_pretty(&manifest)?;
+    write_durably(&partial.join(MANIFEST), &text).with_context(|| format!("failed to write {MANIFEST}"))?;
+    Ok(File::open(partial)?.sync_all()?)
+}
+
+/// Copies all that is not the log.
+fn copy_small(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let copy_file = |of: &Path, to: &Path| -> anyhow::Result<()> {
+        match fs::read(of) {
+            Ok(bytes) => write_durably(to, &bytes).with_context(|| format!("failed to write {}", to.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("failed to read {}", of.display())),
+        }
+    };
+    for entry in fs::read_dir(from).with_context(|| format!("failed to read {}", from.display()))? {
+        let name = entry?.file_name();
+        let text = name.to_string_lossy();
+        if text == "term" || text == "freeze" || text.starts_with("freeze.") {
+            copy_file(&from.join(&name), &to.join(&name))?;
+        }
+    }
+    for fleet in processes::fleet_directories(&from.join("fleets")) {
+        let within = to.join("fleets").join(fleet.strip_prefix(from.join("fleets"))?);
+        fs::create_dir_all(&within).with_context(|| format!("failed to make {}", within.display()))?;
+        for name in OF_A_FLEET {
+            copy_file(&fleet.join(name), &within.join(name))?;
+        }
+        File::open(&within)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Restores.
+///
+/// # Errors
+/// Where the backup is not sound, the directory is not empty, or something cannot be copied.
+pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let RestoreArgs { from, directory } = args;
+    let no_backup = |error: String| Unusable(format!("{} is no backup of this version: {error}", from.display()));
+    let manifest = fs::read(from.join(MANIFEST)).map_err(|error| no_backup(format!("{MANIFEST}: {error}")))?;
+    let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|error| no_backup(format!("{MANIFEST}: {error}")))?;
+    if manifest.version != VERSION {
+        return Err(no_backup(format!("its layout has version {}, this one knows {VERSION}", manifest.version)).into());
+    }
+    let report = doctor::check(from);
+    if let Some(wrong) = report.findings.iter().find(|finding| finding.state == State::Wrong) {
+        let reason = format!("the backup {} is not sound: {}: {}; see `loadline doctor {}`", from.display(), wrong.check, wrong.says, from.display());
+        return Err(Unusable(reason).into());
+    }
+    if let Some(pid) = Inspection::holder(&manifest.of) {
+        let pid = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
+        let reason = format!("{pid} runs on {}, of which this is a backup: two would own the same fleets; stop it first", manifest.of.display());
+        return Err(Unusable(reason).into());
+    }
+    let restoring = Restoring::begin(directory)?;
+    restoring.database(from).with_context(|| format!("failed to copy the log into {}", directory.display()))?;
+    copy_small(from, directory)?;
+    let raised = processes::raise_to_running(&directory.join("fleets"), SystemClock.now()).context("failed to look for running instances")?;
+    restoring.complete().with_context(|| format!("failed to complete {}", directory.display()))?;
+    writeln!(out, "{} is as it was at {}", directory.display(), manifest.at)?;
+    for raised in raised {
+        writeln!(out, "{}: {} run, the backup says {}; its count is what runs, and decided on from there", raised.target, raised.running, raised.of_backup)?;
+    }
+    if fs::read_dir(directory)?.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("freeze")) {
+        writeln!(out, "it was frozen when it was backed up, and is: remove the freeze file to let commands through")?;
+    }
+    writeln!(out, "start it with `loadline run --data {}`", directory.display())?;
+    Ok(0)
+}

@@ -1,0 +1,69 @@
+//! Fleets in a data directory on which nothing runs: for a backup, a restore, and a check.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::record::{RecordError, RecordFile};
+use super::{KIND, group};
+use crate::model::{TargetId, Timestamp};
+
+/// How long the lock of a fleet's record may be held by another process.
+const LOCK: Duration = Duration::from_secs(5);
+
+/// A fleet that was put back with more replicas than its record said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raised {
+    /// The fleet.
+    pub target: TargetId,
+    /// How many of its instances run on this machine.
+    pub running: u32,
+    /// What the record said.
+    pub of_backup: u32,
+}
+
+/// The directories of the fleets beneath `fleets`, in order.
+pub fn fleet_directories(fleets: &Path) -> Vec<PathBuf> {
+    let within = |directory: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).map(|entries| entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
+        let mut entries: Vec<PathBuf> = entries.map(Iterator::collect).unwrap_or_default();
+        entries.sort();
+        entries
+    };
+    within(fleets).iter().flat_map(|namespace| within(namespace)).collect()
+}
+
+/// The records that cannot be used, and why.
+pub fn unreadable_records(fleets: &Path) -> Vec<(PathBuf, String)> {
+    let record = |directory: PathBuf| directory.join("state.json");
+    let unreadable = |path: PathBuf| RecordFile::new(path.clone()).read().err().map(|error| (path, error.to_string()));
+    fleet_directories(fleets).into_iter().map(record).filter_map(unreadable).collect()
+}
+
+/// Sets the count of each fleet to what runs on this machine, where that is more: the fleet went on after its record was
+/// copied, and must not shrink to what it was then.
+///
+/// # Errors
+/// Where running processes cannot be looked for, or a record cannot be changed.
+pub fn raise_to_running(fleets: &Path, now: Timestamp) -> io::Result<Vec<Raised>> {
+    let mut raised = Vec::new();
+    for directory in fleet_directories(fleets) {
+        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let namespace = directory.parent().map(name).unwrap_or_default();
+        let Ok(target) = TargetId::new(&namespace, KIND, &name(&directory)) else { continue };
+        let file = RecordFile::new(directory.join("state.json"));
+        let record = match file.read() {
+            Ok(record) => record,
+            // A fleet whose record was not in the backup begins a new incarnation.
+            Err(RecordError::Missing(_)) => continue,
+            Err(error) => return Err(io::Error::other(error.to_string())),
+        };
+        let running = u32::try_from(group::find(target.as_str(), &record.uid)?.leaders.len()).unwrap_or(u32::MAX);
+        if running > record.replicas {
+            let expected = (record.uid.as_str(), record.revision);
+            file.compare_and_set(expected, running, None, ("restore", now), LOCK).map_err(|error| io::Error::other(error.to_string()))?;
+            raised.push(Raised { target, running, of_backup: record.replicas });
+        }
+    }
+    Ok(raised)
+}

@@ -1,0 +1,346 @@
+//! A log's directory looked at without changing anything: what is there, and what cannot be read any more.
+//!
+//! Works beside the process that runs on the directory: all of it is one moment. Where the database is damaged,
+//! every row that can still be reached is read: by the table from both of its ends, and each row that an index
+//! names by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, params};
+
+use super::failure::Failure;
+use super::lock_file::{Content, holder};
+use super::rows::Row;
+use super::schema::{check_version, unsigned};
+use super::{DATABASE, RESTORING, trouble};
+use crate::log::{LogError, Offset, RawRecord, Topic};
+use crate::model::Timestamp;
+
+/// The most complaints of SQLite's own check that are kept.
+const COMPLAINTS: u32 = 20;
+
+/// The longest stretch of the table that is looked through row number by row number.
+const PROBES: i64 = 1_000_000;
+
+/// How long another process may hold the database.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// A log's directory, looked at.
+pub struct Inspection {
+    directory: PathBuf,
+    connection: Connection,
+}
+
+/// What stands in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionReport {
+    /// The topic.
+    pub topic: Topic,
+    /// The partition.
+    pub partition: u32,
+    /// The earliest offset and the next one; by the rows, where the database does not say it any more.
+    pub range: Range<Offset>,
+    /// How many records can be read.
+    pub records: u64,
+    /// When the first and the last of them were appended.
+    pub times: Option<(Timestamp, Timestamp)>,
+    /// What is not there: lost to a damage now, or cut out by an earlier mend.
+    pub lost: Vec<Lost>,
+    /// Whether something stands there that cannot be read.
+    pub damaged: bool,
+}
+
+/// Records that are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Their offsets.
+    pub offsets: Range<Offset>,
+    /// When what lies before and after them was appended, where there is something.
+    pub between: (Option<Timestamp>, Option<Timestamp>),
+}
+
+/// A row of a table that is read as far as it can be.
+#[derive(Debug, Default)]
+pub struct Readable<T> {
+    /// What could be read.
+    pub rows: Vec<T>,
+    /// Why it ended before its end, where it did.
+    pub error: Option<String>,
+}
+
+/// A position: group, topic, partition, next offset.
+pub type Position = (String, Topic, u32, Offset);
+
+/// A snapshot: group, partition, key, bytes.
+pub type State = (String, u32, String, Vec<u8>);
+
+/// A row of records as it stands in the table.
+pub(super) struct StoredRow {
+    pub(super) topic: Topic,
+    pub(super) partition: u32,
+    pub(super) first: Offset,
+    pub(super) count: u64,
+    pub(super) at: Timestamp,
+    pub(super) keys: Option<String>,
+    pub(super) payload: Vec<u8>,
+}
+
+impl StoredRow {
+    /// Its records.
+    pub(super) fn records(&self) -> Result<Vec<RawRecord>, String> {
+        let row = Row { partition: self.partition, first: self.first, count: self.count, at: self.at, keys: self.keys.as_deref(), payload: &self.payload };
+        let mut records = Vec::new();
+        row.decode(0, usize::MAX, &mut records).map_err(|failure| failure.reason().to_owned())?;
+        Ok(records)
+    }
+}
+
+/// The rows that were read, by their first offset: how many records, and when they were appended.
+type Found = BTreeMap<(Topic, u32), BTreeMap<Offset, (u64, Timestamp)>>;
+
+const COLUMNS: &str = "rowid, topic, partition, first, count, at, keys, payload";
+
+impl Inspection {
+    /// Looks at `directory`.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] where there is no log of this version, or it cannot be read at all.
+    pub fn open(directory: &Path) -> Result<Self, LogError> {
+        let path = directory.join(DATABASE);
+        let refused = |reason: String| LogError::Fatal { reason: format!("{} cannot be read: {reason}", path.display()) };
+        if !path.exists() {
+            return Err(LogError::Fatal { reason: format!("there is no log in {}", directory.display()) });
+        }
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(|error| refused(error.to_string()))?;
+        // A truncated file is read as far as it goes.
+        let begin = "PRAGMA writable_schema = ON; BEGIN";
+        connection.busy_timeout(BUSY).and_then(|()| connection.execute_batch(begin)).map_err(|error| refused(error.to_string()))?;
+        match check_version(&connection) {
+            Ok(false) => Ok(Inspection { directory: directory.to_owned(), connection }),
+            Ok(true) => Err(refused("it is empty".to_owned())),
+            Err(error) => Err(refused(error.to_string())),
+        }
+    }
+
+    /// The process that runs on `directory` now: `None` where none does, `Some(None)` where its pid is not known.
+    pub fn holder(directory: &Path) -> Option<Option<u32>> {
+        holder(directory)
+    }
+
+    /// The room that is left on the file system of `directory`, in bytes.
+    pub fn free_bytes(directory: &Path) -> Option<u64> {
+        trouble::free_bytes(directory)
+    }
+
+    /// Whether a restore into the directory did not come to its end.
+    pub fn is_half_restored(&self) -> bool {
+        self.directory.join(RESTORING).exists()
+    }
+
+    /// The sizes of the database and of its write-ahead log, in bytes.
+    pub fn sizes(&self) -> (u64, u64) {
+        let size = |name: String| std::fs::metadata(self.directory.join(name)).map_or(0, |file| file.len());
+        (size(DATABASE.to_owned()), size(format!("{DATABASE}-wal")))
+    }
+
+    /// What SQLite's own check of every page finds wrong; nothing where all is well.
+    pub fn complaints(&self) -> Vec<String> {
+        let check = || -> rusqlite::Result<Vec<String>> {
+            let mut check = self.connection.prepare(&format!("PRAGMA integrity_check({COMPLAINTS})"))?;
+            let rows = check.query_map([], |row| row.get::<_, String>(0))?;
+            rows.filter(|row| row.as_ref().map_or(true, |text| text != "ok")).collect()
+        };
+        check().unwrap_or_else(|error| vec![error.to_string()])
+    }
+
+    /// How many records were acknowledged that the log does not have any more: its newest part is gone.
+    pub fn newest_missing(&self) -> u64 {
+        let appended = self.ends().rows.iter().map(|(_, _, range)| range.end).sum();
+        // Of a log that is in use the mark may have moved on since this look began.
+        let running = holder(&self.directory).is_some();
+        Content::read(&self.directory).mark.filter(|_| !running).map_or(0, |mark| mark.saturating_sub(appended))
+    }
+
+    /// Every partition, as far as it can be read; `each` is given each record.
+    pub fn records(&self, each: &mut dyn FnMut(Topic, &RawRecord)) -> Vec<PartitionReport> {
+        self.walk(&mut |row, records| records.iter().for_each(|record| each(row.topic, record)))
+    }
+
+    /// As [`Inspection::records`], row by row.
+    pub(super) fn walk(&self, each: &mut dyn FnMut(&StoredRow, &[RawRecord])) -> Vec<PartitionReport> {
+        let mut found = Found::new();
+        let mut broken = BTreeSet::new();
+        let mut take = |row: &StoredRow| {
+            let Ok(records) = row.records() else {
+                broken.insert((row.topic, row.partition));
+                return;
+            };
+            let rows = found.entry((row.topic, row.partition)).or_default();
+            // Two rows never hold the same offset.
+            let before = rows.range(..=row.first).next_back().is_none_or(|(first, (count, _))| first + count <= row.first);
+            let after = rows.range(row.first..).next().is_none_or(|(first, _)| *first >= row.first + row.count);
+            if row.count > 0 && before && after {
+                rows.insert(row.first, (row.count, row.at));
+                each(row, &records);
+            }
+        };
+        let damage = self.every_row(&mut take);
+        self.report(&found, damage.as_ref(), &broken)
+    }
+
+    fn report(&self, found: &Found, damage: Option<&BTreeSet<(Topic, u32, Offset)>>, broken: &BTreeSet<(Topic, u32)>) -> Vec<PartitionReport> {
+        let mut ranges: BTreeMap<(Topic, u32), Option<Range<Offset>>> = Topic::ALL.into_iter().map(|topic| ((topic, 0), None)).collect();
+        ranges.extend(found.keys().map(|key| (*key, None)));
+        ranges.extend(self.ends().rows.into_iter().map(|(topic, partition, range)| ((topic, partition), Some(range))));
+        let nothing = BTreeMap::new();
+        let mut reports = Vec::new();
+        for ((topic, partition), said) in ranges {
+            let rows = found.get(&(topic, partition)).unwrap_or(&nothing);
+            let end = rows.last_key_value().map_or(0, |(first, (count, _))| first + count);
+            let first = rows.first_key_value().map_or(end, |(first, _)| *first);
+            let of_index = damage.into_iter().flatten().filter(|(t, p, _)| (*t, *p) == (topic, partition)).map(|(_, _, first)| *first).min().unwrap_or(first);
+            let said = said.unwrap_or(first.min(of_index)..end);
+            let range = said.start.min(first)..said.end.max(end);
+            let (mut lost, mut next, mut before) = (Vec::new(), range.start, None);
+            for (first, (count, at)) in rows {
+                if *first > next {
+                    lost.push(Lost { offsets: next..*first, between: (before, Some(*at)) });
+                }
+                (next, before) = (first + count, Some(*at));
+            }
+            if range.end > next {
+                lost.push(Lost { offsets: next..range.end, between: (before, None) });
+            }
+            let records = rows.values().map(|(count, _)| count).sum();
+            let times = rows.first_key_value().zip(rows.last_key_value()).map(|((_, (_, first)), (_, (_, last)))| (*first, *last));
+            let damaged = broken.contains(&(topic, partition)) || (damage.is_some() && !lost.is_empty());
+            reports.push(PartitionReport { topic, partition, range, records, times, lost, damaged });
+        }
+        reports
+    }
+
+    /// Reads every row that can be read. Where the table is damaged, also the rows that an index names.
+    fn every_row(&self, take: &mut dyn FnMut(&StoredRow)) -> Option<BTreeSet<(Topic, u32, Offset)>> {
+        let (last, whole) = self.along("ASC", i64::MIN, i64::MAX, take);
+        if whole {
+            return None;
+        }
+        let (first_behind, _) = self.along("DESC", last.saturating_add(1), i64::MAX, take);
+        let named = self.named();
+        let highest = named.keys().last().copied().unwrap_or(last);
+        let behind = if first_behind > last { first_behind } else { highest.max(last).saturating_add(1) };
+        let mut candidates: BTreeSet<i64> = named.keys().copied().filter(|rowid| (last < *rowid) && (*rowid < behind)).collect();
+        if behind.saturating_sub(last) <= PROBES {
+            candidates.extend(last.saturating_add(1)..behind);
+        }
+        for rowid in candidates {
+            self.along("ASC", rowid, rowid, take);
+        }
+        Some(named.into_values().collect())
+    }
+
+    /// Reads the rows with numbers `from..=to` in this direction until one cannot be read: the number of the last
+    /// one, and whether all could.
+    fn along(&self, direction: &str, from: i64, to: i64, take: &mut dyn FnMut(&StoredRow)) -> (i64, bool) {
+        let mut last = if direction == "ASC" { from.saturating_sub(1) } else { i64::MIN };
+        let mut read = || -> rusqlite::Result<()> {
+            let sql = format!("SELECT {COLUMNS} FROM records NOT INDEXED WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid {direction}");
+            let mut select = self.connection.prepare_cached(&sql)?;
+            let mut rows = select.query(params![from, to])?;
+            while let Some(row) = rows.next()? {
+                let rowid = row.get(0)?;
+                if let Some(row) = stored(row)? {
+                    take(&row);
+                }
+                last = rowid;
+            }
+            Ok(())
+        };
+        let whole = read().is_ok();
+        (last, whole)
+    }
+
+    /// The rows that the index of the primary key names, by their number: from both of its ends.
+    fn named(&self) -> BTreeMap<i64, (Topic, u32, Offset)> {
+        let mut named = BTreeMap::new();
+        for direction in ["ASC", "DESC"] {
+            let mut read = || -> rusqlite::Result<()> {
+                let sql = format!(
+                    "SELECT rowid, topic, partition, first FROM records INDEXED BY sqlite_autoindex_records_1 \
+                     ORDER BY topic {direction}, partition {direction}, first {direction}"
+                );
+                let mut select = self.connection.prepare(&sql)?;
+                let mut rows = select.query([])?;
+                while let Some(row) = rows.next()? {
+                    if let Some(topic) = topic_of(&row.get::<_, String>(1)?) {
+                        named.insert(row.get(0)?, (topic, row.get(2)?, unsigned(row.get(3)?)));
+                    }
+                }
+                Ok(())
+            };
+            if read().is_ok() {
+                break;
+            }
+        }
+        named
+    }
+
+    /// Where each partition begins and ends, as the database says it.
+    pub(super) fn ends(&self) -> Readable<(Topic, u32, Range<Offset>)> {
+        self.read("SELECT topic, partition, earliest, next FROM partitions", |row| {
+            let topic = topic_of(&row.get::<_, String>(0)?);
+            let (partition, range) = (row.get(1)?, unsigned(row.get(2)?)..unsigned(row.get(3)?));
+            Ok(topic.map(|topic| (topic, partition, range)))
+        })
+    }
+
+    /// How far each group is.
+    pub fn positions(&self) -> Readable<Position> {
+        self.read("SELECT group_name, topic, partition, next FROM positions", |row| {
+            let topic = topic_of(&row.get::<_, String>(1)?);
+            let (group, partition, next) = (row.get(0)?, row.get(2)?, unsigned(row.get(3)?));
+            Ok(topic.map(|topic| (group, topic, partition, next)))
+        })
+    }
+
+    /// The snapshots of each group.
+    pub fn states(&self) -> Readable<State> {
+        self.read("SELECT group_name, partition, key, value FROM states NOT INDEXED", |row| Ok(Some((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))))
+    }
+
+    fn read<T>(&self, sql: &str, of: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<T>>) -> Readable<T> {
+        let mut readable = Readable { rows: Vec::new(), error: None };
+        let mut read = || -> Result<(), Failure> {
+            let mut select = self.connection.prepare(sql)?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                readable.rows.extend(of(row)?);
+            }
+            Ok(())
+        };
+        let error = read().err().map(|failure| failure.reason().to_owned());
+        readable.error = error;
+        readable
+    }
+}
+
+fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StoredRow>> {
+    let Some(topic) = topic_of(&row.get::<_, String>(1)?) else { return Ok(None) };
+    Ok(Some(StoredRow {
+        topic,
+        partition: row.get(2)?,
+        first: unsigned(row.get(3)?),
+        count: unsigned(row.get(4)?),
+        at: Timestamp::from_millis(row.get(5)?),
+        keys: row.get(6)?,
+        payload: row.get(7)?,
+    }))
+}
+
+fn topic_of(name: &str) -> Option<Topic> {
+    Topic::ALL.into_iter().find(|topic| topic.name() == name)
+}

@@ -1,0 +1,58 @@
+//! Snapshots as they stand in the log's state, and back: the runtime's own keys beside those of the stage.
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::Offset;
+use crate::stages::{Snapshot, Stage};
+
+/// State keys of the runtime's own; no name has a control character.
+pub(super) const ROUND_KEY: &str = "\u{1}round";
+pub(super) const WIDE_KEY: &str = "\u{1}wide";
+/// The version of the snapshots: written with the first of a round, so that a round that was torn says it too.
+pub(super) const VERSION_KEY: &str = "\u{1}version";
+
+/// The record that ends a snapshot round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Round {
+    /// The position when the round began: what the partition-wide state holds.
+    pub start: Offset,
+    /// From where the input is read again.
+    pub replay_from: Offset,
+}
+
+/// What snapshots hold.
+pub struct Restored<S> {
+    /// The state, before the input since is folded.
+    pub state: S,
+    /// The last complete round; `None` where none came to its end.
+    pub round: Option<Round>,
+    /// How many keys have a snapshot.
+    pub keys: usize,
+}
+
+/// Puts the snapshots of one partition back, as [`crate::log::Log::states`] gives them.
+///
+/// # Errors
+/// The reason, where one of them cannot be used by this version: nothing is guessed then.
+pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)]) -> Result<Restored<S::State>, String> {
+    let find = |key: &str| rows.iter().find(|(k, _)| k == key).map(|(_, bytes)| bytes.as_slice());
+    if let Some((first, _)) = rows.first() {
+        let version = find(VERSION_KEY).ok_or_else(|| format!("the snapshots, {first:?} among them, have no version"))?;
+        let version: u32 = serde_json::from_slice(version).map_err(|error| format!("the version of the snapshots: {error}"))?;
+        if version != S::VERSION {
+            return Err(format!("a newer Loadline wrote the snapshots (they have version {version}, this one knows {})", S::VERSION));
+        }
+    }
+    let round = find(ROUND_KEY).map(serde_json::from_slice).transpose().map_err(|error| format!("the last round: {error}"))?;
+    let mut state = S::State::default();
+    if let Some(wide) = find(WIDE_KEY) {
+        state.restore_wide(wide)?;
+    }
+    let mut keys = 0;
+    for (key, bytes) in rows.iter().filter(|(key, _)| ![ROUND_KEY, WIDE_KEY, VERSION_KEY].contains(&key.as_str())) {
+        state.restore(key, bytes)?;
+        keys += 1;
+    }
+    Ok(Restored { state, round, keys })
+}

@@ -1,0 +1,120 @@
+//! A backup of a Loadline that runs: restored elsewhere, it decides on from there.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{LOADLINE, Running, SLEEPERS, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, sleepers, wait_for, waiting};
+use loadline::log::Topic;
+use loadline::log::embedded::EmbeddedLog;
+use loadline::model::{Message, OutcomeResult, Signal};
+use loadline::wire;
+
+fn cli(arguments: &[&str]) -> Output {
+    Command::new(LOADLINE).args(arguments).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn signals(data: &Path) -> Vec<Signal> {
+    let log = EmbeddedLog::open_read_only(data).unwrap();
+    let records = log.scan(Topic::Signals, 0, 0, 1_000_000).unwrap();
+    let signal = |value: &[u8]| match wire::decode(Topic::Signals, value) {
+        Ok(Message::Signal(signal)) => signal,
+        other => panic!("{other:?}"),
+    };
+    records.iter().map(|record| signal(&record.value)).collect()
+}
+
+#[test]
+fn a_restored_backup_decides_on_and_doubles_nothing() {
+    // Scaling in waits: what is removed would be by the restore alone.
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleIn: { stabilization: 120s, cooldown: 120s } }\n");
+    let data = home.path().join("data");
+    let first = Running::start(home.path(), &[]);
+    wait_for("a fleet of two", || {
+        first.post(&waiting(20.0));
+        (sleepers(&data) == 2).then_some(())
+    });
+    let backup = home.path().join("backup");
+    let (from, to) = (data.to_str().unwrap(), backup.to_str().unwrap());
+    let done = cli(&["backup", from, to]);
+    assert!(done.status.success(), "{}", said(&done));
+    assert_eq!(cli(&["doctor", to]).status.code(), Some(0), "{}", said(&cli(&["doctor", to])));
+    let again = cli(&["backup", from, to]);
+    assert_eq!(again.status.code(), Some(2), "{}", said(&again));
+    assert!(said(&again).contains("is there already; nothing is overwritten"), "{}", said(&again));
+
+    // The fleet goes on after the backup; then all is lost but what runs.
+    wait_for("a fleet of four", || {
+        first.post(&waiting(40.0));
+        (sleepers(&data) == 4).then_some(())
+    });
+    let new = home.path().join("new");
+    let too_soon = cli(&["restore", to, new.to_str().unwrap()]);
+    assert_eq!(too_soon.status.code(), Some(2), "{}", said(&too_soon));
+    assert!(said(&too_soon).contains(&format!("process {} runs on", first.pid())), "{}", said(&too_soon));
+    first.kill();
+    let elsewhere = cli(&["restore", to, home.path().to_str().unwrap()]);
+    assert_eq!(elsewhere.status.code(), Some(2), "a directory with something in it: {}", said(&elsewhere));
+    let restored = cli(&["restore", to, new.to_str().unwrap()]);
+    assert!(restored.status.success(), "{}", said(&restored));
+    assert!(said(&restored).contains(&format!("{SLEEPERS}: 4 run, the backup says 2")), "{}", said(&restored));
+    fs::remove_dir_all(&data).unwrap();
+
+    let mut command = Command::new(LOADLINE);
+    command.current_dir(home.path()).args(["run", "--data", "new", "--policies", "policies", "--listen", "127.0.0.1:0", "--stop-fleets-on-exit"]);
+    command.args(["--pane", "250ms", "--grace", "100ms"]).env_remove("LOADLINE_CONFIG");
+    let second = Running::spawn(command);
+    let adopted = || second.said().iter().any(|line| line.contains("supervising") && line.contains("running=4"));
+    wait_for("the instances to be taken over", || adopted().then_some(()));
+    wait_for("the fleet to follow its load", || {
+        assert!(sleepers(&new) >= 4, "what ran is not removed by a restore");
+        second.post(&waiting(60.0));
+        (sleepers(&new) == 6).then_some(())
+    });
+    assert_eq!(second.stop(), 0);
+
+    // Each command was carried out once at most, and epochs never ran back.
+    let mut applied: BTreeMap<String, usize> = BTreeMap::new();
+    let mut epochs = Vec::new();
+    for signal in signals(&new) {
+        match signal {
+            Signal::Outcome(outcome) if outcome.result == OutcomeResult::Applied => *applied.entry(outcome.command).or_default() += 1,
+            Signal::Grant(grant) => epochs.push(grant.epoch),
+            _ => {}
+        }
+    }
+    assert!(applied.len() >= 2 && applied.values().all(|times| *times == 1), "{applied:?}");
+    assert!(epochs.is_sorted(), "{epochs:?}");
+    assert!(decisions_are_those_of_an_undisturbed_fold(&new) >= 3);
+}
+
+#[test]
+fn a_backup_that_is_not_sound_is_not_restored() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let nothing = cli(&["backup", &path("nothing"), &path("backup")]);
+    assert_eq!(nothing.status.code(), Some(2), "{}", said(&nothing));
+    assert!(!home.path().join("backup").exists());
+    let clock = std::sync::Arc::new(loadline::runtime::clock::SystemClock);
+    EmbeddedLog::open(&home.path().join("data"), clock, loadline::log::embedded::Options::default()).unwrap();
+    let done = cli(&["backup", &path("data"), &path("backup")]);
+    assert!(done.status.success(), "{}", said(&done));
+    let file = fs::File::options().write(true).open(home.path().join("backup/log.db")).unwrap();
+    file.set_len(4096).unwrap();
+    let refused = cli(&["restore", &path("backup"), &path("new")]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("is not sound"), "{}", said(&refused));
+    assert!(!home.path().join("new").exists());
+    let mut left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["backup", "data"], "nothing half is left");
+}

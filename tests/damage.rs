@@ -1,0 +1,310 @@
+//! A data directory that is damaged, not writable, or of another version: a clear refusal, never a start on a guess,
+//! and a doctor that says what is lost and mends what can be mended.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+mod common;
+#[path = "common/small_disk.rs"]
+mod small_disk;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{LOADLINE, Running, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, sleepers, wait_for, waiting};
+use loadline::log::embedded::{EmbeddedLog, Options};
+use loadline::log::{Batch, Log, LogError, Membership, Offset, Polled, RawAppend, Topic};
+use loadline::model::{DeadLetter, Message};
+use loadline::runtime::clock::SystemClock;
+use loadline::wire;
+use rusqlite::Connection;
+use serde_json::Value;
+use small_disk::{SmallDisk, with_mounts};
+
+fn open(directory: &Path) -> Result<EmbeddedLog, LogError> {
+    EmbeddedLog::open(directory, Arc::new(SystemClock), Options::default())
+}
+
+fn refused(directory: &Path) -> String {
+    open(directory).map(|_| ()).unwrap_err().to_string()
+}
+
+/// A record that takes a page of its own, and is found in the file by its number.
+fn record(n: usize) -> RawAppend {
+    let letter = DeadLetter { topic: "signals".to_owned(), partition: 0, offset: 0, reason: marker(n), record: vec![7; 3000] };
+    RawAppend { topic: Topic::DeadLetters, partition: 0, key: None, value: wire::encode(&Message::DeadLetter(letter)) }
+}
+
+fn marker(n: usize) -> String {
+    format!("marker-{n:04}-marker")
+}
+
+/// A log of `records`, each in a row of its own, that was closed in order.
+fn a_log(records: usize) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path()).unwrap();
+    (0..records).for_each(|n| drop(log.append(vec![record(n)]).unwrap()));
+    log.close();
+    let database = directory.path().join("log.db");
+    (directory, database)
+}
+
+/// Overwrites the page that holds `record(n)`.
+fn damage(database: &Path, n: usize) {
+    let bytes = fs::read(database).unwrap();
+    let marker = marker(n).into_bytes();
+    let at = bytes.windows(marker.len()).position(|window| window == marker).unwrap();
+    let file = fs::File::options().write(true).open(database).unwrap();
+    file.write_all_at(&[0xAA; 4096], (at / 4096 * 4096) as u64).unwrap();
+}
+
+fn doctor(directory: &Path, flags: &[&str]) -> (i32, Value) {
+    let output = Command::new(LOADLINE).arg("doctor").arg(directory).args(["--output", "json"]).args(flags).output().unwrap();
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&output.stderr).into_owned()));
+    (output.status.code().unwrap(), answer)
+}
+
+/// What is wrong, each with its check.
+fn wrong(answer: &Value) -> Vec<(String, String)> {
+    let findings = answer["findings"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    findings.iter().filter(|finding| finding["state"] == "Wrong").map(|finding| (text(finding, "check"), text(finding, "says"))).collect()
+}
+
+fn run(home: &Path) -> Output {
+    let mut command = Command::new(LOADLINE);
+    command.current_dir(home).args(["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
+    command.env_remove("LOADLINE_CONFIG").output().unwrap()
+}
+
+/// That `run` refuses to start on `home`, and says all of `words`.
+fn refuses_to_run(home: &Path, words: &[&str]) {
+    let refused = run(home);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(!said.contains("ready:"), "{said}");
+    words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is not in: {said}"));
+}
+
+/// What a reader from the beginning gets: the numbers of records, and gaps.
+fn read_through(log: &dyn Log) -> Vec<Result<(Offset, usize), (Offset, Offset)>> {
+    let mut session = log.join(Membership { group: "reader", member: "one".to_owned(), topic: Topic::DeadLetters }).unwrap();
+    let mut read = Vec::new();
+    loop {
+        let polled = session.poll(1000, Duration::ZERO).unwrap();
+        if polled.is_empty() {
+            return read;
+        }
+        for event in polled {
+            match event {
+                Polled::Records { records, .. } => read.push(Ok((records[0].offset, records.len()))),
+                Polled::Gap { from, to, .. } => read.push(Err((from, to))),
+                Polled::Assigned { .. } | Polled::Revoked { .. } => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_page_costs_its_records_alone_and_whoever_reads_on_is_told() {
+    let (directory, database) = a_log(200);
+    damage(&database, 100);
+    let before = fs::read(&database).unwrap();
+    let (code, answer) = doctor(directory.path(), &[]);
+    assert_eq!(code, 1);
+    let wrong_before = wrong(&answer);
+    assert!(wrong_before.iter().any(|(check, _)| check == "pages"), "{wrong_before:?}");
+    let records = wrong_before.iter().find(|(check, _)| check == "records").unwrap();
+    assert!(records.1.contains("dead-letters/0: 199 records, offsets 0 to 200"), "{records:?}");
+    assert!(records.1.contains("1 records are lost: 100..101 (appended between 20"), "{records:?}");
+    assert_eq!(fs::read(&database).unwrap(), before, "a look changes nothing");
+
+    let (code, answer) = doctor(directory.path(), &["--mend"]);
+    assert_eq!((code, wrong(&answer)), (0, vec![]), "{answer}");
+    assert_eq!(fs::read(answer["before"].as_str().unwrap()).unwrap(), before, "the old log is kept");
+    let log = open(directory.path()).unwrap();
+    assert_eq!(read_through(&log), [Ok((0, 100)), Err((100, 101)), Ok((101, 99))]);
+    assert_eq!(log.append(vec![record(200)]).unwrap(), [200], "offsets go on");
+}
+
+#[test]
+fn what_is_lost_at_the_end_is_told_too() {
+    let (directory, database) = a_log(200);
+    damage(&database, 199);
+    assert_eq!(doctor(directory.path(), &["--mend"]).0, 0);
+    let log = open(directory.path()).unwrap();
+    assert_eq!(log.append(vec![record(200)]).unwrap(), [200]);
+    assert_eq!(read_through(&log), [Ok((0, 199)), Err((199, 200)), Ok((200, 1))]);
+}
+
+#[test]
+fn a_truncated_file_is_refused_and_its_rest_saved() {
+    let (directory, database) = a_log(200);
+    let file = fs::File::options().write(true).open(&database).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length / 4096 / 2 * 4096).unwrap();
+    let said = refused(directory.path());
+    assert!(said.contains("malformed") && said.contains(&format!("`loadline doctor {}`", directory.path().display())), "{said}");
+    let (code, answer) = doctor(directory.path(), &["--mend"]);
+    assert_eq!((code, wrong(&answer)), (0, vec![]), "{answer}");
+    let read = read_through(&open(directory.path()).unwrap());
+    let Ok((0, records)) = read[0] else { panic!("{read:?}") };
+    assert!((80..120).contains(&records), "{read:?}");
+    assert_eq!(read[1], Err((records as Offset, 200)));
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let (directory, database) = a_log(10);
+    fs::File::options().write(true).open(&database).unwrap().write_all_at(&[0xAA; 4096], 0).unwrap();
+    let before = fs::read(&database).unwrap();
+    let said = refused(directory.path());
+    assert!(said.contains("file is not a database; `loadline doctor"), "{said}");
+    let (code, answer) = doctor(directory.path(), &["--mend"]);
+    assert_eq!(code, 1);
+    assert!(answer["findings"].to_string().contains("restore a backup, or move log.db away"), "{answer}");
+    assert_eq!(fs::read(&database).unwrap(), before);
+    assert_eq!(doctor(&directory.path().join("nothing"), &[]).0, 2);
+}
+
+/// A log as `kill -9` leaves it: its newest part in the WAL.
+fn killed(records: usize) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path()).unwrap();
+    (0..records).for_each(|n| drop(log.append(vec![record(n)]).unwrap()));
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["log.db", "log.db-wal", "lock"] {
+        fs::copy(directory.path().join(file), copy.path().join(file)).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn a_torn_end_of_the_wal_is_as_good_as_none() {
+    let directory = killed(50);
+    let wal = directory.path().join("log.db-wal");
+    let torn = fs::read(&wal).unwrap()[32..32 + 4120 + 100].to_vec();
+    let whole = fs::metadata(&wal).unwrap().len();
+    fs::File::options().write(true).open(&wal).unwrap().write_all_at(&torn, whole).unwrap();
+    assert_eq!(doctor(directory.path(), &[]).0, 0, "{:?}", doctor(directory.path(), &[]));
+    assert_eq!(read_through(&open(directory.path()).unwrap()), [Ok((0, 50))]);
+}
+
+#[test]
+fn a_wal_that_is_gone_or_damaged_is_missed() {
+    let gone = killed(50);
+    fs::remove_file(gone.path().join("log.db-wal")).unwrap();
+    let damaged = killed(50);
+    let wal = damaged.path().join("log.db-wal");
+    let half = fs::metadata(&wal).unwrap().len() / 2;
+    fs::File::options().write(true).open(&wal).unwrap().write_all_at(&[0xAA; 4096], half).unwrap();
+    let orphan = killed(5);
+    fs::remove_file(orphan.path().join("log.db")).unwrap();
+    let said = refused(orphan.path());
+    assert!(said.contains("log.db-wal is there, and the log.db that it belongs to is not"), "{said}");
+
+    let said = refused(damaged.path());
+    assert!(said.contains("lacks the newest ") && said.contains("records that were acknowledged"), "{said}");
+    let (code, answer) = doctor(damaged.path(), &[]);
+    assert_eq!((code, wrong(&answer)[0].0.as_str()), (1, "newest"), "{answer}");
+    assert_eq!(doctor(damaged.path(), &["--mend"]).0, 0);
+    let read = read_through(&open(damaged.path()).unwrap());
+    assert!(matches!(read[..], [Ok((0, 1..50))]), "{read:?}");
+    // Without the WAL there is no table yet: a log that was never checkpointed is all WAL.
+    let said = refused(gone.path());
+    assert!(said.contains("lacks the newest 50 records") || said.contains("cannot be used"), "{said}");
+}
+
+#[test]
+fn a_position_beyond_the_end_is_refused_and_set_to_the_end() {
+    let (directory, database) = a_log(3);
+    let log = open(directory.path()).unwrap();
+    let mut session = log.join(Membership { group: "decide", member: "one".to_owned(), topic: Topic::Signals }).unwrap();
+    session.poll(1, Duration::ZERO).unwrap();
+    session.commit(&Batch { position: Some(0), ..Batch::default() }).unwrap();
+    drop(session);
+    log.close();
+    Connection::open(&database).unwrap().execute("UPDATE positions SET next = 7", []).unwrap();
+    let said = refused(directory.path());
+    assert!(said.contains("decide stands at 7 of signals/0, which ends at 0") && said.contains("loadline doctor"), "{said}");
+    assert_eq!(doctor(directory.path(), &["--mend"]).0, 0);
+    assert_eq!(open(directory.path()).unwrap().committed("decide", Topic::Signals, 0).unwrap(), Some(0));
+}
+
+#[test]
+fn snapshots_that_cannot_be_used_are_refused_and_state_is_rebuilt_from_the_log() {
+    let (home, _) = fleet_of_sleepers(1, "");
+    let data = home.path().join("data");
+    let loadline = Running::start(home.path(), &[]);
+    wait_for("a fleet of three", || {
+        loadline.post(&waiting(30.0));
+        (sleepers(&data) == 3).then_some(())
+    });
+    let (code, answer) = doctor(&data, &[]);
+    assert_eq!(code, 0, "{answer}");
+    assert!(answer.to_string().contains(&format!("process {} runs on it", loadline.pid())), "{answer}");
+    let (code, answer) = doctor(&data, &["--mend"]);
+    assert_eq!((code, &answer["mended"]), (0, &Value::Bool(false)), "nothing is to be mended");
+    assert_eq!(loadline.stop(), 0);
+    let change = |sql: &str| assert!(Connection::open(data.join("log.db")).unwrap().execute(sql, []).unwrap() > 0, "{sql}");
+
+    // Of a newer version.
+    change("UPDATE states SET value = CAST('2' AS BLOB) WHERE group_name = 'decide' AND key = char(1) || 'version'");
+    refuses_to_run(home.path(), &["the state of decide for partition 0 cannot be restored: a newer Loadline wrote the snapshots", "loadline doctor"]);
+    change("UPDATE states SET value = CAST('1' AS BLOB) WHERE group_name = 'decide' AND key = char(1) || 'version'");
+    // Truncated.
+    change("UPDATE states SET value = substr(value, 1, 20) WHERE group_name = 'decide' AND key LIKE 'local/%'");
+    refuses_to_run(home.path(), &["the state of decide for partition 0 cannot be restored: the snapshot of local/ProcessFleet/sleepers cannot be read"]);
+    let (code, answer) = doctor(&data, &[]);
+    assert_eq!((code, wrong(&answer)[0].0.as_str()), (1, "snapshots"), "{answer}");
+    assert!(answer.to_string().contains("decide rebuilds its state from the whole of signals/0"), "{answer}");
+    let (code, answer) = doctor(&data, &["--mend"]);
+    assert_eq!((code, wrong(&answer)), (0, vec![]), "{answer}");
+
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    let refused = Command::new(LOADLINE).arg("doctor").arg(&data).arg("--mend").output().unwrap();
+    assert_eq!(refused.status.code(), Some(0), "nothing is wrong, so nothing is mended");
+    wait_for("a fleet of five", || {
+        loadline.post(&waiting(50.0));
+        (sleepers(&data) == 5).then_some(())
+    });
+    assert_eq!(loadline.stop(), 0);
+    assert!(decisions_are_those_of_an_undisturbed_fold(&data) >= 3);
+}
+
+#[test]
+fn nothing_is_mended_beneath_a_running_process() {
+    let (directory, database) = a_log(50);
+    let log = open(directory.path()).unwrap();
+    damage(&database, 20);
+    let (code, answer) = doctor(directory.path(), &["--mend"]);
+    assert_eq!(code, 2);
+    assert!(answer.to_string().contains(&format!("process {} runs on the log's directory", std::process::id())), "{answer}");
+    drop(log);
+}
+
+#[test]
+fn a_directory_or_a_file_that_cannot_be_written_is_refused() {
+    with_mounts("a_directory_or_a_file_that_cannot_be_written_is_refused", || {
+        let (home, _) = fleet_of_sleepers(1, "");
+        let data = home.path().join("data");
+        let disk = SmallDisk::mount(&data, 16);
+        open(&data).unwrap().close();
+        disk.make_read_only();
+        refuses_to_run(home.path(), &["data/lock cannot be written: Read-only file system", "make it writable, or choose another directory with --data"]);
+        let (code, answer) = doctor(&data, &[]);
+        assert!(code == 0 || answer.to_string().contains("cannot be read"), "{answer}");
+        disk.make_writable();
+        // The file alone: mounted over itself, read-only, for root may write any file.
+        let file = data.join("log.db");
+        let mount = |args: &[&str]| assert!(Command::new("mount").args(args).arg(&file).status().unwrap().success());
+        mount(&["--bind", file.to_str().unwrap()]);
+        mount(&["-o", "remount,ro,bind"]);
+        refuses_to_run(home.path(), &["data/log.db cannot be used: attempt to write a readonly database; make it and its directory writable"]);
+        assert!(Command::new("umount").arg(&file).status().unwrap().success());
+        open(&data).unwrap();
+    });
+}
