@@ -107,7 +107,7 @@ fn enormous() -> Vec<(&'static str, Vec<u8>)> {
         ("a million digits", [b"0".as_slice(), &repeated("9")].concat()),
         ("many lines", "\n".repeat(50_000).into_bytes()),
         ("a list of a million entries", [b"{\"targets\":[".as_slice(), &repeated("\"a/b/c\",")].concat()),
-        ("blocks within blocks", (0..1_400).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect::<String>().into_bytes()),
+        ("blocks within blocks", (0..1_400).flat_map(|depth| [" ".repeat(depth), "a:\n".to_owned()]).collect::<String>().into_bytes()),
         ("bytes of a length without an end", [b"\x00".as_slice(), &repeated("\u{0}")].concat()),
         ("lengths of the largest number", [b"\x01".as_slice(), &[0xff; BYTES]].concat()),
     ]

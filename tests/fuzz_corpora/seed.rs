@@ -14,6 +14,11 @@ use loadline::stages::{Effects, Input, Located, Stage};
 use loadline::wire::schemas::RecordType;
 use loadline::wire::{self, jsonl};
 
+/// What a line of signals says.
+type Line = (Timestamp, Option<u32>, Signal);
+/// Writes a file of a target's corpus.
+type Put<'a> = dyn Fn(&str, &str, &[u8]) -> std::io::Result<()> + 'a;
+
 const SAMPLES: &[&str] = &[
     r#"{"target":"prod/Deployment/api","metric":"cpu","instance":"api-1","time":1800000000000,"kind":"Gauge","value":0.7}"#,
     r#"{"targets":["a/b/c","a/b/d"],"metric":"latency","time":1799999999000,"kind":"Histogram","bounds":[0.1,0.5],"counts":[3,1,0],"count":4,"sum":0.5}"#,
@@ -61,7 +66,7 @@ pub(crate) fn seed() -> std::io::Result<()> {
     for path in files(&root.join("../tests/golden"), "jsonl")? {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let text = fs::read_to_string(&path)?;
-        let signals: Vec<(&str, (Timestamp, Option<u32>, Signal))> = text.lines().filter_map(|l| Some((l, jsonl::line_to_signal(l).ok()?))).collect();
+        let signals: Vec<(&str, Line)> = text.lines().filter_map(|l| Some((l, jsonl::line_to_signal(l).ok()?))).collect();
         let first: Vec<&str> = signals
             .iter()
             .map(|(line, _)| *line)
@@ -120,7 +125,7 @@ fn files(folder: &Path, extension: &str) -> std::io::Result<Vec<std::path::PathB
 }
 
 /// A message of each kind that the pipeline makes of these signals, with its bytes.
-fn messages(signals: impl Iterator<Item = (Timestamp, Option<u32>, Signal)>) -> Vec<(String, Vec<u8>)> {
+fn messages(signals: impl Iterator<Item = Line>) -> Vec<(String, Vec<u8>)> {
     let (decide, arbiter) = (Decide { audit: AuditWhen::Always, probe: None }, Arbitrate::default());
     let (mut state, mut claims) = (decide::State::default(), arbitrate::State::default());
     let mut made = Vec::new();
@@ -159,10 +164,10 @@ fn samples() -> Vec<loadline::model::Sample> {
     SAMPLES.iter().filter_map(|line| jsonl::sample_from_line(line, Timestamp::from_millis(1_800_000_000_000)).ok()).collect()
 }
 
-fn containers(put: &dyn Fn(&str, &str, &[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+fn containers(put: &Put<'_>) -> std::io::Result<()> {
     let schema = Schema::parse_str(RecordType::SampleBatch.schema_json()).expect("this release's schema");
     let batch = SampleBatch { samples: samples(), ..SampleBatch::default() };
-    for (index, (name, codec)) in [("plain", Codec::Null), ("deflated", Codec::Deflate(DeflateSettings::default()))].into_iter().enumerate() {
+    for (first, name, codec) in [(2, "plain", Codec::Null), (3, "deflated", Codec::Deflate(DeflateSettings::default()))] {
         let mut writer = Writer::builder().schema(&schema).codec(codec).writer(Vec::new()).build().expect("a writer");
         let header = Writer::builder().schema(&schema).codec(codec).writer(Vec::new()).build().and_then(Writer::into_inner).expect("a header").len();
         writer.append_ser(&batch).expect("a batch");
@@ -170,7 +175,7 @@ fn containers(put: &dyn Fn(&str, &str, &[u8]) -> std::io::Result<()>) -> std::io
         // The one block without its count (a byte), its length (two bytes) and the sync marker.
         let block = &file[header + 3..file.len() - 16];
         put("container", name, &file)?;
-        put("container", &format!("{name}-block"), &[&[2 + index as u8], block].concat())?;
+        put("container", &format!("{name}-block"), &[&[first], block].concat())?;
         put("http", &format!("avro-{name}"), &[b"application/avro\n", file.as_slice()].concat())?;
     }
     let sample =
