@@ -52,7 +52,7 @@ impl Replay {
         Replay { arbitrate: Some((arbitrate, arbitrate::State::default(), 0)), ..Replay::open() }
     }
 
-    /// A replay whose fold calls `probe` as [`Decide::probe`] says.
+    /// A replay whose fold calls `probe` before each piece of work on a target.
     #[must_use]
     pub fn with_probe(mut self, probe: fn(&TargetId, Offset)) -> Self {
         self.decide.probe = Some(probe);
