@@ -11,7 +11,12 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # What `make run` builds with: optimised, since the demo shares its processor with the load that it makes.
 DEMO := target/release/loadgen
 
-.PHONY: help run test lint bench doc setup
+# What `make fuzz` fuzzes, with how many inputs of at most how many bytes.
+T := policy
+RUNS := 1000000
+LEN := 512
+
+.PHONY: help run test lint bench doc fuzz setup
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +40,11 @@ bench: setup ## The benchmarks (criterion)
 
 doc: setup ## The documentation of the crates, in target/doc
 	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --locked
+
+fuzz: ## Fuzz a parser with a nightly compiler and cargo-fuzz: make fuzz T=policy RUNS=10000000
+	@mkdir -p fuzz/found/$(T)
+	cd fuzz && cargo +nightly fuzz run --sanitizer none $(T) found/$(T) corpus/$(T) regressions -- \
+		-runs=$(RUNS) -max_len=$(LEN) -timeout=10 -rss_limit_mb=1024 -print_final_stats=1
 
 setup:
 	@tools/setup

@@ -20,7 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 const START: i64 = 1_800_000_000_000;
 const PANE: i64 = 5_000;
 const INSTANCES: usize = 10;
-const STAGE: Decide = Decide { audit: loadline::stages::decide::AuditWhen::Changed };
+const STAGE: Decide = Decide { audit: loadline::stages::decide::AuditWhen::Changed, probe: None };
 
 const METRICS: [(&str, Kind); 5] =
     [("cpu", Kind::Gauge), ("memory", Kind::Gauge), ("response_time", Kind::Distribution), ("connections", Kind::Gauge), ("queue_depth", Kind::Gauge)];

@@ -5,7 +5,7 @@
 //! the runtime, and is rebuilt in one way only: snapshot and replay.
 
 use crate::log::{Offset, Topic};
-use crate::model::{Message, Timestamp};
+use crate::model::{Message, TargetId, Timestamp};
 
 pub mod admit;
 pub mod aggregate;
@@ -65,6 +65,7 @@ pub struct Effect {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Effects {
     list: Vec<Effect>,
+    held: Vec<TargetId>,
 }
 
 impl Effects {
@@ -88,9 +89,20 @@ impl Effects {
         self.list.push(Effect { topic, route: Route::EveryPartition, message });
     }
 
+    /// A fault in the fold of this record holds `target` from here on: the runtime keeps the record as a dead letter.
+    pub fn holds(&mut self, target: TargetId) {
+        self.held.push(target);
+    }
+
     /// Appends all of another's.
     pub fn append(&mut self, mut other: Effects) {
         self.list.append(&mut other.list);
+        self.held.append(&mut other.held);
+    }
+
+    /// Takes out which targets a fault holds.
+    pub fn take_held(&mut self) -> Vec<TargetId> {
+        std::mem::take(&mut self.held)
     }
 
     /// Takes them all out.

@@ -18,7 +18,7 @@ use loadline::stages::decide::{AuditWhen, Decide, State};
 use loadline::stages::{Effect, Effects, Input, Located, Snapshot, Stage};
 use proptest::prelude::*;
 
-const DECIDE: Decide = Decide { audit: AuditWhen::Always };
+const DECIDE: Decide = Decide { audit: AuditWhen::Always, probe: None };
 const START: i64 = 1_800_000_000_000;
 const PANE: i64 = 5_000;
 const TARGETS: usize = 3;

@@ -98,7 +98,7 @@ fn play(all: &[Seen], partitions: u32) -> Vec<Decision> {
     let plain = partitions == 1;
     let stage =
         Aggregate { pane: Duration::from_millis(PANE as u64), grace: Duration::from_millis(GRACE as u64), sources: partitions, limits: Limits::default() };
-    let decide = Decide { audit: AuditWhen::Always };
+    let decide = Decide { audit: AuditWhen::Always, probe: None };
     let (mut folded, mut offset, mut decisions) = (decide::State::default(), 0, Vec::new());
     let mut say = |at: i64, record: Signal| {
         offset += 1;

@@ -58,6 +58,14 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         }
         _ => Box::new(BufReader::new(std::io::stdin())),
     };
+    lines(&mut replay, input, args.follow, args.target.as_deref(), out, &mut std::io::stderr())
+}
+
+/// Replays the lines of `input`; what they cause goes to `out`, what a person should look at to `troubles`. The exit code.
+///
+/// # Errors
+/// The first line that cannot be used, with its number; what cannot be read or written.
+pub fn lines(replay: &mut Replay, input: impl BufRead, follow: bool, only: Option<&str>, out: &mut dyn Write, troubles: &mut dyn Write) -> anyhow::Result<u8> {
     let mut troubled = false;
     for (number, line) in (1_u64..).zip(input.lines()) {
         let line = line.with_context(|| format!("failed to read line {number}"))?;
@@ -69,7 +77,7 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             for caused in replay.signal(at, partition.unwrap_or(0), signal) {
                 if let Caused::Trouble(alert) = &caused {
                     let of = alert.target.as_ref().map(ToString::to_string).unwrap_or_default();
-                    eprintln!("line {number}: {of}: {} ({})", alert.message, alert.name);
+                    writeln!(troubles, "line {number}: {of}: {} ({})", alert.message, alert.name)?;
                     troubled = true;
                     continue;
                 }
@@ -80,20 +88,20 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                     Caused::Command(c) => &c.target,
                     Caused::Trouble(_) => continue,
                 };
-                if args.target.as_ref().is_some_and(|wanted| wanted != target.as_str()) {
+                if only.is_some_and(|wanted| wanted != target.as_str()) {
                     continue;
                 }
                 let line = match &caused {
                     Caused::Decision(decision) => jsonl::decision_to_line(at, decision),
-                    Caused::Command(command) if args.follow => jsonl::command_to_line(at, command),
-                    Caused::Grant(grant) if args.follow => jsonl::grant_to_line(at, grant),
-                    Caused::Request(request) if args.follow => jsonl::request_to_line(at, request),
+                    Caused::Command(command) if follow => jsonl::command_to_line(at, command),
+                    Caused::Grant(grant) if follow => jsonl::grant_to_line(at, grant),
+                    Caused::Request(request) if follow => jsonl::request_to_line(at, request),
                     _ => continue,
                 };
                 writeln!(out, "{line}")?;
             }
         }
-        if args.follow {
+        if follow {
             writeln!(out, "{}", jsonl::done_line(number))?;
             out.flush()?;
         }

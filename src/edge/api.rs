@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::model::spelling::on_one_line;
 use crate::model::{Alert, Command, Decision, FleetObservation, Grant, ManualChange, MetricReport, Outcome, StepKind, TargetId, Timestamp, Verdict};
 
 /// `GET /api/v1/status`.
@@ -162,6 +163,24 @@ pub struct ScaleRequest {
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+impl ScaleRequest {
+    /// What to send.
+    pub(crate) const EXAMPLE: &str = "send {\"replicas\":5,\"actor\":\"ana@example.com\",\"reason\":\"launch\"}";
+
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// [`Problem`] with the field.
+    pub fn read(body: &[u8]) -> Result<Self, Problem> {
+        let request: ScaleRequest =
+            serde_json::from_slice(body).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, on_one_line(&e.to_string()), Self::EXAMPLE).at("body"))?;
+        if request.actor.trim().is_empty() {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "actor is empty", "say who wants it: it is recorded").at("actor"));
+        }
+        Ok(request)
+    }
 }
 
 /// The answer to a [`ScaleRequest`].

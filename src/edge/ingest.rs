@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::edge::api::{Ingested, LineRejected, Problem};
 use crate::log::{Log, LogError, RawAppend, Trouble};
+use crate::model::document::shorten;
 use crate::model::{Sample, Timestamp};
 use crate::runtime::clock::Clock;
 use crate::stages::aggregate::refusal;
@@ -83,21 +84,26 @@ impl Ingest {
 
 /// What a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
+pub enum Format {
+    /// One sample a line.
     JsonLines,
+    /// An Avro object container file.
     Avro,
 }
 
 impl Format {
-    fn of(request: &Request) -> Result<Format, Problem> {
-        let named = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    /// The format that a `content-type` names.
+    ///
+    /// # Errors
+    /// [`Problem`] where it is none that is read here.
+    pub fn named(named: &str) -> Result<Format, Problem> {
         let media = named.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
         match media.as_str() {
             "application/x-ndjson" | "application/jsonl" | "application/json" => Ok(Format::JsonLines),
             "application/avro" | "avro/binary" => Ok(Format::Avro),
             _ => Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                format!("samples of type \"{named}\" cannot be read"),
+                format!("samples of type {:?} cannot be read", shorten(named)),
                 "send JSON lines as application/x-ndjson, or an Avro container file as application/avro",
             )
             .at("header Content-Type")),
@@ -113,7 +119,8 @@ async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
 }
 
 async fn take(inner: &Arc<Inner>, request: Request) -> Result<Ingested, Problem> {
-    let format = Format::of(&request)?;
+    let named = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let format = Format::named(named)?;
     // The place is taken before the body is read, so that memory is bounded by queue × body.
     let Ok(_place) = inner.places.try_acquire() else { return Err(busy()) };
     let read = tokio::time::timeout(BODY_DEADLINE, Bytes::from_request(request, &())).await;
@@ -145,7 +152,10 @@ async fn take(inner: &Arc<Inner>, request: Request) -> Result<Ingested, Problem>
 }
 
 /// The body's samples as records to append, and what to answer once they are durable.
-fn parsed(format: Format, body: &[u8], received: Timestamp, log: &dyn Log) -> Result<(Ingested, Vec<RawAppend>), Problem> {
+///
+/// # Errors
+/// [`Problem`] where no sample of it can be used; why, line by line, is in it.
+pub fn parsed(format: Format, body: &[u8], received: Timestamp, log: &dyn Log) -> Result<(Ingested, Vec<RawAppend>), Problem> {
     let mut ingested = Ingested::default();
     let samples = match format {
         Format::JsonLines => parse::json_lines(body, received),

@@ -14,6 +14,13 @@ pub struct Order {
     pub generation: i64,
 }
 
+impl Order {
+    /// Whether this is the later one of one source.
+    pub fn is_newer_than(&self, other: &Order) -> bool {
+        self.source == other.source && self.generation > other.generation
+    }
+}
+
 /// On `control`: a source says, in one of its rounds, that it has this policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

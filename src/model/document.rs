@@ -5,11 +5,13 @@
 //! reads it from YAML, [`Node::from_json`] from JSON. Numbers keep their text, so that no digit is lost
 //! before the unit is known; the fields of a map keep their order, and no two of them have one name.
 
-pub(crate) mod amounts;
+pub mod amounts;
 pub(crate) mod fields;
 mod json;
 
 use std::fmt;
+
+pub(crate) use super::spelling::shorten;
 
 /// Where something stands in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,18 +86,12 @@ impl Node {
         match &self.value {
             Value::Null => "nothing".to_owned(),
             Value::Bool(b) => b.to_string(),
-            Value::Number(n) => format!("the number {n}"),
+            Value::Number(n) => format!("the number {}", shorten(n)),
             Value::Text(t) => format!("the text {:?}", shorten(t)),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a map".to_owned(),
         }
     }
-}
-
-/// The first characters of a text, so that no message repeats a whole file.
-pub(crate) fn shorten(text: &str) -> String {
-    const SHOWN: usize = 60;
-    if text.chars().count() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain("…".chars()).collect() }
 }
 
 /// The most problems that are reported: beyond it nobody reads on, and a message of them must fit on the log.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::spelling::shorten;
+
 /// The longest name that is taken, in bytes.
 const MAX_NAME_BYTES: usize = 253;
 
@@ -14,12 +16,14 @@ const MAX_NAME_BYTES: usize = 253;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty, or longer than 253 bytes.
-    #[error("{what} \"{name}\" must have 1 to 253 bytes, it has {}", name.len())]
+    #[error("{what} {name:?} must have 1 to 253 bytes, it has {bytes}")]
     Length {
         /// What the name is of.
         what: &'static str,
-        /// The text.
+        /// The text, or its beginning.
         name: String,
+        /// How many bytes it has.
+        bytes: usize,
     },
     /// A control character or white space.
     #[error("{what} {name:?} must not have white space or control characters")]
@@ -39,7 +43,7 @@ pub enum NameError {
 
 fn check(what: &'static str, name: &str) -> Result<(), NameError> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES {
-        return Err(NameError::Length { what, name: name.chars().take(300).collect() });
+        return Err(NameError::Length { what, name: shorten(name), bytes: name.len() });
     }
     if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(NameError::Character { what, name: name.to_owned() });

@@ -1,4 +1,24 @@
-//! The word that was probably meant.
+//! Texts of others in messages of ours: the word that was probably meant, and what can be shown of any text.
+
+/// The first characters of a value, so that no message repeats a whole file. Control characters, which would move the
+/// cursor of a terminal or break a line of a log, become U+FFFD.
+pub(crate) fn shorten(text: &str) -> String {
+    beginning(text, 60)
+}
+
+/// A message that may repeat keys or values of any length and with any characters: all of it that helps anyone.
+pub(crate) fn on_one_line(message: &str) -> String {
+    beginning(message, 400)
+}
+
+fn beginning(text: &str, most: usize) -> String {
+    let mut characters = text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
+    let mut short: String = characters.by_ref().take(most).collect();
+    if characters.next().is_some() {
+        short.push('…');
+    }
+    short
+}
 
 /// The known word nearest to `word`: at most a third of its letters wrong, case and separators aside.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

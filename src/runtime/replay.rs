@@ -44,12 +44,19 @@ struct Partition {
 impl Replay {
     /// A replay of signals that were recorded: grants are among them.
     pub fn open() -> Self {
-        Replay { decide: Decide { audit: AuditWhen::Always }, partitions: BTreeMap::new(), starts: Vec::new(), arbitrate: None }
+        Replay { decide: Decide { audit: AuditWhen::Always, probe: None }, partitions: BTreeMap::new(), starts: Vec::new(), arbitrate: None }
     }
 
     /// A replay whose claims are answered by `arbitrate`, so that a simulator outside can close the loop.
     pub fn closed(arbitrate: Arbitrate) -> Self {
         Replay { arbitrate: Some((arbitrate, arbitrate::State::default(), 0)), ..Replay::open() }
+    }
+
+    /// A replay whose fold calls `probe` before each piece of work on a target.
+    #[must_use]
+    pub fn with_probe(mut self, probe: fn(&TargetId, Offset)) -> Self {
+        self.decide.probe = Some(probe);
+        self
     }
 
     /// Gives a target a history: earlier proposals and applied changes, with their ages at its first

@@ -327,15 +327,21 @@ impl<S: Stage> Owned<S> {
                 // Decide holds the target that such a record is of. The other stages go on without the record: the same
                 // one would end each process that reads it.
                 match catch_unwind(AssertUnwindSafe(|| stage.apply(&mut self.state, input, &mut own))) {
-                    Ok(()) => effects.append(own),
+                    Ok(()) => {
+                        let held = own.take_held();
+                        effects.append(own);
+                        if let Some(target) = held.first() {
+                            let others = if held.len() > 1 { format!(" and {} other targets", held.len() - 1) } else { String::new() };
+                            let reason = format!("a fault in Loadline: {} holds {target}{others}", S::NAME);
+                            effects.to_partition(Topic::DeadLetters, 0, dead_letter::<S>(partition, offset, reason, &value));
+                        }
+                    }
                     Err(_) => faulted::<S>(partition, offset, at, &value, effects),
                 }
             }
             Err(reason) => {
                 if self.dead_letters.admit(at) {
-                    let record = value[..value.len().min(DEAD_LETTER_BYTES)].to_vec();
-                    let letter = DeadLetter { topic: S::INPUT.to_string(), partition, offset: i64::try_from(offset).unwrap_or(i64::MAX), reason, record };
-                    effects.to_partition(Topic::DeadLetters, 0, Message::DeadLetter(letter));
+                    effects.to_partition(Topic::DeadLetters, 0, dead_letter::<S>(partition, offset, reason, &value));
                 }
             }
         }
@@ -352,7 +358,13 @@ impl<S: Stage> Owned<S> {
 
     fn flush(&mut self, stage: &S, log: &dyn Log, partition: u32, now: Timestamp) {
         let mut effects = Effects::new();
-        stage.apply(&mut self.state, Input::Flush { partition, now }, &mut effects);
+        if catch_unwind(AssertUnwindSafe(|| stage.apply(&mut self.state, Input::Flush { partition, now }, &mut effects))).is_err() {
+            // What it held is lost: to hold it on would lose every flush after this one too.
+            effects = Effects::new();
+            let message = format!("a fault in Loadline: {} lost what it held of partition {partition} of {}; please report it", S::NAME, S::INPUT);
+            let alert = record_faulted::<S>(partition, message, now);
+            effects.to_key(Topic::Alerts, S::NAME, Message::Alert(alert));
+        }
         self.appends.extend(raw_appends(log, effects.take()));
     }
 
@@ -462,19 +474,21 @@ pub fn check_snapshots<S: Stage>(log: &dyn Log) -> Result<(), LogError> {
 /// A fault in the program: the record is kept, and told.
 fn faulted<S: Stage>(partition: u32, offset: Offset, at: Timestamp, value: &[u8], effects: &mut Effects) {
     let reason = format!("a fault in Loadline: {} went on without this record", S::NAME);
-    let alert = Alert {
-        target: None,
-        name: "RecordFaulted".to_owned(),
-        subject: format!("{}/{partition}", S::INPUT),
-        severity: Severity::Critical,
-        state: AlertState::Event,
-        message: format!("{reason}, {} {offset} of partition {partition}; it is kept in dead-letters; please report it", S::INPUT),
-        at,
-    };
-    let record = value[..value.len().min(DEAD_LETTER_BYTES)].to_vec();
-    let letter = DeadLetter { topic: S::INPUT.to_string(), partition, offset: i64::try_from(offset).unwrap_or(i64::MAX), reason, record };
-    effects.to_partition(Topic::DeadLetters, 0, Message::DeadLetter(letter));
+    let message = format!("{reason}, {} {offset} of partition {partition}; it is kept in dead-letters; please report it", S::INPUT);
+    let alert = record_faulted::<S>(partition, message, at);
+    effects.to_partition(Topic::DeadLetters, 0, dead_letter::<S>(partition, offset, reason, value));
     effects.to_key(Topic::Alerts, S::NAME, Message::Alert(alert));
+}
+
+fn record_faulted<S: Stage>(partition: u32, message: String, at: Timestamp) -> Alert {
+    let (name, subject) = ("RecordFaulted".to_owned(), format!("{}/{partition}", S::INPUT));
+    Alert { target: None, name, subject, severity: Severity::Critical, state: AlertState::Event, message, at }
+}
+
+/// A record that was not used, or not by all, with its place and its beginning.
+fn dead_letter<S: Stage>(partition: u32, offset: Offset, reason: String, value: &[u8]) -> Message {
+    let record = value[..value.len().min(DEAD_LETTER_BYTES)].to_vec();
+    Message::DeadLetter(DeadLetter { topic: S::INPUT.to_string(), partition, offset: i64::try_from(offset).unwrap_or(i64::MAX), reason, record })
 }
 
 impl DeadLetters {

@@ -46,7 +46,7 @@ mod stabilize;
 #[cfg(test)]
 mod tests;
 
-use memory::{Announced, Memory};
+use memory::{Announced, Fault, Memory};
 use panes::Panes;
 use sources::Sources;
 
@@ -96,6 +96,16 @@ pub enum AuditWhen {
 pub struct Decide {
     /// Which decisions are written down.
     pub audit: AuditWhen,
+    /// Called before each piece of work on a target, with the offset of its signal: tests panic in it, as a fault in the fold would.
+    pub probe: Option<fn(&TargetId, Offset)>,
+}
+
+impl Decide {
+    fn probe(self, id: &TargetId, offset: Offset) {
+        if let Some(probe) = self.probe {
+            probe(id, offset);
+        }
+    }
 }
 
 /// What decide remembers of a partition.
@@ -161,7 +171,14 @@ impl State {
 
     /// Runs `work` on a target, with its time moved on to `at`, unless its memory already holds this
     /// offset. A panic holds the target.
-    fn with(&mut self, id: &TargetId, offset: Offset, at: Timestamp, effects: &mut Effects, work: impl FnOnce(&mut Target, &Sources, &mut Effects)) {
+    fn with(
+        &mut self,
+        id: &TargetId,
+        (offset, at): (Offset, Timestamp),
+        stage: Decide,
+        effects: &mut Effects,
+        work: impl FnOnce(&mut Target, &Sources, &mut Effects),
+    ) {
         let Some(target) = self.targets.get_mut(id) else { return };
         if offset < target.memory.next_offset || target.memory.faulted.is_some() {
             return;
@@ -175,7 +192,10 @@ impl State {
         target.memory.now = target.memory.now.max(at);
         let sources = &self.sources;
         let mut own = Effects::new();
-        let outcome = catch_unwind(AssertUnwindSafe(|| work(target, sources, &mut own)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            stage.probe(id, offset);
+            work(target, sources, &mut own);
+        }));
         if outcome.is_ok() {
             effects.append(own);
         } else {
@@ -200,17 +220,17 @@ impl State {
 
     fn own(&mut self, id: &TargetId, signal: Signal, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         match signal {
-            Signal::Part(part) => self.part(id, part, offset, at, effects),
+            Signal::Part(part) => self.part(id, part, offset, at, stage, effects),
             Signal::Policy(announcement) => self.policy(id, announcement, offset, at, stage, effects),
             Signal::Fleet(seen) => {
                 // Kept also before there is a policy, so that one that comes has something to stand on.
                 if self.admits(id, at, effects) {
-                    self.with(id, offset, at, effects, |t, s, e| t.fleet(seen, at, stage, s, e));
+                    self.with(id, (offset, at), stage, effects, |t, s, e| t.fleet(seen, at, stage, s, e));
                 }
             }
-            Signal::Outcome(outcome) => self.with(id, offset, at, effects, |t, s, e| t.outcome(&outcome, stage, s, e)),
-            Signal::Grant(grant) => self.with(id, offset, at, effects, |t, _, _| t.grant(grant)),
-            Signal::SourceError(error) => self.with(id, offset, at, effects, |t, s, e| t.source_error(error, stage, s, e)),
+            Signal::Outcome(outcome) => self.with(id, (offset, at), stage, effects, |t, s, e| t.outcome(&outcome, stage, s, e)),
+            Signal::Grant(grant) => self.with(id, (offset, at), stage, effects, |t, _, _| t.grant(grant)),
+            Signal::SourceError(error) => self.with(id, (offset, at), stage, effects, |t, s, e| t.source_error(error, stage, s, e)),
             Signal::Mark(_) | Signal::Tick(_) => {}
         }
     }
@@ -232,7 +252,7 @@ impl State {
         true
     }
 
-    fn part(&mut self, id: &TargetId, mut part: Part, offset: Offset, at: Timestamp, effects: &mut Effects) {
+    fn part(&mut self, id: &TargetId, mut part: Part, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         // A pane that holds nothing says nothing; a restored fold would not even know that it came.
         part.panes.retain(|pane| !pane.instances.is_empty() || pane.sketch.is_some());
         let Some(target) = self.targets.get_mut(id).filter(|t| t.policy.is_some()) else {
@@ -251,7 +271,7 @@ impl State {
             }
             return;
         }
-        self.with(id, offset, at, effects, |t, _, _| t.part(part, offset));
+        self.with(id, (offset, at), stage, effects, |t, _, _| t.part(part, offset));
     }
 
     fn policy(&mut self, id: &TargetId, announcement: PolicyAnnouncement, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
@@ -260,16 +280,27 @@ impl State {
         }
         if let Some(target) = self.targets.get_mut(id)
             && offset >= target.memory.next_offset
-            && target.memory.faulted.is_some()
-            && announcement.spec.as_ref() != target.memory.policy.as_ref().map(|p| &p.spec)
+            && target.memory.faulted.as_ref().is_some_and(|fault| fault.announced != announcement.spec)
+            && !target.memory.order.as_ref().is_some_and(|known| known.is_newer_than(&announcement.order))
         {
             // Only a changed policy ends a fault, and the target starts as new.
-            alerts::set(&mut target.memory, id, "Faulted", Severity::Critical, false, || "its policy was changed; it starts as new".to_owned(), effects);
+            let changed = || "its policy was changed; it starts as new".to_owned();
+            for (name, _) in target.memory.firing.clone() {
+                alerts::set(&mut target.memory, id, &name, Severity::Info, false, changed, effects);
+            }
             let Memory { next_offset, now, epoch, sequence, .. } = target.memory;
             let order = target.memory.order.take();
             *target = Target { memory: Memory { next_offset, now, order, epoch, closed_epoch: epoch, sequence, ..Memory::default() }, ..Target::default() };
         }
-        self.with(id, offset, at, effects, |t, s, e| t.policy(announcement, offset, stage, s, e));
+        let (spec, order) = (announcement.spec.clone(), announcement.order.clone());
+        self.with(id, (offset, at), stage, effects, |t, s, e| t.policy(announcement, offset, stage, s, e));
+        if let Some(Target { memory, .. }) = self.targets.get_mut(id)
+            && let Some(fault) = memory.faulted.as_mut().filter(|fault| fault.position == offset)
+        {
+            // The same text again would only do the same again.
+            fault.announced = spec;
+            memory.order = Some(order);
+        }
     }
 
     /// Evaluates the targets that have panes which are complete now.
@@ -277,7 +308,7 @@ impl State {
         let through = self.sources.complete_through();
         let ready: Vec<TargetId> = self.fresh.iter().filter(|id| self.targets.get(*id).is_some_and(|t| t.has_complete_panes(through))).cloned().collect();
         for id in ready {
-            self.with(&id, offset, at, effects, |t, s, e| t.evaluate(stage, s, e));
+            self.with(&id, (offset, at), stage, effects, |t, s, e| t.evaluate(stage, s, e));
         }
     }
 
@@ -285,7 +316,7 @@ impl State {
     fn evaluate_due(&mut self, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         let due: Vec<TargetId> = self.due.iter().take_while(|(due, _)| *due <= at).map(|(_, id)| id.clone()).collect();
         for id in due {
-            self.with(&id, offset, at, effects, |t, s, e| {
+            self.with(&id, (offset, at), stage, effects, |t, s, e| {
                 t.memory.due = None;
                 t.evaluate(stage, s, e);
             });
@@ -301,7 +332,7 @@ impl State {
         let mut fed: Vec<TargetId> = self.targets.iter().filter(|(_, t)| t.is_fed_by(sources)).map(|(id, _)| id.clone()).collect();
         fed.sort();
         for id in fed {
-            self.with(&id, offset, at, effects, |t, s, e| t.evaluate(stage, s, e));
+            self.with(&id, (offset, at), stage, effects, |t, s, e| t.evaluate(stage, s, e));
         }
     }
 }
@@ -361,7 +392,8 @@ impl Snapshot for State {
         let mut memory: Memory = serde_json::from_slice(bytes).map_err(|e| format!("the snapshot of {key} cannot be read: {e}"))?;
         // A target that was not written in a later round had not changed until that round began.
         memory.next_offset = memory.next_offset.max(self.sources.next_offset);
-        let policy = memory.policy.as_ref().and_then(|announced| InForce::new(&id, announced).ok());
+        let in_force = |announced| catch_unwind(|| InForce::new(&id, announced).ok()).ok().flatten();
+        let policy = memory.policy.as_ref().and_then(in_force);
         if policy.is_none() {
             // This version cannot use it: its next announcement says so, in an alert.
             memory.policy = None;
@@ -392,9 +424,14 @@ impl Snapshot for State {
 impl Target {
     /// A fault in the program holds it from here on: its replicas stand, and the record says so.
     fn fault(&mut self, id: &TargetId, offset: Offset, effects: &mut Effects) {
+        effects.holds(id.clone());
         self.panes = Panes::default();
-        self.memory.faulted = Some(offset);
+        self.memory.faulted = Some(Fault { position: offset, announced: self.memory.policy.as_ref().map(|p| p.spec.clone()) });
         self.memory.due = None;
+        if let Some(in_force) = &self.policy {
+            // No command follows from a claim that was made before.
+            claim::withdraw(id, &in_force.policy, &mut self.memory, effects);
+        }
         alerts::faulted(&mut self.memory, id, offset, effects);
         if let Some(in_force) = &self.policy {
             self.memory.sequence += 1;

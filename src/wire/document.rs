@@ -217,6 +217,7 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::policy::resolve_spec_json;
 
     const POLICY: &str = "\
 apiVersion: loadline.dev/v1alpha1
@@ -262,6 +263,26 @@ spec:
             assert!(codes.contains(&code), "{from} -> {to}: {codes:?}");
             assert!(file.documents.iter().all(|d| d.policy.is_none()));
         }
+    }
+
+    /// Fields and values with control characters are named without them.
+    #[test]
+    fn what_is_said_of_a_policy_is_plain() {
+        for (from, to) in [("replicas", "\"r\\eplicas\""), ("kind: ProcessFleet", "kind: \"x\\ty\""), ("queue_depth", "\"a\\nb\""), ("100", "\"1\\0m\"")] {
+            let file = policies_in(&POLICY.replacen(from, to, 1), "a.yaml");
+            assert!(file.has_errors(), "{from} -> {to}");
+            file.all_problems().iter().for_each(|p| assert!(!p.to_string().contains(char::is_control), "{p}"));
+        }
+        let text = policies_in("a: \u{b}\n", "a.yaml").problems[0].to_string();
+        assert!(!text.contains(char::is_control), "{text}");
+    }
+
+    /// What is checked is what is in force: no digit is lost on the way through the log.
+    #[test]
+    fn every_digit_goes_through_the_log() {
+        let file = policies_in(&POLICY.replacen("100", "12345678901.123456789", 1), "a.yaml");
+        let policy = file.documents[0].policy.as_ref().unwrap();
+        assert_eq!(resolve_spec_json(&file.documents[0].spec_json, &policy.target).as_ref(), Ok(policy));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::model::spelling::nearest;
+use crate::model::spelling::{nearest, on_one_line};
 
 mod event;
 mod sample;
@@ -72,7 +72,11 @@ fn did_you_mean(closest: Option<&'static str>) -> String {
 impl LineError {
     fn json(error: &serde_json::Error) -> Self {
         // A line has no second line, so its number would only mislead.
-        LineError::Json { reason: error.to_string().replace(" at line 1 column ", " at column ") }
+        let place = if error.line() <= 1 { format!("column {}", error.column()) } else { format!("line {} column {}", error.line(), error.column()) };
+        // The reason may repeat a key or a value of any length.
+        let text = error.to_string();
+        let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+        LineError::Json { reason: format!("{} at {place}", on_one_line(what)) }
     }
 
     fn missing(field: &'static str, mend: impl Into<String>) -> Self {
@@ -97,7 +101,7 @@ fn line(value: &impl Serialize) -> String {
 fn unknown_key(text: &str, known: &[&'static str]) -> Option<LineError> {
     let keys: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
     let field = keys.into_keys().find(|key| !known.contains(&key.as_str()))?;
-    Some(LineError::UnknownField { closest: nearest(&field, known.iter().copied()), field })
+    Some(LineError::UnknownField { closest: nearest(&field, known.iter().copied()), field: on_one_line(&field) })
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ impl Process {
         let stepped = match part {
             Part::Aggregate => self.aggregate.step(|| Worker::join(self.settings.aggregate, log, &name, rounds), now),
             Part::Admit => self.admit.step(|| Worker::join(Admit, log, &name, rounds), now),
-            Part::Decide => self.decide.step(|| Worker::join(Decide { audit: AuditWhen::Always }, log, &name, rounds), now),
+            Part::Decide => self.decide.step(|| Worker::join(Decide { audit: AuditWhen::Always, ..Decide::default() }, log, &name, rounds), now),
             Part::Arbitrate => self.arbitrate.step(|| Worker::join(self.settings.arbitrate.clone(), log, &name, rounds), now),
             Part::Actuate => self.carry(),
         };

@@ -30,7 +30,9 @@ impl Paint {
 
 /// Writes every problem of one file, each followed by an empty line.
 pub(super) fn problems(out: &mut String, file: &str, source: &str, problems: &[&Problem], colours: bool) {
-    let lines: Vec<&str> = source.lines().collect();
+    // The line breaks of YAML: a lone carriage return is one.
+    let source = source.replace("\r\n", "\n");
+    let lines: Vec<&str> = source.split(['\n', '\r']).collect();
     for problem in problems {
         one(out, file, &lines, problem, &Paint(colours));
         out.push('\n');

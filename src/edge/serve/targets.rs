@@ -75,12 +75,8 @@ pub(super) async fn scale(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Scaled>, Problem> {
     let target = parse(&namespace, &kind, &name)?;
-    let mend = "send {\"replicas\":5,\"actor\":\"ana@example.com\",\"reason\":\"launch\"}";
-    let body = body.map_err(|e| Problem::new(e.status(), e.body_text(), mend))?;
-    let request: ScaleRequest = serde_json::from_slice(&body).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.to_string(), mend).at("body"))?;
-    if request.actor.trim().is_empty() {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "actor is empty", "say who wants it: it is recorded").at("actor"));
-    }
+    let body = body.map_err(|e| Problem::new(e.status(), e.body_text(), ScaleRequest::EXAMPLE))?;
+    let request = ScaleRequest::read(&body)?;
     if let Some(file) = services.freeze.mark_for(target.namespace()) {
         let reason = format!("scaling is frozen by {file}");
         return Err(Problem::new(StatusCode::CONFLICT, reason, "remove that file to let changes through again").at(target.to_string()));

@@ -13,10 +13,13 @@ use crate::model::policy::Unit;
 
 /// Why a value is not what a field wants, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) code: &'static str,
-    pub(crate) message: String,
-    pub(crate) mend: String,
+pub struct Fault {
+    /// A stable name of this kind of fault.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub mend: String,
 }
 
 impl Fault {
@@ -68,7 +71,10 @@ pub(crate) fn unit_name(unit: Unit) -> &'static str {
 }
 
 /// Reads an amount of `unit`; `None` where the unit was neither written nor known, and a plain count is taken.
-pub(crate) fn amount(node: &Node, unit: Option<Unit>) -> Result<Amount, Fault> {
+///
+/// # Errors
+/// [`Fault`]: no amount, another unit's, two readings, negative, or more than 10¹⁸.
+pub fn amount(node: &Node, unit: Option<Unit>) -> Result<Amount, Fault> {
     let read = match &node.value {
         Value::Number(text) => text.parse().map_err(|e| Fault::new("amount", format!("{} is {e}", shorten(text)), "write a smaller number"))?,
         Value::Text(text) => amount_of(text.trim(), unit)?,
@@ -133,6 +139,7 @@ fn amount_of(text: &str, unit: Option<Unit>) -> Result<Amount, Fault> {
 
 fn ambiguous(number: &str, unit: Option<Unit>) -> Fault {
     let read = number.parse::<Amount>().unwrap_or_default();
+    let number = shorten(number);
     let minutes = Amount::from_nanos(read.as_nanos().saturating_mul(60));
     let thousandths = Amount::from_nanos(read.as_nanos() / 1000);
     let mend = match unit {
@@ -149,6 +156,21 @@ fn is_decimal(text: &str) -> bool {
     !(whole.is_empty() && fraction.is_empty()) && whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit())
 }
 
+/// The decimal `number` times `numerator / denominator` (numerator at most 2⁶⁰), in 10⁻⁹; what is finer is rounded up. The unit is
+/// applied before anything is rounded: `0.0000000001Ei` is 115 million.
+fn scaled(number: &str, numerator: i128, denominator: i128) -> Option<i128> {
+    const NANO: i128 = 10_i128.pow(9);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let eighteen = |from: usize| (from..from + 18).fold(0_i128, |n, at| n * 10 + fraction.as_bytes().get(at).map_or(0, |digit| i128::from(digit - b'0')));
+    // The first 18 digits in 10⁻¹⁸, the next in 10⁻³⁶ with what the first leave below 10⁻⁹: neither exceeds 128 bits.
+    let first = eighteen(0) * numerator;
+    let next = first % NANO * 10_i128.pow(18) + eighteen(18) * numerator;
+    let whole = if whole.is_empty() { 0 } else { whole.parse::<i128>().ok()? };
+    let nanos = whole.checked_mul(numerator)?.checked_mul(NANO)?.checked_add(first / NANO + next / 10_i128.pow(27))?;
+    let finer = next % 10_i128.pow(27) != 0 || fraction.bytes().skip(36).any(|digit| digit != b'0') || nanos.rem_euclid(denominator) != 0;
+    Some(nanos.div_euclid(denominator) + i128::from(finer))
+}
+
 /// A Kubernetes quantity; what is finer than 10⁻⁹ is rounded up, as Kubernetes does.
 fn quantity(text: &str) -> Option<Amount> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -158,8 +180,7 @@ fn quantity(text: &str) -> Option<Amount> {
         return None;
     }
     let amount = if let Some((_, numerator, denominator)) = QUANTITY_SUFFIXES.iter().find(|(s, ..)| *s == suffix) {
-        let nanos = number.parse::<Amount>().ok()?.as_nanos().checked_mul(*numerator)?;
-        nanos.div_euclid(*denominator) + i128::from(nanos.rem_euclid(*denominator) != 0)
+        scaled(number, *numerator, *denominator)?
     } else if suffix.starts_with(['e', 'E']) {
         unsigned.parse::<Amount>().ok()?.as_nanos()
     } else {
@@ -172,8 +193,8 @@ fn quantity(text: &str) -> Option<Amount> {
 fn percent(text: &str) -> Option<Amount> {
     let number = text.strip_suffix('%')?.trim_end();
     let unsigned = number.strip_prefix(['+', '-']).unwrap_or(number);
-    let nanos = is_decimal(unsigned).then(|| number.parse::<Amount>().ok())??.as_nanos();
-    Some(Amount::from_nanos(nanos / 100))
+    let nanos = is_decimal(unsigned).then(|| scaled(unsigned, 1, 100))??;
+    Some(Amount::from_nanos(if number.starts_with('-') { -nanos } else { nanos }))
 }
 
 /// A time such as `1h30m` or `1.5s`, in 10⁻⁹ seconds: each unit at most once, the larger first.
@@ -190,7 +211,7 @@ fn time(text: &str) -> Option<i128> {
         if *millis >= smallest || !is_decimal(number) {
             return None;
         }
-        nanos = number.parse::<Amount>().ok()?.as_nanos().checked_mul(*millis)?.checked_div(1000)?.checked_add(nanos)?;
+        nanos = scaled(number, *millis, 1000)?.checked_add(nanos)?;
         smallest = *millis;
         rest = tail;
     }
@@ -198,7 +219,10 @@ fn time(text: &str) -> Option<i128> {
 }
 
 /// Reads a duration of at most `most`. Here `5m` is five minutes; a bare number is no duration, but 0 is.
-pub(crate) fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
+///
+/// # Errors
+/// [`Fault`]: no duration, finer than a millisecond, or longer than `most`.
+pub fn duration(node: &Node, most: Duration) -> Result<Duration, Fault> {
     const EXAMPLE: &str = "write a duration, as in `500ms`, `30s`, `5m` or `1h30m`";
     let nanos = match &node.value {
         Value::Number(text) if text.parse() == Ok(Amount::ZERO) => 0,
@@ -250,7 +274,7 @@ pub(crate) fn whole_percent(node: &Node) -> Result<u32, Fault> {
 }
 
 /// A duration as a person would write it; reading it again gives the same.
-pub(crate) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let mut millis = duration.as_millis();
     if millis == 0 {
         return "0s".to_owned();
@@ -267,7 +291,7 @@ pub(crate) fn show_duration(duration: Duration) -> String {
 }
 
 /// An amount as a person would write it; reading it again under `unit` gives the same.
-pub(crate) fn show_amount(amount: Amount, unit: Unit) -> String {
+pub fn show_amount(amount: Amount, unit: Unit) -> String {
     let nanos = amount.as_nanos();
     match unit {
         Unit::Seconds if nanos % 1_000_000 == 0 => match u64::try_from(nanos / 1_000_000) {

@@ -2,18 +2,25 @@
 
 use std::fmt::{self, Write};
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
-use super::{Entry, Node, Problem, Severity, Value};
+use super::{Entry, Node, Problem, Severity, Value, shorten};
+
+/// The deepest nesting; a policy has seven levels.
+const MAX_DEPTH: usize = 128;
+/// A number is written without an exponent up to so many digits: a policy's own are shorter.
+const PLAIN_DIGITS: i64 = 40;
 
 impl Node {
-    /// Reads a JSON text. A name that is given twice in a map is an error; so is nesting beyond 128 levels
-    /// (the parser's own bound).
+    /// Reads a JSON text, every number with all its digits. A name that is given twice in a map is an error; so is nesting
+    /// beyond 128 levels.
     ///
     /// # Errors
-    /// One [`Problem`] with the line and column in its message.
+    /// One [`Problem`]; where the text is no JSON at all, with the line and column in its message.
     pub fn from_json(text: &str) -> Result<Node, Problem> {
-        serde_json::from_str(text).map_err(|e| Problem {
+        let whole = serde_json::from_str::<&RawValue>(text).map_err(|e| e.to_string());
+        whole.and_then(|raw| tree(raw.get(), 0)).map_err(|e| Problem {
             path: String::new(),
             span: None,
             severity: Severity::Error,
@@ -35,7 +42,7 @@ impl Node {
         match &self.value {
             Value::Null => out.push_str("null"),
             Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
-            Value::Number(n) => out.push_str(n),
+            Value::Number(n) => out.push_str(&canonical(n)),
             Value::Text(t) => write_text(t, out),
             Value::List(items) => {
                 out.push('[');
@@ -85,64 +92,89 @@ fn write_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
-impl<'de> Deserialize<'de> for Node {
+/// The tree of one JSON value. Each level is read by itself, so that a number is never anything but its text.
+fn tree(text: &str, depth: usize) -> Result<Node, String> {
+    let inside = |e: serde_json::Error| {
+        let e = e.to_string();
+        e.rsplit_once(" at line ").map_or(e.as_str(), |(what, _)| what).to_owned()
+    };
+    if depth > MAX_DEPTH {
+        return Err(format!("more than {MAX_DEPTH} levels of nesting"));
+    }
+    let value = match text.as_bytes().first() {
+        Some(b'n') => Value::Null,
+        Some(b't') => Value::Bool(true),
+        Some(b'f') => Value::Bool(false),
+        Some(b'"') => Value::Text(serde_json::from_str(text).map_err(inside)?),
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(text).map_err(inside)?;
+            Value::List(items.into_iter().map(|item| tree(item.get(), depth + 1)).collect::<Result<_, _>>()?)
+        }
+        Some(b'{') => {
+            let RawFields(fields) = serde_json::from_str(text).map_err(inside)?;
+            let entry = |(key, value): (String, &RawValue)| Ok::<_, String>(Entry { key, key_span: None, value: tree(value.get(), depth + 1)? });
+            Value::Map(fields.into_iter().map(entry).collect::<Result<_, _>>()?)
+        }
+        _ => Value::Number(text.to_owned()),
+    };
+    Ok(Node::bare(value))
+}
+
+/// The fields of a map, in its order.
+struct RawFields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawFields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Tree)
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = RawFields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                let mut names = std::collections::BTreeSet::new();
+                while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
+                    if !names.insert(key.clone()) {
+                        return Err(de::Error::custom(format!("the field {:?} is given twice", shorten(&key))));
+                    }
+                    fields.push((key, value));
+                }
+                Ok(RawFields(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
     }
 }
 
-struct Tree;
-
-impl<'de> Visitor<'de> for Tree {
-    type Value = Node;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+/// A number in the one spelling of its value: every digit that counts and no other, an exponent only where it is far from its point.
+fn canonical(text: &str) -> String {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let Ok(exponent) = exponent.parse::<i32>() else { return text.to_owned() };
+    let (sign, unsigned) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let written = format!("{whole}{fraction}");
+    let digits = written.trim_start_matches('0');
+    let leading_zeros = written.len() - digits.len();
+    let digits = digits.trim_end_matches('0');
+    if digits.is_empty() {
+        return "0".to_owned();
     }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
-        Ok(Node::bare(Value::Null))
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::bare(Value::Bool(value)))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::bare(Value::Number(value.to_string())))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::bare(Value::Number(value.to_string())))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
-        // The shortest decimal that is this double: what was written, up to 15 digits.
-        Ok(Node::bare(Value::Number(value.to_string())))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::bare(Value::Text(value.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
+    let length = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    // How many of the digits stand before the point.
+    let point = length(whole.len()) - length(leading_zeros) + i64::from(exponent);
+    let zeros = |n: i64| "0".repeat(usize::try_from(n).unwrap_or(0));
+    match usize::try_from(point) {
+        Ok(before) if 0 < before && before < digits.len() => format!("{sign}{}.{}", &digits[..before], &digits[before..]),
+        Ok(before) if 0 < before && point <= PLAIN_DIGITS => format!("{sign}{digits}{}", zeros(point - length(digits.len()))),
+        _ if -PLAIN_DIGITS < point && point <= 0 => format!("{sign}0.{}{digits}", zeros(-point)),
+        _ => {
+            let (first, rest) = digits.split_at(1);
+            let rest = if rest.is_empty() { String::new() } else { format!(".{rest}") };
+            format!("{sign}{first}{rest}e{}", point - 1)
         }
-        Ok(Node::bare(Value::List(items)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut names = std::collections::BTreeSet::new();
-        while let Some((key, value)) = map.next_entry::<String, Node>()? {
-            if !names.insert(key.clone()) {
-                return Err(de::Error::custom(format!("the field {key:?} is given twice")));
-            }
-            entries.push(Entry { key, key_span: None, value });
-        }
-        Ok(Node::bare(Value::Map(entries)))
     }
 }
 
@@ -157,6 +189,27 @@ mod tests {
         assert_eq!(one.to_json(), r#"{"b":[1,0.7,"x\n\u0001\""],"c":{"y":-2000,"z":true}}"#);
         assert_eq!(one.to_json(), two.to_json());
         assert_eq!(Node::from_json(&one.to_json()).unwrap().to_json(), one.to_json());
+    }
+
+    #[test]
+    fn a_number_keeps_every_digit_and_has_one_spelling() {
+        for (written, canonical) in [
+            ("0.1234567890123456789", "0.1234567890123456789"),
+            ("12345678901234567890.5", "12345678901234567890.5"),
+            ("100e-2", "1"),
+            ("0.00120E+1", "0.012"),
+            ("-0.0", "0"),
+            ("1e39", "1000000000000000000000000000000000000000"),
+            ("120e39", "1.2e41"),
+            ("-1e999999", "-1e999999"),
+            ("1e-50", "1e-50"),
+            ("1e99999999999", "1e99999999999"),
+        ] {
+            let node = Node::from_json(written).unwrap();
+            assert_eq!(node.value, Value::Number(written.to_owned()));
+            assert_eq!(node.to_json(), canonical);
+            assert_eq!(Node::from_json(canonical).unwrap().to_json(), canonical);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{Defaults, Mode, Policy, Role, Tolerance, defaults};
 use crate::model::document::amounts::{self, Fault};
 use crate::model::document::fields::{Choice, Fields, Report, quoted, whole};
-use crate::model::document::{MOST_PROBLEMS, Node, Problem, Severity, Value};
+use crate::model::document::{MOST_PROBLEMS, Node, Problem, Severity, Value, shorten};
 use crate::model::{FleetName, TargetId};
 
 pub use crate::model::document::fields::{Origin, Setting};
@@ -197,10 +197,10 @@ fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option
     let path = target.at("apiVersion");
     match (&kind, &version) {
         (Some(kind), Some(version)) if kind == "ProcessFleet" && version != OWN_API_VERSION => {
-            report.error(&path, Fault::new("api-version", format!("a ProcessFleet has no `apiVersion: {version}`"), "remove it"));
+            report.error(&path, Fault::new("api-version", format!("a ProcessFleet has no `apiVersion: {}`", shorten(version)), "remove it"));
         }
         (Some(kind), None) if kind != "ProcessFleet" && !version_is_written => {
-            report.error(target.path(), missing("apiVersion", &format!("write the API version of {kind}, as in `apiVersion: apps/v1`")));
+            report.error(target.path(), missing("apiVersion", &format!("write the API version of {}, as in `apiVersion: apps/v1`", shorten(kind))));
         }
         _ => {}
     }

@@ -64,7 +64,7 @@ impl Target {
     pub(super) fn policy(&mut self, announcement: PolicyAnnouncement, offset: Offset, stage: Decide, sources: &Sources, effects: &mut Effects) {
         let PolicyAnnouncement { target, spec, order } = announcement;
         let memory = &mut self.memory;
-        if memory.order.as_ref().is_some_and(|known| known.source == order.source && known.generation > order.generation) {
+        if memory.order.as_ref().is_some_and(|known| known.is_newer_than(&order)) {
             return;
         }
         memory.order = Some(order.clone());

@@ -153,6 +153,16 @@ pub(super) struct Announced {
     pub(super) order: Order,
 }
 
+/// A fault in the program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Fault {
+    /// The offset of the signal that it came with.
+    pub(super) position: Offset,
+    /// The `spec` as announced last, whether it could be used or not: another one ends the fault.
+    pub(super) announced: Option<String>,
+}
+
 /// What decide remembers of a target.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -215,8 +225,8 @@ pub(super) struct Memory {
     pub(super) audited: Option<Audited>,
     /// The alerts that fire now: name and subject.
     pub(super) firing: Vec<(String, String)>,
-    /// A fault in the program holds this target since this offset.
-    pub(super) faulted: Option<Offset>,
+    /// A fault in the program holds this target.
+    pub(super) faulted: Option<Fault>,
 }
 
 impl Memory {

@@ -22,7 +22,7 @@ impl Story {
     fn say(&mut self, record: Signal) -> Vec<String> {
         let mut effects = Effects::new();
         let input = Input::Record(Located { partition: 0, offset: self.next, at: at(self.next), record });
-        Decide { audit: AuditWhen::Always }.apply(&mut self.state, input, &mut effects);
+        Decide { audit: AuditWhen::Always, probe: None }.apply(&mut self.state, input, &mut effects);
         self.next += 1;
         told(effects)
     }
@@ -59,7 +59,8 @@ fn a_fault_holds_its_target_alone() {
         story.fleet(name, 3);
     }
     let mut effects = Effects::new();
-    story.state.with(&id("a"), story.next, at(story.next), &mut effects, |_, _, _| panic!("a fault, on purpose"));
+    let stage = Decide { audit: AuditWhen::Always, probe: None };
+    story.state.with(&id("a"), (story.next, at(story.next)), stage, &mut effects, |_, _, _| panic!("a fault, on purpose"));
     story.next += 1;
     assert_eq!(told(effects), ["Faulted Firing", "a Faulted 3"]);
     assert!(story.fleet("a", 4).is_empty(), "its replicas stand");

@@ -60,6 +60,6 @@ impl StartState {
     /// # Errors
     /// [`LineError::Json`], with line and column.
     pub fn from_json(text: &str) -> Result<Self, LineError> {
-        serde_json::from_str(text).map_err(|error| LineError::Json { reason: error.to_string() })
+        serde_json::from_str(text).map_err(|error| LineError::json(&error))
     }
 }

@@ -83,6 +83,24 @@ fn a_wrong_line_says_what_is_wrong_and_the_mend() {
     );
 }
 
+/// Whatever stands in a line: what is said of it fits on one, and disturbs no terminal.
+#[test]
+fn what_is_said_of_a_line_is_short_and_plain() {
+    let escape = "\u{1b}[31m\u{7f}";
+    for text in [
+        format!(r#"{{"at":1,"ti{escape}ck":{{}}}}"#),
+        format!(r#"{{"at":1,"tick":{{"{escape}":1}}}}"#),
+        format!(r#"{{"at":1,"target":"{}"}}"#, "x".repeat(100_000)),
+        format!(r#"{{"at":1,"{}":1}}"#, "y".repeat(100_000)),
+    ] {
+        for said in [line_to_signal(&text).unwrap_err().to_string(), sample_from_line(&text, AT).unwrap_err().to_string()] {
+            assert!(said.len() < 1_000 && !said.contains(char::is_control), "{said}");
+        }
+    }
+    let named = "x".repeat(1_000).parse::<crate::model::MetricName>().unwrap_err().to_string();
+    assert!(named.ends_with("…\" must have 1 to 253 bytes, it has 1000"), "{named}");
+}
+
 #[test]
 fn a_sample_is_read_with_its_defaults() {
     let sample = sample_from_line(r#"{"target":"prod/Deployment/api","metric":"cpu","value":0.7}"#, AT).unwrap();

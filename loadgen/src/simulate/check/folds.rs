@@ -61,7 +61,7 @@ fn said(tape: &Tape) -> Said {
 
 /// Folds a partition once, from its beginning; of one target alone, or of all.
 fn fold(signals: &[Entry], only: Option<&TargetId>) -> Result<Said, Violation> {
-    let stage = Decide { audit: AuditWhen::Always };
+    let stage = Decide { audit: AuditWhen::Always, ..Decide::default() };
     let (mut state, mut said, mut known) = (decide::State::default(), Said::default(), Known::default());
     for entry in signals {
         let Ok(Message::Signal(signal)) = &entry.message else { continue };

@@ -1,0 +1,64 @@
+//! Samples in Avro object container files.
+//!
+//! An input that begins with `O` is a file. Of any other the first byte chooses plain or deflated, and the rest is the one block of a
+//! file with this release's own schema: few mutations of a whole file keep its header and its sync markers.
+
+use std::sync::LazyLock;
+
+use apache_avro::{Codec, DeflateSettings, Schema, Writer};
+use loadline::model::{Message, SampleBatch};
+use loadline::wire;
+use loadline::wire::container::samples_from_container;
+use loadline::wire::schemas::RecordType;
+
+/// The most samples that are taken of a file.
+const LIMIT: usize = 1_000;
+/// Of a sync marker.
+const SYNC_BYTES: usize = 16;
+
+/// Headers of files without a block: plain, and deflated. They end with the sync marker.
+static HEADERS: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+    let schema = Schema::parse_str(RecordType::SampleBatch.schema_json()).expect("this release's schema");
+    let header = |codec| Writer::builder().schema(&schema).codec(codec).writer(Vec::new()).build().and_then(Writer::into_inner).expect("a header");
+    [header(Codec::Null), header(Codec::Deflate(DeflateSettings::default()))]
+});
+
+/// The samples of the file, at most as many as are taken, each of which the log can hold; or a reason.
+pub fn check(input: &[u8]) {
+    let Some((first, rest)) = input.split_first() else { return };
+    if *first == b'O' {
+        return file(input);
+    }
+    let mut bytes = HEADERS[usize::from(*first & 1)].clone();
+    let sync = bytes[bytes.len() - SYNC_BYTES..].to_vec();
+    bytes.extend(long(i64::from(*first >> 1)));
+    bytes.extend(long(rest.len() as i64));
+    bytes.extend_from_slice(rest);
+    bytes.extend(sync);
+    file(&bytes);
+}
+
+fn file(bytes: &[u8]) {
+    match samples_from_container(bytes, LIMIT) {
+        Ok(samples) => {
+            assert!(samples.len() <= LIMIT, "{} samples", samples.len());
+            let message = Message::Samples(SampleBatch { producer: None, sequence: None, samples });
+            let written = wire::encode(&message);
+            let read = wire::decode(loadline::log::Topic::Metrics, &written).unwrap_or_else(|error| panic!("{message:?} cannot be read: {error}"));
+            assert_eq!(wire::encode(&read), written);
+        }
+        Err(error) => super::said(&error.to_string()),
+    }
+}
+
+/// A long of Avro: zigzag, seven bits a byte.
+fn long(value: i64) -> Vec<u8> {
+    let mut rest = (value << 1 ^ value >> 63) as u64;
+    let mut bytes = Vec::new();
+    while rest >= 0x80 {
+        bytes.push((rest as u8 & 0x7f) | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+    bytes
+}

@@ -1,0 +1,65 @@
+//! Bodies over HTTP: samples by their `content-type`, and a count that is set by hand.
+//!
+//! The first line of an input is the `content-type`, or `scale`; the rest is the body.
+
+use std::sync::{Arc, LazyLock};
+
+use loadline::edge::api::{Problem, ScaleRequest};
+use loadline::edge::ingest::{Format, parsed};
+use loadline::log::memory::MemoryLog;
+use loadline::log::{MAX_RECORD_BYTES, Partitions, Topic};
+use loadline::model::{Message, Timestamp};
+use loadline::runtime::clock::ManualClock;
+use loadline::stages::aggregate::refusal;
+use loadline::wire;
+
+const RECEIVED: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+static LOG: LazyLock<MemoryLog> = LazyLock::new(|| MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(RECEIVED))));
+
+/// Records that aggregate takes, as many samples as are counted; or a problem.
+pub fn check(input: &[u8]) {
+    let end = input.iter().position(|b| *b == b'\n').unwrap_or(input.len());
+    let (named, body) = (String::from_utf8_lossy(&input[..end]), input.get(end + 1..).unwrap_or_default());
+    if named == "scale" {
+        return scale(body);
+    }
+    let format = match Format::named(&named) {
+        Ok(format) => format,
+        Err(problem) => return told(&problem),
+    };
+    match parsed(format, body, RECEIVED, &*LOG) {
+        Ok((ingested, appends)) => {
+            ingested.errors.iter().for_each(|error| super::said(&error.reason));
+            assert!(ingested.accepted > 0 && ingested.errors.len() as u64 <= ingested.rejected);
+            let mut taken = 0;
+            for append in appends {
+                assert!(append.topic == Topic::Metrics && append.value.len() <= MAX_RECORD_BYTES, "{} bytes", append.value.len());
+                let Ok(Message::Samples(batch)) = wire::decode(append.topic, &append.value) else { panic!("no samples were appended") };
+                taken += batch.samples.len() as u64;
+                // What was answered with 200 counts: aggregate refuses none of it.
+                batch.samples.iter().for_each(|sample| assert_eq!(refusal(sample, RECEIVED), None, "{sample:?}"));
+            }
+            assert_eq!(taken, ingested.accepted);
+        }
+        Err(problem) => {
+            told(&problem);
+            let ingested = problem.ingested.expect("what was not taken is counted");
+            assert_eq!(ingested.accepted, 0);
+            ingested.errors.iter().for_each(|error| super::said(&error.reason));
+        }
+    }
+}
+
+fn scale(body: &[u8]) {
+    match ScaleRequest::read(body) {
+        Ok(request) => assert_eq!(ScaleRequest::read(&serde_json::to_vec(&request).expect("JSON")), Ok(request)),
+        Err(problem) => told(&problem),
+    }
+}
+
+fn told(problem: &Problem) {
+    assert!((400..500).contains(&problem.status), "bad input is the sender's: {problem:?}");
+    super::said(&problem.title);
+    super::said(&problem.mend);
+}
