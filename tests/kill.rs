@@ -7,25 +7,24 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 mod common;
-#[path = "kill/ledger.rs"]
-mod ledger;
-#[path = "kill/load.rs"]
-mod load;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use common::ledger::Ledger;
+use common::load::{PRODUCERS, Shared, Told, target, under_load, write_documents};
 use common::random::{Random, rounds};
 use common::{LOADLINE, Running, instances_of, wait_for};
-use ledger::Ledger;
-use load::{PRODUCERS, Shared, TARGETS, Told, produce};
 use loadline::log::Topic;
 use loadline::log::embedded::EmbeddedLog;
 use loadline::model::{Audit, Message};
 use loadline::runtime::clock::Stopwatch;
 use loadline::wire::{self, jsonl};
+
+/// Two are scaled, four only advised.
+const TARGETS: &[&str] = &["active-1", "active-2", "advised-1", "advised-2", "advised-3", "advised-4"];
 
 /// How long a life may wait for a change of a fleet, which comes every second or so.
 const LONGEST_LIFE: Duration = Duration::from_secs(2);
@@ -35,9 +34,9 @@ fn killed_at_random_moments_nothing_is_lost_doubled_or_decided_otherwise() {
     let mut random = Random::from_environment();
     let home = tempfile::tempdir().unwrap();
     let data = home.path().join("data");
-    write_documents(home.path());
+    write_documents(home.path(), TARGETS);
     let mut told: Vec<Told> = (0..PRODUCERS).map(|_| Told::default()).collect();
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::new(TARGETS);
     for kill in 0..rounds(20, 200) {
         println!("kill {kill}");
         // Now and then it does not even get so far as to be ready.
@@ -56,7 +55,7 @@ fn killed_at_random_moments_nothing_is_lost_doubled_or_decided_otherwise() {
     });
     for name in TARGETS {
         wait_for("the fleet to be as large as it is asked to be", || {
-            let asked = last.status(&load::target(name))?["current"].as_u64()?;
+            let asked = last.status(&target(name))?["current"].as_u64()?;
             (asked == instances_of(&data, name) as u64).then_some(())
         });
     }
@@ -80,18 +79,14 @@ fn killed_at_random_moments_nothing_is_lost_doubled_or_decided_otherwise() {
 
 /// Kills it after a random number of acknowledged requests, while more are under way.
 fn kill_under_load(home: &Path, told: &mut [Told], random: &mut Random) {
-    let shared = Shared::default();
+    let shared = Shared::new(TARGETS, |_, _| ());
     let (requests, rest) = (random.below(600), Duration::from_micros(random.below(20_000)));
     // In a third of the lives it is killed at once when a command was carried out, before it could tell.
     let at_a_change = random.percent(33);
     let states = || ["active-1", "active-2"].map(|name| std::fs::read(home.join("data/fleets/local").join(name).join("state.json")).ok());
     let running = Running::start(home, &[]);
     let url = running.url.clone();
-    std::thread::scope(|scope| {
-        for (producer, told) in told.iter_mut().enumerate() {
-            let (url, shared) = (&url, &shared);
-            scope.spawn(move || produce(url, producer, told, shared));
-        }
+    under_load(&url, told, &shared, || {
         let before = states();
         wait_for("requests to be acknowledged", || (shared.acknowledged.load(Ordering::SeqCst) as u64 > requests).then_some(()));
         let waiting = Stopwatch::start();
@@ -102,7 +97,6 @@ fn kill_under_load(home: &Path, told: &mut [Told], random: &mut Random) {
             std::thread::sleep(rest);
         }
         running.kill();
-        shared.stop.store(true, Ordering::SeqCst);
     });
 }
 
@@ -114,36 +108,6 @@ fn kill_while_it_starts(home: &Path, after: Duration) {
     std::thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();
-}
-
-/// Six fleets of sleepers: two that are scaled, four whose policy only advises.
-fn write_documents(home: &Path) {
-    let policies = home.join("policies");
-    std::fs::create_dir(&policies).unwrap();
-    for name in TARGETS {
-        let mode = if name.starts_with("active") { "Active" } else { "Advise" };
-        let documents = format!(
-            "apiVersion: loadline.dev/v1alpha1
-kind: ProcessFleet
-metadata: {{ namespace: local, name: {name} }}
-spec: {{ command: sleep, args: [\"3600\"], replicas: 1, drain: {{ grace: 2s }} }}
----
-apiVersion: loadline.dev/v1alpha1
-kind: ScalingPolicy
-metadata: {{ namespace: local, name: {name} }}
-spec:
-  target: {{ kind: ProcessFleet, name: {name} }}
-  mode: {mode}
-  replicas: {{ min: 1, max: 6 }}
-  metrics:
-    - {{ name: queue_depth, track: {{ perReplica: 10 }}, window: 1s, staleAfter: 30s }}
-    - {{ name: latency, kind: Distribution, measure: {{ quantile: 95% }}, window: 1s, unit: seconds, track: {{ value: 300ms }} }}
-    - {{ name: stamp, kind: Delta }}
-  behavior: {{ scaleIn: {{ stabilization: 0s, cooldown: 0s, policies: [{{ percent: 100, period: 1s }}] }}, scaleOut: {{ policies: [{{ replicas: 10, period: 1s }}] }} }}
-"
-        );
-        std::fs::write(policies.join(format!("{name}.yaml")), documents).unwrap();
-    }
 }
 
 /// The decisions that were written down stand, to the letter and in their order, among those that `loadline replay`

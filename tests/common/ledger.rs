@@ -12,7 +12,7 @@ use loadline::stages::decide::{self, Decide};
 use loadline::stages::{Effects, Input, Located, Stage};
 use loadline::wire;
 
-use crate::load::{PRODUCERS, TARGETS, Told, stamp, target};
+use super::load::{PRODUCERS, Told, stamp, target};
 
 /// A topic that is read on from where it was left.
 struct Reading {
@@ -45,6 +45,7 @@ type Totals = BTreeMap<(String, String), (i64, Amount)>;
 
 /// Everything that is compared.
 pub(crate) struct Ledger {
+    targets: &'static [&'static str],
     metrics: Reading,
     aggregated: Reading,
     signals: Reading,
@@ -68,8 +69,9 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new() -> Ledger {
+    pub(crate) fn new(targets: &'static [&'static str]) -> Ledger {
         Ledger {
+            targets,
             metrics: Reading::of(Topic::Metrics),
             aggregated: Reading::of(Topic::Metrics),
             signals: Reading::of(Topic::Signals),
@@ -114,16 +116,17 @@ impl Ledger {
                 assert!(self.stamps[producer].insert(stamp), "sample {stamp} of producer {producer} stands there twice");
             }
         }
+        let all = self.targets.len();
         for (producer, told) in told.iter().enumerate() {
-            let there = |request: u64| (0..TARGETS.len()).filter(|target| self.stamps[producer].contains(&stamp(*target, request))).count();
+            let there = |request: u64| (0..all).filter(|target| self.stamps[producer].contains(&stamp(all, *target, request))).count();
             for request in &told.acknowledged {
-                assert_eq!(there(*request), TARGETS.len(), "request {request} of producer {producer} was acknowledged and is lost");
+                assert_eq!(there(*request), all, "request {request} of producer {producer} was acknowledged and is lost");
             }
             let unknown: usize = told.unknown.iter().map(|request| there(*request)).sum();
             for request in &told.unknown {
-                assert!([0, TARGETS.len()].contains(&there(*request)), "half of request {request} of producer {producer} is there");
+                assert!([0, all].contains(&there(*request)), "half of request {request} of producer {producer} is there");
             }
-            assert_eq!(self.stamps[producer].len(), told.acknowledged.len() * TARGETS.len() + unknown, "nothing else is there");
+            assert_eq!(self.stamps[producer].len(), told.acknowledged.len() * all + unknown, "nothing else is there");
         }
     }
 
@@ -211,7 +214,7 @@ impl Ledger {
     /// Each change of a fleet's record is the work of one command: its revision counts the changes.
     fn no_command_took_effect_twice(&mut self, data: &Path) {
         self.changes = 0;
-        for name in TARGETS {
+        for name in self.targets {
             let Ok(text) = std::fs::read(data.join("fleets/local").join(name).join("state.json")) else { continue };
             let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
             let changes = record["revision"].as_i64().unwrap() - 1;

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::match_wild_err_arm, reason = "only a time-out ends it")]
 
+pub(crate) mod ledger;
+pub(crate) mod load;
 pub(crate) mod random;
 
 use std::io::{BufRead, BufReader};
