@@ -104,6 +104,14 @@ impl Ledger {
         self.no_command_took_effect_twice(data);
     }
 
+    /// Compares only what was decided and commanded.
+    pub(crate) fn compare_decisions(&mut self, data: &Path) {
+        let log = EmbeddedLog::open_read_only(data).unwrap();
+        self.decisions_are_the_folds(&log);
+        self.commands_are_the_folds(&log);
+        self.no_command_took_effect_twice(data);
+    }
+
     /// A request that was acknowledged is there with all its samples, one whose answer was lost with all or none; and
     /// nothing is there twice.
     fn acknowledged_samples_stand_once(&mut self, log: &ReadOnlyLog, told: &[Told]) {

@@ -7,6 +7,7 @@ pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod random;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -106,6 +107,11 @@ impl Running {
 
     /// `kill -9`.
     pub(crate) fn kill(mut self) {
+        self.kill_in_place();
+    }
+
+    /// As [`Running::kill`], for one that is about to be replaced.
+    pub(crate) fn kill_in_place(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -181,19 +187,23 @@ pub(crate) fn sleepers(data: &Path) -> usize {
     instances_of(data, "sleepers")
 }
 
-/// The processes of a fleet that run under this directory's Loadline, by the identity in their environment.
+/// How many processes of a fleet run under this directory's Loadline.
 pub(crate) fn instances_of(data: &Path, fleet: &str) -> usize {
+    pids_of(data, fleet).len()
+}
+
+/// The processes of a fleet that run under this directory's Loadline, by the identity in their environment.
+pub(crate) fn pids_of(data: &Path, fleet: &str) -> BTreeSet<u32> {
     let state = data.join("fleets/local").join(fleet).join("state.json");
     let Some(uid) = std::fs::read_to_string(state).ok().and_then(|s| serde_json::from_str::<Value>(&s).ok()).and_then(|s| Some(s["uid"].as_str()?.to_owned()))
     else {
-        return 0;
+        return BTreeSet::new();
     };
     let mark = format!("LOADLINE_FLEET_UID={uid}");
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("environ")).ok())
-        .filter(|environment| environment.split(|b| *b == 0).any(|v| v == mark.as_bytes()))
-        .count()
+    let bears_it = |environment: Vec<u8>| environment.split(|b| *b == 0).any(|v| v == mark.as_bytes());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let marked = processes.filter(|process| std::fs::read(process.join("environ")).is_ok_and(bears_it));
+    marked.filter_map(|process| process.file_name()?.to_str()?.parse().ok()).collect()
 }
 
 /// Every decision that was written down in `data` is what an undisturbed fold over the exported signals writes down,
