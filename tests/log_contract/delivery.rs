@@ -333,7 +333,7 @@ fn ten_records<H: Harness>(harness: &H) -> Vec<Offset> {
 fn nothing_is_skipped_silently(offsets: &[Offset], from: Offset, polled: &[Polled]) {
     let read: Vec<_> = records(polled).iter().map(|record| record.offset).collect();
     for offset in offsets.iter().filter(|offset| **offset >= from) {
-        let is_gone = gone(polled).iter().any(|gone| gone.contains(offset));
+        let is_gone = gone(polled).iter().any(|(from, to)| from <= offset && offset < to);
         assert_eq!(usize::from(is_gone) + read.iter().filter(|read| *read == offset).count(), 1, "{offset}: {polled:?}");
     }
 }
@@ -356,7 +356,7 @@ pub(crate) fn what_is_trimmed_is_a_gap_and_never_skipped_silently<H: Harness>() 
         let mut session = join(harness.log(), "a");
         let polled = poll_until(&mut *session, to_the_end);
         assert_eq!(assigned(&polled), [(0, committed)]);
-        assert_eq!(gone(&polled), [committed..earliest]);
+        assert_eq!(gone(&polled), [(committed, earliest)]);
         nothing_is_skipped_silently(&offsets, committed, &polled);
         assert!(harness.log().scan(Topic::Signals, 0, 0, 1).unwrap()[0].offset >= earliest);
 

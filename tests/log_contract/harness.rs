@@ -234,12 +234,12 @@ pub(crate) fn behind(record: &RawRecord) -> Batch {
     position(record.partition, record.offset + 1)
 }
 
-/// The records that were told as gone.
-pub(crate) fn gone(polled: &[Polled]) -> Vec<std::ops::Range<Offset>> {
+/// The records that were told as gone: from, and up to.
+pub(crate) fn gone(polled: &[Polled]) -> Vec<(Offset, Offset)> {
     polled
         .iter()
         .filter_map(|polled| match polled {
-            Polled::Gap { from, to, .. } => Some(*from..*to),
+            Polled::Gap { from, to, .. } => Some((*from, *to)),
             _ => None,
         })
         .collect()

@@ -95,12 +95,11 @@ impl Model {
             let index = self.owned.get_mut(&record.partition).unwrap();
             assert_eq!(text(&record), self.values[&record.partition][*index]);
             let offsets = self.offsets.entry(record.partition).or_default();
-            match offsets.get(*index) {
-                Some(offset) => assert_eq!(record.offset, *offset, "the same as at the first time"),
-                None => {
-                    assert!(offsets.last().is_none_or(|last| *last < record.offset));
-                    offsets.push(record.offset);
-                }
+            if let Some(offset) = offsets.get(*index) {
+                assert_eq!(record.offset, *offset, "the same as at the first time");
+            } else {
+                assert!(offsets.last().is_none_or(|last| *last < record.offset));
+                offsets.push(record.offset);
             }
             *index += 1;
         }
