@@ -113,8 +113,9 @@ fn kill_while_it_starts(home: &Path, after: Duration) {
 /// The decisions that were written down stand, to the letter and in their order, among those that `loadline replay`
 /// prints from what `loadline export` wrote.
 fn the_replay_of_the_export_says_the_same(data: &Path) {
-    let export = Command::new(LOADLINE).args(["export", "--data"]).arg(data).stdout(Stdio::piped()).spawn().unwrap();
-    let replay = Command::new(LOADLINE).arg("replay").stdin(export.stdout.unwrap()).output().unwrap();
+    let mut export = Command::new(LOADLINE).args(["export", "--data"]).arg(data).stdout(Stdio::piped()).spawn().unwrap();
+    let replay = Command::new(LOADLINE).arg("replay").stdin(export.stdout.take().unwrap()).output().unwrap();
+    assert!(export.wait().unwrap().success());
     assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stderr));
     let printed = String::from_utf8(replay.stdout).unwrap();
     let mut printed = printed.lines();
