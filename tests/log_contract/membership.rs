@@ -9,8 +9,8 @@ use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, Sessio
 use loadline::runtime::clock::Stopwatch;
 
 use crate::harness::{
-    DEADLINE, Harness, all, assert_fatal, assert_fenced, assigned, behind, join, join_as, poll_assigned, poll_fenced, poll_records, poll_until, position, put,
-    records, revoked, signal, signals, text, to,
+    DEADLINE, Harness, all, assert_fatal, assert_fenced, assigned, behind, gone, join, join_as, poll_assigned, poll_fenced, poll_records, poll_until, position,
+    put, records, revoked, signal, signals, text, to,
 };
 
 /// How long a member waits in its poll where several take turns in one thread.
@@ -27,7 +27,9 @@ pub(crate) fn a_group_starts_at_the_earliest_record<H: Harness>() {
 
 pub(crate) fn a_session_resumes_where_the_last_commit_left_off<H: Harness>() {
     let mut harness = H::create(Partitions::default());
-    harness.log().append((0..5).map(|i| signal(0, format!("{i}"))).collect()).unwrap();
+    for i in 0..5 {
+        harness.log().append(vec![signal(0, format!("{i}"))]).unwrap();
+    }
     let next = {
         let mut session = join(harness.log(), "a");
         let read = poll_records(&mut *session, 5);
@@ -39,6 +41,7 @@ pub(crate) fn a_session_resumes_where_the_last_commit_left_off<H: Harness>() {
         let mut session = join(harness.log(), "a");
         let polled = poll_until(&mut *session, |polled| records(polled).len() >= 3);
         assert_eq!(assigned(&polled), [(0, next)]);
+        assert!(gone(&polled).is_empty(), "nothing was trimmed");
         assert_eq!(records(&polled).iter().map(text).collect::<Vec<_>>(), ["2", "3", "4"]);
         drop(session);
         harness.kill_and_reopen();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use loadline::log::{Batch, LogError, MAX_RECORD_BYTES, Offset, Polled, RawAppend, Session, Topic};
 use proptest::prelude::*;
 
-use crate::harness::{DEADLINE, EmbeddedHarness, GappedHarness, Harness, MemoryHarness, all, assigned, join, put, records, signal, signals, text};
+use crate::harness::{DEADLINE, EmbeddedHarness, GappedHarness, Harness, MemoryHarness, all, assigned, gone, join, put, records, signal, signals, text};
 
 const PARTITIONS: u32 = 2;
 
@@ -91,6 +91,7 @@ impl Model {
     fn take(&mut self, polled: &[Polled], max: usize) {
         let records = records(polled);
         assert!(records.len() <= max);
+        assert!(gone(polled).is_empty(), "a hole between offsets is no loss: {polled:?}");
         for record in records {
             let index = self.owned.get_mut(&record.partition).unwrap();
             assert_eq!(text(&record), self.values[&record.partition][*index]);
