@@ -82,7 +82,7 @@ impl Shifted {
     }
 
     /// The clock jumps under a fleet of 3 that has just grown: it stands, with each of its processes; then it follows its
-    /// load out and in, as fast as ever.
+    /// load in and out, as fast as ever.
     fn through(&mut self, hours: i32, meanwhile: impl FnOnce(&mut Shifted)) {
         self.follows(3, 1);
         let before = pids_of(&self.data(), "sleepers");
@@ -93,7 +93,7 @@ impl Shifted {
         self.stays(3, 8);
         assert_eq!(pids_of(&self.data(), "sleepers"), before, "each instance is still there");
         assert!(self.clock_was_seen_to_jump(jumped, by));
-        for (level, least) in [(5, 3), (2, 2)] {
+        for (level, least) in [(2, 2), (5, 2)] {
             let from = self.signals_end();
             self.follows(level, least);
             let panes = self.marks_since(from);
