@@ -16,7 +16,7 @@ T := policy
 RUNS := 1000000
 LEN := 512
 
-.PHONY: help run test lint bench doc fuzz setup
+.PHONY: help run test soak lint bench doc fuzz setup
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ run: setup ## Start the demo: a real fleet that follows a real load, until Ctrl-
 test: setup ## Everything that must hold before a change goes in: formatting, and every test
 	@cargo fmt --all --check
 	cargo test --workspace --locked
+
+soak: setup ## The tests, with what chance decides (kills, power failures) far more often
+	LOADLINE_SOAK=1 cargo test --workspace --locked
 
 lint: setup ## Formatting, clippy without warnings, shell scripts, licences of dependencies
 	cargo fmt --all --check

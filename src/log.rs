@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::model::Timestamp;
 
 mod coordinator;
+pub(crate) mod directory;
 pub mod embedded;
 mod groups;
 mod member;

@@ -1,7 +1,7 @@
 //! What every log promises, checked on every log by the same list of checks.
 //!
 //! A log takes part by implementing [`Harness`] and one line `contract!(name, Harness)`; that
-//! serves a log in memory, in a directory, or on a broker. What only the embedded log promises
+//! serves a log in memory (also with holes between its offsets), in a directory, or on a broker. What only the embedded log promises
 //! (its files, its lock, its behaviour when it is killed) is in `embedded`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
@@ -17,32 +17,35 @@ mod membership;
 #[path = "log_contract/model.rs"]
 mod model;
 
-use harness::{EmbeddedHarness, MemoryHarness};
+use harness::{EmbeddedHarness, GappedHarness, Harness, MemoryHarness};
 
 macro_rules! contract {
     ($log:ident, $harness:ident) => {
         contract!($log, $harness;
             delivery: records_of_a_partition_keep_their_order,
-            delivery: offsets_are_contiguous_and_returned_in_the_order_of_the_appends,
+            delivery: offsets_count_up_and_are_returned_in_the_order_of_the_appends,
             delivery: a_scan_reads_to_the_end_in_slices,
             delivery: at_is_the_logs_and_the_same_on_every_read,
             delivery: an_append_with_a_record_too_large_leaves_nothing,
             delivery: a_commit_with_a_record_too_large_leaves_nothing,
             delivery: the_largest_record_is_accepted,
             delivery: a_commit_is_visible_whole,
+            delivery: what_was_aborted_is_never_seen,
+            delivery: nobody_sees_half_of_a_commit,
             delivery: a_state_can_be_replaced_and_deleted,
             delivery: states_belong_to_their_group_and_partition,
             delivery: an_unknown_partition_is_named,
             delivery: concurrent_producers_lose_nothing_and_repeat_nothing,
             delivery: nothing_committed_is_lost_in_a_kill,
             delivery: what_is_trimmed_is_a_gap_and_never_skipped_silently,
+            delivery: a_reader_that_is_overtaken_is_told,
             delivery: offsets_go_on_after_everything_was_trimmed,
             membership: a_group_starts_at_the_earliest_record,
             membership: a_session_resumes_where_the_last_commit_left_off,
             membership: a_poll_brings_no_more_than_asked,
             membership: a_full_partition_does_not_starve_another,
             membership: a_zombie_is_fenced,
-            membership: a_waiting_zombie_learns_it_at_once,
+            membership: a_waiting_zombie_is_told,
             membership: a_commit_for_a_partition_not_owned_is_fenced,
             membership: members_share_the_partitions,
             membership: a_partition_is_handed_over_on_join,
@@ -67,4 +70,11 @@ macro_rules! contract {
 }
 
 contract!(memory, MemoryHarness);
+contract!(memory_with_gaps, GappedHarness);
 contract!(embedded_log, EmbeddedHarness);
+
+/// The embedded log never leaves an outcome unknown.
+#[test]
+fn an_unknown_outcome_is_all_or_nothing() {
+    delivery::an_unknown_outcome_is_all_or_nothing(&MemoryHarness::create(loadline::log::Partitions::default()));
+}

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::log::directory;
+
 /// Replaces `path` by a file with `bytes`: a reader sees all of the old or all of the new. Returns
 /// when file and directory are on disk.
 ///
@@ -13,7 +15,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (temporary, file) = write_beside(path, bytes)?;
     file.sync_all()?;
     fs::rename(temporary, path)?;
-    File::open(directory)?.sync_all()
+    directory::sync(directory)
 }
 
 /// As [`replace`], without waiting for the disk: for what is written anew after a restart anyway.
@@ -29,7 +31,7 @@ fn directory_of(path: &Path) -> io::Result<&Path> {
         Some(parent) => parent,
         None => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path has no directory")),
     };
-    fs::create_dir_all(directory)?;
+    directory::make(directory)?;
     Ok(directory)
 }
 

@@ -13,12 +13,12 @@
 //! What an answer said is on the disk: `kill -9` and power failure lose nothing that was
 //! acknowledged, and nothing of a commit that was not complete is ever seen.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::coordinator::{Committer, Coordinator, lock};
+use super::directory;
 use super::member::{Member, Store};
 use super::{Batch, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
 use crate::runtime::clock::Clock;
@@ -81,7 +81,7 @@ impl EmbeddedLog {
         let unusable = |reason: &dyn std::fmt::Display| LogError::Fatal {
             reason: format!("the log's directory {} cannot be used: {reason}; make it writable, or choose another with --data", directory.display()),
         };
-        std::fs::create_dir_all(directory).map_err(|error| unusable(&error))?;
+        directory::make(directory).map_err(|error| unusable(&error))?;
         let (lock_file, found) = LockFile::take(directory)?;
         let path = directory.join(DATABASE);
         let is_new = std::fs::metadata(&path).map_or(0, |file| file.len()) == 0;
@@ -91,7 +91,7 @@ impl EmbeddedLog {
             return Err(LogError::Fatal { reason: newest_part_is_gone(directory, mark - tails.appended()) });
         }
         // SQLite syncs the file, and this its name: else a power failure could lose a new log whole.
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| unusable(&error))?;
+        directory::sync(directory).map_err(|error| unusable(&error))?;
         let mark = lock_file.mark().map_err(|error| unusable(&error))?;
         mark.set(tails.appended());
         let tails = Arc::new(tails);

@@ -392,7 +392,9 @@ impl<S: Stage> Owned<S> {
             appends.push(RawAppend { topic: S::INPUT, partition, key: None, value: wire::encode(&tick()) });
         }
         let position = (flushed && self.position != self.committed).then_some(self.position);
-        if self.writing.is_none() && !S::FLUSHES && (now >= self.round_at + rounds.every || self.records >= rounds.records.max(20 * self.keys)) {
+        // A clock that was set back delays no round by as much.
+        let due = now >= self.round_at + rounds.every || now < self.round_at;
+        if self.writing.is_none() && !S::FLUSHES && (due || self.records >= rounds.records.max(20 * self.keys)) {
             self.begin_round(now);
         }
         let states = self.write_round(position, rounds.bytes);

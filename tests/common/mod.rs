@@ -3,6 +3,11 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::match_wild_err_arm, reason = "only a time-out ends it")]
 
+pub(crate) mod ledger;
+pub(crate) mod load;
+pub(crate) mod random;
+
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,6 +42,12 @@ pub(crate) fn wait_for<T>(what: &str, mut happened: impl FnMut() -> Option<T>) -
     }
 }
 
+/// What makes `command` run a Loadline on `directory`: policies in `policies/`, its data in `data/`.
+pub(crate) fn arguments(command: &mut Command, directory: &Path, flags: &[&str]) {
+    command.current_dir(directory).args(["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
+    command.args(["--pane", "250ms", "--grace", "100ms"]).args(flags).env_remove("LOADLINE_CONFIG");
+}
+
 /// A running Loadline. Dropping it kills it.
 pub(crate) struct Running {
     child: Child,
@@ -49,8 +60,7 @@ impl Running {
     /// Starts it on `directory` (policies in `policies/`, its data in `data/`) and waits until it is ready.
     pub(crate) fn start(directory: &Path, flags: &[&str]) -> Running {
         let mut command = Command::new(LOADLINE);
-        command.current_dir(directory).args(["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
-        command.args(["--pane", "250ms", "--grace", "100ms"]).args(flags).env_remove("LOADLINE_CONFIG");
+        arguments(&mut command, directory, flags);
         Running::spawn(command)
     }
 
@@ -107,6 +117,11 @@ impl Running {
 
     /// `kill -9`.
     pub(crate) fn kill(mut self) {
+        self.kill_in_place();
+    }
+
+    /// As [`Running::kill`], for one that is about to be replaced.
+    pub(crate) fn kill_in_place(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -177,19 +192,28 @@ pub(crate) fn waiting(value: f64) -> String {
     format!("{{\"target\":\"{SLEEPERS}\",\"metric\":\"queue_depth\",\"kind\":\"Gauge\",\"value\":{value}}}\n")
 }
 
-/// The processes of the fleet that run under this directory's Loadline, by the identity in their environment.
+/// The processes of [`fleet_of_sleepers`] that run under this directory's Loadline.
 pub(crate) fn sleepers(data: &Path) -> usize {
-    let state = data.join("fleets/local/sleepers/state.json");
+    instances_of(data, "sleepers")
+}
+
+/// How many processes of a fleet run under this directory's Loadline.
+pub(crate) fn instances_of(data: &Path, fleet: &str) -> usize {
+    pids_of(data, fleet).len()
+}
+
+/// The processes of a fleet that run under this directory's Loadline, by the identity in their environment.
+pub(crate) fn pids_of(data: &Path, fleet: &str) -> BTreeSet<u32> {
+    let state = data.join("fleets/local").join(fleet).join("state.json");
     let Some(uid) = std::fs::read_to_string(state).ok().and_then(|s| serde_json::from_str::<Value>(&s).ok()).and_then(|s| Some(s["uid"].as_str()?.to_owned()))
     else {
-        return 0;
+        return BTreeSet::new();
     };
     let mark = format!("LOADLINE_FLEET_UID={uid}");
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("environ")).ok())
-        .filter(|environment| environment.split(|b| *b == 0).any(|v| v == mark.as_bytes()))
-        .count()
+    let bears_it = |environment: Vec<u8>| environment.split(|b| *b == 0).any(|v| v == mark.as_bytes());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let marked = processes.filter(|process| std::fs::read(process.join("environ")).is_ok_and(bears_it));
+    marked.filter_map(|process| process.file_name()?.to_str()?.parse().ok()).collect()
 }
 
 /// Every decision that was written down in `data` is what an undisturbed fold over the exported signals writes down,

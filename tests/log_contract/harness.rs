@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loadline::log::embedded::{EmbeddedLog, Options};
-use loadline::log::memory::MemoryLog;
+use loadline::log::memory::{Fault, MemoryLog};
 use loadline::log::{Batch, Log, LogError, Membership, Offset, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Topic};
 use loadline::model::Timestamp;
 use loadline::runtime::clock::{ManualClock, Stopwatch};
@@ -12,16 +12,25 @@ use loadline::runtime::clock::{ManualClock, Stopwatch};
 /// How long a check waits for what must come: far longer than it takes, as it only ends a failure.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A log under test.
-pub(crate) trait Harness: Sync {
-    /// A new, empty log.
+/// A log under test: what a check needs beyond the port itself. A log on a broker, whose clients live in other processes,
+/// implements the same.
+///
+/// No check takes more for granted than the port promises: offsets count up but may have holes; a poll may come back with
+/// nothing, and what must come comes within [`DEADLINE`]; what one member does is known to another in its time.
+pub(crate) trait Harness: Sync + Sized {
+    /// A new, empty log of its own: topics and groups that no other check uses (on a broker, under a prefix of its own).
     fn create(partitions: Partitions) -> Self;
-    /// The log.
+    /// The log, as one process has it.
     fn log(&self) -> &dyn Log;
-    /// Ends the log without closing it, and opens it again. All sessions must be dropped before.
+    /// The same log as another process of the installation has it. Where only one process may run on a log, another
+    /// handle.
+    fn elsewhere(&self) -> Box<dyn Log>;
+    /// Ends the process without closing the log, and starts another one. All sessions were dropped before.
     fn kill_and_reopen(&mut self);
     /// Deletes records before `before`, as far as the log's storage allows.
     fn trim(&self, topic: Topic, partition: u32, before: Offset);
+    /// Makes the one commit that `act` tries fail on the way, so that none of it takes effect.
+    fn refusing<T>(&self, act: impl FnOnce() -> T) -> T;
     /// The log's clock, where it can be set (a broker's cannot).
     fn clock(&self) -> Option<&ManualClock>;
 }
@@ -39,6 +48,13 @@ impl Harness for MemoryHarness {
     fn log(&self) -> &dyn Log {
         &self.log
     }
+    fn elsewhere(&self) -> Box<dyn Log> {
+        Box::new(self.log.clone())
+    }
+    fn refusing<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.log.inject(Fault::Refused);
+        act()
+    }
     fn kill_and_reopen(&mut self) {
         self.log = self.log.reopen();
     }
@@ -47,6 +63,40 @@ impl Harness for MemoryHarness {
     }
     fn clock(&self) -> Option<&ManualClock> {
         Some(&self.clock)
+    }
+}
+
+impl MemoryHarness {
+    pub(crate) fn memory(&self) -> &MemoryLog {
+        &self.log
+    }
+}
+
+/// The memory log with holes between its offsets, as a broker's transactions leave them.
+pub(crate) struct GappedHarness(MemoryHarness);
+
+impl Harness for GappedHarness {
+    fn create(partitions: Partitions) -> Self {
+        let MemoryHarness { log, clock } = MemoryHarness::create(partitions);
+        GappedHarness(MemoryHarness { log: log.with_markers(), clock })
+    }
+    fn log(&self) -> &dyn Log {
+        self.0.log()
+    }
+    fn elsewhere(&self) -> Box<dyn Log> {
+        self.0.elsewhere()
+    }
+    fn kill_and_reopen(&mut self) {
+        self.0.kill_and_reopen();
+    }
+    fn trim(&self, topic: Topic, partition: u32, before: Offset) {
+        self.0.trim(topic, partition, before);
+    }
+    fn refusing<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.0.refusing(act)
+    }
+    fn clock(&self) -> Option<&ManualClock> {
+        self.0.clock()
     }
 }
 
@@ -77,6 +127,17 @@ impl Harness for EmbeddedHarness {
     }
     fn log(&self) -> &dyn Log {
         self.embedded()
+    }
+    fn elsewhere(&self) -> Box<dyn Log> {
+        Box::new(self.embedded().clone())
+    }
+    /// A person in a shell holds the database.
+    fn refusing<T>(&self, act: impl FnOnce() -> T) -> T {
+        let shell = rusqlite::Connection::open(self.directory().join("log.db")).unwrap();
+        shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let answer = act();
+        shell.execute_batch("COMMIT").unwrap();
+        answer
     }
     fn kill_and_reopen(&mut self) {
         self.log = None;
@@ -168,6 +229,27 @@ pub(crate) fn records(polled: &[Polled]) -> Vec<RawRecord> {
         .collect()
 }
 
+/// A batch that moves the position behind `record`.
+pub(crate) fn behind(record: &RawRecord) -> Batch {
+    position(record.partition, record.offset + 1)
+}
+
+/// The records that were told as gone: from, and up to.
+pub(crate) fn gone(polled: &[Polled]) -> Vec<(Offset, Offset)> {
+    polled
+        .iter()
+        .filter_map(|polled| match polled {
+            Polled::Gap { from, to, .. } => Some((*from, *to)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The offsets of all records of a partition.
+pub(crate) fn offsets(log: &dyn Log, topic: Topic, partition: u32) -> Vec<Offset> {
+    log.scan(topic, partition, 0, 100_000).unwrap().iter().map(|record| record.offset).collect()
+}
+
 /// The partitions that were assigned, with their positions.
 pub(crate) fn assigned(polled: &[Polled]) -> Vec<(u32, Offset)> {
     polled
@@ -193,6 +275,17 @@ pub(crate) fn revoked(polled: &[Polled]) -> Vec<u32> {
 /// Polls until `count` partitions were assigned.
 pub(crate) fn poll_assigned(session: &mut dyn Session, count: usize) -> Vec<(u32, Offset)> {
     assigned(&poll_until(session, |polled| assigned(polled).len() >= count))
+}
+
+/// Polls until it is told that another took over.
+pub(crate) fn poll_fenced(session: &mut dyn Session) {
+    let started = Stopwatch::start();
+    loop {
+        match session.poll(1, DEADLINE.saturating_sub(started.elapsed())) {
+            Err(error) => return assert_fenced(Err::<(), _>(error)),
+            Ok(polled) => assert!(started.elapsed() < DEADLINE, "it is never told: {polled:?}"),
+        }
+    }
 }
 
 #[track_caller]

@@ -5,35 +5,43 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use loadline::log::{Batch, LogError, Membership, Offset, Partitions, Polled, Session, Topic};
+use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, Session, Topic};
 use loadline::runtime::clock::Stopwatch;
 
 use crate::harness::{
-    DEADLINE, Harness, all, assert_fatal, assert_fenced, assigned, join, join_as, poll_assigned, poll_records, poll_until, position, records, revoked, signal,
-    signals, text, to,
+    DEADLINE, Harness, all, assert_fatal, assert_fenced, assigned, behind, gone, join, join_as, poll_assigned, poll_fenced, poll_records, poll_until, position,
+    put, records, revoked, signal, signals, text, to,
 };
+
+/// How long a member waits in its poll where several take turns in one thread.
+const TURN: Duration = Duration::from_millis(5);
 
 pub(crate) fn a_group_starts_at_the_earliest_record<H: Harness>() {
     let harness = H::create(Partitions::default());
     harness.log().append(vec![signal(0, "a"), signal(0, "b")]).unwrap();
     let mut session = join(harness.log(), "a");
     let polled = poll_until(&mut *session, |polled| records(polled).len() >= 2);
-    assert_eq!(polled[0], Polled::Assigned { partition: 0, position: 0 });
+    assert_eq!(assigned(&polled), [(0, harness.log().range(Topic::Signals, 0).unwrap().start)]);
     assert_eq!(records(&polled).iter().map(text).collect::<Vec<_>>(), ["a", "b"]);
 }
 
 pub(crate) fn a_session_resumes_where_the_last_commit_left_off<H: Harness>() {
     let mut harness = H::create(Partitions::default());
-    harness.log().append((0..5).map(|i| signal(0, format!("{i}"))).collect()).unwrap();
-    {
-        let mut session = join(harness.log(), "a");
-        assert_eq!(poll_records(&mut *session, 5).len(), 5);
-        session.commit(&position(0, 2)).unwrap();
+    for i in 0..5 {
+        harness.log().append(vec![signal(0, format!("{i}"))]).unwrap();
     }
+    let next = {
+        let mut session = join(harness.log(), "a");
+        let read = poll_records(&mut *session, 5);
+        assert_eq!(read.len(), 5);
+        session.commit(&behind(&read[1])).unwrap();
+        read[1].offset + 1
+    };
     for _ in 0..2 {
         let mut session = join(harness.log(), "a");
-        let polled = poll_until(&mut *session, |polled| !records(polled).is_empty());
-        assert_eq!(polled[0], Polled::Assigned { partition: 0, position: 2 });
+        let polled = poll_until(&mut *session, |polled| records(polled).len() >= 3);
+        assert_eq!(assigned(&polled), [(0, next)]);
+        assert!(gone(&polled).is_empty(), "nothing was trimmed");
         assert_eq!(records(&polled).iter().map(text).collect::<Vec<_>>(), ["2", "3", "4"]);
         drop(session);
         harness.kill_and_reopen();
@@ -73,28 +81,32 @@ pub(crate) fn a_zombie_is_fenced<H: Harness>() {
     let harness = H::create(Partitions::default());
     harness.log().append(vec![signal(0, "a")]).unwrap();
     let mut zombie = join(harness.log(), "a");
-    poll_records(&mut *zombie, 1);
-    let mut successor = join(harness.log(), "a");
-    assert_eq!(poll_assigned(&mut *successor, 1), [(0, 0)]);
-    let batch = Batch { appends: vec![to(Topic::Audit, 0, "zombie's")], ..position(0, 1) };
-    assert_fenced(zombie.commit(&batch));
-    assert_fenced(zombie.poll(1, Duration::ZERO));
-    assert!(all(harness.log(), Topic::Audit, 0).is_empty());
+    let read = poll_records(&mut *zombie, 1);
+    // The same member once more, in another process.
+    let elsewhere = harness.elsewhere();
+    let mut successor = join(&*elsewhere, "a");
+    assert_eq!(poll_assigned(&mut *successor, 1), [(0, read[0].offset)]);
+    let batch = |value| Batch { appends: vec![to(Topic::Audit, 0, value)], states: vec![put("k", Some(value))], ..behind(&read[0]) };
+    assert_fenced(zombie.commit(&batch("zombie's")));
+    poll_fenced(&mut *zombie);
+    assert!(all(harness.log(), Topic::Audit, 0).is_empty() && harness.log().states("decide", 0).unwrap().is_empty());
     assert_eq!(harness.log().committed("decide", Topic::Signals, 0).unwrap(), None);
     // Its leaving takes nothing from the successor.
     drop(zombie);
-    successor.commit(&Batch { appends: vec![to(Topic::Audit, 0, "successor's")], ..position(0, 1) }).unwrap();
+    successor.commit(&batch("successor's")).unwrap();
     assert_eq!(all(harness.log(), Topic::Audit, 0), ["successor's"]);
+    assert_eq!(harness.log().states("decide", 0).unwrap(), [("k".to_owned(), b"successor's".to_vec())]);
 }
 
-pub(crate) fn a_waiting_zombie_learns_it_at_once<H: Harness>() {
+pub(crate) fn a_waiting_zombie_is_told<H: Harness>() {
     let harness = H::create(Partitions::default());
     let mut zombie = join(harness.log(), "a");
     poll_assigned(&mut *zombie, 1);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(move || zombie.poll(1, DEADLINE));
-        let _successor = join(harness.log(), "a");
-        assert_fenced(waiting.join().unwrap());
+        let waiting = scope.spawn(move || poll_fenced(&mut *zombie));
+        let elsewhere = harness.elsewhere();
+        let _successor = join(&*elsewhere, "a");
+        waiting.join().unwrap();
     });
 }
 
@@ -109,23 +121,23 @@ pub(crate) fn a_commit_for_a_partition_not_owned_is_fenced<H: Harness>() {
     assert!(all(harness.log(), Topic::Signals, 0).is_empty());
 }
 
-/// The member to which each partition is assigned, after all have polled until nothing changes.
-fn owners(sessions: &mut [Box<dyn Session>], owners: &mut BTreeMap<u32, usize>) {
+/// Lets members poll in turn until `partitions` are shared between them; the owner of each.
+fn share(sessions: &mut [Box<dyn Session>], partitions: usize) -> BTreeMap<u32, usize> {
     let started = Stopwatch::start();
-    let mut quiet = 0;
-    // A change may need a turn of every other member before it arrives: two quiet rounds are enough.
-    while quiet < 2 {
+    let mut owners = BTreeMap::new();
+    loop {
+        let shares: Vec<usize> = (0..sessions.len()).map(|index| owners.values().filter(|owner| **owner == index).count()).collect();
+        if owners.len() == partitions && shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1 {
+            return owners;
+        }
         assert!(started.elapsed() < DEADLINE, "ownership never settles: {owners:?}");
-        quiet += 1;
         for (index, session) in sessions.iter_mut().enumerate() {
-            let polled = session.poll(0, Duration::ZERO).unwrap();
+            let polled = session.poll(0, TURN).unwrap();
             for partition in revoked(&polled) {
                 assert_eq!(owners.remove(&partition), Some(index), "only its owner is told that it lost {partition}");
-                quiet = 0;
             }
             for (partition, _) in assigned(&polled) {
                 assert_eq!(owners.insert(partition, index), None, "{partition} was given away before its owner was told");
-                quiet = 0;
             }
         }
     }
@@ -133,41 +145,51 @@ fn owners(sessions: &mut [Box<dyn Session>], owners: &mut BTreeMap<u32, usize>) 
 
 pub(crate) fn members_share_the_partitions<H: Harness>() {
     let harness = H::create(signals(7));
-    let mut sessions: Vec<_> = ["a", "b", "c"].into_iter().map(|name| join(harness.log(), name)).collect();
-    let mut found = BTreeMap::new();
-    owners(&mut sessions, &mut found);
-    assert_eq!(found.keys().copied().collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
-    let mut shares: Vec<_> = (0..3).map(|index| found.values().filter(|owner| **owner == index).count()).collect();
-    shares.sort_unstable();
-    assert_eq!(shares, [2, 2, 3]);
+    let elsewhere = [harness.elsewhere(), harness.elsewhere()];
+    let mut sessions = vec![join(harness.log(), "a"), join(&*elsewhere[0], "b"), join(&*elsewhere[1], "c")];
+    let owners = share(&mut sessions, 7);
+    assert_eq!(owners.keys().copied().collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
 }
 
 pub(crate) fn a_partition_is_handed_over_on_join<H: Harness>() {
     let harness = H::create(signals(2));
-    harness.log().append(vec![signal(0, "a"), signal(1, "b"), signal(1, "c")]).unwrap();
+    harness.log().append(vec![signal(0, "a"), signal(1, "b"), signal(0, "c"), signal(1, "d")]).unwrap();
     let mut first = join(harness.log(), "a");
-    poll_records(&mut *first, 3);
-    let mut second = join(harness.log(), "b");
+    let read = poll_records(&mut *first, 4);
+    let of = |partition: u32| read.iter().filter(move |record| record.partition == partition).collect::<Vec<_>>();
+    let elsewhere = harness.elsewhere();
+    let mut second = join(&*elsewhere, "b");
     // The first owns both until it is told; what it commits until then counts.
-    assert!(second.poll(10, Duration::ZERO).unwrap().is_empty());
-    first.commit(&position(0, 1)).unwrap();
-    first.commit(&position(1, 1)).unwrap();
-    let lost = revoked(&poll_until(&mut *first, |polled| !revoked(polled).is_empty()));
+    let mut of_second = second.poll(10, Duration::ZERO).unwrap();
+    assert!(of_second.is_empty());
+    first.commit(&behind(of(0)[0])).unwrap();
+    first.commit(&behind(of(1)[0])).unwrap();
+    let (started, mut of_first) = (Stopwatch::start(), Vec::new());
+    while assigned(&of_second).is_empty() || records(&of_second).is_empty() {
+        assert!(started.elapsed() < DEADLINE, "{of_first:?} {of_second:?}");
+        of_first.extend(first.poll(10, TURN).unwrap());
+        of_second.extend(second.poll(10, TURN).unwrap());
+    }
+    let lost = revoked(&of_first);
     let [lost] = lost[..] else { panic!("{lost:?}") };
-    assert_fenced(first.commit(&position(lost, 2)));
-    first.commit(&position(1 - lost, 1)).unwrap();
-    assert_eq!(poll_assigned(&mut *second, 1), [(lost, 1)]);
-    assert_fenced(second.commit(&position(1 - lost, 1)));
-    second.commit(&position(lost, 1)).unwrap();
+    assert_eq!(assigned(&of_second), [(lost, of(lost)[0].offset + 1)], "from where the first had come to");
+    assert_eq!(records(&of_second).iter().map(text).collect::<Vec<_>>(), [text(of(lost)[1])]);
+    assert_fenced(first.commit(&behind(of(lost)[1])));
+    assert_fenced(second.commit(&behind(of(1 - lost)[1])));
+    first.commit(&behind(of(1 - lost)[1])).unwrap();
+    second.commit(&behind(of(lost)[1])).unwrap();
 }
 
 pub(crate) fn a_partition_is_handed_over_on_leave<H: Harness>() {
     let harness = H::create(signals(2));
-    harness.log().append(vec![signal(0, "a"), signal(1, "b"), signal(0, "c"), signal(1, "d")]).unwrap();
-    let mut sessions = vec![join(harness.log(), "a"), join(harness.log(), "b")];
-    owners(&mut sessions, &mut BTreeMap::new());
+    let appended = harness.log().append(vec![signal(0, "a"), signal(1, "b"), signal(0, "c"), signal(1, "d")]).unwrap();
+    let elsewhere = harness.elsewhere();
+    let mut sessions = vec![join(harness.log(), "a"), join(&*elsewhere, "b")];
+    let owners = share(&mut sessions, 2);
     let (mut leaving, mut staying) = (sessions.remove(0), sessions.remove(0));
-    let left = (0..2).find(|partition| leaving.commit(&position(*partition, 1)).is_ok()).unwrap();
+    let left = *owners.iter().find(|(_, owner)| **owner == 0).unwrap().0;
+    let next = appended[left as usize] + 1;
+    leaving.commit(&position(left, next)).unwrap();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(move || {
             let polled = poll_until(&mut *staying, |polled| !assigned(polled).is_empty() && records(polled).iter().any(|record| record.partition == left));
@@ -175,29 +197,32 @@ pub(crate) fn a_partition_is_handed_over_on_leave<H: Harness>() {
         });
         drop(leaving);
         let (assigned, records, _staying) = waiting.join().unwrap();
-        assert_eq!(assigned, [(left, 1)]);
-        assert_eq!(records.iter().find(|record| record.partition == left).unwrap().offset, 1);
+        assert_eq!(assigned, [(left, next)]);
+        assert_eq!(records.iter().find(|record| record.partition == left).unwrap().offset, appended[left as usize + 2]);
     });
 }
 
 /// Copies signals to audit, each in the commit that moves the position behind it, until told to stop.
-fn copy<H: Harness>(harness: &H, member: &str, stop: &AtomicBool, rejoin: bool) {
-    let mut session = join(harness.log(), member);
+fn copy(log: &dyn Log, member: &str, stop: &AtomicBool, rejoin: bool) {
+    let mut session = join(log, member);
     let mut polls = 0;
     while !stop.load(Ordering::SeqCst) {
         polls += 1;
         if rejoin && polls % 7 == 0 {
             // Sometimes in order, sometimes by taking over.
-            let successor = if polls % 2 == 0 { None } else { Some(join(harness.log(), member)) };
+            let successor = if polls % 2 == 0 { None } else { Some(join(log, member)) };
             drop(session);
-            session = successor.unwrap_or_else(|| join(harness.log(), member));
+            session = successor.unwrap_or_else(|| join(log, member));
         }
         // Others come and go, so a short wait: a member that waits is woken by each of them anyway.
         for polled in session.poll(5, Duration::from_millis(5)).unwrap() {
             let Polled::Records { partition, records } = polled else { continue };
-            let next = records.last().unwrap().offset + 1;
             let appends = records.iter().map(|record| to(Topic::Audit, 0, text(record))).collect();
-            session.commit(&Batch { appends, ..position(partition, next) }).unwrap();
+            match session.commit(&Batch { appends, ..behind(records.last().unwrap()) }) {
+                // The partition went to another meanwhile, who reads these records again.
+                Ok(()) | Err(LogError::Fenced { .. }) => {}
+                Err(error) => panic!("{error} in partition {partition}"),
+            }
         }
     }
 }
@@ -208,17 +233,17 @@ pub(crate) fn a_changing_group_processes_each_record_once<H: Harness>() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for (member, rejoin) in [("a", false), ("b", true), ("c", true)] {
-            let (harness, stop) = (&harness, &stop);
-            scope.spawn(move || copy(harness, member, stop, rejoin));
+            let (log, stop) = (harness.elsewhere(), &stop);
+            scope.spawn(move || copy(&*log, member, stop, rejoin));
         }
         for i in 0..RECORDS {
             harness.log().append(vec![signal(u32::try_from(i % 4).unwrap(), format!("{i}"))]).unwrap();
         }
-        let mut next: Offset = 0;
+        let mut copied = 0;
         let mut reader = join_as(harness.log(), "reader", "a", Topic::Audit);
         let started = Stopwatch::start();
-        while next < RECORDS as Offset && started.elapsed() < DEADLINE {
-            next += records(&reader.poll(1000, Duration::from_secs(1)).unwrap()).len() as Offset;
+        while copied < RECORDS && started.elapsed() < DEADLINE {
+            copied += records(&reader.poll(1000, Duration::from_secs(1)).unwrap()).len();
         }
         stop.store(true, Ordering::SeqCst);
     });
@@ -258,8 +283,8 @@ pub(crate) fn a_commit_wakes_the_next_stage<H: Harness>() {
     let polled = while_waiting(&H::create(Partitions::default()), |harness| {
         harness.log().append(vec![to(Topic::Metrics, 0, "input")]).unwrap();
         let mut aggregate = join_as(harness.log(), "aggregate", "a", Topic::Metrics);
-        poll_records(&mut *aggregate, 1);
-        aggregate.commit(&Batch { appends: vec![signal(0, "a")], ..position(0, 1) }).unwrap();
+        let input = poll_records(&mut *aggregate, 1).remove(0);
+        aggregate.commit(&Batch { appends: vec![signal(0, "a")], ..behind(&input) }).unwrap();
     });
     assert_eq!(records(&polled.unwrap()).iter().map(text).collect::<Vec<_>>(), ["a"]);
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::document::MAX_REPLICAS;
 use super::procfs;
 use crate::edge::durable_file;
+use crate::log::directory;
 use crate::model::Timestamp;
 use crate::runtime::clock::Stopwatch;
 
@@ -139,7 +140,7 @@ impl RecordFile {
     fn lock(&self, deadline: Duration) -> Result<File, RecordError> {
         let path = self.path.with_extension("lock");
         if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(|source| self.system(source))?;
+            directory::make(directory).map_err(|source| self.system(source))?;
         }
         let file = File::options().create(true).append(true).open(&path).map_err(|source| RecordError::System { path, source })?;
         let waiting = Stopwatch::start();
