@@ -50,6 +50,17 @@ struct Round {
     replay_from: Offset,
 }
 
+/// From where a restart reads a stage's input again, by its last complete round of snapshots; `None` where there is
+/// none, so from the earliest record. `read` reads an entry of the stage's state.
+///
+/// # Errors
+/// What `read` has; [`LogError::Retry`] where the round cannot be read as one.
+pub fn replays_from(read: impl FnOnce(&str) -> Result<Option<Vec<u8>>, LogError>) -> Result<Option<Offset>, LogError> {
+    let Some(bytes) = read(ROUND_KEY)? else { return Ok(None) };
+    let round: Round = serde_json::from_slice(&bytes).map_err(|error| LogError::Retry { reason: format!("a round of snapshots cannot be read: {error}") })?;
+    Ok(Some(round.replay_from))
+}
+
 /// A round under way.
 struct Writing {
     round: Round,
