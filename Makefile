@@ -11,7 +11,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # What `make run` builds with: optimised, since the demo shares its processor with the load that it makes.
 DEMO := target/release/loadgen
 
-.PHONY: help run test lint bench doc setup
+.PHONY: help run test soak lint bench doc setup
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ run: setup ## Start the demo: a real fleet that follows a real load, until Ctrl-
 test: setup ## Everything that must hold before a change goes in: formatting, and every test
 	@cargo fmt --all --check
 	cargo test --workspace --locked
+
+soak: setup ## The tests at their full length: a minute of load and more, where `make test` takes seconds
+	LOADLINE_SOAK=1 cargo test --workspace --locked
 
 lint: setup ## Formatting, clippy without warnings, shell scripts, licences of dependencies
 	cargo fmt --all --check
