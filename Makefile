@@ -30,7 +30,7 @@ test: setup ## Everything that must hold before a change goes in: formatting, an
 	@cargo fmt --all --check
 	cargo test --workspace --locked
 
-soak: setup ## The tests, with what chance decides (kills, power failures) far more often
+soak: setup ## The tests at their full length: minutes of load, hundreds of kills and power failures
 	LOADLINE_SOAK=1 cargo test --workspace --locked
 
 lint: setup ## Formatting, clippy without warnings, shell scripts, licences of dependencies

@@ -1,4 +1,5 @@
 //! Runs the stages over a log: [`runner`] is a step function without a wait, [`worker`] gives it a session, [`driver`] waits for it.
+//! [`retention`] deletes what no stage needs any more.
 //!
 //! State is snapshot and replay from the first day: a round of snapshots now and then, and the input
 //! since. There is no second way to build state.
@@ -7,6 +8,7 @@ pub mod clock;
 pub mod driver;
 mod publish;
 pub mod replay;
+pub mod retention;
 pub mod runner;
 pub mod snapshots;
 pub mod worker;

@@ -1,7 +1,8 @@
 //! A stage over a log that is killed between any two steps: it reads on, and appends what it would have appended.
 //!
 //! The runner is driven by hand over the memory log, with snapshot rounds every few records and a few bytes a
-//! commit, so that most kills tear one. In the end the log holds what an undisturbed fold over the same input says.
+//! commit, so that most kills tear one; and of its input everything that retention may delete is deleted now and
+//! then, however young. In the end the log holds what an undisturbed fold over the same input says.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
@@ -10,13 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loadline::log::memory::MemoryLog;
-use loadline::log::{Log, Membership, Offset, Partitions, Session, Topic};
+use loadline::log::{Log, Membership, Offset, Partitions, RawRecord, Session, Topic};
 use loadline::model::{
     Amount, FleetObservation, Grant, GrantLimit, Instance, InstanceName, Kind, Mark, Message, OpenCommand, Order, Outcome, OutcomeResult, Pane, Part, Phase,
     PolicyAnnouncement, Reading, Request, Signal, TargetId, Timestamp,
 };
 use loadline::runtime::clock::{Clock, ManualClock};
+use loadline::runtime::retention::plan::{Progress, Restart, hold};
 use loadline::runtime::runner::{Rounds, Runner};
+use loadline::runtime::snapshots::replays_from;
 use loadline::runtime::{publish, raw_appends};
 use loadline::stages::arbitrate::{Arbitrate, Pacing};
 use loadline::stages::decide::Decide;
@@ -38,6 +41,8 @@ enum Turn {
     Kill,
     /// Ends in order, with a last round, and starts again.
     HandOver,
+    /// Retention deletes of its input whatever nobody needs.
+    Trim,
 }
 
 fn turn() -> impl Strategy<Value = Turn> {
@@ -46,6 +51,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         6 => (1_usize..6).prop_map(Turn::Commit),
         2 => Just(Turn::Kill),
         1 => Just(Turn::HandOver),
+        2 => Just(Turn::Trim),
     ]
 }
 
@@ -62,13 +68,15 @@ struct World<S: Stage + Clone> {
     life: Option<Life<S>>,
     /// How far the outputs were answered.
     answered: Offset,
+    /// The input that was deleted.
+    deleted: Vec<RawRecord>,
 }
 
 impl<S: Stage + Clone> World<S> {
     fn new(stage: S, rounds: Rounds) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(START)));
         let log = MemoryLog::new(Partitions::default(), clock.clone());
-        World { stage, rounds, clock, log, life: None, answered: 0 }
+        World { stage, rounds, clock, log, life: None, answered: 0, deleted: Vec::new() }
     }
 
     /// Between the offsets, as a broker's transactions leave them.
@@ -89,6 +97,24 @@ impl<S: Stage + Clone> World<S> {
             let session = log.join(Membership { group: S::NAME, member: "one".to_owned(), topic: S::INPUT }).unwrap();
             Life { session, runner: Runner::with_rounds(stage.clone(), Arc::new(log.clone()), *rounds) }
         })
+    }
+
+    /// Deletes of the input what retention may, and keeps it for the comparison.
+    fn trim(&mut self) {
+        let states = self.log.states(S::NAME, 0).unwrap();
+        let round = replays_from(|key| Ok(states.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone()))).unwrap();
+        let committed = self.log.committed(S::NAME, S::INPUT, 0).unwrap();
+        let reader = Progress { group: S::NAME, committed, restart: Some(round.map_or(Restart::Earliest, Restart::From)) };
+        let held = hold(S::INPUT, &[reader]).unwrap().from;
+        let earliest = self.log.range(S::INPUT, 0).unwrap().start;
+        let count = usize::try_from(held.saturating_sub(earliest)).unwrap();
+        self.deleted.extend(self.log.scan(S::INPUT, 0, earliest, count).unwrap());
+        self.log.trim(S::INPUT, 0, held).unwrap();
+    }
+
+    /// The whole input.
+    fn input(&self) -> Vec<RawRecord> {
+        self.deleted.iter().cloned().chain(self.log.scan(S::INPUT, 0, 0, 1_000_000).unwrap()).collect()
     }
 
     fn play(&mut self, turn: Turn) {
@@ -115,6 +141,7 @@ impl<S: Stage + Clone> World<S> {
                 }
                 self.life = None;
             }
+            Turn::Trim => self.trim(),
         }
     }
 
@@ -144,7 +171,7 @@ impl<S: Stage + Clone> World<S> {
     /// What an undisturbed fold over the input appends to `topics`, and what was appended.
     fn compare(&self, topics: &[Topic]) -> Result<usize, TestCaseError> {
         let (mut state, mut all) = (S::State::default(), Vec::new());
-        for raw in self.log.scan(S::INPUT, 0, 0, 1_000_000).unwrap() {
+        for raw in self.input() {
             let message = wire::decode(S::INPUT, &raw.value).unwrap();
             let Ok(record) = S::Record::try_from(message) else { panic!("not a record of the stage") };
             let mut effects = Effects::new();
@@ -383,7 +410,7 @@ proptest! {
             turns.into_iter().for_each(|turn| world.play(turn));
         }
         world.finish();
-        world.compare(&[Topic::Commands, Topic::Signals, Topic::Audit])?;
+        world.compare(&[Topic::Commands, Topic::Signals, Topic::Audit, Topic::Alerts])?;
     }
 }
 

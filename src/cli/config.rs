@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::model::FleetName;
+use crate::runtime::retention::Limits;
 
 mod file;
 mod settings;
@@ -82,6 +84,10 @@ pub struct Config {
     pub freeze_file: PathBuf,
     /// How many metric requests may wait for the log at once.
     pub ingest_queue: usize,
+    /// How many samples a second are taken; `None`: as many as come.
+    pub samples_per_second: Option<NonZeroU32>,
+    /// How much of the log is kept.
+    pub retention: Limits,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// The least important log lines that are written.
@@ -105,6 +111,8 @@ impl Default for Config {
             // At 10 ms a commit (the slowest in a hundred, measured) the last of 64 waits well under a
             // second even if no two share a commit; and 64 bodies of 4 MiB are 256 MiB at most.
             ingest_queue: 64,
+            samples_per_second: None,
+            retention: Limits::default(),
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
             stop_fleets_on_exit: false,

@@ -9,7 +9,10 @@ use clap::Args;
 use crate::log::Topic;
 use crate::log::embedded::EmbeddedLog;
 use crate::model::{Message, Signal};
+use crate::runtime::clock::{Clock, SystemClock};
 use crate::wire::{self, jsonl};
+
+use super::why::moment;
 
 /// How many records are read at once.
 const SLICE: usize = 1_000;
@@ -20,6 +23,7 @@ const SLICE: usize = 1_000;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   loadline export --data data > signals.jsonl
+  loadline export --from 2026-03-01T12:00:00Z > signals.jsonl
   loadline export --target local/ProcessFleet/storefront | loadline replay")]
 pub struct ExportArgs {
     /// The data directory of the Loadline to export from
@@ -28,6 +32,9 @@ pub struct ExportArgs {
     /// Only this target's signals, and those that concern every target
     #[arg(long)]
     target: Option<String>,
+    /// Only what was appended at this time or later: RFC 3339, Unix milliseconds, or a time of the last 24 hours in UTC, as 12:03:20
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
 }
 
 /// Runs it.
@@ -35,20 +42,30 @@ pub struct ExportArgs {
 /// # Errors
 /// Where the log cannot be read or `out` cannot be written.
 pub(super) fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let from = args.from.as_deref().map(|text| moment(text, SystemClock.now())).transpose()?;
     let log = EmbeddedLog::open_read_only(&args.data).with_context(|| format!("failed to open the log in {}", args.data.display()))?;
     for partition in 0..log.partitions()?.of(Topic::Signals) {
         // What is appended from now on is left for the next export, or this one might never end.
         let range = log.range(Topic::Signals, partition)?;
-        let (mut next, mut expected) = (range.start, range.start);
+        // Retention may remove more while this reads.
+        let (mut next, mut expected) = (0, 0);
         while next < range.end {
             let slice = log.scan(Topic::Signals, partition, next, SLICE)?;
             let Some(last) = slice.last() else { break };
             next = last.offset + 1;
             for record in slice.into_iter().filter(|r| r.offset < range.end) {
-                if record.offset > expected {
-                    eprintln!("loadline: records {expected}..{} of partition {partition} are gone: a replay decides without them", record.offset);
+                let (offset, at) = (record.offset, record.at);
+                if offset > expected && from.is_none_or(|from| from < at) {
+                    if expected == 0 {
+                        eprintln!("loadline: signals 0..{offset} of partition {partition} are left out: retention has removed them; they go on at {at}");
+                    } else {
+                        eprintln!("loadline: records {expected}..{offset} of partition {partition} are gone: a replay decides without them");
+                    }
                 }
-                expected = record.offset + 1;
+                expected = offset + 1;
+                if from.is_some_and(|from| at < from) {
+                    continue;
+                }
                 match wire::decode(Topic::Signals, &record.value) {
                     Ok(Message::Signal(signal)) if wanted(&signal, args.target.as_deref()) => {
                         writeln!(out, "{}", jsonl::signal_to_line(record.at, partition, &signal))?;

@@ -20,7 +20,7 @@ use super::Unusable;
 use super::config::{Config, ConfigArgs, LogFormat, RemovalLimit};
 use super::documents::documents_in;
 use crate::edge::actuate::{self, Actuator, ActuatorSettings, FreezeFiles, Hands, Scalable};
-use crate::edge::ingest::{Appender, Ingest};
+use crate::edge::ingest::{Appender, Bounds, Ingest};
 use crate::edge::log_watch::LogWatch;
 use crate::edge::observe::{Observer, Outbox};
 use crate::edge::policies::{ParsedFile, PolicyWatcher, WatchError};
@@ -34,6 +34,7 @@ use crate::model::document::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::driver::{Stop, drive};
 use crate::runtime::publish;
+use crate::runtime::retention::{Reader, Retention};
 use crate::runtime::runner::check_snapshots;
 use crate::stages::Stage;
 use crate::stages::admit::Admit;
@@ -80,12 +81,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         // Both are told apart before anything is written: a port in use, a directory of somebody else.
         let listener = serve::bind(loaded.config.listen).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let log = EmbeddedLog::open(&loaded.config.data, Arc::clone(&clock), Options { partitions: Partitions::default(), max_bytes: None })?;
-        let log: Arc<dyn Log> = Arc::new(log);
-        check_snapshots::<Admit>(&*log)?;
-        check_snapshots::<Decide>(&*log)?;
-        check_snapshots::<Arbitrate>(&*log)?;
-        let ended = Pipeline::start(&loaded.config, Arc::clone(&log), clock);
+        let log = EmbeddedLog::open(
+            &loaded.config.data,
+            Arc::clone(&clock),
+            Options { partitions: Partitions::default(), max_bytes: Some(loaded.config.retention.reserve()) },
+        )?;
+        check_snapshots::<Admit>(&log)?;
+        check_snapshots::<Decide>(&log)?;
+        check_snapshots::<Arbitrate>(&log)?;
+        let ended = Pipeline::start(&loaded.config, &log, clock);
         let code = match ended {
             Ok(pipeline) => pipeline.run(listener, loaded.config.stop_fleets_on_exit).await,
             Err(error) => Err(error),
@@ -112,6 +116,7 @@ struct Pipeline {
     stop: Stop,
     stages: Vec<JoinHandle<()>>,
     failed: Receiver<String>,
+    retention: Retention,
     view: Arc<View>,
     tail: Tail,
     ingest: Ingest,
@@ -129,7 +134,8 @@ struct Pipeline {
 
 impl Pipeline {
     /// Starts every part; those that are fed before those that feed them.
-    fn start(config: &Config, log: Arc<dyn Log>, clock: Arc<dyn Clock>) -> anyhow::Result<Pipeline> {
+    fn start(config: &Config, embedded: &EmbeddedLog, clock: Arc<dyn Clock>) -> anyhow::Result<Pipeline> {
+        let log: Arc<dyn Log> = Arc::new(embedded.clone());
         let (failing, failed) = channel();
         let stop = Stop::new();
         let aggregate = Aggregate { pane: config.pane, grace: config.grace, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
@@ -151,6 +157,14 @@ impl Pipeline {
             Followed { group: Arbitrate::NAME, input: Arbitrate::INPUT },
             Followed { group: actuate::GROUP, input: Topic::Commands },
         ];
+        let readers = vec![
+            Reader::stage::<Aggregate>(),
+            Reader::stage::<Admit>(),
+            Reader::stage::<Decide>(),
+            Reader::stage::<Arbitrate>(),
+            Reader::group(actuate::GROUP, Topic::Commands),
+        ];
+        let retention = Retention::start(embedded.clone(), Arc::clone(&clock), readers, config.retention)?;
         let telling = failing.clone();
         let tail = Tail::start(&view, &log, &clock, &followed, move |reason| drop(telling.send(reason)))?;
         let stages = vec![
@@ -160,14 +174,33 @@ impl Pipeline {
             stage(aggregate, &log, &clock, &stop, &failing)?,
         ];
         let actuator = Actuator::start(Arc::clone(&log), hands, ActuatorSettings { member: MEMBER.to_owned() })?;
-        let observer = Observer::start(Arc::clone(&log), outbox, Arc::clone(&clock), &config.data.join("term"))?;
+        let observer = Observer::start(Arc::clone(&log), outbox, Arc::clone(&clock), &config.data.join("term"), retention.room())?;
         let log_watch = LogWatch::start(Arc::clone(&log), Arc::clone(&clock))?;
-        let (ingest, appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), config.ingest_queue)?;
+        let bounds = Bounds { queue: config.ingest_queue, samples_per_second: config.samples_per_second, room: retention.room() };
+        let (ingest, appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), bounds)?;
         let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
         let publishing = Arc::clone(&log);
         let publish = Box::new(move |effects| publish(&*publishing, effects));
         let watcher = PolicyWatcher::start(&config.policies, Arc::clone(&clock), Box::new(parse), publish)?;
-        Ok(Pipeline { stop, stages, failed, view, tail, ingest, appender, watcher, files, fleets, freeze, actuator, observer, log_watch, log, clock })
+        Ok(Pipeline {
+            stop,
+            stages,
+            failed,
+            retention,
+            view,
+            tail,
+            ingest,
+            appender,
+            watcher,
+            files,
+            fleets,
+            freeze,
+            actuator,
+            observer,
+            log_watch,
+            log,
+            clock,
+        })
     }
 
     /// Serves until it is told to end or a part fails; then stops every part in order.
@@ -176,6 +209,7 @@ impl Pipeline {
         let services = Services {
             view: Arc::clone(&self.view),
             log: Arc::clone(&self.log),
+            room: self.retention.room(),
             clock: Arc::clone(&self.clock),
             ingest: self.ingest.clone(),
             manual: Arc::new(ByHand(Arc::clone(&self.fleets))),
@@ -226,6 +260,7 @@ impl Pipeline {
             ("the actuator", self.actuator.is_finished()),
             ("the observer", self.observer.is_finished()),
             ("the watch over the log", self.log_watch.is_finished()),
+            ("the thread that deletes old records", self.retention.is_finished()),
             ("the thread that appends metrics", self.appender.is_finished()),
             ("the thread that watches policies", self.watcher.has_ended()),
         ];
@@ -258,6 +293,7 @@ impl Pipeline {
                 error!("a stage ended by a fault in the program");
             }
         }
+        told("the thread that deletes old records", self.retention.stop().map_err(|e| e.to_string()));
         self.tail.stop();
         self.log_watch.stop();
     }

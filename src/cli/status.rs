@@ -6,6 +6,7 @@ use super::client::{Client, ServerArgs};
 use super::{Output, Paint, table};
 use crate::edge::api::{Status, TargetStatus};
 use crate::model::{AlertState, Severity, Timestamp, Verdict};
+use crate::runtime::retention::{Pressure, Usage, size};
 
 /// Show what every target does, and why.
 ///
@@ -71,7 +72,23 @@ fn write(out: &mut dyn Write, status: &Status, paint: Paint) -> io::Result<()> {
     for lag in status.lag.iter().filter(|lag| lag.records > BEHIND) {
         writeln!(out, "{}", paint.yellow(&format!("! {} is {} records behind on {}/{}", lag.stage, lag.records, lag.topic, lag.partition)))?;
     }
+    if let Some(usage) = &status.log {
+        log(out, usage, paint)?;
+    }
     Ok(())
+}
+
+/// What the log takes of the disk, and how far back it reaches.
+fn log(out: &mut dyn Write, usage: &Usage, paint: Paint) -> io::Result<()> {
+    let a_day = usage.bytes_a_day.map_or_else(|| "how much comes in a day is not known yet".to_owned(), |bytes| format!("{} a day", size(bytes)));
+    let kept = usage.topics.iter().filter_map(|topic| topic.hours_kept.map(|hours| format!("{} {hours:.1} h", topic.topic)));
+    let line = format!("log: {} of {}, {a_day}; reaches back: {}", size(usage.bytes), size(usage.limit), kept.collect::<Vec<_>>().join(", "));
+    match usage.pressure {
+        Pressure::Roomy => writeln!(out, "{}", paint.dim(&line)),
+        Pressure::Trimming => writeln!(out, "{}", paint.dim(&format!("{line}; what is oldest goes, since it is nearly full"))),
+        Pressure::Held => writeln!(out, "{}", paint.yellow(&format!("! {line}; it is nearly full, and no more may go: {}", usage.held_by.join("; ")))),
+        Pressure::Full => writeln!(out, "{}", paint.red(&format!("! {line}; it is full, and samples are refused: {}", usage.held_by.join("; ")))),
+    }
 }
 
 fn row(target: &TargetStatus, now: Timestamp, paint: Paint) -> Vec<String> {

@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::client::{Client, ServerArgs, escape, target_path};
 use super::{Output, Paint, Unusable, table};
-use crate::edge::api::{Dated, Decisions, Story};
+use crate::edge::api::{Dated, Decisions, Gone, Story};
 use crate::model::{Decision, ManualChange, MetricStatus, Timestamp, Verdict};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::wire::words;
@@ -43,7 +43,7 @@ pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let mut found: Decisions = client.get(&format!("{}/decisions?limit=1{at}", target_path(&target)))?;
     let Some(story) = found.decisions.pop() else {
         match &args.at {
-            Some(at) => bail!("no decision about {target} at or before {at} is left in the log"),
+            Some(at) => bail!("no decision about {target} at or before {at} is left in the log{}", removed(found.gone.as_ref())),
             None => bail!("nothing has been decided about {target} yet; `loadline status` says what it waits for"),
         }
     };
@@ -57,8 +57,15 @@ pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// What retention has to do with it.
+fn removed(gone: Option<&Gone>) -> String {
+    let Some(Gone { partition, to, kept_since }) = gone else { return String::new() };
+    let since = kept_since.map(|at| format!("; it goes back to {at}")).unwrap_or_default();
+    format!(": audit 0..{to} of partition {partition} were removed by retention (retention.audit, retention.size){since}")
+}
+
 /// A time as a person writes it. A time of day is the last such moment in UTC.
-fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+pub(super) fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     const DAY_MS: i64 = 86_400_000;
     if let Ok(ms) = text.parse::<i64>() {
         return Ok(Timestamp::from_millis(ms));

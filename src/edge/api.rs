@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::spelling::on_one_line;
 use crate::model::{Alert, Command, Decision, FleetObservation, Grant, ManualChange, MetricReport, Outcome, StepKind, TargetId, Timestamp, Verdict};
+use crate::runtime::retention::Usage;
 
 /// `GET /api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub struct Status {
     pub targets: Vec<TargetStatus>,
     /// How far behind each stage is.
     pub lag: Vec<Lag>,
+    /// How the log stands to its limit; `None` where it has none.
+    #[serde(default)]
+    pub log: Option<Usage>,
     /// What a person should look at and that concerns no single target.
     pub alerts: Vec<Alert>,
 }
@@ -150,6 +154,22 @@ pub struct Decisions {
     /// What people set by hand since the last decision that was written down.
     #[serde(default)]
     pub by_hand: Vec<Dated<ManualChange>>,
+    /// What is gone of the audit, where there are fewer decisions than were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Gone>,
+}
+
+/// Records that retention has removed: the first ones of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gone {
+    /// The partition.
+    pub partition: u32,
+    /// The first offset that is there.
+    pub to: u64,
+    /// Since when records are there; `None` where there is none.
+    #[serde(default)]
+    pub kept_since: Option<Timestamp>,
 }
 
 /// `POST /api/v1/targets/…/scale`.

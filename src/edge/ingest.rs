@@ -4,10 +4,12 @@
 //! crash. A bad line is reported with its number and reason and costs no other line. One thread appends
 //! ([`appender`]): requests that wait at the same time share one commit, and with it one fsync.
 //!
-//! Beyond the queue nothing is read: 429 with `Retry-After`. What aggregate would refuse (a value that is not finite, a
+//! Beyond the queue nothing is read, beyond the [`rate`] that is set and in a log that is full nothing is taken: 429
+//! with `Retry-After`, for the whole request. What aggregate would refuse (a value that is not finite, a
 //! time far ahead) is refused here, where its producer can still be told; so is a time of more than a day ago, which is
 //! seconds that were meant as milliseconds, or worth nothing.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +26,12 @@ use crate::log::{Log, LogError, RawAppend, Trouble};
 use crate::model::document::shorten;
 use crate::model::{Sample, Timestamp};
 use crate::runtime::clock::Clock;
+use crate::runtime::retention::Room;
 use crate::stages::aggregate::refusal;
 
 mod appender;
 mod parse;
+mod rate;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +54,20 @@ const BODY_DEADLINE: Duration = Duration::from_secs(2);
 /// commit in a hundred (10 ms), and below the server's own limit of a request.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(8);
 
+/// When the log is full, how long until it is worth to ask again: it is looked at once a second whether something may go.
+const FULL_RETRY_SECONDS: u64 = 5;
+
+/// What is taken at most.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Requests under way at once.
+    pub queue: usize,
+    /// Samples a second; `None`: as many as come.
+    pub samples_per_second: Option<NonZeroU32>,
+    /// The room in the log.
+    pub room: Arc<Room>,
+}
+
 /// Where samples enter.
 #[derive(Clone)]
 pub struct Ingest {
@@ -61,18 +79,21 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// One permit for each request that is being read, parsed or appended.
     places: Semaphore,
+    rate: Option<rate::Rate>,
+    room: Arc<Room>,
     appender: appender::Queue,
 }
 
 impl Ingest {
-    /// Starts the appending thread. At most `queue` requests are under way at once.
+    /// Starts the appending thread.
     ///
     /// # Errors
     /// Where the thread cannot be started.
-    pub fn start(log: Arc<dyn Log>, clock: Arc<dyn Clock>, queue: usize) -> std::io::Result<(Ingest, Appender)> {
-        let queue = queue.max(1);
+    pub fn start(log: Arc<dyn Log>, clock: Arc<dyn Clock>, bounds: Bounds) -> std::io::Result<(Ingest, Appender)> {
+        let queue = bounds.queue.max(1);
         let (sender, appender) = appender::start(Arc::clone(&log), queue)?;
-        let inner = Inner { log, clock, places: Semaphore::new(queue), appender: sender };
+        let rate = bounds.samples_per_second.map(rate::Rate::new);
+        let inner = Inner { log, clock, places: Semaphore::new(queue), rate, room: bounds.room, appender: sender };
         Ok((Ingest { inner: Arc::new(inner) }, appender))
     }
 
@@ -135,6 +156,7 @@ async fn take(inner: &Arc<Inner>, request: Request) -> Result<Ingested, Problem>
     let (ingested, appends) = tokio::task::spawn_blocking(move || parsed(format, &body, received, log.as_ref()))
         .await
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while reading the samples", "report it, with the request"))??;
+    admit(inner, &ingested, &appends)?;
     let (done, answer) = oneshot::channel();
     inner.appender.push(appender::Job { appends, done }).map_err(|refused| match refused {
         appender::Refused::Full => busy(),
@@ -149,6 +171,29 @@ async fn take(inner: &Arc<Inner>, request: Request) -> Result<Ingested, Problem>
             "send them again: a repeated sample does little harm",
         )),
     }
+}
+
+/// Whether the rate and the log's room admit a request; if not, nothing of it is appended.
+fn admit(inner: &Inner, ingested: &Ingested, appends: &[RawAppend]) -> Result<(), Problem> {
+    let bytes: usize = appends.iter().map(|append| append.value.len() + append.key.as_ref().map_or(0, String::len)).sum();
+    if !inner.room.take(bytes as u64) {
+        return Err(full(&inner.room));
+    }
+    let Some(rate) = &inner.rate else { return Ok(()) };
+    rate.take(usize::try_from(ingested.accepted).unwrap_or(usize::MAX)).map_err(|exceeded| match exceeded {
+        rate::Exceeded::Wait(wait) => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "more samples come than ingest.samplesPerSecond takes; none of this request was taken",
+            "send it again after the time of Retry-After, send fewer, or raise ingest.samplesPerSecond",
+        )
+        // Whole seconds are what the header has: rounded up, so that who waits as told is not too early.
+        .retry_after(u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)),
+        rate::Exceeded::TooMany(most) => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the request holds {} samples, and ingest.samplesPerSecond takes {most} in a second", ingested.accepted),
+            "send the samples in several requests, or raise ingest.samplesPerSecond",
+        ),
+    })
 }
 
 /// The body's samples as records to append, and what to answer once they are durable.
@@ -209,6 +254,26 @@ fn busy() -> Problem {
         "send it again after the time of Retry-After, or raise ingest.queue",
     )
     .retry_after(1)
+}
+
+fn full(room: &Room) -> Problem {
+    let held_by = room.usage().map(|usage| usage.held_by).unwrap_or_default();
+    // Near the limit a large request may find no room where retention makes some within the second.
+    if held_by.is_empty() {
+        return Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "there is no room in the log for so much at once; older records are being removed",
+            "send it again",
+        )
+        .retry_after(1);
+    }
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        format!("the log is full, and nothing more of it may go: {}", held_by.join("; ")),
+        "see `loadline status`; raise retention.size where the disk has room",
+    )
+    .at("log.db")
+    .retry_after(FULL_RETRY_SECONDS)
 }
 
 fn unavailable(title: &str, mend: &str) -> Problem {

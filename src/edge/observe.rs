@@ -23,6 +23,7 @@ use crate::log::{Log, LogError, Topic};
 use crate::model::{Alert, FleetObservation, Instance, Message, Sample, SampleBatch, Signal, TargetId, Timestamp};
 use crate::runtime::clock::Clock;
 use crate::runtime::publish;
+use crate::runtime::retention::Room;
 use crate::stages::Effects;
 
 /// An unchanged fleet is said again this long after it was last said. The fold wants it every 60 s;
@@ -32,6 +33,9 @@ const REPEAT: Duration = Duration::from_secs(30);
 /// Batches of measurements that wait for the log: a fleet measures at most four times a second, so
 /// four fleets may lose the log for a minute. Beyond it the oldest go; a gap is a gap.
 const MAX_BATCHES: usize = 1024;
+
+/// About what a measurement takes of the log: two names and a value.
+const SAMPLE_BYTES: usize = 100;
 
 /// Alerts that wait for the log; each is a change of a named state, so few.
 const MAX_ALERTS: usize = 256;
@@ -166,14 +170,15 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Starts it. `term_file` keeps the observer's term, which grows with each start.
+    /// Starts it. `term_file` keeps the observer's term, which grows with each start; `room` is what measurements may
+    /// take of the log.
     ///
     /// # Errors
     /// When the term cannot be kept, or the system gives no thread.
-    pub fn start(log: Arc<dyn Log>, outbox: Arc<Outbox>, clock: Arc<dyn Clock>, term_file: &Path) -> std::io::Result<Observer> {
+    pub fn start(log: Arc<dyn Log>, outbox: Arc<Outbox>, clock: Arc<dyn Clock>, term_file: &Path, room: Arc<Room>) -> std::io::Result<Observer> {
         let term = next_term(term_file, clock.now())?;
         let stopping = Arc::new(Bell::default());
-        let appender = Appender { log, outbox: Arc::clone(&outbox), clock, stopping: Arc::clone(&stopping), ledger: Ledger::new(term) };
+        let appender = Appender { log, outbox: Arc::clone(&outbox), clock, stopping: Arc::clone(&stopping), ledger: Ledger::new(term), room };
         let thread = std::thread::Builder::new().name("observe".to_owned()).spawn(move || appender.run())?;
         Ok(Observer { outbox, stopping, thread: Some(thread) })
     }
@@ -216,6 +221,7 @@ struct Appender {
     clock: Arc<dyn Clock>,
     stopping: Arc<Bell>,
     ledger: Ledger,
+    room: Arc<Room>,
 }
 
 impl Appender {
@@ -267,6 +273,10 @@ impl Appender {
         let now = self.clock.now();
         let mut effects = Effects::new();
         for (target, samples) in posted.samples {
+            // In a full log they are refused as everybody's samples are; the alert says it.
+            if !self.room.take((samples.len() * SAMPLE_BYTES) as u64) {
+                continue;
+            }
             let batch = SampleBatch { producer: None, sequence: None, samples };
             effects.to_key(Topic::Metrics, target.as_str(), Message::Samples(batch));
         }
@@ -351,7 +361,7 @@ mod tests {
         let clock = Arc::new(crate::runtime::clock::ManualClock::new(Timestamp::from_millis(500)));
         let log = crate::log::memory::MemoryLog::new(crate::log::Partitions::default(), Arc::clone(&clock) as Arc<dyn Clock>);
         let outbox = Arc::new(Outbox::default());
-        let observer = Observer::start(Arc::new(log.clone()), Arc::clone(&outbox), clock, &directory.path().join("term")).unwrap();
+        let observer = Observer::start(Arc::new(log.clone()), Arc::clone(&outbox), clock, &directory.path().join("term"), Arc::new(Room::unlimited())).unwrap();
         outbox.sighting(sighting(4));
         outbox.samples("a/ProcessFleet/b".parse().unwrap(), Vec::new());
         observer.stop().unwrap();

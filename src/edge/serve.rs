@@ -26,6 +26,7 @@ use crate::edge::view::View;
 use crate::log::Log;
 use crate::model::{AlertState, TargetId, Timestamp};
 use crate::runtime::clock::Clock;
+use crate::runtime::retention::{Pressure, Room};
 
 mod targets;
 #[cfg(test)]
@@ -73,6 +74,8 @@ pub struct Services {
     pub view: Arc<View>,
     /// Where older decisions are read.
     pub log: Arc<dyn Log>,
+    /// The room that is left in it.
+    pub room: Arc<Room>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where samples enter.
@@ -175,13 +178,19 @@ async fn no_such_method(method: Method, uri: Uri) -> Problem {
 }
 
 async fn ready(State(services): State<Services>) -> Response {
-    let unready = |title: &str, mend: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend).retry_after(1);
+    let unready = |title: &str, mend: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend);
     if !services.view.is_caught_up() {
-        return unready("the log is still being read", "wait").into_response();
+        return unready("the log is still being read", "wait").retry_after(1).into_response();
     }
-    match services.log.trouble() {
-        None => "ready\n".into_response(),
-        Some(trouble) => unready(&log_watch::words(&trouble), &trouble.mend).at(trouble.place).into_response(),
+    if let Some(trouble) = services.log.trouble() {
+        return unready(&log_watch::words(&trouble), &trouble.mend).at(trouble.place).retry_after(1).into_response();
+    }
+    match services.room.usage() {
+        Some(usage) if usage.pressure == Pressure::Full => {
+            let title = format!("the log is full, and no samples are taken: {}", usage.held_by.join("; "));
+            unready(&title, "see `loadline status`; raise retention.size where the disk has room").at("log.db").retry_after(5).into_response()
+        }
+        _ => "ready\n".into_response(),
     }
 }
 
@@ -203,5 +212,5 @@ async fn status(State(services): State<Services>) -> axum::Json<Status> {
     for alerts in targets.iter_mut().map(|t| &mut t.alerts).chain([&mut alerts]) {
         alerts.retain(|alert| alert.state != AlertState::Event || at.since(alert.at) < HISTORY_EVENT);
     }
-    axum::Json(Status { started_at: services.started_at, at, targets, lag: view.lag(), alerts })
+    axum::Json(Status { started_at: services.started_at, at, targets, lag: view.lag(), log: services.room.usage(), alerts })
 }

@@ -26,7 +26,7 @@ mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use history::older;
+pub use history::{gone, older};
 use stories::Stories;
 pub use tail::{Followed, Tail};
 

@@ -21,6 +21,7 @@ use super::coordinator::{Committer, Coordinator, lock};
 use super::directory;
 use super::member::{Member, Store};
 use super::{Batch, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
+use crate::model::Timestamp;
 use crate::runtime::clock::Clock;
 
 mod failure;
@@ -57,6 +58,26 @@ pub struct Options {
     /// The most bytes that `log.db` may grow to; beyond it appends are refused with
     /// [`LogError::Retry`] until something was trimmed. `None`: what the disk has.
     pub max_bytes: Option<u64>,
+}
+
+/// What the database of a log takes of the disk; its write-ahead log (at most some tens of MB) comes on top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes of pages that are in use: records, positions, states and their indices.
+    pub used: u64,
+    /// Bytes of pages that were used and are used again before the file grows.
+    pub free: u64,
+}
+
+/// A row of a partition: what is deleted whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowExtent {
+    /// The first offset behind it.
+    pub end: Offset,
+    /// When its records were appended.
+    pub at: Timestamp,
+    /// What deleting it frees, to within a page.
+    pub bytes: u64,
 }
 
 /// A durable log in a directory. Clones are handles of the same log; the directory is free again
@@ -126,6 +147,46 @@ impl EmbeddedLog {
                 return Ok(earliest);
             }
         }
+    }
+}
+
+/// What retention asks.
+impl EmbeddedLog {
+    /// What the database takes of the disk.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] or [`LogError::Fatal`], as with the others.
+    pub fn space(&self) -> Result<Space, LogError> {
+        self.coordinator.check_open()?;
+        self.store.reader.space()
+    }
+
+    /// The first rows of a partition, at most `rows`, in order.
+    ///
+    /// # Errors
+    /// As [`Log::scan`].
+    pub fn head(&self, topic: Topic, partition: u32, rows: u32) -> Result<Vec<RowExtent>, LogError> {
+        self.coordinator.check_open()?;
+        self.store.tails.check(topic, partition)?;
+        self.store.reader.head(topic, partition, rows)
+    }
+
+    /// The bytes of all rows of a partition, as [`RowExtent::bytes`] counts them.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when the partition does not exist, or the log is closed.
+    pub fn bytes(&self, topic: Topic, partition: u32) -> Result<u64, LogError> {
+        self.coordinator.check_open()?;
+        Ok(self.store.tails.extent(topic, partition)?.bytes)
+    }
+
+    /// One entry of the state of (group, partition).
+    ///
+    /// # Errors
+    /// As [`Log::states`].
+    pub fn state(&self, group: &str, partition: u32, key: &str) -> Result<Option<Vec<u8>>, LogError> {
+        self.coordinator.check_open()?;
+        self.store.reader.state(group, partition, key)
     }
 }
 

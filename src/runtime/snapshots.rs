@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::Offset;
+use crate::log::{LogError, Offset};
 use crate::stages::{Snapshot, Stage};
 
 /// State keys of the runtime's own; no name has a control character.
@@ -19,6 +19,17 @@ pub struct Round {
     pub start: Offset,
     /// From where the input is read again.
     pub replay_from: Offset,
+}
+
+/// From where a restart reads a stage's input again, by its last complete round of snapshots; `None` where there is
+/// none, so from the earliest record. `read` reads an entry of the stage's state.
+///
+/// # Errors
+/// What `read` has; [`LogError::Retry`] where the round cannot be read as one.
+pub fn replays_from(read: impl FnOnce(&str) -> Result<Option<Vec<u8>>, LogError>) -> Result<Option<Offset>, LogError> {
+    let Some(bytes) = read(ROUND_KEY)? else { return Ok(None) };
+    let round: Round = serde_json::from_slice(&bytes).map_err(|error| LogError::Retry { reason: format!("a round of snapshots cannot be read: {error}") })?;
+    Ok(Some(round.replay_from))
 }
 
 /// What snapshots hold.

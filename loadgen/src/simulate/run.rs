@@ -12,6 +12,7 @@ use loadline::model::{ControlEntry, Message, PolicyEntry, PolicyRejected, RoundE
 use loadline::runtime::clock::{Clock, ManualClock};
 use loadline::runtime::publish;
 use loadline::runtime::runner::Rounds;
+use loadline::runtime::snapshots::replays_from;
 use loadline::stages::Effects;
 use loadline::stages::aggregate::{Aggregate, Limits};
 use loadline::stages::arbitrate::{Arbitrate, Pacing};
@@ -491,8 +492,8 @@ impl<'a> Run<'a> {
     /// From where a group reads its input again after a restart: what its last complete round says.
     fn read_again_from(&self, group: &str, partition: u32) -> Option<Offset> {
         let states = self.memory.states(group, partition).ok()?;
-        let (_, round) = states.iter().find(|(key, _)| key == "\u{1}round")?;
-        serde_json::from_slice::<serde_json::Value>(round).ok()?.get("replayFrom")?.as_u64()
+        let find = |key: &str| Ok(states.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone()));
+        replays_from(find).ok().flatten()
     }
 
     /// Retention: what all have read, or with `unread` nearly all.

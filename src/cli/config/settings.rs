@@ -1,10 +1,11 @@
 //! The table of settings: how each is written, read and shown.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{address, boolean, duration_within, percent, show_duration, whole, word};
+use super::value::{address, boolean, duration_within, percent, show_duration, show_size, size_within, whole, word};
 use super::{Config, RemovalLimit, Source};
 use crate::model::FleetName;
 use crate::model::spelling::nearest;
@@ -71,8 +72,30 @@ pub(super) struct Setting {
     pub(super) show: fn(&Config) -> String,
 }
 
+/// A log of less would be full before a stage has written its first snapshots of a large installation; what a request
+/// may bring at once (4 MiB) fits into its headroom.
+const LEAST_SIZE: u64 = 64 << 20;
+
+/// What SQLite can hold, and some.
+const MOST_SIZE: u64 = 16 << 40;
+
+/// The age at which records of a topic go.
+macro_rules! age {
+    ($path:literal, $topic:ident) => {
+        Setting {
+            path: $path,
+            list: false,
+            read: |c, v| duration_within(&v[0], Duration::from_secs(1), Duration::from_secs(10 * 365 * 86_400)).map(|d| c.retention.ages.$topic = d),
+            show: |c| show_duration(c.retention.ages.$topic),
+        }
+    };
+}
+
+/// How no limit is written.
+const UNLIMITED: &str = "unlimited";
+
 /// Every setting but the limits of single fleets, in the order in which they are shown.
-pub(super) const SETTINGS: [Setting; 13] = [
+pub(super) const SETTINGS: [Setting; 22] = [
     Setting { path: "data", list: false, read: |c, v| path(&v[0]).map(|p| c.data = p), show: |c| c.data.display().to_string() },
     Setting { path: "listen", list: false, read: |c, v| address(&v[0]).map(|a| c.listen = a), show: |c| c.listen.to_string() },
     Setting {
@@ -105,6 +128,25 @@ pub(super) const SETTINGS: [Setting; 13] = [
         show: |c| c.ingest_queue.to_string(),
     },
     Setting {
+        path: "ingest.samplesPerSecond",
+        list: false,
+        read: |c, v| samples_per_second(&v[0]).map(|n| c.samples_per_second = n),
+        show: |c| c.samples_per_second.map_or_else(|| UNLIMITED.to_owned(), |n| n.to_string()),
+    },
+    Setting {
+        path: "retention.size",
+        list: false,
+        read: |c, v| size_within(&v[0], LEAST_SIZE, MOST_SIZE).map(|n| c.retention.size = n),
+        show: |c| show_size(c.retention.size),
+    },
+    age!("retention.metrics", metrics),
+    age!("retention.signals", signals),
+    age!("retention.requests", requests),
+    age!("retention.commands", commands),
+    age!("retention.audit", audit),
+    age!("retention.alerts", alerts),
+    age!("retention.deadLetters", dead_letters),
+    Setting {
         path: "log.format",
         list: false,
         read: |c, v| word(&v[0], &FORMATS).map(|f| c.log_format = f),
@@ -130,6 +172,13 @@ const OTHER_NAMES: [&str; 2] = ["LOADLINE_CONFIG", "LOADLINE_SERVER"];
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("the path is empty; name a file or directory, or leave the setting out".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn samples_per_second(text: &str) -> Result<Option<NonZeroU32>, String> {
+    if text == UNLIMITED {
+        return Ok(None);
+    }
+    whole(text, 1, 100_000_000).map(NonZeroU32::new).map_err(|e| format!("{e}, or {UNLIMITED}"))
 }
 
 fn limit(limit: &mut RemovalLimit, field: &str, text: &str) -> Result<(), String> {

@@ -32,7 +32,8 @@ fn the_later_place_wins_and_each_value_says_where_it_comes_from() {
 fn every_setting_can_be_written_in_the_file_as_it_is_shown() {
     let text = "data: /var/lib/loadline\nlisten: 9090\npolicies: [a.yaml, fleet]\npane: 250ms\ngrace: 1s\n\
         removals:\n  percent: 20%\n  atLeast: 2\n  period: 1m30s\n  fleets:\n    storefront:\n      percent: 50%\n\
-        freezeFile: /run/freeze\ningest:\n  queue: 8\nlog:\n  format: json\n  level: debug\nstopFleetsOnExit: true\n";
+        freezeFile: /run/freeze\ningest:\n  queue: 8\n  samplesPerSecond: 5000\nretention:\n  size: 512MiB\n  metrics: 90m\n  \
+        signals: 2d\n  requests: 1h\n  commands: 1h\n  audit: 365d\n  alerts: 1d\n  deadLetters: 1d\nlog:\n  format: json\n  level: debug\nstopFleetsOnExit: true\n";
     let config = load(text, &[], &ConfigArgs::default()).unwrap().config;
     assert_eq!(config.listen.to_string(), "127.0.0.1:9090");
     assert_eq!(config.removals.of(&"storefront".parse().unwrap()), RemovalLimit { percent: 50, at_least: 2, period: Duration::from_secs(90) });
@@ -51,12 +52,16 @@ fn errors_name_the_place_the_value_and_the_mend() {
         ("removals:\n  atleast: 5", "loadline.yaml:2:3: there is no setting \"removals.atleast\"; did you mean \"removals.atLeast\"?"),
         ("pane: 5", "loadline.yaml:1:7: pane: \"5\" has no unit; write 5s or 5ms"),
         ("pane: 100ms", "loadline.yaml:1:7: pane: 100ms is out of range; choose from 250ms to 1m"),
-        ("pane: soon", "loadline.yaml:1:7: pane: \"soon\" is not a time; write a number with a unit (ms, s, m, h), as in 5s or 250ms"),
+        ("pane: soon", "loadline.yaml:1:7: pane: \"soon\" is not a time; write a number with a unit (ms, s, m, h, d), as in 5s or 250ms"),
         ("removals: 5", "loadline.yaml:1:11: removals is a section: write its fields, indented, below it"),
         ("removals:\n  percent: 10", "loadline.yaml:2:12: removals.percent: \"10\" has no unit; write 10%"),
         ("listen: example", "loadline.yaml:1:9: listen: \"example\" is not an address; write IP:PORT, as in 127.0.0.1:8080"),
         ("log:\n  level: loud", "loadline.yaml:2:10: log.level: \"loud\" is none of error, warn, info, debug, trace"),
         ("ingest:\n  queue: 0", "loadline.yaml:2:10: ingest.queue: \"0\" is not a whole number from 1 to 65536"),
+        ("ingest:\n  samplesPerSecond: 0", "loadline.yaml:2:21: ingest.samplesPerSecond: \"0\" is not a whole number from 1 to 100000000, or unlimited"),
+        ("retention:\n  size: 4GB", "loadline.yaml:2:9: retention.size: \"4GB\" is not a size; write a whole number with a unit (MiB, GiB, TiB), as in 4GiB"),
+        ("retention:\n  size: 1MiB", "loadline.yaml:2:9: retention.size: 1MiB is out of range; choose from 64MiB to 16TiB"),
+        ("retention:\n  control: 1d", "loadline.yaml:2:3: there is no setting \"retention.control\"; did you mean \"retention.commands\"?"),
         ("data: [a, b]", "loadline.yaml:1:7: data takes one value, not 2"),
         (
             "removals:\n  fleets:\n    web:\n      percnt: 5%",

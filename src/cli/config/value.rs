@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Units of time, the longest first.
-const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Reads a duration such as `5s`, `250ms`, `1m` or `1m30s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("\"{text}\" is not a time; write a number with a unit (ms, s, m, h), as in 5s or 250ms");
+    let bad = || format!("\"{text}\" is not a time; write a number with a unit (ms, s, m, h, d), as in 5s or 250ms");
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err(bad());
@@ -64,6 +64,28 @@ pub(super) fn percent(text: &str) -> Result<u32, String> {
 /// Reads a whole number within limits.
 pub(super) fn whole(text: &str, least: u32, most: u32) -> Result<u32, String> {
     text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| format!("\"{text}\" is not a whole number from {least} to {most}"))
+}
+
+/// Units of size, the largest first.
+const SIZES: [(&str, u64); 3] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20)];
+
+/// Reads a size such as `4GiB`, within limits.
+pub(super) fn size_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = SIZES.iter().find(|(name, _)| *name == unit.trim()).map(|(_, bytes)| *bytes);
+    let size = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
+    let size = size.ok_or_else(|| format!("\"{text}\" is not a size; write a whole number with a unit (MiB, GiB, TiB), as in 4GiB"))?;
+    if size < least || size > most {
+        return Err(format!("{text} is out of range; choose from {} to {}", show_size(least), show_size(most)));
+    }
+    Ok(size)
+}
+
+/// A size as it is written.
+pub(super) fn show_size(size: u64) -> String {
+    let (unit, bytes) = SIZES.into_iter().find(|(_, bytes)| size.is_multiple_of(*bytes)).unwrap_or(("B", 1));
+    format!("{}{unit}", size / bytes)
 }
 
 /// Reads true or false.

@@ -3,6 +3,7 @@ use crate::edge::api::Lag;
 use crate::edge::view::View;
 use crate::edge::view::tests::{at, decision};
 use crate::model::{Alert, AlertState, Audit};
+use crate::runtime::retention::TopicUsage;
 
 fn shown(status: &Status) -> String {
     let mut out = Vec::new();
@@ -11,7 +12,7 @@ fn shown(status: &Status) -> String {
 }
 
 fn status(view: &View) -> Status {
-    Status { started_at: at(0), at: at(300), targets: view.statuses(), lag: Vec::new(), alerts: Vec::new() }
+    Status { started_at: at(0), at: at(300), targets: view.statuses(), lag: Vec::new(), log: None, alerts: Vec::new() }
 }
 
 #[test]
@@ -37,6 +38,38 @@ fn a_target_is_a_line_and_what_is_wrong_stands_below() {
     status.lag.push(Lag { stage: "decide".to_owned(), topic: "signals".to_owned(), partition: 0, records: 5_000 });
     status.lag.push(Lag { stage: "admit".to_owned(), topic: "control".to_owned(), partition: 0, records: 3 });
     insta::assert_snapshot!(shown(&status));
+}
+
+/// How the log stands to its limit, in a line: what is not known is not shown as nothing.
+#[test]
+fn the_log_is_shown_with_its_limit_what_a_day_brings_and_how_far_it_reaches() {
+    let mut status = status(&View::new());
+    let topic = |topic: &str, hours_kept| TopicUsage { topic: topic.to_owned(), bytes: 1, hours_kept, bytes_a_day: None };
+    let usage = Usage {
+        pressure: Pressure::Roomy,
+        bytes: 1_288_490_189,
+        limit: 4 << 30,
+        free_bytes: 0,
+        bytes_a_day: None,
+        topics: vec![topic("metrics", Some(6.02)), topic("requests", None), topic("signals", Some(71.96))],
+        held_by: Vec::new(),
+    };
+    let mut line = |usage: Usage| {
+        status.log = Some(usage);
+        shown(&status).lines().last().unwrap_or_default().to_owned()
+    };
+    let reaches = "reaches back: metrics 6.0 h, signals 72.0 h";
+    assert_eq!(line(usage.clone()), format!("log: 1.2 GiB of 4 GiB, how much comes in a day is not known yet; {reaches}"));
+    let usage = Usage { bytes_a_day: Some(68_157_440), ..usage };
+    assert_eq!(line(usage.clone()), format!("log: 1.2 GiB of 4 GiB, 65 MiB a day; {reaches}"));
+    let held_by = vec!["4 GiB of metrics/0 stay, since aggregate has read nothing yet".to_owned()];
+    let full = line(Usage { pressure: Pressure::Full, bytes: 4 << 30, held_by, ..usage });
+    assert_eq!(
+        full,
+        format!(
+            "! log: 4 GiB of 4 GiB, 65 MiB a day; {reaches}; it is full, and samples are refused: 4 GiB of metrics/0 stay, since aggregate has read nothing yet"
+        )
+    );
 }
 
 #[test]

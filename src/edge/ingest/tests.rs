@@ -92,9 +92,13 @@ impl Log for Double {
 }
 
 fn started(queue: usize) -> (Arc<Double>, Arc<Running>) {
+    started_with(Bounds { queue, samples_per_second: None, room: Arc::new(Room::unlimited()) })
+}
+
+fn started_with(bounds: Bounds) -> (Arc<Double>, Arc<Running>) {
     let log = Arc::new(Double::default());
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
-    let (ingest, _appender) = Ingest::start(Arc::clone(&log) as Arc<dyn Log>, clock, queue).unwrap();
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log) as Arc<dyn Log>, clock, bounds).unwrap();
     (log, Arc::new(Running::start(ingest.router())))
 }
 
@@ -202,6 +206,23 @@ fn nothing_is_answered_before_it_is_durable_and_what_exceeds_the_queue_is_to_com
     log.set_closed(false);
     assert_eq!(first.join().unwrap().status, 200);
     assert_eq!(log.samples().len(), 1);
+}
+
+/// Beyond the rate a request is refused whole, with when to come again; one that could never be taken is told so.
+#[test]
+fn what_exceeds_the_rate_is_refused_whole() {
+    let bounds = Bounds { queue: 4, samples_per_second: NonZeroU32::new(100), room: Arc::new(Room::unlimited()) };
+    let (log, server) = started_with(bounds);
+    let lines = |count: usize| format!("{GOOD}\n").repeat(count);
+    assert_eq!(post(&server, &format!("no sample\n{}", lines(100))).status, 200, "what is no sample does not count");
+    let refused = post(&server, &lines(99));
+    let problem: Problem = refused.json();
+    assert_eq!((refused.status, refused.content_type.as_str(), refused.retry_after.as_deref()), (429, "application/problem+json", Some("1")));
+    assert!(problem.title.contains("ingest.samplesPerSecond") && problem.retry_after == Some(1), "{problem:?}");
+    let refused = post(&server, &lines(101));
+    assert_eq!((refused.status, &refused.retry_after), (413, &None), "{}", refused.body);
+    assert!(refused.json::<Problem>().title.contains("101 samples, and ingest.samplesPerSecond takes 100"), "{}", refused.body);
+    assert_eq!(log.samples().len(), 100);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::{ScaleError, Services};
 use crate::edge::api::{Decisions, Problem, ScaleRequest, Scaled, TargetDetail, TargetStatus};
-use crate::edge::view::older;
-use crate::log::{Log, Topic};
+use crate::edge::view::{gone, older};
+use crate::log::{Log, LogError, Topic};
 use crate::model::spelling::nearest;
 use crate::model::{Audit, ManualChange, Message, TargetId, Timestamp};
 use crate::runtime::publish;
@@ -55,18 +55,23 @@ pub(super) async fn decisions(
     if !services.view.knows(&target) {
         return Err(unknown(&services, &target));
     }
-    let decisions = if let Some(decisions) = services.view.decisions(&target, limit, until) {
-        decisions
+    let (decisions, gone) = if let Some(decisions) = services.view.decisions(&target, limit, until) {
+        (decisions, None)
     } else {
         let (log, of) = (Arc::clone(&services.log), target.clone());
         let until = until.unwrap_or_else(|| services.clock.now());
-        tokio::task::spawn_blocking(move || older(log.as_ref(), &of, limit, until))
+        let read = move || {
+            let decisions = older(log.as_ref(), &of, limit, until)?;
+            let gone = if decisions.len() < limit { gone(log.as_ref(), &of)? } else { None };
+            Ok::<_, LogError>((decisions, gone))
+        };
+        tokio::task::spawn_blocking(read)
             .await
             .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while reading older decisions", "report it"))?
             .map_err(|e| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("older decisions cannot be read: {e}"), "try again").retry_after(1))?
     };
     let by_hand = if until.is_none() { services.view.by_hand(&target) } else { Vec::new() };
-    Ok(Json(Decisions { target, decisions, by_hand }))
+    Ok(Json(Decisions { target, decisions, by_hand, gone }))
 }
 
 pub(super) async fn scale(

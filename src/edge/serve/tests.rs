@@ -2,12 +2,16 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::edge::api::{Decisions, Scaled, TargetDetail};
+use crate::edge::ingest::Bounds;
 use crate::edge::testing::Running;
+use crate::edge::view::Tail;
 use crate::edge::view::tests::{api, at, command, decision, grant, outcome};
-use crate::log::Partitions;
+use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::memory::MemoryLog;
+use crate::log::{Batch, Membership, Partitions, Topic};
 use crate::model::Audit;
-use crate::runtime::clock::ManualClock;
+use crate::runtime::clock::{ManualClock, Stopwatch};
+use crate::runtime::retention::{Limits, Reader, Retention};
 
 #[derive(Default)]
 pub(crate) struct Hand(Mutex<Vec<(String, u32, String)>>);
@@ -22,11 +26,64 @@ impl ManualScale for Hand {
 pub(crate) fn started() -> (Arc<View>, Arc<Hand>, Running) {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(at(60)));
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::clone(&clock)));
-    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), 4).unwrap();
+    let room = Arc::new(Room::unlimited());
+    let bounds = Bounds { queue: 4, samples_per_second: None, room: Arc::clone(&room) };
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), bounds).unwrap();
     let (view, manual) = (Arc::new(View::new()), Arc::new(Hand::default()));
-    let services =
-        Services { view: Arc::clone(&view), log, clock, ingest, manual: manual.clone(), freeze: FreezeFiles::new("/nonexistent/freeze"), started_at: at(0) };
+    let freeze = FreezeFiles::new("/nonexistent/freeze");
+    let services = Services { view: Arc::clone(&view), log, room, clock, ingest, manual: manual.clone(), freeze, started_at: at(0) };
     (view, manual, Running::start(router(services)))
+}
+
+/// A log that is full refuses samples and says so wherever one looks, and takes them again when somebody has read on.
+#[test]
+fn a_full_log_refuses_samples_says_why_and_takes_them_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(at(60)));
+    let embedded = EmbeddedLog::open(directory.path(), Arc::clone(&clock), Options::default()).unwrap();
+    let log: Arc<dyn Log> = Arc::new(embedded.clone());
+    let readers = vec![Reader::group("aggregate", Topic::Metrics)];
+    let retention = Retention::start(embedded, Arc::clone(&clock), readers, Limits { size: 1_600_000, ..Limits::default() }).unwrap();
+    let view = Arc::new(View::new());
+    let _tail = Tail::start(&view, &log, &clock, &[], |_| {}).unwrap();
+    let bounds = Bounds { queue: 4, samples_per_second: None, room: retention.room() };
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), bounds).unwrap();
+    let (room, freeze) = (retention.room(), FreezeFiles::new("/nonexistent/freeze"));
+    let manual = Arc::new(Hand::default());
+    let server = Running::start(router(Services { view, log: Arc::clone(&log), room, clock, ingest, manual, freeze, started_at: at(0) }));
+    let until = |what: &str, there: &dyn Fn() -> bool| {
+        let waited = Stopwatch::start();
+        while !there() {
+            assert!(waited.elapsed() < Duration::from_secs(60), "{what} did not come");
+            std::thread::yield_now();
+        }
+    };
+    let status = || server.get("/api/v1/status").json::<Status>();
+    until("readiness", &|| server.get("/readyz").status == 200);
+
+    let body = format!("{{\"target\":\"prod/Deployment/api\",\"metric\":\"cpu\",\"instance\":\"{}\",\"value\":1}}\n", "i".repeat(200)).repeat(500);
+    let post = || server.post("/api/v1/metrics", "application/x-ndjson", body.as_bytes());
+    until("the end of the room", &|| post().status == 429);
+    until("the reason", &|| post().json::<Problem>().title.contains("the log is full"));
+    let (refused, end) = (post(), log.range(Topic::Metrics, 0).unwrap().end);
+    let problem: Problem = refused.json();
+    assert_eq!((refused.status, refused.retry_after.as_deref(), problem.retry_after), (429, Some("5"), Some(5)));
+    assert!(problem.title.contains("of metrics/0 stay, since aggregate has read nothing yet") && problem.mend.contains("retention.size"), "{problem:?}");
+    assert_eq!(log.range(Topic::Metrics, 0).unwrap().end, end, "nothing of it was appended");
+    until("the alert", &|| status().alerts.iter().any(|alert| alert.name == "LogFull" && alert.state == AlertState::Firing));
+    assert_eq!(status().log.unwrap().pressure, Pressure::Full);
+    let unready = server.get("/readyz");
+    assert_eq!(unready.status, 503);
+    assert!(unready.json::<Problem>().title.contains("the log is full"), "{}", unready.body);
+
+    let mut session = log.join(Membership { group: "aggregate", member: "one".to_owned(), topic: Topic::Metrics }).unwrap();
+    session.poll(1, Duration::ZERO).unwrap();
+    session.commit(&Batch { position: Some(end), ..Batch::default() }).unwrap();
+    until("room", &|| post().status == 200);
+    until("the end of the alert", &|| status().alerts.is_empty());
+    assert_eq!(server.get("/readyz").status, 200);
+    assert!(log.range(Topic::Metrics, 0).unwrap().start > 0);
+    retention.stop().unwrap();
 }
 
 #[test]

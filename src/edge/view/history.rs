@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::stories::Stories;
-use crate::edge::api::Story;
+use crate::edge::api::{Gone, Story};
 use crate::log::{Log, LogError, Offset, RawRecord, Topic, partition_of};
 use crate::model::{Audit, Message, TargetId, Timestamp};
 use crate::runtime::clock::Stopwatch;
@@ -78,6 +78,20 @@ pub fn older(log: &dyn Log, target: &TargetId, limit: usize, until: Timestamp) -
         }
     }
     Ok(stories.newest(limit, Some(until)).unwrap_or_default())
+}
+
+/// What retention has removed of the partition in which a target's decisions stand; `None` where nothing is gone.
+///
+/// # Errors
+/// As [`Log::scan`].
+pub fn gone(log: &dyn Log, target: &TargetId) -> Result<Option<Gone>, LogError> {
+    let partition = partition_of(target.as_str(), log.partitions(Topic::Audit));
+    let to = log.range(Topic::Audit, partition)?.start;
+    if to == 0 {
+        return Ok(None);
+    }
+    let kept_since = log.scan(Topic::Audit, partition, to, 1)?.first().map(|record| record.at);
+    Ok(Some(Gone { partition, to, kept_since }))
 }
 
 /// What a record says, where it is of the target. One that cannot be read is no decision that could be told.

@@ -13,7 +13,7 @@ use super::View;
 use super::history::first_after;
 use crate::edge::api::Lag;
 use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
-use crate::model::Message;
+use crate::model::{Alert, AlertState, Message, Severity};
 use crate::runtime::clock::{Clock, Stopwatch};
 use crate::wire;
 
@@ -216,10 +216,14 @@ impl Follower {
             Topic::Signals => self.patiently(|| first_after(self.log.as_ref(), self.topic, partition, self.clock.now() - SIGNALS_BACK))?,
             _ => end.saturating_sub(RECORDS_BACK),
         };
-        let mut next = start;
+        // What is gone already is no gap: a memory may begin anywhere.
+        let mut next = start.max(self.patiently(|| self.log.range(self.topic, partition))?.start);
         while next < end && !self.stop.is_set() {
             let records = self.patiently(|| self.log.scan(self.topic, partition, next, POLL))?;
-            let Some(last) = records.last() else { break };
+            let (Some(first), Some(last)) = (records.first(), records.last()) else { break };
+            if first.offset > next {
+                self.take(Polled::Gap { partition, from: next, to: first.offset });
+            }
             next = last.offset + 1;
             records.into_iter().filter(|r| r.offset < end).for_each(|record| self.record(&record));
         }
@@ -230,7 +234,19 @@ impl Follower {
         match polled {
             Polled::Records { records, .. } => records.iter().for_each(|record| self.record(record)),
             Polled::Gap { partition, from, to } => {
-                tracing::warn!(topic = %self.topic, partition, from, to, "records were gone before the view had read them");
+                let topic = self.topic;
+                let message =
+                    format!("status and why lack what {topic} {from}..{to} of partition {partition} said: retention removed them before they were read");
+                tracing::warn!("{message}");
+                self.view.alert(Alert {
+                    target: None,
+                    name: "RecordsLost".to_owned(),
+                    subject: format!("view/{topic}/{partition}"),
+                    severity: Severity::Warning,
+                    state: AlertState::Event,
+                    message,
+                    at: self.clock.now(),
+                });
             }
             Polled::Assigned { .. } | Polled::Revoked { .. } => {}
         }
@@ -271,5 +287,27 @@ impl Follower {
                 other => return other,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Partitions;
+    use crate::log::memory::MemoryLog;
+    use crate::model::Timestamp;
+    use crate::runtime::clock::ManualClock;
+
+    /// What retention removed before the view had read it is named, with its range.
+    #[test]
+    fn a_view_that_fell_behind_says_what_it_lacks() {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::clone(&clock)));
+        let (view, stop) = (Arc::new(View::new()), Arc::default());
+        let follower = Follower { topic: Topic::Audit, group: "view-audit", view: Arc::clone(&view), log, clock, stop, stages: Vec::new() };
+        follower.take(Polled::Gap { partition: 0, from: 5, to: 9 });
+        let alerts = view.general_alerts();
+        assert_eq!(alerts.iter().map(|alert| (alert.name.as_str(), alert.subject.as_str())).collect::<Vec<_>>(), [("RecordsLost", "view/audit/0")]);
+        assert!(alerts[0].message.contains("audit 5..9 of partition 0"), "{}", alerts[0].message);
     }
 }

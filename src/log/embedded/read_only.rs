@@ -48,7 +48,7 @@ impl ReadOnlyLog {
     pub fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
         let (partitions, ends) = self.reader.partitions()?;
         partitions.check(topic, partition)?;
-        Ok(ends.get(&(topic, partition)).cloned().unwrap_or(0..0))
+        Ok(ends.get(&(topic, partition)).map_or(0..0, |extent| extent.offsets.clone()))
     }
 
     /// As [`crate::log::Log::scan`].

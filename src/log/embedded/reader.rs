@@ -8,9 +8,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::failure::Failure;
-use super::rows::Row;
+use super::rows::{ROW_OVERHEAD, Row};
 use super::schema::{read_partitions, signed, unsigned};
 use super::tails::Ends;
+use super::{RowExtent, Space};
 use crate::log::coordinator::lock;
 use crate::log::{LogError, Offset, Partitions, RawRecord, Topic};
 use crate::model::Timestamp;
@@ -66,6 +67,43 @@ impl Reader {
             let mut select = connection.prepare_cached("SELECT key, value FROM states WHERE group_name = ?1 AND partition = ?2 ORDER BY key")?;
             let rows = select.query_map(params![group, partition], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// One entry of a state.
+    pub(super) fn state(&self, group: &str, partition: u32, key: &str) -> Result<Option<Vec<u8>>, LogError> {
+        self.with(|connection| {
+            let mut select = connection.prepare_cached("SELECT value FROM states WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?;
+            Ok(select.query_row(params![group, partition, key], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// The first rows of a partition, without what they hold.
+    pub(super) fn head(&self, topic: Topic, partition: u32, rows: u32) -> Result<Vec<RowExtent>, LogError> {
+        self.with(|connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT first, count, at, octet_length(payload) + coalesce(octet_length(keys), 0) FROM records \
+                 WHERE topic = ?1 AND partition = ?2 ORDER BY first LIMIT ?3",
+            )?;
+            let rows = select.query_map(params![topic.name(), partition, rows], |row| {
+                Ok(RowExtent {
+                    end: unsigned(row.get(0)?) + unsigned(row.get(1)?),
+                    at: Timestamp::from_millis(row.get(2)?),
+                    bytes: unsigned(row.get(3)?) + ROW_OVERHEAD,
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// The bytes of the database that are in use, and those that are free to be used again.
+    pub(super) fn space(&self) -> Result<Space, LogError> {
+        self.with(|connection| {
+            // In one transaction, so that the three numbers are of one moment.
+            let transaction = connection.unchecked_transaction()?;
+            let pragma = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(unsigned);
+            let (pages, free, size) = (pragma("page_count")?, pragma("freelist_count")?, pragma("page_size")?);
+            Ok(Space { used: pages.saturating_sub(free) * size, free: free * size })
         })
     }
 

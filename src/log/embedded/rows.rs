@@ -18,6 +18,10 @@ use crate::model::Timestamp;
 /// no more than five rows.
 const ROW_BYTES: usize = 256 * 1024;
 
+/// What a row costs beside its keys and its payload: its other columns, its entry in the index, and
+/// the room that both leave in their pages. Counted so that sizes add up to what the file holds.
+pub(super) const ROW_OVERHEAD: u64 = 100;
+
 /// Encoded records of one partition, in order.
 #[derive(Debug)]
 pub(super) struct Chunk {

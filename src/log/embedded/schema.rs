@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 
 use super::Options;
 use super::failure::Failure;
-use super::tails::{Ends, Tails};
+use super::tails::{Ends, Extent, Tails};
 use crate::log::{LogError, Partitions, Topic};
 
 /// The version of the tables below. A release reads what the one before it wrote; it refuses what a
@@ -35,6 +35,7 @@ CREATE TABLE partitions (
     partition INTEGER NOT NULL,
     earliest  INTEGER NOT NULL, -- the first offset that is there
     next      INTEGER NOT NULL, -- the offset of the next record
+    bytes     INTEGER NOT NULL, -- the size of its rows
     PRIMARY KEY (topic, partition)
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE records (
@@ -196,10 +197,10 @@ fn settle_partitions(connection: &Connection, is_new: bool, asked: &Partitions) 
             });
         }
         partitions = partitions.with(topic, asked.max(found));
-        let mut insert = connection.prepare("INSERT INTO partitions (topic, partition, earliest, next) VALUES (?1, ?2, 0, 0)")?;
+        let mut insert = connection.prepare("INSERT INTO partitions (topic, partition, earliest, next, bytes) VALUES (?1, ?2, 0, 0, 0)")?;
         for partition in found..asked {
             insert.execute(params![topic.name(), partition])?;
-            ends.insert((topic, partition), 0..0);
+            ends.insert((topic, partition), Extent::default());
         }
     }
     Ok((partitions, ends))
@@ -207,11 +208,12 @@ fn settle_partitions(connection: &Connection, is_new: bool, asked: &Partitions) 
 
 /// Reads where the partitions of a topic begin and end; how many there are.
 fn read_ends(connection: &Connection, topic: Topic, ends: &mut Ends) -> rusqlite::Result<u32> {
-    let mut select = connection.prepare_cached("SELECT partition, earliest, next FROM partitions WHERE topic = ?1")?;
+    let mut select = connection.prepare_cached("SELECT partition, earliest, next, bytes FROM partitions WHERE topic = ?1")?;
     let mut rows = select.query([topic.name()])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
-        ends.insert((topic, row.get(0)?), unsigned(row.get(1)?)..unsigned(row.get(2)?));
+        let extent = Extent { offsets: unsigned(row.get(1)?)..unsigned(row.get(2)?), bytes: unsigned(row.get(3)?) };
+        ends.insert((topic, row.get(0)?), extent);
         count += 1;
     }
     Ok(count)

@@ -1,5 +1,5 @@
-//! Where each partition begins and ends, as of the last commit: kept in memory, since one process
-//! writes, so that a member that is at the end learns it without a query.
+//! Where each partition begins and ends and how much it holds, as of the last commit: kept in memory,
+//! since one process writes, so that a member that is at the end learns it without a query.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,8 +8,17 @@ use std::sync::Mutex;
 use crate::log::coordinator::lock;
 use crate::log::{LogError, Offset, Partitions, Topic};
 
-/// The earliest and the next offset of each partition.
-pub(super) type Ends = BTreeMap<(Topic, u32), Range<Offset>>;
+/// What a partition holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// The earliest and the next offset.
+    pub(super) offsets: Range<Offset>,
+    /// The bytes of its rows; see [`super::rows::ROW_OVERHEAD`].
+    pub(super) bytes: u64,
+}
+
+/// The extent of each partition.
+pub(super) type Ends = BTreeMap<(Topic, u32), Extent>;
 
 /// The ends of all partitions.
 pub(super) struct Tails {
@@ -32,13 +41,18 @@ impl Tails {
 
     /// The ends of one partition.
     pub(super) fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
+        Ok(self.extent(topic, partition)?.offsets)
+    }
+
+    /// What one partition holds.
+    pub(super) fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, LogError> {
         self.check(topic, partition)?;
-        Ok(lock(&self.ends).get(&(topic, partition)).cloned().unwrap_or(0..0))
+        Ok(lock(&self.ends).get(&(topic, partition)).cloned().unwrap_or_default())
     }
 
     /// How many records were ever appended, over all partitions.
     pub(super) fn appended(&self) -> u64 {
-        lock(&self.ends).values().map(|range| range.end).sum()
+        lock(&self.ends).values().map(|extent| extent.offsets.end).sum()
     }
 
     /// Makes the ends that a transaction changed visible, after its commit.

@@ -1,14 +1,13 @@
 //! One transaction: what the writer does with the requests that share it, all or nothing.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::failure::Failure;
-use super::rows::Chunk;
+use super::rows::{Chunk, ROW_OVERHEAD};
 use super::schema::{signed, unsigned};
-use super::tails::{Ends, Tails};
+use super::tails::{Ends, Extent, Tails};
 use super::writer::{Outcome, Work};
 use crate::log::coordinator::Committer;
 use crate::log::{Offset, StatePut, Topic};
@@ -54,13 +53,13 @@ struct Writes<'a> {
 }
 
 impl Writes<'_> {
-    fn ends(&mut self, topic: Topic, partition: u32) -> Result<&mut Range<Offset>, Failure> {
+    fn extent(&mut self, topic: Topic, partition: u32) -> Result<&mut Extent, Failure> {
         use std::collections::btree_map::Entry;
         match self.changed.entry((topic, partition)) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let range = self.tails.range(topic, partition).map_err(|error| Failure::Lasting(error.to_string()))?;
-                Ok(entry.insert(range))
+                let extent = self.tails.extent(topic, partition).map_err(|error| Failure::Lasting(error.to_string()))?;
+                Ok(entry.insert(extent))
             }
         }
     }
@@ -70,9 +69,9 @@ impl Writes<'_> {
         let mut firsts = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let (topic, partition) = (chunk.topic, chunk.partition);
-            let ends = self.ends(topic, partition)?;
-            let first = ends.end;
-            ends.end += chunk.count;
+            let offsets = &mut self.extent(topic, partition)?.offsets;
+            let first = offsets.end;
+            offsets.end += chunk.count;
             firsts.push(first);
             match self.open.get_mut(&(topic, partition)) {
                 Some((_, row)) if row.has_room_for(&chunk) => row.join(&chunk),
@@ -86,9 +85,10 @@ impl Writes<'_> {
         Ok(firsts)
     }
 
-    fn insert(&self, first: Offset, row: Chunk) -> Result<(), Failure> {
+    fn insert(&mut self, first: Offset, row: Chunk) -> Result<(), Failure> {
         let (topic, partition, count) = (row.topic, row.partition, row.count);
         let (keys, payload) = row.columns();
+        self.extent(topic, partition)?.bytes += (keys.as_ref().map_or(0, String::len) + payload.len()) as u64 + ROW_OVERHEAD;
         self.transaction
             .prepare_cached("INSERT INTO records (topic, partition, first, count, at, keys, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
             .execute(params![topic.name(), partition, signed(first), signed(count), self.at.as_millis(), keys, payload])?;
@@ -127,6 +127,13 @@ impl Writes<'_> {
     /// Deletes the first rows that end at or before `before`. Rows of this transaction are not in
     /// the table yet, and stay.
     fn trim(&mut self, topic: Topic, partition: u32, before: Offset) -> Result<Outcome, Failure> {
+        let (rows, bytes): (i64, i64) = self
+            .transaction
+            .prepare_cached(
+                "SELECT count(*), coalesce(sum(bytes), 0) FROM (SELECT octet_length(payload) + coalesce(octet_length(keys), 0) AS bytes FROM records \
+                 WHERE topic = ?1 AND partition = ?2 AND first < ?3 AND first + count <= ?3 ORDER BY first LIMIT ?4)",
+            )?
+            .query_row(params![topic.name(), partition, signed(before), TRIM_ROWS], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let deleted = self
             .transaction
             .prepare_cached(
@@ -134,14 +141,17 @@ impl Writes<'_> {
                  AND first + count <= ?3 ORDER BY first LIMIT ?4)",
             )?
             .execute(params![topic.name(), partition, signed(before), TRIM_ROWS])?;
+        debug_assert_eq!(unsigned(rows), deleted as u64);
         let first: Option<i64> = self
             .transaction
             .prepare_cached("SELECT min(first) FROM records WHERE topic = ?1 AND partition = ?2")?
             .query_row(params![topic.name(), partition], |row| row.get(0))?;
         let in_this_transaction = self.open.get(&(topic, partition)).map(|(first, _)| *first);
-        let ends = self.ends(topic, partition)?;
-        ends.start = first.map(unsigned).or(in_this_transaction).unwrap_or(ends.end);
-        Ok(Outcome::Trimmed { earliest: ends.start, done: deleted < TRIM_ROWS as usize })
+        let extent = self.extent(topic, partition)?;
+        extent.bytes = extent.bytes.saturating_sub(unsigned(bytes) + unsigned(rows) * ROW_OVERHEAD);
+        let offsets = &mut extent.offsets;
+        offsets.start = first.map(unsigned).or(in_this_transaction).unwrap_or(offsets.end);
+        Ok(Outcome::Trimmed { earliest: offsets.start, done: deleted < TRIM_ROWS as usize || offsets.start >= before })
     }
 
     /// Writes the rows that are still open, and the ends.
@@ -149,13 +159,10 @@ impl Writes<'_> {
         for (first, row) in std::mem::take(&mut self.open).into_values() {
             self.insert(first, row)?;
         }
-        for ((topic, partition), ends) in &self.changed {
-            self.transaction.prepare_cached("UPDATE partitions SET earliest = ?3, next = ?4 WHERE topic = ?1 AND partition = ?2")?.execute(params![
-                topic.name(),
-                partition,
-                signed(ends.start),
-                signed(ends.end)
-            ])?;
+        for ((topic, partition), Extent { offsets, bytes }) in &self.changed {
+            self.transaction
+                .prepare_cached("UPDATE partitions SET earliest = ?3, next = ?4, bytes = ?5 WHERE topic = ?1 AND partition = ?2")?
+                .execute(params![topic.name(), partition, signed(offsets.start), signed(offsets.end), signed(*bytes)])?;
         }
         Ok(self.changed)
     }
