@@ -107,8 +107,8 @@ impl<S: Stage + Clone> World<S> {
         let reader = Progress { group: S::NAME, committed, restart: Some(round.map_or(Restart::Earliest, Restart::From)) };
         let held = hold(S::INPUT, &[reader]).unwrap().from;
         let earliest = self.log.range(S::INPUT, 0).unwrap().start;
-        let count = usize::try_from(held.saturating_sub(earliest)).unwrap();
-        self.deleted.extend(self.log.scan(S::INPUT, 0, earliest, count).unwrap());
+        let records = self.log.scan(S::INPUT, 0, earliest, 1_000_000).unwrap();
+        self.deleted.extend(records.into_iter().take_while(|record| record.offset < held));
         self.log.trim(S::INPUT, 0, held).unwrap();
     }
 

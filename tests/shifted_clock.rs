@@ -76,7 +76,7 @@ impl Shifted {
         let from = self.signals_end();
         wait_for("panes to go by", || {
             self.running.post(&waiting(f64::from(level * 10)))?;
-            assert_eq!(self.running.status(SLEEPERS)?["current"], level, "nothing moves it");
+            assert_eq!(self.running.status(SLEEPERS)?["current"].as_u64()?, u64::from(level), "nothing moves it");
             (self.marks_since(from) >= panes).then_some(())
         });
     }

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::inspect::Inspection;
 use super::lock_file::{LOCK, LockFile};
+use super::rows::ROW_OVERHEAD;
 use super::schema::{self, signed};
 use super::{DATABASE, RESTORING, refusal};
 use crate::log::{LogError, Offset, Topic};
@@ -91,8 +92,9 @@ fn write_new(old: &Inspection, path: &Path, mending: &Mending) -> rusqlite::Resu
         let end = ends.get(&(report.topic, report.partition)).copied().unwrap_or(report.range.end);
         let start = report.lost.first().filter(|lost| lost.offsets.start == report.range.start).map_or(report.range.start, |lost| lost.offsets.end).min(end);
         transaction.execute(
-            "INSERT INTO partitions (topic, partition, earliest, next) VALUES (?1, ?2, ?3, ?4)",
-            params![report.topic.name(), report.partition, signed(start), signed(end)],
+            "INSERT INTO partitions (topic, partition, earliest, next, bytes) SELECT ?1, ?2, ?3, ?4, \
+             coalesce(sum(octet_length(payload) + coalesce(octet_length(keys), 0) + ?5), 0) FROM records WHERE topic = ?1 AND partition = ?2",
+            params![report.topic.name(), report.partition, signed(start), signed(end), signed(ROW_OVERHEAD)],
         )?;
         for (group, topic) in mending.groups.iter().filter(|(_, topic)| positions.error.is_some() && *topic == report.topic) {
             known.entry(((*group).to_owned(), *topic, report.partition)).or_insert(end);
