@@ -29,9 +29,13 @@ run: setup ## Start the demo: a real fleet that follows a real load, until Ctrl-
 test: setup ## Everything that must hold before a change goes in: formatting, and every test
 	@cargo fmt --all --check
 	cargo test --workspace --locked
+	cargo run --quiet --locked --profile simulate --package loadgen -- simulate --seeds 1000
+	@tools/mutations --check
 
 soak: setup ## The tests at their full length: minutes of load, hundreds of kills and power failures
 	LOADLINE_SOAK=1 cargo test --workspace --locked
+	cargo run --quiet --locked --profile simulate --package loadgen -- simulate --seeds 50000
+	tools/mutations
 
 lint: setup ## Formatting, clippy without warnings, shell scripts, licences of dependencies
 	cargo fmt --all --check

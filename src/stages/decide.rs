@@ -78,6 +78,9 @@ const FORGET_AFTER: Duration = Duration::from_secs(600);
 const MOST_INSTANCES: usize = 5_000;
 /// How often it is told that there are too many targets.
 const TELL_TOO_MANY_EVERY: Duration = Duration::from_secs(60);
+/// Panes further ahead of their part than this were measured before the clock was set back: aggregate takes no sample
+/// that is 30 s ahead of its record.
+const PANES_AHEAD: Duration = Duration::from_secs(90);
 /// The most targets that one partition holds.
 const MOST_TARGETS: usize = 100_000;
 
@@ -255,6 +258,8 @@ impl State {
     fn part(&mut self, id: &TargetId, mut part: Part, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         // A pane that holds nothing says nothing; a restored fold would not even know that it came.
         part.panes.retain(|pane| !pane.instances.is_empty() || pane.sketch.is_some());
+        // One of a time that the clock was set back from would be waited for until that time comes again.
+        part.panes.retain(|pane| pane.start <= at + PANES_AHEAD);
         let Some(target) = self.targets.get_mut(id).filter(|t| t.policy.is_some()) else {
             return; // no policy asks for it
         };

@@ -22,6 +22,7 @@ use loadline::model::{AlertState, Audit, Decision, Message, Request, SampleBatch
 
 use super::policy::Plan;
 use super::process::Settings;
+use super::run::Told;
 use super::scenario::{Millis, Scenario};
 use super::world::{World, number_of};
 
@@ -163,22 +164,17 @@ impl Checker {
     ///
     /// # Errors
     /// The first thing that does not hold.
-    pub fn look(&mut self, world: &World, now: Millis, told: &mut dyn FnMut(&str)) -> Result<(), Violation> {
+    pub fn look(&mut self, world: &World, now: Millis, told: &mut Told<'_>) -> Result<(), Violation> {
         self.now = now;
-        let new = self.tape.look();
-        for (topic, place) in new {
-            let Some(entry) = self.tape.entry(topic, place).cloned() else { continue };
-            tell(&entry, now, told);
-            self.record(topic, &entry)?;
+        for entry in self.tape.look() {
+            told.say(|| line_of(&entry, now));
+            self.record(&entry)?;
         }
         for change in &world.changes[self.changes_seen..] {
-            told(&format!(
-                "{now:>7} ms  t{} {} -> {} ({})",
-                change.target,
-                change.from,
-                change.to,
-                change.epoch.map_or("by hand".to_owned(), |e| format!("epoch {e}"))
-            ));
+            told.say(|| {
+                let by = change.epoch.map_or("by hand".to_owned(), |epoch| format!("epoch {epoch}"));
+                Some(format!("{now:>7} ms  t{} {} -> {} ({by})", change.target, change.from, change.to))
+            });
             *self.counts.entry(if change.epoch.is_some() { "commands that took effect" } else { "changes by hand" }).or_default() += 1;
             let plans = self.plans.lately(change.target, now);
             if let Some(decision) = self.limits.change(change, &plans, &self.decisions)?
@@ -191,7 +187,7 @@ impl Checker {
         Ok(())
     }
 
-    fn record(&mut self, topic: Topic, entry: &Entry) -> Result<(), Violation> {
+    fn record(&mut self, entry: &Entry) -> Result<(), Violation> {
         let Ok(message) = &entry.message else {
             self.count("records that nobody can read");
             return Ok(());
@@ -203,7 +199,7 @@ impl Checker {
             }
             Message::Signal(Signal::Part(part)) => self.panes.part(part)?,
             Message::Signal(Signal::Mark(mark)) => self.sight.mark(mark.source, entry.partition, entry.at),
-            Message::Signal(Signal::Policy(announced)) if announced.spec.is_none() => self.limits.policy_gone(&announced.target),
+            Message::Signal(Signal::Policy(announced)) if announced.spec.is_none() => self.limits.policy_gone(&announced.target, entry.at),
             Message::Signal(Signal::Fleet(seen)) => self.limits.seen(seen, entry.at),
             Message::Signal(Signal::Outcome(outcome)) => self.limits.outcome(outcome, entry.at),
             Message::Audit(Audit::Decision(decision)) => {
@@ -226,8 +222,16 @@ impl Checker {
             }
             _ => {}
         }
-        let _ = topic;
         Ok(())
+    }
+
+    /// Whether every fleet has what its policy wants, and has had it for long.
+    pub fn all_stand(&self, world: &World, now: Millis) -> bool {
+        let content = |number: &usize, desired| {
+            let load = self.scenario.targets.iter().find(|t| t.number == *number).map_or(0.0, |t| t.load_at(now));
+            self.plans.of(*number).is_none_or(|plan| plan.is_content(load, desired))
+        };
+        world.fleets.iter().all(|(number, fleet)| content(number, fleet.desired)) && world.changes.last().is_none_or(|last| last.at <= now - 2 * STANDS_FOR)
     }
 
     /// Checks what can be told at the end only.
@@ -279,7 +283,7 @@ impl Checker {
 }
 
 /// A line of the readable trace.
-fn tell(entry: &Entry, now: Millis, told: &mut dyn FnMut(&str)) {
+fn line_of(entry: &Entry, now: Millis) -> Option<String> {
     let line = match &entry.message {
         Ok(Message::Audit(Audit::Decision(d))) => {
             let metrics: Vec<String> = d
@@ -315,9 +319,9 @@ fn tell(entry: &Entry, now: Millis, told: &mut dyn FnMut(&str)) {
         }
         Ok(Message::Signal(Signal::Policy(p))) => format!("t{} policy {}", number_of(&p.target), if p.spec.is_some() { "announced" } else { "gone" }),
         Ok(Message::Alert(a)) => format!("alert {} {:?} {}", a.name, a.state, a.message),
-        _ => return,
+        _ => return None,
     };
-    told(&format!("{now:>7} ms  {line}"));
+    Some(format!("{now:>7} ms  {line}"))
 }
 
 fn claim(r: &Request) -> String {

@@ -221,8 +221,8 @@ impl Plan {
             }
         }
         let mut rules = [Rules::draw(draw), Rules::draw(draw)];
-        // The HPA's arithmetic hunts where the window of the CPU is longer than the stabilization: each way out sees the way back.
-        if metrics.iter().any(|m| matches!(m.rule, Rule::Cpu(_))) {
+        // What depends on the count itself hunts where its window is longer than the stabilization: each way out sees the way back.
+        if metrics.iter().any(|m| m.rule.is_of_instances() || matches!(m.rule, Rule::Backlog(..))) {
             rules[1].stabilization_s = rules[1].stabilization_s.max(35);
         }
         let min = u32::try_from(draw.between(1, 3)).unwrap_or(1);
@@ -288,7 +288,7 @@ impl Plan {
         let a_move = |rules: &Rules| (rules.cooldown_s + rules.policies.iter().map(|(_, period)| *period).max().unwrap_or(0)).max(12);
         let stepped = self.metrics.iter().any(|m| m.rule.step_out(1).is_some_and(|step| step > 0));
         let rest = |rules: &Rules| rules.stabilization_s + if stepped { moves * (a_move(rules) + window) } else { 8 * a_move(rules) };
-        let seconds = 130 + window + rest(&self.rules[0]).max(rest(&self.rules[1])) + self.evaluate_every_s.map_or(0, |every| 8 * every);
+        let seconds = 110 + window + rest(&self.rules[0]).max(rest(&self.rules[1])) + self.evaluate_every_s.map_or(0, |every| 8 * every);
         Millis::try_from(seconds * 1_000).unwrap_or(Millis::MAX)
     }
 

@@ -46,8 +46,27 @@ pub struct Ran {
 }
 
 /// Runs a scenario to its end, or to its first violation.
-pub fn run(scenario: &Scenario, told: &mut dyn FnMut(&str)) -> Ran {
-    Run::new(scenario).play(told)
+pub fn run(scenario: &Scenario) -> Ran {
+    Run::new(scenario).play(&mut Told(None))
+}
+
+/// The same, and says what happens, line by line.
+pub fn trace(scenario: &Scenario, say: &mut dyn FnMut(&str)) -> Ran {
+    Run::new(scenario).play(&mut Told(Some(say)))
+}
+
+/// Where what happens is said, if anywhere: lines are made only for somebody who reads them.
+pub struct Told<'a>(Option<&'a mut dyn FnMut(&str)>);
+
+impl Told<'_> {
+    /// Says a line.
+    pub fn say(&mut self, line: impl FnOnce() -> Option<String>) {
+        if let Some(say) = &mut self.0
+            && let Some(line) = line()
+        {
+            say(&line);
+        }
+    }
 }
 
 struct Run<'a> {
@@ -143,10 +162,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn play(mut self, told: &mut dyn FnMut(&str)) -> Ran {
+    fn play(mut self, told: &mut Told<'_>) -> Ran {
         while self.now < self.scenario.end_at {
             if let Err(violation) = self.step(told) {
                 self.checker.found(violation);
+                break;
+            }
+            // The longest wait before a command is tried again is over, and nothing moves any more.
+            if self.now > self.scenario.calm_at + 100_000 && self.checker.all_stand(&self.world.lock(), self.now) {
                 break;
             }
         }
@@ -164,14 +187,14 @@ impl<'a> Run<'a> {
         Ran { violations: self.checker.into_violations(), trace: trace.finish(), counts, replicas }
     }
 
-    fn step(&mut self, told: &mut dyn FnMut(&str)) -> Result<(), Violation> {
+    fn step(&mut self, told: &mut Told<'_>) -> Result<(), Violation> {
         let step = self.scenario.setup.step_ms;
         self.now += step;
         self.clock.advance(Duration::from_millis(step.unsigned_abs()));
         self.end_faults(told);
         while self.faults.front().is_some_and(|planned| planned.at <= self.now) {
             if let Some(Planned { fault, .. }) = self.faults.pop_front() {
-                told(&format!("{:>7} ms  begins: {fault:?}", self.now));
+                told.say(|| Some(format!("{:>7} ms  begins: {fault:?}", self.now)));
                 self.begin(fault);
             }
         }
@@ -436,14 +459,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn end_faults(&mut self, told: &mut dyn FnMut(&str)) {
+    fn end_faults(&mut self, told: &mut Told<'_>) {
         let now = self.now;
         self.down.retain(|_, until| *until > now);
         self.stalled.retain(|_, until| *until > now);
         let (over, lasting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ends).into_iter().partition(|(at, _)| *at <= now);
         self.ends = lasting;
         for (_, fault) in over {
-            told(&format!("{now:>7} ms  ends:   {fault:?}"));
+            told.say(|| Some(format!("{now:>7} ms  ends:   {fault:?}")));
             self.over(&fault);
         }
     }

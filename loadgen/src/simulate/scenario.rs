@@ -231,7 +231,7 @@ impl Scenario {
         let mut draw = Draw(Random::new(seed));
         let setup = Setup::draw(&mut draw);
         let count = draw.from(&[1, 1, 2, 2, 3, 4]);
-        let calm_at = draw.between(90, 180) * 1_000;
+        let calm_at = draw.between(70, 130) * 1_000;
         let targets: Vec<TargetPlan> = (0..count).map(|number| TargetPlan::draw(number, draw.0.bits(), calm_at)).collect();
         let slowest = targets.iter().map(|t| t.policy.settles_within_ms()).max().unwrap_or(0);
         let faults = (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw(&mut draw, &setup, &targets, calm_at)).collect();
@@ -260,7 +260,7 @@ impl Setup {
             partitions,
             pane_ms: draw.from(&[5_000, 5_000, 2_000, 10_000]),
             grace_ms: draw.from(&[500, 500, 0, 1_500]),
-            step_ms: draw.from(&[500, 1_000, 1_000]),
+            step_ms: draw.from(&[500, 1_000, 2_000]),
             markers: draw.one_in(2),
             rounds: (draw.from(&[10, 30, 300]), draw.from(&[20, 100, 1_000]), draw.from(&[1, 2_000, 1_000_000])),
             pacing: (draw.from(&[10, 50]), draw.from(&[2, 5]), draw.from(&[5, 10])),

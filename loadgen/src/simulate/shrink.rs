@@ -6,13 +6,13 @@ use std::fmt::Write as _;
 use loadline::runtime::clock::Stopwatch;
 
 use super::check::Violation;
-use super::run::run;
+use super::run::{run, trace};
 use super::scenario::Scenario;
 
 /// A scenario in which the same invariant fails, and from which nothing can be taken (or the time was up).
 pub fn shrink(scenario: &Scenario, violation: &Violation) -> (Scenario, Violation) {
     let watch = Stopwatch::start();
-    let fails = |scenario: &Scenario| run(scenario, &mut |_| {}).violations.into_iter().find(|found| found.invariant == violation.invariant);
+    let fails = |scenario: &Scenario| run(scenario).violations.into_iter().find(|found| found.invariant == violation.invariant);
     let (mut smallest, mut found) = (scenario.clone(), violation.clone());
     loop {
         let smaller = candidates(&smallest).take_while(|_| watch.elapsed() < super::SHRINK_FOR).find_map(|candidate| Some((fails(&candidate)?, candidate)));
@@ -64,7 +64,7 @@ fn candidates(scenario: &Scenario) -> impl Iterator<Item = Scenario> {
 pub fn report(scenario: &Scenario, violation: &Violation) -> String {
     let (smallest, found) = shrink(scenario, violation);
     let mut lines = Vec::new();
-    run(&smallest, &mut |line| lines.push(line.to_owned()));
+    trace(&smallest, &mut |line| lines.push(line.to_owned()));
     let skipped = lines.len().saturating_sub(60);
     let mut report = format!(
         "in its shortest form ({} of {} faults, {} of {} targets):\n{smallest}\n",

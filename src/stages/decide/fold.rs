@@ -267,13 +267,20 @@ impl Target {
         self.evaluate(stage, sources, effects);
     }
 
+    /// Up to when its panes are complete: nothing is that lies ahead of its own time, also where the clock was set back
+    /// and the sources have not said so yet.
+    fn complete_through(&self, sources: &Sources) -> Timestamp {
+        sources.complete_through().min(self.memory.now.window_start(sources.pane()))
+    }
+
     /// Evaluates it, and does what follows from the decision.
     pub(super) fn evaluate(&mut self, stage: Decide, sources: &Sources, effects: &mut Effects) {
         let Some(in_force) = self.policy.clone() else { return };
         let target = &in_force.policy.target;
         if !self.decides() || self.memory.fleet.is_none() {
             // Panes come all the same, and are kept as if it were evaluated: for when it is.
-            forget(&in_force.policy, &mut self.memory, &mut self.panes, sources.complete_through());
+            let through = self.complete_through(sources);
+            forget(&in_force.policy, &mut self.memory, &mut self.panes, through);
         }
         let Some(fleet) = self.memory.fleet.take() else {
             self.not_seen(effects);
@@ -283,7 +290,7 @@ impl Target {
             self.memory.fleet = Some(fleet);
             return;
         }
-        let pane = sources.pane();
+        let (pane, through) = (sources.pane(), self.complete_through(sources));
         let every = in_force.policy.evaluate_every.unwrap_or(pane).max(pane);
         let memory = &mut self.memory;
         if let Some(start) = self.start.take() {
@@ -291,7 +298,7 @@ impl Target {
         }
         claim::close_lost(target, memory, effects);
         let silent = |source| sources.is_silent(source);
-        let around = Surroundings { through: sources.complete_through(), pane, silent: &silent };
+        let around = Surroundings { through, pane, silent: &silent };
         let decision = evaluate(&in_force.policy, &in_force.version, memory, &mut self.panes, &fleet, around);
         alerts::set(memory, target, "TargetNotSeen", Severity::Warning, false, || "its replicas are seen".to_owned(), effects);
         let dropped = self.panes.take_dropped();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Alert, FleetObservation, Instance, Order};
+use crate::model::{Alert, Amount, FleetObservation, Instance, InstanceName, Kind, Mark, Order, Pane, Reading};
 
 const SPEC: &str = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"NAME"},"replicas":{"min":MIN,"max":9},"metrics":[{"name":"q","track":{"perReplica":10}}]}"#;
 
@@ -117,4 +117,67 @@ fn a_clock_that_was_set_back_makes_no_instance_new() {
     let (at, changed) = seen(3, 61_000, false);
     let changed = memory::FleetSeen::after(Some(&again), at, changed);
     assert_eq!(times(&changed), (1_000, 61_000), "its readiness did change");
+}
+
+/// A fleet that is seen after the clock was set back, before any source has marked again, is not taken for evaluated up to the
+/// time before.
+#[test]
+fn panes_are_evaluated_after_the_clock_was_set_back() {
+    let amount = Amount::from_units(50);
+    let mark = |through| Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0 });
+    let mut story = Story::default();
+    story.policy("a", 1, 1);
+    story.fleet("a", 2);
+    story.next = 3_600;
+    story.say(mark(at(3_600)));
+    // An hour back; offsets go on, and the clock of the story is that of the offsets.
+    let mut effects = Effects::new();
+    let mut say = |offset: Offset, at: Timestamp, record: Signal| {
+        Decide { audit: AuditWhen::Always, ..Decide::default() }.apply(
+            &mut story.state,
+            Input::Record(Located { partition: 0, offset, at, record }),
+            &mut effects,
+        );
+        told(std::mem::take(&mut effects))
+    };
+    let (updating, instances) = (false, Vec::new());
+    let seen = FleetObservation {
+        target: id("a"),
+        uid: "a".to_owned(),
+        term: 1,
+        sequence: 9_999,
+        revision: None,
+        desired: 3,
+        status_replicas: 3,
+        updating,
+        instances,
+    };
+    say(4_000, at(10), Signal::Fleet(seen));
+    let reading = Reading { count: 1, sum: amount, max: amount, last: amount, last_at: at(11), histogram: None };
+    let (metric, instances) = ("q".parse().unwrap(), [(InstanceName::none(), reading)].into());
+    let pane = Pane { metric, kind: Kind::Gauge, start: at(10), end: at(15), instances, sketch: None };
+    say(4_001, at(15), Signal::Part(Part { target: id("a"), source: 0, panes: vec![pane] }));
+    assert_eq!(say(4_002, at(16), mark(at(15))), ["a ScaleOut 5"]);
+}
+
+/// What was measured before the clock was set back, and comes after it, is not waited for until that time comes again.
+#[test]
+fn a_pane_of_the_time_before_the_clock_was_set_back_blinds_nobody() {
+    let part = |start: Timestamp, value: i64| {
+        let amount = Amount::from_units(value);
+        let reading = Reading { count: 1, sum: amount, max: amount, last: amount, last_at: start, histogram: None };
+        let (metric, end) = ("q".parse().unwrap(), start + Duration::from_secs(5));
+        let pane = Pane { metric, kind: Kind::Gauge, start, end, instances: [(InstanceName::none(), reading)].into(), sketch: None };
+        Signal::Part(Part { target: id("a"), source: 0, panes: vec![pane] })
+    };
+    let mark = |through| Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0 });
+    let mut story = Story::default();
+    story.policy("a", 1, 1);
+    story.fleet("a", 2);
+    story.say(part(at(0) + Duration::from_secs(3_600), 10));
+    story.say(part(at(0), 50));
+    for _ in 0..3 {
+        story.say(Signal::Tick(Tick {}));
+    }
+    assert_eq!(story.say(mark(at(5))), ["a ScaleOut 5"]);
 }

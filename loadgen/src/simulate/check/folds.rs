@@ -1,6 +1,7 @@
 //! What was decided is what an undisturbed fold decides; and of one target's signals alone the same comes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use loadline::log::{Offset, Topic};
 use loadline::model::{Audit, Command, Decision, Grant, Message, OutcomeResult, Request, RequestsEntry, Signal, TargetId};
@@ -32,6 +33,9 @@ pub(super) fn check(tape: &Tape, arbiter: &Arbitrate, lossy: &[(Topic, u32)], si
         for (target, decisions) in &undisturbed.decisions {
             same(target, live.decisions.get(target).map_or(&[], Vec::as_slice), decisions, size_limited, SAME)?;
             claims(target, live.claims.get(target).map_or(&[], Vec::as_slice), undisturbed.claims.get(target).map_or(&[], Vec::as_slice))?;
+        }
+        // One of them, another one in each run.
+        if let Some((target, decisions)) = undisturbed.decisions.iter().cycle().nth(signals.len() % undisturbed.decisions.len().max(1)) {
             let alone = fold(signals, Some(target))?;
             same(target, alone.decisions.get(target).map_or(&[], Vec::as_slice), decisions, false, ALONE)?;
         }
@@ -60,7 +64,7 @@ fn said(tape: &Tape) -> Said {
 }
 
 /// Folds a partition once, from its beginning; of one target alone, or of all.
-fn fold(signals: &[Entry], only: Option<&TargetId>) -> Result<Said, Violation> {
+fn fold(signals: &[Arc<Entry>], only: Option<&TargetId>) -> Result<Said, Violation> {
     let stage = Decide { audit: AuditWhen::Always, ..Decide::default() };
     let (mut state, mut said, mut known) = (decide::State::default(), Said::default(), Known::default());
     for entry in signals {

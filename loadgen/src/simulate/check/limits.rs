@@ -44,6 +44,8 @@ struct Record {
     seen: (i64, i64),
     count: Option<(i64, u32)>,
     applied: Vec<Applied>,
+    /// When its policy was removed: what comes after begins anew.
+    begun: Vec<i64>,
 }
 
 /// A change as the log came to know it.
@@ -108,10 +110,9 @@ impl Limits {
     }
 
     /// Its policy is gone: what comes after begins anew.
-    pub(super) fn policy_gone(&mut self, target: &TargetId) {
-        if let Some(record) = self.records.get_mut(&number_of(target)) {
-            record.applied.clear();
-        }
+    pub(super) fn policy_gone(&mut self, target: &TargetId, at: Timestamp) {
+        let now = self.now(at);
+        self.records.entry(number_of(target)).or_default().begun.push(now);
     }
 
     pub(super) fn claim(&mut self, request: &Request, at: Timestamp) {
@@ -134,7 +135,7 @@ impl Limits {
             return;
         }
         if record.uid != seen.uid {
-            *record = Record { uid: seen.uid.clone(), ..Record::default() };
+            *record = Record { uid: seen.uid.clone(), begun: std::mem::take(&mut record.begun), ..Record::default() };
         }
         record.seen = (seen.term, seen.sequence);
         if let Some(revision) = seen.revision {
@@ -191,11 +192,13 @@ impl Limits {
         self.now(change.clock);
         let Some(epoch) = change.epoch else { return Ok(None) };
         let (claim, decision) = self.command_took_effect(change, epoch, decisions)?;
-        let applied = self.records.get(&change.target).map_or(&[][..], |record| record.applied.as_slice());
+        let (applied, begun) = self.records.get(&change.target).map_or((&[][..], &[][..]), |record| (&record.applied, &record.begun));
         // As the log knew it when it was decided, and from the count that was decided from: a command that takes a removal
         // back, which was carried out in the meantime, goes back to that count.
         let now = decision.at.as_millis();
-        let known = applied.iter().copied().filter(|applied| applied.at <= now + self.slack && applied.revision < change.revision);
+        let begun = begun.iter().copied().filter(|begun| *begun <= now).max().unwrap_or(i64::MIN);
+        let in_time = |applied: &Applied| applied.at >= begun && applied.at <= now + self.slack && applied.revision < change.revision;
+        let known = applied.iter().copied().filter(in_time);
         let mut known: Vec<_> = known.collect();
         // What came in the same moment, after the decision, it did not know.
         while known.last().is_some_and(|last| last.to != claim.current) {

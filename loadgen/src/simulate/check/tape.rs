@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use loadline::log::memory::MemoryLog;
 use loadline::log::{Log, Offset, RawRecord, Topic};
@@ -9,7 +10,7 @@ use loadline::model::{Message, Timestamp};
 use loadline::wire;
 
 /// A record.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Entry {
     pub(super) partition: u32,
     pub(super) offset: Offset,
@@ -17,25 +18,24 @@ pub(super) struct Entry {
     pub(super) message: Result<Message, String>,
 }
 
-/// A partition, and an index into it.
-pub(super) type Place = (u32, usize);
-
 pub(super) struct Tape {
     log: MemoryLog,
     next: BTreeMap<(Topic, u32), Offset>,
-    entries: BTreeMap<(Topic, u32), Vec<Entry>>,
+    entries: BTreeMap<(Topic, u32), Vec<Arc<Entry>>>,
+    /// Read before they were removed, and not looked at yet.
+    unseen: Vec<Arc<Entry>>,
     /// Of all bytes, in the order in which they were read.
     hashed: std::hash::DefaultHasher,
 }
 
 impl Tape {
     pub(super) fn new(log: MemoryLog) -> Self {
-        Tape { log, next: BTreeMap::new(), entries: BTreeMap::new(), hashed: std::hash::DefaultHasher::new() }
+        Tape { log, next: BTreeMap::new(), entries: BTreeMap::new(), unseen: Vec::new(), hashed: std::hash::DefaultHasher::new() }
     }
 
     /// Reads what is new. Decisions come before claims, claims before commands, as they were made.
-    pub(super) fn look(&mut self) -> Vec<(Topic, Place)> {
-        let mut new = Vec::new();
+    pub(super) fn look(&mut self) -> Vec<Arc<Entry>> {
+        let mut new = std::mem::take(&mut self.unseen);
         for topic in [Topic::Metrics, Topic::Control, Topic::Signals, Topic::Audit, Topic::Requests, Topic::Commands, Topic::Alerts, Topic::DeadLetters] {
             for partition in 0..self.log.partitions(topic) {
                 self.read(topic, partition, Offset::MAX, &mut new);
@@ -46,10 +46,12 @@ impl Tape {
 
     /// Reads what will be removed.
     pub(super) fn read_up_to(&mut self, topic: Topic, partition: u32, before: Offset) {
-        self.read(topic, partition, before, &mut Vec::new());
+        let mut new = std::mem::take(&mut self.unseen);
+        self.read(topic, partition, before, &mut new);
+        self.unseen = new;
     }
 
-    fn read(&mut self, topic: Topic, partition: u32, before: Offset, new: &mut Vec<(Topic, Place)>) {
+    fn read(&mut self, topic: Topic, partition: u32, before: Offset, new: &mut Vec<Arc<Entry>>) {
         let next = self.next.entry((topic, partition)).or_default();
         let Ok(records) = self.log.scan(topic, partition, *next, usize::MAX) else { return };
         let entries = self.entries.entry((topic, partition)).or_default();
@@ -57,22 +59,19 @@ impl Tape {
             (topic, partition, record.offset, record.at, &record.key, &record.value).hash(&mut self.hashed);
             *next = record.offset + 1;
             let RawRecord { offset, at, value, .. } = record;
-            entries.push(Entry { partition, offset, at, message: wire::decode(topic, &value).map_err(|error| error.to_string()) });
-            new.push((topic, (partition, entries.len() - 1)));
+            let entry = Arc::new(Entry { partition, offset, at, message: wire::decode(topic, &value).map_err(|error| error.to_string()) });
+            entries.push(Arc::clone(&entry));
+            new.push(entry);
         }
     }
 
-    pub(super) fn entry(&self, topic: Topic, (partition, index): Place) -> Option<&Entry> {
-        self.entries.get(&(topic, partition))?.get(index)
-    }
-
     /// The records of a partition.
-    pub(super) fn partition(&self, topic: Topic, partition: u32) -> &[Entry] {
+    pub(super) fn partition(&self, topic: Topic, partition: u32) -> &[Arc<Entry>] {
         self.entries.get(&(topic, partition)).map_or(&[], Vec::as_slice)
     }
 
     /// The records of all partitions of a topic.
-    pub(super) fn all(&self, topic: Topic) -> impl Iterator<Item = &Entry> {
+    pub(super) fn all(&self, topic: Topic) -> impl Iterator<Item = &Arc<Entry>> {
         (0..self.log.partitions(topic)).flat_map(move |partition| self.partition(topic, partition))
     }
 
