@@ -56,6 +56,9 @@ pub const FOLD_VERSION: u32 = 1;
 /// A target whose replicas were not seen for this long does not shrink. Observers repeat each fleet
 /// every 60 s, so two repetitions may be lost.
 const FLEET_UNSEEN_AFTER: Duration = Duration::from_secs(180);
+/// A target that was not evaluated for this long (Loadline was down, or its log was put back) begins its proposals anew, with
+/// the count that it has: what was asked for before says nothing of now. In operation each is evaluated once a minute.
+const UNWATCHED_AFTER: Duration = Duration::from_secs(180);
 /// A policy whose target was not seen for this long is worth an alert.
 const ALERT_NOT_SEEN_AFTER: Duration = Duration::from_secs(10);
 /// All metrics blind for this long is worth an alert: a gap of a few panes is not.

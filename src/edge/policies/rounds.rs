@@ -12,8 +12,8 @@ use crate::model::{ControlEntry, Message, PolicyEntry, PolicyRejected, RoundEnd,
 use crate::runtime::clock::Stopwatch;
 use crate::stages::Effects;
 
-/// A round without a change.
-const ROUND_EVERY: Duration = Duration::from_secs(30);
+/// A round without a change: it heals what was lost on the way. `control` keeps every round, so not more often than it must.
+const ROUND_EVERY: Duration = Duration::from_secs(300);
 
 /// The round after one in which a policy was missing: more than the 10 s after which admit takes it for gone.
 const CONFIRM_AFTER: Duration = Duration::from_secs(11);

@@ -12,7 +12,7 @@ use super::measure::measure;
 use super::memory::{FleetSeen, Memory};
 use super::panes::Panes;
 use super::propose::{Proposed, Situation, propose, report};
-use super::{FLEET_UNSEEN_AFTER, FOLD_VERSION, bounds, fallback, rate_limit, stabilize};
+use super::{FLEET_UNSEEN_AFTER, FOLD_VERSION, UNWATCHED_AFTER, bounds, fallback, rate_limit, stabilize};
 
 /// The surroundings of an evaluation that are not the target's own.
 #[derive(Clone, Copy)]
@@ -180,8 +180,10 @@ fn hold_unseen(walk: &mut Walk, current: u32, fleet_unseen: bool) {
 }
 
 fn apply_stabilize(walk: &mut Walk, current: u32, policy: &Policy, memory: &mut Memory, proposed: bool) {
-    if memory.proposals.is_new() {
-        // So that the first decision after a start does not shrink on one look.
+    let longest = UNWATCHED_AFTER + policy.evaluate_every.unwrap_or_default();
+    let unwatched = memory.evaluated_at.is_some_and(|last| memory.now.since(last) >= longest);
+    if memory.proposals.is_new() || unwatched {
+        // So that the first decision after a start, or after a long stop, does not shrink on one look.
         memory.proposals.enter(memory.now, current);
     }
     if !proposed {

@@ -119,6 +119,38 @@ fn a_clock_that_was_set_back_makes_no_instance_new() {
     assert_eq!(times(&changed), (1_000, 61_000), "its readiness did change");
 }
 
+/// After a long stop nothing shrinks on one look: the stabilization window begins with the count that there is.
+#[test]
+fn a_target_that_was_not_watched_for_long_begins_with_its_count() {
+    let depth = |start: Timestamp, value: i64| {
+        let amount = Amount::from_units(value);
+        let reading = Reading { count: 1, sum: amount, max: amount, last: amount, last_at: start, histogram: None };
+        let (metric, end) = ("q".parse().unwrap(), start + Duration::from_secs(5));
+        let pane = Pane { metric, kind: Kind::Gauge, start, end, instances: [(InstanceName::none(), reading)].into(), sketch: None };
+        Signal::Part(Part { target: id("a"), source: 0, panes: vec![pane] })
+    };
+    let mark = |through| Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0 });
+    let mut story = Story::default();
+    story.policy("a", 1, 1);
+    story.fleet("a", 4);
+    story.next = 5;
+    story.say(depth(at(0), 40));
+    assert_eq!(story.say(mark(at(5))), ["a Hold 4"]);
+    // Nothing for an hour; then the queue is empty.
+    story.next = 3_600;
+    story.fleet("a", 4);
+    story.say(depth(at(3_595), 0));
+    let said = story.say(mark(at(3_600)));
+    assert!(said.contains(&"a Hold 4".to_owned()), "{said:?}");
+    for later in [3_700, 3_800, 3_910] {
+        story.next = later;
+        story.fleet("a", 4);
+        story.say(depth(at(later - 5), 0));
+        let said = story.say(mark(at(later)));
+        assert_eq!(said.iter().any(|said| said.starts_with("a ScaleIn")), later == 3_910, "its window is over: {said:?}");
+    }
+}
+
 /// A fleet that is seen after the clock was set back, before any source has marked again, is not taken for evaluated up to the
 /// time before.
 #[test]
