@@ -261,7 +261,7 @@ impl State {
     fn part(&mut self, id: &TargetId, mut part: Part, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         // A pane that holds nothing says nothing; a restored fold would not even know that it came.
         part.panes.retain(|pane| !pane.instances.is_empty() || pane.sketch.is_some());
-        // One of a time that the clock was set back from would be waited for until that time comes again.
+        // One of a time that the clock was set back from would count as new when that time comes again.
         part.panes.retain(|pane| pane.start <= at + PANES_AHEAD);
         let Some(target) = self.targets.get_mut(id).filter(|t| t.policy.is_some()) else {
             return; // no policy asks for it
