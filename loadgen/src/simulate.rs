@@ -46,6 +46,9 @@ pub struct Arguments {
     /// How many run at once; as many as there are processors where it is not given.
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Stop after so many failures.
+    #[arg(long, default_value_t = 20)]
+    pub most_failures: usize,
     /// Run the first seed alone, and print all that happens.
     #[arg(long)]
     pub trace: bool,
@@ -109,7 +112,7 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let started = loadline::runtime::clock::Stopwatch::start();
-    let all = All::run(arguments.from, arguments.seeds, threads, |done, failed| {
+    let all = All::run(arguments.from, arguments.seeds, threads, arguments.most_failures, |done, failed| {
         if done % 1_000 == 0 {
             eprintln!("{done} of {} seeds, {failed} failed, {:.0} s", arguments.seeds, started.elapsed().as_secs_f64());
         }
@@ -137,10 +140,9 @@ pub struct All {
 }
 
 impl All {
-    /// Runs `count` seeds from `from` on, on so many threads. `progress` gets how many are done, and how many failed.
-    pub fn run(from: u64, count: u64, threads: usize, progress: impl Fn(u64, usize) + Sync) -> All {
-        /// After so many failures no more is learned.
-        const MOST_FAILURES: usize = 20;
+    /// Runs `count` seeds from `from` on, on so many threads, until so many have failed. `progress` gets how many are done,
+    /// and how many failed.
+    pub fn run(from: u64, count: u64, threads: usize, most_failures: usize, progress: impl Fn(u64, usize) + Sync) -> All {
         let (next, done, enough) = (AtomicU64::new(from), AtomicU64::new(0), AtomicBool::new(false));
         let all = Mutex::new(All::default());
         std::thread::scope(|scope| {
@@ -158,7 +160,7 @@ impl All {
                         }
                         if let Some((violation, scenario)) = violation {
                             all.failed.push((number, violation, scenario));
-                            enough.store(all.failed.len() >= MOST_FAILURES, Ordering::Relaxed);
+                            enough.store(all.failed.len() >= most_failures, Ordering::Relaxed);
                         }
                         progress(done.fetch_add(1, Ordering::Relaxed) + 1, all.failed.len());
                     }

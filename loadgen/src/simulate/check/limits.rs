@@ -30,7 +30,7 @@ pub(super) struct Limits {
     claims: BTreeMap<(TargetId, i64), Request>,
     /// The newest claim of each target.
     standing: BTreeMap<TargetId, Request>,
-    commands: BTreeSet<String>,
+    commands: BTreeMap<String, Command>,
     removed: BTreeMap<String, Vec<(i64, u32)>>,
     /// How many replicas each fleet claims to have, over time.
     totals: BTreeMap<String, Vec<(i64, u64)>>,
@@ -79,7 +79,7 @@ impl Limits {
             epochs: BTreeMap::new(),
             claims: BTreeMap::new(),
             standing: BTreeMap::new(),
-            commands: BTreeSet::new(),
+            commands: BTreeMap::new(),
             removed: BTreeMap::new(),
             totals: BTreeMap::new(),
         }
@@ -159,7 +159,7 @@ impl Limits {
         // When the arbiter issued it; the record may be appended later, but a command does nothing 30 s after this.
         let now = command.expires_at.as_millis() - COMMAND_LIFE;
         let invariant = "no command without a claim, and one for each";
-        if !self.commands.insert(command.id.clone()) {
+        if self.commands.insert(command.id.clone(), command.clone()).is_some() {
             return Err(Violation::new(invariant, format!("{command:?} was issued twice")));
         }
         let Some(claim) = self.claims.get(&(command.target.clone(), command.epoch)) else {
@@ -223,6 +223,14 @@ impl Limits {
         let last = self.epochs.insert((change.target, change.uid.clone()), epoch);
         if last.is_some_and(|last| last >= epoch) {
             return Err(Violation::new("no command takes effect twice", format!("epoch {epoch} after {last:?}: {change:?}")));
+        }
+        let assumed = |command: &Command| {
+            let found = change.from == command.from || Some(change.from) == command.replaced_to;
+            found && change.uid == command.uid && (self.slack != 0 || change.clock < command.expires_at)
+        };
+        if let Some(command) = self.commands.get(&format!("{id}#{epoch}")).filter(|command| !assumed(command)) {
+            let invariant = "a command takes effect only in the world that it was made for, and in time";
+            return Err(Violation::new(invariant, format!("{command:?}: {change:?}")));
         }
         let no_claim = || Violation::new("no command without a claim, and one for each", format!("{change:?} has none"));
         let claim = self.claims.get(&(id.clone(), epoch)).ok_or_else(no_claim)?;
