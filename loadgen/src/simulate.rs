@@ -77,13 +77,13 @@ pub fn seed(seed: u64) -> Outcome {
             *counts.entry(*what).or_default() += count;
         }
         let mut violation = ran.violations.first().cloned();
-        if violation.is_none() && seed % 20 == 0 {
+        if violation.is_none() && seed.is_multiple_of(20) {
             violation = same_again(scenario, &ran);
         }
         if let Some(violation) = violation {
             return Outcome { violation: Some((violation, scenario.clone())), counts };
         }
-        if disturbed.faults.is_empty() || seed % 4 != 0 {
+        if disturbed.faults.is_empty() || !seed.is_multiple_of(4) {
             break;
         }
     }

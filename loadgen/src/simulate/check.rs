@@ -265,7 +265,7 @@ impl Checker {
     }
 
     /// Adds everything that was appended to a hash.
-    pub fn hash(&self, hasher: &mut impl Hasher) {
+    pub fn add_to(&self, hasher: &mut impl Hasher) {
         self.tape.hash(hasher);
     }
 

@@ -181,7 +181,7 @@ impl<'a> Run<'a> {
         self.checker.end(&world, self.now);
         let replicas = world.fleets.iter().map(|(number, fleet)| (*number, fleet.desired)).collect();
         let mut trace = std::hash::DefaultHasher::new();
-        self.checker.hash(&mut trace);
+        self.checker.add_to(&mut trace);
         let mut counts = self.checker.counts();
         counts.extend(self.log.faults().met.clone());
         Ran { violations: self.checker.into_violations(), trace: trace.finish(), counts, replicas }
@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
         while self.faults.front().is_some_and(|planned| planned.at <= self.now) {
             if let Some(Planned { fault, .. }) = self.faults.pop_front() {
                 told.say(|| Some(format!("{:>7} ms  begins: {fault:?}", self.now)));
-                self.begin(fault);
+                self.begin(&fault);
             }
         }
         self.world.lock().step(self.now, self.clock.now());
@@ -351,14 +351,15 @@ impl<'a> Run<'a> {
         self.ends.push((self.now + lasts, fault.clone()));
     }
 
-    fn begin(&mut self, fault: Fault) {
+    #[expect(clippy::enum_glob_use, reason = "each of its variants is named here")]
+    fn begin(&mut self, fault: &Fault) {
         use Fault::*;
         let fleet = |world: &Shared, target: usize, change: &dyn Fn(&mut super::world::Fleet)| {
             if let Some(fleet) = world.lock().fleets.get_mut(&target) {
                 change(fleet);
             }
         };
-        match &fault {
+        match fault {
             Kill { process, after, down, zombie } => {
                 if !self.down.contains_key(process) && self.dying.is_none() {
                     self.dying = Some((*process, *after, *down, *zombie));
@@ -377,15 +378,15 @@ impl<'a> Run<'a> {
             }
             Unreadable { lasts } => {
                 self.log.faults().unreadable = true;
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             Full { lasts } => {
                 self.log.faults().full = true;
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             OpenTransaction { topic, partition, lasts } => {
                 drop(self.memory.hold(TOPICS[*topic], *partition));
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             ClockSet { by } => {
                 let now = self.clock.now().as_millis() + by;
@@ -396,7 +397,7 @@ impl<'a> Run<'a> {
             Retention { topic, partition, unread } => self.trim(TOPICS[*topic], *partition, *unread),
             SizeLimit { bytes, lasts } => {
                 self.log.faults().most_bytes = Some(*bytes);
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             Poison { topic, partition } => {
                 let append = RawAppend { topic: TOPICS[*topic], partition: *partition, key: None, value: vec![0xC3, 0x01, 7, 7, 7] };
@@ -404,38 +405,38 @@ impl<'a> Run<'a> {
             }
             Silent { target, metric, lasts } => {
                 fleet(&self.world, *target, &|fleet| fleet.silent.push(*metric));
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             Late { target, late, lasts, twice } => {
                 self.late.insert(*target, (*late, *twice));
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             Nonsense { target, lasts } => {
                 fleet(&self.world, *target, &|fleet| fleet.nonsense = true);
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             Unseen { target, lasts } => {
                 self.observing.lost.push(*target);
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             SeenLate { target, late, lasts } => {
                 self.observing.late.insert(*target, *late);
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             NewTerm { echo } => self.observing.new_term(self.now, *echo),
             ByHand { target, to } => self.world.lock().by_hand(*target, *to),
             Recreated { target, replicas } => self.world.lock().recreate(*target, *replicas),
             ActuationFails { target, done, lasts } => {
                 fleet(&self.world, *target, &|fleet| fleet.failing = Some(*done));
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             NeverReady { target, lasts } => {
                 fleet(&self.world, *target, &|fleet| fleet.never_ready = true);
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             Frozen { target, lasts } => {
                 fleet(&self.world, *target, &|fleet| fleet.frozen = true);
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             PolicyEdited { target, min, max } => {
                 let plan = self.scenario.targets.iter().find(|t| t.number == *target);
@@ -449,12 +450,12 @@ impl<'a> Run<'a> {
             PolicyBroken { target, lasts } => {
                 self.policies.broken.push(*target);
                 self.policies.due = self.now;
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
             PolicyGone { target, lasts } => {
                 self.policies.specs.entry(*target).and_modify(|spec| *spec = None);
                 self.policies.due = self.now;
-                self.later(*lasts, &fault);
+                self.later(*lasts, fault);
             }
         }
     }
@@ -471,6 +472,7 @@ impl<'a> Run<'a> {
         }
     }
 
+    #[expect(clippy::enum_glob_use, reason = "most of its variants are named here")]
     fn over(&mut self, fault: &Fault) {
         use Fault::*;
         let again = |ends: &[(Millis, Fault)], same: &dyn Fn(&Fault) -> bool| ends.iter().any(|(_, fault)| same(fault));

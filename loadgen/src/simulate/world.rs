@@ -201,7 +201,7 @@ impl Fleet {
         if self.nonsense {
             let broken = own.iter().chain(of_instances.values().flatten()).take(3).cloned().collect::<Vec<_>>();
             for (sample, value) in broken.into_iter().zip([f64::NAN, f64::INFINITY, 1.0]) {
-                let time = if value == 1.0 { clock + Duration::from_secs(60) } else { sample.time };
+                let time = if value < 2.0 { clock + Duration::from_secs(60) } else { sample.time };
                 own.push(Sample { value, time, ..sample });
             }
         }

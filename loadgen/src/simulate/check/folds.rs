@@ -187,7 +187,7 @@ fn grants(tape: &Tape, stage: &Arbitrate, partition: u32) -> Result<(), Violatio
                 fleets.insert(request.target.clone());
                 RequestsEntry::Claim(request.clone())
             }
-            Ok(Message::RequestsTick(tick)) => RequestsEntry::Tick(tick.clone()),
+            Ok(Message::RequestsTick(tick)) => RequestsEntry::Tick(*tick),
             _ => continue,
         };
         let mut effects = Effects::new();

@@ -278,7 +278,7 @@ fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i6
         // A larger proposal may still raise to what it would have been from the count at the start of the cooldown.
         let step = plan.metrics.iter().map(|m| m.rule.step_out(from)).try_fold(0, |most, step| Some(most.max(step?)));
         if let (Some(step), "Hold") = (step, plan.fallback.1)
-            && let Some((count, _)) = recent(rules.cooldown_s).filter(|(f, t)| t > f).last()
+            && let Some((count, _)) = recent(rules.cooldown_s).rfind(|(f, t)| t > f)
             && to > count + step
         {
             return refuse("cooldowns hold", format!("in the cooldown to {} at most", count + step));

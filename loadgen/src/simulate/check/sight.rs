@@ -15,11 +15,14 @@ use super::{Plan, Violation};
 /// Ticks come once a second, and a look may take as long; then a bit.
 const SLACK: Duration = Duration::from_secs(4);
 
+/// A sample's own time, that of its record, and its source partition.
+type Seen = (Timestamp, Timestamp, u32);
+
 pub(super) struct Sight {
     pane: Duration,
     grace: Duration,
     /// Of each target and metric: the samples' own times with the times of their records and the source partitions, in the order of the log.
-    samples: BTreeMap<(usize, String), Vec<(Timestamp, Timestamp, u32)>>,
+    samples: BTreeMap<(usize, String), Vec<Seen>>,
     /// When each source marked in each partition of signals.
     marks: BTreeMap<(u32, u32), Vec<Timestamp>>,
     /// The clock was set: times cannot be compared.
