@@ -52,8 +52,8 @@ fn restless(mut scenario: Scenario) -> Scenario {
 /// What is not needed for the failure is taken out: here all faults, and all targets but one.
 #[test]
 fn a_failing_scenario_is_made_smaller() {
-    let large = (0..).map(Scenario::draw).filter(|scenario| scenario.faults.len() >= 3 && scenario.targets.len() >= 2).map(restless);
-    let (scenario, violation) = large.filter_map(|scenario| run(&scenario).violations.into_iter().next().map(|v: Violation| (scenario, v))).next().unwrap();
+    let mut large = (0..).map(Scenario::draw).filter(|scenario| scenario.faults.len() >= 3 && scenario.targets.len() >= 2).map(restless);
+    let (scenario, violation) = large.find_map(|scenario| run(&scenario).violations.into_iter().next().map(|v: Violation| (scenario, v))).unwrap();
     let (smallest, found) = shrink::shrink(&scenario, &violation);
     assert_eq!((found.invariant, smallest.faults.len(), smallest.targets.len()), (violation.invariant, 0, 1));
 }

@@ -351,7 +351,7 @@ impl<'a> Run<'a> {
         self.ends.push((self.now + lasts, fault.clone()));
     }
 
-    #[expect(clippy::enum_glob_use, reason = "each of its variants is named here")]
+    #[allow(clippy::enum_glob_use, reason = "each of its variants is named here")]
     fn begin(&mut self, fault: &Fault) {
         use Fault::*;
         let fleet = |world: &Shared, target: usize, change: &dyn Fn(&mut super::world::Fleet)| {
@@ -472,7 +472,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    #[expect(clippy::enum_glob_use, reason = "most of its variants are named here")]
+    #[allow(clippy::enum_glob_use, reason = "most of its variants are named here")]
     fn over(&mut self, fault: &Fault) {
         use Fault::*;
         let again = |ends: &[(Millis, Fault)], same: &dyn Fn(&Fault) -> bool| ends.iter().any(|(_, fault)| same(fault));
