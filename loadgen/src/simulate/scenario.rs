@@ -109,7 +109,7 @@ pub enum Fault {
     ClockSet { by: Millis },
     /// Appends of sources fail so.
     Appends { how: How, count: usize },
-    /// Records that were read are removed, up to where `behind` of them are left; `unread` ones too.
+    /// Records that all have read and no restart needs are removed; with `unread`, all but the last ones.
     Retention { topic: usize, partition: u32, unread: bool },
     /// No record may be larger, for a time.
     SizeLimit { bytes: usize, lasts: For },

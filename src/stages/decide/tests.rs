@@ -41,6 +41,19 @@ impl Story {
     }
 }
 
+/// A part of target `a`: a queue as deep, measured once, at the start of a pane of 5 s.
+fn depth(start: Timestamp, value: i64) -> Signal {
+    let amount = Amount::from_units(value);
+    let reading = Reading { count: 1, sum: amount, max: amount, last: amount, last_at: start, histogram: None };
+    let (metric, end) = ("q".parse().unwrap(), start + Duration::from_secs(5));
+    let pane = Pane { metric, kind: Kind::Gauge, start, end, instances: [(InstanceName::none(), reading)].into(), sketch: None };
+    Signal::Part(Part { target: id("a"), source: 0, panes: vec![pane] })
+}
+
+fn mark(through: Timestamp) -> Signal {
+    Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0 })
+}
+
 fn told(mut effects: Effects) -> Vec<String> {
     let words = effects.take().into_iter().filter_map(|effect| match effect.message {
         Message::Audit(Audit::Decision(decision)) => Some(format!("{} {:?} {}", decision.target.name(), decision.verdict, decision.desired)),
@@ -122,14 +135,6 @@ fn a_clock_that_was_set_back_makes_no_instance_new() {
 /// After a long stop nothing shrinks on one look: the stabilization window begins with the count that there is.
 #[test]
 fn a_target_that_was_not_watched_for_long_begins_with_its_count() {
-    let depth = |start: Timestamp, value: i64| {
-        let amount = Amount::from_units(value);
-        let reading = Reading { count: 1, sum: amount, max: amount, last: amount, last_at: start, histogram: None };
-        let (metric, end) = ("q".parse().unwrap(), start + Duration::from_secs(5));
-        let pane = Pane { metric, kind: Kind::Gauge, start, end, instances: [(InstanceName::none(), reading)].into(), sketch: None };
-        Signal::Part(Part { target: id("a"), source: 0, panes: vec![pane] })
-    };
-    let mark = |through| Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0 });
     let mut story = Story::default();
     story.policy("a", 1, 1);
     story.fleet("a", 4);
@@ -155,8 +160,6 @@ fn a_target_that_was_not_watched_for_long_begins_with_its_count() {
 /// time before.
 #[test]
 fn panes_are_evaluated_after_the_clock_was_set_back() {
-    let amount = Amount::from_units(50);
-    let mark = |through| Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0 });
     let mut story = Story::default();
     story.policy("a", 1, 1);
     story.fleet("a", 2);
@@ -185,28 +188,17 @@ fn panes_are_evaluated_after_the_clock_was_set_back() {
         instances,
     };
     say(4_000, at(10), Signal::Fleet(seen));
-    let reading = Reading { count: 1, sum: amount, max: amount, last: amount, last_at: at(11), histogram: None };
-    let (metric, instances) = ("q".parse().unwrap(), [(InstanceName::none(), reading)].into());
-    let pane = Pane { metric, kind: Kind::Gauge, start: at(10), end: at(15), instances, sketch: None };
-    say(4_001, at(15), Signal::Part(Part { target: id("a"), source: 0, panes: vec![pane] }));
+    say(4_001, at(15), depth(at(10), 50));
     assert_eq!(say(4_002, at(16), mark(at(15))), ["a ScaleOut 5"]);
 }
 
 /// What was measured before the clock was set back, and comes after it, is not taken for new when that time comes again.
 #[test]
 fn a_pane_of_the_time_before_the_clock_was_set_back_does_not_come_again() {
-    let part = |start: Timestamp, value: i64| {
-        let amount = Amount::from_units(value);
-        let reading = Reading { count: 1, sum: amount, max: amount, last: amount, last_at: start, histogram: None };
-        let (metric, end) = ("q".parse().unwrap(), start + Duration::from_secs(5));
-        let pane = Pane { metric, kind: Kind::Gauge, start, end, instances: [(InstanceName::none(), reading)].into(), sketch: None };
-        Signal::Part(Part { target: id("a"), source: 0, panes: vec![pane] })
-    };
-    let mark = |through| Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0 });
     let mut story = Story::default();
     story.policy("a", 1, 1);
     story.fleet("a", 2);
-    story.say(part(at(0) + Duration::from_secs(3_600), 50));
+    story.say(depth(at(0) + Duration::from_secs(3_600), 50));
     story.next = 3_600;
     story.fleet("a", 2);
     story.next = 3_606;
