@@ -10,6 +10,8 @@
 //! | [`panes`] | every acknowledged sample is in exactly one pane |
 //! | [`limits`] | bounds, rate limits, cooldowns, the pacing of removals, and that no command takes effect twice |
 //! | [`sight`] | the blind never shrink |
+//! | [`people`] | what people said holds: freeze marks, policies that were removed or cannot be read |
+//! | [`warming`] | a threshold waits for the instances of its last step |
 //! | [`folds`] | what was decided is what an undisturbed fold decides, also of one target's signals alone |
 
 use std::collections::BTreeMap;
@@ -29,13 +31,17 @@ use super::world::{World, number_of};
 mod folds;
 mod limits;
 mod panes;
+mod people;
 mod sight;
 mod tape;
+mod warming;
 
 use limits::Limits;
 use panes::Panes;
+use people::People;
 use sight::Sight;
 use tape::{Entry, Tape};
+use warming::Warming;
 
 /// For so long before the end no count changes any more.
 const STANDS_FOR: Millis = 40_000;
@@ -88,6 +94,8 @@ pub struct Checker {
     panes: Panes,
     limits: Limits,
     sight: Sight,
+    people: People,
+    warming: Warming,
     decisions: BTreeMap<TargetId, Vec<Decision>>,
     changes_seen: usize,
     now: Millis,
@@ -109,6 +117,8 @@ impl Checker {
             panes: Panes::new(pane),
             limits: Limits::new(&settings.arbitrate.pacing),
             sight: Sight::new(&settings.aggregate),
+            people: People::new(scenario),
+            warming: Warming::new(scenario),
             decisions: BTreeMap::new(),
             changes_seen: 0,
             now: 0,
@@ -138,6 +148,7 @@ impl Checker {
 
     /// The clock was set.
     pub fn clock_set(&mut self, by: Millis) {
+        self.people.clock_set();
         self.limits.clock_set(by);
         self.sight.clock_set();
     }
@@ -176,11 +187,13 @@ impl Checker {
                 Some(format!("{now:>7} ms  t{} {} -> {} ({by})", change.target, change.from, change.to))
             });
             *self.counts.entry(if change.epoch.is_some() { "commands that took effect" } else { "changes by hand" }).or_default() += 1;
+            self.people.change(change)?;
             let plans = self.plans.lately(change.target, now);
             if let Some(decision) = self.limits.change(change, &plans, &self.decisions)?
                 && let Some(plan) = self.plans.of(change.target)
             {
                 self.sight.change(change, &decision, plan, &self.scenario)?;
+                self.warming.change(change, &decision, plan)?;
             }
         }
         self.changes_seen = world.changes.len();
@@ -199,7 +212,12 @@ impl Checker {
             }
             Message::Signal(Signal::Part(part)) => self.panes.part(part)?,
             Message::Signal(Signal::Mark(mark)) => self.sight.mark(mark.source, entry.partition, entry.at),
-            Message::Signal(Signal::Policy(announced)) if announced.spec.is_none() => self.limits.policy_gone(&announced.target, entry.at),
+            Message::Signal(Signal::Policy(announced)) => {
+                self.people.policy(announced, entry.at, self.now)?;
+                if announced.spec.is_none() {
+                    self.limits.policy_gone(&announced.target, entry.at);
+                }
+            }
             Message::Signal(Signal::Fleet(seen)) => self.limits.seen(seen, entry.at),
             Message::Signal(Signal::Outcome(outcome)) => self.limits.outcome(outcome, entry.at),
             Message::Audit(Audit::Decision(decision)) => {
@@ -248,6 +266,7 @@ impl Checker {
         if !lossy(Topic::Metrics) && !self.size_limited {
             self.panes.all_there(now)?;
         }
+        self.people.decisions(&self.decisions)?;
         folds::check(&self.tape, &self.settings.arbitrate, &self.lossy, self.size_limited)?;
         for (number, fleet) in &world.fleets {
             let Some(plan) = self.plans.of(*number) else { continue };

@@ -211,13 +211,16 @@ fn stepped(value: f64, above: f64, below: Option<f64>, n: u32) -> BTreeSet<Optio
 }
 
 impl Plan {
-    pub(super) fn draw(draw: &mut Draw) -> Plan {
+    /// A policy for panes of `pane_ms`.
+    pub(super) fn draw(draw: &mut Draw, pane_ms: u64) -> Plan {
         let mut metrics = Vec::new();
         for _ in 0..draw.from(&[1, 1, 2, 3]) {
             let rule = Rule::draw(draw);
             if metrics.iter().all(|m: &Metric| m.rule.name() != rule.name()) {
                 let window_s = draw.from(&[5, 10, 20]);
-                metrics.push(Metric { rule, window_s, stale_s: window_s + draw.from(&[20, 20, 40]), ignore: draw.one_in(6) });
+                // A rate needs two panes; and a bit for the grace and the instances' own rhythm.
+                let stale_s = window_s.max(2 * pane_ms.div_ceil(1_000)) + draw.from(&[8, 20, 40]);
+                metrics.push(Metric { rule, window_s, stale_s, ignore: draw.one_in(6) });
             }
         }
         let mut rules = [Rules::draw(draw), Rules::draw(draw)];

@@ -231,8 +231,8 @@ impl Scenario {
         let mut draw = Draw(Random::new(seed));
         let setup = Setup::draw(&mut draw);
         let count = draw.from(&[1, 1, 2, 2, 3, 4]);
-        let calm_at = draw.between(70, 130) * 1_000;
-        let targets: Vec<TargetPlan> = (0..count).map(|number| TargetPlan::draw(number, draw.0.bits(), calm_at)).collect();
+        let calm_at = draw.between(70, 170) * 1_000;
+        let targets: Vec<TargetPlan> = (0..count).map(|number| TargetPlan::draw(number, draw.0.bits(), &setup, calm_at)).collect();
         let slowest = targets.iter().map(|t| t.policy.settles_within_ms()).max().unwrap_or(0);
         let faults = (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw(&mut draw, &setup, &targets, calm_at)).collect();
         let mut scenario = Scenario { seed, setup, targets, faults, calm_at, end_at: calm_at + slowest };
@@ -270,9 +270,9 @@ impl Setup {
 }
 
 impl TargetPlan {
-    fn draw(number: usize, seed: u64, calm_at: Millis) -> TargetPlan {
+    fn draw(number: usize, seed: u64, setup: &Setup, calm_at: Millis) -> TargetPlan {
         let mut draw = Draw(Random::new(seed));
-        let policy = policy::Plan::draw(&mut draw);
+        let policy = policy::Plan::draw(&mut draw, setup.pane_ms);
         let mut load = vec![(0, draw.between(1, 12) as f64)];
         let mut at = 0;
         loop {
@@ -311,8 +311,10 @@ impl Planned {
     fn draw(draw: &mut Draw, setup: &Setup, targets: &[TargetPlan], calm_at: Millis) -> Planned {
         // Every fault begins and ends before the calm.
         let at = draw.between(5_000, calm_at - 40_000);
-        let mut lasts = || draw.between(500, 38_000).min(calm_at - 1_000 - at);
-        let (long, short) = (lasts(), lasts() / 4 + 500);
+        let end = calm_at - 1_000;
+        // Long enough for a command to expire (30 s) and for every metric to become stale (61 s).
+        let long = draw.between(500, 80_000).min(end - at);
+        let short = draw.between(1_000, 10_000).min(end - at);
         let process = draw.0.below(setup.processes);
         let target = draw.0.below(targets.len());
         let part = draw.from(&Part::ALL);
@@ -322,35 +324,35 @@ impl Planned {
         let partition = draw.0.below(setup.partitions.get(topic).copied().unwrap_or(1) as usize) as u32;
         let metric = draw.0.below(targets[target].policy.metrics.len());
         let max = i64::from(targets[target].policy.max);
-        let fault = match draw.0.below(34) {
+        let fault = match draw.0.below(38) {
             0..=5 => Fault::Kill { process, after: draw.0.below(20), down: short, zombie: draw.one_in(2).then(|| draw.between(0, 8_000)) },
-            6 => Fault::Stall { process, part, lasts: long },
-            7 => Fault::Leave { process, down: short },
-            8..=10 => Fault::Commits { part, how, count },
-            11 => Fault::Unreadable { lasts: short },
-            12 => Fault::Full { lasts: short },
-            13 => Fault::OpenTransaction { topic, partition, lasts: short },
-            14 => Fault::ClockSet { by: draw.from(&[-3_600_000, -90_000, -20_000, -1_500, 1_500, 20_000, 90_000, 3_600_000]) },
-            15 => Fault::Appends { how, count },
-            16 => Fault::Retention { topic, partition, unread: draw.one_in(3) },
-            17 => Fault::SizeLimit { bytes: draw.from(&[600, 1_200, 2_500]), lasts: short },
-            18 => Fault::Poison { topic, partition },
-            19..=20 => Fault::Silent { target, metric, lasts: long },
-            21 => Fault::Late { target, late: draw.between(500, 30_000), lasts: short, twice: draw.one_in(2) },
-            22 => Fault::Nonsense { target, lasts: short },
-            23 => Fault::Unseen { target, lasts: long },
-            24 => Fault::SeenLate { target, late: draw.between(500, 30_000), lasts: short },
-            25 => Fault::NewTerm { echo: draw.between(500, 20_000) },
-            26 => Fault::ByHand { target, to: draw.between(0, max + 4).max(1) as u32 },
-            27 => Fault::Recreated { target, replicas: draw.between(1, max) as u32 },
-            28 => Fault::ActuationFails { target, done: draw.one_in(2), lasts: short },
-            29 => Fault::NeverReady { target, lasts: long },
-            30 => Fault::Frozen { target, lasts: short },
-            31 => {
+            6..=8 => Fault::Stall { process, part, lasts: long },
+            9 => Fault::Leave { process, down: short },
+            10..=12 => Fault::Commits { part, how, count },
+            13 => Fault::Unreadable { lasts: short },
+            14 => Fault::Full { lasts: short },
+            15 => Fault::OpenTransaction { topic, partition, lasts: short },
+            16 => Fault::ClockSet { by: draw.from(&[-3_600_000, -90_000, -20_000, -1_500, 1_500, 20_000, 90_000, 3_600_000]) },
+            17 => Fault::Appends { how, count },
+            18 => Fault::Retention { topic, partition, unread: draw.one_in(3) },
+            19 => Fault::SizeLimit { bytes: draw.from(&[600, 1_200, 2_500]), lasts: short },
+            20 => Fault::Poison { topic, partition },
+            21..=24 => Fault::Silent { target, metric, lasts: long },
+            25 => Fault::Late { target, late: draw.between(500, 30_000), lasts: short, twice: draw.one_in(2) },
+            26 => Fault::Nonsense { target, lasts: short },
+            27 => Fault::Unseen { target, lasts: long },
+            28 => Fault::SeenLate { target, late: draw.between(500, 30_000), lasts: short },
+            29 => Fault::NewTerm { echo: draw.between(500, 20_000) },
+            30 => Fault::ByHand { target, to: draw.between(0, max + 4).max(1) as u32 },
+            31 => Fault::Recreated { target, replicas: draw.between(1, max) as u32 },
+            32 => Fault::ActuationFails { target, done: draw.one_in(2), lasts: short },
+            33 => Fault::NeverReady { target, lasts: long },
+            34 => Fault::Frozen { target, lasts: short },
+            35 => {
                 let min = draw.between(1, max);
                 Fault::PolicyEdited { target, min: min as u32, max: draw.between(min, max + 6) as u32 }
             }
-            32 => Fault::PolicyBroken { target, lasts: long },
+            36 => Fault::PolicyBroken { target, lasts: long },
             _ => Fault::PolicyGone { target, lasts: long },
         };
         Planned { at, fault }

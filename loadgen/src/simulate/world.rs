@@ -31,6 +31,10 @@ pub struct Change {
     pub revision: i64,
     /// The epoch of the command that did it; `None`: a person.
     pub epoch: Option<i64>,
+    /// Whether the target bore a freeze mark.
+    pub frozen: bool,
+    /// How many of its instances were not ready.
+    pub unready: u32,
 }
 
 /// Everything outside.
@@ -269,7 +273,9 @@ impl World {
     fn set(&mut self, target: usize, to: u32, epoch: Option<i64>) {
         let (at, clock) = (self.now, self.clock);
         let Some(fleet) = self.fleets.get_mut(&target) else { return };
-        let change = Change { at, clock, target, uid: fleet.uid.clone(), from: fleet.desired, to, revision: fleet.revision + 1, epoch };
+        let unready = u32::try_from(fleet.instances.len()).unwrap_or(u32::MAX) - fleet.ready();
+        let (uid, from, revision, frozen) = (fleet.uid.clone(), fleet.desired, fleet.revision + 1, fleet.frozen);
+        let change = Change { at, clock, target, uid, from, to, revision, epoch, frozen, unready };
         (fleet.desired, fleet.revision) = (to, fleet.revision + 1);
         if let Some(epoch) = epoch {
             fleet.epoch = epoch;

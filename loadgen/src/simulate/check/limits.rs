@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use loadline::model::{Command, Decision, FleetObservation, Outcome, OutcomeResult, Request, TargetId, Timestamp};
+use loadline::model::{Command, Decision, FleetObservation, Outcome, Request, TargetId, Timestamp};
 use loadline::stages::arbitrate::Pacing;
 
 use super::super::policy::{Amount, Rules};
@@ -143,10 +143,10 @@ impl Limits {
         }
     }
 
-    /// A command came to something.
+    /// A command came to something, or found something else.
     pub(super) fn outcome(&mut self, outcome: &Outcome, at: Timestamp) {
         let now = self.now(at);
-        if let (OutcomeResult::Applied, Some(revision), Some(replicas)) = (outcome.result, outcome.revision, outcome.replicas)
+        if let (Some(revision), Some(replicas)) = (outcome.revision, outcome.replicas)
             && let Some(record) = self.records.get_mut(&number_of(&outcome.target))
         {
             record.is(now, revision, replicas);
