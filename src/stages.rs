@@ -177,6 +177,9 @@ pub trait Stage: Send + Sync {
     /// What the runtime appends to each owned partition of the input once a second, where the stage
     /// lives by the clock.
     const TICK: Option<fn() -> Message> = None;
+    /// What it asks for where records of its input are gone that it had not read: the topic, the key, and the message with
+    /// what is gone. An alert tells people in any case.
+    const ON_GAP: Option<fn(String) -> (Topic, &'static str, Message)> = None;
     /// Whether it holds records back until a flush: the position is then committed with the flush
     /// alone, and what was held is read again after a restart.
     const FLUSHES: bool = false;

@@ -13,8 +13,8 @@ use std::time::Duration;
 use loadline::log::memory::MemoryLog;
 use loadline::log::{Log, Membership, Offset, Partitions, RawRecord, Session, Topic};
 use loadline::model::{
-    Amount, FleetObservation, Grant, GrantLimit, Instance, InstanceName, Kind, Mark, Message, OpenCommand, Order, Outcome, OutcomeResult, Pane, Part, Phase,
-    PolicyAnnouncement, Reading, Request, Signal, TargetId, Timestamp,
+    Amount, ControlEntry, FleetObservation, Grant, GrantLimit, Instance, InstanceName, Kind, Mark, Message, OpenCommand, Order, Outcome, OutcomeResult, Pane,
+    Part, Phase, PolicyAnnouncement, Reading, Request, Signal, TargetId, Timestamp,
 };
 use loadline::runtime::clock::{Clock, ManualClock};
 use loadline::runtime::retention::plan::{Progress, Restart, hold};
@@ -495,6 +495,22 @@ fn what_cannot_be_read_is_kept_apart() {
     assert!(!world.messages(Topic::Requests).is_empty(), "the policy after them is decided on");
 }
 
+/// The first commit of a stage brings its first round: so also one that is killed soon after knows what it lacks.
+#[test]
+fn records_that_are_gone_are_told_from_the_first_commit_on() {
+    let (mut world, mut places) = (World::new(Decide::default(), Rounds::default()), Places::default());
+    world.see(Seen::Policy { target: 0, variant: 0 }, &mut places);
+    world.see(Seen::Fleet { target: 0, count: 2 }, &mut places);
+    world.finish();
+    world.play(Turn::Kill);
+    let end = world.log.range(Topic::Signals, 0).unwrap().end;
+    world.log.trim(Topic::Signals, 0, end).unwrap();
+    world.see(Seen::Mark, &mut places);
+    world.finish();
+    let told = world.messages(Topic::Alerts);
+    assert!(told.iter().any(|m| matches!(m, Message::Alert(alert) if alert.name == "RecordsLost")), "{told:?}");
+}
+
 /// Records that a restart needs and that are gone are told, never skipped in silence.
 #[test]
 fn records_that_are_gone_are_told() {
@@ -511,4 +527,7 @@ fn records_that_are_gone_are_told() {
     world.finish();
     let told = world.messages(Topic::Alerts);
     assert!(told.iter().any(|m| matches!(m, Message::Alert(alert) if alert.name == "RecordsLost")), "{told:?}");
+    // A policy may have been among them, and would not be said again for a day.
+    let asked = world.messages(Topic::Control);
+    assert!(asked.iter().any(|m| matches!(m, Message::Control(ControlEntry::AnnounceAgain(ask)) if ask.asker == "decide")), "{asked:?}");
 }

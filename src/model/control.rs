@@ -74,6 +74,17 @@ pub struct PolicyRemoved {
     pub target: TargetId,
 }
 
+/// On `control`: a reader of `signals` lost some of them. Every policy in force is announced again, so that none that
+/// was among them stays forgotten.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnnounceAgain {
+    /// Who lost them: a stage.
+    pub asker: String,
+    /// What is gone.
+    pub reason: String,
+}
+
 /// On `signals`: the policy of a target, from now on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Command, Decision, FleetObservation, Grant, ManualChange, Mark, Outcome, Part, PolicyAnnouncement, PolicyEntry, PolicyRejected, PolicyRemoved, Request,
-    RoundEnd, SampleBatch, SourceError, TargetId, Tick, Timestamp,
+    AnnounceAgain, Command, Decision, FleetObservation, Grant, ManualChange, Mark, Outcome, Part, PolicyAnnouncement, PolicyEntry, PolicyRejected,
+    PolicyRemoved, Request, RoundEnd, SampleBatch, SourceError, TargetId, Tick, Timestamp,
 };
 
 /// An entry of a target's log, or of all targets of its partition.
@@ -54,6 +54,8 @@ pub enum ControlEntry {
     RoundEnd(RoundEnd),
     /// A source takes one policy back.
     Removed(PolicyRemoved),
+    /// A stage lost signals, policies perhaps among them.
+    AnnounceAgain(AnnounceAgain),
 }
 
 /// An entry of `requests`.

@@ -60,6 +60,8 @@ struct Owned<S: Stage> {
     read_to_end_at: Option<Timestamp>,
     ticked_at: Option<Timestamp>,
     writing: Option<Writing>,
+    /// There is no round yet.
+    first_round: bool,
     round_at: Timestamp,
     records: u64,
     keys: u64,
@@ -175,6 +177,10 @@ impl<S: Stage> Runner<S> {
             message,
             at: now,
         };
+        if let Some(on_gap) = S::ON_GAP {
+            let (topic, key, message) = on_gap(alert.message.clone());
+            effects.to_key(topic, key, message);
+        }
         effects.to_key(Topic::Alerts, S::NAME, Message::Alert(alert));
         owned.appends.extend(raw_appends(&*self.log, effects.take()));
     }
@@ -260,8 +266,14 @@ impl<S: Stage> Runner<S> {
         let rows = self.log.states(S::NAME, partition)?;
         let snapshots::Restored { state, round, .. } = snapshots::restore::<S>(&rows).map_err(|reason| unreadable::<S>(partition, &reason))?;
         let start = self.log.range(S::INPUT, partition)?.start;
-        // A stage that holds nothing across a commit has nothing to read again.
-        let needed = if S::FLUSHES { position } else { round.map_or(start, |r| r.replay_from) };
+        let needed = match round {
+            // A stage that holds nothing across a commit has nothing to read again.
+            _ if S::FLUSHES => position,
+            Some(round) => round.replay_from,
+            // Its first commit brings its first round: one that has committed and has no round has lost its state.
+            None if self.log.committed(S::NAME, S::INPUT, partition)?.is_some() => 0,
+            None => start,
+        };
         let from = needed.max(start);
         let mut owned = Owned {
             state,
@@ -273,6 +285,7 @@ impl<S: Stage> Runner<S> {
             read_to_end_at: None,
             ticked_at: None,
             writing: None,
+            first_round: round.is_none(),
             round_at: now,
             records: 0,
             keys: rows.len() as u64,
@@ -393,7 +406,7 @@ impl<S: Stage> Owned<S> {
         }
         let position = (flushed && self.position != self.committed).then_some(self.position);
         // A clock that was set back delays no round by as much.
-        let due = now >= self.round_at + rounds.every || now < self.round_at;
+        let due = self.first_round || now >= self.round_at + rounds.every || now < self.round_at;
         if self.writing.is_none() && !S::FLUSHES && (due || self.records >= rounds.records.max(20 * self.keys)) {
             self.begin_round(now);
         }
@@ -414,6 +427,7 @@ impl<S: Stage> Owned<S> {
         let keys: VecDeque<String> = self.state.take_changed().into();
         self.keys = self.keys.max(keys.len() as u64);
         self.writing = Some(Writing { round, wide: self.state.encode_wide(self.position), keys, versioned: false });
+        self.first_round = false;
         self.round_at = now;
         self.records = 0;
     }

@@ -18,6 +18,7 @@
 //!   takes the place of the same source's missing one at once.
 //! - Generations of a target only grow, over removals and sources. A removed target is remembered for 7 days, longer
 //!   than any signal is kept.
+//! - A stage that lost signals asks for all policies (`AnnounceAgain`): each one in force is announced again at once.
 //! - Each policy in force is announced again once a day, at a time of the day that the target's name gives, with the next
 //!   `RoundEnd` of any source. So nothing depends on a signal that is older than the log keeps.
 //!
@@ -27,7 +28,7 @@
 //! offset), so that snapshots of different positions may be restored together.
 
 use crate::log::Topic;
-use crate::model::{ControlEntry, PolicyEntry, PolicyRejected, PolicyRemoved, RoundEnd, Timestamp};
+use crate::model::{ControlEntry, PolicyEntry, PolicyRejected, PolicyRemoved, RoundEnd, TargetId, Timestamp};
 use crate::stages::{Effects, Input, Located, Stage};
 
 mod announce;
@@ -59,6 +60,7 @@ impl Stage for Admit {
             ControlEntry::Rejected(rejected) => refuse(state, rejected, place),
             ControlEntry::RoundEnd(end) => complete(state, &end, place, effects),
             ControlEntry::Removed(removed) => remove(state, &removed, place, effects),
+            ControlEntry::AnnounceAgain(_) => announce_all(state, place, effects),
         }
     }
 }
@@ -109,7 +111,18 @@ fn complete(state: &mut State, end: &RoundEnd, place: Place, effects: &mut Effec
         }
         state.with_source(&end.source, place.offset, |source| source.complete(end, place, effects));
     }
-    for target in state.due(place.at) {
+    let due = state.due(place.at);
+    announce(state, due, place, effects);
+}
+
+/// Signals were lost, and policies perhaps with them.
+fn announce_all(state: &mut State, place: Place, effects: &mut Effects) {
+    let all = state.in_force();
+    announce(state, all, place, effects);
+}
+
+fn announce(state: &mut State, targets: Vec<TargetId>, place: Place, effects: &mut Effects) {
+    for target in targets {
         state.with_target(&target, place.offset, |held| {
             held.announce_again(&target, place.at, effects);
             true

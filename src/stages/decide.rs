@@ -22,7 +22,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::log::{Offset, Topic};
 use crate::model::policy::{Mode, Policy, resolve_spec_json};
-use crate::model::{Audit, Message, Part, PolicyAnnouncement, Severity, Signal, TargetId, Tick, Timestamp};
+use crate::model::{AnnounceAgain, Audit, ControlEntry, Message, Part, PolicyAnnouncement, Severity, Signal, TargetId, Tick, Timestamp};
 
 use super::{Effects, Input, Located, Snapshot, Stage};
 
@@ -352,6 +352,10 @@ impl Stage for Decide {
     const INPUT: Topic = Topic::Signals;
     const VERSION: u32 = FOLD_VERSION;
     const TICK: Option<fn() -> Message> = Some(|| Message::Signal(Signal::Tick(Tick {})));
+    const ON_GAP: Option<fn(String) -> (Topic, &'static str, Message)> = Some(|reason| {
+        let ask = AnnounceAgain { asker: Self::NAME.to_owned(), reason };
+        (Topic::Control, Self::NAME, Message::Control(ControlEntry::AnnounceAgain(ask)))
+    });
 
     fn apply(&self, state: &mut State, input: Input<Signal>, effects: &mut Effects) {
         let Input::Record(Located { offset, at, record, .. }) = input else { return };

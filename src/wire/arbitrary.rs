@@ -374,6 +374,7 @@ fn control() -> impl Strategy<Value = ControlEntry> {
         rejected().prop_map(ControlEntry::Rejected),
         (text(), any::<i64>()).prop_map(|(source, round)| ControlEntry::RoundEnd(RoundEnd { source, round })),
         (text(), target()).prop_map(|(source, target)| ControlEntry::Removed(PolicyRemoved { source, target })),
+        (text(), text()).prop_map(|(asker, reason)| ControlEntry::AnnounceAgain(AnnounceAgain { asker, reason })),
     ]
 }
 

@@ -68,6 +68,8 @@ record_types! {
     PolicyRemoved,
     /// On `control`.
     RoundEnd,
+    /// On `control`.
+    AnnounceAgain,
     /// On `signals`.
     Part,
     /// On `signals`.

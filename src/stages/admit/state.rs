@@ -45,6 +45,11 @@ impl State {
         self.targets.iter().filter(|(target, held)| held.is_due(target, now)).map(|(target, _)| target.clone()).collect()
     }
 
+    /// The targets that have a policy.
+    pub(super) fn in_force(&self) -> Vec<TargetId> {
+        self.targets.iter().filter(|(_, held)| held.has_policy()).map(|(target, _)| target.clone()).collect()
+    }
+
     /// Applies the record at `offset` to a target, unless the target's snapshot already holds it. `apply`
     /// says whether the target is another one then, apart from the marks of rounds under way.
     pub(super) fn with_target(&mut self, target: &TargetId, offset: Offset, apply: impl FnOnce(&mut Target) -> bool) {

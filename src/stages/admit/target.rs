@@ -156,9 +156,14 @@ impl Target {
         self.settle(target, place, effects);
     }
 
+    /// Whether a policy is in force.
+    pub(super) fn has_policy(&self) -> bool {
+        self.spec.is_some()
+    }
+
     /// Whether the policy in force is to be announced again.
     pub(super) fn is_due(&self, target: &TargetId, now: Timestamp) -> bool {
-        self.spec.is_some() && announce::due(target, self.announced_at, now)
+        self.has_policy() && announce::due(target, self.announced_at, now)
     }
 
     /// Announces the policy in force as it is.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::log::Offset;
-use crate::model::{Alert, AlertState, Audit, Message, Signal, TargetId};
+use crate::model::{Alert, AlertState, AnnounceAgain, Audit, Message, Signal, TargetId};
 use crate::stages::Snapshot;
 
 const SECOND: i64 = 1_000;
@@ -218,6 +218,16 @@ fn a_live_policy_is_announced_again_once_a_day_and_a_removed_one_is_not() {
     assert_eq!(told.len(), 3, "{told:?}");
     assert!(told.iter().all(|(_, answer)| answer == "api is 1 by f@1\n"), "the same generation: {told:?}");
     assert!(told.windows(2).all(|pair| pair[1].0 - pair[0].0 == 24 * 60), "at the same time of the day: {told:?}");
+}
+
+#[test]
+fn who_lost_signals_is_told_every_policy_in_force_again() {
+    let mut story = Story::default();
+    story.round(0, "dir", 1, &[("a.yaml", "a", 1), ("b.yaml", "b", 1), ("c.yaml", "c", 1)]);
+    story.feed(SECOND, ControlEntry::Removed(PolicyRemoved { source: "dir".to_owned(), target: target("b") }));
+    let ask = AnnounceAgain { asker: "decide".to_owned(), reason: "signals 3..9 of partition 0 are gone".to_owned() };
+    let told = story.feed(2 * SECOND, ControlEntry::AnnounceAgain(ask));
+    assert_eq!(told, "a is 1 by dir@1\nc is 1 by dir@1\n");
 }
 
 #[test]
