@@ -310,13 +310,16 @@ impl Planned {
     #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "small numbers, at least 0")]
     fn draw(draw: &mut Draw, setup: &Setup, targets: &[TargetPlan], calm_at: Millis) -> Planned {
         // Every fault begins and ends before the calm.
-        let at = draw.between(5_000, calm_at - 40_000);
+        let target = draw.0.below(targets.len());
+        let latest = calm_at - 40_000;
+        // Every other one soon after a change of its target's load: while what follows from that is under way.
+        let change = draw.from(&targets[target].load).0 + draw.between(1_000, 12_000);
+        let at = if draw.one_in(2) { change.clamp(5_000, latest) } else { draw.between(5_000, latest) };
         let end = calm_at - 1_000;
         // Long enough for a command to expire (30 s) and for every metric to become stale (61 s).
         let long = draw.between(500, 80_000).min(end - at);
         let short = draw.between(1_000, 10_000).min(end - at);
         let process = draw.0.below(setup.processes);
-        let target = draw.0.below(targets.len());
         let part = draw.from(&Part::ALL);
         let how = draw.from(&[How::Refused, How::UnknownNotDone, How::UnknownDone]);
         let count = draw.between(1, 6) as usize;
@@ -341,7 +344,7 @@ impl Planned {
             25 => Fault::Late { target, late: draw.between(500, 30_000), lasts: short, twice: draw.one_in(2) },
             26 => Fault::Nonsense { target, lasts: short },
             27 => Fault::Unseen { target, lasts: long },
-            28 => Fault::SeenLate { target, late: draw.between(500, 30_000), lasts: short },
+            28 => Fault::SeenLate { target, late: draw.between(500, 30_000), lasts: long },
             29 => Fault::NewTerm { echo: draw.between(500, 20_000) },
             30 => Fault::ByHand { target, to: draw.between(0, max + 4).max(1) as u32 },
             31 => Fault::Recreated { target, replicas: draw.between(1, max) as u32 },
