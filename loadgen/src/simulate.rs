@@ -159,6 +159,8 @@ impl All {
                             *all.counts.entry(what).or_default() += count;
                         }
                         if let Some((violation, scenario)) = violation {
+                            // At once: a long run may be stopped before its end.
+                            eprintln!("seed {number} failed: \"{}\"", violation.invariant);
                             all.failed.push((number, violation, scenario));
                             enough.store(all.failed.len() >= most_failures, Ordering::Relaxed);
                         }

@@ -156,8 +156,9 @@ impl<S: Stage> Worker<S> {
     }
 
     /// The batch that the next commit would try, and the session to try it with: what a process that dies may leave
-    /// under way.
+    /// under way. One of unknown outcome was sent before, and is settled before it is sent again.
     pub fn into_last_words(mut self, now: Timestamp) -> (Option<Batch>, Box<dyn Session>) {
-        (self.runner.next_batch(now), self.session)
+        let batch = self.runner.next_batch(now).filter(|batch| !self.unsettled.contains(&batch.partition));
+        (batch, self.session)
     }
 }

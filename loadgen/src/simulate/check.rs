@@ -147,9 +147,9 @@ impl Checker {
     }
 
     /// The clock was set.
-    pub fn clock_set(&mut self, by: Millis) {
+    pub fn clock_set(&mut self, by: Millis, clock: Timestamp) {
         self.people.clock_set();
-        self.limits.clock_set(by);
+        self.limits.clock_set(by, clock);
         self.sight.clock_set();
     }
 

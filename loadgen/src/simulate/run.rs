@@ -391,7 +391,7 @@ impl<'a> Run<'a> {
             ClockSet { by } => {
                 let now = self.clock.now().as_millis() + by;
                 self.clock.set(Timestamp::from_millis(now));
-                self.checker.clock_set(*by);
+                self.checker.clock_set(*by, self.clock.now());
             }
             Appends { how, count } => self.log.faults().appends.extend(std::iter::repeat_n(*how, *count)),
             Retention { topic, partition, unread } => self.trim(TOPICS[*topic], *partition, *unread),

@@ -85,12 +85,13 @@ impl Limits {
         }
     }
 
-    pub(super) fn clock_set(&mut self, by: Millis) {
+    /// The clock was set by so much, and shows `clock` now.
+    pub(super) fn clock_set(&mut self, by: Millis, clock: Timestamp) {
         self.slack = SET_SLACK;
         if by < -60_000 {
             // What is later than now counts as now for the fold, which has forgotten what was long ago: for a while it may
             // count more, or less, than can be told from here.
-            self.time = FoldTime(self.time.0 + by);
+            self.time = FoldTime(clock.as_millis());
             self.unsure_until = self.time.0 + UNSURE_FOR;
             for event in self
                 .records
@@ -177,7 +178,8 @@ impl Limits {
             let total: u64 = totals[since..].iter().map(|(_, total)| *total).max().unwrap_or(0);
             let limit = (total * u64::from(self.pacing.percent) / 100).max(u64::from(self.pacing.at_least));
             let removed = self.removed.entry(fleet).or_default();
-            removed.push((now, command.from - command.to));
+            // Where the clock was set back in between, what the arbiter took for later counts as of then.
+            removed.push((now.min(self.time.0), command.from - command.to));
             let period = millis(self.pacing.period) - self.slack;
             let spent: u64 = removed.iter().filter(|(at, _)| now - at <= period).map(|(_, count)| u64::from(*count)).sum();
             if spent > limit {
@@ -260,10 +262,13 @@ fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i6
         return refuse("replicas stay inside the bounds", format!("{to} is not between {} and {}", plan.min, plan.max));
     }
     let rules = &plan.rules[usize::from(to < from)];
-    let recent = |within_s: u64| {
+    let within = |within_s: u64, slack: i64| {
         let within = i64::try_from(within_s * 1_000).unwrap_or(i64::MAX) - slack;
         applied.iter().filter(move |applied| now - applied.at < within).map(|applied| (applied.from, applied.to))
     };
+    let recent = |period| within(period, slack);
+    // Where the clock was set, a cooldown may have been over by as much, whatever the periods of the rates were.
+    let cooling = |cooldown| within(cooldown, slack.abs());
     // The count at the start of a period: what was added since is taken off, what was removed is put back, as the HPA does.
     let start = |period| {
         let (added, removed) = recent(period).fold((0, 0), |(added, removed), (f, t)| (added + t.saturating_sub(f), removed + f.saturating_sub(t)));
@@ -278,7 +283,7 @@ fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i6
         // A larger proposal may still raise to what it would have been from the count at the start of the cooldown.
         let step = plan.metrics.iter().map(|m| m.rule.step_out(from)).try_fold(0, |most, step| Some(most.max(step?)));
         if let (Some(step), "Hold") = (step, plan.fallback.1)
-            && let Some((count, _)) = recent(rules.cooldown_s).rfind(|(f, t)| t > f)
+            && let Some((count, _)) = cooling(rules.cooldown_s).rfind(|(f, t)| t > f)
             && to > count + step
         {
             return refuse("cooldowns hold", format!("in the cooldown to {} at most", count + step));
@@ -293,7 +298,7 @@ fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i6
         if plan.mode == "OutOnly" {
             return refuse("a policy that only grows never shrinks", String::new());
         }
-        if !comes_down && recent(rules.cooldown_s).next().is_some() {
+        if !comes_down && cooling(rules.cooldown_s).next().is_some() {
             return refuse("cooldowns hold", "the last change is too recent".to_owned());
         }
     }
