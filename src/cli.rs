@@ -3,15 +3,18 @@
 
 pub mod backup;
 pub mod client;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod documents;
 mod export;
+pub mod man;
 mod paint;
 pub mod policy;
 pub mod replay;
 pub mod run;
 pub mod scale;
+pub mod schema;
 pub mod status;
 pub mod table;
 pub mod why;
@@ -42,7 +45,7 @@ pub enum Command {
     Why(why::WhyArgs),
     /// Set a target's count by hand.
     Scale(scale::ScaleArgs),
-    /// Check and explain policy files.
+    /// Check, explain, test and compare policy files.
     Policy(policy::PolicyArgs),
     /// Export signals as JSON lines.
     Export(export::ExportArgs),
@@ -56,6 +59,12 @@ pub enum Command {
     Restore(backup::RestoreArgs),
     /// The effective configuration, with where each value comes from.
     Config(config::ConfigCommand),
+    /// The JSON Schema of the documents that people write, for editors.
+    Schema(schema::SchemaArgs),
+    /// Completions of a shell.
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages.
+    Man(man::ManArgs),
 }
 
 /// Runs a command; its answer goes to `out`. Answers with the exit code.
@@ -75,6 +84,9 @@ pub fn run(cli: Cli, mut out: &mut dyn Write) -> anyhow::Result<u8> {
         Command::Backup(args) => backup::run_backup(&args, out),
         Command::Restore(args) => backup::run_restore(&args, out),
         Command::Config(args) => config::run(&args, out),
+        Command::Schema(args) => schema::run(&args, out),
+        Command::Completions(args) => completions::run(&args, out),
+        Command::Man(args) => man::run(&args, out),
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod driver;
 mod publish;
+pub mod rehearsal;
 pub mod replay;
 pub mod retention;
 pub mod runner;

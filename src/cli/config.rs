@@ -153,6 +153,13 @@ impl fmt::Display for Source {
     }
 }
 
+/// The JSON Schema of the configuration file.
+pub(super) fn schema() -> serde_json::Value {
+    let schema = crate::wire::document::schema::map(&settings::outline(), "");
+    // An empty file says nothing, and is one.
+    crate::wire::document::schema::nullable(schema)
+}
+
 /// Everything that is wrong with a configuration, all at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .problems.join("\n"))]

@@ -3,22 +3,25 @@
 use crate::edge::processes::fleet_of;
 use crate::model::TargetId;
 use crate::model::document::{Problem, Span};
-use crate::wire::document::{PolicyFile, policies_in};
+use crate::wire::document::{OtherDocument, PolicyFile, policies_in};
+
+use super::policy::testing::{is_test, problems_of};
 
 /// Reads the documents of the file `name`: its policies, and the problems of every document.
 pub(super) fn documents_in(text: &str, name: &str) -> PolicyFile {
     let mut file = policies_in(text, name);
-    let fleets: Vec<Problem> = file.others.iter().flat_map(|other| fleet_of(&other.node).1).collect();
-    file.problems.extend(fleets);
+    let of = |other: &OtherDocument| if is_test(&other.kind) { problems_of(&other.node) } else { fleet_of(&other.node).1 };
+    let problems: Vec<Problem> = file.others.iter().flat_map(of).collect();
+    file.problems.extend(problems);
     file
 }
 
 /// The fleets of a file, with the place of each one's name.
 pub(super) fn fleets_of(file: &PolicyFile) -> Vec<(TargetId, Option<Span>)> {
-    let named = |other: &crate::wire::document::OtherDocument| {
+    let named = |other: &OtherDocument| {
         let (fleet, _) = fleet_of(&other.node);
         let span = other.node.get("metadata").and_then(|m| m.get("name")).and_then(|n| n.span);
         fleet.map(|fleet| (fleet.target, span))
     };
-    file.others.iter().filter_map(named).collect()
+    file.others.iter().filter(|other| !is_test(&other.kind)).filter_map(named).collect()
 }

@@ -1,14 +1,14 @@
 //! `loadline export`: the signals of a log as JSON lines.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 
 use crate::log::Topic;
 use crate::log::embedded::EmbeddedLog;
-use crate::model::{Message, Signal};
+use crate::model::{Message, Signal, Timestamp};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::wire::{self, jsonl};
 
@@ -43,7 +43,21 @@ pub struct ExportArgs {
 /// Where the log cannot be read or `out` cannot be written.
 pub(super) fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let from = args.from.as_deref().map(|text| moment(text, SystemClock.now())).transpose()?;
-    let log = EmbeddedLog::open_read_only(&args.data).with_context(|| format!("failed to open the log in {}", args.data.display()))?;
+    each_signal(&args.data, from, &mut |at, partition, signal| {
+        if wanted(&signal, args.target.as_deref()) {
+            writeln!(out, "{}", jsonl::signal_to_line(at, partition, &signal))?;
+        }
+        Ok(())
+    })?;
+    Ok(0)
+}
+
+/// Hands over every signal of the log in `data`, by partition; what is missing or cannot be read is told on standard error.
+///
+/// # Errors
+/// Where the log cannot be read, and those of `each`.
+pub(super) fn each_signal(data: &Path, from: Option<Timestamp>, each: &mut dyn FnMut(Timestamp, u32, Signal) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let log = EmbeddedLog::open_read_only(data).with_context(|| format!("failed to open the log in {}", data.display()))?;
     for partition in 0..log.partitions()?.of(Topic::Signals) {
         // What is appended from now on is left for the next export, or this one might never end.
         let range = log.range(Topic::Signals, partition)?;
@@ -67,16 +81,14 @@ pub(super) fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
                     continue;
                 }
                 match wire::decode(Topic::Signals, &record.value) {
-                    Ok(Message::Signal(signal)) if wanted(&signal, args.target.as_deref()) => {
-                        writeln!(out, "{}", jsonl::signal_to_line(record.at, partition, &signal))?;
-                    }
+                    Ok(Message::Signal(signal)) => each(record.at, partition, signal)?,
                     Ok(_) => {}
                     Err(error) => eprintln!("loadline: record {} of partition {partition} is left out: {error}", record.offset),
                 }
             }
         }
     }
-    Ok(0)
+    Ok(())
 }
 
 fn wanted(signal: &Signal, target: Option<&str>) -> bool {

@@ -1,10 +1,14 @@
-//! `loadline policy`: checks and explains policies in files, without a running Loadline.
+//! `loadline policy`: checks, explains, tests and compares policies in files, without a running Loadline.
 //!
 //! Exit codes: 0 all is fine; 1 a policy has an error (or a warning, with `--deny-warnings`); 2 a file cannot be read,
 //! or the command line is wrong.
 
+mod diff;
 mod explain;
-mod render;
+pub(crate) mod render;
+mod sarif;
+pub(super) mod testing;
+mod together;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,6 +24,8 @@ use crate::model::document::{Node, Problem, Severity, Value};
 use crate::wire::document::{ParsedPolicy, PolicyFile};
 
 use super::documents::{documents_in, fleets_of};
+pub use diff::DiffFormat;
+pub use testing::TestFormat;
 
 /// The policies are fine.
 const FINE: u8 = 0;
@@ -43,8 +49,10 @@ pub struct PolicyArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum PolicyCommand {
     /// Check policies: every error and warning at once, with its place and how to mend it
-    #[command(after_help = "Examples:\n  loadline policy check examples/*.yaml\n  loadline policy check --deny-warnings --output json policy.yaml\n\n\
-                      Exit codes: 0 fine; 1 errors (or warnings, with --deny-warnings); 2 a file cannot be read")]
+    #[command(
+        after_help = "Examples:\n  loadline policy check examples/*.yaml\n  loadline policy check --deny-warnings --output sarif policy.yaml > policy.sarif\n\n\
+                      Exit codes: 0 fine; 1 errors (or warnings, with --deny-warnings); 2 a file cannot be read"
+    )]
     Check {
         /// The files; `-` is the standard input
         #[arg(required = true)]
@@ -55,9 +63,48 @@ pub enum PolicyCommand {
         /// The length of the installation's panes, which windows are held against
         #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = pane)]
         pane: Duration,
-        /// How to print
-        #[command(flatten)]
-        output: OutputArgs,
+        /// The format
+        #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
+        output: CheckFormat,
+        /// When to use colours
+        #[arg(long, value_enum, default_value_t = Colours::Auto)]
+        color: Colours,
+    },
+    /// Test policies: play fleets and series of metrics, and compare what is decided with what must be
+    #[command(
+        after_help = "Examples:\n  loadline policy test examples/*/policy_test.yaml\n  loadline policy test --output junit policy_test.yaml > report.xml\n\n\
+                      Exit codes: 0 every test passed; 1 one failed, or a document has an error; 2 a file cannot be read"
+    )]
+    Test {
+        /// The files of tests
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Only tests whose name holds this text
+        #[arg(long, value_name = "TEXT")]
+        run: Option<String>,
+        /// The format
+        #[arg(long, value_enum, default_value_t = TestFormat::Text)]
+        output: TestFormat,
+        /// When to use colours
+        #[arg(long, value_enum, default_value_t = Colours::Auto)]
+        color: Colours,
+    },
+    /// Compare two policies in effect: every value that differs, also where a default makes the difference
+    #[command(
+        after_help = "Examples:\n  loadline policy diff old.yaml new.yaml\n  git show HEAD:policy.yaml | loadline policy diff - policy.yaml --output markdown\n\n\
+                      Exit codes: 0 they say the same; 1 they differ; 2 one of them cannot be used"
+    )]
+    Diff {
+        /// The one; `-` is the standard input
+        before: PathBuf,
+        /// The other; `-` is the standard input
+        after: PathBuf,
+        /// The format
+        #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
+        output: DiffFormat,
+        /// When to use colours
+        #[arg(long, value_enum, default_value_t = Colours::Auto)]
+        color: Colours,
     },
     /// Explain policies: the effective document, each value with where it comes from and what it means
     #[command(after_help = "Examples:\n  loadline policy explain policy.yaml\n  loadline policy explain --output json policy.yaml\n\n\
@@ -89,6 +136,17 @@ pub enum Format {
     Text,
     /// For programs
     Json,
+}
+
+/// The format of what `check` found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// SARIF 2.1.0, for code review
+    Sarif,
 }
 
 /// When to use colours.
@@ -127,7 +185,9 @@ pub struct Answer {
 /// Where `out` cannot be written.
 pub fn run(args: &PolicyArgs, out: &mut impl Write) -> anyhow::Result<u8> {
     let answer = match &args.command {
-        PolicyCommand::Check { files, deny_warnings, pane, output } => check(&read_all(files), *output, *deny_warnings, *pane),
+        PolicyCommand::Check { files, deny_warnings, pane, output, color } => check(&read_all(files), *output, color.wanted(), *deny_warnings, *pane),
+        PolicyCommand::Test { files, run, output, color } => testing::run(files, run.as_deref(), *output, color.wanted()),
+        PolicyCommand::Diff { before, after, output, color } => diff::diff(&read(before), &read(after), *output, color.wanted()),
         PolicyCommand::Explain { file, output } => explain(&read(file), *output),
     };
     out.write_all(answer.text.as_bytes()).context("failed to print the answer")?;
@@ -144,10 +204,11 @@ pub struct Source {
 }
 
 /// Checks every file: its problems, and two policies for one target.
-pub fn check(sources: &[Source], output: OutputArgs, deny_warnings: bool, pane: Duration) -> Answer {
+pub fn check(sources: &[Source], format: CheckFormat, colours: bool, deny_warnings: bool, pane: Duration) -> Answer {
     let mut files: Vec<PolicyFile> =
         sources.iter().map(|s| s.text.as_ref().map_or_else(|_| PolicyFile::default(), |text| documents_in(text, &s.name))).collect();
     refuse_doubles(&mut files);
+    together::advise(&mut files);
     files.iter_mut().flat_map(|file| &mut file.documents).for_each(|policy| forgive_short_windows(policy, pane));
     let count = |severity| files.iter().flat_map(PolicyFile::all_problems).filter(|p| p.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
@@ -158,11 +219,11 @@ pub fn check(sources: &[Source], output: OutputArgs, deny_warnings: bool, pane: 
         (0, 0, 1..) if deny_warnings => FAULTY,
         _ => FINE,
     };
-    let text = match output.output {
-        Format::Json => render::json(sources, &files),
-        Format::Text => {
+    let text = match format {
+        CheckFormat::Json => render::json(sources, &files),
+        CheckFormat::Sarif => sarif::sarif(sources, &files),
+        CheckFormat::Text => {
             let mut text = String::new();
-            let colours = output.color.wanted();
             for (source, file) in sources.iter().zip(&files) {
                 match &source.text {
                     Ok(source_text) => render::problems(&mut text, &source.name, source_text, &file.all_problems(), colours),
@@ -170,16 +231,20 @@ pub fn check(sources: &[Source], output: OutputArgs, deny_warnings: bool, pane: 
                 }
             }
             let policies: usize = files.iter().map(|f| f.documents.len()).sum();
-            let fleets: usize = files.iter().map(|f| f.others.len()).sum();
-            let _ = writeln!(
-                text,
-                "{}{} in {}: {}, {}",
-                counted(policies, "policy", "policies"),
-                if fleets > 0 { format!(" and {}", counted(fleets, "fleet", "fleets")) } else { String::new() },
-                counted(sources.len() - unreadable, "file", "files"),
-                counted(errors, "error", "errors"),
-                counted(warnings, "warning", "warnings")
-            );
+            let others = |tests: bool| files.iter().flat_map(|f| &f.others).filter(|o| testing::is_test(&o.kind) == tests).count();
+            let (fleets, tests) = (others(false), others(true));
+            let mut what = Vec::new();
+            if policies > 0 || fleets + tests == 0 {
+                what.push(counted(policies, "policy", "policies"));
+            }
+            if fleets > 0 {
+                what.push(counted(fleets, "fleet", "fleets"));
+            }
+            if tests > 0 {
+                what.push(counted(tests, "document of tests", "documents of tests"));
+            }
+            let (files, errors) = (counted(sources.len() - unreadable, "file", "files"), counted(errors, "error", "errors"));
+            let _ = writeln!(text, "{} in {files}: {errors}, {}", what.join(" and "), counted(warnings, "warning", "warnings"));
             text
         }
     };
@@ -221,8 +286,12 @@ pub fn explain(source: &Source, output: OutputArgs) -> Answer {
 /// Windows are short only where the panes are as long as they are by default.
 fn forgive_short_windows(policy: &mut ParsedPolicy, pane: Duration) {
     let Some(resolved) = &policy.policy else { return };
-    let long_enough = |path: &str| resolved.metrics.iter().enumerate().any(|(i, m)| path == format!("spec.metrics[{i}].window") && m.window >= 2 * pane);
-    policy.problems.retain(|problem| !(problem.code.starts_with("window-below-") && long_enough(&problem.path)));
+    let long_enough = |path: &str| {
+        let of = |i: usize, field: &str| path == format!("spec.metrics[{i}].{field}");
+        resolved.metrics.iter().enumerate().any(|(i, m)| (of(i, "window") && m.window >= 2 * pane) || (of(i, "staleAfter") && m.stale_after >= 2 * pane))
+    };
+    let by_pane = ["window-below-pane", "window-below-two-panes", "stale-below-two-panes"];
+    policy.problems.retain(|problem| !(by_pane.contains(&problem.code) && long_enough(&problem.path)));
 }
 
 fn pane(text: &str) -> Result<Duration, String> {

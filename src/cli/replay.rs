@@ -1,4 +1,8 @@
-//! `loadline replay`: signals in, decisions out, by the very fold that runs live.
+//! `loadline replay`: signals in, decisions out, by the very fold that runs live; and where another policy would have
+//! decided otherwise.
+
+mod compare;
+mod difference;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -14,14 +18,17 @@ use crate::wire::jsonl::{self, StartState};
 
 /// Replay signals: print every decision, one JSON object a line.
 ///
-/// Reads the lines that `loadline export` writes, from a file or from standard input.
+/// Reads the lines that `loadline export` writes, from a file or from standard input. With --policy it says instead where the
+/// counts would have been others.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   loadline export > signals.jsonl && loadline replay signals.jsonl
   loadline replay --target prod/Deployment/api signals.jsonl | jq -r .decision.reason
   my-simulator | loadline replay --follow        # answers each line, then {\"done\":LINE}
+  loadline replay --policy new.yaml signals.jsonl
+  loadline replay --policy new.yaml --data data --from 12:00:00 --output markdown --fail-above 10%
 
-Exit codes: 0 replayed, 1 a line or a policy in one could not be used, 2 bad usage or unreadable file.")]
+Exit codes: 0 replayed, 1 a line or a policy could not be used, 2 bad usage or unreadable file, 3 the difference is above --fail-above.")]
 pub struct ReplayArgs {
     /// The signals, as JSON lines; `-` or nothing reads standard input.
     file: Option<PathBuf>,
@@ -35,6 +42,22 @@ pub struct ReplayArgs {
     /// Print only the decisions of this target.
     #[arg(long)]
     target: Option<String>,
+    /// Compare: the policies of this file in the place of the recorded ones; may be given several times.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["follow", "start"])]
+    policy: Vec<PathBuf>,
+    /// Read the log in this data directory, also while Loadline runs, in the place of lines.
+    #[arg(long, value_name = "DIR", conflicts_with = "file", requires = "policy")]
+    data: Option<PathBuf>,
+    /// Of the log, only what was appended at this time or later: RFC 3339, Unix milliseconds, or a time of the last 24 hours in
+    /// UTC, as 12:03:20.
+    #[arg(long, value_name = "TIME", requires = "data")]
+    from: Option<String>,
+    /// How the comparison is printed.
+    #[arg(long, value_enum, requires = "policy", default_value_t = compare::Format::Text)]
+    output: compare::Format,
+    /// Exit with 3 where the counts differ by more: so many replicas at any time (3), or so much of the recorded replica-hours (10%).
+    #[arg(long, value_name = "DIFFERENCE", requires = "policy", value_parser = compare::Limit::parse)]
+    fail_above: Option<compare::Limit>,
 }
 
 /// Runs it.
@@ -42,6 +65,9 @@ pub struct ReplayArgs {
 /// # Errors
 /// Unreadable files, and the first line that cannot be used, with its number.
 pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    if !args.policy.is_empty() {
+        return compare::run(args, out);
+    }
     let mut replay = if args.follow { Replay::closed(Arbitrate::default()) } else { Replay::open() };
     if let Some(path) = &args.start {
         let text = std::fs::read_to_string(path).map_err(|error| Unusable(format!("failed to read {}: {error}", path.display())))?;

@@ -57,7 +57,7 @@ mod status;
 mod supervisor;
 
 pub use condition::Condition;
-pub use document::{API_VERSION, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart, fleet_of, parse_documents};
+pub use document::{API_VERSION, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart, fleet_of, outline, parse_documents};
 pub use files::FleetFiles;
 pub use restore::{Raised, fleet_directories, raise_to_running, unreadable_records};
 pub use status::{FleetStatus, InstanceStatus};

@@ -8,6 +8,7 @@
 pub mod amounts;
 pub(crate) mod fields;
 mod json;
+pub mod shape;
 
 use std::fmt;
 

@@ -34,6 +34,15 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, k)| k)
 }
 
+/// Whether `word` is another word than `known` and so near to it that it was probably meant: the same but for case and
+/// separators, or one letter in five wrong. Digits make a name of their own.
+pub(crate) fn is_slip_of(word: &str, known: &str) -> bool {
+    let plain = |w: &str| w.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<Vec<char>>();
+    let (a, b) = (plain(word), plain(known));
+    let digits = |w: &[char]| w.iter().filter(|c| c.is_ascii_digit()).count();
+    word != known && a.len() <= 64 && digits(&a) == digits(&b) && distance(&a, &b) <= b.len() / 5
+}
+
 /// How many letters must be inserted, deleted, replaced or swapped with their neighbour (optimal string alignment).
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
@@ -54,7 +63,27 @@ fn distance(a: &[char], b: &[char]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{is_slip_of, nearest};
+
+    #[test]
+    fn a_slip_is_nearer_than_another_name() {
+        for (word, known, slip) in [
+            ("CPU", "cpu", true),
+            ("responseTime", "response_time", true),
+            ("response_tme", "response_time", true),
+            ("queue_dept", "queue_depth", true),
+            ("connection", "connections", true),
+            ("memroy", "memory", true),
+            ("cpu", "cpu", false),
+            ("ops", "rps", false),
+            ("gpu", "cpu", false),
+            ("memory_rss", "memory", false),
+            ("queue_length", "queue_depth", false),
+            ("connections_2", "connections", false),
+        ] {
+            assert_eq!(is_slip_of(word, known), slip, "{word} {known}");
+        }
+    }
 
     #[test]
     fn plausible_slips_are_understood_and_others_are_not() {

@@ -3,7 +3,10 @@
 //! What a policy means is `model::policy`'s. A file may hold several documents; a `ScalingPolicy` is resolved,
 //! a `ProcessFleet` is given back as its tree, and everything else is an error, so that no document is passed over.
 
+pub mod schema;
 mod yaml;
+
+use std::collections::BTreeMap;
 
 use crate::model::TargetId;
 use crate::model::document::{Node, Problem, Severity, Span, Value, shorten};
@@ -12,8 +15,29 @@ use crate::model::spelling::nearest;
 
 pub use yaml::from_yaml;
 
+/// The kinds of documents.
+pub const KINDS: [&str; 3] = ["ScalingPolicy", "ProcessFleet", "PolicyTest"];
+
 /// The `apiVersion` of Loadline's own documents.
 pub const API_VERSION: &str = "loadline.dev/v1alpha1";
+
+/// The fields of a document: what the API server keeps beside an object is nobody's mistake.
+const ENVELOPE: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+/// Besides its name, what an object may carry, and what the API server adds to it.
+const METADATA: [&str; 12] = [
+    "namespace",
+    "name",
+    "labels",
+    "annotations",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "managedFields",
+    "ownerReferences",
+    "finalizers",
+];
 
 /// One `ScalingPolicy` of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +54,8 @@ pub struct ParsedPolicy {
     pub policy: Option<Policy>,
     /// Every effective value with where it comes from, in the order of the reference.
     pub settings: Vec<Setting>,
+    /// Where each written field stands, by its path.
+    pub places: BTreeMap<String, Span>,
     /// Errors and warnings of this document.
     pub problems: Vec<Problem>,
 }
@@ -50,7 +76,7 @@ pub struct PolicyFile {
     pub file: String,
     /// Its policies, in their order.
     pub documents: Vec<ParsedPolicy>,
-    /// Its documents of other known kinds (`ProcessFleet`), in their order.
+    /// Its documents of other known kinds (`ProcessFleet`, `PolicyTest`), in their order.
     pub others: Vec<OtherDocument>,
     /// Problems of the file as a whole: not YAML, an unknown kind.
     pub problems: Vec<Problem>,
@@ -106,12 +132,20 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
     let kind = node.get("kind");
     match kind.and_then(Node::as_text) {
         Some("ScalingPolicy") => file.documents.push(policy(&node)),
-        Some("ProcessFleet") => file.others.push(OtherDocument { kind: "ProcessFleet".into(), node }),
+        Some(known @ ("ProcessFleet" | "PolicyTest")) => file.others.push(OtherDocument { kind: known.to_owned(), node }),
         Some(other) => {
             let message = format!("unknown kind {:?}", shorten(other));
-            file.problems.push(error("kind", kind, "unknown-kind", message, "Loadline reads `ScalingPolicy` and `ProcessFleet`".into()));
+            let near = nearest(other, KINDS).map(|known| format!("did you mean `{known}`?"));
+            let mend = near.unwrap_or_else(|| format!("Loadline reads {}", KINDS.join(", ")));
+            file.problems.push(error("kind", kind, "unknown-kind", message, mend));
         }
-        None => file.problems.push(error("kind", kind, "missing-field", "`kind` is missing".into(), "write `kind: ScalingPolicy`".into())),
+        None => file.problems.push(error(
+            "kind",
+            kind,
+            "missing-field",
+            "`kind` is missing".into(),
+            "write `kind: ScalingPolicy`; a configuration, loadline.yaml, is checked by `loadline config`".into(),
+        )),
     }
 }
 
@@ -126,6 +160,7 @@ fn policy(node: &Node) -> ParsedPolicy {
         spec_json: "null".to_owned(),
         policy: None,
         settings: Vec::new(),
+        places: BTreeMap::new(),
         problems: Vec::new(),
     };
     if let Some(spec) = node.get("spec") {
@@ -137,6 +172,7 @@ fn policy(node: &Node) -> ParsedPolicy {
         parsed.target_span = spec.get("target").and_then(|t| t.get("name")).and_then(|n| n.span);
         parsed.policy = resolution.policy.filter(|_| problems.iter().all(|p| p.severity != Severity::Error));
         parsed.settings = resolution.settings;
+        parsed.places = resolution.places;
         problems.extend(resolution.problems);
     } else {
         problems.push(Problem {
@@ -154,23 +190,6 @@ fn policy(node: &Node) -> ParsedPolicy {
 
 /// What surrounds the `spec`.
 fn envelope(node: &Node) -> Vec<Problem> {
-    // What the API server adds to an object, or keeps beside it, is nobody's mistake.
-    const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
-    // Besides its name, what an object may carry, and what the API server adds to it.
-    const METADATA: [&str; 12] = [
-        "namespace",
-        "name",
-        "labels",
-        "annotations",
-        "uid",
-        "resourceVersion",
-        "generation",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "managedFields",
-        "ownerReferences",
-        "finalizers",
-    ];
     let mut problems = Vec::new();
     let mut error = |path: &str, span: Option<Span>, code, message: String, mend: &str| {
         let mend = Some(mend.to_owned());
@@ -184,7 +203,7 @@ fn envelope(node: &Node) -> Vec<Problem> {
         None => error("apiVersion", None, "missing-field", "`apiVersion` is missing".into(), "write `apiVersion: loadline.dev/v1alpha1`"),
     }
     if let Value::Map(entries) = &node.value {
-        for entry in entries.iter().filter(|e| !KNOWN.contains(&e.key.as_str())) {
+        for entry in entries.iter().filter(|e| !ENVELOPE.contains(&e.key.as_str())) {
             let message = format!("unknown field `{}`", shorten(&entry.key));
             error(&shorten(&entry.key), entry.key_span, "unknown-field", message, "a document has `apiVersion`, `kind`, `metadata` and `spec`");
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::value::{address, boolean, duration_within, percent, show_duration, show_size, size_within, whole, word};
 use super::{Config, RemovalLimit, Source};
 use crate::model::FleetName;
+use crate::model::document::shape::{Form, Outline, Shape};
 use crate::model::spelling::nearest;
 
 /// How log lines are written.
@@ -66,6 +67,10 @@ pub(super) struct Setting {
     pub(super) path: &'static str,
     /// Whether it takes a list.
     list: bool,
+    /// What it may be in the file, for schemas.
+    pub(super) shape: Shape,
+    /// What it means, in one line.
+    pub(super) meaning: &'static str,
     /// Reads its values into the configuration.
     read: fn(&mut Config, &[String]) -> Result<(), String>,
     /// Shows it as it would be written.
@@ -79,12 +84,29 @@ const LEAST_SIZE: u64 = 64 << 20;
 /// What SQLite can hold, and some.
 const MOST_SIZE: u64 = 16 << 40;
 
+/// A time, as in `1m30s`.
+const TIME: Shape = Shape::Pattern(r"^\s*([0-9]+(d|h|m|s|ms))+\s*$", "5s");
+/// Whole percent.
+const PERCENT: Shape = Shape::Pattern(r"^\+?[0-9]+\s*%$", "10%");
+/// A whole number; as a text too.
+const NUMBER: Shape = Shape::Either(&[Shape::Whole(0, i64::MAX), Shape::Pattern(r"^\+?[0-9]+$", "5")]);
+
+fn formats() -> Vec<&'static str> {
+    FORMATS.iter().map(|(word, _)| *word).collect()
+}
+
+fn levels() -> Vec<&'static str> {
+    LEVELS.iter().map(|(word, _)| *word).collect()
+}
+
 /// The age at which records of a topic go.
 macro_rules! age {
     ($path:literal, $topic:ident) => {
         Setting {
             path: $path,
             list: false,
+            shape: TIME,
+            meaning: "the age at which records of this topic may go",
             read: |c, v| duration_within(&v[0], Duration::from_secs(1), Duration::from_secs(10 * 365 * 86_400)).map(|d| c.retention.ages.$topic = d),
             show: |c| show_duration(c.retention.ages.$topic),
         }
@@ -96,11 +118,27 @@ const UNLIMITED: &str = "unlimited";
 
 /// Every setting but the limits of single fleets, in the order in which they are shown.
 pub(super) const SETTINGS: [Setting; 22] = [
-    Setting { path: "data", list: false, read: |c, v| path(&v[0]).map(|p| c.data = p), show: |c| c.data.display().to_string() },
-    Setting { path: "listen", list: false, read: |c, v| address(&v[0]).map(|a| c.listen = a), show: |c| c.listen.to_string() },
+    Setting {
+        path: "data",
+        list: false,
+        shape: Shape::Plain,
+        meaning: "the directory of the log and of everything else that Loadline keeps",
+        read: |c, v| path(&v[0]).map(|p| c.data = p),
+        show: |c| c.data.display().to_string(),
+    },
+    Setting {
+        path: "listen",
+        list: false,
+        shape: Shape::Plain,
+        meaning: "the address of the HTTP interface; a port alone means loopback",
+        read: |c, v| address(&v[0]).map(|a| c.listen = a),
+        show: |c| c.listen.to_string(),
+    },
     Setting {
         path: "policies",
         list: true,
+        shape: Shape::Either(&[Shape::ListOf(&Shape::Plain), Shape::Plain]),
+        meaning: "files and directories of policies and fleets",
         read: |c, v| v.iter().map(|text| path(text)).collect::<Result<_, _>>().map(|p| c.policies = p),
         show: |c| c.policies.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
     },
@@ -108,34 +146,72 @@ pub(super) const SETTINGS: [Setting; 22] = [
     Setting {
         path: "pane",
         list: false,
+        shape: TIME,
+        meaning: "the length of a pane, 250ms to 1m",
         read: |c, v| duration_within(&v[0], Duration::from_millis(250), Duration::from_secs(60)).map(|d| c.pane = d),
         show: |c| show_duration(c.pane),
     },
     Setting {
         path: "grace",
         list: false,
+        shape: TIME,
+        meaning: "how long after a pane's end its late samples are waited for",
         read: |c, v| duration_within(&v[0], Duration::ZERO, Duration::from_secs(60)).map(|d| c.grace = d),
         show: |c| show_duration(c.grace),
     },
-    Setting { path: "removals.percent", list: false, read: |c, v| limit(&mut c.removals.default, "percent", &v[0]), show: |c| shown(&c.removals.default, 0) },
-    Setting { path: "removals.atLeast", list: false, read: |c, v| limit(&mut c.removals.default, "atLeast", &v[0]), show: |c| shown(&c.removals.default, 1) },
-    Setting { path: "removals.period", list: false, read: |c, v| limit(&mut c.removals.default, "period", &v[0]), show: |c| shown(&c.removals.default, 2) },
-    Setting { path: "freezeFile", list: false, read: |c, v| path(&v[0]).map(|p| c.freeze_file = p), show: |c| c.freeze_file.display().to_string() },
+    Setting {
+        path: "removals.percent",
+        list: false,
+        shape: PERCENT,
+        meaning: "so much of a fleet may be removed in a period",
+        read: |c, v| limit(&mut c.removals.default, "percent", &v[0]),
+        show: |c| shown(&c.removals.default, 0),
+    },
+    Setting {
+        path: "removals.atLeast",
+        list: false,
+        shape: NUMBER,
+        meaning: "so many replicas may be removed in a period, whatever the percent come to",
+        read: |c, v| limit(&mut c.removals.default, "atLeast", &v[0]),
+        show: |c| shown(&c.removals.default, 1),
+    },
+    Setting {
+        path: "removals.period",
+        list: false,
+        shape: TIME,
+        meaning: "the period of both",
+        read: |c, v| limit(&mut c.removals.default, "period", &v[0]),
+        show: |c| shown(&c.removals.default, 2),
+    },
+    Setting {
+        path: "freezeFile",
+        list: false,
+        shape: Shape::Plain,
+        meaning: "while this file exists, no actuator changes anything",
+        read: |c, v| path(&v[0]).map(|p| c.freeze_file = p),
+        show: |c| c.freeze_file.display().to_string(),
+    },
     Setting {
         path: "ingest.queue",
         list: false,
+        shape: NUMBER,
+        meaning: "how many metric requests may wait for the log at once",
         read: |c, v| whole(&v[0], 1, 65_536).map(|n| c.ingest_queue = n as usize),
         show: |c| c.ingest_queue.to_string(),
     },
     Setting {
         path: "ingest.samplesPerSecond",
         list: false,
+        shape: Shape::Either(&[NUMBER, Shape::Exactly(UNLIMITED)]),
+        meaning: "how many samples a second are taken",
         read: |c, v| samples_per_second(&v[0]).map(|n| c.samples_per_second = n),
         show: |c| c.samples_per_second.map_or_else(|| UNLIMITED.to_owned(), |n| n.to_string()),
     },
     Setting {
         path: "retention.size",
         list: false,
+        shape: Shape::Pattern(r"^[0-9]+\s*(MiB|GiB|TiB)\s*$", "4GiB"),
+        meaning: "the size that the log may have",
         read: |c, v| size_within(&v[0], LEAST_SIZE, MOST_SIZE).map(|n| c.retention.size = n),
         show: |c| show_size(c.retention.size),
     },
@@ -149,13 +225,24 @@ pub(super) const SETTINGS: [Setting; 22] = [
     Setting {
         path: "log.format",
         list: false,
+        shape: Shape::Words(formats),
+        meaning: "how log lines are written",
         read: |c, v| word(&v[0], &FORMATS).map(|f| c.log_format = f),
         show: |c| name_of(&FORMATS, c.log_format).to_owned(),
     },
-    Setting { path: "log.level", list: false, read: |c, v| word(&v[0], &LEVELS).map(|l| c.log_level = l), show: |c| c.log_level.as_str().to_owned() },
+    Setting {
+        path: "log.level",
+        list: false,
+        shape: Shape::Words(levels),
+        meaning: "the least important log lines that are written",
+        read: |c, v| word(&v[0], &LEVELS).map(|l| c.log_level = l),
+        show: |c| c.log_level.as_str().to_owned(),
+    },
     Setting {
         path: "stopFleetsOnExit",
         list: false,
+        shape: Shape::Either(&[Shape::Bool, Shape::Pattern("^(true|false)$", "true")]),
+        meaning: "whether the processes of every ProcessFleet end with Loadline",
         read: |c, v| boolean(&v[0]).map(|b| c.stop_fleets_on_exit = b),
         show: |c| c.stop_fleets_on_exit.to_string(),
     },
@@ -188,6 +275,28 @@ fn limit(limit: &mut RemovalLimit, field: &str, text: &str) -> Result<(), String
         "period" => duration_within(text, Duration::from_millis(100), Duration::from_secs(86_400)).map(|d| limit.period = d),
         _ => Err(unknown(field, LIMIT_FIELDS)),
     }
+}
+
+/// Every setting of the file, for schemas.
+pub(super) fn outline() -> Outline {
+    let mut outline = Outline::default();
+    let mut add = |path: &str, shape: Shape, meaning: &'static str, default: Option<String>| {
+        let path = format!(".{path}");
+        let sections = path.match_indices('.').map(|(at, _)| path[..at].to_owned());
+        outline.maps.extend(sections);
+        outline.fields.insert(path, Form { shape, meaning, default, by_role: false });
+    };
+    let config = Config::default();
+    for setting in &SETTINGS {
+        let default = Some((setting.show)(&config)).filter(|default| !default.is_empty());
+        add(setting.path, setting.shape, setting.meaning, default);
+    }
+    add("removals.fleets", Shape::MapOf(&Shape::Any), "the limits of single fleets, by name; what one does not say is the default's", None);
+    for (field, shape) in LIMIT_FIELDS.into_iter().zip([PERCENT, NUMBER, TIME]) {
+        add(&format!("removals.fleets.*.{field}"), shape, "as of `removals`, for this fleet", None);
+    }
+    outline.maps.remove(".removals.fleets");
+    outline
 }
 
 /// A limit's fields as they would be written.

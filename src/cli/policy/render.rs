@@ -29,7 +29,7 @@ impl Paint {
 }
 
 /// Writes every problem of one file, each followed by an empty line.
-pub(super) fn problems(out: &mut String, file: &str, source: &str, problems: &[&Problem], colours: bool) {
+pub(in crate::cli) fn problems(out: &mut String, file: &str, source: &str, problems: &[&Problem], colours: bool) {
     // The line breaks of YAML: a lone carriage return is one.
     let source = source.replace("\r\n", "\n");
     let lines: Vec<&str> = source.split(['\n', '\r']).collect();
@@ -40,7 +40,7 @@ pub(super) fn problems(out: &mut String, file: &str, source: &str, problems: &[&
 }
 
 /// Says that a file cannot be read.
-pub(super) fn unreadable(out: &mut String, file: &str, why: &str, colours: bool) {
+pub(in crate::cli) fn unreadable(out: &mut String, file: &str, why: &str, colours: bool) {
     let _ = writeln!(out, "{}: failed to read {file}: {why}\n", Paint(colours).severity(Severity::Error, "error"));
 }
 
@@ -119,4 +119,27 @@ pub(super) fn json(sources: &[Source], files: &[PolicyFile]) -> String {
         })
         .collect();
     format!("{}\n", json!({ "policies": policies, "problems": problems }))
+}
+
+/// What is wrong.
+pub(super) fn red(text: &str, colours: bool) -> String {
+    Paint(colours).with("1;31", text)
+}
+
+/// What is well.
+pub(super) fn green(text: &str, colours: bool) -> String {
+    Paint(colours).with("1;32", text)
+}
+
+/// A text as a cell of a table in Markdown.
+pub(in crate::cli) fn markdown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' => out.push(' '),
+            '|' | '\\' | '`' | '*' | '_' | '<' | '[' | ']' => out.extend(['\\', c]),
+            c => out.push(c),
+        }
+    }
+    out
 }

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::model::document::shape::Outline;
 use crate::model::document::{Node, Problem};
 use crate::model::{Amount, TargetId};
 use crate::wire::document::from_yaml;
@@ -130,6 +131,11 @@ pub struct Output {
 /// Reads a document of kind `ProcessFleet`: the fleet, where nothing is wrong, and every problem.
 pub fn fleet_of(node: &Node) -> (Option<FleetDocument>, Vec<Problem>) {
     written::read(node)
+}
+
+/// Every field of such a document, for schemas.
+pub fn outline() -> Outline {
+    written::outline()
 }
 
 /// The `ProcessFleet`s in the text of a file named `origin`; other kinds are passed over.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::amounts::{Fault, duration, show_duration};
+use super::shape::{Form, Outline, Shape, general};
 use super::{Entry, MOST_PROBLEMS, Node, Problem, Severity, Span, Value, shorten};
 use crate::model::spelling;
 
@@ -36,10 +37,75 @@ pub struct Setting {
 pub(crate) struct Report {
     pub(crate) problems: Vec<Problem>,
     pub(crate) settings: Vec<Setting>,
-    places: BTreeMap<String, Span>,
+    pub(crate) places: BTreeMap<String, Span>,
+    /// What the reader tells of the fields that it knows, where somebody asks for it.
+    outline: Option<Outline>,
 }
 
 impl Report {
+    /// One that also gathers what the reader knows of its fields.
+    pub(crate) fn outlining() -> Self {
+        Report { outline: Some(Outline::default()), ..Report::default() }
+    }
+
+    /// What the reader told of its fields, with the meanings and defaults of the settings.
+    pub(crate) fn into_outline(self) -> Outline {
+        let mut outline = self.outline.unwrap_or_default();
+        for setting in self.settings {
+            if let Some(form) = outline.fields.get_mut(&general(&setting.path)) {
+                form.meaning = setting.meaning;
+                if setting.origin != Origin::Written {
+                    form.default = Some(setting.value);
+                    form.by_role |= setting.origin == Origin::Role;
+                }
+            }
+        }
+        outline
+    }
+
+    fn outline(&mut self, tell: impl FnOnce(&mut Outline)) {
+        if let Some(outline) = &mut self.outline {
+            tell(outline);
+        }
+    }
+
+    /// The field at `path` has this shape.
+    pub(crate) fn shape(&mut self, path: &str, shape: Shape) {
+        self.outline(|o| {
+            o.fields.insert(general(path), Form { shape, meaning: "", default: None, by_role: false });
+        });
+    }
+
+    /// The field at `path`, which is no setting, means this.
+    pub(crate) fn meaning(&mut self, path: &str, meaning: &'static str) {
+        self.outline(|o| {
+            if let Some(form) = o.fields.get_mut(&general(path)) {
+                form.meaning = meaning;
+            }
+        });
+    }
+
+    /// The map at `path` has exactly one of these fields.
+    pub(crate) fn one_of(&mut self, path: &str, names: &'static [&'static str]) {
+        self.outline(|o| {
+            o.one_of.insert(general(path), names);
+        });
+    }
+
+    /// The map at `path` has at least one of these fields.
+    pub(crate) fn any_of(&mut self, path: &str, names: &'static [&'static str]) {
+        self.outline(|o| {
+            o.any_of.insert(general(path), names);
+        });
+    }
+
+    /// The map at `path` has at most one of these fields.
+    pub(crate) fn not_both(&mut self, path: &str, names: &'static [&'static str]) {
+        self.outline(|o| {
+            o.not_both.insert(general(path), names);
+        });
+    }
+
     pub(crate) fn error(&mut self, path: &str, fault: Fault) {
         self.add(Severity::Error, path, fault);
     }
@@ -99,6 +165,9 @@ impl<'a> Fields<'a> {
         for entry in entries {
             report.locate(&join(&path, &entry.key), &entry.value);
         }
+        report.outline(|o| {
+            o.maps.insert(general(&path));
+        });
         Fields { path, entries, known: Vec::new() }
     }
 
@@ -119,6 +188,13 @@ impl<'a> Fields<'a> {
         self.entries.iter().find(|e| e.key == name).map(|e| &e.value).filter(|v| v.value != Value::Null)
     }
 
+    /// The field `name` must be there; whoever reads it says so where it is not.
+    pub(crate) fn demand(&self, name: &str, report: &mut Report) {
+        report.outline(|o| {
+            o.required.insert(general(&self.at(name)));
+        });
+    }
+
     /// Whether there are fields that nobody has taken so far.
     pub(crate) fn has_unknown(&self) -> bool {
         self.entries.iter().any(|e| !self.known.contains(&e.key.as_str()))
@@ -131,8 +207,9 @@ impl<'a> Fields<'a> {
         Fields::of(node, path, report, mend)
     }
 
-    /// The field `name`, read by `parse`; a fault is reported and counts as absent.
-    pub(crate) fn read<T>(&mut self, name: &'static str, report: &mut Report, parse: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
+    /// The field `name`, which may be what `shape` says, read by `parse`; a fault is reported and counts as absent.
+    pub(crate) fn read<T>(&mut self, name: &'static str, shape: Shape, report: &mut Report, parse: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
+        report.shape(&self.at(name), shape);
         let node = self.take(name)?;
         match parse(node) {
             Ok(value) => Some(value),
@@ -144,16 +221,22 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The field `name` as one of a set of words.
+    pub(crate) fn word<T: Choice>(&mut self, name: &'static str, report: &mut Report) -> Option<T> {
+        self.read(name, Shape::Words(words::<T>), report, choice)
+    }
+
     /// The field `name` or its default, told to `report` as a setting.
     pub(crate) fn setting<T: Show>(
         &mut self,
         name: &'static str,
+        shape: Shape,
         (default, origin): (T, Origin),
         meaning: &'static str,
         report: &mut Report,
         parse: impl FnOnce(&Node) -> Result<T, Fault>,
     ) -> T {
-        let (value, origin) = match self.read(name, report, parse) {
+        let (value, origin) = match self.read(name, shape, report, parse) {
             Some(value) => (value, Origin::Written),
             None => (default, origin),
         };
@@ -163,16 +246,24 @@ impl<'a> Fields<'a> {
 
     /// A duration of at most `most`.
     pub(crate) fn duration(&mut self, name: &'static str, default: (Duration, Origin), most: Duration, meaning: &'static str, report: &mut Report) -> Duration {
-        self.setting(name, default, meaning, report, |node| duration(node, most))
+        self.setting(name, Shape::Duration, default, meaning, report, |node| duration(node, most))
     }
 
     /// One of a set of words.
     pub(crate) fn choice<T: Choice>(&mut self, name: &'static str, default: (T, Origin), meaning: &'static str, report: &mut Report) -> T {
-        self.setting(name, default, meaning, report, choice)
+        self.setting(name, Shape::Words(words::<T>), default, meaning, report, choice)
     }
 
     /// Reports what nobody took. `elsewhere` may know a field of another name or version.
     pub(crate) fn finish(self, report: &mut Report, elsewhere: impl Fn(&str) -> Option<Fault>) {
+        report.outline(|o| {
+            for name in &self.known {
+                let path = general(&join(&self.path, name));
+                if !o.maps.contains(&path) {
+                    o.fields.entry(path).or_insert(Form { shape: Shape::Any, meaning: "", default: None, by_role: false });
+                }
+            }
+        });
         for entry in self.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())).take(MOST_PROBLEMS) {
             let path = join(&self.path, &shorten(&entry.key));
             let fault = elsewhere(&entry.key).unwrap_or_else(|| {
@@ -246,13 +337,18 @@ pub(crate) trait Choice: Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
 }
 
+/// The words of a choice.
+pub(crate) fn words<T: Choice>() -> Vec<&'static str> {
+    T::WORDS.iter().map(|(word, _)| *word).collect()
+}
+
 /// The word of a choice.
 pub(crate) fn word<T: Choice>(value: T) -> &'static str {
     T::WORDS.iter().find(|(_, v)| *v == value).map_or("", |(word, _)| word)
 }
 
 pub(crate) fn choice<T: Choice>(node: &Node) -> Result<T, Fault> {
-    let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
+    let words = words::<T>();
     let all = || format!("write one of {}", words.join(", "));
     let Some(text) = node.as_text() else { return Err(Fault::wrong_type(node, all())) };
     T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {

@@ -7,12 +7,14 @@ mod advice;
 mod behavior;
 mod metric;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Defaults, Mode, Policy, Role, Tolerance, defaults};
 use crate::model::document::amounts::{self, Fault};
 use crate::model::document::fields::{Choice, Fields, Report, quoted, whole};
-use crate::model::document::{MOST_PROBLEMS, Node, Problem, Severity, Value, shorten};
+use crate::model::document::shape::{Outline, Shape};
+use crate::model::document::{MOST_PROBLEMS, Node, Problem, Severity, Span, Value, shorten};
 use crate::model::{FleetName, TargetId};
 
 pub use crate::model::document::fields::{Origin, Setting};
@@ -42,6 +44,8 @@ pub struct Resolution {
     pub problems: Vec<Problem>,
     /// Every effective value, in the order of the reference.
     pub settings: Vec<Setting>,
+    /// Where each written field stands, by its path.
+    pub places: BTreeMap<String, Span>,
 }
 
 /// Resolves the `spec` of a `ScalingPolicy` in `namespace`.
@@ -55,12 +59,12 @@ pub fn resolve(spec: &Node, namespace: &str) -> Resolution {
     if let Some(policy) = &policy {
         advice::advise(policy, &mut report);
     }
-    let Report { mut problems, settings, .. } = report;
+    let Report { mut problems, settings, places, .. } = report;
     // Errors first where the bound cuts, so that a refusal never loses its reason.
     problems.sort_by_key(|p| p.severity);
     problems.truncate(MOST_PROBLEMS);
     problems.sort_by_key(|p| p.span.map_or((0, 0), |s| (s.line, s.column)));
-    Resolution { policy, problems, settings }
+    Resolution { policy, problems, settings, places }
 }
 
 /// The target that a spec in `namespace` names, where it names one.
@@ -93,10 +97,31 @@ pub fn resolve_spec_json(spec: &str, target: &TargetId) -> Result<Policy, Vec<Pr
     }
 }
 
+/// Every field of a `spec`: what this reader says of each while it reads policies that have them all.
+pub fn outline() -> Outline {
+    /// The least that can be written: whose defaults are those of every policy.
+    const LEAST: &str = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"x"},"replicas":{"max":9},
+        "metrics":[{"name":"x","threshold":{"scaleOutAbove":1}}]}"#;
+    /// What has a meaning only where it is written.
+    const MORE: &str = r#"{"role":"Generic","target":{"apiVersion":"apps/v1","kind":"Deployment","name":"x"},"replicas":{"max":9},"metrics":[
+        {"name":"cpu","track":{"utilization":"70%"}},{"name":"a","track":{"perReplica":1}},{"name":"b","measure":{"quantile":"9%"},"track":{"value":1}},
+        {"name":"c","threshold":{"scaleOutAbove":2,"scaleInBelow":1}}],"behavior":{"scaleIn":{"policies":[{"percent":1,"period":"1s"}]},
+        "scaleOut":{"policies":[{"replicas":1,"period":"1s"}]}},"fallback":{"behavior":"Static","replicas":1}}"#;
+    let mut outline = Outline::default();
+    for probe in [LEAST, MORE] {
+        let mut report = Report::outlining();
+        if let Ok(spec) = Node::from_json(probe) {
+            read(&spec, "x", &mut report);
+        }
+        outline.merge(report.into_outline());
+    }
+    outline
+}
+
 fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     let mut spec = Fields::of(Some(spec), "spec".into(), report, "write `spec` with `target`, `replicas` and `metrics`");
     let target = target(&mut spec, namespace, report);
-    spec.read("actuator", report, |node| match node.as_text() {
+    spec.read("actuator", Shape::Exactly("Scale"), report, |node| match node.as_text() {
         Some("Scale") => Ok(()),
         Some("HorizontalPodAutoscaler") => Err(Fault::new("not-available", "HorizontalPodAutoscaler is not available yet", "write `Scale`, or remove it")),
         _ => Err(Fault::new("unknown-value", format!("{} is no actuator", node.describe()), "write `Scale`, or remove it")),
@@ -108,14 +133,19 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     let defaults = defaults::of(role);
     let by_role = if role_is_written { Origin::Role } else { Origin::Default };
     let mode = spec.choice("mode", (Mode::Active, Origin::Default), "how far it acts: Active, OutOnly, Advise or Off", report);
-    let fleet = spec.setting("fleet", ("default".to_owned(), Origin::Default), "the fleet whose budgets it shares", report, |node| {
+    let fleet = spec.setting("fleet", Shape::Name, ("default".to_owned(), Origin::Default), "the fleet whose budgets it shares", report, |node| {
         let mend = || "write a name of 1 to 253 bytes without white space";
         let text = node.as_text().ok_or_else(|| Fault::wrong_type(node, mend()))?;
         text.parse::<FleetName>().map(|_| text.to_owned()).map_err(|e| Fault::new("name", e.to_string(), mend()))
     });
-    let priority = spec.setting("priority", (defaults.priority, by_role), "where a budget is short, the larger wins", report, |node| {
-        whole(node, i32::MIN.into(), i32::MAX.into()).map(|n| i32::try_from(n).unwrap_or_default())
-    });
+    let priority = spec.setting(
+        "priority",
+        Shape::Whole(i32::MIN.into(), i32::MAX.into()),
+        (defaults.priority, by_role),
+        "where a budget is short, the larger wins",
+        report,
+        |node| whole(node, i32::MIN.into(), i32::MAX.into()).map(|n| i32::try_from(n).unwrap_or_default()),
+    );
     let (min, max) = replicas(&mut spec, defaults, by_role, report);
     let mut startup = spec.map("startup", report, "write `startup: { cpuInitialization: 5m, readinessDelay: 30s }`");
     let meaning = "after its start, an instance's CPU counts only once it has been ready for a window";
@@ -169,6 +199,7 @@ fn missing(name: &str, mend: &str) -> Fault {
 
 fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option<TargetId> {
     const MEND: &str = "write `target: { apiVersion: apps/v1, kind: Deployment, name: api-server }`";
+    spec.demand("target", report);
     let Some(node) = spec.take("target") else {
         report.error(spec.path(), missing("target", MEND));
         return None;
@@ -181,17 +212,18 @@ fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option
         Some(text) if !text.is_empty() && !text.contains('/') => Ok(text.to_owned()),
         _ => Err(Fault::new("name", format!("{} is no name", node.describe()), "write a name without a slash, in quotes if it looks like a number")),
     };
-    let version = target.read("apiVersion", report, |node| match node.as_text() {
+    let version = target.read("apiVersion", Shape::Name, report, |node| match node.as_text() {
         Some(text) if text.split('/').count() <= 2 && text.split('/').all(|t| !t.is_empty()) => Ok(text.to_owned()),
         _ => Err(Fault::new("name", format!("{} is no API version", node.describe()), "write it as in `apps/v1`")),
     });
     let version_is_written = target.take("apiVersion").is_some();
     let mut required = |name: &'static str, report: &mut Report| {
+        target.demand(name, report);
         let is_written = target.take(name).is_some();
         if !is_written {
             report.error(target.path(), missing(name, MEND));
         }
-        target.read(name, report, part)
+        target.read(name, Shape::Name, report, part)
     };
     let (kind, name) = (required("kind", report), required("name", report));
     let path = target.at("apiVersion");
@@ -225,6 +257,7 @@ fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option
 
 fn replicas(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> (u32, Option<u32>) {
     const MEND: &str = "write `replicas: { min: 3, max: 60 }`";
+    spec.demand("replicas", report);
     if spec.take("replicas").is_none() {
         report.error(spec.path(), missing("replicas", MEND));
         return (defaults.min, None);
@@ -233,10 +266,12 @@ fn replicas(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report:
     let count = |node: &Node| whole(node, 1, MAX_REPLICAS).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let min_is_written = replicas.take("min").is_some();
     let max_is_written = replicas.take("max").is_some();
-    let max = replicas.read("max", report, count);
+    replicas.demand("max", report);
+    let shape = Shape::Whole(1, MAX_REPLICAS);
+    let max = replicas.read("max", shape, report, count);
     // A default never contradicts what is written.
     let least = max.map_or(defaults.min, |max| defaults.min.min(max));
-    let min = replicas.setting("min", (least, by_role), "never fewer replicas", report, |node| match &node.value {
+    let min = replicas.setting("min", shape, (least, by_role), "never fewer replicas", report, |node| match &node.value {
         Value::Number(text) if text == "0" => Err(Fault::new("not-available", "scaling to 0 is not available yet", "write 1 or more")),
         _ => count(node),
     });
@@ -258,7 +293,7 @@ fn replicas(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report:
 }
 
 fn evaluate_every(spec: &mut Fields<'_>, report: &mut Report) -> Option<Duration> {
-    let every = spec.read("evaluateEvery", report, |node| match amounts::duration(node, LONGEST_INTERVAL)? {
+    let every = spec.read("evaluateEvery", Shape::Duration, report, |node| match amounts::duration(node, LONGEST_INTERVAL)? {
         Duration::ZERO => Err(Fault::new("range", "0 is no interval", "remove it to evaluate at every pane")),
         every => Ok(every),
     });
@@ -273,7 +308,7 @@ fn evaluate_every(spec: &mut Fields<'_>, report: &mut Report) -> Option<Duration
 fn tolerance(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> Tolerance {
     let mut fields = spec.map("tolerance", report, "write `tolerance: { out: 10%, in: 10% }`");
     let mut side = |name: &'static str, default: f64, meaning: &'static str, report: &mut Report| {
-        let read = fields.read(name, report, |node| match amounts::ratio(node)? {
+        let read = fields.read(name, Shape::Ratio, report, |node| match amounts::ratio(node)? {
             ratio if ratio <= LARGEST_TOLERANCE => Ok(ratio),
             ratio => {
                 let shown = amounts::show_ratio(ratio);

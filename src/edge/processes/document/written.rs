@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{API_VERSION, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart};
 use crate::model::document::amounts::{self, Fault, show_duration};
 use crate::model::document::fields::{Fields, Report, whole};
+use crate::model::document::shape::{Outline, Shape};
 use crate::model::document::{Node, Problem, Value, shorten};
 use crate::model::policy::Unit;
 use crate::model::{Amount, TargetId};
@@ -18,15 +19,85 @@ const MIN_MEASURE: Duration = Duration::from_millis(250);
 const DAY: Duration = Duration::from_secs(86_400);
 /// The fields of metadata that an object may have besides its name.
 const METADATA: [&str; 2] = ["labels", "annotations"];
+/// A name, where a number stands for itself.
+const NAME: Shape = Shape::Plain;
+/// A port.
+const PORT: Shape = Shape::Whole(1, 65_535);
+
+/// What each field means, for those who write.
+const MEANINGS: [(&str, &str); 32] = [
+    ("apiVersion", "the version of this kind of document"),
+    ("kind", "ProcessFleet: copies of a command, which Loadline runs"),
+    ("status", "what a server adds; not read"),
+    ("metadata.namespace", "the namespace of the target; local where none is written"),
+    ("metadata.name", "the name of the target, local/ProcessFleet/NAME"),
+    ("metadata.labels", "yours; not read"),
+    ("metadata.annotations", "yours; not read"),
+    ("spec.command", "the program; looked up in PATH where it has no slash"),
+    ("spec.args", "its arguments; {port} and {instance} are replaced"),
+    ("spec.env", "variables that it gets besides Loadline's own; {port} and {instance} are replaced"),
+    ("spec.workingDirectory", "where it runs; where Loadline runs, when absent"),
+    ("spec.ports", "the ports that instances get one each of, as in \"9000-9099\""),
+    ("spec.replicas", "how many there are when the fleet is first seen; never looked at again"),
+    ("spec.requests.cpu", "the cores that one needs; 100% of its utilization"),
+    ("spec.requests.memory", "the bytes that one needs; 100% of its utilization"),
+    ("spec.health.http.path", "a GET of this path is answered by a status of 200 to 399"),
+    ("spec.health.http.port", "the port that is asked, where it is not the instance's own"),
+    ("spec.health.tcp.port", "the port that is asked, where it is not the instance's own"),
+    ("spec.health.period", "from one probe's start to the next; 1s where none is written"),
+    ("spec.health.timeout", "how long an answer may take; 1s where none is written"),
+    ("spec.health.failures", "so many failures in a row make a ready instance unready; 3 where none is written"),
+    ("spec.startup.timeout", "how long one may take until it is first healthy; then it is restarted; 60s where none is written"),
+    ("spec.drain.grace", "how long one may take to end after SIGTERM; then it gets SIGKILL; 30s where none is written"),
+    ("spec.measure.every", "how often cpu and memory are measured; 1s where none is written"),
+    ("spec.restart.initial", "the wait before one that ended is started again; it doubles with each end; 1s where none is written"),
+    ("spec.restart.max", "the longest such wait; 1m where none is written"),
+    ("spec.restart.resetAfter", "one that ran so long starts again at `initial`; 1m where none is written"),
+    ("spec.endpoints.file", "the file in Prometheus' file_sd format that lists those that can serve"),
+    ("spec.endpoints.labels", "labels of the group in that file"),
+    ("spec.hook", "a command that runs after each change of the endpoints, with the file's path in LOADLINE_ENDPOINTS"),
+    ("spec.output.maxBytes", "the size at which an instance's output is rotated; 10Mi where none is written"),
+    ("spec.output.files", "how many rotated files are kept; 2 where none is written"),
+];
+
+/// Every field of such a document: what this reader says of each while it reads documents that have them all.
+pub(super) fn outline() -> Outline {
+    let mut outline = Outline::default();
+    for probe in [r#"{"spec":{"health":{"http":{}},"endpoints":{}}}"#, r#"{"spec":{"health":{"tcp":{}},"endpoints":{}}}"#] {
+        let mut report = Report::outlining();
+        if let Ok(node) = Node::from_json(probe) {
+            document(&node, &mut report);
+            MEANINGS.iter().for_each(|(path, meaning)| report.meaning(&format!(".{path}"), meaning));
+        }
+        outline.merge(report.into_outline());
+    }
+    outline
+}
 
 /// Reads a document of this kind. There is a fleet only where nothing is wrong.
 pub(super) fn read(node: &Node) -> (Option<FleetDocument>, Vec<Problem>) {
     let mut report = Report::default();
-    let report = &mut report;
+    let (target, spec) = document(node, &mut report);
+    // A path begins without a dot where the map around it is the document.
+    let mut problems = report.problems;
+    for problem in &mut problems {
+        problem.path = problem.path.trim_start_matches('.').to_owned();
+        problem.span = problem.span.or(node.span);
+    }
+    problems.sort_by_key(|p| p.span);
+    let fleet = target.zip(spec).filter(|_| problems.is_empty()).map(|(target, spec)| FleetDocument { target, spec });
+    (fleet, problems)
+}
+
+fn document(node: &Node, report: &mut Report) -> (Option<TargetId>, Option<FleetSpec>) {
     let mut document = Fields::of(Some(node), String::new(), report, "begin with `apiVersion` and `kind`");
+    for name in ["apiVersion", "kind", "metadata", "spec"] {
+        document.demand(name, report);
+    }
     document.take("kind");
+    report.shape(&document.at("kind"), Shape::Exactly(KIND));
     document.take("status");
-    let version = document.read("apiVersion", report, |node| match node.as_text() {
+    let version = document.read("apiVersion", Shape::Exactly(API_VERSION), report, |node| match node.as_text() {
         Some(API_VERSION) => Ok(()),
         _ => Err(Fault::new("api-version", format!("{} is not known", node.describe()), format!("write `apiVersion: {API_VERSION}`"))),
     });
@@ -37,34 +108,28 @@ pub(super) fn read(node: &Node) -> (Option<FleetDocument>, Vec<Problem>) {
     for name in METADATA {
         metadata.take(name);
     }
-    let namespace = metadata.read("namespace", report, path_name).unwrap_or_else(|| "local".to_owned());
-    let name = required(&mut metadata, "name", "write `metadata: { name: bots }` with your name", report, path_name);
+    let namespace = metadata.read("namespace", NAME, report, path_name).unwrap_or_else(|| "local".to_owned());
+    let name = required(&mut metadata, "name", NAME, "write `metadata: { name: bots }` with your name", report, path_name);
     metadata.finish(report, |_| None);
     let spec = spec(document.map("spec", report, "write `spec` with `command` and `replicas`"), report);
     document.finish(report, |_| None);
-    // A path begins without a dot where the map around it is the document.
-    let mut problems = std::mem::take(&mut report.problems);
-    for problem in &mut problems {
-        problem.path = problem.path.trim_start_matches('.').to_owned();
-        problem.span = problem.span.or(node.span);
-    }
-    problems.sort_by_key(|p| p.span);
-    let target = name.and_then(|name| TargetId::new(&namespace, KIND, &name).ok());
-    let fleet = target.zip(spec).filter(|_| problems.is_empty()).map(|(target, spec)| FleetDocument { target, spec });
-    (fleet, problems)
+    (name.and_then(|name| TargetId::new(&namespace, KIND, &name).ok()), spec)
 }
 
 fn spec(mut spec: Fields<'_>, report: &mut Report) -> Option<FleetSpec> {
-    let command = required(&mut spec, "command", "name the program to run, as in `command: ./server`", report, |node| {
+    let command = required(&mut spec, "command", Shape::Plain, "name the program to run, as in `command: ./server`", report, |node| {
         let text = text(node)?;
         if text.trim().is_empty() { Err(Fault::new("empty", "is empty", "name the program to run")) } else { Ok(text) }
     });
-    let args = spec.read("args", report, texts).unwrap_or_default();
-    let env = spec.read("env", report, environment).unwrap_or_default();
-    let working_directory = spec.read("workingDirectory", report, text).map(PathBuf::from);
-    let ports = spec.read("ports", report, ports);
+    let args = spec.read("args", Shape::ListOf(&Shape::Plain), report, texts).unwrap_or_default();
+    let env = spec.read("env", Shape::MapOf(&Shape::Plain), report, environment).unwrap_or_default();
+    let working_directory = spec.read("workingDirectory", Shape::Plain, report, text).map(PathBuf::from);
+    let ports = spec.read("ports", Shape::Either(&[Shape::Pattern(r"^\s*[0-9]+\s*(-\s*[0-9]+\s*)?$", "9000-9099"), Shape::Whole(1, 65_535)]), report, ports);
     let has_ports = spec.take("ports").is_some();
-    let replicas = required(&mut spec, "replicas", "say how many there are when the fleet is first seen", report, |node| count(node, 0, MAX_REPLICAS));
+    let replicas =
+        required(&mut spec, "replicas", Shape::Whole(0, i64::from(MAX_REPLICAS)), "say how many there are when the fleet is first seen", report, |node| {
+            count(node, 0, MAX_REPLICAS)
+        });
     if let (Some(range), Some(replicas)) = (&ports, replicas) {
         let count = u32::from(*range.end() - *range.start()) + 1;
         if count < replicas {
@@ -78,7 +143,7 @@ fn spec(mut spec: Fields<'_>, report: &mut Report) -> Option<FleetSpec> {
     };
     let mut one = |map: &'static str, field: &'static str, default: Duration, example: &str, report: &mut Report| {
         let mut fields = spec.map(map, report, example);
-        let read = fields.read(field, report, |node| amounts::duration(node, DAY)).unwrap_or(default);
+        let read = fields.read(field, Shape::Duration, report, |node| amounts::duration(node, DAY)).unwrap_or(default);
         let path = fields.at(field);
         fields.finish(report, |_| None);
         (read, path)
@@ -98,7 +163,7 @@ fn spec(mut spec: Fields<'_>, report: &mut Report) -> Option<FleetSpec> {
     if spec.take("endpoints").is_some() && !has_ports {
         report.error(&spec.at("endpoints"), Fault::new("missing-field", "it lists ports, and there are none", "add `ports`, as in \"9000-9099\""));
     }
-    let hook = spec.read("hook", report, texts).unwrap_or_default();
+    let hook = spec.read("hook", Shape::ListOf(&Shape::Plain), report, texts).unwrap_or_default();
     if !hook.is_empty() && spec.take("endpoints").is_none() {
         report.error(&spec.at("hook"), Fault::new("missing-field", "it runs when the endpoints change, and there are none", "add `endpoints: { file: … }`"));
     }
@@ -126,7 +191,7 @@ fn spec(mut spec: Fields<'_>, report: &mut Report) -> Option<FleetSpec> {
 fn requests(mut fields: Fields<'_>, report: &mut Report) -> BTreeMap<String, Amount> {
     let mut requests = BTreeMap::new();
     for (resource, unit) in [("cpu", Unit::Cores), ("memory", Unit::Bytes)] {
-        let read = fields.read(resource, report, |node| match amounts::amount(node, Some(unit))? {
+        let read = fields.read(resource, Shape::Amount, report, |node| match amounts::amount(node, Some(unit))? {
             amount if amount <= Amount::ZERO => Err(Fault::new("range", format!("{amount} is nothing"), "leave it out, or say what an instance needs")),
             amount => Ok(amount),
         });
@@ -138,6 +203,7 @@ fn requests(mut fields: Fields<'_>, report: &mut Report) -> BTreeMap<String, Amo
 
 fn health(mut fields: Fields<'_>, has_ports: bool, report: &mut Report) -> Option<Health> {
     let own_path = fields.path().to_owned();
+    report.one_of(&own_path, &["http", "tcp"]);
     let (http, tcp) = (fields.take("http").is_some(), fields.take("tcp").is_some());
     let mut port = None;
     let mut probe = None;
@@ -145,7 +211,7 @@ fn health(mut fields: Fields<'_>, has_ports: bool, report: &mut Report) -> Optio
         report.error(&own_path, Fault::new("missing-field", "it needs one of `http` and `tcp`", "write `http: { path: /healthz }`"));
     } else if http {
         let mut http = fields.map("http", report, "write `http: { path: /healthz }`");
-        let path = required(&mut http, "path", "write `path: /healthz`", report, |node| {
+        let path = required(&mut http, "path", Shape::Plain, "write `path: /healthz`", report, |node| {
             let path = text(node)?;
             if path.starts_with('/') && !path.contains(|c: char| c.is_whitespace() || c.is_control()) {
                 return Ok(path);
@@ -153,19 +219,19 @@ fn health(mut fields: Fields<'_>, has_ports: bool, report: &mut Report) -> Optio
             Err(Fault::new("path", format!("{:?} is no path", shorten(&path)), "it begins with a slash and has no white space, as in /healthz"))
         });
         probe = path.map(|path| Probe::Http { path });
-        port = http.read("port", report, one_port);
+        port = http.read("port", PORT, report, one_port);
         http.finish(report, |_| None);
     } else {
         let mut tcp = fields.map("tcp", report, "write `tcp: {}`");
         probe = Some(Probe::Tcp);
-        port = tcp.read("port", report, one_port);
+        port = tcp.read("port", PORT, report, one_port);
         tcp.finish(report, |_| None);
     }
     if http != tcp && port.is_none() && !has_ports {
         report.error(&own_path, Fault::new("missing-field", "it asks a port, and there is none", "add `ports`, as in \"9000-9099\""));
     }
     let mut at_least = |name: &'static str, least: Duration, report: &mut Report| {
-        let read = fields.read(name, report, |node| match amounts::duration(node, DAY)? {
+        let read = fields.read(name, Shape::Duration, report, |node| match amounts::duration(node, DAY)? {
             duration if duration < least => {
                 Err(Fault::new("range", format!("{} is too short", show_duration(duration)), format!("write at least {}", show_duration(least))))
             }
@@ -175,14 +241,14 @@ fn health(mut fields: Fields<'_>, has_ports: bool, report: &mut Report) -> Optio
     };
     let period = at_least("period", Duration::from_millis(50), report);
     let timeout = at_least("timeout", Duration::from_millis(1), report);
-    let failures = fields.read("failures", report, |node| count(node, 1, 1_000)).unwrap_or(3);
+    let failures = fields.read("failures", Shape::Whole(1, 1_000), report, |node| count(node, 1, 1_000)).unwrap_or(3);
     fields.finish(report, |_| None);
     Some(Health { probe: probe?, port, period, timeout, failures })
 }
 
 fn restart(mut fields: Fields<'_>, report: &mut Report) -> Restart {
     let mut read = |name: &'static str, default: u64, report: &mut Report| {
-        fields.read(name, report, |node| amounts::duration(node, DAY)).unwrap_or(Duration::from_secs(default))
+        fields.read(name, Shape::Duration, report, |node| amounts::duration(node, DAY)).unwrap_or(Duration::from_secs(default))
     };
     let restart = Restart { initial: read("initial", 1, report), max: read("max", 60, report), reset_after: read("resetAfter", 60, report) };
     if restart.initial.is_zero() || restart.max < restart.initial {
@@ -194,30 +260,39 @@ fn restart(mut fields: Fields<'_>, report: &mut Report) -> Restart {
 }
 
 fn endpoints(mut fields: Fields<'_>, report: &mut Report) -> Option<Endpoints> {
-    let file = required(&mut fields, "file", "name the file, as in `file: run/bots.json`", report, text);
-    let labels = fields.read("labels", report, texts_by_name).unwrap_or_default();
+    let file = required(&mut fields, "file", Shape::Plain, "name the file, as in `file: run/bots.json`", report, text);
+    let labels = fields.read("labels", Shape::MapOf(&Shape::Plain), report, texts_by_name).unwrap_or_default();
     fields.finish(report, |_| None);
     Some(Endpoints { file: PathBuf::from(file?), labels })
 }
 
 fn output(mut fields: Fields<'_>, report: &mut Report) -> Output {
-    let max_bytes = fields.read("maxBytes", report, |node| {
+    let max_bytes = fields.read("maxBytes", Shape::Amount, report, |node| {
         let bytes = amounts::amount(node, Some(Unit::Bytes))?;
         let whole = u64::try_from(bytes.as_nanos() / 1_000_000_000).ok().filter(|bytes| *bytes >= 1024);
         whole.ok_or_else(|| Fault::new("range", format!("{bytes} is too little"), "write at least 1Ki"))
     });
-    let files = fields.read("files", report, |node| count(node, 0, 100)).unwrap_or(2);
+    let files = fields.read("files", Shape::Whole(0, 100), report, |node| count(node, 0, 100)).unwrap_or(2);
     fields.finish(report, |_| None);
     Output { max_bytes: max_bytes.unwrap_or(10 << 20), files }
 }
 
 /// The field `name`, which has no default.
-fn required<T>(fields: &mut Fields<'_>, name: &'static str, mend: &str, report: &mut Report, parse: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
+fn required<T>(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    shape: Shape,
+    mend: &str,
+    report: &mut Report,
+    parse: impl FnOnce(&Node) -> Result<T, Fault>,
+) -> Option<T> {
+    fields.demand(name, report);
+    report.shape(&fields.at(name), shape);
     if fields.take(name).is_none() {
         report.error(fields.path(), Fault::new("missing-field", format!("`{name}` is missing"), mend));
         return None;
     }
-    fields.read(name, report, parse)
+    fields.read(name, shape, report, parse)
 }
 
 /// A text; a number or a word that YAML takes for something else stands for itself.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::{FallbackBehavior, MetricPolicy, MetricRule, Mode, Policy, Role, Select, StepSize, Threshold, Unit, WhenBlind};
+use super::super::{FallbackBehavior, Measure, MetricPolicy, MetricRule, Mode, Policy, RatePolicy, Role, Select, StepSize, Threshold, Unit, WhenBlind};
+use crate::model::Kind;
 use crate::model::document::amounts::{show_amount, show_duration};
 use crate::model::document::fields::Report;
 
@@ -18,7 +19,9 @@ pub(super) fn advise(policy: &Policy, report: &mut Report) {
     for (i, metric) in policy.metrics.iter().enumerate() {
         advise_metric(policy, metric, &format!("spec.metrics[{i}]"), report);
     }
+    one_way(policy, report);
     scale_in(policy, report);
+    hunting(policy, report);
     fallback(policy, report);
 }
 
@@ -58,7 +61,23 @@ fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mu
         };
         report.warn(&format!("{path}.window"), code, message, "write a longer window, as in `30s`");
     }
+    if metric.stale_after < 2 * DEFAULT_PANE {
+        let message = format!(
+            "`staleAfter` {} is less than two panes (of 5 s, unless your installation has shorter ones): a Counter, whose rate needs two, is never seen",
+            show_duration(metric.stale_after)
+        );
+        report.warn(&format!("{path}.staleAfter"), "stale-below-two-panes", message, "write a longer one, as in `2m`");
+    }
+    if let Some(every) = policy.evaluate_every.filter(|every| *every > metric.window && metric.proposes()) {
+        let (every, window) = (show_duration(every), show_duration(metric.window));
+        let message = format!("it is looked at every {every} and measured over {window}: what comes between is never seen");
+        report.warn(&format!("{path}.window"), "window-below-interval", message, format!("write `window: {every}` or more, or a shorter `evaluateEvery`"));
+    }
     match &metric.rule {
+        MetricRule::PerReplica { .. } | MetricRule::Value { .. } if metric.name.as_str() == "error_rate" => {
+            let message = "errors do not halve when replicas double: a failing release would grow to `max`";
+            report.warn(&format!("{path}.track"), "errors-tracked", message, "leave `track` out, so that it is observed only");
+        }
         MetricRule::PerReplica { .. } | MetricRule::Value { .. } if metric.unit == Unit::Seconds => {
             let message = format!("`{}` is a time: times do not halve when replicas double, so tracking one overshoots", metric.name);
             report.warn(&format!("{path}.track"), "time-tracked", message, "write `threshold: { scaleOutAbove: …, scaleInBelow: … }`");
@@ -93,6 +112,41 @@ fn advise_band(threshold: &Threshold, unit: Unit, (from, to, goes_in): (u32, u32
         )
     };
     report.warn(&format!("{path}.threshold"), "narrow-band", message, "lower `scaleInBelow`, or take smaller steps");
+}
+
+/// Nothing ever asks for more, or for fewer.
+fn one_way(policy: &Policy, report: &mut Report) {
+    let proposing = || policy.metrics.iter().filter(|m| m.proposes());
+    if proposing().next().is_none() || matches!(policy.mode, Mode::Off) || policy.min == policy.max {
+        return;
+    }
+    let side = |metric: &MetricPolicy, out: bool| match &metric.rule {
+        MetricRule::Threshold(threshold) if out => threshold.scale_out_above.is_some(),
+        MetricRule::Threshold(threshold) => threshold.scale_in_below.is_some(),
+        _ => true,
+    };
+    if policy.scale_out.select != Select::Disabled && !proposing().any(|m| side(m, true)) {
+        let message = "no metric has a `scaleOutAbove` or a target: nothing will ever ask for more replicas";
+        report.warn("spec.metrics", "never-grows", message, "write `scaleOutAbove`, or `behavior: { scaleOut: { select: Disabled } }`");
+    }
+    // What can be idle asks for `min` when it was idle for long.
+    let may_idle = |m: &MetricPolicy| matches!(m.measure, Measure::Quantile(_)) || matches!(m.kind, Some(Kind::Distribution | Kind::Histogram));
+    let wanted = policy.scale_in.select != Select::Disabled && policy.mode != Mode::OutOnly;
+    if wanted && !proposing().any(|m| side(m, false)) && !proposing().all(may_idle) {
+        let message = "no metric has a `scaleInBelow` or a target: nothing will ever ask for fewer replicas";
+        report.warn("spec.metrics", "never-shrinks", message, "write `scaleInBelow`, or `mode: OutOnly` where that is meant");
+    }
+}
+
+/// Neither a tolerance nor a memory: the count follows every breath of the load.
+fn hunting(policy: &Policy, report: &mut Report) {
+    let tolerance = policy.tolerance;
+    let steady = policy.scale_in.select == Select::Disabled || matches!(policy.mode, Mode::OutOnly | Mode::Off);
+    if (tolerance.out == 0.0 || tolerance.r#in == 0.0) && policy.scale_in.stabilization.is_zero() && !steady && policy.metrics.iter().any(is_tracked) {
+        let (side, path) = if tolerance.r#in == 0.0 { ("in", "spec.tolerance.in") } else { ("out", "spec.tolerance.out") };
+        let message = format!("`tolerance.{side}` is 0 and scale-in is not stabilized: the count follows every small change, out and in again");
+        report.warn(path, "hunting", message, "write a tolerance, as in `10%`, or a stabilization, as in `behavior: { scaleIn: { stabilization: 5m } }`");
+    }
 }
 
 fn is_tracked(metric: &MetricPolicy) -> bool {
@@ -131,6 +185,12 @@ fn scale_in(policy: &Policy, report: &mut Report) {
         let message = "no value is 100 % or more below its target: tracked metrics will never ask for fewer replicas";
         report.warn("spec.tolerance.in", "tolerance-blocks-scale-in", message, "write less than `100%`, or `behavior: { scaleIn: { select: Disabled } }`");
     }
+    let serves = matches!(policy.role, Role::ApiServer | Role::DatabaseReadReplica);
+    let all_at_once = |p: &RatePolicy| matches!(p.amount, StepSize::Percent(percent) if percent >= 100);
+    if serves && policy.scale_in.select == Select::Max && policy.scale_in.policies.iter().any(all_at_once) {
+        let message = format!("scale-in may remove all but `min` {} replicas in one step, from those who serve people", policy.min);
+        report.warn("spec.behavior.scaleIn.policies", "scale-in-without-limit", message, "write a limit, as in `policies: [{ percent: 10, period: 60s }]`");
+    }
     let start_up = policy.cpu_initialization.max(policy.readiness_delay);
     let stabilization = policy.scale_in.stabilization;
     let (shown, path) = (show_duration(stabilization), "spec.behavior.scaleIn.stabilization");
@@ -156,6 +216,10 @@ fn fallback(policy: &Policy, report: &mut Report) {
         }
         FallbackBehavior::Static if replicas < policy.min => {
             report.warn(path, "fallback-below-min", format!("{replicas} is below `min` {}, which stays the limit", policy.min), "write at least `min`");
+        }
+        FallbackBehavior::Static if replicas == policy.min && policy.min < policy.max => {
+            let message = format!("when all metrics are lost, the fleet shrinks to `min` {replicas}, whatever its load is");
+            report.warn(path, "fallback-to-min", message, "write `behavior: IfHigher` or `Hold`, or a count that carries a usual day");
         }
         FallbackBehavior::IfHigher if replicas <= policy.min => {
             let message = format!("{replicas} is never higher than `min` {}: this fallback does nothing", policy.min);

@@ -7,6 +7,7 @@ use super::super::{Fallback, FallbackBehavior, RatePolicy, ScalingRules, Select,
 use super::{DAY, HOUR, MAX_REPLICAS, missing};
 use crate::model::document::amounts::{self, Fault};
 use crate::model::document::fields::{Choice, Fields, Origin, Report, whole};
+use crate::model::document::shape::Shape;
 use crate::model::document::{Node, Value};
 
 /// The longest period of a rate policy: the bound of `autoscaling/v2`.
@@ -54,6 +55,7 @@ fn direction(behavior: &mut Fields<'_>, name: &'static str, defaults: &Direction
 fn policies(fields: &mut Fields<'_>, report: &mut Report) -> Option<Vec<RatePolicy>> {
     const MEND: &str = "write `policies: [{ percent: 10, period: 60s }]`";
     let path = fields.at("policies");
+    report.shape(&path, Shape::Items(1, MOST_POLICIES));
     let node = fields.take("policies")?;
     let Value::List(items) = &node.value else {
         report.error(&path, Fault::new("type", format!("`policies` must be a list, it is {}", node.describe()), MEND));
@@ -84,26 +86,32 @@ fn rate_policy(node: &Node, path: String, report: &mut Report) -> Option<RatePol
         return None;
     }
     let percent_is_written = fields.take("percent").is_some();
-    let percent = fields.read("percent", report, |node| match &node.value {
+    let percent = fields.read("percent", Shape::Whole(1, 1_000_000), report, |node| match &node.value {
         Value::Text(text) if text.ends_with('%') => {
             Err(Fault::new("type", format!("{text:?} has a sign"), format!("write `{}`: the field is a percentage already", text.trim_end_matches('%').trim())))
         }
         _ => whole(node, 1, 1_000_000).map(|n| StepSize::Percent(u32::try_from(n).unwrap_or(u32::MAX))),
     });
     let replicas_is_written = fields.take("replicas").is_some();
-    let replicas = fields.read("replicas", report, |node| whole(node, 1, MAX_REPLICAS).map(|n| StepSize::Replicas(u32::try_from(n).unwrap_or(u32::MAX))));
+    let replicas = fields.read("replicas", Shape::Whole(1, MAX_REPLICAS), report, |node| {
+        whole(node, 1, MAX_REPLICAS).map(|n| StepSize::Replicas(u32::try_from(n).unwrap_or(u32::MAX)))
+    });
     if percent_is_written == replicas_is_written {
         let message =
             if percent_is_written { "a rate policy has `percent` or `replicas`, not both" } else { "a rate policy has neither `percent` nor `replicas`" };
         report.error(fields.path(), Fault::new("contradiction", message, MEND));
     }
+    fields.demand("period", report);
     if fields.take("period").is_none() {
         report.error(fields.path(), missing("period", MEND));
     }
-    let period = fields.read("period", report, |node| match amounts::duration(node, LONGEST_PERIOD)? {
+    let period = fields.read("period", Shape::Duration, report, |node| match amounts::duration(node, LONGEST_PERIOD)? {
         Duration::ZERO => Err(Fault::new("range", "0 is no period", "write a period, as in `60s`")),
         period => Ok(period),
     });
+    let means = [("percent", "percent of the count at the period's start"), ("replicas", "so many replicas"), ("period", "in so long")];
+    means.into_iter().for_each(|(name, meaning)| report.meaning(&fields.at(name), meaning));
+    report.one_of(fields.path(), &["percent", "replicas"]);
     fields.finish(report, |_| None);
     Some(RatePolicy { amount: percent.or(replicas)?, period: period? })
 }
@@ -125,7 +133,8 @@ pub(super) fn fallback(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Orig
     let behavior =
         fields.choice("behavior", (defaults.fallback_behavior, by_role), "Hold: the count stands; IfHigher: at least `replicas`; Static: `replicas`", report);
     let is_written = fields.take("replicas").is_some();
-    let replicas = fields.read("replicas", report, |node| whole(node, 1, MAX_REPLICAS).map(|n| u32::try_from(n).unwrap_or(u32::MAX)));
+    let replicas =
+        fields.read("replicas", Shape::Whole(1, MAX_REPLICAS), report, |node| whole(node, 1, MAX_REPLICAS).map(|n| u32::try_from(n).unwrap_or(u32::MAX)));
     match (behavior, replicas) {
         (FallbackBehavior::Hold, None) => {}
         (FallbackBehavior::Hold, Some(_)) => {

@@ -7,12 +7,18 @@ use super::super::defaults::Defaults;
 use super::super::{Across, Measure, MetricPolicy, MetricRule, Over, StepSize, Threshold, Unit, WhenBlind};
 use super::{HOUR, MAX_REPLICAS, missing, not_available};
 use crate::model::document::amounts::{self, Fault, show_amount, show_duration, unit_name};
-use crate::model::document::fields::{Choice, Fields, Origin, Report, Show, choice, quoted, whole};
+use crate::model::document::fields::{Choice, Fields, Origin, Report, Show, quoted, whole};
+use crate::model::document::shape::Shape;
 use crate::model::document::{Node, Value};
+use crate::model::spelling::is_slip_of;
 use crate::model::{Amount, Kind, MetricName};
 
 /// The most metrics of a target.
 const MOST_METRICS: usize = 64;
+/// What can be tracked.
+const TARGETS: [&str; 3] = ["utilization", "perReplica", "value"];
+/// What a step of a threshold may be.
+const STEP: Shape = Shape::Either(&[Shape::Whole(1, MAX_REPLICAS), Shape::WholePercent]);
 /// The fields of a metric whose step is not built yet.
 const NOT_YET: [&str; 3] = ["ratio", "formula", "source"];
 /// The metrics whose unit is known by their name.
@@ -29,6 +35,9 @@ const KNOWN_UNITS: [(&str, Unit); 7] = [
 pub(super) fn metrics(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> Vec<MetricPolicy> {
     const MEND: &str = "write `metrics: [{ name: cpu, track: { utilization: 70% } }]`";
     let path = spec.at("metrics");
+    spec.demand("metrics", report);
+    report.shape(&path, Shape::Items(1, MOST_METRICS));
+    report.meaning(&path, "what is measured, and what each measurement asks for");
     let items = match spec.take("metrics").map(|node| (node, &node.value)) {
         Some((_, Value::List(items))) if !items.is_empty() => items,
         Some((_, Value::List(_))) => {
@@ -72,9 +81,11 @@ fn metric(node: &Node, path: String, defaults: &Defaults, by_role: Origin, repor
     let kind = kind(&mut fields, report);
     let unit = unit(&mut fields, name.as_ref(), report);
     let measure = measure(&mut fields, kind, report);
-    let window = fields.setting("window", (defaults.window, by_role), "the time that is measured", report, |node| match amounts::duration(node, HOUR)? {
-        Duration::ZERO => Err(Fault::new("range", "0 is no window", "write a window, as in `30s`")),
-        window => Ok(window),
+    let window = fields.setting("window", Shape::Duration, (defaults.window, by_role), "the time that is measured", report, |node| {
+        match amounts::duration(node, HOUR)? {
+            Duration::ZERO => Err(Fault::new("range", "0 is no window", "write a window, as in `30s`")),
+            window => Ok(window),
+        }
     });
     // A default never contradicts what is written.
     let stale_after =
@@ -90,6 +101,10 @@ fn metric(node: &Node, path: String, defaults: &Defaults, by_role: Origin, repor
             let mend = "write `name: cpu` with `track: { utilization: 70% }`, `track: { perReplica: 100 }` or `track: { value: 100 }`";
             Some(Fault::new("unknown-field", format!("unknown field `{name}`, as of a HorizontalPodAutoscaler"), mend))
         }
+        "target" => {
+            let mend = "write `track: { utilization: 70% }`, or `threshold: { scaleOutAbove: 300ms, scaleInBelow: 120ms }`";
+            Some(Fault::new("unknown-field", "unknown field `target`: what a metric should be is tracked", mend))
+        }
         _ => NOT_YET.contains(&name).then(|| not_available(name)),
     });
     let unit = unit.unwrap_or(Unit::Count);
@@ -98,13 +113,18 @@ fn metric(node: &Node, path: String, defaults: &Defaults, by_role: Origin, repor
 
 fn name(fields: &mut Fields<'_>, report: &mut Report) -> Option<MetricName> {
     const MEND: &str = "write a name of 1 to 253 bytes without white space, as in `cpu`";
+    fields.demand("name", report);
     if fields.take("name").is_none() {
         report.error(fields.path(), missing("name", "write `name`, the name that its samples carry, as in `name: cpu`"));
     }
-    let name: MetricName = fields.read("name", report, |node| {
+    let name: MetricName = fields.read("name", Shape::Name, report, |node| {
         let text = node.as_text().ok_or_else(|| Fault::wrong_type(node, MEND))?;
         text.parse().map_err(|e: crate::model::NameError| Fault::new("name", e.to_string(), MEND))
     })?;
+    if let Some((known, _)) = KNOWN_UNITS.iter().find(|(known, _)| is_slip_of(name.as_str(), known)) {
+        let message = format!("`{name}` is nearly `{known}`, whose unit and meaning are known");
+        report.warn(&fields.at("name"), "metric-name", message, format!("did you mean `{known}`? leave it where your samples carry `{name}`"));
+    }
     report.put(fields.at("name"), quoted(name.as_str()), Origin::Written, "the name that its samples carry");
     Some(name)
 }
@@ -115,7 +135,7 @@ fn optional<T: Show>(value: Option<T>) -> (String, Origin) {
 }
 
 fn kind(fields: &mut Fields<'_>, report: &mut Report) -> Option<Kind> {
-    let kind = fields.read("kind", report, choice::<Kind>);
+    let kind = fields.word::<Kind>("kind", report);
     let (value, origin) = optional(kind);
     report.put(fields.at("kind"), value, origin, "what its numbers must mean (null: whatever comes)");
     kind
@@ -124,7 +144,7 @@ fn kind(fields: &mut Fields<'_>, report: &mut Report) -> Option<Kind> {
 /// The written or known unit; `None` where there is neither, and a plain count is meant.
 fn unit(fields: &mut Fields<'_>, name: Option<&MetricName>, report: &mut Report) -> Option<Unit> {
     let known = name.and_then(|name| KNOWN_UNITS.iter().find(|(known, _)| *known == name.as_str())).map(|(_, unit)| *unit);
-    let written = fields.read("unit", report, choice::<Unit>);
+    let written = fields.word::<Unit>("unit", report);
     if let (Some(name), Some(known), Some(written)) = (name, known, written)
         && known != written
     {
@@ -138,10 +158,10 @@ fn unit(fields: &mut Fields<'_>, name: Option<&MetricName>, report: &mut Report)
 
 fn measure(fields: &mut Fields<'_>, kind: Option<Kind>, report: &mut Report) -> Measure {
     let mut measure = fields.map("measure", report, "write `measure: { over: Mean, across: Sum }` or `measure: { quantile: 95% }`");
-    let over = measure.read("over", report, choice::<Over>);
-    let across = measure.read("across", report, choice::<Across>);
+    let over = measure.word::<Over>("over", report);
+    let across = measure.word::<Across>("across", report);
     let quantile_is_written = measure.take("quantile").is_some();
-    let quantile = measure.read("quantile", report, |node| {
+    let quantile = measure.read("quantile", Shape::Ratio, report, |node| {
         const MEND: &str = "write a share of all observations, as in `95%`";
         match amounts::ratio(node).map_err(|fault| Fault { mend: MEND.into(), ..fault })? {
             q if q <= 1.0 => Ok(q),
@@ -180,6 +200,7 @@ fn rule(
     by_role: Origin,
     report: &mut Report,
 ) -> MetricRule {
+    report.not_both(fields.path(), &["track", "threshold"]);
     let (track_path, threshold_path) = (fields.at("track"), fields.at("threshold"));
     match (fields.take("track"), fields.take("threshold")) {
         (None, None) => MetricRule::Observe,
@@ -208,13 +229,14 @@ fn track(node: &Node, path: String, name: Option<&MetricName>, unit: Option<Unit
     if !matches!(node.value, Value::Map(_)) {
         return None;
     }
-    let written = ["utilization", "perReplica", "value"].into_iter().filter(|name| fields.take(name).is_some()).count();
+    report.one_of(fields.path(), &TARGETS);
+    let written = TARGETS.into_iter().filter(|name| fields.take(name).is_some()).count();
     // A misspelt target has its own error.
     if written > 1 || (written == 0 && !fields.has_unknown()) {
         let message = if written == 0 { "`track` has no target" } else { "`track` has more than one target" };
         report.error(fields.path(), Fault::new("contradiction", message, MEND));
     }
-    let utilization = fields.read("utilization", report, |node| match unit {
+    let utilization = fields.read("utilization", Shape::WholePercent, report, |node| match unit {
         Some(unit @ (Unit::Seconds | Unit::Ratio)) => Err(Fault::new(
             "unit",
             format!("{} are not requested by instances, so there is no utilization of them", unit_name(unit)),
@@ -222,8 +244,8 @@ fn track(node: &Node, path: String, name: Option<&MetricName>, unit: Option<Unit
         )),
         _ => amounts::whole_percent(node),
     });
-    let per_replica = fields.read("perReplica", report, |node| positive(node, unit));
-    let value = fields.read("value", report, |node| positive(node, unit));
+    let per_replica = fields.read("perReplica", Shape::Amount, report, |node| positive(node, unit));
+    let value = fields.read("value", Shape::Amount, report, |node| positive(node, unit));
     let pooled = utilization.is_some() || per_replica.is_some();
     match measure {
         Measure::Reduce { across: Some(_), .. } if pooled => {
@@ -260,10 +282,11 @@ fn track(node: &Node, path: String, name: Option<&MetricName>, unit: Option<Unit
 fn threshold(node: &Node, path: String, unit: Option<Unit>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> Threshold {
     const MEND: &str = "write `threshold: { scaleOutAbove: 300ms, scaleInBelow: 120ms }`";
     let mut fields = Fields::of(Some(node), path, report, MEND);
+    report.any_of(fields.path(), &["scaleOutAbove", "scaleInBelow"]);
     let is_map = matches!(node.value, Value::Map(_));
     let is_written = fields.take("scaleOutAbove").is_some() || fields.take("scaleInBelow").is_some();
-    let above = fields.read("scaleOutAbove", report, |node| amounts::amount(node, unit));
-    let below = fields.read("scaleInBelow", report, |node| match amounts::amount(node, unit)? {
+    let above = fields.read("scaleOutAbove", Shape::Amount, report, |node| amounts::amount(node, unit));
+    let below = fields.read("scaleInBelow", Shape::Amount, report, |node| match amounts::amount(node, unit)? {
         Amount::ZERO => Err(Fault::new("range", "nothing is below 0", "write an amount above 0, or remove it")),
         amount => Ok(amount),
     });
@@ -286,8 +309,8 @@ fn threshold(node: &Node, path: String, unit: Option<Unit>, defaults: &Defaults,
     }
     let hold = fields.duration("for", (defaults.hold, by_role), HOUR, "for so long before each step", report);
     let mut step = fields.map("step", report, "write `step: { out: 20%, in: 1 }`");
-    let step_out = step.setting("out", (defaults.step_out, by_role), "the size of a step out, in replicas or percent of the count", report, step_size);
-    let step_in = step.setting("in", (defaults.step_in, by_role), "the size of a step in, in replicas or percent of the count", report, step_size);
+    let step_out = step.setting("out", STEP, (defaults.step_out, by_role), "the size of a step out, in replicas or percent of the count", report, step_size);
+    let step_in = step.setting("in", STEP, (defaults.step_in, by_role), "the size of a step in, in replicas or percent of the count", report, step_size);
     step.finish(report, |_| None);
     fields.finish(report, |_| None);
     Threshold { scale_out_above: above, scale_in_below: below, hold, step_out, step_in }

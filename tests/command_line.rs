@@ -1,0 +1,147 @@
+//! The command line as shells and people know it: completions, manual pages, and the tests of the examples.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const LOADLINE: &str = env!("CARGO_BIN_EXE_loadline");
+
+fn loadline(args: &[&str]) -> Output {
+    Command::new(LOADLINE).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("LOADLINE_CONFIG").output().unwrap()
+}
+
+fn printed(args: &[&str]) -> String {
+    let output = loadline(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whether a program is installed.
+fn has(program: &str) -> bool {
+    Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status().unwrap().success()
+}
+
+/// The commands that `loadline --help` lists.
+fn commands() -> Vec<String> {
+    let help = printed(&["--help"]);
+    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = listed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    names.map(ToOwned::to_owned).collect()
+}
+
+/// Bash completes commands, commands below them, and the words of a flag.
+#[test]
+fn bash_completes() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("loadline.bash");
+    std::fs::write(&script, printed(&["completions", "bash"])).unwrap();
+    assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
+    for (words, offered) in [
+        (vec!["loadline", "pol"], "policy"),
+        (vec!["loadline", "policy", "che"], "check"),
+        (vec!["loadline", "policy", "check", "--output", "sa"], "sarif"),
+        (vec!["loadline", "completions", "f"], "fish"),
+        (vec!["loadline", "schema", "Process"], "ProcessFleet"),
+    ] {
+        let last = words.len() - 1;
+        let complete = format!(
+            "source {}; COMP_WORDS=({}); COMP_CWORD={last}; _loadline loadline {} {}; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            script.display(),
+            words.join(" "),
+            words[last],
+            words[last - 1]
+        );
+        let output = Command::new("bash").args(["--norc", "-c", &complete]).output().unwrap();
+        let answer = String::from_utf8(output.stdout).unwrap();
+        assert!(answer.lines().any(|line| line == offered), "{words:?}: {answer} {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// The scripts of zsh and fish name every command, and are read by their shells where these are installed.
+#[test]
+fn zsh_and_fish_know_every_command() {
+    for (shell, begins, check) in [("zsh", "#compdef loadline", "-n"), ("fish", "# Print an optspec", "--no-execute")] {
+        let text = printed(&["completions", shell]);
+        assert!(text.starts_with(begins), "{shell}: {}", text.lines().next().unwrap());
+        for command in commands() {
+            assert!(text.contains(&command), "{shell} does not know {command}");
+        }
+        if has(shell) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), &text).unwrap();
+            let output = Command::new(shell).arg(check).arg(file.path()).output().unwrap();
+            assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    assert_eq!(loadline(&["completions", "tcsh"]).status.code(), Some(2));
+}
+
+/// There is a manual page for every command, and the programs that show them have nothing to say against any.
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().join("man/man1");
+    let made = Command::new(LOADLINE).arg("man").arg(&into).env("SOURCE_DATE_EPOCH", "1772323200").output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let page = std::fs::read_to_string(into.join("loadline.1")).unwrap();
+    assert!(page.contains(".TH loadline 1 2026-03-01 \"Loadline "), "{page}");
+    let pages: BTreeSet<String> = std::fs::read_dir(&into).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    for command in commands().into_iter().filter(|c| c != "help") {
+        assert!(pages.contains(&format!("loadline-{command}.1")), "{command}: {pages:?}");
+    }
+    assert!(pages.contains("loadline.1") && pages.contains("loadline-policy-test.1"), "{pages:?}");
+    let test = std::fs::read_to_string(into.join("loadline-policy-test.1")).unwrap();
+    for part in [".TH loadline-policy-test 1", ".SH SYNOPSIS", "Exit codes"] {
+        assert!(test.contains(part), "{part}: {test}");
+    }
+    let mut shown = 0;
+    for page in &pages {
+        let path = into.join(page);
+        if has("man") {
+            let output = Command::new("man").args(["--warnings", "-l"]).arg(&path).env("MANPAGER", "cat").env("MANWIDTH", "100").output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && output.stderr.is_empty(), "{page}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(text.contains("SYNOPSIS") && text.contains("loadline"), "{page}: {text}");
+            shown += 1;
+        }
+        if has("mandoc") {
+            let output = Command::new("mandoc").args(["-T", "lint", "-W", "error"]).arg(&path).output().unwrap();
+            assert!(output.status.success(), "{page}: {}", String::from_utf8_lossy(&output.stdout));
+            shown += 1;
+        }
+    }
+    eprintln!("{shown} pages were shown");
+    assert_eq!(loadline(&["man", "/dev/null/man"]).status.code(), Some(2));
+}
+
+fn yaml_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            yaml_below(&path, found);
+        } else if path.extension().is_some_and(|e| e == "yaml") {
+            found.push(path);
+        }
+    }
+}
+
+/// Every policy of the examples has tests, and they pass.
+#[test]
+fn the_policies_of_the_examples_pass_their_tests() {
+    let mut files = Vec::new();
+    yaml_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"), &mut files);
+    let (tests, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(|f| std::fs::read_to_string(f).unwrap().contains("kind: PolicyTest"));
+    let tested: Vec<(PathBuf, String)> = tests.iter().map(|t| (t.parent().unwrap().to_path_buf(), std::fs::read_to_string(t).unwrap())).collect();
+    for policy in others.iter().filter(|f| std::fs::read_to_string(f).unwrap().contains("kind: ScalingPolicy")) {
+        let name = policy.file_name().unwrap().to_str().unwrap();
+        let named = tested.iter().any(|(folder, text)| policy.parent().unwrap() == folder && text.contains(name));
+        assert!(named, "{} has no test", policy.display());
+    }
+    let paths: Vec<&str> = tests.iter().map(|t| t.to_str().unwrap()).collect();
+    let output = loadline(&[&["policy", "test"], &paths[..]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(!text.contains(": 0 passed"), "{text}");
+}
