@@ -5,6 +5,7 @@
 //! machine.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::match_wild_err_arm, reason = "a benchmark that cannot be set up has nothing to say")]
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -65,6 +66,7 @@ fn directory() -> tempfile::TempDir {
 
 /// From the start of the process until it says that it is ready.
 fn ready() {
+    const TARGETS: usize = 10_000;
     let starts = (0..20).map(|_| {
         let home = directory();
         std::fs::create_dir(home.path().join("policies")).unwrap();
@@ -76,7 +78,6 @@ fn ready() {
     });
     row("`loadline run` until it is ready, on an empty directory", &spread(starts.collect()));
 
-    const TARGETS: usize = 10_000;
     let home = directory();
     history(home.path(), TARGETS, 24);
     let bytes = std::fs::metadata(home.path().join("data/log.db")).map_or(0, |file| file.len());
@@ -126,12 +127,11 @@ fn history(home: &Path, targets: usize, panes: usize) {
     for pane in 0..panes {
         let watch = Stopwatch::start();
         for part in 0..targets / 1_000 {
-            let lines: String = (part * 1_000..(part + 1) * 1_000)
-                .map(|number| {
-                    let value = 10 + (number * 7 + pane * 13) % 200;
-                    format!("{{\"target\":\"many/Deployment/t{number}\",\"metric\":\"queue_depth\",\"kind\":\"Gauge\",\"value\":{value}}}\n")
-                })
-                .collect();
+            let mut lines = String::new();
+            for number in part * 1_000..(part + 1) * 1_000 {
+                let value = 10 + (number * 7 + pane * 13) % 200;
+                writeln!(lines, "{{\"target\":\"many/Deployment/t{number}\",\"metric\":\"queue_depth\",\"kind\":\"Gauge\",\"value\":{value}}}").unwrap();
+            }
             running.post(&lines).unwrap();
         }
         std::thread::sleep(Duration::from_secs(5).saturating_sub(watch.elapsed()));

@@ -161,6 +161,9 @@ pub trait Snapshot: Default + Send {
     fn replay_from(&self, next: Offset) -> Offset;
 }
 
+/// What a stage asks for when it has lost records, said with what is gone: the topic, the key and the message.
+pub type OnGap = fn(String) -> (Topic, &'static str, Message);
+
 /// A stage of the pipeline.
 pub trait Stage: Send + Sync {
     /// What it reads.
@@ -177,9 +180,8 @@ pub trait Stage: Send + Sync {
     /// What the runtime appends to each owned partition of the input once a second, where the stage
     /// lives by the clock.
     const TICK: Option<fn() -> Message> = None;
-    /// What it asks for where records of its input are gone that it had not read: the topic, the key, and the message with
-    /// what is gone. An alert tells people in any case.
-    const ON_GAP: Option<fn(String) -> (Topic, &'static str, Message)> = None;
+    /// What it asks for where records of its input are gone that it had not read. An alert tells people in any case.
+    const ON_GAP: Option<OnGap> = None;
     /// Whether it holds records back until a flush: the position is then committed with the flush
     /// alone, and what was held is read again after a restart.
     const FLUSHES: bool = false;

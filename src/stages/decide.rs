@@ -24,7 +24,7 @@ use crate::log::{Offset, Topic};
 use crate::model::policy::{Mode, Policy, resolve_spec_json};
 use crate::model::{AnnounceAgain, Audit, ControlEntry, Message, Part, PolicyAnnouncement, Severity, Signal, TargetId, Tick, Timestamp};
 
-use super::{Effects, Input, Located, Snapshot, Stage};
+use super::{Effects, Input, Located, OnGap, Snapshot, Stage};
 
 mod alerts;
 mod bounds;
@@ -352,7 +352,7 @@ impl Stage for Decide {
     const INPUT: Topic = Topic::Signals;
     const VERSION: u32 = FOLD_VERSION;
     const TICK: Option<fn() -> Message> = Some(|| Message::Signal(Signal::Tick(Tick {})));
-    const ON_GAP: Option<fn(String) -> (Topic, &'static str, Message)> = Some(|reason| {
+    const ON_GAP: Option<OnGap> = Some(|reason| {
         let ask = AnnounceAgain { asker: Self::NAME.to_owned(), reason };
         (Topic::Control, Self::NAME, Message::Control(ControlEntry::AnnounceAgain(ask)))
     });

@@ -187,7 +187,7 @@ impl Checker {
                 Some(format!("{now:>7} ms  t{} {} -> {} ({by})", change.target, change.from, change.to))
             });
             *self.counts.entry(if change.epoch.is_some() { "commands that took effect" } else { "changes by hand" }).or_default() += 1;
-            self.people.change(change)?;
+            People::change(change)?;
             let plans = self.plans.lately(change.target, now);
             if let Some(decision) = self.limits.change(change, &plans, &self.decisions)?
                 && let Some(plan) = self.plans.of(change.target)

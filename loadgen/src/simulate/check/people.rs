@@ -32,7 +32,7 @@ impl People {
     }
 
     /// A count changed.
-    pub(super) fn change(&self, change: &Change) -> Result<(), Violation> {
+    pub(super) fn change(change: &Change) -> Result<(), Violation> {
         match change.frozen && change.epoch.is_some() {
             true => Err(Violation::new("what bears a freeze mark is left alone", format!("{change:?}"))),
             false => Ok(()),
