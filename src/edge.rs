@@ -8,6 +8,7 @@
 //! - [`processes`]: fleets of local processes, which the two above see and scale;
 //! - [`log_watch`]: tells of a log that cannot be written;
 //! - [`view`]: what is known now, in memory, fed by the log;
+//! - [`shown`]: decide, whose evaluations the view sees;
 //! - [`serve`]: the HTTP server over all of that.
 
 pub mod actuate;
@@ -19,6 +20,7 @@ pub mod observe;
 pub mod policies;
 pub mod processes;
 pub mod serve;
+pub mod shown;
 mod stop;
 pub mod view;
 

@@ -174,7 +174,7 @@ fn hints(arguments: &Arguments, program: &Path) -> String {
     let here = std::env::current_dir().ok();
     let program = here.as_deref().and_then(|here| program.strip_prefix(here).ok()).unwrap_or(program);
     format!(
-        "Look at http://{}/api/v1/status. In another terminal:\n  {server}{} why {}   why it decided as it did\n  edit {}   a change takes effect while it runs\nCtrl-C drains and stops everything.\n\n",
+        "Look at http://{}/ in a browser. In another terminal:\n  {server}{} why {}   why it decided as it did\n  edit {}   a change takes effect while it runs\nCtrl-C drains and stops everything.\n\n",
         arguments.listen,
         program.display(),
         arguments.target,

@@ -116,25 +116,6 @@ fn resolve(named: &str, names: &[TargetId]) -> anyhow::Result<TargetId> {
     }
 }
 
-/// The path of a target's documents.
-pub(super) fn target_path(target: &TargetId) -> String {
-    format!("/api/v1/targets/{}/{}/{}", escape(target.namespace()), escape(target.kind()), escape(target.name()))
-}
-
-/// Percent-encodes all but what RFC 3986 calls unreserved.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push('%');
-            escaped.extend([byte >> 4, byte & 15].into_iter().filter_map(|digit| char::from_digit(u32::from(digit), 16)).map(|c| c.to_ascii_uppercase()));
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,10 +137,5 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let error = Client::new(&ServerArgs { server: format!("127.0.0.1:{port}") }).get::<Status>("/api/v1/status").unwrap_err().to_string();
         assert!(error.contains("start it with `loadline run`"), "{error}");
-    }
-
-    #[test]
-    fn names_travel_in_a_path_unchanged() {
-        assert_eq!(escape("a b/ü?"), "a%20b%2F%C3%BC%3F");
     }
 }

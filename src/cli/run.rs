@@ -25,7 +25,8 @@ use crate::edge::log_watch::LogWatch;
 use crate::edge::observe::{Observer, Outbox};
 use crate::edge::policies::{ParsedFile, PolicyWatcher, WatchError};
 use crate::edge::processes::{self, FleetFiles, ProcessFleets};
-use crate::edge::serve::{self, ManualScale, ScaleError, Services};
+use crate::edge::serve::{self, Live, ManualScale, ScaleError, Services};
+use crate::edge::shown::Shown;
 use crate::edge::view::{Followed, Tail, View};
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::{Log, LogError, Partitions, Topic};
@@ -168,7 +169,7 @@ impl Pipeline {
         let telling = failing.clone();
         let tail = Tail::start(&view, &log, &clock, &followed, move |reason| drop(telling.send(reason)))?;
         let stages = vec![
-            stage(Decide::default(), &log, &clock, &stop, &failing)?,
+            stage(Shown::new(Decide::default(), Arc::clone(&view)), &log, &clock, &stop, &failing)?,
             stage(arbitrate, &log, &clock, &stop, &failing)?,
             stage(Admit, &log, &clock, &stop, &failing)?,
             stage(aggregate, &log, &clock, &stop, &failing)?,
@@ -215,12 +216,15 @@ impl Pipeline {
             manual: Arc::new(ByHand(Arc::clone(&self.fleets))),
             freeze: self.freeze.clone(),
             started_at: self.clock.now(),
+            live: Live::default(),
         };
+        let live = services.live.clone();
         let (end, ending) = oneshot::channel::<()>();
         let server = tokio::spawn(serve::serve(listener, serve::router(services), async move { drop(ending.await) }));
         info!("ready: http://{address}");
         let reason = self.wait().await;
         info!("ending");
+        live.close();
         drop(end);
         if let Err(error) = server.await.map_err(anyhow::Error::from).and_then(|served| Ok(served?)) {
             error!(%error, "the HTTP interface failed");

@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use super::Output;
-use super::client::{Client, ServerArgs, target_path};
-use crate::edge::api::{ScaleRequest, Scaled};
+use super::client::{Client, ServerArgs};
+use crate::edge::api::{ScaleRequest, Scaled, target_path};
 
 /// Set a target's count by hand. Its policy stays in force and goes on from there; to hold a count,
 /// set the policy's mode to Off.

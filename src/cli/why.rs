@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use anyhow::bail;
 
-use super::client::{Client, ServerArgs, escape, target_path};
+use super::client::{Client, ServerArgs};
 use super::{Output, Paint, Unusable, table};
-use crate::edge::api::{Dated, Decisions, Gone, Story};
+use crate::edge::api::{Dated, Decisions, Gone, Story, escape, target_path};
 use crate::model::{Decision, ManualChange, MetricStatus, Timestamp, Verdict};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::wire::words;
@@ -141,7 +141,7 @@ fn steps(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result<(
 }
 
 fn after(out: &mut dyn Write, story: &Story) -> io::Result<()> {
-    let Story { decision, grants, commands, outcomes, .. } = story;
+    let Story { grants, commands, outcomes, .. } = story;
     for grant in grants {
         writeln!(out, "Grant    {}  {}", grant.at, words::grant(&grant.record))?;
     }
@@ -152,14 +152,7 @@ fn after(out: &mut dyn Write, story: &Story) -> io::Result<()> {
     for outcome in outcomes {
         writeln!(out, "Outcome  {}  {}", outcome.at, words::outcome(&outcome.record))?;
     }
-    if outcomes.is_empty() {
-        let so_far = match (decision.current == decision.desired, decision.advised, commands.is_empty(), grants.is_empty()) {
-            (true, ..) => "There was nothing to do.",
-            (_, true, ..) => "It was advice only: nothing was asked for.",
-            (_, _, false, _) => "What came of the command is not known yet.",
-            (_, _, true, false) => "No command was issued.",
-            (_, _, true, true) => "The arbiter has not answered yet.",
-        };
+    if let Some(so_far) = story.so_far() {
         writeln!(out, "{so_far}")?;
     }
     Ok(())

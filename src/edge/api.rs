@@ -5,9 +5,14 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use crate::model::policy::Unit;
 use crate::model::spelling::on_one_line;
-use crate::model::{Alert, Command, Decision, FleetObservation, Grant, ManualChange, MetricReport, Outcome, StepKind, TargetId, Timestamp, Verdict};
+use crate::model::{
+    Alert, AlertState, Command, Decision, FleetObservation, Grant, ManualChange, MetricName, MetricReport, MetricStatus, Outcome, StepKind, TargetId,
+    Timestamp, Verdict,
+};
 use crate::runtime::retention::Usage;
 
 /// `GET /api/v1/status`.
@@ -50,7 +55,7 @@ pub struct TargetStatus {
     /// The count that is asked for now: the observed one, else that of the last decision.
     #[serde(default)]
     pub current: Option<u32>,
-    /// The count of the last decision.
+    /// The count of the last evaluation.
     #[serde(default)]
     pub desired: Option<u32>,
     /// How many instances are ready.
@@ -59,7 +64,7 @@ pub struct TargetStatus {
     /// When the replicas were last observed.
     #[serde(default)]
     pub seen_at: Option<Timestamp>,
-    /// What the last decision comes to.
+    /// What the last evaluation comes to.
     #[serde(default)]
     pub verdict: Option<Verdict>,
     /// The step that bound.
@@ -67,7 +72,7 @@ pub struct TargetStatus {
     pub binding: Option<StepKind>,
     /// Why, in one sentence.
     pub reason: String,
-    /// When the last decision was made.
+    /// When it was last evaluated, whether that was written down or not.
     #[serde(default)]
     pub at: Option<Timestamp>,
     /// Up to when event time was complete for it.
@@ -75,13 +80,41 @@ pub struct TargetStatus {
     pub through: Option<Timestamp>,
     /// Metrics without a usable value: while there are any, nothing is removed.
     pub blind: Vec<String>,
-    /// Each metric's part in the last decision.
+    /// Each metric's part in the last evaluation.
     pub metrics: Vec<MetricReport>,
     /// What a person should look at.
     pub alerts: Vec<Alert>,
     /// The file that stops all commands for it, where one is there.
     #[serde(default)]
     pub frozen: Option<String>,
+}
+
+impl TargetStatus {
+    /// Whether a person should look: it is frozen, blind in a metric, left alone, held by a fault, or has an alert that fires.
+    pub fn needs_attention(&self) -> bool {
+        let held = matches!(self.verdict, Some(Verdict::Blind | Verdict::Disabled | Verdict::Faulted));
+        held || self.frozen.is_some() || !self.blind.is_empty() || self.alerts.iter().any(|alert| alert.state == AlertState::Firing)
+    }
+
+    /// Whether the count is on its way to another one.
+    pub fn is_scaling(&self) -> bool {
+        matches!(self.verdict, Some(Verdict::ScaleOut | Verdict::ScaleIn))
+    }
+}
+
+/// `GET /api/v1/targets`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Targets {
+    /// When this was answered.
+    pub at: Timestamp,
+    /// How many targets match, on all pages.
+    pub matching: usize,
+    /// Those of this page, by name.
+    pub targets: Vec<TargetStatus>,
+    /// The path of the next page; `None` on the last.
+    #[serde(default)]
+    pub next: Option<String>,
 }
 
 /// How far behind a stage is in one partition of its input.
@@ -115,6 +148,30 @@ pub struct TargetDetail {
     pub last: Option<Story>,
 }
 
+/// The path of a target's documents.
+pub fn target_path(target: &TargetId) -> String {
+    format!("/api/v1/targets/{}", address(target))
+}
+
+/// `namespace/Kind/name` as a part of a path.
+pub fn address(target: &TargetId) -> String {
+    [target.namespace(), target.kind(), target.name()].map(escape).join("/")
+}
+
+/// Percent-encodes all but what RFC 3986 calls unreserved.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push('%');
+            escaped.extend([byte >> 4, byte & 15].into_iter().filter_map(|digit| char::from_digit(u32::from(digit), 16)).map(|c| c.to_ascii_uppercase()));
+        }
+    }
+    escaped
+}
+
 /// A record with the time at which the log took it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dated<T> {
@@ -143,6 +200,21 @@ pub struct Story {
     pub by_hand: Vec<Dated<ManualChange>>,
 }
 
+impl Story {
+    /// How far it has come, where there is no outcome yet.
+    pub fn so_far(&self) -> Option<&'static str> {
+        let decision = &self.decision;
+        let said = match (decision.current == decision.desired, decision.advised, self.commands.is_empty(), self.grants.is_empty()) {
+            (true, ..) => "There was nothing to do.",
+            (_, true, ..) => "It was advice only: nothing was asked for.",
+            (_, _, false, _) => "What came of the command is not known yet.",
+            (_, _, true, false) => "No command was issued.",
+            (_, _, true, true) => "The arbiter has not answered yet.",
+        };
+        self.outcomes.is_empty().then_some(said)
+    }
+}
+
 /// `GET /api/v1/targets/…/decisions`: the newest last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -154,9 +226,92 @@ pub struct Decisions {
     /// What people set by hand since the last decision that was written down.
     #[serde(default)]
     pub by_hand: Vec<Dated<ManualChange>>,
+    /// The path of the next page, of older decisions; `None` where there are none.
+    #[serde(default)]
+    pub next: Option<String>,
     /// What is gone of the audit, where there are fewer decisions than were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
+}
+
+/// `GET /api/v1/targets/…/signals`: what decisions are made of, the newest last.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Signals {
+    /// The target.
+    pub target: TargetId,
+    /// Its own signals, each as a line of `loadline export`.
+    pub signals: Vec<Box<RawValue>>,
+    /// The path of the next page, of older signals; `None` where the log begins.
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+/// What a metric's target means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rule {
+    /// It is followed in both directions.
+    Track,
+    /// Above it one step out; below another one a step in.
+    Threshold,
+    /// None: it is observed only.
+    Observe,
+}
+
+/// `GET /api/v1/targets/…/series`: evaluations over time, in columns of the same length.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Series {
+    /// The target.
+    pub target: TargetId,
+    /// From when on.
+    pub from: Timestamp,
+    /// Until when.
+    pub to: Timestamp,
+    /// Of evaluations that are closer together than this, and change nothing, the last is kept. In milliseconds.
+    pub resolution_ms: u64,
+    /// When each evaluation was made. A row in which all is `null` says that from here to the next row nothing is known.
+    pub times: Vec<Timestamp>,
+    /// The counts.
+    pub replicas: ReplicaSeries,
+    /// The metrics, by name.
+    pub metrics: Vec<MetricSeries>,
+}
+
+/// Counts over time.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ReplicaSeries {
+    /// The count that was asked for.
+    pub current: Vec<Option<u32>>,
+    /// The count that was decided.
+    pub desired: Vec<Option<u32>>,
+    /// How many instances were ready; of evaluations before the last start it is not known.
+    pub ready: Vec<Option<u32>>,
+    /// The fewest replicas, by the policy of then.
+    pub min: Vec<Option<u32>>,
+    /// The most replicas, by the policy of then.
+    pub max: Vec<Option<u32>>,
+}
+
+/// A metric over time, in base units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricSeries {
+    /// The metric.
+    pub name: MetricName,
+    /// The unit.
+    pub unit: Unit,
+    /// What `target` means, by the policy of now.
+    #[serde(default)]
+    pub rule: Option<Rule>,
+    /// The value that was measured.
+    pub value: Vec<Option<f64>>,
+    /// What it was held against: its target, or the threshold above which it scales out.
+    pub target: Vec<Option<f64>>,
+    /// The threshold below which it scales in.
+    pub scale_in_below: Vec<Option<f64>>,
+    /// What the value was worth.
+    pub status: Vec<Option<MetricStatus>>,
 }
 
 /// Records that retention has removed: the first ones of a partition.
@@ -289,5 +444,15 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_travel_in_a_path_unchanged() {
+        assert_eq!(escape("a b/ü?"), "a%20b%2F%C3%BC%3F");
     }
 }

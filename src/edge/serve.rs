@@ -1,10 +1,10 @@
-//! The HTTP server: what is known now, manual scaling, and (by [`Ingest`]) samples in.
+//! The HTTP server: what is known now and what was, for programs and as pages for people; manual scaling; and (by [`Ingest`])
+//! samples in.
 //!
 //! Answers come from the [`View`], never from a stage; what must block runs on a blocking thread. Errors
 //! are [`Problem`]s that say what is wrong, where, and the way out. There is no authentication: the
 //! server binds to loopback unless the configuration says otherwise.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
 use crate::edge::actuate::FreezeFiles;
@@ -24,19 +25,21 @@ use crate::edge::ingest::Ingest;
 use crate::edge::log_watch;
 use crate::edge::view::View;
 use crate::log::Log;
-use crate::model::{AlertState, TargetId, Timestamp};
+use crate::model::{TargetId, Timestamp};
 use crate::runtime::clock::Clock;
 use crate::runtime::retention::{Pressure, Room};
 
+#[cfg(test)]
+mod documented;
+mod fleet;
+mod history;
+mod live;
+mod page;
 mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// How long a target without a policy is shown after it was last seen: three repetitions of an observation.
-const HISTORY_TARGET: Duration = Duration::from_secs(180);
-
-/// How long something that happened once is shown.
-const HISTORY_EVENT: Duration = Duration::from_secs(3600);
+pub use live::Live;
 
 /// How long a request may take, body and all. Longer than ingest waits for a commit.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -86,6 +89,8 @@ pub struct Services {
     pub freeze: FreezeFiles,
     /// When the process started.
     pub started_at: Timestamp,
+    /// Who follows its pages.
+    pub live: Live,
 }
 
 /// All routes.
@@ -95,14 +100,47 @@ pub fn router(services: Services) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/targets", get(fleet::list))
         .route("/api/v1/targets/{namespace}/{kind}/{name}", get(targets::detail))
+        .route("/api/v1/targets/{namespace}/{kind}/{name}/series", get(history::series))
+        .route("/api/v1/targets/{namespace}/{kind}/{name}/signals", get(history::signals))
         .route("/api/v1/targets/{namespace}/{kind}/{name}/decisions", get(targets::decisions))
         .route("/api/v1/targets/{namespace}/{kind}/{name}/scale", post(targets::scale))
+        .merge(page::routes())
         .with_state(services)
         .merge(ingest)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn(within_deadline))
+        .layer(from_fn(guarded))
+}
+
+/// What a browser may do with an answer: load and run what comes from here, and nothing else; never show it inside another page.
+const GUARDS: [(HeaderName, &str); 5] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// Sets [`GUARDS`], and refuses what another site's page makes a browser send: a person who only looks at it would scale fleets.
+async fn guarded(request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let mut response = match site {
+        Some(b"cross-site" | b"same-site") if !reads => {
+            Problem::new(StatusCode::FORBIDDEN, "a page of another site sent this", "send it without a browser").into_response()
+        }
+        _ => next.run(request).await,
+    };
+    for (name, value) in GUARDS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Why the server cannot listen.
@@ -143,6 +181,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
         stop.await;
         let _ = stopping.send(());
     };
+    let listener = listener.tap_io(|connection| drop_if_unread(connection));
     let serving = async move { axum::serve(listener, router).with_graceful_shutdown(stop).await };
     let drained = async move {
         // Where the sender is dropped, serving has ended by itself.
@@ -160,6 +199,16 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     }
 }
 
+/// A peer that takes nothing for 30 s is gone, however long its connection stands: what waits for it would be held for good.
+fn drop_if_unread(connection: &tokio::net::TcpStream) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(connection, 30_000) {
+        tracing::debug!(%error, "a connection has no time-out for unread answers");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = connection;
+}
+
 async fn within_deadline(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await {
         Ok(response) => response,
@@ -168,8 +217,7 @@ async fn within_deadline(request: Request, next: Next) -> Response {
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "there is nothing here", "see /api/v1/status, /api/v1/targets/{namespace}/{kind}/{name}, POST /api/v1/metrics")
-        .at(uri.path().to_owned())
+    Problem::new(StatusCode::NOT_FOUND, "there is nothing here", "see /, /api/v1/status, /api/v1/targets, POST /api/v1/metrics").at(uri.path().to_owned())
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {
@@ -195,22 +243,5 @@ async fn ready(State(services): State<Services>) -> Response {
 }
 
 async fn status(State(services): State<Services>) -> axum::Json<Status> {
-    let view = &services.view;
-    let mut targets = view.statuses();
-    let mut marks = BTreeMap::new();
-    for target in &mut targets {
-        let namespace = target.target.namespace().to_owned();
-        let mark: &Option<String> = marks.entry(namespace).or_insert_with_key(|namespace| services.freeze.mark_for(namespace));
-        target.frozen.clone_from(mark);
-    }
-    let at = services.clock.now();
-    // What has no policy and is seen by nobody any more is history; so is an event after an hour.
-    targets.retain(|t| t.mode.is_some() || !t.alerts.is_empty() || t.seen_at.is_none_or(|seen| at.since(seen) < HISTORY_TARGET));
-    let mut alerts = view.general_alerts();
-    // What cannot be written cannot be in the log: it is told from here.
-    alerts.extend(services.log.trouble().map(|trouble| log_watch::firing(&trouble)));
-    for alerts in targets.iter_mut().map(|t| &mut t.alerts).chain([&mut alerts]) {
-        alerts.retain(|alert| alert.state != AlertState::Event || at.since(alert.at) < HISTORY_EVENT);
-    }
-    axum::Json(Status { started_at: services.started_at, at, targets, lag: view.lag(), log: services.room.usage(), alerts })
+    axum::Json(fleet::look(&services))
 }

@@ -1,12 +1,13 @@
 //! What is known now, in memory: for every target its policy, its replicas, its last decisions and what
-//! came of them, and its alerts.
+//! came of them, its evaluations over time, and its alerts.
 //!
-//! Fed by [`Tail`] from the topics audit, signals and alerts; asked by the HTTP server, which must answer
+//! Fed by [`Tail`] from the topics audit, signals and alerts, and by decide with each evaluation (most change nothing, and are
+//! in no topic); asked by the HTTP server, which must answer
 //! while the log is busy: no question here touches the log or waits for anything but a map's shard. What
 //! is older than the memory is read from the audit topic by [`older`].
 //!
 //! Invariants: no guard of the map leaves this module (clones do); memory is bounded by
-//! [`MAX_STORIES_PER_TARGET`], [`MAX_STORIES`] and [`MAX_TARGETS`]; order in answers is by name, never
+//! [`MAX_STORIES_PER_TARGET`], [`MAX_STORIES`], [`MAX_TARGETS`] and the rooms of `series`; order in answers is by name, never
 //! the map's own.
 
 use std::collections::BTreeMap;
@@ -14,20 +15,25 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use dashmap::DashMap;
-use serde_json::Value;
 
-use crate::edge::api::{Dated, Lag, Story, TargetDetail, TargetStatus};
-use crate::model::policy::{Mode, resolve_spec_json};
-use crate::model::{Alert, AlertState, Audit, FleetObservation, ManualChange, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp};
+use crate::edge::api::{Dated, Lag, Series as SeriesAnswer, Story, TargetDetail, TargetStatus};
+use crate::model::{Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp};
 
+mod facts;
 mod history;
+mod series;
+mod signals;
 mod stories;
 mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use facts::Facts;
 pub use history::{gone, older};
+use series::{Room, Series};
+pub use signals::{From as SignalsFrom, SignalsFound, signals_before};
 use stories::Stories;
+pub use stories::Until;
 pub use tail::{Followed, Tail};
 
 /// The most decisions of a target that are kept: about an hour of one that changes every 20 s.
@@ -46,7 +52,10 @@ const MAX_TARGETS: usize = 100_000;
 #[derive(Debug, Default)]
 struct Known {
     stories: Stories,
-    policy: Option<PolicyAnnouncement>,
+    /// The last evaluation, also where it was not written down.
+    latest: Option<Decision>,
+    series: Series,
+    policy: Option<(PolicyAnnouncement, Facts)>,
     fleet: Option<(Timestamp, FleetObservation)>,
     alerts: BTreeMap<(String, String), Alert>,
 }
@@ -74,7 +83,13 @@ impl View {
     pub fn audit(&self, at: Timestamp, audit: Audit) {
         let kept = self.stories_per_target();
         match audit {
-            Audit::Decision(decision) => self.change(&decision.target.clone(), |known| known.stories.decision(decision, kept)),
+            Audit::Decision(decision) => {
+                let room = self.room(&decision);
+                self.change(&decision.target.clone(), |known| {
+                    known.evaluated(&decision, room, false);
+                    known.stories.decision(decision, kept);
+                });
+            }
             Audit::Grant(grant) => self.change(&grant.target.clone(), |known| known.stories.grant(at, grant)),
             Audit::Command(command) => self.change(&command.target.clone(), |known| known.stories.command(at, command)),
             Audit::Outcome(outcome) => self.change(&outcome.target.clone(), |known| known.stories.outcome(at, outcome)),
@@ -83,6 +98,12 @@ impl View {
             // A refused document is an alert, which comes by its own topic.
             Audit::Rejected(_) => {}
         }
+    }
+
+    /// Takes an evaluation that decide has just made, or made again after a restart.
+    pub fn evaluated(&self, decision: &Decision) {
+        let room = self.room(decision);
+        self.change(&decision.target, |known| known.evaluated(decision, room, true));
     }
 
     /// Takes a signal that the log appended at `at`.
@@ -134,15 +155,21 @@ impl View {
         Some(TargetDetail {
             status: known.status(target),
             fleet: known.fleet.as_ref().map(|(_, fleet)| fleet.clone()),
-            policy: known.policy.as_ref().and_then(|p| p.spec.clone()),
+            policy: known.policy.as_ref().and_then(|(p, _)| p.spec.clone()),
             last: known.stories.newest(1, None).and_then(|mut stories| stories.pop()),
         })
     }
 
-    /// The last `limit` decisions of a target that were made at `until` or before, the newest last.
+    /// The last `limit` decisions of a target that were made by `until`, the newest last.
     /// `None` where memory does not reach back far enough to say; [`older`] does then.
-    pub fn decisions(&self, target: &TargetId, limit: usize, until: Option<Timestamp>) -> Option<Vec<Story>> {
+    pub fn decisions(&self, target: &TargetId, limit: usize, until: Option<Until>) -> Option<Vec<Story>> {
         self.targets.get(target)?.stories.newest(limit, until)
+    }
+
+    /// A target's evaluations of `from..=to`, as far as memory goes; `None` where it is not known.
+    pub fn series(&self, target: &TargetId, from: Timestamp, to: Timestamp) -> Option<SeriesAnswer> {
+        let known = self.targets.get(target)?;
+        Some(known.series.answer(target.clone(), from, to, known.policy.as_ref().map(|(_, facts)| facts)))
     }
 
     /// What people set by hand since the last decision about a target.
@@ -180,11 +207,16 @@ impl View {
     fn policy(&self, policy: PolicyAnnouncement) {
         self.change(&policy.target.clone(), |known| {
             // Audit and signals both carry announcements, each in order: the older of the two is no news.
-            let stale = known.policy.as_ref().is_some_and(|p| p.order.source == policy.order.source && p.order.generation > policy.order.generation);
-            if !stale {
-                known.policy = Some(policy);
+            let stale = |p: &PolicyAnnouncement| p.order.source == policy.order.source && p.order.generation > policy.order.generation;
+            if !known.policy.as_ref().is_some_and(|(p, _)| *p == policy || stale(p)) {
+                let facts = Facts::of(&policy.target, &policy);
+                known.policy = Some((policy, facts));
             }
         });
+    }
+
+    fn room(&self, decision: &Decision) -> Room {
+        Room::of(self.count.load(Ordering::Relaxed), decision.metrics.len())
     }
 
     fn change(&self, target: &TargetId, change: impl FnOnce(&mut Known)) {
@@ -216,34 +248,45 @@ impl View {
 }
 
 impl Known {
+    /// Takes an evaluation: the last one is what the status says. A clock that was set back counts on from there.
+    fn evaluated(&mut self, decision: &Decision, room: Room, live: bool) {
+        let ready = self.ready().filter(|_| live);
+        self.series.take(decision, ready, self.policy.as_ref().map(|(_, facts)| facts), room);
+        if live || self.latest.as_ref().is_none_or(|latest| (latest.at, latest.sequence) <= (decision.at, decision.sequence)) {
+            self.latest = Some(decision.clone());
+        }
+    }
+
+    /// How many instances were ready when the replicas were last observed.
+    fn ready(&self) -> Option<u32> {
+        let (_, fleet) = self.fleet.as_ref()?;
+        Some(u32::try_from(fleet.instances.iter().filter(|i| i.ready == Some(true) && !i.deleting).count()).unwrap_or(u32::MAX))
+    }
+
     /// A target whose policy was removed and whose replicas nobody sees any more is history.
     fn is_shown(&self) -> bool {
-        let removed = self.policy.as_ref().is_some_and(|p| p.spec.is_none());
+        let removed = self.policy.as_ref().is_some_and(|(p, _)| p.spec.is_none());
         !removed || self.fleet.is_some() || !self.alerts.is_empty()
     }
 
     fn status(&self, target: &TargetId) -> TargetStatus {
-        let decision = self.stories.last();
-        let spec = self.policy.as_ref().and_then(|p| p.spec.as_deref());
-        let policy = spec.and_then(|spec| resolve_spec_json(spec, target).ok());
-        let written = spec.and_then(|spec| serde_json::from_str::<Value>(spec).ok());
-        let word = |name: &str, default: &str| written.as_ref().map(|s| s.get(name).and_then(Value::as_str).unwrap_or(default).to_owned());
-        let off = policy.as_ref().is_some_and(|policy| policy.mode == Mode::Off);
+        let facts = self.policy.as_ref().map(|(_, facts)| facts);
+        let off = facts.is_some_and(|facts| facts.off);
         // Nothing stands of a policy that is off, or gone.
-        let removed = self.policy.as_ref().is_some_and(|p| p.spec.is_none());
-        let decision = decision.filter(|_| !off && !removed);
+        let removed = self.policy.as_ref().is_some_and(|(p, _)| p.spec.is_none());
+        let decision = self.latest.as_ref().filter(|_| !off && !removed);
         let metrics: Vec<MetricReport> = decision.map(|d| d.metrics.clone()).unwrap_or_default();
         let advised = decision.is_some_and(|d| d.advised);
         let observed = self.fleet.as_ref().map(|(_, fleet)| fleet);
         TargetStatus {
             target: target.clone(),
-            role: word("role", "Generic"),
-            mode: word("mode", "Active"),
-            min: policy.as_ref().map(|policy| policy.min),
-            max: policy.as_ref().map(|policy| policy.max),
+            role: facts.and_then(|facts| facts.role.clone()),
+            mode: facts.and_then(|facts| facts.mode.clone()),
+            min: facts.and_then(|facts| facts.min),
+            max: facts.and_then(|facts| facts.max),
             current: observed.map(|f| f.desired).or_else(|| decision.filter(|_| !advised).map(|d| d.current)),
             desired: decision.map(|d| d.desired),
-            ready: observed.map(|f| u32::try_from(f.instances.iter().filter(|i| i.ready == Some(true) && !i.deleting).count()).unwrap_or(u32::MAX)),
+            ready: self.ready(),
             seen_at: self.fleet.as_ref().map(|(at, _)| *at),
             verdict: decision.map(|d| d.verdict),
             binding: decision.map(|d| d.binding),
@@ -264,7 +307,7 @@ impl Known {
     /// Why there is no decision yet.
     fn without_decision(&self) -> &'static str {
         match (&self.policy, &self.fleet) {
-            (Some(policy), _) if policy.spec.is_none() => "its policy was removed: its replicas stay as they are",
+            (Some((policy, _)), _) if policy.spec.is_none() => "its policy was removed: its replicas stay as they are",
             (Some(_), None) => "its replicas have not been seen yet: is there such a target?",
             (Some(_), Some(_)) => "no decision yet",
             (None, _) => "no policy names it",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Source;
-use crate::cli::client::escape;
+use crate::edge::api::escape;
 use crate::model::document::{Problem, Severity};
 use crate::wire::document::PolicyFile;
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-use super::{ScaleError, Services};
-use crate::edge::api::{Decisions, Problem, ScaleRequest, Scaled, TargetDetail, TargetStatus};
-use crate::edge::view::{gone, older};
+use super::{ScaleError, Services, fleet};
+use crate::edge::api::{Decisions, Problem, ScaleRequest, Scaled, Story, TargetDetail, TargetStatus, target_path};
+use crate::edge::view::{Until, gone, older};
 use crate::log::{Log, LogError, Topic};
 use crate::model::spelling::nearest;
 use crate::model::{Audit, ManualChange, Message, TargetId, Timestamp};
@@ -26,7 +26,7 @@ pub(super) type Parts = Path<(String, String, String)>;
 
 pub(super) async fn detail(State(services): State<Services>, Path((namespace, kind, name)): Parts) -> Result<Json<TargetDetail>, Problem> {
     let target = parse(&namespace, &kind, &name)?;
-    services.view.detail(&target).map(Json).ok_or_else(|| unknown(&services, &target))
+    fleet::detail(&services, &target).map(Json).ok_or_else(|| unknown(&services, &target))
 }
 
 /// The parameters of `decisions`.
@@ -34,44 +34,68 @@ pub(super) async fn detail(State(services): State<Services>, Path((namespace, ki
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
     at: Option<String>,
+    before: Option<String>,
     limit: Option<String>,
 }
 
 pub(super) async fn decisions(
     State(services): State<Services>,
     Path((namespace, kind, name)): Parts,
-    which: Result<Query<Which>, axum::extract::rejection::QueryRejection>,
+    which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<Decisions>, Problem> {
     let target = parse(&namespace, &kind, &name)?;
-    let Query(which) = which.map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.body_text(), "the parameters are at and limit").at("query"))?;
-    let until = which.at.as_deref().map(parse_time).transpose()?;
-    let limit = match which.limit.as_deref() {
-        None => 1,
-        Some(text) => text.parse().ok().filter(|n| (1..=MAX_LIMIT).contains(n)).ok_or_else(|| {
-            Problem::new(StatusCode::BAD_REQUEST, format!("\"{text}\" is no limit"), format!("choose a whole number from 1 to {MAX_LIMIT}"))
-                .at("parameter limit")
-        })?,
+    let Query(which) = which.map_err(|e| bad_query(&e, "the parameters are at, before and limit"))?;
+    let until = match (&which.at, &which.before) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "at and before exclude each other", "leave one of them out").at("query"));
+        }
+        (Some(at), None) => Some(Until::At(parse_time(at, "at")?)),
+        (None, Some(before)) => Some(parse_before(before)?),
+        (None, None) => None,
     };
+    let limit = parse_limit(which.limit.as_deref(), 1, MAX_LIMIT)?;
+    told(&services, target, limit, until).await.map(Json)
+}
+
+/// The last `limit` decisions by `until`, from memory or else from the log.
+pub(super) async fn told(services: &Services, target: TargetId, limit: usize, until: Option<Until>) -> Result<Decisions, Problem> {
     if !services.view.knows(&target) {
-        return Err(unknown(&services, &target));
+        return Err(unknown(services, &target));
     }
     let (decisions, gone) = if let Some(decisions) = services.view.decisions(&target, limit, until) {
         (decisions, None)
     } else {
-        let (log, of) = (Arc::clone(&services.log), target.clone());
-        let until = until.unwrap_or_else(|| services.clock.now());
-        let read = move || {
-            let decisions = older(log.as_ref(), &of, limit, until)?;
-            let gone = if decisions.len() < limit { gone(log.as_ref(), &of)? } else { None };
-            Ok::<_, LogError>((decisions, gone))
-        };
-        tokio::task::spawn_blocking(read)
-            .await
-            .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while reading older decisions", "report it"))?
-            .map_err(|e| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("older decisions cannot be read: {e}"), "try again").retry_after(1))?
+        let of = target.clone();
+        let until = until.unwrap_or_else(|| Until::At(services.clock.now()));
+        from_log(services, "older decisions", move |log| {
+            let decisions = older(log, &of, limit, until)?;
+            let gone = if decisions.len() < limit { gone(log, &of)? } else { None };
+            Ok((decisions, gone))
+        })
+        .await?
     };
+    let next = next_decisions(&target, decisions.first(), limit);
     let by_hand = if until.is_none() { services.view.by_hand(&target) } else { Vec::new() };
-    Ok(Json(Decisions { target, decisions, by_hand, gone }))
+    Ok(Decisions { target, decisions, by_hand, next, gone })
+}
+
+/// The path of the page before the one that begins with `first`. The first decision about a target is its first evaluation.
+pub(super) fn next_decisions(target: &TargetId, first: Option<&Story>, limit: usize) -> Option<String> {
+    let first = first.map(|story| &story.decision).filter(|first| first.sequence > 1)?;
+    Some(format!("{}/decisions?limit={limit}&before={}.{}", target_path(target), first.at.as_millis(), first.sequence))
+}
+
+/// Reads the log on a thread that may wait.
+pub(super) async fn from_log<T: Send + 'static>(
+    services: &Services,
+    what: &'static str,
+    read: impl FnOnce(&dyn Log) -> Result<T, LogError> + Send + 'static,
+) -> Result<T, Problem> {
+    let log = Arc::clone(&services.log);
+    tokio::task::spawn_blocking(move || read(log.as_ref()))
+        .await
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a fault in the program while reading {what}"), "report it"))?
+        .map_err(|e| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{what} cannot be read: {e}"), "try again").retry_after(1))
 }
 
 pub(super) async fn scale(
@@ -126,21 +150,42 @@ fn note(status: Option<&TargetStatus>, to: u32) -> String {
     }
 }
 
-fn parse(namespace: &str, kind: &str, name: &str) -> Result<TargetId, Problem> {
+pub(super) fn parse(namespace: &str, kind: &str, name: &str) -> Result<TargetId, Problem> {
     TargetId::new(namespace, kind, name).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.to_string(), "name a target as namespace/Kind/name").at("path"))
 }
 
-fn parse_time(text: &str) -> Result<Timestamp, Problem> {
+pub(super) fn parse_time(text: &str, parameter: &str) -> Result<Timestamp, Problem> {
     if let Ok(ms) = text.parse::<i64>() {
         return Ok(Timestamp::from_millis(ms));
     }
     text.parse::<jiff::Timestamp>().map(|t| Timestamp::from_millis(t.as_millisecond())).map_err(|_| {
         Problem::new(StatusCode::BAD_REQUEST, format!("\"{text}\" is no time"), "write RFC 3339, as in 2026-03-01T12:03:20Z, or Unix milliseconds")
-            .at("parameter at")
+            .at(format!("parameter {parameter}"))
     })
 }
 
-fn unknown(services: &Services, target: &TargetId) -> Problem {
+pub(super) fn parse_limit(text: Option<&str>, default: usize, most: usize) -> Result<usize, Problem> {
+    let Some(text) = text else { return Ok(default) };
+    text.parse().ok().filter(|n| (1..=most).contains(n)).ok_or_else(|| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("\"{text}\" is no limit"), format!("choose a whole number from 1 to {most}")).at("parameter limit")
+    })
+}
+
+/// The place in the decisions where a page ended, as `next` writes it: time and sequence.
+pub(super) fn parse_before(text: &str) -> Result<Until, Problem> {
+    let place = text.split_once('.').and_then(|(at, sequence)| Some(Until::Before(Timestamp::from_millis(at.parse().ok()?), sequence.parse().ok()?)));
+    place.ok_or_else(|| bad_place(text))
+}
+
+pub(super) fn bad_place(text: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, format!("\"{text}\" is no place to go on from"), "take it from next of the page before").at("parameter before")
+}
+
+pub(super) fn bad_query(rejection: &QueryRejection, mend: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, rejection.body_text(), mend).at("query")
+}
+
+pub(super) fn unknown(services: &Services, target: &TargetId) -> Problem {
     let names = services.view.names();
     let near = nearest(target.name(), names.iter().map(TargetId::name)).and_then(|name| names.iter().find(|id| id.name() == name));
     let mend = match near {

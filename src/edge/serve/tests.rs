@@ -9,7 +9,7 @@ use crate::edge::view::tests::{api, at, command, decision, grant, outcome};
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::memory::MemoryLog;
 use crate::log::{Batch, Membership, Partitions, Topic};
-use crate::model::Audit;
+use crate::model::{AlertState, Audit};
 use crate::runtime::clock::{ManualClock, Stopwatch};
 use crate::runtime::retention::{Limits, Reader, Retention};
 
@@ -24,15 +24,26 @@ impl ManualScale for Hand {
 }
 
 pub(crate) fn started() -> (Arc<View>, Arc<Hand>, Running) {
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(at(60)));
+    let (services, manual, server) = begin(at(60));
+    (services.view, manual, server)
+}
+
+pub(crate) fn started_on(now: Timestamp) -> (Services, Running) {
+    let (services, _, server) = begin(now);
+    (services, server)
+}
+
+fn begin(now: Timestamp) -> (Services, Arc<Hand>, Running) {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(now));
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::clone(&clock)));
     let room = Arc::new(Room::unlimited());
     let bounds = Bounds { queue: 4, samples_per_second: None, room: Arc::clone(&room) };
     let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), bounds).unwrap();
     let (view, manual) = (Arc::new(View::new()), Arc::new(Hand::default()));
     let freeze = FreezeFiles::new("/nonexistent/freeze");
-    let services = Services { view: Arc::clone(&view), log, room, clock, ingest, manual: manual.clone(), freeze, started_at: at(0) };
-    (view, manual, Running::start(router(services)))
+    let services = Services { view, log, room, clock, ingest, manual: manual.clone(), freeze, started_at: at(0), live: Live::default() };
+    let server = Running::start(router(services.clone()));
+    (services, manual, server)
 }
 
 /// A log that is full refuses samples and says so wherever one looks, and takes them again when somebody has read on.
@@ -50,7 +61,8 @@ fn a_full_log_refuses_samples_says_why_and_takes_them_again() {
     let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), bounds).unwrap();
     let (room, freeze) = (retention.room(), FreezeFiles::new("/nonexistent/freeze"));
     let manual = Arc::new(Hand::default());
-    let server = Running::start(router(Services { view, log: Arc::clone(&log), room, clock, ingest, manual, freeze, started_at: at(0) }));
+    let server =
+        Running::start(router(Services { view, log: Arc::clone(&log), room, clock, ingest, manual, freeze, started_at: at(0), live: Live::default() }));
     let until = |what: &str, there: &dyn Fn() -> bool| {
         let waited = Stopwatch::start();
         while !there() {
@@ -117,7 +129,16 @@ fn problems_say_what_where_and_the_way_out() {
         ("/api/v1/targets/prod/Deployment/other/decisions", 404, "there is no target", "there are: prod/Deployment/api"),
         ("/api/v1/targets/prod/Deployment/api/decisions?at=noon", 400, "\"noon\" is no time", "RFC 3339"),
         ("/api/v1/targets/prod/Deployment/api/decisions?limit=0", 400, "\"0\" is no limit", "1 to 200"),
-        ("/api/v1/targets/prod/Deployment/api/decisions?until=5", 400, "unknown field `until`", "at and limit"),
+        ("/api/v1/targets/prod/Deployment/api/decisions?until=5", 400, "unknown field `until`", "at, before and limit"),
+        ("/api/v1/targets/prod/Deployment/api/decisions?before=5", 400, "\"5\" is no place", "next of the page before"),
+        ("/api/v1/targets/prod/Deployment/api/decisions?before=5.1&at=5", 400, "exclude each other", "one of them"),
+        ("/api/v1/targets/prod/Deployment/ap/series", 404, "there is no target", "did you mean prod/Deployment/api?"),
+        ("/api/v1/targets/prod/Deployment/api/series?range=2h", 400, "unknown variant `2h`", "15m, 1h or 24h"),
+        ("/api/v1/targets/prod/Deployment/ap/signals", 404, "there is no target", "did you mean prod/Deployment/api?"),
+        ("/api/v1/targets/prod/Deployment/api/signals?before=x", 400, "\"x\" is no place", "next of the page before"),
+        ("/api/v1/targets?limit=1001", 400, "\"1001\" is no limit", "1 to 1000"),
+        ("/api/v1/targets?show=some", 400, "unknown variant `some`", "all, attention or scaling"),
+        ("/api/v1/targets?after=x", 400, "after names no target", "next of the page before"),
         ("/api/v1/nothing", 404, "there is nothing here", "/api/v1/status"),
         ("/api/v1/metrics", 405, "GET is not for this path", "POST"),
     ] {
@@ -126,6 +147,91 @@ fn problems_say_what_where_and_the_way_out() {
         let problem: Problem = answer.json();
         assert!(problem.title.contains(title) && problem.mend.contains(mend), "{path}: {problem:?}");
     }
+}
+
+/// Every page once, none twice, to the end.
+#[test]
+fn lists_come_in_pages_that_lead_to_each_other() {
+    let (services, server) = started_on(at(60));
+    for name in ["a", "b", "c", "other"] {
+        let target: TargetId = format!("prod/Deployment/{name}").parse().unwrap();
+        services.view.evaluated(&crate::model::Decision { target, ..decision(10, 3, 5) });
+    }
+    let (mut next, mut names) = (Some("/api/v1/targets?limit=1&filter=DEPLOYMENT%2F".to_owned()), Vec::new());
+    while let Some(path) = next {
+        let page: crate::edge::api::Targets = server.get(&path).json();
+        assert_eq!(page.matching, 4);
+        names.extend(page.targets.iter().map(|target| target.target.name().to_owned()));
+        next = page.next;
+    }
+    assert_eq!(names, ["a", "b", "c", "other"]);
+
+    // Two of one millisecond, and the oldest in the log alone: the memory of the view begins later.
+    let mut effects = crate::stages::Effects::new();
+    for sequence in 1..=5 {
+        let decision = crate::model::Decision { sequence, ..decision(sequence / 2 * 10, 3, 5) };
+        if sequence > 2 {
+            services.view.audit(at(60), Audit::Decision(decision.clone()));
+        }
+        effects.to_key(Topic::Audit, api().as_str(), crate::model::Message::Audit(Audit::Decision(decision)));
+    }
+    crate::runtime::publish(&*services.log, effects).unwrap();
+    let (mut next, mut sequences) = (Some("/api/v1/targets/prod/Deployment/api/decisions?limit=2".to_owned()), Vec::new());
+    while let Some(path) = next {
+        let page: Decisions = server.get(&path).json();
+        sequences.extend(page.decisions.iter().rev().map(|story| story.decision.sequence));
+        next = page.next;
+    }
+    assert_eq!(sequences, [5, 4, 3, 2, 1]);
+
+    let mut effects = crate::stages::Effects::new();
+    for sequence in 0..5 {
+        for target in [api(), "prod/Deployment/a".parse().unwrap()] {
+            let fleet = crate::model::FleetObservation { target: target.clone(), ..crate::edge::view::tests::fleet(sequence, 3, 3) };
+            effects.to_key(Topic::Signals, target.as_str(), crate::model::Message::Signal(crate::model::Signal::Fleet(fleet)));
+        }
+    }
+    crate::runtime::publish(&*services.log, effects).unwrap();
+    let (mut next, mut sequences) = (Some("/api/v1/targets/prod/Deployment/api/signals?limit=2".to_owned()), Vec::new());
+    while let Some(path) = next {
+        let page: serde_json::Value = server.get(&path).json();
+        sequences.extend(page["signals"].as_array().unwrap().iter().rev().map(|signal| signal["fleet"]["sequence"].as_i64().unwrap()));
+        next = page["next"].as_str().map(str::to_owned);
+    }
+    assert_eq!(sequences, [4, 3, 2, 1, 0]);
+}
+
+/// What others wrote is text in a page, whatever it holds.
+#[test]
+fn markup_in_what_others_wrote_is_text() {
+    let (services, server) = started_on(at(60));
+    let hostile = "<script>alert(1)</script>\"'&";
+    let mut decision = decision(10, 3, 5);
+    decision.metrics[1].note = Some(hostile.to_owned());
+    decision.policy_version = hostile.to_owned();
+    services.view.evaluated(&decision);
+    services.view.audit(at(10), Audit::Decision(decision));
+    let alert = crate::edge::view::tests::alert(AlertState::Firing);
+    services.view.alert(crate::model::Alert { message: hostile.to_owned(), ..alert });
+    for path in ["/".to_owned(), "/?filter=%3Cscript%3Ealert(1)".to_owned(), "/targets/prod/Deployment/api".to_owned(), "/targets/%3Cscript%3E/b/c".to_owned()]
+    {
+        let page = server.get(&path);
+        assert_eq!(page.content_type, "text/html; charset=utf-8", "{path}");
+        assert!(!page.body.contains("<script>") && page.body.contains("&lt;script&gt;"), "{path}: {}", page.body);
+    }
+}
+
+#[test]
+fn what_another_sites_page_makes_a_browser_send_is_refused() {
+    let (_, hand, server) = started();
+    let answer = ureq::post(format!("{}/api/v1/targets/prod/Deployment/api/scale", server.base))
+        .config()
+        .http_status_as_error(false)
+        .build()
+        .header("sec-fetch-site", "cross-site")
+        .send(r#"{"replicas":8,"actor":"ana"}"#)
+        .unwrap();
+    assert_eq!((answer.status().as_u16(), hand.0.lock().unwrap().len()), (403, 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::stories::Stories;
+use super::stories::{Stories, Until};
 use crate::edge::api::{Gone, Story};
 use crate::log::{Log, LogError, Offset, RawRecord, Topic, partition_of};
 use crate::model::{Audit, Message, TargetId, Timestamp};
@@ -12,11 +12,11 @@ use crate::runtime::clock::Stopwatch;
 use crate::wire;
 
 /// Records read at once: about half a megabyte of decisions.
-const SLICE: usize = 512;
+pub(super) const SLICE: usize = 512;
 
 /// How long the search may take: a person waits. At 0.7 million records a second it covers every target
 /// that was decided for in the last hour, as each is at least once.
-const BUDGET: Duration = Duration::from_secs(3);
+pub(super) const BUDGET: Duration = Duration::from_secs(3);
 
 /// How many records after the newest decision are read for what came of it.
 const AFTERMATH: usize = 4 * SLICE;
@@ -39,16 +39,15 @@ pub(super) fn first_after(log: &dyn Log, topic: Topic, partition: u32, at: Times
     Ok(low)
 }
 
-/// The last `limit` decisions of a target that were made at `until` or before, the newest last, read from
-/// the log.
+/// The last `limit` decisions of a target that were made by `until`, the newest last, read from the log.
 ///
 /// # Errors
 /// As [`Log::scan`].
-pub fn older(log: &dyn Log, target: &TargetId, limit: usize, until: Timestamp) -> Result<Vec<Story>, LogError> {
+pub fn older(log: &dyn Log, target: &TargetId, limit: usize, until: Until) -> Result<Vec<Story>, LogError> {
     let clock = Stopwatch::start();
     let partition = partition_of(target.as_str(), log.partitions(Topic::Audit));
     // A decision is appended at its time or soon after: what was appended a little later may be of `until`.
-    let end = first_after(log, Topic::Audit, partition, until + Duration::from_secs(60))?;
+    let end = first_after(log, Topic::Audit, partition, until.at() + Duration::from_secs(60))?;
     let earliest = log.range(Topic::Audit, partition)?.start;
     let mut backwards: Vec<(Timestamp, Audit)> = Vec::new();
     let mut decisions = 0;
@@ -59,7 +58,7 @@ pub fn older(log: &dyn Log, target: &TargetId, limit: usize, until: Timestamp) -
         let slice = log.scan(Topic::Audit, partition, from, usize::try_from(to - from).unwrap_or(SLICE))?;
         for record in slice.into_iter().filter(|r| r.offset < to).rev() {
             if let Some(entry) = entry_of(target, &record) {
-                decisions += usize::from(matches!(&entry.1, Audit::Decision(d) if d.at <= until));
+                decisions += usize::from(matches!(&entry.1, Audit::Decision(d) if until.holds(d)));
                 backwards.push(entry);
             }
         }

@@ -48,6 +48,32 @@ impl Tale {
     }
 }
 
+/// The decisions up to a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Those at this time and before.
+    At(Timestamp),
+    /// Those before this one: its time, and its sequence for others of the same time.
+    Before(Timestamp, i64),
+}
+
+impl Until {
+    /// Whether a decision is one of them.
+    pub fn holds(self, decision: &Decision) -> bool {
+        match self {
+            Until::At(until) => decision.at <= until,
+            Until::Before(at, sequence) => (decision.at, decision.sequence) < (at, sequence),
+        }
+    }
+
+    /// None of them is later.
+    pub fn at(self) -> Timestamp {
+        match self {
+            Until::At(at) | Until::Before(at, _) => at,
+        }
+    }
+}
+
 impl Stories {
     /// Takes the next decision, and keeps the last `kept`.
     pub(super) fn decision(&mut self, decision: Decision, kept: usize) {
@@ -93,14 +119,10 @@ impl Stories {
         }
     }
 
-    pub(super) fn last(&self) -> Option<&Decision> {
-        self.list.back().map(|tale| &tale.decision)
-    }
-
-    /// The last `limit` stories of decisions at `until` or before, the newest last; `None` where what was
+    /// The last `limit` stories of decisions by `until`, the newest last; `None` where what was
     /// dropped could be among them and none that is left is.
-    pub(super) fn newest(&self, limit: usize, until: Option<Timestamp>) -> Option<Vec<Story>> {
-        let end = until.map_or(self.list.len(), |until| self.list.iter().rposition(|tale| tale.decision.at <= until).map_or(0, |last| last + 1));
+    pub(super) fn newest(&self, limit: usize, until: Option<Until>) -> Option<Vec<Story>> {
+        let end = until.map_or(self.list.len(), |until| self.list.iter().rposition(|tale| until.holds(&tale.decision)).map_or(0, |last| last + 1));
         if end == 0 && (self.cut || until.is_some()) {
             return None;
         }

@@ -87,17 +87,17 @@ pub(crate) fn outcome(seconds: i64, to: u32) -> Audit {
     Audit::Outcome(Outcome { target: api(), command: format!("c{seconds}"), result: OutcomeResult::Applied, replicas: Some(to), revision: None, error: None })
 }
 
-fn fleet(sequence: i64, desired: u32, ready: usize) -> FleetObservation {
+pub(crate) fn fleet(sequence: i64, desired: u32, ready: usize) -> FleetObservation {
     let instance = |n: usize| Instance { name: format!("api-{n}").parse().unwrap(), phase: Phase::Running, ready: Some(n < ready), ..Instance::default() };
     let instances = (0..desired as usize).map(instance).collect();
     FleetObservation { target: api(), uid: "u".to_owned(), term: 1, sequence, revision: None, desired, status_replicas: desired, updating: false, instances }
 }
 
-fn policy(generation: i64, spec: Option<&str>) -> PolicyAnnouncement {
+pub(crate) fn policy(generation: i64, spec: Option<&str>) -> PolicyAnnouncement {
     PolicyAnnouncement { target: api(), spec: spec.map(str::to_owned), order: Order { source: "file:api.yaml".to_owned(), generation } }
 }
 
-fn alert(state: AlertState) -> Alert {
+pub(crate) fn alert(state: AlertState) -> Alert {
     let message = "cpu has no data since 12:00; is it pushed?".to_owned();
     Alert { target: Some(api()), name: "MetricBlind".to_owned(), subject: "cpu".to_owned(), severity: Severity::Warning, state, message, at: at(0) }
 }
@@ -132,7 +132,7 @@ fn the_decision_of_a_time_is_the_last_at_or_before_it() {
     for seconds in [10, 20, 30] {
         view.audit(at(seconds), Audit::Decision(decision(seconds, 3, 5)));
     }
-    let found = |until: i64| view.decisions(&api(), 1, Some(at(until))).map(|s| s[0].decision.sequence);
+    let found = |until: i64| view.decisions(&api(), 1, Some(Until::At(at(until)))).map(|s| s[0].decision.sequence);
     assert_eq!([found(9), found(10), found(19), found(99)], [None, Some(10), Some(10), Some(30)], "before the first, memory does not say");
 }
 
@@ -144,7 +144,7 @@ fn memory_is_bounded_and_says_where_it_ends() {
     }
     let kept = view.decisions(&api(), 1_000, None).unwrap();
     assert_eq!((kept.len(), kept[0].decision.sequence), (MAX_STORIES_PER_TARGET, 100));
-    assert_eq!(view.decisions(&api(), 1, Some(at(99))), None);
+    assert_eq!(view.decisions(&api(), 1, Some(Until::At(at(99)))), None);
 }
 
 #[test]
@@ -163,6 +163,31 @@ fn status_shows_policy_replicas_and_decision() {
     assert_eq!((status.blind.as_slice(), status.alerts.len()), (["queue_depth".to_owned()].as_slice(), 1));
     view.alert(alert(AlertState::Resolved));
     assert!(view.statuses()[0].alerts.is_empty(), "a resolved alert is gone");
+}
+
+/// Most evaluations change nothing and are written nowhere: the status has their numbers all the same.
+#[test]
+fn status_and_series_are_of_the_last_evaluation_and_decisions_of_what_was_written_down() {
+    let view = View::new();
+    view.audit(at(10), Audit::Decision(decision(10, 3, 5)));
+    view.evaluated(&decision(40, 5, 5));
+    view.audit(at(11), Audit::Decision(decision(10, 3, 5)));
+    let status = view.statuses().pop().unwrap();
+    assert_eq!((status.at, status.through, status.desired), (Some(at(40)), Some(at(39)), Some(5)));
+    assert_eq!(view.decisions(&api(), 10, None).unwrap().len(), 1);
+    assert_eq!(view.series(&api(), at(0), at(60)).unwrap().times, [at(10), at(40)]);
+}
+
+/// The bounds of a chart are those of the policy of then.
+#[test]
+fn bounds_are_known_of_decisions_under_the_policy_that_is_known() {
+    let view = View::new();
+    let spec = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"api"},"replicas":{"min":3,"max":60},"metrics":[{"name":"cpu","track":{"utilization":"70%"}}]}"#;
+    view.audit(at(0), Audit::Policy(policy(3, Some(spec))));
+    view.evaluated(&decision(10, 3, 5));
+    view.evaluated(&Decision { policy_version: "file:api.yaml@4".to_owned(), ..decision(20, 3, 5) });
+    let series = view.series(&api(), at(0), at(60)).unwrap();
+    assert_eq!((series.replicas.min, series.replicas.max), (vec![Some(3), None], vec![Some(60), None]));
 }
 
 #[test]
@@ -235,9 +260,9 @@ fn decisions_beyond_the_memory_are_read_from_the_log() {
             append(&log, [outcome(seconds, 5)]);
         }
     }
-    let found = older(&log, &api(), 2, at(1_000)).unwrap();
+    let found = older(&log, &api(), 2, Until::At(at(1_000))).unwrap();
     let parts: Vec<_> = found.iter().map(|s| (s.decision.sequence, s.grants.len(), s.commands.len(), s.outcomes.len())).collect();
     assert_eq!(parts, [(999, 1, 1, 0), (1_000, 1, 1, 1)]);
-    assert!(older(&log, &api(), 1, at(-1)).unwrap().is_empty(), "before the first there is none");
-    assert!(older(&log, &"prod/Deployment/web".parse().unwrap(), 1, at(1_000)).unwrap().is_empty());
+    assert!(older(&log, &api(), 1, Until::At(at(-1))).unwrap().is_empty(), "before the first there is none");
+    assert!(older(&log, &"prod/Deployment/web".parse().unwrap(), 1, Until::At(at(1_000))).unwrap().is_empty());
 }

@@ -1,0 +1,84 @@
+//! Places for the charts, and their figures as a table: what there is to see without a script, or without seeing.
+
+use maud::{Markup, html};
+
+use super::text::{self, Times};
+use crate::edge::api::{MetricSeries, Rule, Series};
+use crate::edge::serve::history::Range;
+use crate::model::Amount;
+use crate::wire::words;
+
+/// Rows of the table.
+const ROWS: usize = 30;
+
+/// The charts of a target.
+pub(super) fn charts(series: &Series, range: Range, times: Times) -> Markup {
+    html! {
+        div #charts .charts data-range=(range.span().as_millis()) data-series={ (crate::edge::api::target_path(&series.target)) "/series?range=" (range.word()) } {
+            figure data-chart="replicas" {
+                figcaption { "Replicas" }
+                div.plot {}
+            }
+            @for metric in &series.metrics {
+                figure data-chart=(metric.name) {
+                    figcaption { (metric.name) " " span.n { (against(metric)) } }
+                    div.plot {}
+                }
+            }
+        }
+        @if series.times.is_empty() { p.none { "Nothing is known of this time yet." } }
+        noscript { p.none { "Charts need a script; the table has their figures." } }
+        details #figures {
+            summary { "Figures as a table" }
+            (table(series, times))
+        }
+    }
+}
+
+/// What a metric is held against, in words.
+fn against(metric: &MetricSeries) -> String {
+    let newest = |column: &[Option<f64>]| column.iter().rev().flatten().next().and_then(|v| Amount::from_f64(*v).ok()).map(|v| words::amount(v, metric.unit));
+    match (metric.rule, newest(&metric.target), newest(&metric.scale_in_below)) {
+        (Some(Rule::Threshold), Some(above), Some(below)) => format!("out above {above}, in below {below}"),
+        (Some(Rule::Threshold), Some(above), None) => format!("out above {above}"),
+        (Some(Rule::Threshold), None, Some(below)) => format!("in below {below}"),
+        (Some(Rule::Observe), ..) => "observed only".to_owned(),
+        (_, Some(target), _) => format!("against {target}"),
+        _ => String::new(),
+    }
+}
+
+/// At most [`ROWS`] evaluations, evenly chosen, the newest first.
+fn table(series: &Series, times: Times) -> Markup {
+    let points = series.times.len();
+    let every = points.div_ceil(ROWS).max(1);
+    let mut chosen: Vec<usize> = (0..points).rev().step_by(every).filter(|i| series.replicas.current[*i].is_some()).collect();
+    chosen.truncate(ROWS);
+    html! {
+        div.scroll role="region" aria-label="Figures of the charts" tabindex="0" {
+            table.figures {
+                caption { "As of " (text::of_day(times.now())) ": " (chosen.len()) " of " (points) " evaluations" }
+                thead {
+                    tr {
+                        th scope="col" { "Time" } th.num scope="col" { "Current" } th.num scope="col" { "Desired" } th.num scope="col" { "Ready" } th.num scope="col" { "Range" }
+                        @for metric in &series.metrics { th.num scope="col" { (metric.name) } }
+                    }
+                }
+                tbody {
+                    @for i in chosen {
+                        tr {
+                            th scope="row" { (text::clock(series.times[i])) }
+                            td.num { (text::count(series.replicas.current[i])) }
+                            td.num { (text::count(series.replicas.desired[i])) }
+                            td.num { (text::count(series.replicas.ready[i])) }
+                            td.num { (text::count(series.replicas.min[i])) "–" (text::count(series.replicas.max[i])) }
+                            @for metric in &series.metrics {
+                                td.num { (metric.value[i].and_then(|v| Amount::from_f64(v).ok()).map_or_else(|| "–".to_owned(), |v| words::amount(v, metric.unit))) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
