@@ -36,8 +36,12 @@ impl Machine {
 
     /// The exit code, what was said, and what was installed.
     fn set_up(&self) -> (Option<i32>, String, String) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/setup");
-        let output = Command::new(script).env_clear().env("PATH", self.bin()).env("HOME", self.home.path()).output().unwrap();
+        self.set_up_with(Path::new(env!("CARGO_MANIFEST_DIR")), &[])
+    }
+
+    /// As [`Machine::set_up`], for the tests of the project in `root`.
+    fn set_up_with(&self, root: &Path, flags: &[&str]) -> (Option<i32>, String, String) {
+        let output = Command::new(root.join("tools/setup")).args(flags).env_clear().env("PATH", self.bin()).env("HOME", self.home.path()).output().unwrap();
         let installed = std::fs::read_to_string(self.home.path().join("installed")).unwrap_or_default();
         (output.status.code(), String::from_utf8(output.stderr).unwrap(), installed)
     }
@@ -85,6 +89,44 @@ fn where_all_is_there_it_says_nothing() {
     }
     machine.program("cargo", "echo cargo 999.0.0");
     assert_eq!(machine.set_up(), (Some(0), String::new(), String::new()));
+}
+
+/// What only tests need is installed for tests only, once, and again when the lock file changes.
+#[test]
+fn the_browser_and_its_driver_are_installed_for_tests_alone() {
+    let machine = Machine::new(0);
+    for there in ["cc", "make", "faketime"] {
+        machine.program(there, "exit 0");
+    }
+    machine.program("cargo", "echo cargo 999.0.0");
+    for tool in ["mkdir", "cp", "cmp"] {
+        let real = ["/usr/bin", "/bin"].iter().map(|folder| Path::new(folder).join(tool)).find(|path| path.exists()).unwrap();
+        symlink(real, machine.bin().join(tool)).unwrap();
+    }
+    let root = machine.home.path().join("project");
+    for folder in ["tools", "tests/page"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    for file in ["tools/setup", "rust-toolchain.toml", "Cargo.toml", "tests/page/package.json", "tests/page/package-lock.json"] {
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(file), root.join(file)).unwrap();
+    }
+    let (code, said, _) = machine.set_up_with(&root, &[]);
+    assert_eq!((code, said.as_str()), (Some(0), ""), "without --tests nothing is missing");
+    let (_, said, installed) = machine.set_up_with(&root, &["--tests"]);
+    assert!(said.contains("installing Chromium") && said.contains("installing Node.js and npm"), "{said}");
+    assert!(installed.contains("recommends chromium") && installed.contains("recommends nodejs npm"), "{installed}");
+    assert!(said.contains("could not install them; run this once") && said.contains("npm ci --prefix target/page-tests"), "{said}");
+
+    machine.program("chromium", "exit 0");
+    machine.program("node", "exit 0");
+    machine.program("npm", "echo \"npm $*\"");
+    let (code, said, _) = machine.set_up_with(&root, &["--tests"]);
+    assert!(code == Some(0) && said.contains("npm ci --prefix target/page-tests --ignore-scripts"), "{said}");
+    assert_eq!(machine.set_up_with(&root, &["--tests"]).1, "", "the second time all is there");
+    std::fs::write(root.join("tests/page/package-lock.json"), "{}").unwrap();
+    assert!(machine.set_up_with(&root, &["--tests"]).1.contains("npm ci"), "another lock file, other packages");
+    let (code, said, _) = machine.set_up_with(&root, &["--test"]);
+    assert!(code == Some(2) && said.contains("--tests"), "{said}");
 }
 
 /// How long the first build takes is said before it, and only then.

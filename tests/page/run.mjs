@@ -1,0 +1,244 @@
+// Drives Chromium for tests/page.rs: run.mjs STORY URL PID. Prints what it measured; the first thing that is not as promised ends it.
+
+import { createRequire } from "node:module";
+import { mkdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+import assert from "node:assert/strict";
+
+const [story, base, pid] = process.argv.slice(2);
+const modules = process.env.PAGE_TESTS;
+const require = createRequire(path.join(modules, "package.json"));
+const { chromium } = require("playwright-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const shots = path.join(modules, "shots");
+mkdirSync(shots, { recursive: true });
+
+const DESKTOP = { width: 1280, height: 800 };
+const PHONE = { width: 390, height: 844 };
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM,
+  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+const errors = [];
+
+/** A page that fails the story where the console has an error, or anything is loaded from elsewhere. */
+async function open(where, { viewport = DESKTOP, colorScheme = "light", expect = 200, ...more } = {}) {
+  const context = await browser.newContext({ viewport, colorScheme, ...more });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15000);
+  page.on("console", (message) => { if (message.type() === "error" && !page.tolerant) errors.push(`${where}: ${message.text()}`); });
+  page.on("pageerror", (error) => errors.push(`${where}: ${error}`));
+  page.on("request", (request) => { if (!request.url().startsWith(base)) errors.push(`${where} asks for ${request.url()}`); });
+  page.tolerant = expect !== 200;
+  const answer = await page.goto(base + where);
+  assert.equal(answer.status(), expect, where);
+  return page;
+}
+
+async function isAccessible(page, what) {
+  // Injected through the debugger: the page's own policy admits no script that it does not serve.
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  const grave = violations.filter((v) => ["serious", "critical"].includes(v.impact));
+  assert.deepEqual(grave.map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 160)).join(" | ")}`), [], `axe: ${what}`);
+}
+
+async function fits(page, what) {
+  const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(content <= window, `${what} is ${content} wide in a window of ${window}`);
+}
+
+/** Looks at a page in both widths, light and dark. */
+async function look(where, name, { expect = 200, ready } = {}) {
+  const page = await open(where, { expect });
+  if (ready) await ready(page);
+  for (const [size, viewport] of [["desktop", DESKTOP], ["phone", PHONE]]) {
+    await page.setViewportSize(viewport);
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      await isAccessible(page, `${name}, ${size}, ${colorScheme}`);
+      await fits(page, `${name}, ${size}`);
+      await page.screenshot({ path: path.join(shots, `${name}-${size}-${colorScheme}.png`), fullPage: true });
+    }
+  }
+  await page.context().close();
+}
+
+const live = (page) => page.locator("#updated.live").waitFor();
+const drawn = async (page) => { await live(page); await page.locator(".plot canvas").first().waitFor(); };
+const post = async (lines) => assert.equal((await fetch(`${base}/api/v1/metrics`, { method: "POST", headers: { "content-type": "application/x-ndjson" }, body: lines })).status, 200);
+/** How many wait: told twice a second, as a producer does. */
+let depth = 38;
+function produce() {
+  const sample = () => post(`{"target":"local/ProcessFleet/sleepers","metric":"queue_depth","kind":"Gauge","value":${depth}}\n`).catch(() => {});
+  return setInterval(sample, 500);
+}
+
+const SLEEPERS = "/targets/local/ProcessFleet/sleepers";
+
+const stories = {
+  async fleet() {
+    const producer = produce();
+    await look("/", "fleet", { ready: live });
+    const opened = async (page) => { await drawn(page); await page.locator("details.decision").first().locator("summary").click(); };
+    await look(SLEEPERS, "target", { ready: opened });
+    await look("/targets/local/ProcessFleet/unfed", "blind", { ready: drawn });
+    await look("/targets/local/ProcessFleet/missing", "missing", { ready: live });
+    await look("/targets/shop/ProcessFleet/frozen", "frozen", { ready: live });
+    await look(`${SLEEPERS}/signals`, "signals");
+    await look("/targets/local/ProcessFleet/sleeper", "unknown", { expect: 404 });
+
+    // Every row says what it does, and what a person should know.
+    const fleet = await open("/");
+    await live(fleet);
+    const row = (name) => fleet.locator(`tr[id="row:${name}"]`);
+    assert.match(await row("shop/ProcessFleet/frozen").innerText(), /Frozen by .*freeze\.shop/);
+    assert.match(await row("local/ProcessFleet/unfed").innerText(), /blind[^]*Blind in queue_depth/);
+    assert.match(await row("local/ProcessFleet/missing").innerText(), /TargetNotSeen/);
+    assert.match(await row("local/ProcessFleet/sleepers").innerText(), /queue_depth/);
+    await Promise.all([fleet.waitForURL("**/?show=attention"), fleet.getByRole("link", { name: "Attention" }).click()]);
+    await live(fleet);
+    assert.equal(await row("local/ProcessFleet/sleepers").count(), 0, "what is well needs no attention");
+    assert.equal(await fleet.locator("#rows tr").count(), 3);
+
+    // It stays up to date by itself, and what is open stays open.
+    const target = await open(SLEEPERS);
+    await drawn(target);
+    const newest = target.locator("details.decision").first();
+    await newest.locator("summary").click();
+    const id = await newest.getAttribute("id");
+    await target.evaluate(() => { window.sameDocument = true; });
+    depth = 58;
+    await target.waitForFunction(() => document.querySelector("#now .big").textContent === "6");
+    await target.waitForFunction((id) => document.querySelector("details.decision").id !== id, id);
+    assert.equal(await target.evaluate(() => window.sameDocument), true, "it was not loaded again");
+    assert.equal(await target.locator(`#${id}`).evaluate((d) => d.open), true, "what was open stays open");
+    assert.match(await target.locator(`#${id} .waterfall tr.bound`).innerText(), /bound/);
+    await target.waitForFunction(() => document.querySelector('[data-chart="replicas"] .u-legend').innerText.includes("6"));
+    const said = await target.locator('[data-chart="queue_depth"] .u-legend').innerText();
+    assert.match(said, /value[^]*\d[^]*target[^]*10/, "the chart's legend has values");
+
+    // The keyboard alone: skip link, filter, a target, a chart, a decision.
+    const keys = await open("/");
+    await live(keys);
+    await keys.keyboard.press("Tab");
+    assert.equal(await keys.evaluate(() => document.activeElement.className), "skip");
+    await keys.keyboard.press("/");
+    await keys.keyboard.type("sleepers");
+    await keys.waitForFunction(() => document.querySelectorAll("#rows tr").length === 1);
+    assert.equal(await keys.evaluate(() => document.activeElement.id), "filter", "the filter keeps the focus");
+    await live(keys);
+    const tabTo = async (page, there) => {
+      for (let i = 0; i < 60; i++) {
+        await page.keyboard.press("Tab");
+        if (await page.evaluate(there)) return;
+      }
+      assert.fail(`the keyboard does not reach ${there}`);
+    };
+    await tabTo(keys, () => document.activeElement.closest("#rows") !== null);
+    const outline = await keys.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+    assert.equal(outline, "solid", "what has the focus is seen to have it");
+    await keys.keyboard.press("Enter");
+    await keys.waitForURL(`**${SLEEPERS}`);
+    await drawn(keys);
+    await tabTo(keys, () => document.activeElement.classList.contains("plot"));
+    const before = await keys.locator('[data-chart="replicas"] .u-legend .u-value').first().innerText();
+    await keys.keyboard.press("Home");
+    await keys.waitForFunction((before) => document.querySelector('[data-chart="replicas"] .u-legend .u-value').innerText !== before, before);
+    await tabTo(keys, () => document.activeElement.closest(".decision > summary") !== null);
+    await keys.keyboard.press("Enter");
+    assert.equal(await keys.evaluate(() => document.activeElement.parentElement.open), true);
+
+    // Amounts read as the server writes them.
+    const amounts = [[0.84, "Ratio", "84 %"], [12.5, "Ratio", "1,250 %"], [0.32, "Seconds", "320 ms"], [0, "Seconds", "0 s"], [1.25, "Seconds", "1.25 s"], [536870912, "Bytes", "512 MiB"], [1023, "Bytes", "1,023 B"], [0.84, "Cores", "0.84 cores"], [1, "Cores", "1 core"], [1240, "Count", "1,240"], [-1234567.8916, "Count", "-1,234,567.892"], [1e-9, "Count", "1.0e-9"]];
+    for (const [value, unit, words] of amounts) assert.equal(await keys.evaluate(([v, u]) => window.loadline.amount(v, u), [value, unit]), words);
+
+    // A script or style in the markup does nothing.
+    const guarded = await open("/");
+    guarded.tolerant = true;
+    const stopped = await guarded.evaluate(async () => {
+      const heard = [];
+      document.addEventListener("securitypolicyviolation", (event) => heard.push(event.effectiveDirective));
+      const script = document.createElement("script");
+      script.textContent = "window.injected = true";
+      const style = document.createElement("style");
+      style.textContent = "body { color: red }";
+      const image = document.createElement("img");
+      image.src = "https://example.com/x.png";
+      document.body.append(script, style, image);
+      while (heard.length < 3) await new Promise((next) => setTimeout(next, 20));
+      return [window.injected ?? null, heard.map((h) => h.split("-")[0]).sort()];
+    });
+    errors.length = 0;
+    assert.deepEqual(stopped, [null, ["img", "script", "style"]]);
+    for (const where of ["/", SLEEPERS, "/assets/page.js", "/api/v1/status", "/nothing"]) {
+      const { headers } = await fetch(base + where);
+      assert.match(headers.get("content-security-policy"), /default-src 'none'.*frame-ancestors 'none'/, where);
+      assert.ok(!/unsafe|\*|https?:/.test(headers.get("content-security-policy")), where);
+      assert.deepEqual([headers.get("x-content-type-options"), headers.get("x-frame-options")], ["nosniff", "DENY"], where);
+    }
+    const crossing = await fetch(`${base}/api/v1/targets/local/ProcessFleet/sleepers/scale`, { method: "POST", headers: { "sec-fetch-site": "cross-site" }, body: '{"replicas":1,"actor":"x"}' });
+    assert.equal(crossing.status, 403, "another site's page scales nothing");
+
+    // Without a script the page is whole, as of when it was made.
+    const plain = await open(SLEEPERS, { javaScriptEnabled: false });
+    assert.match(await plain.locator("#updated").innerText(), /^as of \d\d:\d\d:\d\d$/);
+    await plain.locator("#figures > summary").click();
+    assert.ok((await plain.locator("#figures tbody tr").count()) > 3, "the charts' figures are a table");
+    await plain.locator("details.decision > summary").first().click();
+    assert.ok(await plain.locator(".waterfall").first().isVisible());
+    await plain.goto(`${base}/?filter=unfed`);
+    assert.equal(await plain.locator("#rows tr").count(), 1);
+
+    // What is no longer so is told: first a silence, then an end; and that it goes on.
+    for (const page of [fleet, target, keys, guarded]) page.tolerant = true;
+    clearInterval(producer);
+    process.kill(Number(pid), "SIGSTOP");
+    await target.locator("#lost:not([hidden])").waitFor();
+    assert.match(await target.locator("#lost").innerText(), /Connection lost: what is shown is from \d\d:\d\d:\d\d UTC/);
+    assert.match(await target.locator("#updated").innerText(), /^not live, as of/);
+    await isAccessible(target, "lost");
+    await target.screenshot({ path: path.join(shots, "lost-desktop-light.png") });
+    process.kill(Number(pid), "SIGCONT");
+    await live(target);
+    await target.locator("#lost").waitFor({ state: "hidden" });
+  },
+
+  async empty() {
+    await look("/", "empty", { ready: live });
+    const page = await open("/");
+    assert.match(await page.locator("#rows").innerText(), /No target yet[^]*kind: ScalingPolicy/);
+  },
+
+  async thousand() {
+    const html = Buffer.byteLength(await (await fetch(base)).text());
+    assert.ok(html < 150000, `${html} bytes of a page`);
+    const paints = [];
+    for (let i = 0; i < 5; i++) {
+      const page = await open("/");
+      await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length > 0);
+      paints.push(Math.round(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime)));
+      await page.context().close();
+    }
+    console.log(`1,000 targets: a page of ${html} bytes; first contentful paint after ${paints.join(", ")} ms`);
+    const page = await open("/");
+    await live(page);
+    assert.equal(await page.locator("#rows tr").count(), 50);
+    assert.match(await page.locator("#tabs").innerText(), /All 1000/);
+    await Promise.all([page.waitForURL("**/?page=2"), page.getByRole("link", { name: "Next" }).click()]);
+    await live(page);
+    assert.match(await page.locator("#rows tr").first().innerText(), /service-0050/);
+    await page.locator("#filter").fill("0777");
+    await page.waitForFunction(() => document.querySelectorAll("#rows tr").length === 1);
+    assert.match(await page.locator("#rows").innerText(), /service-0777[^]*against/);
+    await look("/", "thousand", { ready: live });
+  },
+};
+
+try {
+  await stories[story]();
+  assert.deepEqual(errors, [], "the console has errors");
+} finally {
+  await browser.close();
+}
+process.exit(0);
