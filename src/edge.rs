@@ -8,6 +8,8 @@
 //! - [`processes`]: fleets of local processes, which the two above see and scale;
 //! - [`log_watch`]: tells of a log that cannot be written;
 //! - [`view`]: what is known now, in memory, fed by the log;
+//! - [`shown`]: decide, whose evaluations the view sees;
+//! - [`metrics`]: the same, as Prometheus reads it;
 //! - [`serve`]: the HTTP server over all of that.
 
 pub mod actuate;
@@ -15,10 +17,12 @@ pub mod api;
 mod durable_file;
 pub mod ingest;
 pub mod log_watch;
+pub mod metrics;
 pub mod observe;
 pub mod policies;
 pub mod processes;
 pub mod serve;
+pub mod shown;
 mod stop;
 pub mod view;
 

@@ -5,7 +5,7 @@
 //! the runtime, and is rebuilt in one way only: snapshot and replay.
 
 use crate::log::{Offset, Topic};
-use crate::model::{Message, TargetId, Timestamp};
+use crate::model::{Decision, Message, TargetId, Timestamp};
 
 pub mod admit;
 pub mod aggregate;
@@ -66,6 +66,7 @@ pub struct Effect {
 pub struct Effects {
     list: Vec<Effect>,
     held: Vec<TargetId>,
+    evaluated: Vec<Decision>,
 }
 
 impl Effects {
@@ -94,10 +95,21 @@ impl Effects {
         self.held.push(target);
     }
 
+    /// An evaluation, whether it is written down or not: for whoever shows it ([`Effects::take_evaluated`]). Nothing is appended.
+    pub fn evaluated(&mut self, decision: Decision) {
+        self.evaluated.push(decision);
+    }
+
     /// Appends all of another's.
     pub fn append(&mut self, mut other: Effects) {
         self.list.append(&mut other.list);
         self.held.append(&mut other.held);
+        self.evaluated.append(&mut other.evaluated);
+    }
+
+    /// Takes out what was evaluated, in order.
+    pub fn take_evaluated(&mut self) -> Vec<Decision> {
+        std::mem::take(&mut self.evaluated)
     }
 
     /// Takes out which targets a fault holds.
@@ -105,8 +117,9 @@ impl Effects {
         std::mem::take(&mut self.held)
     }
 
-    /// Takes them all out.
+    /// Takes all appends out. What was evaluated and nobody took is dropped.
     pub fn take(&mut self) -> Vec<Effect> {
+        self.evaluated.clear();
         std::mem::take(&mut self.list)
     }
 

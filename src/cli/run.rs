@@ -26,6 +26,7 @@ use crate::edge::observe::{Observer, Outbox};
 use crate::edge::policies::{ParsedFile, PolicyWatcher, WatchError};
 use crate::edge::processes::{self, FleetFiles, ProcessFleets};
 use crate::edge::serve::{self, ManualScale, ScaleError, Services};
+use crate::edge::shown::Shown;
 use crate::edge::view::{Followed, Tail, View};
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::{Log, LogError, Partitions, Topic};
@@ -33,6 +34,7 @@ use crate::model::TargetId;
 use crate::model::document::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::driver::{Stop, drive};
+use crate::runtime::events::PartFailed;
 use crate::runtime::publish;
 use crate::runtime::retention::{Reader, Retention};
 use crate::runtime::runner::check_snapshots;
@@ -103,11 +105,14 @@ fn logs(config: &Config) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::new(config.log_level.as_str());
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // A second subscriber in one process (tests) is not an error.
-    let set = match config.log_format {
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => lines.json().try_init(),
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let text = match config.log_format {
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => terminal,
     };
+    // A second subscriber in one process (tests) is not an error.
+    let set = if text { lines.with_ansi(terminal).try_init() } else { lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init() };
     drop(set);
 }
 
@@ -168,7 +173,7 @@ impl Pipeline {
         let telling = failing.clone();
         let tail = Tail::start(&view, &log, &clock, &followed, move |reason| drop(telling.send(reason)))?;
         let stages = vec![
-            stage(Decide::default(), &log, &clock, &stop, &failing)?,
+            stage(Shown::new(Decide::default(), Arc::clone(&view)), &log, &clock, &stop, &failing)?,
             stage(arbitrate, &log, &clock, &stop, &failing)?,
             stage(Admit, &log, &clock, &stop, &failing)?,
             stage(aggregate, &log, &clock, &stop, &failing)?,
@@ -272,7 +277,7 @@ impl Pipeline {
         drop(self.files);
         let told = |part: &str, ended: Result<(), String>| {
             if let Err(error) = ended {
-                error!(error, "{part} ended with an error");
+                PartFailed { part, reason: &error }.emit();
             }
         };
         told("the policy watcher", self.watcher.stop().map_err(|e| e.to_string()));

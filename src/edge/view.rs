@@ -18,15 +18,19 @@ use serde_json::Value;
 
 use crate::edge::api::{Dated, Lag, Story, TargetDetail, TargetStatus};
 use crate::model::policy::{Mode, resolve_spec_json};
-use crate::model::{Alert, AlertState, Audit, FleetObservation, ManualChange, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp};
+use crate::model::{
+    Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricName, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp, Verdict,
+};
 
 mod history;
+mod measured;
 mod stories;
 mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use history::{gone, older};
+use measured::Measured;
 use stories::Stories;
 pub use tail::{Followed, Tail};
 
@@ -49,12 +53,15 @@ struct Known {
     policy: Option<PolicyAnnouncement>,
     fleet: Option<(Timestamp, FleetObservation)>,
     alerts: BTreeMap<(String, String), Alert>,
+    /// The last evaluation, also where it was not written down.
+    latest: Option<Decision>,
 }
 
 /// What is known now.
 #[derive(Debug, Default)]
 pub struct View {
     targets: DashMap<TargetId, Known>,
+    measured: Measured,
     /// How many targets there are: counting the map would take every shard.
     count: AtomicUsize,
     beyond: AtomicU64,
@@ -85,6 +92,17 @@ impl View {
         }
     }
 
+    /// Takes an evaluation that decide has just made, or made again after a restart.
+    pub fn evaluated(&self, decision: &Decision) {
+        self.measured.evaluated(decision);
+        self.change(&decision.target, |known| known.latest = Some(decision.clone()));
+    }
+
+    /// When each metric of a target's policy was last measured, as far as that was seen since the start.
+    pub fn measured(&self, target: &TargetId) -> BTreeMap<MetricName, Timestamp> {
+        self.measured.of(target)
+    }
+
     /// Takes a signal that the log appended at `at`.
     pub fn signal(&self, at: Timestamp, signal: Signal) {
         match signal {
@@ -95,8 +113,9 @@ impl View {
                 }
             }),
             Signal::Policy(policy) => self.policy(policy),
+            Signal::Part(part) => self.measured.part(&part),
             // Grants and outcomes come by audit, in order with their decision.
-            Signal::Part(_) | Signal::Mark(_) | Signal::Tick(_) | Signal::Outcome(_) | Signal::Grant(_) | Signal::SourceError(_) => {}
+            Signal::Mark(_) | Signal::Tick(_) | Signal::Outcome(_) | Signal::Grant(_) | Signal::SourceError(_) => {}
         }
     }
 
@@ -178,6 +197,9 @@ impl View {
     }
 
     fn policy(&self, policy: PolicyAnnouncement) {
+        if policy.spec.is_none() {
+            self.measured.remove(&policy.target);
+        }
         self.change(&policy.target.clone(), |known| {
             // Audit and signals both carry announcements, each in order: the older of the two is no news.
             let stale = known.policy.as_ref().is_some_and(|p| p.order.source == policy.order.source && p.order.generation > policy.order.generation);
@@ -223,7 +245,7 @@ impl Known {
     }
 
     fn status(&self, target: &TargetId) -> TargetStatus {
-        let decision = self.stories.last();
+        let decision = self.newest();
         let spec = self.policy.as_ref().and_then(|p| p.spec.as_deref());
         let policy = spec.and_then(|spec| resolve_spec_json(spec, target).ok());
         let written = spec.and_then(|spec| serde_json::from_str::<Value>(spec).ok());
@@ -258,6 +280,14 @@ impl Known {
             metrics,
             alerts: self.alerts.values().cloned().collect(),
             frozen: None,
+        }
+    }
+
+    /// The last evaluation, or the last decision that was written down: that of an earlier run, or of a fault.
+    fn newest(&self) -> Option<&Decision> {
+        match (self.latest.as_ref(), self.stories.last()) {
+            (Some(latest), Some(last)) if last.at > latest.at || last.verdict == Verdict::Faulted && last.at == latest.at => Some(last),
+            (latest, last) => latest.or(last),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::model::Timestamp;
 use crate::stages::Stage;
 
 use super::clock::Clock;
+use super::events::{CommitRefused, LogUnreadable, Repeated, SnapshotsWritten};
 use super::runner::Rounds;
 use super::worker::{Committed, Read, Worker};
 
@@ -75,15 +76,16 @@ impl Stop {
 /// process is to end with the reason.
 pub fn drive<S: Stage>(stage: S, log: Arc<dyn Log>, clock: &dyn Clock, member: &str, stop: &Stop) -> Result<(), LogError> {
     let mut worker = Worker::join(stage, log, member, Rounds::default())?;
+    let unreadable = Repeated::new();
     stop.wakes(worker.waker());
     while !stop.is_asked() {
         // First what is there, without a wait: it tells up to when everything has been read.
         let asked_at = clock.now();
-        let full = read(&mut worker, asked_at, Duration::ZERO, stop)?;
+        let full = read(&mut worker, asked_at, Duration::ZERO, stop, &unreadable)?;
         commit_all(&mut worker, clock, stop, Until::Read)?;
         if !full {
             let wait = worker.wakes_at(clock.now()).map_or(LONGEST_WAIT, |at| at.since(clock.now())).min(LONGEST_WAIT);
-            read(&mut worker, asked_at, wait, stop)?;
+            read(&mut worker, asked_at, wait, stop, &unreadable)?;
         }
     }
     worker.hand_over(clock.now());
@@ -100,18 +102,21 @@ enum Until {
 }
 
 /// Polls once, and folds what came; where the log cannot be read for now, until it can. Says whether more may be waiting.
-fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, stop: &Stop) -> Result<bool, LogError> {
+fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, stop: &Stop, unreadable: &Repeated) -> Result<bool, LogError> {
     let mut pause = RETRY_FIRST;
     loop {
         match worker.read(asked_at, POLL_RECORDS, wait) {
             Err(LogError::Retry { reason }) => {
-                tracing::warn!(stage = S::NAME, reason, "the log cannot be read for now, trying again in {pause:?}");
+                LogUnreadable { reader: S::NAME, reason: &reason }.emit(unreadable);
                 if stop.wait(pause) {
                     return Ok(false);
                 }
                 pause = (pause * 2).min(RETRY_LAST);
             }
-            outcome => return outcome.map(|read| read == Read::Full),
+            outcome => {
+                LogUnreadable::over(S::NAME, unreadable);
+                return outcome.map(|read| read == Read::Full);
+            }
         }
     }
 }
@@ -125,14 +130,16 @@ fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, 
             Ok(Committed::Nothing) => return Ok(()),
             Ok(committed) => {
                 pause = RETRY_FIRST;
+                if committed == (Committed::Done { states: true }) {
+                    SnapshotsWritten { stage: S::NAME, at: clock.now() }.emit();
+                }
                 written += usize::from(committed == Committed::Done { states: true });
                 if until == Until::Read && written > 0 && written >= worker.partitions() {
                     return Ok(());
                 }
             }
             Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
-                // `Log::trouble` tells of it.
-                tracing::debug!(stage = S::NAME, reason, "nothing can be committed for now; nothing is lost, trying again in {pause:?}");
+                CommitRefused { stage: S::NAME, reason: &reason, pause }.emit();
                 if stop.wait(pause) {
                     return Ok(());
                 }

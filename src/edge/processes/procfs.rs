@@ -27,6 +27,8 @@ pub(crate) struct Stat {
     pub(crate) group: i32,
     /// User and system time of it and of the children that it has waited for, in ticks.
     pub(crate) cpu_ticks: u64,
+    /// Its own part of that.
+    pub(crate) own_cpu_ticks: u64,
     /// Resident pages.
     pub(crate) resident_pages: u64,
 }
@@ -53,6 +55,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
         ended: matches!(field(3)?, "Z" | "X" | "x"),
         group: field(5)?.parse().ok()?,
         cpu_ticks: number(14)? + number(15)? + number(16)? + number(17)?,
+        own_cpu_ticks: number(14)? + number(15)?,
         resident_pages: number(24)?,
     })
 }

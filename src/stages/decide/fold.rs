@@ -316,6 +316,7 @@ impl Target {
         claim::follow(&in_force.policy, &decision, memory, effects);
         self.alert(&decision, effects);
         self.memory.due = next_look(&in_force.policy, &self.memory, &decision, every);
+        effects.evaluated(decision);
     }
 
     /// It has a policy, and nobody has seen it.
