@@ -16,7 +16,7 @@ T := policy
 RUNS := 1000000
 LEN := 512
 
-.PHONY: help run test soak lint bench doc fuzz setup
+.PHONY: help run test soak lint bench doc fuzz setup setup-tests
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,13 +26,13 @@ run: setup ## Start the demo: a real fleet that follows a real load, until Ctrl-
 	@cargo build --quiet --locked --release --package loadline --package loadgen --bins
 	@exec $(DEMO) demo
 
-test: setup ## Everything that must hold before a change goes in: formatting, and every test
+test: setup-tests ## Everything that must hold before a change goes in: formatting, and every test
 	@cargo fmt --all --check
 	cargo test --workspace --locked
 	cargo run --quiet --locked --profile simulate --package loadgen -- simulate --seeds 1000
 	@tools/mutations --check
 
-soak: setup ## The tests at their full length: minutes of load, hundreds of kills and power failures
+soak: setup-tests ## The tests at their full length: minutes of load, hundreds of kills and power failures
 	LOADLINE_SOAK=1 cargo test --workspace --locked
 	cargo run --quiet --locked --profile simulate --package loadgen -- simulate --seeds 50000
 	tools/mutations
@@ -55,3 +55,6 @@ fuzz: ## Fuzz a parser with a nightly compiler and cargo-fuzz: make fuzz T=polic
 
 setup:
 	@tools/setup
+
+setup-tests:
+	@tools/setup --tests

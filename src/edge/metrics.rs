@@ -10,7 +10,7 @@ use crate::edge::api::{Status, TargetStatus};
 use crate::edge::processes;
 use crate::edge::serve::Services;
 use crate::log::{COMMIT_BOUNDS, Topic};
-use crate::model::{AlertState, TargetId, Timestamp};
+use crate::model::{AlertState, Amount, MetricReport, OutcomeResult, TargetId, Timestamp};
 use crate::runtime::events::{self, TargetTally};
 use crate::runtime::retention::Pressure;
 use crate::stages::decide::FOLD_VERSION;
@@ -23,6 +23,9 @@ use exposition::{Family, Format, Page};
 /// The roles and modes that a label may say.
 const ROLES: [&str; 4] = ["Generic", "ApiServer", "BotInstances", "DatabaseReadReplica"];
 const MODES: [&str; 4] = ["Active", "OutOnly", "Advise", "Off"];
+
+/// What may come of any command; the other results are rare, and there when they came.
+const RESULTS: [OutcomeResult; 5] = [OutcomeResult::Applied, OutcomeResult::Conflict, OutcomeResult::Failed, OutcomeResult::Rejected, OutcomeResult::Lost];
 
 /// What is known now, written in `format`.
 pub fn page(services: &Services, status: &Status, format: Format) -> String {
@@ -82,13 +85,13 @@ fn replicas(page: &mut Page, targets: &[TargetStatus], at: Timestamp) {
 
 fn metrics(page: &mut Page, services: &Services, targets: &[TargetStatus], at: Timestamp) {
     for (family, of) in [
-        (&families::VALUE, (|m| m.value) as fn(&crate::model::MetricReport) -> Option<crate::model::Amount>),
+        (&families::VALUE, (|m| m.value) as fn(&MetricReport) -> Option<Amount>),
         (&families::TARGET_VALUE, |m| m.target),
     ] {
         let mut amounts = page.family(family);
         for (target, metric) in targets.iter().flat_map(|t| t.metrics.iter().map(move |m| (t, m))) {
             let labels = [("target", target.target.as_str()), ("metric", metric.name.as_str()), ("unit", metric.unit.name())];
-            amounts.known(&labels, of(metric).map(crate::model::Amount::as_f64));
+            amounts.known(&labels, of(metric).map(Amount::as_f64));
         }
     }
     let mut proposals = page.family(&families::PROPOSED);
@@ -111,7 +114,13 @@ fn happened(page: &mut Page, status: &Status) {
     let targets = &status.targets;
     by_target(page, &families::DECISIONS, targets, &events::DECISIONS, ["verdict", "step"]);
     by_target(page, &families::LIMITED, targets, &events::LIMITED_GRANTS, ["limit", ""]);
-    by_target(page, &families::COMMANDS, targets, &events::COMMANDS, ["result", ""]);
+    // From 0 on, so that the first failure counts in a rate.
+    let mut commands = page.family(&families::COMMANDS);
+    for target in targets.iter().filter(|target| target.mode.is_some()) {
+        let mut counts: BTreeMap<&str, u64> = RESULTS.map(|result| (result.name(), 0)).into();
+        counts.extend(events::COMMANDS.of(&target.target).into_iter().map(|((result, _), count)| (result, count)));
+        counts.into_iter().for_each(|(result, count)| commands.count(&[("target", target.target.as_str()), ("result", result)], count));
+    }
     by_word(page, &families::POLICIES, &events::POLICIES, "change");
     let mut firing: BTreeMap<(String, &str, String), u64> = BTreeMap::new();
     for alert in status.alerts.iter().chain(targets.iter().flat_map(|t| &t.alerts)).filter(|alert| alert.state == AlertState::Firing) {
