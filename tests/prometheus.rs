@@ -276,10 +276,8 @@ fn every_family_is_documented_and_exported() {
     let families: BTreeSet<String> = families::ALL.iter().map(|family| family.sample()).collect();
     assert_eq!(documented, families);
     let exported = names(&page);
-    let missing: Vec<&String> = families
-        .iter()
-        .filter(|name| !exported.contains(*name) && !exported.contains(&format!("{name}_count")) && !LATER.contains(&name.as_str()))
-        .collect();
+    let missing: Vec<&String> =
+        families.iter().filter(|name| !exported.contains(*name) && !exported.contains(&format!("{name}_count")) && !LATER.contains(&name.as_str())).collect();
     assert!(missing.is_empty(), "no sample of {missing:?} in\n{page}");
     assert_eq!(loadline.stop(), 0);
 }

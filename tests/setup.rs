@@ -36,8 +36,14 @@ impl Machine {
 
     /// The exit code, what was said, and what was installed.
     fn set_up(&self) -> (Option<i32>, String, String) {
+        self.set_up_for(&[])
+    }
+
+    fn set_up_for(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/setup");
-        let output = Command::new(script).env_clear().env("PATH", self.bin()).env("HOME", self.home.path()).output().unwrap();
+        let mut command = Command::new(script);
+        command.env_clear().env("PATH", self.bin()).env("HOME", self.home.path()).env("LOADLINE_TEST_TOOLS", self.home.path().join("tools"));
+        let output = command.args(arguments).output().unwrap();
         let installed = std::fs::read_to_string(self.home.path().join("installed")).unwrap_or_default();
         (output.status.code(), String::from_utf8(output.stderr).unwrap(), installed)
     }
@@ -62,6 +68,25 @@ fn as_root_it_installs_what_is_missing_and_says_each_thing() {
     for package in ["gcc libc6-dev", "recommends make", "recommends faketime"] {
         assert!(installed.contains(package), "{installed}");
     }
+}
+
+/// What only tests need is installed for tests only.
+#[test]
+fn prometheus_is_for_tests_alone() {
+    let machine = Machine::new(0);
+    for there in ["cc", "make", "faketime"] {
+        machine.program(there, "exit 0");
+    }
+    machine.program("cargo", "echo cargo 999.0.0");
+    assert_eq!(machine.set_up(), (Some(0), String::new(), String::new()));
+    let (code, said, installed) = machine.set_up_for(&["--tests"]);
+    assert!(code == Some(0) && said.contains("installing prometheus") && installed.contains("recommends prometheus"), "{said} {installed}");
+    for there in ["prometheus", "promtool"] {
+        machine.program(there, "exit 0");
+    }
+    let before = installed;
+    let (_, said, installed) = machine.set_up_for(&["--tests"]);
+    assert_eq!((said.as_str(), installed), ("", before), "it is there");
 }
 
 #[test]

@@ -180,7 +180,8 @@ fn history_and_why_tell_what_came_of_a_decision() {
     assert!(["1 → 4", "out", "Combine", "applied", "queue_depth 40 against 10 asks for 4"].iter().all(|word| lines[1].contains(word)), "{changes}");
     assert!(asks(&["history", "sleepers"]).lines().count() > 2, "all that was written down");
     let found: Value = serde_json::from_str(&asks(&["history", "sleepers", "--since", "1h", "--output", "json"])).unwrap();
-    let grew = found["decisions"].as_array().unwrap().iter().find(|story| story["decision"]["desired"] == 4 && story["decision"]["current"] == 1).unwrap().clone();
+    let grew =
+        found["decisions"].as_array().unwrap().iter().find(|story| story["decision"]["desired"] == 4 && story["decision"]["current"] == 1).unwrap().clone();
     assert_eq!((&grew["outcomes"][0]["record"]["result"], &grew["commands"][0]["record"]["to"]), (&"Applied".into(), &4.into()));
     assert_eq!(asks(&["history", "sleepers", "--since", "0s"]), format!("No decision about {SLEEPERS} was written down since then.\n"));
 

@@ -63,8 +63,9 @@ pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
 fn since(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     match ago(text) {
         Some(ago) => Ok(now - ago),
-        None => why::moment(text, now)
-            .map_err(|_| Unusable(format!("--since \"{text}\" is no time; write 30m, 2h or 3d, 2026-03-01T12:03:20Z, 12:03:20 (UTC), or Unix milliseconds")).into()),
+        None => why::moment(text, now).map_err(|_| {
+            Unusable(format!("--since \"{text}\" is no time; write 30m, 2h or 3d, 2026-03-01T12:03:20Z, 12:03:20 (UTC), or Unix milliseconds")).into()
+        }),
     }
 }
 
@@ -110,7 +111,8 @@ fn write(out: &mut dyn Write, found: &Decisions, since: Option<Timestamp>, paint
         && since.is_none_or(|since| kept_since.is_none_or(|kept| kept > since))
     {
         let kept = kept_since.map(|at| format!("; it goes back to {at}")).unwrap_or_default();
-        let line = format!("! older decisions are gone: audit 0..{to} of partition {partition} were removed by retention (retention.audit, retention.size){kept}");
+        let line =
+            format!("! older decisions are gone: audit 0..{to} of partition {partition} were removed by retention (retention.audit, retention.size){kept}");
         writeln!(out, "{}", paint.yellow(&line))?;
     }
     if found.decisions.is_empty() && found.by_hand.is_empty() {
@@ -169,7 +171,7 @@ fn came_of(story: &Story) -> String {
 }
 
 /// A time to the second, with its day.
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     at.to_string().split('.').next().unwrap_or_default().trim_end_matches('Z').replace('T', " ")
 }
 
@@ -184,7 +186,9 @@ mod tests {
         let view = View::new();
         let by_hand = ManualChange { target: api(), from: 5, to: 6, actor: "ana".to_owned(), reason: Some("launch".to_owned()) };
         let scaled = [Audit::Decision(decision(10, 3, 5)), grant(10, 3, 5), command(10, 3, 5), outcome(10, 5)];
-        for (n, entry) in (10..).zip(scaled.into_iter().chain([Audit::Decision(decision(20, 5, 5)), Audit::ByHand(by_hand), Audit::Decision(decision(40, 6, 7))])) {
+        for (n, entry) in
+            (10..).zip(scaled.into_iter().chain([Audit::Decision(decision(20, 5, 5)), Audit::ByHand(by_hand), Audit::Decision(decision(40, 6, 7))]))
+        {
             view.audit(at(n), entry);
         }
         Decisions { target: api(), decisions: view.decisions(&api(), 20, None).unwrap(), by_hand: Vec::new(), gone }

@@ -112,7 +112,8 @@ fn logs(config: &Config) {
         LogFormat::Auto => terminal,
     };
     // A second subscriber in one process (tests) is not an error.
-    let set = if text { lines.with_ansi(terminal).try_init() } else { lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init() };
+    let set =
+        if text { lines.with_ansi(terminal).try_init() } else { lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init() };
     drop(set);
 }
 

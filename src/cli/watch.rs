@@ -65,7 +65,8 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<u8> {
     };
     let follow = Follow::start(&args.server, subject).context("cannot start a thread that asks the server")?;
     let terminal = Terminal::take().context("the terminal cannot be used; use `loadline status`")?;
-    let ended = Watch { view, fleet: Fleet::default(), known: Known::default(), follow, server: args.server.server.clone(), paint: Paint::for_stdout() }.run(&terminal);
+    let ended =
+        Watch { view, fleet: Fleet::default(), known: Known::default(), follow, server: args.server.server.clone(), paint: Paint::for_stdout() }.run(&terminal);
     drop(terminal);
     ended.context("the terminal cannot be used any more")
 }
@@ -120,7 +121,7 @@ impl Watch {
         let head = self.known.head(&self.server, self.paint);
         match &mut self.view {
             View::Fleet(fleet) => fleet.lines(&self.known, head, width, height, self.paint),
-            View::One(one) => one.lines(&self.known, head, height, self.paint),
+            View::One(one) => one.lines(&self.known, head, width, height, self.paint),
         }
     }
 

@@ -109,7 +109,9 @@ fn write(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {
 /// What is so now: the decision that is told may be of an hour ago, as one is written down when more than numbers change.
 fn now(out: &mut dyn Write, told: &Decision, status: &TargetStatus, paint: Paint) -> io::Result<()> {
     let count = |n: Option<u32>| n.map_or_else(|| "an unknown number of".to_owned(), |n| n.to_string());
-    let current = status.current.map_or_else(|| "its replicas are not seen".to_owned(), |_| format!("{} asked for, {} ready", count(status.current), count(status.ready)));
+    let current = status
+        .current
+        .map_or_else(|| "its replicas are not seen".to_owned(), |_| format!("{} asked for, {} ready", count(status.current), count(status.ready)));
     let Some(at) = status.at else { return writeln!(out, "\nNow      {current}; {}", status.reason) };
     if at <= told.at {
         return writeln!(out, "\nNow      {current}");

@@ -268,24 +268,16 @@ fn refused(why: RequestRefused, title: &str, mend: &str) -> Problem {
 }
 
 fn busy() -> Problem {
-    refused(
-        RequestRefused::Busy,
-        "more requests are under way than the queue takes",
-        "send it again after the time of Retry-After, or raise ingest.queue",
-    )
-    .retry_after(1)
+    refused(RequestRefused::Busy, "more requests are under way than the queue takes", "send it again after the time of Retry-After, or raise ingest.queue")
+        .retry_after(1)
 }
 
 fn full(room: &Room) -> Problem {
     let held_by = room.usage().map(|usage| usage.held_by).unwrap_or_default();
     // Near the limit a large request may find no room where retention makes some within the second.
     if held_by.is_empty() {
-        return refused(
-            RequestRefused::Full,
-            "there is no room in the log for so much at once; older records are being removed",
-            "send it again",
-        )
-        .retry_after(1);
+        return refused(RequestRefused::Full, "there is no room in the log for so much at once; older records are being removed", "send it again")
+            .retry_after(1);
     }
     refused(
         RequestRefused::Full,

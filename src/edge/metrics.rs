@@ -17,6 +17,8 @@ use crate::stages::decide::FOLD_VERSION;
 
 pub mod exposition;
 pub mod families;
+#[cfg(test)]
+mod tests;
 
 use exposition::{Family, Format, Page};
 
@@ -84,10 +86,7 @@ fn replicas(page: &mut Page, targets: &[TargetStatus], at: Timestamp) {
 }
 
 fn metrics(page: &mut Page, services: &Services, targets: &[TargetStatus], at: Timestamp) {
-    for (family, of) in [
-        (&families::VALUE, (|m| m.value) as fn(&MetricReport) -> Option<Amount>),
-        (&families::TARGET_VALUE, |m| m.target),
-    ] {
+    for (family, of) in [(&families::VALUE, (|m| m.value) as fn(&MetricReport) -> Option<Amount>), (&families::TARGET_VALUE, |m| m.target)] {
         let mut amounts = page.family(family);
         for (target, metric) in targets.iter().flat_map(|t| t.metrics.iter().map(move |m| (t, m))) {
             let labels = [("target", target.target.as_str()), ("metric", metric.name.as_str()), ("unit", metric.unit.name())];

@@ -208,8 +208,12 @@ async fn within_deadline(request: Request, next: Next) -> Response {
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "there is nothing here", "see /metrics, /api/v1/status, /api/v1/targets/{namespace}/{kind}/{name}, POST /api/v1/metrics")
-        .at(uri.path().to_owned())
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "there is nothing here",
+        "see /metrics, /api/v1/status, /api/v1/targets/{namespace}/{kind}/{name}, POST /api/v1/metrics",
+    )
+    .at(uri.path().to_owned())
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {

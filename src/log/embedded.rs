@@ -119,8 +119,15 @@ impl EmbeddedLog {
         let coordinator = Arc::<Coordinator>::default();
         let standing = Arc::new(Standing::new(directory, options.max_bytes));
         let times = Arc::<CommitTimes>::default();
-        let writing =
-            Writing { connection, tails: Arc::clone(&tails), coordinator: Arc::clone(&coordinator), clock, standing: Arc::clone(&standing), times: Arc::clone(&times), mark };
+        let writing = Writing {
+            connection,
+            tails: Arc::clone(&tails),
+            coordinator: Arc::clone(&coordinator),
+            clock,
+            standing: Arc::clone(&standing),
+            times: Arc::clone(&times),
+            mark,
+        };
         let writer = Writer::start(writing).map_err(|error| unusable(&error))?;
         let store = EmbeddedStore { writer, reader: Reader::new(path), tails, standing, times, lock_file: Mutex::new(Some(lock_file)) };
         Ok(EmbeddedLog { store: Arc::new(store), coordinator })

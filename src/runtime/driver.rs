@@ -149,3 +149,105 @@ fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::log::memory::MemoryLog;
+    use crate::log::{Batch, Membership, Offset, Partitions, Polled, RawAppend, RawRecord, Session, Topic};
+    use crate::runtime::clock::{ManualClock, SystemClock};
+    use crate::stages::admit::Admit;
+
+    /// A log whose polls fail for now so often, and then for good.
+    struct Unreadable {
+        log: MemoryLog,
+        fails: Arc<AtomicU32>,
+    }
+
+    struct Failing {
+        session: Box<dyn Session>,
+        fails: Arc<AtomicU32>,
+    }
+
+    impl Session for Failing {
+        fn poll(&mut self, _max: usize, _wait: Duration) -> Result<Vec<Polled>, LogError> {
+            match self.fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+                Ok(_) => Err(LogError::Retry { reason: "the disk hangs".to_owned() }),
+                Err(_) => Err(LogError::Fatal { reason: "enough".to_owned() }),
+            }
+        }
+
+        fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+            self.session.commit(batch)
+        }
+
+        fn waker(&self) -> Waker {
+            self.session.waker()
+        }
+    }
+
+    impl Log for Unreadable {
+        fn partitions(&self, topic: Topic) -> u32 {
+            self.log.partitions(topic)
+        }
+
+        fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
+            Ok(Box::new(Failing { session: self.log.join(membership)?, fails: Arc::clone(&self.fails) }))
+        }
+
+        fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
+            self.log.append(appends)
+        }
+
+        fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<Offset>, LogError> {
+            self.log.range(topic, partition)
+        }
+
+        fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+            self.log.scan(topic, partition, from, max)
+        }
+
+        fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+            self.log.states(group, partition)
+        }
+
+        fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
+            self.log.committed(group, topic, partition)
+        }
+
+        fn close(&self) {
+            self.log.close();
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A log that cannot be read for a while is one line, however often it is tried.
+    #[test]
+    fn reads_that_fail_again_and_again_are_told_once() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
+        let log: Arc<dyn Log> = Arc::new(Unreadable { log: MemoryLog::new(Partitions::default(), clock), fails: Arc::new(AtomicU32::new(3)) });
+        let lines = Lines::default();
+        let written = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+        let ended = tracing::subscriber::with_default(subscriber, || drive(Admit, log, &SystemClock, "one", &Stop::new()));
+        assert!(matches!(ended, Err(LogError::Fatal { .. })), "{ended:?}");
+        let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains("admit cannot read the log for now: the disk hangs"), "{told}");
+    }
+}

@@ -190,10 +190,7 @@ impl RecordPutAside<'_> {
         let DeadLetter { topic, partition, offset, reason, .. } = self.0;
         DEAD_LETTERS.add(topic, 1);
         if let Some(times) = repeated.note() {
-            warn!(
-                event = "record-put-aside",
-                topic, partition, offset, times, "a record of {topic} cannot be used, and is kept in dead-letters: {reason}"
-            );
+            warn!(event = "record-put-aside", topic, partition, offset, times, "a record of {topic} cannot be used, and is kept in dead-letters: {reason}");
         }
     }
 }

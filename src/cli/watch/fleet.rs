@@ -105,7 +105,11 @@ impl Fleet {
             }
         }
         if shown.is_empty() {
-            lines.push(if all == 0 { "No target yet: put a policy into the directory that Loadline reads.".to_owned() } else { "No target matches.".to_owned() });
+            lines.push(if all == 0 {
+                "No target yet: put a policy into the directory that Loadline reads.".to_owned()
+            } else {
+                "No target matches.".to_owned()
+            });
         }
         lines.resize_with(height.saturating_sub(1 + told.len()).max(lines.len().min(height.saturating_sub(1 + told.len()))), String::new);
         lines.append(&mut told);

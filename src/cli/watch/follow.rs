@@ -3,8 +3,8 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-use super::super::client::{Client, ServerArgs, target_path};
 use super::super::Paint;
+use super::super::client::{Client, ServerArgs, target_path};
 use crate::edge::api::{Decisions, Status, TargetDetail};
 use crate::model::TargetId;
 use crate::runtime::clock::Stopwatch;

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use crossterm::event::KeyCode;
 
-use super::super::{Paint, history, why};
+use super::super::{Paint, history, table, why};
 use super::fleet::rendered;
 use super::follow::Known;
 use crate::edge::api::{Decisions, Story, TargetDetail, TargetStatus};
-use crate::model::{AlertState, Severity, TargetId, Timestamp};
+use crate::model::{AlertState, Severity, TargetId};
 
 /// What is chosen.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl One {
     }
 
     /// What to draw.
-    pub(super) fn lines(&mut self, known: &Known, head: String, height: usize, paint: Paint) -> Vec<String> {
+    pub(super) fn lines(&mut self, known: &Known, head: String, width: usize, height: usize, paint: Paint) -> Vec<String> {
         let mut lines = vec![head];
         let Some((detail, decisions)) = known.of(&self.target) else {
             lines.push(paint.bold(self.target.as_str()));
@@ -59,7 +59,7 @@ impl One {
         };
         let mut out = Vec::new();
         // Writing into memory cannot fail.
-        let _ = now(&mut out, detail, known_at(known, detail), paint);
+        let _ = now(&mut out, detail, width, paint);
         lines.extend(String::from_utf8_lossy(&out).lines().map(str::to_owned));
         let room = height.saturating_sub(lines.len() + 1);
         let (mut told, chosen) = self.decisions(decisions, paint);
@@ -103,16 +103,30 @@ impl One {
     }
 }
 
-/// The server's time of what is shown: that of the newest thing that is known.
-fn known_at(known: &Known, detail: &TargetDetail) -> Timestamp {
-    let times = [known.status.as_ref().map(|status| status.at), detail.status.at, detail.status.seen_at];
-    times.into_iter().flatten().max().unwrap_or(Timestamp::MIN)
+/// A text in lines of at most `width` columns, broken between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if table::seen(line) + 1 + table::seen(word) <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
-fn now(out: &mut dyn Write, detail: &TargetDetail, at: Timestamp, paint: Paint) -> io::Result<()> {
+fn now(out: &mut dyn Write, detail: &TargetDetail, width: usize, paint: Paint) -> io::Result<()> {
     let status = &detail.status;
-    writeln!(out, "{}  {}", paint.bold(status.target.as_str()), status.reason)?;
-    writeln!(out, "{}", replicas(status, at, paint))?;
+    writeln!(out, "{}", paint.bold(status.target.as_str()))?;
+    for line in wrapped(&status.reason, width) {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out, "{}", replicas(status, paint))?;
     if let Some(file) = &status.frozen {
         writeln!(out, "{}", paint.red(&format!("! frozen by {file}: nothing is commanded until it is removed")))?;
     }
@@ -124,16 +138,17 @@ fn now(out: &mut dyn Write, detail: &TargetDetail, at: Timestamp, paint: Paint) 
     why::metrics(out, &status.metrics, paint)
 }
 
-fn replicas(status: &TargetStatus, at: Timestamp, paint: Paint) -> String {
+fn replicas(status: &TargetStatus, paint: Paint) -> String {
     let number = |n: Option<u32>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
     let count = match (status.current, status.desired) {
         (Some(current), Some(desired)) if current != desired => paint.bold(&format!("{current} → {desired}")),
         (current, desired) => paint.bold(&number(current.or(desired))),
     };
     let range = if status.min.is_none() && status.max.is_none() { "–".to_owned() } else { format!("{}–{}", number(status.min), number(status.max)) };
-    let seen = status.seen_at.map_or_else(|| "not seen".to_owned(), |seen| format!("seen {} s ago", at.since(seen).as_secs()));
+    let seen = status.seen_at.map_or_else(|| "not seen".to_owned(), |seen| format!("seen {}", history::time(seen)));
+    let evaluated = status.at.map(|at| format!(", evaluated {} UTC", history::time(at))).unwrap_or_default();
     let mode = status.mode.as_deref().unwrap_or("no policy");
-    format!("replicas {count}  ready {}  range {range}  mode {mode}  {}", number(status.ready), paint.dim(&seen))
+    format!("replicas {count}  ready {}  range {range}  mode {mode}  {}", number(status.ready), paint.dim(&format!("{seen}{evaluated}")))
 }
 
 /// A decision's metrics, steps, and what came of it.
@@ -163,20 +178,26 @@ mod tests {
     #[test]
     fn the_newest_decision_is_open_and_others_are_opened() {
         let (known, mut one) = (known(), One::new(api(), true));
-        let shown = one.lines(&known, "head".to_owned(), 30, Paint::PLAIN).join("\n");
+        let shown = one.lines(&known, "head".to_owned(), 100, 30, Paint::PLAIN).join("\n");
         assert!(shown.contains("› 2025-11-24 16:00:20  5 → 6") && shown.contains("The arbiter has not answered yet."), "{shown}");
         one.key(KeyCode::Down, &known);
-        let shown = one.lines(&known, "head".to_owned(), 30, Paint::PLAIN).join("\n");
+        let shown = one.lines(&known, "head".to_owned(), 100, 30, Paint::PLAIN).join("\n");
         assert!(shown.contains("› 2025-11-24 16:00:10  3 → 5") && shown.contains("Outcome"), "{shown}");
         one.key(KeyCode::Enter, &known);
-        assert!(!one.lines(&known, "head".to_owned(), 30, Paint::PLAIN).join("\n").contains("Outcome"));
+        assert!(!one.lines(&known, "head".to_owned(), 100, 30, Paint::PLAIN).join("\n").contains("Outcome"));
+    }
+
+    #[test]
+    fn a_reason_is_broken_between_words() {
+        assert_eq!(wrapped("cpu 84 % asks for 8", 8), ["cpu 84 %", "asks for", "8"]);
+        assert_eq!(wrapped("unbreakable", 4), ["unbreakable"]);
     }
 
     #[test]
     fn any_height_is_drawn() {
         let (known, mut one) = (known(), One::new(api(), true));
         for height in 0..40 {
-            one.lines(&known, String::new(), height, Paint::PLAIN);
+            one.lines(&known, String::new(), 40, height, Paint::PLAIN);
             one.key(KeyCode::Down, &known);
         }
     }

@@ -249,7 +249,8 @@ mod tests {
 
     #[test]
     fn the_format_is_the_one_that_is_asked_for() {
-        let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         for (header, format) in [
             (prometheus, Format::OpenMetrics),
             ("application/openmetrics-text; version=1.0.0; charset=utf-8", Format::OpenMetrics),

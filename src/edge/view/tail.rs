@@ -15,7 +15,9 @@ use crate::edge::api::Lag;
 use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
 use crate::model::{Alert, AlertState, Audit, Message, OutcomeResult, Severity, Signal, Timestamp};
 use crate::runtime::clock::{Clock, Stopwatch};
-use crate::runtime::events::{AlertChanged, CommandEnded, Decided, GrantLimited, LogUnreadable, Marked, PolicyChanged, PolicyRefused, RecordPutAside, Repeated};
+use crate::runtime::events::{
+    AlertChanged, CommandEnded, Decided, GrantLimited, LogUnreadable, Marked, PolicyChanged, PolicyRefused, RecordPutAside, Repeated,
+};
 use crate::wire;
 
 /// A stage whose lag is shown: its group and its input.
@@ -100,12 +102,8 @@ impl Tail {
     ) -> std::io::Result<Tail> {
         let ended: Arc<dyn Fn(String) + Send + Sync> = Arc::new(ended);
         let mut tail = Tail { threads: Vec::new(), stop: Arc::default() };
-        let topics: [(Topic, &'static str); FOLLOWED_TOPICS] = [
-            (Topic::Audit, "view-audit"),
-            (Topic::Signals, "view-signals"),
-            (Topic::Alerts, "view-alerts"),
-            (Topic::DeadLetters, "view-dead-letters"),
-        ];
+        let topics: [(Topic, &'static str); FOLLOWED_TOPICS] =
+            [(Topic::Audit, "view-audit"), (Topic::Signals, "view-signals"), (Topic::Alerts, "view-alerts"), (Topic::DeadLetters, "view-dead-letters")];
         let started = clock.now();
         for (topic, group) in topics {
             let follower = Follower {
@@ -344,7 +342,18 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
         let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::clone(&clock)));
         let (view, stop) = (Arc::new(View::new()), Arc::default());
-        let follower = Follower { topic: Topic::Audit, group: "view-audit", view: Arc::clone(&view), log, clock, stop, stages: Vec::new(), started: Timestamp::MIN, unreadable: Repeated::new(), put_aside: Repeated::new() };
+        let follower = Follower {
+            topic: Topic::Audit,
+            group: "view-audit",
+            view: Arc::clone(&view),
+            log,
+            clock,
+            stop,
+            stages: Vec::new(),
+            started: Timestamp::MIN,
+            unreadable: Repeated::new(),
+            put_aside: Repeated::new(),
+        };
         follower.take(Polled::Gap { partition: 0, from: 5, to: 9 });
         let alerts = view.general_alerts();
         assert_eq!(alerts.iter().map(|alert| (alert.name.as_str(), alert.subject.as_str())).collect::<Vec<_>>(), [("RecordsLost", "view/audit/0")]);
