@@ -28,8 +28,8 @@ const TOLD_BY_THEIR_WATCH: [&str; 1] = ["LogNotWritable"];
 
 /// The topics of dead letters, and the stages that read or take snapshots.
 const TOPICS: &[&str] = &["metrics", "control", "signals", "requests", "commands", "audit", "alerts", "dead-letters"];
-const STAGES: &[&str] = &["aggregate", "admit", "decide", "arbitrate"];
-const READERS: &[&str] = &["aggregate", "admit", "decide", "arbitrate", "actuate", "view-audit", "view-signals", "view-alerts", "view-dead-letters"];
+const STAGES: &[&str] = &["aggregate", "admit", "decide", "arbitrate", "actuate"];
+const READERS: &[&str] = &["aggregate", "admit", "decide", "arbitrate", "view-audit", "view-signals", "view-alerts", "view-dead-letters"];
 
 /// Decisions that were written down, by verdict and by the step that bound.
 pub static DECISIONS: TargetTally = TargetTally::new();
