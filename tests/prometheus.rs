@@ -88,7 +88,7 @@ fn story() -> Story {
 /// The numbers are those of the fleet; what is not known is absent; and both formats are what they say.
 #[test]
 fn metrics_tell_what_the_program_knows() {
-    let Story { loadline, page, .. } = story();
+    let Story { _home, loadline, page } = story();
     let labelled = |name: &str, more: &str| value(&page, &format!("{name}{{target=\"{SLEEPERS}\"{more}}}"));
     for (name, more, expected) in [
         ("loadline_target_spec_min_replicas", "", 1.0),
@@ -139,7 +139,7 @@ impl Drop for Killed {
 /// A real Prometheus scrapes it in OpenMetrics, answers queries about it, and its rules are in order on real data.
 #[test]
 fn prometheus_scrapes_it() {
-    let Story { loadline, .. } = story();
+    let Story { _home, loadline, .. } = story();
     let home = tempfile::tempdir().unwrap();
     let rules = repository("topology/prometheus/loadline.rules.yml");
     let config = format!(
@@ -245,7 +245,7 @@ fn series(expression: &str) -> BTreeSet<String> {
 /// Each expression of the dashboard is valid, and each name in it and in the rules is exported by the running program.
 #[test]
 fn rules_and_dashboard_name_only_what_is_exported() {
-    let Story { loadline, page, .. } = story();
+    let Story { _home, loadline, page } = story();
     let exported = names(&page);
     let announced: BTreeSet<String> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).map(str::to_owned).collect();
     let expressions: Vec<String> = dashboard().into_iter().chain(alerts().into_values().map(|(expression, _)| expression)).collect();
@@ -267,7 +267,7 @@ fn rules_and_dashboard_name_only_what_is_exported() {
 /// Every family is in docs/metrics.md, which names no other, and the running program has samples of each.
 #[test]
 fn every_family_is_documented_and_exported() {
-    let Story { loadline, page, .. } = story();
+    let Story { _home, loadline, page } = story();
     let documented: BTreeSet<String> = read("docs/metrics.md")
         .lines()
         .filter(|line| line.starts_with("| `"))

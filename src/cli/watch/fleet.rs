@@ -34,7 +34,9 @@ impl Fleet {
         match key {
             KeyCode::Enter => self.typing = false,
             KeyCode::Esc => (self.typing, self.filter) = (false, String::new()),
-            KeyCode::Backspace => drop(self.filter.pop()),
+            KeyCode::Backspace => {
+                self.filter.pop();
+            }
             KeyCode::Char(c) => self.filter.push(c),
             _ => {}
         }
