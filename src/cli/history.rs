@@ -1,5 +1,6 @@
 //! `loadline history`: a target's decisions over time, each with what came of it.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     }
     match args.output {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?,
-        Output::Text => write(out, &found, since, Paint::for_stdout())?,
+        Output::Text => write(out, &found, since, args.changes, Paint::for_stdout())?,
     }
     Ok(0)
 }
@@ -106,7 +107,7 @@ fn read(client: &Client, target: &TargetId, since: Option<Timestamp>) -> anyhow:
     Ok(found)
 }
 
-fn write(out: &mut dyn Write, found: &Decisions, since: Option<Timestamp>, paint: Paint) -> io::Result<()> {
+fn write(out: &mut dyn Write, found: &Decisions, since: Option<Timestamp>, changes: bool, paint: Paint) -> io::Result<()> {
     if let Some(Gone { partition, to, kept_since }) = &found.gone
         && since.is_none_or(|since| kept_since.is_none_or(|kept| kept > since))
     {
@@ -118,13 +119,17 @@ fn write(out: &mut dyn Write, found: &Decisions, since: Option<Timestamp>, paint
     if found.decisions.is_empty() && found.by_hand.is_empty() {
         return writeln!(out, "No decision about {} was written down{}.", found.target, if since.is_some() { " since then" } else { " yet" });
     }
-    let mut rows: Vec<(Timestamp, Vec<String>)> = Vec::new();
-    for story in &found.decisions {
-        rows.extend(story.by_hand.iter().map(|change| (change.at, by_hand(change, paint))));
-        rows.push((story.decision.at, row(story, paint)));
-    }
-    rows.extend(found.by_hand.iter().map(|change| (change.at, by_hand(change, paint))));
+    // A change by hand may be told with more than one decision after it, and with one that is told first from before.
+    let by_hand_all = found.decisions.iter().flat_map(|story| &story.by_hand).chain(&found.by_hand);
+    let by_hand_rows: BTreeSet<(Timestamp, Vec<String>)> =
+        by_hand_all.filter(|change| since.is_none_or(|since| change.at >= since)).map(|change| (change.at, by_hand(change, paint))).collect();
+    let mut rows: Vec<(Timestamp, Vec<String>)> = by_hand_rows.into_iter().collect();
+    let told = found.decisions.iter().filter(|story| !changes || story.decision.current != story.decision.desired);
+    rows.extend(told.map(|story| (story.decision.at, row(story, paint))));
     rows.sort_by_key(|(at, _)| *at);
+    if rows.is_empty() {
+        return writeln!(out, "No change of {} was decided{}.", found.target, if since.is_some() { " since then" } else { " in the last decisions" });
+    }
     table::write(out, &HEADER, rows.into_iter().map(|(_, row)| row))
 }
 
@@ -196,7 +201,7 @@ mod tests {
 
     fn told(found: &Decisions, since: Option<Timestamp>) -> String {
         let mut out = Vec::new();
-        write(&mut out, found, since, Paint::PLAIN).unwrap();
+        write(&mut out, found, since, false, Paint::PLAIN).unwrap();
         String::from_utf8(out).unwrap()
     }
 
