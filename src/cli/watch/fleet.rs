@@ -113,12 +113,12 @@ impl Fleet {
                 "No target matches.".to_owned()
             });
         }
-        lines.resize_with(height.saturating_sub(1 + told.len()).max(lines.len().min(height.saturating_sub(1 + told.len()))), String::new);
+        lines.resize_with(height.saturating_sub(1 + told.len()), String::new);
         lines.append(&mut told);
         lines.push(if self.typing {
             format!("/{}▏  {}", self.filter, paint.dim("Enter keeps the filter, Esc clears it"))
         } else {
-            paint.dim("↑↓ choose  Enter open  / filter  a attention  q quit")
+            paint.dim("q quit  ↑↓ choose  Enter open  / filter  a attention")
         });
         lines
     }

@@ -67,7 +67,7 @@ impl One {
         lines.extend(told.drain(self.first.min(told.len())..).take(room));
         lines.resize_with(height.saturating_sub(1).max(1), String::new);
         let back = if self.from_fleet { "Esc back" } else { "Esc fleet" };
-        lines.push(paint.dim(&format!("↑↓ choose a decision  Enter open, close  {back}  q quit")));
+        lines.push(paint.dim(&format!("q quit  {back}  ↑↓ choose a decision  Enter open, close")));
         lines
     }
 
