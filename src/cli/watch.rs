@@ -105,11 +105,7 @@ impl Watch {
                 continue;
             }
             match event::read()? {
-                Event::Key(key) if key.kind != KeyEventKind::Release => {
-                    if self.key(key, usize::from(height)) {
-                        return Ok(0);
-                    }
-                }
+                Event::Key(key) if key.kind != KeyEventKind::Release && self.key(key, usize::from(height)) => return Ok(0),
                 // Whatever a resize left on the screen is drawn over.
                 Event::Resize(..) => screen = Screen::default(),
                 _ => {}

@@ -29,6 +29,9 @@ const MODES: [&str; 4] = ["Active", "OutOnly", "Advise", "Off"];
 /// What may come of any command; the other results are rare, and there when they came.
 const RESULTS: [OutcomeResult; 5] = [OutcomeResult::Applied, OutcomeResult::Conflict, OutcomeResult::Failed, OutcomeResult::Rejected, OutcomeResult::Lost];
 
+/// A count of a target.
+type Count = fn(&TargetStatus) -> Option<u32>;
+
 /// What is known now, written in `format`.
 pub fn page(services: &Services, status: &Status, format: Format) -> String {
     let Status { at, targets, .. } = status;
@@ -60,7 +63,7 @@ fn replicas(page: &mut Page, targets: &[TargetStatus], at: Timestamp) {
             facts.count(&[("target", target.target.as_str()), ("role", one_of(&ROLES, role)), ("mode", one_of(&MODES, mode))], 1);
         }
     }
-    let counts: [(&Family, fn(&TargetStatus) -> Option<u32>); 5] = [
+    let counts: [(&Family, Count); 5] = [
         (&families::MIN, |t| t.min),
         (&families::MAX, |t| t.max),
         (&families::CURRENT, |t| t.current),

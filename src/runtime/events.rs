@@ -131,9 +131,10 @@ impl PolicyChanged<'_> {
         let PolicyAnnouncement { target, spec, order } = self.0;
         let version = format!("{}@{}", order.source, order.generation);
         POLICIES.add(if spec.is_some() { "in-force" } else { "removed" }, 1);
-        match spec {
-            Some(_) => info!(event = "policy-changed", target_id = %target, version, "{target}: its policy is now {version}"),
-            None => info!(event = "policy-removed", target_id = %target, version, "{target}: its policy was removed; its replicas stay as they are"),
+        if spec.is_some() {
+            info!(event = "policy-changed", target_id = %target, version, "{target}: its policy is now {version}");
+        } else {
+            info!(event = "policy-removed", target_id = %target, version, "{target}: its policy was removed; its replicas stay as they are");
         }
     }
 }

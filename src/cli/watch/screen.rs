@@ -96,7 +96,7 @@ mod tests {
             ("日本語", 4, "日… "),
             ("日本", 4, "日本"),
             ("abc", 0, ""),
-            ("a\tb\u{1b}]0;title\u{7}", 12, "a·b·]0;titl…"),
+            ("a\tb\u{1b}]0;title\u{7}", 12, "a·b·]0;title"),
             ("\u{1b}[31mabc\u{1b}[0m", 5, "\u{1b}[31mabc\u{1b}[0m\u{1b}[0m  "),
             ("\u{1b}[31mabcdef\u{1b}[0m", 4, "\u{1b}[31mabc…\u{1b}[0m"),
         ] {
