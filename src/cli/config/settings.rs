@@ -228,7 +228,7 @@ pub(super) const SETTINGS: [Setting; 22] = [
         path: "log.format",
         list: false,
         shape: Shape::Words(formats),
-        meaning: "how log lines are written",
+        meaning: "how log lines are written; auto is text on a terminal, else json",
         read: |c, v| word(&v[0], &FORMATS).map(|f| c.log_format = f),
         show: |c| name_of(&FORMATS, c.log_format).to_owned(),
     },
