@@ -8,6 +8,7 @@ pub mod config;
 pub mod doctor;
 pub mod documents;
 mod export;
+pub mod history;
 pub mod man;
 mod paint;
 pub mod policy;
@@ -17,6 +18,7 @@ pub mod scale;
 pub mod schema;
 pub mod status;
 pub mod table;
+pub mod watch;
 pub mod why;
 
 pub use paint::Paint;
@@ -43,6 +45,10 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Why a target was decided on as it was.
     Why(why::WhyArgs),
+    /// What was decided about a target, and what came of it.
+    History(history::HistoryArgs),
+    /// Watch the fleet or a target, live in the terminal.
+    Watch(watch::WatchArgs),
     /// Set a target's count by hand.
     Scale(scale::ScaleArgs),
     /// Check, explain, test and compare policy files.
@@ -76,6 +82,8 @@ pub fn run(cli: Cli, mut out: &mut dyn Write) -> anyhow::Result<u8> {
         Command::Run(args) => run::run(&args),
         Command::Status(args) => status::run(&args, out),
         Command::Why(args) => why::run(&args, out),
+        Command::History(args) => history::run(&args, out),
+        Command::Watch(args) => watch::run(&args),
         Command::Scale(args) => scale::run(args, out),
         Command::Policy(args) => policy::run(&args, &mut out),
         Command::Export(args) => export::run(&args, out),

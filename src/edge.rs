@@ -9,6 +9,7 @@
 //! - [`log_watch`]: tells of a log that cannot be written;
 //! - [`view`]: what is known now, in memory, fed by the log;
 //! - [`shown`]: decide, whose evaluations the view sees;
+//! - [`metrics`]: the same, as Prometheus reads it;
 //! - [`serve`]: the HTTP server over all of that.
 
 pub mod actuate;
@@ -16,6 +17,7 @@ pub mod api;
 mod durable_file;
 pub mod ingest;
 pub mod log_watch;
+pub mod metrics;
 pub mod observe;
 pub mod policies;
 pub mod processes;

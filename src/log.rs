@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
+mod commit_times;
 mod coordinator;
 pub(crate) mod directory;
 pub mod embedded;
@@ -26,6 +27,7 @@ pub mod memory;
 mod partitioner;
 mod partitions;
 
+pub use commit_times::{BOUNDS as COMMIT_BOUNDS, CommitTimes};
 pub use partitioner::partition_of;
 pub use partitions::Partitions;
 
@@ -286,6 +288,11 @@ pub trait Log: Send + Sync + 'static {
     /// Why nothing can be written for now, where that is so. Whoever is answered [`LogError::Retry`] by a
     /// write tries again in silence: what watches this tells of it, once and with one voice.
     fn trouble(&self) -> Option<Trouble> {
+        None
+    }
+
+    /// How long its commits took; `None` where nobody measures it.
+    fn commit_times(&self) -> Option<&CommitTimes> {
         None
     }
 

@@ -1,11 +1,12 @@
 //! Runs the stages over a log: [`runner`] is a step function without a wait, [`worker`] gives it a session, [`driver`] waits for it.
-//! [`retention`] deletes what no stage needs any more.
+//! [`retention`] deletes what no stage needs any more; [`events`] are what people are told of, in lines and counts.
 //!
 //! State is snapshot and replay from the first day: a round of snapshots now and then, and the input
 //! since. There is no second way to build state.
 
 pub mod clock;
 pub mod driver;
+pub mod events;
 mod publish;
 pub mod rehearsal;
 pub mod replay;

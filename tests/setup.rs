@@ -41,7 +41,9 @@ impl Machine {
 
     /// As [`Machine::set_up`], for the tests of the project in `root`.
     fn set_up_with(&self, root: &Path, flags: &[&str]) -> (Option<i32>, String, String) {
-        let output = Command::new(root.join("tools/setup")).args(flags).env_clear().env("PATH", self.bin()).env("HOME", self.home.path()).output().unwrap();
+        let mut command = Command::new(root.join("tools/setup"));
+        command.env_clear().env("PATH", self.bin()).env("HOME", self.home.path()).env("LOADLINE_TEST_TOOLS", self.home.path().join("tools"));
+        let output = command.args(flags).output().unwrap();
         let installed = std::fs::read_to_string(self.home.path().join("installed")).unwrap_or_default();
         (output.status.code(), String::from_utf8(output.stderr).unwrap(), installed)
     }
@@ -93,7 +95,7 @@ fn where_all_is_there_it_says_nothing() {
 
 /// What only tests need is installed for tests only, once, and again when the lock file changes.
 #[test]
-fn the_browser_and_its_driver_are_installed_for_tests_alone() {
+fn prometheus_and_the_browser_and_its_driver_are_installed_for_tests_alone() {
     let machine = Machine::new(0);
     for there in ["cc", "make", "faketime"] {
         machine.program(there, "exit 0");
@@ -113,12 +115,18 @@ fn the_browser_and_its_driver_are_installed_for_tests_alone() {
     let (code, said, _) = machine.set_up_with(&root, &[]);
     assert_eq!((code, said.as_str()), (Some(0), ""), "without --tests nothing is missing");
     let (_, said, installed) = machine.set_up_with(&root, &["--tests"]);
-    assert!(said.contains("installing Chromium") && said.contains("installing Node.js and npm"), "{said}");
-    assert!(installed.contains("recommends chromium") && installed.contains("recommends nodejs npm"), "{installed}");
+    for thing in ["installing prometheus", "installing Chromium", "installing Node.js and npm"] {
+        assert!(said.contains(thing), "{said}");
+    }
+    assert!(
+        installed.contains("recommends prometheus") && installed.contains("recommends chromium") && installed.contains("recommends nodejs npm"),
+        "{installed}"
+    );
     assert!(said.contains("could not install them; run this once") && said.contains("npm ci --prefix target/page-tests"), "{said}");
 
-    machine.program("chromium", "exit 0");
-    machine.program("node", "exit 0");
+    for there in ["prometheus", "promtool", "chromium", "node"] {
+        machine.program(there, "exit 0");
+    }
     machine.program("npm", "echo \"npm $*\"");
     let (code, said, _) = machine.set_up_with(&root, &["--tests"]);
     assert!(code == Some(0) && said.contains("npm ci --prefix target/page-tests --ignore-scripts"), "{said}");

@@ -34,9 +34,14 @@ pub struct Client {
 impl Client {
     /// A client of the server that the arguments name; `HOST:PORT` alone means HTTP.
     pub fn new(args: &ServerArgs) -> Self {
+        Client::within(args, DEADLINE)
+    }
+
+    /// As [`Client::new`]; an answer may take `deadline`.
+    pub fn within(args: &ServerArgs, deadline: Duration) -> Self {
         let base = args.server.trim_end_matches('/');
         let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
-        let config = ureq::Agent::config_builder().timeout_global(Some(DEADLINE)).http_status_as_error(false).build();
+        let config = ureq::Agent::config_builder().timeout_global(Some(deadline)).http_status_as_error(false).build();
         Client { base, agent: config.into() }
     }
 

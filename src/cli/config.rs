@@ -113,7 +113,7 @@ impl Default for Config {
             ingest_queue: 64,
             samples_per_second: None,
             retention: Limits::default(),
-            log_format: LogFormat::Text,
+            log_format: LogFormat::Auto,
             log_level: LogLevel::Info,
             stop_fleets_on_exit: false,
             sources: BTreeMap::new(),
@@ -189,7 +189,7 @@ pub struct ConfigArgs {
     /// How long after a pane's end its late samples are waited for [default: 500ms]
     #[arg(long, value_name = "TIME")]
     pub grace: Option<String>,
-    /// How log lines are written: text or json [default: text]
+    /// How log lines are written: text, json, or auto: text on a terminal, else json [default: auto]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
     /// The least important log lines that are written: error, warn, info, debug or trace [default: info]

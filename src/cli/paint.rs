@@ -16,6 +16,11 @@ impl Paint {
         Paint(!unwanted && std::io::stdout().is_terminal())
     }
 
+    /// What is chosen.
+    pub fn chosen(self, text: &str) -> String {
+        self.with("7", text)
+    }
+
     /// What stands out.
     pub fn bold(self, text: &str) -> String {
         self.with("1", text)

@@ -34,6 +34,7 @@ use crate::model::TargetId;
 use crate::model::document::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::driver::{Stop, drive};
+use crate::runtime::events::PartFailed;
 use crate::runtime::publish;
 use crate::runtime::retention::{Reader, Retention};
 use crate::runtime::runner::check_snapshots;
@@ -104,11 +105,15 @@ fn logs(config: &Config) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::new(config.log_level.as_str());
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // A second subscriber in one process (tests) is not an error.
-    let set = match config.log_format {
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => lines.json().try_init(),
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let text = match config.log_format {
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => terminal,
     };
+    // A second subscriber in one process (tests) is not an error.
+    let set =
+        if text { lines.with_ansi(terminal).try_init() } else { lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init() };
     drop(set);
 }
 
@@ -276,7 +281,7 @@ impl Pipeline {
         drop(self.files);
         let told = |part: &str, ended: Result<(), String>| {
             if let Err(error) = ended {
-                error!(error, "{part} ended with an error");
+                PartFailed { part, reason: &error }.emit();
             }
         };
         told("the policy watcher", self.watcher.stop().map_err(|e| e.to_string()));

@@ -42,13 +42,25 @@ const OLD_MS: i64 = 120_000;
 /// How many records a stage may be behind before it is pointed out: a few panes' worth.
 const BEHIND: u64 = 1_000;
 
+/// The columns of [`row`].
+pub(super) const HEADER: [&str; 7] = ["TARGET", "REPLICAS", "READY", "RANGE", "MODE", "DOES", "WHY"];
+
 fn write(out: &mut dyn Write, status: &Status, paint: Paint) -> io::Result<()> {
     if status.targets.is_empty() {
         writeln!(out, "No target yet: start Loadline with --policies, or put a policy into the directory that it reads.")?;
     } else {
         let rows = status.targets.iter().map(|t| row(t, status.at, paint));
-        table::write(out, &["TARGET", "REPLICAS", "READY", "RANGE", "MODE", "DOES", "WHY"], rows)?;
+        table::write(out, &HEADER, rows)?;
     }
+    troubles(out, status, paint)?;
+    if let Some(usage) = &status.log {
+        log(out, usage, paint)?;
+    }
+    Ok(())
+}
+
+/// What a person should look at: freezes, alerts, stages that are behind.
+pub(super) fn troubles(out: &mut dyn Write, status: &Status, paint: Paint) -> io::Result<()> {
     let mut frozen: Vec<&str> = status.targets.iter().filter_map(|t| t.frozen.as_deref()).collect();
     frozen.dedup();
     for file in frozen {
@@ -72,9 +84,6 @@ fn write(out: &mut dyn Write, status: &Status, paint: Paint) -> io::Result<()> {
     for lag in status.lag.iter().filter(|lag| lag.records > BEHIND) {
         writeln!(out, "{}", paint.yellow(&format!("! {} is {} records behind on {}/{}", lag.stage, lag.records, lag.topic, lag.partition)))?;
     }
-    if let Some(usage) = &status.log {
-        log(out, usage, paint)?;
-    }
     Ok(())
 }
 
@@ -91,7 +100,8 @@ fn log(out: &mut dyn Write, usage: &Usage, paint: Paint) -> io::Result<()> {
     }
 }
 
-fn row(target: &TargetStatus, now: Timestamp, paint: Paint) -> Vec<String> {
+/// What a target does, as a row.
+pub(super) fn row(target: &TargetStatus, now: Timestamp, paint: Paint) -> Vec<String> {
     let number = |n: Option<u32>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
     let replicas = match (target.current, target.desired) {
         (Some(current), Some(desired)) if current != desired => format!("{current} → {desired}"),

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use unicode_width::UnicodeWidthChar;
+
 /// Writes a table. Cells may hold what [`super::Paint`] made of them: width counts what is seen.
 ///
 /// # Errors
@@ -21,17 +23,17 @@ pub fn write(out: &mut dyn Write, header: &[&str], rows: impl IntoIterator<Item 
     Ok(())
 }
 
-/// How many characters of a text are seen: all but colour sequences.
-fn seen(text: &str) -> usize {
-    let mut count = 0;
+/// How many columns of a terminal a text takes: colour sequences take none.
+pub(super) fn seen(text: &str) -> usize {
+    let mut columns = 0;
     let mut hidden = false;
     for c in text.chars() {
         match (hidden, c) {
             (false, '\u{1b}') => hidden = true,
             (true, 'm') => hidden = false,
             (true, _) => {}
-            (false, _) => count += 1,
+            (false, _) => columns += c.width().unwrap_or(0),
         }
     }
-    count
+    columns
 }

@@ -6,8 +6,8 @@ use anyhow::bail;
 
 use super::client::{Client, ServerArgs};
 use super::{Output, Paint, Unusable, table};
-use crate::edge::api::{Dated, Decisions, Gone, Story, escape, target_path};
-use crate::model::{Decision, ManualChange, MetricStatus, Timestamp, Verdict};
+use crate::edge::api::{Dated, Decisions, Gone, Story, TargetDetail, TargetStatus, escape, target_path};
+use crate::model::{Decision, ManualChange, MetricReport, MetricStatus, Timestamp, Verdict};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::wire::words;
 
@@ -50,8 +50,13 @@ pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     match args.output {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&story)?)?,
         Output::Text => {
-            write(out, &story, Paint::for_stdout())?;
+            let paint = Paint::for_stdout();
+            write(out, &story, paint)?;
             by_hand(out, &found.by_hand)?;
+            if args.at.is_none() {
+                let detail: TargetDetail = client.get(&target_path(&target))?;
+                now(out, &story.decision, &detail.status, paint)?;
+            }
         }
     }
     Ok(0)
@@ -96,9 +101,23 @@ fn write(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {
     writeln!(out, "Decided  {}, decision {}, on what had been measured up to {}", decision.at, decision.sequence, decision.through)?;
     writeln!(out, "Policy   {}{}\n", decision.policy_version, if decision.advised { ", advice only: nothing is commanded" } else { "" })?;
     by_hand(out, &story.by_hand)?;
-    metrics(out, decision, paint)?;
+    metrics(out, &decision.metrics, paint)?;
     steps(out, decision, paint)?;
     after(out, story)
+}
+
+/// What is so now: the decision that is told may be of an hour ago, as one is written down when more than numbers change.
+fn now(out: &mut dyn Write, told: &Decision, status: &TargetStatus, paint: Paint) -> io::Result<()> {
+    let count = |n: Option<u32>| n.map_or_else(|| "an unknown number of".to_owned(), |n| n.to_string());
+    let current = status
+        .current
+        .map_or_else(|| "its replicas are not seen".to_owned(), |_| format!("{} asked for, {} ready", count(status.current), count(status.ready)));
+    let Some(at) = status.at else { return writeln!(out, "\nNow      {current}; {}", status.reason) };
+    if at <= told.at {
+        return writeln!(out, "\nNow      {current}");
+    }
+    writeln!(out, "\nNow      {current}; evaluated again at {at}:\n         {}\n", status.reason)?;
+    metrics(out, &status.metrics, paint)
 }
 
 /// What people set by hand.
@@ -110,11 +129,12 @@ fn by_hand(out: &mut dyn Write, changes: &[Dated<ManualChange>]) -> io::Result<(
     if changes.is_empty() { Ok(()) } else { writeln!(out) }
 }
 
-fn metrics(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result<()> {
-    if decision.metrics.is_empty() {
+/// Each metric against its target.
+pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], paint: Paint) -> io::Result<()> {
+    if metrics.is_empty() {
         return Ok(());
     }
-    let rows = decision.metrics.iter().map(|m| {
+    let rows = metrics.iter().map(|m| {
         let amount = |a: Option<_>| a.map_or_else(|| "–".to_owned(), |a| words::amount(a, m.unit));
         let status = format!("{:?}", m.status);
         let status = match m.status {
@@ -129,7 +149,8 @@ fn metrics(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result
     writeln!(out)
 }
 
-fn steps(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result<()> {
+/// Each step that took part.
+pub(super) fn steps(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result<()> {
     let rows = decision.steps.iter().map(|step| {
         let name = format!("{:?}", step.step);
         let name = if step.step == decision.binding { paint.bold(&format!("{name} *")) } else { name };
@@ -140,8 +161,9 @@ fn steps(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result<(
     writeln!(out, "{}\n", paint.dim("* the step that bound"))
 }
 
-fn after(out: &mut dyn Write, story: &Story) -> io::Result<()> {
-    let Story { grants, commands, outcomes, .. } = story;
+/// What came of a decision.
+pub(super) fn after(out: &mut dyn Write, story: &Story) -> io::Result<()> {
+    let Story { decision, grants, commands, outcomes, .. } = story;
     for grant in grants {
         writeln!(out, "Grant    {}  {}", grant.at, words::grant(&grant.record))?;
     }
@@ -150,7 +172,8 @@ fn after(out: &mut dyn Write, story: &Story) -> io::Result<()> {
         writeln!(out, "Command  {}  set {} where {} are found, until {}", command.at, record.to, record.from, record.expires_at)?;
     }
     for outcome in outcomes {
-        writeln!(out, "Outcome  {}  {}", outcome.at, words::outcome(&outcome.record))?;
+        let took = outcome.at.since(decision.at).as_secs_f64();
+        writeln!(out, "Outcome  {}  {}, {took:.1} s after the decision", outcome.at, words::outcome(&outcome.record))?;
     }
     if let Some(so_far) = story.so_far() {
         writeln!(out, "{so_far}")?;

@@ -129,6 +129,9 @@ pub struct Lag {
     pub partition: u32,
     /// Records that it has still to process.
     pub records: u64,
+    /// When the first of them was appended; `None` where there is none, or it is not known.
+    #[serde(default)]
+    pub waiting_since: Option<Timestamp>,
 }
 
 /// `GET /api/v1/targets/{namespace}/{kind}/{name}`.

@@ -26,6 +26,7 @@ use crate::log::{Log, LogError, RawAppend, Trouble};
 use crate::model::document::shorten;
 use crate::model::{Sample, Timestamp};
 use crate::runtime::clock::Clock;
+use crate::runtime::events::{ACCEPTED_SAMPLES, RequestRefused, SampleRefused};
 use crate::runtime::retention::Room;
 use crate::stages::aggregate::refusal;
 
@@ -134,8 +135,19 @@ impl Format {
 
 async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
     match take(&ingest.inner, request).await {
-        Ok(ingested) => axum::Json(ingested).into_response(),
-        Err(problem) => problem.into_response(),
+        Ok(ingested) => {
+            ACCEPTED_SAMPLES.add("", ingested.accepted);
+            axum::Json(ingested).into_response()
+        }
+        Err(problem) => {
+            match problem.status {
+                // Told where it was refused.
+                429 => {}
+                500.. => RequestRefused::Unavailable.emit(&problem.title),
+                _ => RequestRefused::Unusable.emit(&problem.title),
+            }
+            problem.into_response()
+        }
     }
 }
 
@@ -181,8 +193,8 @@ fn admit(inner: &Inner, ingested: &Ingested, appends: &[RawAppend]) -> Result<()
     }
     let Some(rate) = &inner.rate else { return Ok(()) };
     rate.take(usize::try_from(ingested.accepted).unwrap_or(usize::MAX)).map_err(|exceeded| match exceeded {
-        rate::Exceeded::Wait(wait) => Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
+        rate::Exceeded::Wait(wait) => refused(
+            RequestRefused::Rate,
             "more samples come than ingest.samplesPerSecond takes; none of this request was taken",
             "send it again after the time of Retry-After, send fewer, or raise ingest.samplesPerSecond",
         )
@@ -207,13 +219,14 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, log: &dyn Log) -
         Format::Avro => parse::avro(body),
     };
     let samples: Vec<_> = samples
-        .map(|(line, sample)| (line, sample.and_then(|sample| plausible(sample, received))))
+        .map(|(line, sample)| (line, sample.map_err(|reason| (SampleRefused::Unreadable, reason)).and_then(|sample| plausible(sample, received))))
         .filter_map(|(line, sample)| match sample {
             Ok(sample) => {
                 ingested.accepted += 1;
                 Some(sample)
             }
-            Err(reason) => {
+            Err((refused, reason)) => {
+                refused.emit();
                 ingested.rejected += 1;
                 if ingested.errors.len() < MAX_ERRORS {
                     ingested.errors.push(LineRejected { line, reason });
@@ -236,40 +249,39 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, log: &dyn Log) -
 }
 
 /// The sample, unless it can never count.
-fn plausible(sample: Sample, received: Timestamp) -> Result<Sample, String> {
+fn plausible(sample: Sample, received: Timestamp) -> Result<Sample, (SampleRefused, String)> {
     if received.since(sample.time) > OLDEST {
         let at = sample.time;
-        return Err(format!("time {at} is more than a day ago; check the producer's clock, and that times are Unix milliseconds"));
+        let reason = format!("time {at} is more than a day ago; check the producer's clock, and that times are Unix milliseconds");
+        return Err((SampleRefused::TooOld, reason));
     }
     match refusal(&sample, received) {
-        Some(reason) => Err(reason),
+        Some(reason) => Err((SampleRefused::Implausible, reason)),
         None => Ok(sample),
     }
 }
 
+/// 429, told and counted.
+fn refused(why: RequestRefused, title: &str, mend: &str) -> Problem {
+    why.emit(title);
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, title, mend)
+}
+
 fn busy() -> Problem {
-    Problem::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "more requests are under way than the queue takes",
-        "send it again after the time of Retry-After, or raise ingest.queue",
-    )
-    .retry_after(1)
+    refused(RequestRefused::Busy, "more requests are under way than the queue takes", "send it again after the time of Retry-After, or raise ingest.queue")
+        .retry_after(1)
 }
 
 fn full(room: &Room) -> Problem {
     let held_by = room.usage().map(|usage| usage.held_by).unwrap_or_default();
     // Near the limit a large request may find no room where retention makes some within the second.
     if held_by.is_empty() {
-        return Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "there is no room in the log for so much at once; older records are being removed",
-            "send it again",
-        )
-        .retry_after(1);
+        return refused(RequestRefused::Full, "there is no room in the log for so much at once; older records are being removed", "send it again")
+            .retry_after(1);
     }
-    Problem::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        format!("the log is full, and nothing more of it may go: {}", held_by.join("; ")),
+    refused(
+        RequestRefused::Full,
+        &format!("the log is full, and nothing more of it may go: {}", held_by.join("; ")),
         "see `loadline status`; raise retention.size where the disk has room",
     )
     .at("log.db")

@@ -59,6 +59,7 @@ mod supervisor;
 pub use condition::Condition;
 pub use document::{API_VERSION, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart, fleet_of, outline, parse_documents};
 pub use files::FleetFiles;
+pub(crate) use meter::own_usage;
 pub use restore::{Raised, fleet_directories, raise_to_running, unreadable_records};
 pub use status::{FleetStatus, InstanceStatus};
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,6 +23,7 @@ use crate::edge::actuate::FreezeFiles;
 use crate::edge::api::{Problem, Status};
 use crate::edge::ingest::Ingest;
 use crate::edge::log_watch;
+use crate::edge::metrics::{self, exposition::Format};
 use crate::edge::view::View;
 use crate::log::Log;
 use crate::model::{TargetId, Timestamp};
@@ -93,12 +94,29 @@ pub struct Services {
     pub live: Live,
 }
 
+impl Services {
+    /// Why it is not ready.
+    pub(crate) fn unready(&self) -> Option<Problem> {
+        let unready = |title: &str, mend: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend);
+        if !self.view.is_caught_up() {
+            return Some(unready("the log is still being read", "wait").retry_after(1));
+        }
+        if let Some(trouble) = self.log.trouble() {
+            return Some(unready(&log_watch::words(&trouble), &trouble.mend).at(trouble.place).retry_after(1));
+        }
+        let usage = self.room.usage().filter(|usage| usage.pressure == Pressure::Full)?;
+        let title = format!("the log is full, and no samples are taken: {}", usage.held_by.join("; "));
+        Some(unready(&title, "see `loadline status`; raise retention.size where the disk has room").at("log.db").retry_after(5))
+    }
+}
+
 /// All routes.
 pub fn router(services: Services) -> Router {
     let ingest = services.ingest.router();
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
         .route("/api/v1/status", get(status))
         .route("/api/v1/targets", get(fleet::list))
         .route("/api/v1/targets/{namespace}/{kind}/{name}", get(targets::detail))
@@ -217,7 +235,8 @@ async fn within_deadline(request: Request, next: Next) -> Response {
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "there is nothing here", "see /, /api/v1/status, /api/v1/targets, POST /api/v1/metrics").at(uri.path().to_owned())
+    Problem::new(StatusCode::NOT_FOUND, "there is nothing here", "see /, /metrics, /api/v1/status, /api/v1/targets, POST /api/v1/metrics")
+        .at(uri.path().to_owned())
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {
@@ -226,22 +245,19 @@ async fn no_such_method(method: Method, uri: Uri) -> Problem {
 }
 
 async fn ready(State(services): State<Services>) -> Response {
-    let unready = |title: &str, mend: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend);
-    if !services.view.is_caught_up() {
-        return unready("the log is still being read", "wait").retry_after(1).into_response();
-    }
-    if let Some(trouble) = services.log.trouble() {
-        return unready(&log_watch::words(&trouble), &trouble.mend).at(trouble.place).retry_after(1).into_response();
-    }
-    match services.room.usage() {
-        Some(usage) if usage.pressure == Pressure::Full => {
-            let title = format!("the log is full, and no samples are taken: {}", usage.held_by.join("; "));
-            unready(&title, "see `loadline status`; raise retention.size where the disk has room").at("log.db").retry_after(5).into_response()
-        }
-        _ => "ready\n".into_response(),
-    }
+    services.unready().map_or_else(|| "ready\n".into_response(), IntoResponse::into_response)
 }
 
 async fn status(State(services): State<Services>) -> axum::Json<Status> {
     axum::Json(fleet::look(&services))
+}
+
+async fn scrape(State(services): State<Services>, headers: HeaderMap) -> Result<Response, Problem> {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+    let format = Format::accepted(&accepted);
+    // With 1,000 targets it takes milliseconds: not on the executor.
+    let page = tokio::task::spawn_blocking(move || metrics::page(&services, &fleet::look(&services), format))
+        .await
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while gathering metrics", "report it"))?;
+    Ok(([(header::CONTENT_TYPE, format.content_type())], page).into_response())
 }

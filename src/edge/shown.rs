@@ -9,7 +9,7 @@ use crate::edge::view::View;
 use crate::log::Topic;
 use crate::model::{Message, Signal};
 use crate::stages::decide::{Decide, State};
-use crate::stages::{Effects, Input, Stage};
+use crate::stages::{Effects, Input, OnGap, Stage};
 
 /// [`Decide`], whose evaluations a [`View`] sees.
 pub struct Shown {
@@ -31,7 +31,7 @@ impl Stage for Shown {
     const INPUT: Topic = Decide::INPUT;
     const VERSION: u32 = Decide::VERSION;
     const TICK: Option<fn() -> Message> = Decide::TICK;
-    const ON_GAP: Option<fn(String) -> (Topic, &'static str, Message)> = Decide::ON_GAP;
+    const ON_GAP: Option<OnGap> = Decide::ON_GAP;
     const FLUSHES: bool = Decide::FLUSHES;
 
     fn apply(&self, state: &mut State, input: Input<Signal>, effects: &mut Effects) {
@@ -69,5 +69,13 @@ mod tests {
         assert_eq!((status.target, status.current, status.desired, status.at), (api(), Some(3), Some(5), Some(at(2))), "also the one that changed nothing");
         assert_eq!((Shown::NAME, Shown::INPUT, Shown::VERSION, Shown::FLUSHES), (Decide::NAME, Decide::INPUT, Decide::VERSION, Decide::FLUSHES));
         assert!(Shown::TICK.is_some() && Shown::ON_GAP.is_some(), "it lives by the clock, and asks for the policies again after a loss");
+    }
+
+    /// What the runtime asks of a stage beyond its fold is what decide says, too.
+    #[test]
+    fn it_is_decide_in_every_word() {
+        assert_eq!((Shown::NAME, Shown::INPUT, Shown::VERSION, Shown::FLUSHES), (Decide::NAME, Decide::INPUT, Decide::VERSION, Decide::FLUSHES));
+        assert_eq!(Shown::TICK.map(|tick| tick()), Decide::TICK.map(|tick| tick()));
+        assert_eq!(Shown::ON_GAP.map(|ask| ask("x".to_owned())), Decide::ON_GAP.map(|ask| ask("x".to_owned())));
     }
 }

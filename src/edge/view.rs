@@ -17,10 +17,13 @@ use std::sync::{Mutex, PoisonError};
 use dashmap::DashMap;
 
 use crate::edge::api::{Dated, Lag, Series as SeriesAnswer, Story, TargetDetail, TargetStatus};
-use crate::model::{Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp};
+use crate::model::{
+    Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricName, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp,
+};
 
 mod facts;
 mod history;
+mod measured;
 mod series;
 mod signals;
 mod stories;
@@ -30,6 +33,7 @@ pub(crate) mod tests;
 
 use facts::Facts;
 pub use history::{gone, older};
+use measured::Measured;
 use series::{Room, Series};
 pub use signals::{From as SignalsFrom, SignalsFound, signals_before};
 use stories::Stories;
@@ -64,6 +68,7 @@ struct Known {
 #[derive(Debug, Default)]
 pub struct View {
     targets: DashMap<TargetId, Known>,
+    measured: Measured,
     /// How many targets there are: counting the map would take every shard.
     count: AtomicUsize,
     beyond: AtomicU64,
@@ -102,8 +107,14 @@ impl View {
 
     /// Takes an evaluation that decide has just made, or made again after a restart.
     pub fn evaluated(&self, decision: &Decision) {
+        self.measured.evaluated(decision);
         let room = self.room(decision);
         self.change(&decision.target, |known| known.evaluated(decision, room, true));
+    }
+
+    /// When each metric of a target's policy was last measured, as far as that was seen since the start.
+    pub fn measured(&self, target: &TargetId) -> BTreeMap<MetricName, Timestamp> {
+        self.measured.of(target)
     }
 
     /// Takes a signal that the log appended at `at`.
@@ -116,8 +127,9 @@ impl View {
                 }
             }),
             Signal::Policy(policy) => self.policy(policy),
+            Signal::Part(part) => self.measured.part(&part),
             // Grants and outcomes come by audit, in order with their decision.
-            Signal::Part(_) | Signal::Mark(_) | Signal::Tick(_) | Signal::Outcome(_) | Signal::Grant(_) | Signal::SourceError(_) => {}
+            Signal::Mark(_) | Signal::Tick(_) | Signal::Outcome(_) | Signal::Grant(_) | Signal::SourceError(_) => {}
         }
     }
 
@@ -205,6 +217,9 @@ impl View {
     }
 
     fn policy(&self, policy: PolicyAnnouncement) {
+        if policy.spec.is_none() {
+            self.measured.remove(&policy.target);
+        }
         self.change(&policy.target.clone(), |known| {
             // Audit and signals both carry announcements, each in order: the older of the two is no news.
             let stale = |p: &PolicyAnnouncement| p.order.source == policy.order.source && p.order.generation > policy.order.generation;

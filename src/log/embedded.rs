@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use super::coordinator::{Committer, Coordinator, lock};
 use super::directory;
 use super::member::{Member, Store};
-use super::{Batch, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
+use super::{Batch, CommitTimes, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
 use crate::model::Timestamp;
 use crate::runtime::clock::Clock;
 
@@ -45,7 +45,7 @@ use lock_file::LockFile;
 use reader::Reader;
 use tails::Tails;
 use trouble::Standing;
-use writer::{Outcome, Work, Writer};
+use writer::{Outcome, Work, Writer, Writing};
 
 /// The database in the log's directory.
 const DATABASE: &str = "log.db";
@@ -118,9 +118,18 @@ impl EmbeddedLog {
         let tails = Arc::new(tails);
         let coordinator = Arc::<Coordinator>::default();
         let standing = Arc::new(Standing::new(directory, options.max_bytes));
-        let writer =
-            Writer::start(connection, Arc::clone(&tails), Arc::clone(&coordinator), clock, Arc::clone(&standing), mark).map_err(|error| unusable(&error))?;
-        let store = EmbeddedStore { writer, reader: Reader::new(path), tails, standing, lock_file: Mutex::new(Some(lock_file)) };
+        let times = Arc::<CommitTimes>::default();
+        let writing = Writing {
+            connection,
+            tails: Arc::clone(&tails),
+            coordinator: Arc::clone(&coordinator),
+            clock,
+            standing: Arc::clone(&standing),
+            times: Arc::clone(&times),
+            mark,
+        };
+        let writer = Writer::start(writing).map_err(|error| unusable(&error))?;
+        let store = EmbeddedStore { writer, reader: Reader::new(path), tails, standing, times, lock_file: Mutex::new(Some(lock_file)) };
         Ok(EmbeddedLog { store: Arc::new(store), coordinator })
     }
 
@@ -279,6 +288,10 @@ impl Log for EmbeddedLog {
         self.store.standing.trouble()
     }
 
+    fn commit_times(&self) -> Option<&CommitTimes> {
+        Some(&self.store.times)
+    }
+
     /// Also waits for the writes that are under way, and frees the directory.
     fn close(&self) {
         self.coordinator.close();
@@ -292,6 +305,7 @@ struct EmbeddedStore {
     reader: Reader,
     tails: Arc<Tails>,
     standing: Arc<Standing>,
+    times: Arc<CommitTimes>,
     lock_file: Mutex<Option<LockFile>>,
 }
 

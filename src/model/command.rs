@@ -67,6 +67,18 @@ pub enum GrantLimit {
     Other,
 }
 
+impl GrantLimit {
+    /// Its name, as in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            GrantLimit::None => "None",
+            GrantLimit::Removals => "Removals",
+            GrantLimit::Freeze => "Freeze",
+            GrantLimit::Other => "Other",
+        }
+    }
+}
+
 /// The arbiter's answer to a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -136,6 +148,24 @@ pub enum OutcomeResult {
     /// A result that this version does not know.
     #[serde(other)]
     Other,
+}
+
+impl OutcomeResult {
+    /// Its name, as in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            OutcomeResult::Applied => "Applied",
+            OutcomeResult::Conflict => "Conflict",
+            OutcomeResult::Expired => "Expired",
+            OutcomeResult::Stale => "Stale",
+            OutcomeResult::Superseded => "Superseded",
+            OutcomeResult::Rejected => "Rejected",
+            OutcomeResult::Failed => "Failed",
+            OutcomeResult::Frozen => "Frozen",
+            OutcomeResult::Lost => "Lost",
+            OutcomeResult::Other => "Other",
+        }
+    }
 }
 
 /// What came of a command.

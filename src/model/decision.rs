@@ -27,6 +27,21 @@ pub enum MetricStatus {
 }
 
 impl MetricStatus {
+    /// Its name, as in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            MetricStatus::Ok => "Ok",
+            MetricStatus::Idle => "Idle",
+            MetricStatus::NoData => "NoData",
+            MetricStatus::Stale => "Stale",
+            MetricStatus::Error => "Error",
+            MetricStatus::NonFinite => "NonFinite",
+            MetricStatus::Other => "Other",
+        }
+    }
+}
+
+impl MetricStatus {
     /// Whether nothing is known: a metric in this state lets no target shrink.
     pub fn is_blind(self) -> bool {
         !matches!(self, MetricStatus::Ok | MetricStatus::Idle)
@@ -76,6 +91,21 @@ pub enum StepKind {
     /// A step that this version does not know.
     #[serde(other)]
     Other,
+}
+
+impl StepKind {
+    /// Its name, as in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            StepKind::Combine => "Combine",
+            StepKind::Fallback => "Fallback",
+            StepKind::Stabilize => "Stabilize",
+            StepKind::RateLimit => "RateLimit",
+            StepKind::Cooldown => "Cooldown",
+            StepKind::Bounds => "Bounds",
+            StepKind::Other => "Other",
+        }
+    }
 }
 
 /// Why a step said what it said.
@@ -169,6 +199,21 @@ pub enum Verdict {
     /// A verdict that this version does not know.
     #[serde(other)]
     Other,
+}
+
+impl Verdict {
+    /// Its name, as in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::ScaleOut => "ScaleOut",
+            Verdict::ScaleIn => "ScaleIn",
+            Verdict::Hold => "Hold",
+            Verdict::Blind => "Blind",
+            Verdict::Disabled => "Disabled",
+            Verdict::Faulted => "Faulted",
+            Verdict::Other => "Other",
+        }
+    }
 }
 
 /// The record of one evaluation.

@@ -97,6 +97,17 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// Its name, as in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Info => "Info",
+            Severity::Warning => "Warning",
+            Severity::Critical => "Critical",
+        }
+    }
+}
+
 /// Whether an alert's cause is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AlertState {

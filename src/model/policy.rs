@@ -28,6 +28,18 @@ pub enum Role {
     DatabaseReadReplica,
 }
 
+impl Role {
+    /// Its name, as in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Generic => "Generic",
+            Role::ApiServer => "ApiServer",
+            Role::BotInstances => "BotInstances",
+            Role::DatabaseReadReplica => "DatabaseReadReplica",
+        }
+    }
+}
+
 /// How far a policy acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -39,6 +51,18 @@ pub enum Mode {
     Advise,
     /// Decides nothing.
     Off,
+}
+
+impl Mode {
+    /// Its name, as in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Active => "Active",
+            Mode::OutOnly => "OutOnly",
+            Mode::Advise => "Advise",
+            Mode::Off => "Off",
+        }
+    }
 }
 
 /// How one instance's samples of a window become one number.
@@ -150,6 +174,19 @@ pub enum Unit {
     #[default]
     #[serde(other)]
     Count,
+}
+
+impl Unit {
+    /// Its name, as in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Seconds => "seconds",
+            Unit::Bytes => "bytes",
+            Unit::Cores => "cores",
+            Unit::Ratio => "ratio",
+            Unit::Count => "count",
+        }
+    }
 }
 
 /// One metric of a policy.

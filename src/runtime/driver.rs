@@ -9,6 +9,7 @@ use crate::model::Timestamp;
 use crate::stages::Stage;
 
 use super::clock::Clock;
+use super::events::{CommitRefused, LogUnreadable, Repeated, SnapshotsWritten};
 use super::runner::Rounds;
 use super::worker::{Committed, Read, Worker};
 
@@ -75,15 +76,16 @@ impl Stop {
 /// process is to end with the reason.
 pub fn drive<S: Stage>(stage: S, log: Arc<dyn Log>, clock: &dyn Clock, member: &str, stop: &Stop) -> Result<(), LogError> {
     let mut worker = Worker::join(stage, log, member, Rounds::default())?;
+    let unreadable = Repeated::new();
     stop.wakes(worker.waker());
     while !stop.is_asked() {
         // First what is there, without a wait: it tells up to when everything has been read.
         let asked_at = clock.now();
-        let full = read(&mut worker, asked_at, Duration::ZERO, stop)?;
+        let full = read(&mut worker, asked_at, Duration::ZERO, stop, &unreadable)?;
         commit_all(&mut worker, clock, stop, Until::Read)?;
         if !full {
             let wait = worker.wakes_at(clock.now()).map_or(LONGEST_WAIT, |at| at.since(clock.now())).min(LONGEST_WAIT);
-            read(&mut worker, asked_at, wait, stop)?;
+            read(&mut worker, asked_at, wait, stop, &unreadable)?;
         }
     }
     worker.hand_over(clock.now());
@@ -100,18 +102,21 @@ enum Until {
 }
 
 /// Polls once, and folds what came; where the log cannot be read for now, until it can. Says whether more may be waiting.
-fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, stop: &Stop) -> Result<bool, LogError> {
+fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, stop: &Stop, unreadable: &Repeated) -> Result<bool, LogError> {
     let mut pause = RETRY_FIRST;
     loop {
         match worker.read(asked_at, POLL_RECORDS, wait) {
             Err(LogError::Retry { reason }) => {
-                tracing::warn!(stage = S::NAME, reason, "the log cannot be read for now, trying again in {pause:?}");
+                LogUnreadable { reader: S::NAME, reason: &reason }.emit(unreadable);
                 if stop.wait(pause) {
                     return Ok(false);
                 }
                 pause = (pause * 2).min(RETRY_LAST);
             }
-            outcome => return outcome.map(|read| read == Read::Full),
+            outcome => {
+                LogUnreadable::over(S::NAME, unreadable);
+                return outcome.map(|read| read == Read::Full);
+            }
         }
     }
 }
@@ -125,14 +130,16 @@ fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, 
             Ok(Committed::Nothing) => return Ok(()),
             Ok(committed) => {
                 pause = RETRY_FIRST;
+                if committed == (Committed::Done { states: true }) {
+                    SnapshotsWritten { stage: S::NAME, at: clock.now() }.emit();
+                }
                 written += usize::from(committed == Committed::Done { states: true });
                 if until == Until::Read && written > 0 && written >= worker.partitions() {
                     return Ok(());
                 }
             }
             Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
-                // `Log::trouble` tells of it.
-                tracing::debug!(stage = S::NAME, reason, "nothing can be committed for now; nothing is lost, trying again in {pause:?}");
+                CommitRefused { stage: S::NAME, reason: &reason, pause }.emit();
                 if stop.wait(pause) {
                     return Ok(());
                 }
@@ -140,5 +147,107 @@ fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, 
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::log::memory::MemoryLog;
+    use crate::log::{Batch, Membership, Offset, Partitions, Polled, RawAppend, RawRecord, Session, Topic};
+    use crate::runtime::clock::{ManualClock, SystemClock};
+    use crate::stages::admit::Admit;
+
+    /// A log whose polls fail for now so often, and then for good.
+    struct Unreadable {
+        log: MemoryLog,
+        fails: Arc<AtomicU32>,
+    }
+
+    struct Failing {
+        session: Box<dyn Session>,
+        fails: Arc<AtomicU32>,
+    }
+
+    impl Session for Failing {
+        fn poll(&mut self, _max: usize, _wait: Duration) -> Result<Vec<Polled>, LogError> {
+            match self.fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+                Ok(_) => Err(LogError::Retry { reason: "the disk hangs".to_owned() }),
+                Err(_) => Err(LogError::Fatal { reason: "enough".to_owned() }),
+            }
+        }
+
+        fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+            self.session.commit(batch)
+        }
+
+        fn waker(&self) -> Waker {
+            self.session.waker()
+        }
+    }
+
+    impl Log for Unreadable {
+        fn partitions(&self, topic: Topic) -> u32 {
+            self.log.partitions(topic)
+        }
+
+        fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
+            Ok(Box::new(Failing { session: self.log.join(membership)?, fails: Arc::clone(&self.fails) }))
+        }
+
+        fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
+            self.log.append(appends)
+        }
+
+        fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<Offset>, LogError> {
+            self.log.range(topic, partition)
+        }
+
+        fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+            self.log.scan(topic, partition, from, max)
+        }
+
+        fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+            self.log.states(group, partition)
+        }
+
+        fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
+            self.log.committed(group, topic, partition)
+        }
+
+        fn close(&self) {
+            self.log.close();
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A log that cannot be read for a while is one line, however often it is tried.
+    #[test]
+    fn reads_that_fail_again_and_again_are_told_once() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
+        let log: Arc<dyn Log> = Arc::new(Unreadable { log: MemoryLog::new(Partitions::default(), clock), fails: Arc::new(AtomicU32::new(3)) });
+        let lines = Lines::default();
+        let written = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+        let ended = tracing::subscriber::with_default(subscriber, || drive(Admit, log, &SystemClock, "one", &Stop::new()));
+        assert!(matches!(ended, Err(LogError::Fatal { .. })), "{ended:?}");
+        let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains("admit cannot read the log for now: the disk hangs"), "{told}");
     }
 }

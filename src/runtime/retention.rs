@@ -235,10 +235,8 @@ impl Keeper {
             let message = format!(
                 "the log has reached its limit of {limit}, and nothing more of it may go, so samples are refused (429): {held_by}; see why, or raise retention.size"
             );
-            tracing::error!("{message}");
             (AlertState::Firing, message)
         } else {
-            tracing::info!("there is room in the log again");
             (AlertState::Resolved, format!("the log is below its limit of {limit} again, and samples are taken"))
         };
         let alert = Alert { target: None, name: ALERT.to_owned(), subject: SUBJECT.to_owned(), severity: Severity::Critical, state, message, at };

@@ -66,6 +66,10 @@ impl Running {
 
     /// Starts what `command` says and waits until it is ready.
     pub(crate) fn spawn(mut command: Command) -> Running {
+        // As people read it, unless a test says otherwise.
+        if !command.get_envs().any(|(name, _)| name == "LOADLINE_LOG_FORMAT") {
+            command.env("LOADLINE_LOG_FORMAT", "text");
+        }
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (say, lines) = channel();
         let said = Arc::<Mutex<Vec<String>>>::default();
@@ -83,7 +87,8 @@ impl Running {
             match lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
                     if let Some((_, url)) = line.split_once("ready: ") {
-                        break url.trim().to_owned();
+                        // In JSON the message ends with a quote.
+                        break url.split('"').next().unwrap_or(url).trim().to_owned();
                     }
                 }
                 Err(_) => panic!("loadline did not become ready; it said:\n{}", said.lock().unwrap().join("\n")),

@@ -74,6 +74,8 @@ impl Child {
             .arg("--policies")
             .arg(arguments.example.join("fleet.yaml"))
             .arg("--stop-fleets-on-exit")
+            // The log file is for people.
+            .args(["--log-format", "text"])
             .env("PATH", path)
             .env(REPORT, &report)
             .stdin(Stdio::null())

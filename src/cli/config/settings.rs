@@ -14,6 +14,8 @@ use crate::model::spelling::nearest;
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
+    /// Text where standard error is a terminal, else JSON.
+    Auto,
     /// For people.
     Text,
     /// One JSON object a line.
@@ -35,7 +37,7 @@ pub enum LogLevel {
     Trace,
 }
 
-const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+const FORMATS: [(&str, LogFormat); 3] = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: [(&str, LogLevel); 5] =
     [("error", LogLevel::Error), ("warn", LogLevel::Warn), ("info", LogLevel::Info), ("debug", LogLevel::Debug), ("trace", LogLevel::Trace)];
 
@@ -226,7 +228,7 @@ pub(super) const SETTINGS: [Setting; 22] = [
         path: "log.format",
         list: false,
         shape: Shape::Words(formats),
-        meaning: "how log lines are written",
+        meaning: "how log lines are written; auto is text on a terminal, else json",
         read: |c, v| word(&v[0], &FORMATS).map(|f| c.log_format = f),
         show: |c| name_of(&FORMATS, c.log_format).to_owned(),
     },

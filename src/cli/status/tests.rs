@@ -35,8 +35,8 @@ fn a_target_is_a_line_and_what_is_wrong_stands_below() {
         at: at(0),
     };
     status.alerts.push(alert);
-    status.lag.push(Lag { stage: "decide".to_owned(), topic: "signals".to_owned(), partition: 0, records: 5_000 });
-    status.lag.push(Lag { stage: "admit".to_owned(), topic: "control".to_owned(), partition: 0, records: 3 });
+    status.lag.push(Lag { stage: "decide".to_owned(), topic: "signals".to_owned(), partition: 0, records: 5_000, waiting_since: None });
+    status.lag.push(Lag { stage: "admit".to_owned(), topic: "control".to_owned(), partition: 0, records: 3, waiting_since: None });
     insta::assert_snapshot!(shown(&status));
 }
 

@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use super::Hands;
 use super::courier::Courier;
 use crate::edge::stop::Bell;
 use crate::log::{Log, LogError, Waker};
+use crate::runtime::events::CommitRefused;
 
 /// How long a poll waits; waking it ends it at once, so this bounds only a lost wake-up.
 const POLL_WAIT: Duration = Duration::from_secs(1);
@@ -110,8 +111,7 @@ impl Consumer {
             match courier.step(POLL_WAIT) {
                 Ok(_) => {}
                 Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
-                    // `Log::trouble` tells of it.
-                    debug!(reason, "the actuator's call to the log failed; trying again");
+                    CommitRefused { stage: super::GROUP, reason: &reason, pause: RETRY_WAIT }.emit();
                     if !self.bell.pause(RETRY_WAIT) {
                         return Ok(());
                     }

@@ -13,6 +13,7 @@ use tracing::{debug, error, info};
 use super::{Hands, refusal};
 use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
 use crate::model::{Audit, Command, DeadLetter, Message, Outcome, OutcomeResult, Signal};
+use crate::runtime::events::CommandEnded;
 use crate::runtime::publish;
 use crate::stages::Effects;
 use crate::wire;
@@ -195,7 +196,7 @@ impl Courier {
 
 /// What came of a command, to the fold and to the audit, together.
 fn tell(outcome: &Outcome) -> Effects {
-    info!(target_id = %outcome.target, command = outcome.command, result = ?outcome.result, replicas = outcome.replicas, error = outcome.error, "command");
+    CommandEnded(outcome).emit();
     let key = outcome.target.as_str().to_owned();
     let mut effects = Effects::new();
     effects.to_key(Topic::Signals, key.clone(), Message::Signal(Signal::Outcome(outcome.clone())));

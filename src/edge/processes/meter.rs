@@ -21,6 +21,27 @@ pub(crate) struct Usage {
     pub(crate) memory_bytes: f64,
 }
 
+/// What Loadline itself uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct OwnUsage {
+    /// Processor time since the start, without that of fleets.
+    pub(crate) cpu_seconds: Option<f64>,
+    /// Resident memory.
+    pub(crate) memory_bytes: Option<f64>,
+    /// Open file descriptors.
+    pub(crate) open_files: Option<u64>,
+}
+
+/// Measures this process; what the system does not tell is `None`.
+pub(crate) fn own_usage() -> OwnUsage {
+    let stat = i32::try_from(std::process::id()).ok().and_then(procfs::stat);
+    OwnUsage {
+        cpu_seconds: stat.as_ref().map(|stat| stat.own_cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64),
+        memory_bytes: stat.map(|stat| stat.resident_pages as f64 * rustix::param::page_size() as f64),
+        open_files: std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64),
+    }
+}
+
 /// The last reading of each instance.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {

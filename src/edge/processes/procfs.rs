@@ -27,6 +27,8 @@ pub(crate) struct Stat {
     pub(crate) group: i32,
     /// User and system time of it and of the children that it has waited for, in ticks.
     pub(crate) cpu_ticks: u64,
+    /// Its own part of that.
+    pub(crate) own_cpu_ticks: u64,
     /// Resident pages.
     pub(crate) resident_pages: u64,
 }
@@ -53,6 +55,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
         ended: matches!(field(3)?, "Z" | "X" | "x"),
         group: field(5)?.parse().ok()?,
         cpu_ticks: number(14)? + number(15)? + number(16)? + number(17)?,
+        own_cpu_ticks: number(14)? + number(15)?,
         resident_pages: number(24)?,
     })
 }
@@ -123,7 +126,10 @@ mod tests {
     fn a_name_with_parentheses_and_spaces_moves_no_field() {
         let line = "42 (a) b (c) S 1 43 42 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 7 0 987654 1000 55 18446744073709551615 1 1";
         let stat = parse_stat(line).unwrap();
-        assert_eq!(stat, Stat { id: ProcessId { pid: 42, start_ticks: 987_654 }, ended: false, group: 43, cpu_ticks: 127, resident_pages: 55 });
+        assert_eq!(
+            stat,
+            Stat { id: ProcessId { pid: 42, start_ticks: 987_654 }, ended: false, group: 43, cpu_ticks: 127, own_cpu_ticks: 120, resident_pages: 55 }
+        );
         assert!(parse_stat(&line.replace(" S ", " Z ")).unwrap().ended);
         assert_eq!(parse_stat("42 (x"), None);
     }

@@ -13,8 +13,11 @@ use super::View;
 use super::history::first_after;
 use crate::edge::api::Lag;
 use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
-use crate::model::{Alert, AlertState, Message, Severity};
+use crate::model::{Alert, AlertState, Audit, Message, OutcomeResult, Severity, Signal, Timestamp};
 use crate::runtime::clock::{Clock, Stopwatch};
+use crate::runtime::events::{
+    AlertChanged, CommandEnded, Decided, GrantLimited, LogUnreadable, Marked, PolicyChanged, PolicyRefused, RecordPutAside, Repeated,
+};
 use crate::wire;
 
 /// A stage whose lag is shown: its group and its input.
@@ -27,7 +30,7 @@ pub struct Followed {
 }
 
 /// How many topics are followed.
-pub(super) const FOLLOWED_TOPICS: usize = 3;
+pub(super) const FOLLOWED_TOPICS: usize = 4;
 
 /// Records a poll may bring: about half a megabyte.
 const POLL: usize = 512;
@@ -99,7 +102,9 @@ impl Tail {
     ) -> std::io::Result<Tail> {
         let ended: Arc<dyn Fn(String) + Send + Sync> = Arc::new(ended);
         let mut tail = Tail { threads: Vec::new(), stop: Arc::default() };
-        let topics: [(Topic, &'static str); FOLLOWED_TOPICS] = [(Topic::Audit, "view-audit"), (Topic::Signals, "view-signals"), (Topic::Alerts, "view-alerts")];
+        let topics: [(Topic, &'static str); FOLLOWED_TOPICS] =
+            [(Topic::Audit, "view-audit"), (Topic::Signals, "view-signals"), (Topic::Alerts, "view-alerts"), (Topic::DeadLetters, "view-dead-letters")];
+        let started = clock.now();
         for (topic, group) in topics {
             let follower = Follower {
                 topic,
@@ -108,6 +113,9 @@ impl Tail {
                 log: Arc::clone(log),
                 clock: Arc::clone(clock),
                 stop: Arc::clone(&tail.stop),
+                started,
+                unreadable: Repeated::new(),
+                put_aside: Repeated::new(),
                 // One of the threads looks at the lag: the one that is woken most.
                 stages: if topic == Topic::Signals { stages.to_vec() } else { Vec::new() },
             };
@@ -153,6 +161,10 @@ struct Follower {
     clock: Arc<dyn Clock>,
     stop: Arc<Stop>,
     stages: Vec<Followed>,
+    /// What was appended from here on is news: it is told in the log's lines, and counted.
+    started: Timestamp,
+    unreadable: Repeated,
+    put_aside: Repeated,
 }
 
 impl Follower {
@@ -170,9 +182,12 @@ impl Follower {
         let mut since_lag: Option<Stopwatch> = None;
         while !self.stop.is_set() {
             match session.poll(POLL, WAIT) {
-                Ok(polled) => polled.into_iter().for_each(|p| self.take(p)),
+                Ok(polled) => {
+                    LogUnreadable::over(self.group, &self.unreadable);
+                    polled.into_iter().for_each(|p| self.take(p));
+                }
                 Err(LogError::Retry { reason }) => {
-                    tracing::warn!(topic = %self.topic, reason, "the view cannot read the log for now");
+                    LogUnreadable { reader: self.group, reason: &reason }.emit(&self.unreadable);
                     self.stop.rest(REST);
                 }
                 Err(error) => return Err(error),
@@ -254,12 +269,35 @@ impl Follower {
 
     fn record(&self, record: &RawRecord) {
         match wire::decode(self.topic, &record.value) {
-            Ok(Message::Audit(audit)) => self.view.audit(record.at, audit),
-            Ok(Message::Signal(signal)) => self.view.signal(record.at, signal),
-            Ok(Message::Alert(alert)) => self.view.alert(alert),
-            Ok(_) => {}
+            Ok(message) => {
+                if record.at >= self.started {
+                    self.news(&message);
+                }
+                match message {
+                    Message::Audit(audit) => self.view.audit(record.at, audit),
+                    Message::Signal(signal) => self.view.signal(record.at, signal),
+                    Message::Alert(alert) => self.view.alert(alert),
+                    _ => {}
+                }
+            }
             // The stage that consumes the topic makes a dead letter of it; here it is only not shown.
             Err(error) => tracing::debug!(topic = %self.topic, offset = record.offset, %error, "the view cannot read a record"),
+        }
+    }
+
+    /// Tells what happened since the start.
+    fn news(&self, message: &Message) {
+        match message {
+            Message::Audit(Audit::Decision(decision)) => Decided(decision).emit(),
+            Message::Audit(Audit::Grant(grant)) => GrantLimited(grant).emit(),
+            // What came of the others is told by the actuator, as it happens.
+            Message::Audit(Audit::Outcome(outcome)) if outcome.result == OutcomeResult::Lost => CommandEnded(outcome).emit(),
+            Message::Audit(Audit::Policy(policy)) => PolicyChanged(policy).emit(),
+            Message::Audit(Audit::Rejected(rejected)) => PolicyRefused(rejected).emit(),
+            Message::Signal(Signal::Mark(mark)) => Marked(mark).emit(),
+            Message::Alert(alert) => AlertChanged(alert).emit(),
+            Message::DeadLetter(letter) => RecordPutAside(letter).emit(&self.put_aside),
+            _ => {}
         }
     }
 
@@ -270,7 +308,8 @@ impl Follower {
                 let range = self.log.range(stage.input, partition)?;
                 let position = self.log.committed(stage.group, stage.input, partition)?.unwrap_or(range.start);
                 let records = range.end.saturating_sub(position.max(range.start));
-                all.push(Lag { stage: stage.group.to_owned(), topic: stage.input.name().to_owned(), partition, records });
+                let next = if records == 0 { None } else { self.log.scan(stage.input, partition, position, 1)?.first().map(|record| record.at) };
+                all.push(Lag { stage: stage.group.to_owned(), topic: stage.input.name().to_owned(), partition, records, waiting_since: next });
             }
         }
         Ok(all)
@@ -281,7 +320,7 @@ impl Follower {
         loop {
             match it() {
                 Err(LogError::Retry { reason }) if !self.stop.is_set() => {
-                    tracing::warn!(topic = %self.topic, reason, "the view cannot read the log for now");
+                    LogUnreadable { reader: self.group, reason: &reason }.emit(&self.unreadable);
                     self.stop.rest(REST);
                 }
                 other => return other,
@@ -295,7 +334,6 @@ mod tests {
     use super::*;
     use crate::log::Partitions;
     use crate::log::memory::MemoryLog;
-    use crate::model::Timestamp;
     use crate::runtime::clock::ManualClock;
 
     /// What retention removed before the view had read it is named, with its range.
@@ -304,7 +342,18 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
         let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::clone(&clock)));
         let (view, stop) = (Arc::new(View::new()), Arc::default());
-        let follower = Follower { topic: Topic::Audit, group: "view-audit", view: Arc::clone(&view), log, clock, stop, stages: Vec::new() };
+        let follower = Follower {
+            topic: Topic::Audit,
+            group: "view-audit",
+            view: Arc::clone(&view),
+            log,
+            clock,
+            stop,
+            stages: Vec::new(),
+            started: Timestamp::MIN,
+            unreadable: Repeated::new(),
+            put_aside: Repeated::new(),
+        };
         follower.take(Polled::Gap { partition: 0, from: 5, to: 9 });
         let alerts = view.general_alerts();
         assert_eq!(alerts.iter().map(|alert| (alert.name.as_str(), alert.subject.as_str())).collect::<Vec<_>>(), [("RecordsLost", "view/audit/0")]);

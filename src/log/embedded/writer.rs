@@ -18,8 +18,8 @@ use super::tails::Tails;
 use super::transaction::transact;
 use super::trouble::Standing;
 use crate::log::coordinator::{Committer, Coordinator, Touched, closed, lock};
-use crate::log::{LogError, Offset, StatePut, Topic};
-use crate::runtime::clock::Clock;
+use crate::log::{CommitTimes, LogError, Offset, StatePut, Topic};
+use crate::runtime::clock::{Clock, Stopwatch};
 
 /// Requests that wait. Each has a blocked thread behind it, of which there are far fewer than this;
 /// a caller beyond it waits for a place.
@@ -84,16 +84,8 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(
-        connection: Connection,
-        tails: Arc<Tails>,
-        coordinator: Arc<Coordinator>,
-        clock: Arc<dyn Clock>,
-        standing: Arc<Standing>,
-        mark: Mark,
-    ) -> std::io::Result<Self> {
+    pub(super) fn start(mut writing: Writing) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let mut writing = Writing { connection, tails, coordinator, clock, standing, mark };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writing.run(&receiver))?;
         Ok(Writer { requests: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
@@ -120,13 +112,14 @@ impl Writer {
 }
 
 /// What the thread owns.
-struct Writing {
-    connection: Connection,
-    tails: Arc<Tails>,
-    coordinator: Arc<Coordinator>,
-    clock: Arc<dyn Clock>,
-    standing: Arc<Standing>,
-    mark: Mark,
+pub(super) struct Writing {
+    pub(super) connection: Connection,
+    pub(super) tails: Arc<Tails>,
+    pub(super) coordinator: Arc<Coordinator>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) standing: Arc<Standing>,
+    pub(super) times: Arc<CommitTimes>,
+    pub(super) mark: Mark,
 }
 
 impl Writing {
@@ -159,10 +152,17 @@ impl Writing {
             works.push(work);
             replies.push(reply);
         }
+        let began = Stopwatch::start();
         let outcomes = transact(&mut self.connection, &self.tails, self.clock.now(), works);
         match &outcomes {
-            Ok(_) => self.standing.written(),
-            Err(failure) => self.standing.refused(failure, self.clock.now()),
+            Ok(_) => {
+                self.times.took(began.elapsed());
+                self.standing.written();
+            }
+            Err(failure) => {
+                self.times.failed();
+                self.standing.refused(failure, self.clock.now());
+            }
         }
         let touched = match &outcomes {
             Ok((_, changed)) => changed.keys().copied().collect(),
@@ -225,7 +225,7 @@ mod tests {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(5)));
         let standing = Arc::new(Standing::new(directory.path(), None));
         let mark = LockFile::take(directory.path()).unwrap().0.mark().unwrap();
-        let mut writing = Writing { connection, tails: Arc::new(tails), coordinator: Arc::default(), clock, standing, mark };
+        let mut writing = Writing { connection, tails: Arc::new(tails), coordinator: Arc::default(), clock, standing, times: Arc::default(), mark };
         let (sender, receiver) = sync_channel(QUEUE);
         let mut answers = Vec::new();
         for work in works(&writing.coordinator) {

@@ -2,8 +2,6 @@
 
 use std::sync::PoisonError;
 
-use tracing::{info, warn};
-
 use super::super::condition::{self, Condition};
 use super::super::instance::{Instance, Moment};
 use super::super::record::FleetRecord;
@@ -11,7 +9,7 @@ use super::super::status::{FleetStatus, InstanceStatus};
 use super::super::{output, procfs};
 use super::{Mode, SLOW, Supervisor, output_path};
 use crate::edge::observe::Sighting;
-use crate::model::{AlertState, Kind, Sample, Timestamp};
+use crate::model::{Kind, Sample, Timestamp};
 
 impl Supervisor {
     /// Measures what every instance uses, when that is due.
@@ -88,11 +86,7 @@ impl Supervisor {
             );
         }
         for alert in condition::changes(&self.target, &self.conditions, &holding, now) {
-            match alert.state {
-                AlertState::Firing => warn!(target_id = %self.target, condition = alert.name, "{}", alert.message),
-                AlertState::Resolved => info!(target_id = %self.target, condition = alert.name, "over"),
-                AlertState::Event => info!(target_id = %self.target, condition = alert.name, "{}", alert.message),
-            }
+            // Its line is written when it is in the log, as that of every alert.
             self.outbox.alert(alert);
         }
         self.conditions = holding;

@@ -1,0 +1,249 @@
+//! The fleet: a line a target, and what a person should look at.
+
+use crossterm::event::KeyCode;
+
+use super::super::{Paint, status, table};
+use super::follow::Known;
+use super::screen::fit;
+use crate::edge::api::{Status, TargetStatus};
+use crate::model::{AlertState, TargetId, Verdict};
+
+/// Lines that are no targets: the head, the summary, the table's own head, the keys.
+const FRAME: usize = 4;
+
+/// What is chosen, and what is left out.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    /// The target that is chosen: by name, so that it stays where others come and go.
+    chosen: Option<TargetId>,
+    /// The first row that is shown.
+    first: usize,
+    filter: String,
+    typing: bool,
+    attention: bool,
+}
+
+impl Fleet {
+    /// Whether keys are letters of the filter.
+    pub(super) fn is_typing(&self) -> bool {
+        self.typing
+    }
+
+    /// Takes a key into the filter.
+    pub(super) fn type_in(&mut self, key: KeyCode) {
+        match key {
+            KeyCode::Enter => self.typing = false,
+            KeyCode::Esc => (self.typing, self.filter) = (false, String::new()),
+            KeyCode::Backspace => {
+                self.filter.pop();
+            }
+            KeyCode::Char(c) => self.filter.push(c),
+            _ => {}
+        }
+    }
+
+    /// Does what a key says.
+    pub(super) fn key(&mut self, key: KeyCode, known: &Known, height: usize) {
+        let names: Vec<TargetId> = self.shown(known).iter().map(|t| t.target.clone()).collect();
+        let at = self.chosen.as_ref().and_then(|chosen| names.iter().position(|name| name == chosen)).unwrap_or(0);
+        let page = height.saturating_sub(FRAME).max(1);
+        let to = match key {
+            KeyCode::Up | KeyCode::Char('k') => at.saturating_sub(1),
+            KeyCode::Down | KeyCode::Char('j') => at + 1,
+            KeyCode::PageUp => at.saturating_sub(page),
+            KeyCode::PageDown | KeyCode::Char(' ') => at + page,
+            KeyCode::Home | KeyCode::Char('g') => 0,
+            KeyCode::End | KeyCode::Char('G') => usize::MAX,
+            KeyCode::Char('/') => return self.typing = true,
+            KeyCode::Char('a') => return self.attention = !self.attention,
+            KeyCode::Esc => return (self.filter, self.attention) = (String::new(), false),
+            _ => return,
+        };
+        self.chosen = names.get(to.min(names.len().saturating_sub(1))).cloned();
+    }
+
+    /// The target that is chosen.
+    pub(super) fn chosen(&self, known: &Known) -> Option<TargetId> {
+        let shown = self.shown(known);
+        let chosen = self.chosen.as_ref().and_then(|chosen| shown.iter().find(|t| t.target == *chosen));
+        chosen.or(shown.first()).map(|t| t.target.clone())
+    }
+
+    fn shown<'a>(&self, known: &'a Known) -> Vec<&'a TargetStatus> {
+        let all = known.status.iter().flat_map(|status| &status.targets);
+        let filter = self.filter.to_lowercase();
+        all.filter(|t| (!self.attention || needs_attention(t)) && t.target.as_str().to_lowercase().contains(&filter)).collect()
+    }
+
+    /// What to draw.
+    pub(super) fn lines(&mut self, known: &Known, head: String, width: usize, height: usize, paint: Paint) -> Vec<String> {
+        let mut lines = vec![head];
+        let Some(status) = &known.status else {
+            return lines;
+        };
+        let shown = self.shown(known);
+        let (all, wrong) = (status.targets.len(), status.targets.iter().filter(|t| needs_attention(t)).count());
+        lines.push(self.summary(all, shown.len(), wrong, paint));
+        let chosen = self.chosen.as_ref().and_then(|chosen| shown.iter().position(|t| t.target == *chosen)).unwrap_or(0);
+        let mut told = troubles(status, paint);
+        // Troubles take a third of the screen at most: the targets are what is watched.
+        let room = height.saturating_sub(FRAME);
+        let most = (room / 3).max(1);
+        if told.len() > most {
+            let more = told.len() - most + 1;
+            told.truncate(most - 1);
+            told.push(paint.yellow(&format!("! {more} more: loadline status")));
+        }
+        let rows = room.saturating_sub(told.len()).max(1);
+        self.first = self.first.min(chosen).max((chosen + 1).saturating_sub(rows)).min(shown.len().saturating_sub(rows));
+        // The widths are those of all targets, so that nothing jumps when it is scrolled.
+        let table = rendered(&status::HEADER, shown.iter().map(|t| status::row(t, status.at, paint)));
+        for (n, row) in table.into_iter().enumerate() {
+            match n.checked_sub(1) {
+                None => lines.push(paint.dim(&row)),
+                Some(n) if n == chosen => lines.push(paint.chosen(&plain(&fit(&row, width)))),
+                Some(n) if (self.first..self.first + rows).contains(&n) => lines.push(row),
+                Some(_) => {}
+            }
+        }
+        if shown.is_empty() {
+            lines.push(if all == 0 {
+                "No target yet: put a policy into the directory that Loadline reads.".to_owned()
+            } else {
+                "No target matches.".to_owned()
+            });
+        }
+        lines.resize_with(height.saturating_sub(1 + told.len()), String::new);
+        lines.append(&mut told);
+        lines.push(if self.typing {
+            format!("/{}▏  {}", self.filter, paint.dim("Enter keeps the filter, Esc clears it"))
+        } else {
+            paint.dim("q quit  ↑↓ choose  Enter open  / filter  a attention")
+        });
+        lines
+    }
+
+    fn summary(&self, all: usize, shown: usize, wrong: usize, paint: Paint) -> String {
+        let targets = if all == 1 { "1 target".to_owned() } else { format!("{all} targets") };
+        let attention = match wrong {
+            0 => paint.green("none needs attention"),
+            1 => paint.yellow("1 needs attention"),
+            n => paint.yellow(&format!("{n} need attention")),
+        };
+        let mut filters = Vec::new();
+        if self.attention {
+            filters.push("those that need attention".to_owned());
+        }
+        if !self.filter.is_empty() {
+            filters.push(format!("names with \"{}\"", self.filter));
+        }
+        let filtered = if filters.is_empty() { String::new() } else { paint.bold(&format!(" · {shown} shown: {}", filters.join(", "))) };
+        format!("{} · {attention}{filtered}", paint.bold(&targets))
+    }
+}
+
+/// Whether a person should look: frozen, blind in a metric, left alone, held by a fault, or with an alert that fires.
+fn needs_attention(target: &TargetStatus) -> bool {
+    let held = matches!(target.verdict, Some(Verdict::Blind | Verdict::Disabled | Verdict::Faulted));
+    held || target.frozen.is_some() || !target.blind.is_empty() || target.alerts.iter().any(|alert| alert.state == AlertState::Firing)
+}
+
+fn troubles(status: &Status, paint: Paint) -> Vec<String> {
+    let mut out = Vec::new();
+    // Writing into memory cannot fail.
+    let _ = status::troubles(&mut out, status, paint);
+    String::from_utf8_lossy(&out).lines().map(str::to_owned).collect()
+}
+
+/// A table as lines.
+pub(super) fn rendered(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Vec<String> {
+    let mut out = Vec::new();
+    let _ = table::write(&mut out, header, rows);
+    String::from_utf8_lossy(&out).lines().map(str::to_owned).collect()
+}
+
+/// A line without its colours.
+fn plain(line: &str) -> String {
+    let (mut text, mut hidden) = (String::with_capacity(line.len()), false);
+    for c in line.chars() {
+        match (hidden, c) {
+            (false, '\u{1b}') => hidden = true,
+            (true, 'm') => hidden = false,
+            (true, _) => {}
+            (false, c) => text.push(c),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::follow::Answer;
+    use super::*;
+    use crate::edge::view::View;
+    use crate::edge::view::tests::{at, decision};
+    use crate::model::{Audit, Decision};
+
+    fn known(names: &[&str]) -> Known {
+        let view = View::new();
+        for name in names {
+            let of: TargetId = format!("prod/Deployment/{name}").parse().unwrap();
+            view.audit(at(10), Audit::Decision(Decision { target: of, ..decision(10, 3, 5) }));
+        }
+        let mut known = Known::default();
+        let status = Status { started_at: at(0), at: at(20), targets: view.statuses(), lag: Vec::new(), log: None, alerts: Vec::new() };
+        known.answer(Answer::Fleet(Box::new(status)));
+        known
+    }
+
+    fn lines(fleet: &mut Fleet, known: &Known, height: usize) -> Vec<String> {
+        fleet.lines(known, "head".to_owned(), 80, height, Paint::PLAIN)
+    }
+
+    #[test]
+    fn each_target_is_a_line_and_the_keys_are_the_last() {
+        let (mut fleet, known) = (Fleet::default(), known(&["api", "web"]));
+        let lines = lines(&mut fleet, &known, 10);
+        assert_eq!((lines.len(), lines[0].as_str()), (10, "head"));
+        assert!(lines[1].starts_with("2 targets"), "{}", lines[1]);
+        assert!(lines[3].starts_with("prod/Deployment/api") && lines[4].starts_with("prod/Deployment/web"), "{lines:#?}");
+        assert!(lines[9].contains("q quit"));
+    }
+
+    #[test]
+    fn what_is_chosen_is_in_sight_and_stays_the_same_target() {
+        let names: Vec<String> = (10..60).map(|n| format!("t{n}")).collect();
+        let all = known(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut fleet = Fleet::default();
+        (0..30).for_each(|_| fleet.key(KeyCode::Down, &all, 10));
+        assert!(lines(&mut fleet, &all, 10).iter().any(|line| line.contains("t40")), "scrolled to it");
+        assert_eq!(fleet.chosen(&all).unwrap().name(), "t40");
+        let fewer = known(&["t40", "t50"]);
+        assert_eq!(fleet.chosen(&fewer).unwrap().name(), "t40", "others went");
+        fleet.key(KeyCode::End, &all, 10);
+        assert!(lines(&mut fleet, &all, 10)[8].contains("t59"));
+    }
+
+    #[test]
+    fn a_filter_is_typed_and_cleared() {
+        let (mut fleet, known) = (Fleet::default(), known(&["api", "web"]));
+        fleet.key(KeyCode::Char('/'), &known, 10);
+        "WE".chars().for_each(|c| fleet.type_in(KeyCode::Char(c)));
+        assert!(fleet.is_typing() && lines(&mut fleet, &known, 10)[9].starts_with("/WE"));
+        fleet.type_in(KeyCode::Enter);
+        let shown = lines(&mut fleet, &known, 10);
+        assert!(shown[1].contains("1 shown: names with \"WE\"") && shown[3].contains("web"), "{shown:#?}");
+        assert_eq!(fleet.chosen(&known).unwrap().name(), "web");
+        fleet.key(KeyCode::Esc, &known, 10);
+        assert!(lines(&mut fleet, &known, 10)[3].contains("api"));
+    }
+
+    #[test]
+    fn a_small_terminal_shows_what_fits() {
+        let (mut fleet, known) = (Fleet::default(), known(&["api", "web"]));
+        for height in 0..8 {
+            lines(&mut fleet, &known, height);
+        }
+        assert!(lines(&mut fleet, &known, 5)[3].contains("api"));
+    }
+}

@@ -1,0 +1,204 @@
+//! One target: its replicas, its metrics against their targets, its last decisions with their steps.
+
+use std::io::{self, Write};
+
+use crossterm::event::KeyCode;
+
+use super::super::{Paint, history, table, why};
+use super::fleet::rendered;
+use super::follow::Known;
+use crate::edge::api::{Decisions, Story, TargetDetail, TargetStatus};
+use crate::model::{AlertState, Severity, TargetId};
+
+/// What is chosen.
+#[derive(Debug)]
+pub(super) struct One {
+    target: TargetId,
+    /// Whether there is a fleet to go back to on the screen before.
+    from_fleet: bool,
+    /// The decision that is chosen, by its sequence, so that it stays where new ones come; `None`: the newest.
+    chosen: Option<i64>,
+    /// Whether the steps of the chosen one are closed.
+    closed: bool,
+    /// The first line of the decisions that is shown.
+    first: usize,
+}
+
+impl One {
+    /// Of a target, its newest decision open.
+    pub(super) fn new(target: TargetId, from_fleet: bool) -> Self {
+        One { target, from_fleet, chosen: None, closed: false, first: 0 }
+    }
+
+    /// Does what a key says.
+    pub(super) fn key(&mut self, key: KeyCode, known: &Known) {
+        let Some((_, decisions)) = known.of(&self.target) else { return };
+        // The newest first, as they are shown.
+        let sequences: Vec<i64> = decisions.decisions.iter().rev().map(|story| story.decision.sequence).collect();
+        let at = self.chosen.and_then(|chosen| sequences.iter().position(|s| *s == chosen)).unwrap_or(0);
+        let to = match key {
+            KeyCode::Up | KeyCode::Char('k') => at.saturating_sub(1),
+            KeyCode::Down | KeyCode::Char('j') => at + 1,
+            KeyCode::PageUp => at.saturating_sub(10),
+            KeyCode::PageDown => at + 10,
+            KeyCode::Home | KeyCode::Char('g') => 0,
+            KeyCode::End | KeyCode::Char('G') => usize::MAX,
+            KeyCode::Enter | KeyCode::Char(' ') => return self.closed = !self.closed,
+            _ => return,
+        };
+        let to = to.min(sequences.len().saturating_sub(1));
+        self.chosen = if to == 0 { None } else { sequences.get(to).copied() };
+    }
+
+    /// What to draw.
+    pub(super) fn lines(&mut self, known: &Known, head: String, width: usize, height: usize, paint: Paint) -> Vec<String> {
+        let mut lines = vec![head];
+        let Some((detail, decisions)) = known.of(&self.target) else {
+            lines.push(paint.bold(self.target.as_str()));
+            return lines;
+        };
+        let mut out = Vec::new();
+        // Writing into memory cannot fail.
+        let _ = now(&mut out, detail, width, paint);
+        lines.extend(String::from_utf8_lossy(&out).lines().map(str::to_owned));
+        let room = height.saturating_sub(lines.len() + 1);
+        let (mut told, chosen) = self.decisions(decisions, paint);
+        self.first = self.first.min(chosen.start).max(chosen.end.min(chosen.start + room).saturating_sub(room)).min(told.len().saturating_sub(room));
+        lines.extend(told.drain(self.first.min(told.len())..).take(room));
+        lines.resize_with(height.saturating_sub(1).max(1), String::new);
+        let back = if self.from_fleet { "Esc back" } else { "Esc fleet" };
+        lines.push(paint.dim(&format!("q quit  {back}  ↑↓ choose a decision  Enter open, close")));
+        lines
+    }
+
+    /// The decisions, the newest first, and which lines are of the chosen one.
+    fn decisions(&self, decisions: &Decisions, paint: Paint) -> (Vec<String>, std::ops::Range<usize>) {
+        let stories: Vec<&Story> = decisions.decisions.iter().rev().collect();
+        let at = self.chosen.and_then(|chosen| stories.iter().position(|story| story.decision.sequence == chosen)).unwrap_or(0);
+        let table = rendered(&history::HEADER, stories.iter().map(|story| history::row(story, paint)));
+        let (mut lines, mut chosen) = (Vec::new(), 0..1);
+        for (n, row) in table.into_iter().enumerate() {
+            let Some(n) = n.checked_sub(1) else {
+                lines.push(paint.dim(&format!("  {row}")));
+                continue;
+            };
+            if n != at {
+                lines.push(format!("  {row}"));
+                continue;
+            }
+            // The table's own head stays in sight with the first.
+            let start = if n == 0 { 0 } else { lines.len() };
+            lines.push(format!("{} {row}", paint.bold("›")));
+            if !self.closed {
+                let mut out = Vec::new();
+                let _ = opened(&mut out, stories[n], paint);
+                lines.extend(String::from_utf8_lossy(&out).lines().filter(|line| !line.is_empty()).map(|line| format!("      {line}")));
+            }
+            chosen = start..lines.len();
+        }
+        if stories.is_empty() {
+            lines.push("Nothing has been decided yet.".to_owned());
+        }
+        (lines, chosen)
+    }
+}
+
+/// A text in lines of at most `width` columns, broken between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if table::seen(line) + 1 + table::seen(word) <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+fn now(out: &mut dyn Write, detail: &TargetDetail, width: usize, paint: Paint) -> io::Result<()> {
+    let status = &detail.status;
+    writeln!(out, "{}", paint.bold(status.target.as_str()))?;
+    for line in wrapped(&status.reason, width) {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out, "{}", replicas(status, paint))?;
+    if let Some(file) = &status.frozen {
+        writeln!(out, "{}", paint.red(&format!("! frozen by {file}: nothing is commanded until it is removed")))?;
+    }
+    for alert in status.alerts.iter().filter(|alert| alert.state == AlertState::Firing) {
+        let line = format!("! {} ({})", alert.message, alert.name);
+        writeln!(out, "{}", if alert.severity == Severity::Critical { paint.red(&line) } else { paint.yellow(&line) })?;
+    }
+    writeln!(out)?;
+    why::metrics(out, &status.metrics, paint)
+}
+
+fn replicas(status: &TargetStatus, paint: Paint) -> String {
+    let number = |n: Option<u32>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
+    let count = match (status.current, status.desired) {
+        (Some(current), Some(desired)) if current != desired => paint.bold(&format!("{current} → {desired}")),
+        (current, desired) => paint.bold(&number(current.or(desired))),
+    };
+    let range = if status.min.is_none() && status.max.is_none() { "–".to_owned() } else { format!("{}–{}", number(status.min), number(status.max)) };
+    let seen = status.seen_at.map_or_else(|| "not seen".to_owned(), |seen| format!("seen {}", history::time(seen)));
+    let evaluated = status.at.map(|at| format!(", evaluated {} UTC", history::time(at))).unwrap_or_default();
+    let mode = status.mode.as_deref().unwrap_or("no policy");
+    format!("replicas {count}  ready {}  range {range}  mode {mode}  {}", number(status.ready), paint.dim(&format!("{seen}{evaluated}")))
+}
+
+/// A decision's metrics, steps, and what came of it.
+fn opened(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {
+    why::steps(out, &story.decision, paint)?;
+    why::after(out, story)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::follow::Answer;
+    use super::*;
+    use crate::edge::view::View;
+    use crate::edge::view::tests::{api, at, command, decision, grant, outcome};
+    use crate::model::Audit;
+
+    fn known() -> Known {
+        let view = View::new();
+        let entries = [Audit::Decision(decision(10, 3, 5)), grant(10, 3, 5), command(10, 3, 5), outcome(10, 5), Audit::Decision(decision(20, 5, 6))];
+        entries.into_iter().for_each(|entry| view.audit(at(11), entry));
+        let decisions = Decisions { target: api(), decisions: view.decisions(&api(), 50, None).unwrap(), by_hand: Vec::new(), gone: None, next: None };
+        let mut known = Known::default();
+        known.answer(Answer::Target(Box::new((view.detail(&api()).unwrap(), decisions))));
+        known
+    }
+
+    #[test]
+    fn the_newest_decision_is_open_and_others_are_opened() {
+        let (known, mut one) = (known(), One::new(api(), true));
+        let shown = one.lines(&known, "head".to_owned(), 100, 30, Paint::PLAIN).join("\n");
+        assert!(shown.contains("› 2025-11-24 16:00:20  5 → 6") && shown.contains("The arbiter has not answered yet."), "{shown}");
+        one.key(KeyCode::Down, &known);
+        let shown = one.lines(&known, "head".to_owned(), 100, 30, Paint::PLAIN).join("\n");
+        assert!(shown.contains("› 2025-11-24 16:00:10  3 → 5") && shown.contains("Outcome"), "{shown}");
+        one.key(KeyCode::Enter, &known);
+        assert!(!one.lines(&known, "head".to_owned(), 100, 30, Paint::PLAIN).join("\n").contains("Outcome"));
+    }
+
+    #[test]
+    fn a_reason_is_broken_between_words() {
+        assert_eq!(wrapped("cpu 84 % asks for 8", 8), ["cpu 84 %", "asks for", "8"]);
+        assert_eq!(wrapped("unbreakable", 4), ["unbreakable"]);
+    }
+
+    #[test]
+    fn any_height_is_drawn() {
+        let (known, mut one) = (known(), One::new(api(), true));
+        for height in 0..40 {
+            one.lines(&known, String::new(), 40, height, Paint::PLAIN);
+            one.key(KeyCode::Down, &known);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! `watch` in a real terminal, `history` and `why` of the running program.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, wait_for, waiting};
+use pty_process::Size;
+use rustix::termios::{LocalModes, tcgetattr};
+use serde_json::Value;
+
+const AT_ONCE: &str =
+    "  behavior: { scaleIn: { stabilization: 1s, policies: [{ percent: 100, period: 1s }] }, scaleOut: { policies: [{ replicas: 10, period: 1s }] } }\n";
+
+/// `loadline watch` in a terminal. Dropping it kills it.
+struct Watch {
+    child: Child,
+    terminal: Arc<pty_process::blocking::Pty>,
+    screen: Arc<Mutex<vt100::Parser>>,
+    before: LocalModes,
+}
+
+impl Watch {
+    fn start(url: &str, arguments: &[&str], rows: u16, columns: u16) -> Watch {
+        let (terminal, end) = pty_process::blocking::open().unwrap();
+        terminal.resize(Size::new(rows, columns)).unwrap();
+        let terminal = Arc::new(terminal);
+        let before = tcgetattr(&*terminal).unwrap().local_modes;
+        let command = pty_process::blocking::Command::new(LOADLINE).arg("watch").args(arguments).args(["--server", url]).env("TERM", "xterm-256color");
+        let child = command.env_remove("NO_COLOR").spawn(end).unwrap();
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
+        let (from, onto) = (Arc::clone(&terminal), Arc::clone(&screen));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = (&*from).read(&mut bytes) {
+                onto.lock().unwrap().process(&bytes[..read]);
+            }
+        });
+        Watch { child, terminal, screen, before }
+    }
+
+    /// What is on the screen.
+    fn text(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    fn shows(&self, what: &str, words: &[&str]) -> String {
+        wait_for(&format!("{what}: {words:?} on the screen"), || {
+            let text = self.text();
+            words.iter().all(|word| text.contains(word)).then_some(text)
+        })
+    }
+
+    fn types(&self, keys: &str) {
+        (&*self.terminal).write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        self.screen.lock().unwrap().screen_mut().set_size(rows, columns);
+        self.terminal.resize(Size::new(rows, columns)).unwrap();
+    }
+
+    /// Its exit code, once it has ended; the terminal is as it was then.
+    fn ends(mut self) -> i32 {
+        let status = wait_for("watch to end", || self.child.try_wait().unwrap());
+        wait_for("the screen to be given back", || (!self.screen.lock().unwrap().screen().alternate_screen()).then_some(()));
+        assert!(!self.screen.lock().unwrap().screen().hide_cursor(), "the cursor is there again");
+        assert_eq!(tcgetattr(&*self.terminal).unwrap().local_modes, self.before, "what is typed is seen again");
+        status.code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A fleet that has grown from 1 to 4.
+fn grown() -> (tempfile::TempDir, Running) {
+    let (home, _) = fleet_of_sleepers(1, AT_ONCE);
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    wait_for("the fleet to grow to 4, and to rest", || {
+        loadline.post(&waiting(40.0))?;
+        let status = loadline.status(SLEEPERS)?;
+        (status["current"] == 4 && status["ready"] == 4 && status["verdict"] == "Hold").then_some(())
+    });
+    (home, loadline)
+}
+
+/// From the fleet to a target and back, in a terminal that changes its size; `q` leaves, and all is as it was.
+#[test]
+fn the_fleet_and_a_target_are_watched_live() {
+    let (_home, loadline) = grown();
+    let watch = Watch::start(&loadline.url, &[], 24, 100);
+    let text = watch.shows("the fleet", &["1 target", "TARGET", SLEEPERS, "1–6", "holds", "q quit", "updated"]);
+    assert!(text.lines().count() <= 24, "{text}");
+    assert!(tcgetattr(&*watch.terminal).unwrap().local_modes != watch.before, "keys are read as they are pressed");
+
+    watch.types("\r");
+    watch.shows("the target", &["replicas 4", "range 1–6", "METRIC", "queue_depth", "› ", "STEP", "Combine *", "Esc back"]);
+    watch.types("j");
+    watch.shows("the decision before", &["1 → 4", "applied"]);
+
+    watch.resize(12, 50);
+    let small = watch.shows("the target in a small terminal", &["replicas 4", "q quit"]);
+    assert!(small.lines().count() <= 12 && small.lines().all(|line| line.chars().count() <= 50), "{small}");
+    watch.resize(40, 160);
+    watch.shows("the target in a large one", &["Outcome", "Command", "Grant", "q quit"]);
+
+    watch.types("\u{1b}");
+    watch.shows("the fleet again", &["1 target", "/ filter"]);
+    watch.types("/nobody\r");
+    watch.shows("no target", &["No target matches.", "0 shown"]);
+    watch.types("q");
+    assert_eq!(watch.ends(), 0);
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// A lost connection is said while what was known stays, and so is that it is there again.
+#[test]
+fn a_lost_connection_is_said_and_comes_back() {
+    let (home, loadline) = grown();
+    let (url, port) = (loadline.url.clone(), loadline.url.rsplit(':').next().unwrap().to_owned());
+    let watch = Watch::start(&url, &["sleepers"], 24, 140);
+    watch.shows("the target", &[SLEEPERS, "replicas 4"]);
+    loadline.kill();
+    let text = watch.shows("the loss", &["no connection for", "trying again"]);
+    assert!(text.contains("replicas 4"), "what was known stays: {text}");
+    let mut command = Command::new(LOADLINE);
+    command.current_dir(home.path()).args(["run", "--data", "data", "--policies", "policies", "--listen", &format!("127.0.0.1:{port}")]);
+    command.args(["--pane", "250ms", "--grace", "100ms", "--stop-fleets-on-exit"]).env_remove("LOADLINE_CONFIG");
+    let again = Running::spawn(command);
+    watch.shows("the return", &["connected again", "replicas 4"]);
+    watch.types("\u{3}");
+    assert_eq!(watch.ends(), 0);
+    assert_eq!(again.stop(), 0);
+}
+
+/// SIGTERM gives the terminal back, too.
+#[test]
+fn a_signal_leaves_the_terminal_as_it_was() {
+    let (_home, loadline) = grown();
+    let watch = Watch::start(&loadline.url, &[], 24, 80);
+    watch.shows("the fleet", &[SLEEPERS]);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&watch.child), rustix::process::Signal::TERM).unwrap();
+    assert_eq!(watch.ends(), 143);
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// Without a terminal, or a server, it says so before it takes the screen.
+#[test]
+fn what_it_cannot_do_is_said_at_once() {
+    let piped = Command::new(LOADLINE).args(["watch", "--server", "127.0.0.1:1"]).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&piped.stderr);
+    assert!(piped.status.code() == Some(2) && said.contains("loadline status"), "{said}");
+    assert!(piped.stdout.is_empty());
+    let watch = Watch::start("127.0.0.1:1", &[], 24, 100);
+    watch.shows("the reason", &["cannot be reached", "--server"]);
+    assert_eq!(watch.ends(), 1);
+}
+
+/// Decisions with what came of them, and what is so now.
+#[test]
+fn history_and_why_tell_what_came_of_a_decision() {
+    let (_home, loadline) = grown();
+    let asks = |words: &[&str]| {
+        let answer = Command::new(LOADLINE).args(words).args(["--server", &loadline.url]).output().unwrap();
+        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+        String::from_utf8(answer.stdout).unwrap()
+    };
+    let changes = asks(&["history", "sleepers", "--since", "1h", "--changes"]);
+    let lines: Vec<&str> = changes.lines().collect();
+    assert!(lines[0].starts_with("TIME (UTC)") && lines.len() == 2, "{changes}");
+    assert!(["1 → 4", "out", "Combine", "applied", "queue_depth 40 against 10 asks for 4"].iter().all(|word| lines[1].contains(word)), "{changes}");
+    assert!(asks(&["history", "sleepers"]).lines().count() > 2, "all that was written down");
+    let found: Value = serde_json::from_str(&asks(&["history", "sleepers", "--since", "1h", "--output", "json"])).unwrap();
+    let grew =
+        found["decisions"].as_array().unwrap().iter().find(|story| story["decision"]["desired"] == 4 && story["decision"]["current"] == 1).unwrap().clone();
+    assert_eq!((&grew["outcomes"][0]["record"]["result"], &grew["commands"][0]["record"]["to"]), (&"Applied".into(), &4.into()));
+    assert_eq!(asks(&["history", "sleepers", "--since", "0s"]), format!("No decision about {SLEEPERS} was written down since then.\n"));
+
+    let why = asks(&["why", "sleepers"]);
+    assert!(why.contains("\nNow      4 asked for, 4 ready"), "{why}");
+    assert_eq!(loadline.stop(), 0);
+}
