@@ -182,8 +182,8 @@ fn a_container_alone_is_counted_as_the_hpa_counts_it() {
     }
 }
 
-/// Differences that only the passing of time shows: the tests of decide have them.
-const OVER_TIME: [&str; 2] = ["restart of the controller", "somebody else changed the count"];
+/// Differences that only the passing of time shows: the tests of decide have them, and `tests/from_hpa.rs` the last one.
+const OVER_TIME: [&str; 3] = ["restart of the controller", "somebody else changed the count", "no `behavior` is written"];
 
 #[test]
 fn the_policy_reference_lists_the_differences_that_there_are() {

@@ -91,6 +91,8 @@ impl Limits {
         if by < -60_000 {
             // What is later than now counts as now for the fold, which has forgotten what was long ago: for a while it may
             // count more, or less, than can be told from here.
+            let left = self.time.0 - millis(self.pacing.period);
+            self.removed.values_mut().for_each(|removed| removed.retain(|(at, _)| *at >= left));
             self.time = FoldTime(clock.as_millis());
             self.unsure_until = self.time.0 + UNSURE_FOR;
             for event in self
