@@ -165,7 +165,7 @@ fn a_file_that_is_no_database_is_refused_and_left_alone() {
     assert!(said.contains("file is not a database; `loadline doctor"), "{said}");
     let (code, answer) = doctor(directory.path(), &["--mend"]);
     assert_eq!(code, 1);
-    assert!(answer["findings"].to_string().contains("restore a backup, or move log.db away"), "{answer}");
+    assert!(answer["findings"].to_string().contains("restore a backup, or move log.db (with its -wal and -shm) and lock away"), "{answer}");
     assert_eq!(fs::read(&database).unwrap(), before);
     assert_eq!(doctor(&directory.path().join("nothing"), &[]).0, 2);
 }
@@ -191,6 +191,25 @@ fn a_torn_end_of_the_wal_is_as_good_as_none() {
     fs::File::options().write(true).open(&wal).unwrap().write_all_at(&torn, whole).unwrap();
     assert_eq!(doctor(directory.path(), &[]).0, 0, "{:?}", doctor(directory.path(), &[]));
     assert_eq!(read_through(&open(directory.path()).unwrap()), [Ok((0, 50))]);
+}
+
+#[test]
+fn a_log_that_is_gone_is_no_new_one() {
+    for lose in [(|path: &Path| fs::write(path, "").unwrap()) as fn(&Path), |path| fs::remove_file(path).unwrap()] {
+        let directory = killed(50);
+        drop(open(directory.path()).unwrap()); // ended in order: nothing is left beside log.db
+        lose(&directory.path().join("log.db"));
+        drop(fs::remove_file(directory.path().join("log.db-wal")));
+        let said = refused(directory.path());
+        assert!(said.contains("records is gone: log.db is missing or empty") && said.contains("restore a backup"), "{said}");
+        assert_eq!(refused(directory.path()), said, "the evidence stays");
+        // As a mending that was stopped between its steps leaves it.
+        fs::write(directory.path().join("log.db.before-mend-17"), "").unwrap();
+        assert!(refused(directory.path()).contains("log.db.before-mend-17"));
+        // Whoever means it says so.
+        fs::remove_file(directory.path().join("lock")).unwrap();
+        drop(open(directory.path()).unwrap());
+    }
 }
 
 #[test]

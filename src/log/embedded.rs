@@ -41,7 +41,7 @@ pub use inspect::{Inspection, Lost, PartitionReport, Position, Readable, State};
 pub use mend::{Mending, Restoring, copy, mend};
 pub use read_only::ReadOnlyLog;
 
-use lock_file::LockFile;
+use lock_file::{LOCK, LockFile};
 use reader::Reader;
 use tails::Tails;
 use trouble::Standing;
@@ -107,6 +107,9 @@ impl EmbeddedLog {
         let path = directory.join(DATABASE);
         let is_new = std::fs::metadata(&path).map_or(0, |file| file.len()) == 0;
         check_complete(directory, is_new)?;
+        if let Some(mark) = found.mark.filter(|mark| is_new && *mark > 0) {
+            return Err(LogError::Fatal { reason: log_is_gone(directory, mark) });
+        }
         let (connection, tails) = schema::open(&path, options)?;
         if let Some(mark) = found.mark.filter(|mark| !is_new && *mark > tails.appended()) {
             return Err(LogError::Fatal { reason: newest_part_is_gone(directory, mark - tails.appended()) });
@@ -217,6 +220,19 @@ fn check_complete(directory: &Path, is_new: bool) -> Result<(), LogError> {
         return Err(LogError::Fatal { reason });
     }
     Ok(())
+}
+
+fn log_is_gone(directory: &Path, records: u64) -> String {
+    let there = std::fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let aside = there.filter(|name| name.starts_with(mend::ASIDE) && !name.ends_with("-wal")).max();
+    let aside = aside
+        .map_or(String::new(), |aside| format!(" (`doctor --mend` put the one before aside as {aside}, with its -wal: if it was stopped, move that back)"));
+    format!(
+        "the log in {} that held {records} records is gone: {DATABASE} is missing or empty. Put it back{aside}, or restore a backup; to begin a new log, move {} \
+         away too",
+        directory.display(),
+        directory.join(LOCK).display()
+    )
 }
 
 fn newest_part_is_gone(directory: &Path, records: u64) -> String {

@@ -227,7 +227,8 @@ impl Checker {
             Message::Request(request) => self.limits.claim(request, entry.at),
             Message::Command(command) => {
                 self.count("commands");
-                self.limits.command(command, entry.at)?;
+                let paced = self.plans.of(number_of(&command.target)).is_some_and(|plan| plan.role != "Generic");
+                self.limits.command(command, entry.at, paced)?;
             }
             Message::Alert(alert) => {
                 if alert.name == "RecordFaulted" || alert.name == "Faulted" {

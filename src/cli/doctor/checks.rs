@@ -72,7 +72,7 @@ pub(crate) fn check(directory: &Path) -> Report {
     let inspection = match Inspection::open(directory) {
         Ok(inspection) => inspection,
         Err(error) => {
-            report.wrong("database", error.to_string(), "restore a backup, or move log.db away (with its -wal and -shm) to begin a new log");
+            report.wrong("database", error.to_string(), "restore a backup, or move log.db (with its -wal and -shm) and lock away to begin a new log");
             return report;
         }
     };

@@ -77,6 +77,9 @@ fn every_example_and_every_document_of_the_docs_fits_its_schema() {
     let (mut documents, mut configurations) = (0, 0);
     for (file, text) in written() {
         for node in from_yaml(&text).unwrap_or_else(|e| panic!("{file}: {e}")) {
+            if node.get("apiVersion").and_then(Node::as_text).is_some_and(|version| !version.starts_with("loadline.dev/")) {
+                continue; // somebody else's, beside ours
+            }
             if node.get("kind").is_some() {
                 assert!(!has_errors(&node), "{file}: {:?}", problems(&node));
                 every.takes(&node).unwrap_or_else(|e| panic!("{file}: {e}"));

@@ -14,6 +14,9 @@ use super::{DATABASE, RESTORING, refusal};
 use crate::log::{LogError, Offset, Topic};
 use crate::model::Timestamp;
 
+/// How the name of a log that was put aside begins: behind it is the time.
+pub(super) const ASIDE: &str = "log.db.before-mend-";
+
 /// What is to be left out of a mended log, and what its groups are.
 #[derive(Debug, Clone, Default)]
 pub struct Mending {
@@ -40,7 +43,7 @@ pub fn mend(directory: &Path, mending: &Mending, at: Timestamp) -> Result<PathBu
         let old = Inspection::open(directory)?;
         write_new(&old, &new, mending).map_err(|error| failed("writing the new one", &error))?
     };
-    let aside = directory.join(format!("{DATABASE}.before-mend-{}", at.as_millis()));
+    let aside = directory.join(format!("{ASIDE}{}", at.as_millis()));
     let moves = || -> std::io::Result<()> {
         File::open(&new)?.sync_all()?;
         // Beside its database under the same name, so that the two still open together. The shared memory is made anew.

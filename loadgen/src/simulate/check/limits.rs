@@ -156,8 +156,8 @@ impl Limits {
         }
     }
 
-    /// Every command has its claim, goes no further than it, and is issued once; removals are paced.
-    pub(super) fn command(&mut self, command: &Command, at: Timestamp) -> Result<(), Violation> {
+    /// Every command has its claim, goes no further than it, and is issued once; removals are paced, where the policy's role says so.
+    pub(super) fn command(&mut self, command: &Command, at: Timestamp, paced: bool) -> Result<(), Violation> {
         self.now(at);
         // When the arbiter issued it; the record may be appended later, but a command does nothing 30 s after this.
         let now = command.expires_at.as_millis() - COMMAND_LIFE;
@@ -172,7 +172,7 @@ impl Limits {
         if claim.uid != command.uid || claim.current != command.from || !between.contains(&command.to) || claim.withdrawn {
             return Err(Violation::new(invariant, format!("{command:?} is not what {claim:?} asks for")));
         }
-        if claim.paced && command.replaces.is_none() && command.to < command.from {
+        if paced && command.replaces.is_none() && command.to < command.from {
             let fleet = claim.fleet.as_str().to_owned();
             // As large as it lately was: claims that came after this command have been read already.
             let totals = self.totals.get(&fleet).map_or(&[][..], Vec::as_slice);

@@ -58,15 +58,17 @@ impl Sight {
         }
         let invariant = "the blind never shrink";
         for metric in plan.metrics.iter().filter(|m| m.rule != Rule::Observed && !m.ignore) {
-            // What has nothing to measure says so in the decision.
-            if decision.metrics.iter().any(|m| m.name.as_str() == metric.rule.name() && m.status == MetricStatus::Idle) {
-                continue;
-            }
+            // Without observations there is nothing to measure; of any other metric it is never so while there are instances.
+            let idle = decision.metrics.iter().any(|m| m.name.as_str() == metric.rule.name() && m.status == MetricStatus::Idle);
+            let nothing_to_measure = idle && matches!(metric.rule, Rule::Latency(..));
             let of = (change.target, metric.rule.name().to_owned());
             let known = self.samples.get(&of).map_or(&[][..], Vec::as_slice);
             let newest = known.iter().filter(|(_, at, _)| *at <= decision.at).max();
             let oldest = decision.at - Duration::from_secs(metric.stale_s) - self.pane - self.grace - SLACK;
-            let Some((time, _, source)) = newest.filter(|(time, _, _)| *time >= oldest) else {
+            if nothing_to_measure && newest.is_none() {
+                continue;
+            }
+            let Some((time, _, source)) = newest.filter(|(time, _, _)| nothing_to_measure || *time >= oldest) else {
                 let age = newest.map(|(time, _, _)| decision.at.since(*time));
                 let details = format!(
                     "t{} {} -> {}: the newest sample of {} is of {age:?} before the decision: {decision:?}",
