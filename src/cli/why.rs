@@ -117,7 +117,10 @@ fn now(out: &mut dyn Write, told: &Decision, status: &TargetStatus, paint: Paint
         return writeln!(out, "\nNow      {current}");
     }
     writeln!(out, "\nNow      {current}; evaluated again at {at}:\n         {}\n", status.reason)?;
-    metrics(out, &status.metrics, paint)
+    let mut table = Vec::new();
+    metrics(&mut table, &status.metrics, paint)?;
+    out.write_all(table.trim_ascii_end())?;
+    if table.is_empty() { Ok(()) } else { writeln!(out) }
 }
 
 /// What people set by hand.
