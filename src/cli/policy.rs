@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::edge::policies::MAX_FILE_BYTES;
 use crate::model::document::amounts::duration;
 use crate::model::document::{Node, Problem, Severity, Value};
 use crate::wire::document::{ParsedPolicy, PolicyFile};
@@ -33,9 +34,6 @@ const FINE: u8 = 0;
 const FAULTY: u8 = 1;
 /// A file cannot be read.
 const UNREADABLE: u8 = 2;
-
-/// The longest file that is read into memory: above the bound of the reader, which then says what is wrong.
-const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// `loadline policy …`.
 #[derive(Debug, Clone, Args)]
@@ -347,12 +345,19 @@ fn read(file: &Path) -> Source {
     use std::io::Read;
     let name = file.display().to_string();
     let mut bytes = Vec::new();
+    // As `run` says it: what it would refuse is not checked in part. Standard input may hold many files.
+    let most = if name == "-" { 64 * MAX_FILE_BYTES } else { MAX_FILE_BYTES };
     let read = if name == "-" {
-        std::io::stdin().lock().take(MAX_FILE_BYTES).read_to_end(&mut bytes)
+        std::io::stdin().lock().take(most + 1).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(file).and_then(|f| f.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
+        std::fs::File::open(file).and_then(|f| f.take(most + 1).read_to_end(&mut bytes))
     };
-    let text = read.map_err(|e| e.to_string()).and_then(|_| String::from_utf8(bytes).map_err(|e| format!("not UTF-8 text: {}", e.utf8_error())));
+    let fits = |read: usize| match read as u64 > most {
+        true => Err(format!("has more than {most} bytes; split it into several files")),
+        false => Ok(()),
+    };
+    let text =
+        read.map_err(|e| e.to_string()).and_then(fits).and_then(|()| String::from_utf8(bytes).map_err(|e| format!("not UTF-8 text: {}", e.utf8_error())));
     Source { name, text }
 }
 

@@ -24,6 +24,7 @@ use crate::runtime::clock::{Clock, Stopwatch};
 use crate::stages::Effects;
 
 pub(in crate::edge) mod directory;
+pub(crate) use directory::MAX_FILE_BYTES;
 mod rounds;
 
 use rounds::Source;

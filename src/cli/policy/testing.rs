@@ -71,7 +71,10 @@ pub(super) fn run(files: &[PathBuf], only: Option<&str>, format: TestFormat, col
         (false, false) => FINE,
     };
     let text = match format {
-        TestFormat::Text => report::text(&ran, colours),
+        TestFormat::Text => {
+            let without = only.filter(|_| none).map(|only| format!("no test has a name that contains \"{only}\"\n"));
+            report::text(&ran, colours) + &without.unwrap_or_default()
+        }
         TestFormat::Junit => report::junit(&ran),
     };
     Answer { text, code }

@@ -128,6 +128,17 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(explain(&missing, TEXT).code, UNREADABLE);
 }
 
+/// What `run` would not read is not checked in part either.
+#[test]
+fn a_file_that_is_too_large_to_run_is_too_large_to_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("all.yaml");
+    std::fs::write(&file, format!("{GOOD}#{}", "x".repeat(usize::try_from(MAX_FILE_BYTES).unwrap()))).unwrap();
+    let answer = check(&read_all(std::slice::from_ref(&file)), CHECKED, false, false, PANE);
+    assert_eq!(answer.code, UNREADABLE, "{}", answer.text);
+    assert!(answer.text.contains("more than 262144 bytes; split it into several files"), "{}", answer.text);
+}
+
 #[test]
 fn a_caret_stands_beneath_its_character() {
     let wide = GOOD.replace("metadata: {", "metadata: { annotations: { a: \"ä€😀\" }, labels: {},").replace("namespace: prod", "namespace: 5");

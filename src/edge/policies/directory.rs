@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The largest file that is read, in bytes: a record of the log may have 512 kB.
-pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
+pub(crate) const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// A file as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]

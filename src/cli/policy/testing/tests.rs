@@ -34,6 +34,18 @@ fn tested_as(policy: &str, tests: &str, format: TestFormat) -> Answer {
     Answer { text: answer.text.replace(&format!("{}/", folder.path().display()), ""), ..answer }
 }
 
+#[test]
+fn a_choice_that_chooses_nothing_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("policy.yaml"), POLICY).unwrap();
+    let file = folder.path().join("policy_test.yaml");
+    fs::write(&file, format!("{HEAD}    - {{ name: in, series: [{{ metric: queue_depth, values: 200x11 }}], expect: [{{ at: 60s, desired: 2 }}] }}\n"))
+        .unwrap();
+    let answer = run(&[file], Some("zzz"), TestFormat::Text, false);
+    assert_eq!(answer.code, FAULTY);
+    assert!(answer.text.ends_with("no test has a name that contains \"zzz\"\n"), "{}", answer.text);
+}
+
 #[track_caller]
 fn passes(policy: &str, test: &str) {
     let answer = tested(policy, &format!("{HEAD}{test}"));
