@@ -1,6 +1,8 @@
 //! What the whole program costs: `cargo bench --bench program -- [ready] [idle] [reaction] [ingest]`, all of them where none
 //! is named. Prints a table in Markdown.
 //!
+//! It sleeps to keep a rate, or for the time over which something is measured; what is to happen is waited for.
+//!
 //! The program runs as people run it, on a directory under `target/`, and is asked over HTTP. Sender and program share the
 //! machine.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::match_wild_err_arm, reason = "a benchmark that cannot be set up has nothing to say")]

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Services;
-use super::targets::{Parts, bad_place, bad_query, from_log, parse, parse_limit, parse_time, unknown};
+use super::targets::{Parts, Which, bad_place, bad_query, from_log, parse, parse_limit, parse_time, unknown};
 use crate::edge::api::{Problem, Series, Signals, target_path};
 use crate::edge::view::{SignalsFound, SignalsFrom, signals_before};
 use crate::log::{Topic, partition_of};
@@ -75,27 +75,15 @@ pub(super) async fn series(
     services.view.series(&target, now - range.span(), now).map(Json).ok_or_else(|| unknown(&services, &target))
 }
 
-/// The parameters of `signals`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Which {
-    at: Option<String>,
-    before: Option<String>,
-    limit: Option<String>,
-}
-
 pub(super) async fn signals(
     State(services): State<Services>,
     Path((namespace, kind, name)): Parts,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<Signals>, Problem> {
     let target = parse(&namespace, &kind, &name)?;
-    let Query(which) = which.map_err(|e| bad_query(&e, "the parameters are at, before and limit"))?;
+    let which = Which::of(which)?;
     let from = match (&which.at, &which.before) {
-        (Some(_), Some(_)) => {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "at and before exclude each other", "leave one of them out").at("query"));
-        }
-        (Some(at), None) => SignalsFrom::At(parse_time(at, "at")?),
+        (Some(at), _) => SignalsFrom::At(parse_time(at, "at")?),
         (None, Some(before)) => SignalsFrom::Before(before.parse().map_err(|_| bad_place(before))?),
         (None, None) => SignalsFrom::Before(u64::MAX),
     };

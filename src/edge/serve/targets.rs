@@ -29,13 +29,24 @@ pub(super) async fn detail(State(services): State<Services>, Path((namespace, ki
     fleet::detail(&services, &target).map(Json).ok_or_else(|| unknown(&services, &target))
 }
 
-/// The parameters of `decisions`.
+/// The parameters of lists over time: up to a time, or before a place that an answer named, and how many.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
-    at: Option<String>,
-    before: Option<String>,
-    limit: Option<String>,
+    pub(super) at: Option<String>,
+    pub(super) before: Option<String>,
+    pub(super) limit: Option<String>,
+}
+
+impl Which {
+    /// Of `at` and `before` at most one.
+    pub(super) fn of(query: Result<Query<Which>, QueryRejection>) -> Result<Which, Problem> {
+        let Query(which) = query.map_err(|e| bad_query(&e, "the parameters are at, before and limit"))?;
+        if which.at.is_some() && which.before.is_some() {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "at and before exclude each other", "leave one of them out").at("query"));
+        }
+        Ok(which)
+    }
 }
 
 pub(super) async fn decisions(
@@ -44,12 +55,9 @@ pub(super) async fn decisions(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<Decisions>, Problem> {
     let target = parse(&namespace, &kind, &name)?;
-    let Query(which) = which.map_err(|e| bad_query(&e, "the parameters are at, before and limit"))?;
+    let which = Which::of(which)?;
     let until = match (&which.at, &which.before) {
-        (Some(_), Some(_)) => {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "at and before exclude each other", "leave one of them out").at("query"));
-        }
-        (Some(at), None) => Some(Until::At(parse_time(at, "at")?)),
+        (Some(at), _) => Some(Until::At(parse_time(at, "at")?)),
         (None, Some(before)) => Some(parse_before(before)?),
         (None, None) => None,
     };

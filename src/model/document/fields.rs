@@ -221,6 +221,22 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The field `name`, which has no default; `mend` says what to write where it is not there.
+    pub(crate) fn required<T>(
+        &mut self,
+        name: &'static str,
+        shape: Shape,
+        mend: &str,
+        report: &mut Report,
+        parse: impl FnOnce(&Node) -> Result<T, Fault>,
+    ) -> Option<T> {
+        self.demand(name, report);
+        if self.take(name).is_none() {
+            report.error(self.path(), Fault::new("missing-field", format!("`{name}` is missing"), mend));
+        }
+        self.read(name, shape, report, parse)
+    }
+
     /// The field `name` as one of a set of words.
     pub(crate) fn word<T: Choice>(&mut self, name: &'static str, report: &mut Report) -> Option<T> {
         self.read(name, Shape::Words(words::<T>), report, choice)

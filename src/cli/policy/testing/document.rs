@@ -204,7 +204,7 @@ fn document(node: &Node, report: &mut Report) -> Suite {
     let mut spec = document.map("spec", report, "write `spec` with `policies` and `tests`");
     let mut suite = Suite::default();
     let files = Shape::ListOf(&Shape::Text);
-    let policies = required(&mut spec, "policies", files, "name the file of the policy, as in `policies: [policy.yaml]`", report, |node| match &node.value {
+    let policies = spec.required("policies", files, "name the file of the policy, as in `policies: [policy.yaml]`", report, |node| match &node.value {
         Value::List(items) if !items.is_empty() => items.iter().map(|item| text(item).map(|t| (t, item.span))).collect::<Result<Vec<_>, _>>(),
         _ => Err(Fault::wrong_type(node, "write a list of files, as in `[policy.yaml]`")),
     });
@@ -240,7 +240,7 @@ fn promtool(name: &str, at: &str) -> Option<Fault> {
 fn case(node: &Node, path: String, report: &mut Report) -> Case {
     let mut fields = Fields::of(Some(node), path.clone(), report, "write a test as in `{ name: …, series: […], expect: […] }`");
     let mut case = Case { path, span: node.span, ..Case::default() };
-    case.name = required(&mut fields, "name", Shape::Text, "say what must hold, as in `name: follows the queue`", report, text).unwrap_or_default();
+    case.name = fields.required("name", Shape::Text, "say what must hold, as in `name: follows the queue`", report, text).unwrap_or_default();
     case.target = fields.read("target", Shape::Text, report, |node| text(node).map(|t| (t, node.span)));
     case.every = fields.read("every", Shape::Duration, report, positive);
     let mut fleet = fields.map("fleet", report, "write `fleet: { replicas: 2, startUp: 30s }`");
@@ -263,8 +263,7 @@ fn case(node: &Node, path: String, report: &mut Report) -> Case {
 fn series(node: &Node, path: String, report: &mut Report) -> Option<Series> {
     const VALUES: &str = "write `values`, as in `values: 100x10 100+20x5 _ 0`";
     let mut fields = Fields::of(Some(node), path.clone(), report, "write a series as in `{ metric: queue_depth, values: 100x20 }`");
-    let metric =
-        required(&mut fields, "metric", Shape::Name, "name the metric, as in `metric: queue_depth`", report, |node| text(node).map(|t| (t, node.span)));
+    let metric = fields.required("metric", Shape::Name, "name the metric, as in `metric: queue_depth`", report, |node| text(node).map(|t| (t, node.span)));
     let of = fields.word::<OfWord>("of", report);
     let instance = fields.read("instance", Shape::Name, report, text);
     report.not_both(fields.path(), &["of", "instance"]);
@@ -295,7 +294,7 @@ fn series(node: &Node, path: String, report: &mut Report) -> Option<Series> {
 
 fn event(node: &Node, path: String, report: &mut Report) -> Option<Event> {
     let mut fields = Fields::of(Some(node), path, report, "write an event as in `{ at: 2m, replicas: 5 }`");
-    let at = required(&mut fields, "at", Shape::Duration, "say when, as in `at: 2m`", report, |node| amounts::duration(node, DAY));
+    let at = fields.required("at", Shape::Duration, "say when, as in `at: 2m`", report, |node| amounts::duration(node, DAY));
     let replicas = fields.read("replicas", COUNT, report, count);
     let policy = fields.read("policy", Shape::Text, report, |node| text(node).map(|t| (t, node.span)));
     report.one_of(fields.path(), &["replicas", "policy"]);
@@ -313,7 +312,7 @@ fn expectation(node: &Node, path: String, report: &mut Report) -> Option<Expecta
         let place = |e: &crate::model::document::Entry| Some((e.key.clone(), e.value.span.or(e.key_span)?));
         expected.places = entries.iter().filter_map(place).collect();
     }
-    let at = required(&mut fields, "at", Shape::Duration, "say when, as in `at: 2m`", report, |node| amounts::duration(node, DAY));
+    let at = fields.required("at", Shape::Duration, "say when, as in `at: 2m`", report, |node| amounts::duration(node, DAY));
     expected.replicas = fields.read("replicas", COUNT, report, count);
     expected.ready = fields.read("ready", COUNT, report, count);
     expected.desired = fields.read("desired", COUNT, report, count);
@@ -379,22 +378,6 @@ fn text(node: &Node) -> Result<String, Fault> {
         Some(text) if !text.trim().is_empty() => Ok(text.to_owned()),
         _ => Err(Fault::wrong_type(node, "write a text, in quotes if it looks like a number")),
     }
-}
-
-/// The field `name`, which has no default.
-fn required<T>(
-    fields: &mut Fields<'_>,
-    name: &'static str,
-    shape: Shape,
-    mend: &str,
-    report: &mut Report,
-    parse: impl FnOnce(&Node) -> Result<T, Fault>,
-) -> Option<T> {
-    fields.demand(name, report);
-    if fields.take(name).is_none() {
-        report.error(fields.path(), Fault::new("missing-field", format!("`{name}` is missing"), mend));
-    }
-    fields.read(name, shape, report, parse)
 }
 
 /// The field `name` as a list of maps.

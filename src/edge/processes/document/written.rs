@@ -109,7 +109,7 @@ fn document(node: &Node, report: &mut Report) -> (Option<TargetId>, Option<Fleet
         metadata.take(name);
     }
     let namespace = metadata.read("namespace", NAME, report, path_name).unwrap_or_else(|| "local".to_owned());
-    let name = required(&mut metadata, "name", NAME, "write `metadata: { name: bots }` with your name", report, path_name);
+    let name = metadata.required("name", NAME, "write `metadata: { name: bots }` with your name", report, path_name);
     metadata.finish(report, |_| None);
     let spec = spec(document.map("spec", report, "write `spec` with `command` and `replicas`"), report);
     document.finish(report, |_| None);
@@ -117,7 +117,7 @@ fn document(node: &Node, report: &mut Report) -> (Option<TargetId>, Option<Fleet
 }
 
 fn spec(mut spec: Fields<'_>, report: &mut Report) -> Option<FleetSpec> {
-    let command = required(&mut spec, "command", Shape::Plain, "name the program to run, as in `command: ./server`", report, |node| {
+    let command = spec.required("command", Shape::Plain, "name the program to run, as in `command: ./server`", report, |node| {
         let text = text(node)?;
         if text.trim().is_empty() { Err(Fault::new("empty", "is empty", "name the program to run")) } else { Ok(text) }
     });
@@ -126,10 +126,9 @@ fn spec(mut spec: Fields<'_>, report: &mut Report) -> Option<FleetSpec> {
     let working_directory = spec.read("workingDirectory", Shape::Plain, report, text).map(PathBuf::from);
     let ports = spec.read("ports", Shape::Either(&[Shape::Pattern(r"^\s*[0-9]+\s*(-\s*[0-9]+\s*)?$", "9000-9099"), Shape::Whole(1, 65_535)]), report, ports);
     let has_ports = spec.take("ports").is_some();
-    let replicas =
-        required(&mut spec, "replicas", Shape::Whole(0, i64::from(MAX_REPLICAS)), "say how many there are when the fleet is first seen", report, |node| {
-            count(node, 0, MAX_REPLICAS)
-        });
+    let replicas = spec.required("replicas", Shape::Whole(0, i64::from(MAX_REPLICAS)), "say how many there are when the fleet is first seen", report, |node| {
+        count(node, 0, MAX_REPLICAS)
+    });
     if let (Some(range), Some(replicas)) = (&ports, replicas) {
         let count = u32::from(*range.end() - *range.start()) + 1;
         if count < replicas {
@@ -211,7 +210,7 @@ fn health(mut fields: Fields<'_>, has_ports: bool, report: &mut Report) -> Optio
         report.error(&own_path, Fault::new("missing-field", "it needs one of `http` and `tcp`", "write `http: { path: /healthz }`"));
     } else if http {
         let mut http = fields.map("http", report, "write `http: { path: /healthz }`");
-        let path = required(&mut http, "path", Shape::Plain, "write `path: /healthz`", report, |node| {
+        let path = http.required("path", Shape::Plain, "write `path: /healthz`", report, |node| {
             let path = text(node)?;
             if path.starts_with('/') && !path.contains(|c: char| c.is_whitespace() || c.is_control()) {
                 return Ok(path);
@@ -260,7 +259,7 @@ fn restart(mut fields: Fields<'_>, report: &mut Report) -> Restart {
 }
 
 fn endpoints(mut fields: Fields<'_>, report: &mut Report) -> Option<Endpoints> {
-    let file = required(&mut fields, "file", Shape::Plain, "name the file, as in `file: run/bots.json`", report, text);
+    let file = fields.required("file", Shape::Plain, "name the file, as in `file: run/bots.json`", report, text);
     let labels = fields.read("labels", Shape::MapOf(&Shape::Plain), report, texts_by_name).unwrap_or_default();
     fields.finish(report, |_| None);
     Some(Endpoints { file: PathBuf::from(file?), labels })
@@ -275,24 +274,6 @@ fn output(mut fields: Fields<'_>, report: &mut Report) -> Output {
     let files = fields.read("files", Shape::Whole(0, 100), report, |node| count(node, 0, 100)).unwrap_or(2);
     fields.finish(report, |_| None);
     Output { max_bytes: max_bytes.unwrap_or(10 << 20), files }
-}
-
-/// The field `name`, which has no default.
-fn required<T>(
-    fields: &mut Fields<'_>,
-    name: &'static str,
-    shape: Shape,
-    mend: &str,
-    report: &mut Report,
-    parse: impl FnOnce(&Node) -> Result<T, Fault>,
-) -> Option<T> {
-    fields.demand(name, report);
-    report.shape(&fields.at(name), shape);
-    if fields.take(name).is_none() {
-        report.error(fields.path(), Fault::new("missing-field", format!("`{name}` is missing"), mend));
-        return None;
-    }
-    fields.read(name, shape, report, parse)
 }
 
 /// A text; a number or a word that YAML takes for something else stands for itself.
