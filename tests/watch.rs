@@ -55,6 +55,19 @@ impl Watch {
         })
     }
 
+    /// Goes down until a decision with these words is the chosen one. Newer ones may come meanwhile.
+    fn chooses(&self, words: &[&str]) -> String {
+        let chosen = || self.text().lines().find(|line| line.starts_with('›')).map(str::to_owned);
+        loop {
+            let before = wait_for("a decision to be chosen", chosen);
+            if words.iter().all(|word| before.contains(word)) {
+                return before;
+            }
+            self.types("j");
+            wait_for("another to be chosen", || chosen().filter(|line| *line != before));
+        }
+    }
+
     fn types(&self, keys: &str) {
         (&*self.terminal).write_all(keys.as_bytes()).unwrap();
     }
@@ -104,8 +117,7 @@ fn the_fleet_and_a_target_are_watched_live() {
 
     watch.types("\r");
     watch.shows("the target", &["replicas 4", "range 1–6", "METRIC", "queue_depth", "› ", "STEP", "Combine *", "Esc back"]);
-    watch.types("j");
-    watch.shows("the decision before", &["1 → 4", "applied"]);
+    watch.chooses(&["1 → 4", "applied"]);
 
     watch.resize(12, 50);
     let small = watch.shows("the target in a small terminal", &["replicas 4", "q quit"]);
