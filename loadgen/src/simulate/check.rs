@@ -11,6 +11,7 @@
 //! | [`limits`] | bounds, rate limits, cooldowns, the pacing of removals, and that no command takes effect twice |
 //! | [`sight`] | the blind never shrink |
 //! | [`people`] | what people said holds: freeze marks, policies that were removed or cannot be read |
+//! | [`holds`] | a threshold steps only where its value was beyond it for as long as it says |
 //! | [`warming`] | a threshold waits for the instances of its last step |
 //! | [`folds`] | what was decided is what an undisturbed fold decides, also of one target's signals alone |
 
@@ -29,6 +30,7 @@ use super::scenario::{Millis, Scenario};
 use super::world::{World, number_of};
 
 mod folds;
+mod holds;
 mod limits;
 mod panes;
 mod people;
@@ -36,6 +38,8 @@ mod sight;
 mod tape;
 mod warming;
 
+use folds::Excuses;
+use holds::Holds;
 use limits::Limits;
 use panes::Panes;
 use people::People;
@@ -101,16 +105,14 @@ pub struct Checker {
     now: Millis,
     counts: BTreeMap<&'static str, u64>,
     violations: Vec<Violation>,
-    /// Partitions of which records were lost before everybody had read them.
-    lossy: Vec<(Topic, u32)>,
-    size_limited: bool,
+    holds: Holds,
+    excuses: Excuses,
 }
 
 impl Checker {
     /// A checker of a run that has not begun.
     pub fn new(scenario: &Scenario, settings: Settings, log: MemoryLog) -> Self {
         let pane = settings.aggregate.pane;
-        let size_limited = scenario.faults.iter().any(|planned| matches!(planned.fault, super::scenario::Fault::SizeLimit { .. }));
         Checker {
             plans: Plans(scenario.targets.iter().map(|t| (t.number, vec![(0, t.policy.clone())])).collect()),
             tape: Tape::new(log),
@@ -124,8 +126,8 @@ impl Checker {
             now: 0,
             counts: BTreeMap::new(),
             violations: Vec::new(),
-            lossy: Vec::new(),
-            size_limited,
+            holds: Holds::default(),
+            excuses: Excuses { skew: scenario.setup.skew_ms.iter().copied().max().unwrap_or(0).max(0), ..Excuses::default() },
             scenario: scenario.clone(),
             settings,
         }
@@ -148,6 +150,8 @@ impl Checker {
 
     /// The clock was set.
     pub fn clock_set(&mut self, by: Millis, clock: Timestamp) {
+        self.excuses.sets.push((self.now, clock.as_millis() - by));
+        self.holds.clock_set();
         self.people.clock_set();
         self.limits.clock_set(by, clock);
         self.sight.clock_set();
@@ -163,12 +167,15 @@ impl Checker {
         self.plans.of(target)
     }
 
-    /// Retention removed what stands before an offset, read by all or not.
-    pub fn trimmed(&mut self, topic: Topic, partition: u32, before: Offset, unread: bool) {
+    /// Retention removed what stands before an offset; where that loses what somebody needs: up to where it had committed.
+    pub fn trimmed(&mut self, topic: Topic, partition: u32, before: Offset, lost: Option<Offset>) {
         self.tape.read_up_to(topic, partition, before);
-        if unread {
-            self.lossy.push((topic, partition));
-        }
+        self.excuses.lost.extend(lost.map(|committed| (topic, partition, committed)));
+    }
+
+    /// The log takes no record above a size, until then.
+    pub fn size_limited(&mut self, bytes: usize, until: Millis) {
+        self.excuses.limits.push((bytes, until));
     }
 
     /// Looks at what is new in the log and in the world.
@@ -177,7 +184,7 @@ impl Checker {
     /// The first thing that does not hold.
     pub fn look(&mut self, world: &World, now: Millis, told: &mut Told<'_>) -> Result<(), Violation> {
         self.now = now;
-        for entry in self.tape.look() {
+        for entry in self.tape.look(now) {
             told.say(|| line_of(&entry, now));
             self.record(&entry)?;
         }
@@ -217,18 +224,23 @@ impl Checker {
                 if announced.spec.is_none() {
                     self.limits.policy_gone(&announced.target, entry.at);
                 }
+                self.holds.begins_anew(number_of(&announced.target), entry.at);
             }
-            Message::Signal(Signal::Fleet(seen)) => self.limits.seen(seen, entry.at),
-            Message::Signal(Signal::Outcome(outcome)) => self.limits.outcome(outcome, entry.at),
+            Message::Signal(Signal::Fleet(seen)) => {
+                self.limits.seen(seen, entry.at);
+                self.holds.seen(seen, entry.at);
+            }
+            Message::Signal(Signal::Outcome(outcome)) => self.limits.outcome(outcome, entry.at)?,
             Message::Audit(Audit::Decision(decision)) => {
                 self.count("decisions");
+                self.holds.decision(decision, &self.plans.lately(number_of(&decision.target), self.now))?;
                 self.decisions.entry(decision.target.clone()).or_default().push(decision.clone());
             }
             Message::Request(request) => self.limits.claim(request, entry.at),
             Message::Command(command) => {
                 self.count("commands");
                 let paced = self.plans.of(number_of(&command.target)).is_some_and(|plan| plan.role != "Generic");
-                self.limits.command(command, entry.at, paced)?;
+                self.limits.command(command, entry, paced)?;
             }
             Message::Alert(alert) => {
                 if alert.name == "RecordFaulted" || alert.name == "Faulted" {
@@ -263,12 +275,12 @@ impl Checker {
     }
 
     fn at_the_end(&mut self, world: &World, now: Millis) -> Result<(), Violation> {
-        let lossy = |topic: Topic| self.lossy.iter().any(|(lost, _)| *lost == topic);
-        if !lossy(Topic::Metrics) && !self.size_limited {
+        let lossy = self.excuses.lost.iter().any(|(topic, ..)| *topic == Topic::Metrics);
+        if !lossy && self.excuses.limits.is_empty() {
             self.panes.all_there(now)?;
         }
         self.people.decisions(&self.decisions)?;
-        folds::check(&self.tape, &self.settings.arbitrate, &self.lossy, self.size_limited)?;
+        folds::check(&self.tape, &self.settings.arbitrate, &self.excuses)?;
         for (number, fleet) in &world.fleets {
             let Some(plan) = self.plans.of(*number) else { continue };
             let load = self.scenario.targets.iter().find(|t| t.number == *number).map_or(0.0, |t| t.load_at(now));

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use loadline::model::Amount;
+
 use super::scenario::{Draw, Millis};
 
 /// A policy.
@@ -48,6 +50,8 @@ pub struct Metric {
     pub stale_s: u64,
     /// `whenBlind: Ignore`.
     pub ignore: bool,
+    /// `threshold.for`, in seconds, of a threshold.
+    pub for_s: u64,
 }
 
 /// What a metric measures of a load, and asks for.
@@ -79,12 +83,12 @@ pub struct Rules {
     /// `Max`, `Min` or `Disabled`.
     pub select: &'static str,
     /// Percent or replicas, and the period in seconds.
-    pub policies: Vec<(Amount, u64)>,
+    pub policies: Vec<(Rate, u64)>,
 }
 
 /// How much a rate policy allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Amount {
+pub enum Rate {
     /// Of the count at the start of the period.
     Percent(u32),
     /// As they are.
@@ -132,6 +136,15 @@ impl Rule {
             Rule::Backlog(..) => Some(count.div_ceil(4)),
             Rule::Latency(..) => Some(2),
             Rule::Observed => Some(0),
+            _ => None,
+        }
+    }
+
+    /// Out above, in below, of a threshold; exact, in base units.
+    pub fn threshold(self) -> Option<(Amount, Option<Amount>)> {
+        match self {
+            Rule::Backlog(above, below, _) => Some((Amount::from_units(above.into()), below.map(|below| Amount::from_units(below.into())))),
+            Rule::Latency(above, below) => Some((Amount::from_millis(above.into()), below.map(|below| Amount::from_millis(below.into())))),
             _ => None,
         }
     }
@@ -220,7 +233,7 @@ impl Plan {
                 let window_s = draw.from(&[5, 10, 20]);
                 // A rate needs two panes; and a bit for the grace and the instances' own rhythm.
                 let stale_s = window_s.max(2 * pane_ms.div_ceil(1_000)) + draw.from(&[8, 20, 40]);
-                metrics.push(Metric { rule, window_s, stale_s, ignore: draw.one_in(6) });
+                metrics.push(Metric { rule, window_s, stale_s, ignore: draw.one_in(6), for_s: draw.from(&[2, 3, 8, 15]) });
             }
         }
         let mut rules = [Rules::draw(draw), Rules::draw(draw)];
@@ -287,10 +300,11 @@ impl Plan {
     /// again (a minute at most), what was waited for has passed, and the count has come all the way.
     pub fn settles_within_ms(&self) -> Millis {
         let window = self.metrics.iter().map(|metric| metric.window_s).max().unwrap_or(0);
+        let held = self.metrics.iter().map(|metric| metric.for_s).max().unwrap_or(0);
         let moves = u64::from(self.max).div_ceil(if self.metrics.iter().any(|m| m.rule.step_out(1) == Some(1)) { 1 } else { 2 });
         let a_move = |rules: &Rules| (rules.cooldown_s + rules.policies.iter().map(|(_, period)| *period).max().unwrap_or(0)).max(12);
         let stepped = self.metrics.iter().any(|m| m.rule.step_out(1).is_some_and(|step| step > 0));
-        let rest = |rules: &Rules| rules.stabilization_s + if stepped { moves * (a_move(rules) + window) } else { 8 * a_move(rules) };
+        let rest = |rules: &Rules| rules.stabilization_s + if stepped { moves * (a_move(rules) + window + held) } else { 8 * a_move(rules) };
         let seconds = 110 + window + rest(&self.rules[0]).max(rest(&self.rules[1])) + self.evaluate_every_s.map_or(0, |every| 8 * every);
         Millis::try_from(seconds * 1_000).unwrap_or(Millis::MAX)
     }
@@ -316,16 +330,17 @@ impl Plan {
 
 impl Metric {
     fn json(&self) -> String {
+        let for_s = self.for_s;
         let rule = match self.rule {
             Rule::Queue(each) | Rule::Requests(each) => format!(r#""track":{{"perReplica":{each}}}"#),
             Rule::Cpu(percent) => format!(r#""track":{{"utilization":"{percent}%"}}"#),
             Rule::Level(value) => format!(r#""measure":{{"over":"Max","across":"Max"}},"track":{{"value":{value}}}"#),
             Rule::Backlog(above, below, step) => format!(
-                r#""measure":{{"over":"Last"}},"threshold":{{"scaleOutAbove":{above},{}"for":"3s","step":{{"out":{step},"in":{step}}}}}"#,
+                r#""measure":{{"over":"Last"}},"threshold":{{"scaleOutAbove":{above},{}"for":"{for_s}s","step":{{"out":{step},"in":{step}}}}}"#,
                 below.map_or(String::new(), |below| format!(r#""scaleInBelow":{below},"#))
             ),
             Rule::Latency(above, below) => format!(
-                r#""kind":"Distribution","measure":{{"quantile":"90%"}},"threshold":{{"scaleOutAbove":"{above}ms",{}"for":"2s","step":{{"out":2,"in":2}}}}"#,
+                r#""kind":"Distribution","measure":{{"quantile":"90%"}},"threshold":{{"scaleOutAbove":"{above}ms",{}"for":"{for_s}s","step":{{"out":2,"in":2}}}}"#,
                 below.map_or(String::new(), |below| format!(r#""scaleInBelow":"{below}ms","#))
             ),
             Rule::Observed => r#""kind":"Delta""#.to_owned(),
@@ -337,7 +352,7 @@ impl Metric {
 
 impl Rules {
     fn draw(draw: &mut Draw) -> Rules {
-        let amount = |draw: &mut Draw| if draw.one_in(2) { Amount::Percent(draw.from(&[50, 100, 34])) } else { Amount::Replicas(draw.from(&[2, 3, 4])) };
+        let amount = |draw: &mut Draw| if draw.one_in(2) { Rate::Percent(draw.from(&[50, 100, 34])) } else { Rate::Replicas(draw.from(&[2, 3, 4])) };
         Rules {
             stabilization_s: draw.from(&[0, 0, 5, 10, 20]),
             cooldown_s: draw.from(&[0, 0, 5, 10]),
@@ -351,8 +366,8 @@ impl Rules {
             .policies
             .iter()
             .map(|(amount, period)| match amount {
-                Amount::Percent(percent) => format!(r#"{{"percent":{percent},"period":"{period}s"}}"#),
-                Amount::Replicas(replicas) => format!(r#"{{"replicas":{replicas},"period":"{period}s"}}"#),
+                Rate::Percent(percent) => format!(r#"{{"percent":{percent},"period":"{period}s"}}"#),
+                Rate::Replicas(replicas) => format!(r#"{{"replicas":{replicas},"period":"{period}s"}}"#),
             })
             .collect();
         format!(

@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
         let memory = MemoryLog::new(partitions, Arc::clone(&clock) as Arc<dyn Clock>);
         let memory = if setup.markers { memory.with_markers() } else { memory };
         let log = FaultyLog::new(memory.clone());
-        let world = Shared(Arc::new(std::sync::Mutex::new(World::new(&scenario.targets))));
+        let world = Shared(Arc::new(std::sync::Mutex::new(World::new(&scenario.targets, memory.clone()))));
         let (percent, at_least, period) = setup.pacing;
         let pacing = Pacing { percent, at_least, period: Duration::from_secs(period) };
         let (every, records, bytes) = setup.rounds;
@@ -397,6 +397,7 @@ impl<'a> Run<'a> {
             Retention { topic, partition, unread } => self.trim(TOPICS[*topic], *partition, *unread),
             SizeLimit { bytes, lasts } => {
                 self.log.faults().most_bytes = Some(*bytes);
+                self.checker.size_limited(*bytes, self.now + lasts);
                 self.later(*lasts, fault);
             }
             Poison { topic, partition } => {
@@ -529,7 +530,8 @@ impl<'a> Run<'a> {
         // What a restart reads again lies before what was read; that belongs to what nobody may remove.
         let needed = if matches!(topic, Topic::Metrics | Topic::Commands) { read } else { self.read_again_from(group, partition).unwrap_or(range.start) };
         let before = if unread { range.end.saturating_sub(2) } else { needed };
-        self.checker.trimmed(topic, partition, before, unread);
+        // Lost is what somebody has not read, or will have to read again.
+        self.checker.trimmed(topic, partition, before, (before > needed).then_some(read));
         drop(self.memory.trim(topic, partition, before));
     }
 }

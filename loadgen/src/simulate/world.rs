@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use loadline::edge::actuate::{Scalable, ScaleError, ScaleRecord};
+use loadline::edge::actuate::{GROUP, Scalable, ScaleError, ScaleRecord};
 use loadline::edge::observe::{Ledger, Sighting};
+use loadline::log::memory::MemoryLog;
+use loadline::log::{Log, Offset, Topic};
 use loadline::model::{Amount, FleetObservation, Instance, Kind, Phase, Sample, SampleBatch, TargetId, Timestamp};
 
 use super::policy::Rule;
@@ -35,10 +37,12 @@ pub struct Change {
     pub frozen: bool,
     /// How many of its instances were not ready.
     pub unready: u32,
+    /// Up to where the couriers had committed each partition of `commands`.
+    pub committed: Vec<Offset>,
 }
 
 /// Everything outside.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct World {
     /// Virtual time.
     pub now: Millis,
@@ -48,6 +52,7 @@ pub struct World {
     pub fleets: BTreeMap<usize, Fleet>,
     /// What happened, in order.
     pub changes: Vec<Change>,
+    log: Option<MemoryLog>,
 }
 
 /// A target in the world.
@@ -237,9 +242,9 @@ pub fn number_of(target: &TargetId) -> usize {
 }
 
 impl World {
-    /// The world of these targets.
-    pub fn new(plans: &[TargetPlan]) -> World {
-        World { fleets: plans.iter().map(|plan| (plan.number, Fleet::new(plan.clone()))).collect(), ..World::default() }
+    /// The world of these targets; `log` tells what was committed when something happened.
+    pub fn new(plans: &[TargetPlan], log: MemoryLog) -> World {
+        World { log: Some(log), fleets: plans.iter().map(|plan| (plan.number, Fleet::new(plan.clone()))).collect(), ..World::default() }
     }
 
     /// Lets time pass.
@@ -270,12 +275,18 @@ impl World {
         }
     }
 
+    fn committed(&self) -> Vec<Offset> {
+        let Some(log) = &self.log else { return Vec::new() };
+        let committed = |partition| log.committed(GROUP, Topic::Commands, partition).ok().flatten().unwrap_or(0);
+        (0..log.partitions(Topic::Commands)).map(committed).collect()
+    }
+
     fn set(&mut self, target: usize, to: u32, epoch: Option<i64>) {
-        let (at, clock) = (self.now, self.clock);
+        let (at, clock, committed) = (self.now, self.clock, self.committed());
         let Some(fleet) = self.fleets.get_mut(&target) else { return };
         let unready = u32::try_from(fleet.instances.len()).unwrap_or(u32::MAX) - fleet.ready();
         let (uid, from, revision, frozen) = (fleet.uid.clone(), fleet.desired, fleet.revision + 1, fleet.frozen);
-        let change = Change { at, clock, target, uid, from, to, revision, epoch, frozen, unready };
+        let change = Change { at, clock, target, uid, from, to, revision, epoch, frozen, unready, committed };
         (fleet.desired, fleet.revision) = (to, fleet.revision + 1);
         if let Some(epoch) = epoch {
             fleet.epoch = epoch;
@@ -285,7 +296,7 @@ impl World {
 }
 
 /// The world as the actuator meets it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Shared(pub Arc<Mutex<World>>);
 
 impl Shared {

@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use loadline::log::Offset;
 use loadline::model::{Command, Decision, FleetObservation, Outcome, Request, TargetId, Timestamp};
 use loadline::stages::arbitrate::Pacing;
 
-use super::super::policy::{Amount, Rules};
+use super::super::policy::{Rate, Rules};
 use super::super::scenario::Millis;
 use super::super::world::{Change, number_of, target};
+use super::tape::Entry;
 use super::{FoldTime, Plan, Violation};
 
 /// After the clock was set, times of the fold and of the world may differ by a look or two.
@@ -30,10 +32,19 @@ pub(super) struct Limits {
     claims: BTreeMap<(TargetId, i64), Request>,
     /// The newest claim of each target.
     standing: BTreeMap<TargetId, Request>,
-    commands: BTreeMap<String, Command>,
+    commands: BTreeMap<String, Issued>,
+    /// What came of each command.
+    outcomes: BTreeMap<String, Outcome>,
     removed: BTreeMap<String, Vec<(i64, u32)>>,
     /// How many replicas each fleet claims to have, over time.
     totals: BTreeMap<String, Vec<(i64, u64)>>,
+}
+
+/// A command, and where it stands.
+struct Issued {
+    command: Command,
+    partition: u32,
+    offset: Offset,
 }
 
 /// The record of one target in the log: its incarnation, the newest revision and count, and what was applied, and when
@@ -80,6 +91,7 @@ impl Limits {
             claims: BTreeMap::new(),
             standing: BTreeMap::new(),
             commands: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
             removed: BTreeMap::new(),
             totals: BTreeMap::new(),
         }
@@ -147,22 +159,29 @@ impl Limits {
     }
 
     /// A command came to something, or found something else.
-    pub(super) fn outcome(&mut self, outcome: &Outcome, at: Timestamp) {
+    pub(super) fn outcome(&mut self, outcome: &Outcome, at: Timestamp) -> Result<(), Violation> {
+        // It may be said twice, where nobody knew whether it had been said.
+        let first = self.outcomes.entry(outcome.command.clone()).or_insert_with(|| outcome.clone());
+        if first != outcome {
+            return Err(Violation::new("no command is carried out twice", format!("{first:?}, then {outcome:?}")));
+        }
         let now = self.now(at);
         if let (Some(revision), Some(replicas)) = (outcome.revision, outcome.replicas)
             && let Some(record) = self.records.get_mut(&number_of(&outcome.target))
         {
             record.is(now, revision, replicas);
         }
+        Ok(())
     }
 
     /// Every command has its claim, goes no further than it, and is issued once; removals are paced, where the policy's role says so.
-    pub(super) fn command(&mut self, command: &Command, at: Timestamp, paced: bool) -> Result<(), Violation> {
-        self.now(at);
+    pub(super) fn command(&mut self, command: &Command, entry: &Entry, paced: bool) -> Result<(), Violation> {
+        self.now(entry.at);
         // When the arbiter issued it; the record may be appended later, but a command does nothing 30 s after this.
         let now = command.expires_at.as_millis() - COMMAND_LIFE;
         let invariant = "no command without a claim, and one for each";
-        if self.commands.insert(command.id.clone(), command.clone()).is_some() {
+        let issued = Issued { command: command.clone(), partition: entry.partition, offset: entry.offset };
+        if self.commands.insert(command.id.clone(), issued).is_some() {
             return Err(Violation::new(invariant, format!("{command:?} was issued twice")));
         }
         let Some(claim) = self.claims.get(&(command.target.clone(), command.epoch)) else {
@@ -232,9 +251,15 @@ impl Limits {
             let found = change.from == command.from || Some(change.from) == command.replaced_to;
             found && change.uid == command.uid && (self.slack != 0 || change.clock < command.expires_at)
         };
-        if let Some(command) = self.commands.get(&format!("{id}#{epoch}")).filter(|command| !assumed(command)) {
-            let invariant = "a command takes effect only in the world that it was made for, and in time";
-            return Err(Violation::new(invariant, format!("{command:?}: {change:?}")));
+        if let Some(Issued { command, partition, offset }) = self.commands.get(&format!("{id}#{epoch}")) {
+            if !assumed(command) {
+                let invariant = "a command takes effect only in the world that it was made for, and in time";
+                return Err(Violation::new(invariant, format!("{command:?}: {change:?}")));
+            }
+            if change.committed.get(*partition as usize).is_none_or(|committed| committed <= offset) {
+                let invariant = "a command is carried out only when its position is committed";
+                return Err(Violation::new(invariant, format!("{command:?} at {offset} of {partition}: {change:?}")));
+            }
         }
         let no_claim = || Violation::new("no command without a claim, and one for each", format!("{change:?} has none"));
         let claim = self.claims.get(&(id.clone(), epoch)).ok_or_else(no_claim)?;
@@ -277,7 +302,7 @@ fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i6
         (from + removed).saturating_sub(added)
     };
     if to > from && to > plan.min {
-        let limit = |amount: Amount, period| grown(amount, start(period));
+        let limit = |amount: Rate, period| grown(amount, start(period));
         let allowed = choose(rules, limit, u32::max, u32::min);
         if to > allowed {
             return refuse("rate limits hold over every window", format!("to {allowed} at most"));
@@ -292,7 +317,7 @@ fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i6
         }
     }
     if to < from {
-        let limit = |amount: Amount, period| shrunk(amount, start(period));
+        let limit = |amount: Rate, period| shrunk(amount, start(period));
         let allowed = if rules.select == "Disabled" { from } else { choose(rules, limit, u32::min, u32::max) };
         if to < allowed {
             return refuse("rate limits hold over every window", format!("to {allowed} at least"));
@@ -308,7 +333,7 @@ fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i6
 }
 
 /// The limit of the policies: the one that allows the most, or the least.
-fn choose(rules: &Rules, limit: impl Fn(Amount, u64) -> u32, most: fn(u32, u32) -> u32, least: fn(u32, u32) -> u32) -> u32 {
+fn choose(rules: &Rules, limit: impl Fn(Rate, u64) -> u32, most: fn(u32, u32) -> u32, least: fn(u32, u32) -> u32) -> u32 {
     let pick = if rules.select == "Min" { least } else { most };
     if rules.select == "Disabled" {
         return 0;
@@ -318,18 +343,18 @@ fn choose(rules: &Rules, limit: impl Fn(Amount, u64) -> u32, most: fn(u32, u32) 
 
 /// As the HPA computes it, in doubles.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small counts")]
-fn grown(amount: Amount, start: u32) -> u32 {
+fn grown(amount: Rate, start: u32) -> u32 {
     match amount {
-        Amount::Replicas(n) => start + n,
-        Amount::Percent(percent) => (f64::from(start) * (1.0 + f64::from(percent) / 100.0)).ceil() as u32,
+        Rate::Replicas(n) => start + n,
+        Rate::Percent(percent) => (f64::from(start) * (1.0 + f64::from(percent) / 100.0)).ceil() as u32,
     }
 }
 
 /// As the HPA computes it, in doubles.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small counts")]
-fn shrunk(amount: Amount, start: u32) -> u32 {
+fn shrunk(amount: Rate, start: u32) -> u32 {
     match amount {
-        Amount::Replicas(n) => start.saturating_sub(n),
-        Amount::Percent(percent) => (f64::from(start) * (1.0 - f64::from(percent) / 100.0)).floor() as u32,
+        Rate::Replicas(n) => start.saturating_sub(n),
+        Rate::Percent(percent) => (f64::from(start) * (1.0 - f64::from(percent) / 100.0)).floor() as u32,
     }
 }

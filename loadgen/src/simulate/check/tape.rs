@@ -9,17 +9,22 @@ use loadline::log::{Log, Offset, RawRecord, Topic};
 use loadline::model::{Message, Timestamp};
 use loadline::wire;
 
+use super::super::scenario::Millis;
+
 /// A record.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) partition: u32,
     pub(super) offset: Offset,
     pub(super) at: Timestamp,
+    /// The virtual time of the look that found it.
+    pub(super) seen: Millis,
     pub(super) message: Result<Message, String>,
 }
 
 pub(super) struct Tape {
     log: MemoryLog,
+    now: Millis,
     next: BTreeMap<(Topic, u32), Offset>,
     entries: BTreeMap<(Topic, u32), Vec<Arc<Entry>>>,
     /// Read before they were removed, and not looked at yet.
@@ -30,11 +35,12 @@ pub(super) struct Tape {
 
 impl Tape {
     pub(super) fn new(log: MemoryLog) -> Self {
-        Tape { log, next: BTreeMap::new(), entries: BTreeMap::new(), unseen: Vec::new(), hashed: std::hash::DefaultHasher::new() }
+        Tape { log, now: 0, next: BTreeMap::new(), entries: BTreeMap::new(), unseen: Vec::new(), hashed: std::hash::DefaultHasher::new() }
     }
 
     /// Reads what is new. Decisions come before claims, claims before commands, as they were made.
-    pub(super) fn look(&mut self) -> Vec<Arc<Entry>> {
+    pub(super) fn look(&mut self, now: Millis) -> Vec<Arc<Entry>> {
+        self.now = now;
         let mut new = std::mem::take(&mut self.unseen);
         for topic in [Topic::Metrics, Topic::Control, Topic::Signals, Topic::Audit, Topic::Requests, Topic::Commands, Topic::Alerts, Topic::DeadLetters] {
             for partition in 0..self.log.partitions(topic) {
@@ -59,7 +65,7 @@ impl Tape {
             (topic, partition, record.offset, record.at, &record.key, &record.value).hash(&mut self.hashed);
             *next = record.offset + 1;
             let RawRecord { offset, at, value, .. } = record;
-            let entry = Arc::new(Entry { partition, offset, at, message: wire::decode(topic, &value).map_err(|error| error.to_string()) });
+            let entry = Arc::new(Entry { partition, offset, at, seen: self.now, message: wire::decode(topic, &value).map_err(|error| error.to_string()) });
             entries.push(Arc::clone(&entry));
             new.push(entry);
         }
@@ -77,6 +83,11 @@ impl Tape {
 
     pub(super) fn partitions(&self, topic: Topic) -> u32 {
         self.log.partitions(topic)
+    }
+
+    /// Up to where a group has committed its input: what it made of earlier records stands in the log.
+    pub(super) fn committed(&self, group: &str, topic: Topic, partition: u32) -> Offset {
+        self.log.committed(group, topic, partition).ok().flatten().unwrap_or(0)
     }
 
     pub(super) fn len(&self) -> u64 {
