@@ -49,9 +49,12 @@ pub struct Arguments {
     /// Stop after so many failures.
     #[arg(long, default_value_t = 20)]
     pub most_failures: usize,
-    /// Run the first seed alone, and print all that happens.
+    /// Run the first seed alone, and print all that happens: with its faults, then without them.
     #[arg(long)]
     pub trace: bool,
+    /// For how many seconds a shorter scenario is looked for.
+    #[arg(long, default_value_t = 60)]
+    pub shrink_for: u64,
     /// Print a failing seed as it is, without looking for a shorter scenario.
     #[arg(long)]
     pub no_shrink: bool,
@@ -66,33 +69,80 @@ pub struct Outcome {
     pub counts: BTreeMap<&'static str, u64>,
 }
 
-/// Runs a seed: with its faults; one in four without them too, and one in twenty a second time for the same trace.
+/// Runs a seed: with its faults, and without them to compare the ends; one in twenty a second time for the same trace.
 pub fn seed(seed: u64) -> Outcome {
     let disturbed = Scenario::draw(seed);
-    let undisturbed = disturbed.undisturbed();
-    let mut counts = BTreeMap::new();
-    for scenario in [&disturbed, &undisturbed] {
-        let ran = run(scenario);
-        for (what, count) in &ran.counts {
+    let Judged { ran, undisturbed, mut violation } = judge(&disturbed);
+    let mut counts = ran.counts.clone();
+    if violation.is_none() && seed.is_multiple_of(20) {
+        violation = same_again(&disturbed, &ran);
+    }
+    if let Some(violation) = violation {
+        return Outcome { violation: Some((violation, disturbed)), counts };
+    }
+    if let Some(undisturbed) = undisturbed {
+        for (number, end) in &ran.ends {
+            let same = undisturbed.ends.get(number).is_some_and(|other| other.replicas == end.replicas);
+            *counts.entry(if same { "targets that ended as undisturbed" } else { "targets that ended at another count that their policy leaves alone" }).or_default() += 1;
+        }
+        for (what, count) in &undisturbed.counts {
             *counts.entry(*what).or_default() += count;
-        }
-        let mut violation = ran.violations.first().cloned();
-        if violation.is_none() && seed.is_multiple_of(20) {
-            violation = same_again(scenario, &ran);
-        }
-        if let Some(violation) = violation {
-            return Outcome { violation: Some((violation, scenario.clone())), counts };
-        }
-        if disturbed.faults.is_empty() || !seed.is_multiple_of(4) {
-            break;
         }
     }
     Outcome { violation: None, counts }
 }
 
+/// A run, and how it compares with the one without faults.
+#[derive(Debug)]
+pub struct Judged {
+    /// The run.
+    pub ran: Ran,
+    /// The same without its faults, where it has any and came to its end.
+    pub undisturbed: Option<Ran>,
+    /// The first thing that did not hold.
+    pub violation: Option<Violation>,
+}
+
+/// Runs a scenario, and compares its end with that of the same one without its faults.
+pub fn judge(scenario: &Scenario) -> Judged {
+    judge_ran(scenario, run(scenario))
+}
+
+fn judge_ran(scenario: &Scenario, ran: Ran) -> Judged {
+    let violation = ran.violations.first().cloned();
+    if violation.is_some() || scenario.faults.is_empty() {
+        return Judged { ran, undisturbed: None, violation };
+    }
+    // That what it decides is what the fold decides is looked at in one of four: nothing disturbed it.
+    let undisturbed = scenario.undisturbed();
+    let undisturbed = if scenario.seed.is_multiple_of(4) { run(&undisturbed) } else { run::run_to_compare(&undisturbed) };
+    let violation = undisturbed.violations.first().cloned().or_else(|| ends_alike(&ran, &undisturbed));
+    Judged { ran, undisturbed: Some(undisturbed), violation }
+}
+
+/// Each target ends where it ends without faults. By its policy it may end elsewhere in three cases, and in no other:
+///
+/// - the policy leaves more than one count alone under the load of the end (its tolerance, what lies between the two
+///   values of a threshold, a direction that it forbids): the count then depends on the way that led there. Both must be
+///   such counts.
+/// - the policy moves nothing (`Off`, `Advise`): it stands where somebody left it.
+/// - a person set it to 0, which is left alone.
+fn ends_alike(disturbed: &Ran, undisturbed: &Ran) -> Option<Violation> {
+    disturbed.ends.iter().find_map(|(number, end)| {
+        let other = undisturbed.ends.get(number)?;
+        let leaves_alone = |end: &run::End| end.rests_at.len() > 1 && end.rests_at.contains(&end.replicas);
+        let may_differ = !end.acts || (end.replicas, end.by_person) == (0, 0) || leaves_alone(end) && leaves_alone(other);
+        let differ = end.replicas != other.replicas && !may_differ;
+        differ.then(|| {
+            let details = format!("t{number} has {} replicas, and {} without faults; its policy rests at {:?}", end.replicas, other.replicas, end.rests_at);
+            Violation::new("after the faults the fleet reaches what it reaches without them", details)
+        })
+    })
+}
+
 fn same_again(scenario: &Scenario, first: &Ran) -> Option<Violation> {
     let second = run(scenario);
-    let same = (second.trace, &second.replicas, &second.counts) == (first.trace, &first.replicas, &first.counts);
+    let same = (second.trace, &second.ends, &second.counts) == (first.trace, &first.ends, &first.counts);
     (!same).then(|| Violation::new("the same seed twice gives the same trace", format!("{:016x}, then {:016x}", first.trace, second.trace)))
 }
 
@@ -105,7 +155,16 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
         let scenario = Scenario::draw(arguments.from);
         println!("{scenario}");
         let ran = trace(&scenario, &mut |line| println!("{line}"));
-        return match ran.violations.first() {
+        let judged = judge_ran(&scenario, ran);
+        if let Some(undisturbed) = &judged.undisturbed {
+            println!("\nwithout its faults:");
+            trace(&scenario.undisturbed(), &mut |line| println!("{line}"));
+            for (number, end) in &judged.ran.ends {
+                let other = undisturbed.ends.get(number).map(|end| end.replicas);
+                println!("t{number} ended with {} replicas, without faults with {other:?}; its policy rests at {:?}", end.replicas, end.rests_at);
+            }
+        }
+        return match judged.violation {
             Some(violation) => bail!("seed {}: {violation}", arguments.from),
             None => Ok(()),
         };
@@ -124,7 +183,7 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
     for (number, (seed, violation, scenario)) in all.failed.iter().enumerate() {
         println!("\nseed {seed}: {violation}");
         if number < 3 && !arguments.no_shrink {
-            println!("{}", shrink::report(scenario, violation));
+            println!("{}", shrink::report(scenario, violation, Duration::from_secs(arguments.shrink_for)));
         }
     }
     if all.failed.is_empty() { Ok(()) } else { bail!("{} of {} seeds failed", all.failed.len(), arguments.seeds) }
@@ -174,6 +233,3 @@ impl All {
         all
     }
 }
-
-/// For how long a scenario is made smaller.
-const SHRINK_FOR: Duration = Duration::from_secs(60);

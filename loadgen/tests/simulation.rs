@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
+use std::time::Duration;
+
 use loadgen::simulate::check::Violation;
 use loadgen::simulate::run::{run, trace};
 use loadgen::simulate::scenario::Scenario;
@@ -54,6 +56,6 @@ fn restless(mut scenario: Scenario) -> Scenario {
 fn a_failing_scenario_is_made_smaller() {
     let mut large = (0..).map(Scenario::draw).filter(|scenario| scenario.faults.len() >= 3 && scenario.targets.len() >= 2).map(restless);
     let (scenario, violation) = large.find_map(|scenario| run(&scenario).violations.into_iter().next().map(|v: Violation| (scenario, v))).unwrap();
-    let (smallest, found) = shrink::shrink(&scenario, &violation);
+    let (smallest, found) = shrink::shrink(&scenario, &violation, Duration::from_secs(60));
     assert_eq!((found.invariant, smallest.faults.len(), smallest.targets.len()), (violation.invariant, 0, 1));
 }

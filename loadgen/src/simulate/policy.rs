@@ -311,8 +311,11 @@ impl Plan {
 
     /// Whether `n` replicas are what it wants under a load that stands, with all of them ready for long.
     pub fn is_content(&self, load: f64, n: u32) -> bool {
-        if n == 0 || !self.acts() {
-            return true; // set to zero by a person, and left alone; or nobody's to move
+        if !self.acts() {
+            return true; // nobody's to move
+        }
+        if n == 0 {
+            return false;
         }
         let mut wanted: BTreeSet<Option<u32>> = [None].into();
         for metric in &self.metrics {

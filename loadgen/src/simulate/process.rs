@@ -78,31 +78,42 @@ impl<S: Stage> Member<S> {
     fn die(&mut self, now: Timestamp) -> Option<Zombie> {
         let (batch, session) = self.worker.take()?.into_last_words(now);
         self.reads = true;
-        Some(Zombie { batch, session })
+        Some(Zombie::Commit { batch, session })
     }
 
     /// Ends in order, as the driver does.
-    fn leave(&mut self, now: Timestamp) {
-        let Some(mut worker) = self.worker.take() else { return };
-        self.reads = true;
+    fn leave(&mut self, now: Timestamp, most_commits: usize) -> Option<Zombie> {
+        let worker = self.worker.as_mut()?;
         worker.hand_over(now);
         // A commit that fails now is left undone, as when the process is asked to stop at once.
-        for _ in 0..10_000 {
+        for _ in 0..most_commits {
             match worker.commit(now) {
-                Ok(Committed::Nothing) | Err(_) => return,
+                Ok(Committed::Nothing) | Err(_) => {
+                    (self.worker, self.reads) = (None, true);
+                    return None;
+                }
                 Ok(_) => {}
             }
         }
+        self.die(now)
     }
 }
 
-/// What is left of a member that died: the commit that it had sent, perhaps.
-pub struct Zombie {
-    /// What it was committing.
-    pub batch: Option<Batch>,
-    /// Its session, which nobody has told that it is dead.
-    pub session: Box<dyn Session>,
+/// What is left of a part that died, which nobody has told that it is dead.
+pub enum Zombie {
+    /// The commit that it had sent, perhaps.
+    Commit {
+        /// What it was committing.
+        batch: Option<Batch>,
+        /// Its session.
+        session: Box<dyn Session>,
+    },
+    /// A command that it was carrying out, and has yet to tell of.
+    Courier(Box<Courier>),
 }
+
+/// The most commits of a hand-over that is not cut.
+const ALL_COMMITS: usize = 10_000;
 
 impl Process {
     /// A process that has not begun to work yet.
@@ -155,24 +166,42 @@ impl Process {
 
     /// Dies at once. What its stages were committing, for a log that gets it later.
     pub fn kill(&mut self, now: Timestamp) -> Vec<Zombie> {
-        self.courier = None;
-        let zombies = [self.aggregate.die(now), self.admit.die(now), self.decide.die(now), self.arbitrate.die(now)];
-        zombies.into_iter().flatten().collect()
+        Part::ALL.into_iter().filter_map(|part| self.kill_part(part, now)).collect()
     }
 
-    /// Ends in order.
-    pub fn leave(&mut self, now: Timestamp) {
-        // A command that is begun is brought to its end.
-        if let Some(mut courier) = self.courier.take() {
-            for _ in 0..4 {
-                if !courier.is_busy() || courier.step(Duration::ZERO).is_err() {
-                    break;
-                }
-            }
+    /// One of its parts dies at once.
+    pub fn kill_part(&mut self, part: Part, now: Timestamp) -> Option<Zombie> {
+        match part {
+            Part::Aggregate => self.aggregate.die(now),
+            Part::Admit => self.admit.die(now),
+            Part::Decide => self.decide.die(now),
+            Part::Arbitrate => self.arbitrate.die(now),
+            Part::Actuate => self.courier.take().filter(Courier::is_busy).map(|courier| Zombie::Courier(Box::new(courier))),
         }
-        self.aggregate.leave(now);
-        self.admit.leave(now);
-        self.decide.leave(now);
-        self.arbitrate.leave(now);
+    }
+
+    /// Ends in order; with `cut`, each part dies after so many commits of its hand-over.
+    pub fn leave(&mut self, now: Timestamp, cut: Option<usize>) -> Vec<Zombie> {
+        // A command that is begun is brought to its end, or not.
+        let mut zombies: Vec<Zombie> = match (self.courier.take(), cut) {
+            (Some(mut courier), None) => {
+                end_in_order(&mut courier);
+                Vec::new()
+            }
+            (courier, _) => courier.filter(Courier::is_busy).map(|courier| Zombie::Courier(Box::new(courier))).into_iter().collect(),
+        };
+        let most = cut.unwrap_or(ALL_COMMITS);
+        let rest = [self.aggregate.leave(now, most), self.admit.leave(now, most), self.decide.leave(now, most), self.arbitrate.leave(now, most)];
+        zombies.extend(rest.into_iter().flatten());
+        zombies
+    }
+}
+
+/// A command that is begun is brought to its end, as far as the log allows.
+pub fn end_in_order(courier: &mut Courier) {
+    for _ in 0..4 {
+        if !courier.is_busy() || courier.step(Duration::ZERO).is_err() {
+            break;
+        }
     }
 }

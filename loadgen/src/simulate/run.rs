@@ -1,7 +1,7 @@
 //! One run: the scenario played under a virtual clock, and everything that happened checked.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::random::Random;
 
 use super::check::{Checker, Violation};
 use super::faulty::FaultyLog;
-use super::process::{Process, Settings, Zombie};
+use super::process::{Process, Settings, Zombie, end_in_order};
 use super::scenario::{Fault, Millis, Part, Planned, Scenario, TOPICS};
 use super::world::{Observing, Shared, World, target};
 
@@ -37,17 +37,37 @@ const MOST_STEPS: usize = 20_000;
 pub struct Ran {
     /// What did not hold, in the order in which it was found.
     pub violations: Vec<Violation>,
-    /// A hash of all records of all topics with their times and offsets, and of all that happened in the world.
+    /// A hash of all records of all topics with their times and offsets, and of all changes in the world.
     pub trace: u64,
     /// How much there was of what.
     pub counts: BTreeMap<&'static str, u64>,
-    /// The count of each target at the end.
-    pub replicas: BTreeMap<usize, u32>,
+    /// Where each target ended.
+    pub ends: BTreeMap<usize, End>,
+}
+
+/// Where a target ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Its count.
+    pub replicas: u32,
+    /// The counts at which its policy leaves it alone, under the load of the end.
+    pub rests_at: BTreeSet<u32>,
+    /// Whether its policy moves anything.
+    pub acts: bool,
+    /// What a person set last, or what it began with.
+    pub by_person: u32,
 }
 
 /// Runs a scenario to its end, or to its first violation.
 pub fn run(scenario: &Scenario) -> Ran {
     Run::new(scenario).play(&mut Told(None))
+}
+
+/// The same, without the folds beside it: where only the end counts.
+pub fn run_to_compare(scenario: &Scenario) -> Ran {
+    let mut run = Run::new(scenario);
+    run.checker.without_folds();
+    run.play(&mut Told(None))
 }
 
 /// The same, and says what happens, line by line.
@@ -116,7 +136,7 @@ impl<'a> Run<'a> {
         let memory = MemoryLog::new(partitions, Arc::clone(&clock) as Arc<dyn Clock>);
         let memory = if setup.markers { memory.with_markers() } else { memory };
         let log = FaultyLog::new(memory.clone());
-        let world = Shared(Arc::new(std::sync::Mutex::new(World::new(&scenario.targets, memory.clone()))));
+        let world = Shared(Arc::new(std::sync::Mutex::new(World::new(&scenario.targets, memory.clone(), scenario.calm_at))));
         let (percent, at_least, period) = setup.pacing;
         let pacing = Pacing { percent, at_least, period: Duration::from_secs(period) };
         let (every, records, bytes) = setup.rounds;
@@ -168,6 +188,10 @@ impl<'a> Run<'a> {
                 self.checker.found(violation);
                 break;
             }
+            // A race that met no call until now will meet none.
+            if self.now >= self.scenario.calm_at {
+                self.world.lock().fleets.values_mut().for_each(|fleet| fleet.race = None);
+            }
             // The longest wait before a command is tried again is over, and nothing moves any more.
             if self.now > self.scenario.calm_at + 100_000 && self.checker.all_stand(&self.world.lock(), self.now) {
                 break;
@@ -179,12 +203,13 @@ impl<'a> Run<'a> {
     fn finish(mut self) -> Ran {
         let world = self.world.lock();
         self.checker.end(&world, self.now);
-        let replicas = world.fleets.iter().map(|(number, fleet)| (*number, fleet.desired)).collect();
+        let ends = world.fleets.iter().map(|(number, fleet)| (*number, self.checker.end_of(*number, fleet, self.now))).collect();
         let mut trace = std::hash::DefaultHasher::new();
         self.checker.add_to(&mut trace);
+        world.changes.hash(&mut trace);
         let mut counts = self.checker.counts();
         counts.extend(self.log.faults().met.clone());
-        Ran { violations: self.checker.into_violations(), trace: trace.finish(), counts, replicas }
+        Ran { violations: self.checker.into_violations(), trace: trace.finish(), counts, ends }
     }
 
     fn step(&mut self, told: &mut Told<'_>) -> Result<(), Violation> {
@@ -289,13 +314,18 @@ impl<'a> Run<'a> {
     fn raise_zombies(&mut self) -> Result<(), Violation> {
         let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.zombies).into_iter().partition(|(at, _)| *at <= self.now);
         self.zombies = later;
-        for (_, Zombie { batch, mut session }) in due {
-            if let Some(batch) = batch {
-                match session.commit(&batch) {
+        for (_, zombie) in due {
+            match zombie {
+                Zombie::Commit { batch: None, .. } => {}
+                Zombie::Commit { batch: Some(batch), mut session } => match session.commit(&batch) {
                     Ok(()) => self.checker.count("late commits of the dead that nobody had replaced"),
                     Err(LogError::Fenced { .. }) => self.checker.count("late commits of the dead that were fenced"),
                     Err(LogError::Fatal { reason }) => return Err(Violation::new("no run ends by itself", reason)),
                     Err(_) => {}
+                },
+                Zombie::Courier(mut courier) => {
+                    end_in_order(&mut courier);
+                    self.checker.count("late calls of the dead");
                 }
             }
         }
@@ -366,10 +396,19 @@ impl<'a> Run<'a> {
                 }
             }
             Stall { process, part, lasts } => drop(self.stalled.insert((*process, *part), self.now + lasts)),
-            Leave { process, down } => {
+            KillPart { process, part, down, zombie } => {
+                let left = self.processes[*process].kill_part(*part, self.clock.now());
+                self.stalled.insert((*process, *part), self.now + down);
+                if let (Some(zombie), Some(late)) = (left, zombie) {
+                    self.zombies.push((self.now + late, zombie));
+                }
+            }
+            Leave { process, down, cut } => {
                 if !self.down.contains_key(process) {
-                    self.processes[*process].leave(self.clock.now());
+                    let left = self.processes[*process].leave(self.clock.now(), *cut);
                     self.down.insert(*process, self.now + down);
+                    // Gone, with what they had sent arriving within the time that the process is down.
+                    self.zombies.extend(left.into_iter().map(|zombie| (self.now + down / 2, zombie)));
                 }
             }
             Commits { part, how, count } => {
@@ -431,6 +470,11 @@ impl<'a> Run<'a> {
                 fleet(&self.world, *target, &|fleet| fleet.failing = Some(*done));
                 self.later(*lasts, fault);
             }
+            ActuationSlow { target, late, lasts } => {
+                fleet(&self.world, *target, &|fleet| fleet.slow = Some(*late));
+                self.later(*lasts, fault);
+            }
+            Raced { target, to } => fleet(&self.world, *target, &|fleet| fleet.race = Some(*to)),
             NeverReady { target, lasts } => {
                 fleet(&self.world, *target, &|fleet| fleet.never_ready = true);
                 self.later(*lasts, fault);
@@ -491,11 +535,12 @@ impl<'a> Run<'a> {
             Late { target, .. } => drop(self.late.remove(target)),
             Unseen { target, .. } => self.observing.lost.retain(|lost| lost != target),
             SeenLate { target, .. } => drop(self.observing.late.remove(target)),
-            Nonsense { target, .. } | ActuationFails { target, .. } | NeverReady { target, .. } | Frozen { target, .. } => {
+            Nonsense { target, .. } | ActuationFails { target, .. } | ActuationSlow { target, .. } | NeverReady { target, .. } | Frozen { target, .. } => {
                 if let Some(fleet) = world.fleets.get_mut(target) {
                     match fault {
                         Nonsense { .. } => fleet.nonsense = false,
                         ActuationFails { .. } => fleet.failing = None,
+                        ActuationSlow { .. } => fleet.slow = None,
                         NeverReady { .. } => fleet.never_ready = false,
                         _ => fleet.frozen = false,
                     }

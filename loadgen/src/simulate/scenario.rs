@@ -95,8 +95,10 @@ pub enum Fault {
     Kill { process: usize, after: usize, down: For, zombie: Option<For> },
     /// One stage of a process stands still, and goes on.
     Stall { process: usize, part: Part, lasts: For },
-    /// A process ends in order, and is back later.
-    Leave { process: usize, down: For },
+    /// One stage of a process dies alone, with what it was committing or calling; it is back later.
+    KillPart { process: usize, part: Part, down: For, zombie: Option<For> },
+    /// A process ends in order, and is back later; with `cut`, each of its parts dies after so many commits of its hand-over.
+    Leave { process: usize, down: For, cut: Option<usize> },
     /// The next commits of a group fail so.
     Commits { part: Part, how: How, count: usize },
     /// The log cannot be read.
@@ -133,6 +135,10 @@ pub enum Fault {
     Recreated { target: usize, replicas: u32 },
     /// Calls to the world fail; with `done`, they took effect all the same.
     ActuationFails { target: usize, done: bool, lasts: For },
+    /// Calls to the world take longer than they may: each takes effect so many ms later, unless the target changed meanwhile.
+    ActuationSlow { target: usize, late: For, lasts: For },
+    /// Somebody sets a target's count between the next read of it and the write.
+    Raced { target: usize, to: u32 },
     /// Instances of a target that are started do not become ready.
     NeverReady { target: usize, lasts: For },
     /// A target bears a freeze mark.
@@ -231,19 +237,26 @@ impl Scenario {
         let mut draw = Draw(Random::new(seed));
         let setup = Setup::draw(&mut draw);
         let count = draw.from(&[1, 1, 2, 2, 3, 4]);
-        let calm_at = draw.between(70, 170) * 1_000;
+        // One in twelve is long enough for a target that nobody sees for minutes.
+        let long = draw.one_in(12);
+        let calm_at = if long { draw.between(250, 300) } else { draw.between(70, 170) } * 1_000;
         let targets: Vec<TargetPlan> = (0..count).map(|number| TargetPlan::draw(number, draw.0.bits(), &setup, calm_at)).collect();
         let slowest = targets.iter().map(|t| t.policy.settles_within_ms()).max().unwrap_or(0);
-        let faults = (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw(&mut draw, &setup, &targets, calm_at)).collect();
+        let mut faults: Vec<Planned> = (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw(&mut draw, &setup, &targets, calm_at)).collect();
+        if long {
+            let fault = Fault::Unseen { target: draw.0.below(targets.len()), lasts: draw.between(185_000, 225_000) };
+            faults.push(Planned { at: draw.between(8_000, 20_000), fault });
+        }
         let mut scenario = Scenario { seed, setup, targets, faults, calm_at, end_at: calm_at + slowest };
         scenario.faults.sort_by_key(|planned| planned.at);
         scenario
     }
 
-    /// The same, with nothing going wrong.
+    /// The same, with nothing going wrong; policies are edited as they were.
     #[must_use]
     pub fn undisturbed(&self) -> Scenario {
-        Scenario { faults: Vec::new(), ..self.clone() }
+        let edits = self.faults.iter().filter(|planned| matches!(planned.fault, Fault::PolicyEdited { .. }));
+        Scenario { faults: edits.cloned().collect(), ..self.clone() }
     }
 }
 
@@ -327,10 +340,14 @@ impl Planned {
         let partition = draw.0.below(setup.partitions.get(topic).copied().unwrap_or(1) as usize) as u32;
         let metric = draw.0.below(targets[target].policy.metrics.len());
         let max = i64::from(targets[target].policy.max);
-        let fault = match draw.0.below(38) {
+        let fault = match draw.0.below(43) {
             0..=5 => Fault::Kill { process, after: draw.0.below(20), down: short, zombie: draw.one_in(2).then(|| draw.between(0, 8_000)) },
             6..=8 => Fault::Stall { process, part, lasts: long },
-            9 => Fault::Leave { process, down: short },
+            9 => Fault::Leave { process, down: short, cut: None },
+            38 => Fault::Leave { process, down: short, cut: Some(draw.0.below(3)) },
+            39 | 40 => Fault::KillPart { process, part, down: short, zombie: draw.one_in(2).then(|| draw.between(0, 8_000)) },
+            41 => Fault::ActuationSlow { target, late: draw.between(500, 40_000), lasts: short },
+            42 => Fault::Raced { target, to: draw.between(1, max + 2) as u32 },
             10..=12 => Fault::Commits { part, how, count },
             13 => Fault::Unreadable { lasts: short },
             14 => Fault::Full { lasts: short },
@@ -346,8 +363,9 @@ impl Planned {
             27 => Fault::Unseen { target, lasts: long },
             28 => Fault::SeenLate { target, late: draw.between(500, 30_000), lasts: long },
             29 => Fault::NewTerm { echo: draw.between(500, 20_000) },
-            30 => Fault::ByHand { target, to: draw.between(0, max + 4).max(1) as u32 },
-            31 => Fault::Recreated { target, replicas: draw.between(1, max) as u32 },
+            // Once in a while to nothing, which nobody but a person may end.
+            30 => Fault::ByHand { target, to: if draw.one_in(5) { 0 } else { draw.between(1, max + 4) as u32 } },
+            31 => Fault::Recreated { target, replicas: if draw.one_in(8) { 0 } else { draw.between(1, max) as u32 } },
             32 => Fault::ActuationFails { target, done: draw.one_in(2), lasts: short },
             33 => Fault::NeverReady { target, lasts: long },
             34 => Fault::Frozen { target, lasts: short },
@@ -365,7 +383,7 @@ impl Planned {
 impl Fault {
     /// Whether it is about a process that an installation of `processes` lacks.
     pub fn names_a_process_beyond(&self, processes: usize) -> bool {
-        matches!(self, Fault::Kill { process, .. } | Fault::Stall { process, .. } | Fault::Leave { process, .. } if *process >= processes)
+        matches!(self, Fault::Kill { process, .. } | Fault::KillPart { process, .. } | Fault::Stall { process, .. } | Fault::Leave { process, .. } if *process >= processes)
     }
 
     /// Whether it is about a partition.

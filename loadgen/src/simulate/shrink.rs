@@ -2,20 +2,21 @@
 //! as the same invariant still fails.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use loadline::runtime::clock::Stopwatch;
 
 use super::check::Violation;
-use super::run::{run, trace};
+use super::run::trace;
 use super::scenario::Scenario;
 
 /// A scenario in which the same invariant fails, and from which nothing can be taken (or the time was up).
-pub fn shrink(scenario: &Scenario, violation: &Violation) -> (Scenario, Violation) {
+pub fn shrink(scenario: &Scenario, violation: &Violation, most: Duration) -> (Scenario, Violation) {
     let watch = Stopwatch::start();
-    let fails = |scenario: &Scenario| run(scenario).violations.into_iter().find(|found| found.invariant == violation.invariant);
+    let fails = |scenario: &Scenario| super::judge(scenario).violation.filter(|found| found.invariant == violation.invariant);
     let (mut smallest, mut found) = (scenario.clone(), violation.clone());
     loop {
-        let smaller = candidates(&smallest).take_while(|_| watch.elapsed() < super::SHRINK_FOR).find_map(|candidate| Some((fails(&candidate)?, candidate)));
+        let smaller = candidates(&smallest).take_while(|_| watch.elapsed() < most).find_map(|candidate| Some((fails(&candidate)?, candidate)));
         match smaller {
             Some((violation, scenario)) => (smallest, found) = (scenario, violation),
             None => return (smallest, found),
@@ -61,8 +62,8 @@ fn candidates(scenario: &Scenario) -> impl Iterator<Item = Scenario> {
 }
 
 /// A failing scenario in its shortest form, with what happened in it up to the violation.
-pub fn report(scenario: &Scenario, violation: &Violation) -> String {
-    let (smallest, found) = shrink(scenario, violation);
+pub fn report(scenario: &Scenario, violation: &Violation, most: Duration) -> String {
+    let (smallest, found) = shrink(scenario, violation, most);
     let mut lines = Vec::new();
     trace(&smallest, &mut |line| lines.push(line.to_owned()));
     let skipped = lines.len().saturating_sub(60);

@@ -15,7 +15,7 @@ use super::policy::Rule;
 use super::scenario::{Millis, TargetPlan};
 
 /// One change of a target's count, as it really happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Change {
     /// Virtual time.
     pub at: Millis,
@@ -37,6 +37,8 @@ pub struct Change {
     pub frozen: bool,
     /// How many of its instances were not ready.
     pub unready: u32,
+    /// Whether it came after its caller had given it up.
+    pub late: bool,
     /// Up to where the couriers had committed each partition of `commands`.
     pub committed: Vec<Offset>,
 }
@@ -53,6 +55,9 @@ pub struct World {
     /// What happened, in order.
     pub changes: Vec<Change>,
     log: Option<MemoryLog>,
+    /// Calls that their callers gave up, and that are still under way: when they arrive, at which record, with what.
+    under_way: Vec<(Millis, usize, ScaleRecord, u32, i64)>,
+    calm_at: Millis,
 }
 
 /// A target in the world.
@@ -71,6 +76,12 @@ pub struct Fleet {
     sequence: i64,
     /// Calls fail; with `true` they take effect all the same.
     pub failing: Option<bool>,
+    /// Calls take longer than they may, and take effect so much later.
+    pub slow: Option<Millis>,
+    /// What somebody sets between the next read and the write.
+    pub race: Option<u32>,
+    /// What a person set last, or what it was made with.
+    pub by_person: u32,
     /// A freeze mark.
     pub frozen: bool,
     /// What starts does not become ready.
@@ -107,6 +118,9 @@ impl Fleet {
             measured_at: None,
             sequence: 0,
             failing: None,
+            slow: None,
+            race: None,
+            by_person: desired,
             frozen: false,
             never_ready: false,
             silent: Vec::new(),
@@ -243,14 +257,22 @@ pub fn number_of(target: &TargetId) -> usize {
 
 impl World {
     /// The world of these targets; `log` tells what was committed when something happened.
-    pub fn new(plans: &[TargetPlan], log: MemoryLog) -> World {
-        World { log: Some(log), fleets: plans.iter().map(|plan| (plan.number, Fleet::new(plan.clone()))).collect(), ..World::default() }
+    pub fn new(plans: &[TargetPlan], log: MemoryLog, calm_at: Millis) -> World {
+        World { log: Some(log), calm_at, fleets: plans.iter().map(|plan| (plan.number, Fleet::new(plan.clone()))).collect(), ..World::default() }
     }
 
     /// Lets time pass.
     pub fn step(&mut self, now: Millis, clock: Timestamp) {
         let elapsed = now - self.now;
         (self.now, self.clock) = (now, clock);
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.under_way).into_iter().partition(|(at, ..)| *at <= now);
+        self.under_way = later;
+        for (_, number, expected, replicas, epoch) in due {
+            // A freeze mark is a change of the record too.
+            if self.fleets.get(&number).is_some_and(|fleet| !fleet.frozen && (fleet.revision, &fleet.uid) == (expected.revision, &expected.uid)) {
+                self.set(number, replicas, Some(epoch), true);
+            }
+        }
         self.fleets.values_mut().for_each(|fleet| fleet.step(now, clock, elapsed));
     }
 
@@ -262,7 +284,10 @@ impl World {
 
     /// A person sets a count.
     pub fn by_hand(&mut self, target: usize, to: u32) {
-        self.set(target, to, None);
+        self.set(target, to, None, false);
+        if let Some(fleet) = self.fleets.get_mut(&target) {
+            fleet.by_person = to;
+        }
     }
 
     /// A target is deleted and made again.
@@ -271,6 +296,7 @@ impl World {
             fleet.incarnation += 1;
             fleet.uid = format!("t{target}-{}", fleet.incarnation);
             (fleet.desired, fleet.revision, fleet.epoch) = (replicas, 1, 0);
+            fleet.by_person = replicas;
             fleet.instances.clear();
         }
     }
@@ -281,12 +307,12 @@ impl World {
         (0..log.partitions(Topic::Commands)).map(committed).collect()
     }
 
-    fn set(&mut self, target: usize, to: u32, epoch: Option<i64>) {
+    fn set(&mut self, target: usize, to: u32, epoch: Option<i64>, late: bool) {
         let (at, clock, committed) = (self.now, self.clock, self.committed());
         let Some(fleet) = self.fleets.get_mut(&target) else { return };
         let unready = u32::try_from(fleet.instances.len()).unwrap_or(u32::MAX) - fleet.ready();
         let (uid, from, revision, frozen) = (fleet.uid.clone(), fleet.desired, fleet.revision + 1, fleet.frozen);
-        let change = Change { at, clock, target, uid, from, to, revision, epoch, frozen, unready, committed };
+        let change = Change { at, clock, target, uid, from, to, revision, epoch, frozen, unready, late, committed };
         (fleet.desired, fleet.revision) = (to, fleet.revision + 1);
         if let Some(epoch) = epoch {
             fleet.epoch = epoch;
@@ -317,15 +343,25 @@ impl Scalable for Shared {
         let failed = || ScaleError::Failed { reason: "planned: the call failed".to_owned() };
         let number = number_of(target);
         let mut world = self.lock();
+        if let Some(to) = world.fleets.get_mut(&number).and_then(|fleet| fleet.race.take()) {
+            world.by_hand(number, to);
+        }
         let fleet = world.fleets.get(&number).ok_or_else(|| ScaleError::NotFound { target: target.clone() })?;
         if (fleet.revision, &fleet.uid) != (expected.revision, &expected.uid) {
             return Err(ScaleError::Conflict { expected: expected.revision, found: fleet.revision });
+        }
+        if let Some(late) = fleet.slow {
+            let arrives = world.now + late;
+            if arrives < world.calm_at {
+                world.under_way.push((arrives, number, expected.clone(), replicas, epoch));
+            }
+            return Err(ScaleError::Failed { reason: "planned: no answer within the deadline".to_owned() });
         }
         let failing = fleet.failing;
         if failing == Some(false) {
             return Err(failed());
         }
-        world.set(number, replicas, Some(epoch));
+        world.set(number, replicas, Some(epoch), false);
         drop(world);
         if failing == Some(true) { Err(failed()) } else { self.read(target) }
     }

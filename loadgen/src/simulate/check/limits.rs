@@ -249,14 +249,14 @@ impl Limits {
         }
         let assumed = |command: &Command| {
             let found = change.from == command.from || Some(change.from) == command.replaced_to;
-            found && change.uid == command.uid && (self.slack != 0 || change.clock < command.expires_at)
+            found && change.uid == command.uid && (self.slack != 0 || change.late || change.clock < command.expires_at)
         };
         if let Some(Issued { command, partition, offset }) = self.commands.get(&format!("{id}#{epoch}")) {
             if !assumed(command) {
                 let invariant = "a command takes effect only in the world that it was made for, and in time";
                 return Err(Violation::new(invariant, format!("{command:?}: {change:?}")));
             }
-            if change.committed.get(*partition as usize).is_none_or(|committed| committed <= offset) {
+            if !change.late && change.committed.get(*partition as usize).is_none_or(|committed| committed <= offset) {
                 let invariant = "a command is carried out only when its position is committed";
                 return Err(Violation::new(invariant, format!("{command:?} at {offset} of {partition}: {change:?}")));
             }

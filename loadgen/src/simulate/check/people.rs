@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use loadline::model::{Decision, PolicyAnnouncement, TargetId, Timestamp};
+use loadline::model::{Decision, Outcome, OutcomeResult, PolicyAnnouncement, TargetId, Timestamp};
 
 use super::super::scenario::{Fault, Millis, Scenario};
 use super::super::world::{Change, number_of};
@@ -33,8 +33,20 @@ impl People {
 
     /// A count changed.
     pub(super) fn change(change: &Change) -> Result<(), Violation> {
+        if change.from == 0 && change.epoch.is_some() {
+            return Err(Violation::new("a count of 0 is a person's, and left alone", format!("{change:?}")));
+        }
         match change.frozen && change.epoch.is_some() {
             true => Err(Violation::new("what bears a freeze mark is left alone", format!("{change:?}"))),
+            false => Ok(()),
+        }
+    }
+
+    /// What is said to be applied took effect.
+    pub(super) fn told_of(outcome: &Outcome, changes: &[Change]) -> Result<(), Violation> {
+        let by_it = |change: &Change| change.epoch.is_some_and(|epoch| outcome.command == format!("{}#{epoch}", outcome.target));
+        match outcome.result == OutcomeResult::Applied && !changes.iter().rev().any(by_it) {
+            true => Err(Violation::new("what is said to be applied took effect", format!("{outcome:?}"))),
             false => Ok(()),
         }
     }

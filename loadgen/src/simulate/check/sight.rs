@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use loadline::model::{Decision, MetricStatus, Reason, SampleBatch, Timestamp};
+use loadline::model::{Decision, MetricStatus, Reason, SampleBatch, TargetId, Timestamp};
 use loadline::stages::aggregate::Aggregate;
 
 use super::super::policy::Rule;
@@ -14,6 +14,9 @@ use super::{Plan, Violation};
 
 /// Ticks come once a second, and a look may take as long; then a bit.
 const SLACK: Duration = Duration::from_secs(4);
+
+/// A target that was not seen for so long does not shrink.
+const UNSEEN_FOR: Duration = Duration::from_secs(180);
 
 /// A sample's own time, that of its record, and its source partition.
 type Seen = (Timestamp, Timestamp, u32);
@@ -25,13 +28,15 @@ pub(super) struct Sight {
     samples: BTreeMap<(usize, String), Vec<Seen>>,
     /// When each source marked in each partition of signals.
     marks: BTreeMap<(u32, u32), Vec<Timestamp>>,
+    /// When each target was seen.
+    seen: BTreeMap<usize, Vec<Timestamp>>,
     /// The clock was set: times cannot be compared.
     set: bool,
 }
 
 impl Sight {
     pub(super) fn new(aggregate: &Aggregate) -> Self {
-        Sight { pane: aggregate.pane, grace: aggregate.grace, samples: BTreeMap::new(), marks: BTreeMap::new(), set: false }
+        Sight { pane: aggregate.pane, grace: aggregate.grace, samples: BTreeMap::new(), marks: BTreeMap::new(), seen: BTreeMap::new(), set: false }
     }
 
     pub(super) fn clock_set(&mut self) {
@@ -46,6 +51,10 @@ impl Sight {
         }
     }
 
+    pub(super) fn seen(&mut self, target: &TargetId, at: Timestamp) {
+        self.seen.entry(number_of(target)).or_default().push(at);
+    }
+
     pub(super) fn mark(&mut self, source: u32, partition: u32, at: Timestamp) {
         self.marks.entry((source, partition)).or_default().push(at);
     }
@@ -55,6 +64,11 @@ impl Sight {
         let excepted = |reason| matches!(reason, Reason::FallbackStatic | Reason::AboveMaxPaced | Reason::AboveMax);
         if change.to >= change.from || self.set || decision.steps.iter().any(|step| excepted(step.reason)) {
             return Ok(());
+        }
+        let seen = self.seen.get(&change.target).map_or(&[][..], Vec::as_slice);
+        let last = seen.iter().filter(|at| **at <= decision.at).max();
+        if last.is_none_or(|last| decision.at.since(*last) > UNSEEN_FOR) {
+            return Err(Violation::new("what nobody sees does not shrink", format!("{change:?}, last seen at {last:?}: {decision:?}")));
         }
         let invariant = "the blind never shrink";
         for metric in plan.metrics.iter().filter(|m| m.rule != Rule::Observed && !m.ignore) {

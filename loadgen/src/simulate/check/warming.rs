@@ -26,6 +26,8 @@ impl Warming {
             | Fault::PolicyGone { target, .. }
             | Fault::Unseen { target, .. }
             | Fault::SeenLate { target, .. }
+            | Fault::Raced { target, .. }
+            | Fault::ActuationSlow { target, .. }
             | Fault::ActuationFails { target, .. } => Some(target),
             _ => None,
         });
