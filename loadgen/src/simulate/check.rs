@@ -121,7 +121,7 @@ impl Checker {
             plans: Plans(scenario.targets.iter().map(|t| (t.number, vec![(0, t.policy.clone())])).collect()),
             tape: Tape::new(log),
             panes: Panes::new(pane),
-            limits: Limits::new(&settings.arbitrate.pacing),
+            limits: Limits::new(&settings.arbitrate),
             sight: Sight::new(&settings.aggregate),
             people: People::new(scenario),
             warming: Warming::new(scenario),
@@ -205,10 +205,17 @@ impl Checker {
             People::change(change)?;
             let plans = self.plans.lately(change.target, now);
             if let Some(decision) = self.limits.change(change, &plans, &self.decisions)?
-                && let Some(plan) = self.plans.of(change.target)
             {
-                self.sight.change(change, &decision, plan, &self.scenario)?;
-                self.warming.change(change, &decision, plan)?;
+                // By one of the policies it must be allowed.
+                let refused: Vec<Violation> = plans.iter().filter_map(|plan| self.sight.change(change, &decision, plan, &self.scenario).err()).collect();
+                if refused.len() == plans.len()
+                    && let Some(violation) = refused.into_iter().next_back()
+                {
+                    return Err(violation);
+                }
+                if let [plan] = plans[..] {
+                    self.warming.change(change, &decision, plan)?;
+                }
             }
         }
         self.changes_seen = world.changes.len();
@@ -248,7 +255,10 @@ impl Checker {
             Message::Request(request) => self.limits.claim(request, entry.at),
             Message::Command(command) => {
                 self.count("commands");
-                let paced = self.plans.of(number_of(&command.target)).is_some_and(|plan| plan.role != "Generic");
+                // Of the policies that it may have been decided by, one that is and one that is not.
+                let plans = self.plans.lately(number_of(&command.target), self.now);
+                let paced = |plan: &&Plan| plan.role != "Generic";
+                let paced = (plans.iter().any(paced), plans.iter().all(paced));
                 self.limits.command(command, entry, paced)?;
             }
             Message::Alert(alert) => {

@@ -4,14 +4,14 @@
 //! Windows and limits are short, so that a run of a few virtual minutes sees them all end.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use loadline::model::Amount;
+use serde_json::{Value, json};
 
 use super::scenario::{Draw, Millis};
 
 /// A policy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Its role.
     pub role: &'static str,
@@ -37,10 +37,12 @@ pub struct Plan {
     pub fallback: (u64, &'static str, u32),
     /// `evaluateEvery`, in seconds.
     pub evaluate_every_s: Option<u64>,
+    /// Fields that are not written, so that the default of the role holds: what is above has that value too.
+    pub omitted: BTreeSet<&'static str>,
 }
 
 /// A metric of a policy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metric {
     /// What it is and asks for.
     pub rule: Rule,
@@ -52,6 +54,10 @@ pub struct Metric {
     pub ignore: bool,
     /// `threshold.for`, in seconds, of a threshold.
     pub for_s: u64,
+    /// Whether its kind is written.
+    pub kind: bool,
+    /// `unit`, where it is written.
+    pub unit: Option<&'static str>,
 }
 
 /// What a metric measures of a load, and asks for.
@@ -65,6 +71,14 @@ pub enum Rule {
     Cpu(u32),
     /// A level of each instance that has a constant part: the largest tracks this.
     Level(u32),
+    /// A share of the 512 MiB that each instance requests, as of the CPU: so many percent.
+    Memory(u32),
+    /// Increments of ten a second a unit of load, of the target as a whole: so many a second for each replica.
+    Orders(u32),
+    /// Ten a unit of load, of each instance, and over the instances: out above.
+    Busy(u32, &'static str),
+    /// As `Latency`, as a cumulative histogram.
+    Duration(u32, Option<u32>),
     /// Twenty a unit of load, for each replica: out above, in below.
     Backlog(u32, Option<u32>, &'static str),
     /// Response times of 100 ms a unit of load and replica, each observed: the 90th percentile, in ms.
@@ -74,7 +88,7 @@ pub enum Rule {
 }
 
 /// One direction of `behavior`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// In seconds.
     pub stabilization_s: u64,
@@ -103,6 +117,10 @@ impl Rule {
             Rule::Requests(_) => "rps",
             Rule::Cpu(_) => "cpu",
             Rule::Level(_) => "level",
+            Rule::Memory(_) => "memory",
+            Rule::Orders(_) => "orders",
+            Rule::Busy(..) => "busy",
+            Rule::Duration(..) => "duration",
             Rule::Backlog(..) => "backlog",
             Rule::Latency(..) => "response_time",
             Rule::Observed => "jobs",
@@ -111,7 +129,7 @@ impl Rule {
 
     /// Whether the instances send it; else it is the target's as a whole.
     pub fn is_of_instances(self) -> bool {
-        matches!(self, Rule::Requests(_) | Rule::Cpu(_) | Rule::Level(_) | Rule::Latency(..))
+        matches!(self, Rule::Requests(_) | Rule::Cpu(_) | Rule::Memory(_) | Rule::Level(_) | Rule::Latency(..) | Rule::Busy(..) | Rule::Duration(..))
     }
 
     /// What is measured where `replicas` ready instances share `load`. For a counter: its rate.
@@ -119,11 +137,13 @@ impl Rule {
         let each = load / f64::from(replicas.max(1));
         match self {
             Rule::Queue(_) => load * 10.0,
-            Rule::Requests(_) => each * 10.0,
+            Rule::Orders(_) => load * 10.0,
+            Rule::Requests(_) | Rule::Busy(..) => each * 10.0,
+            Rule::Memory(_) => (each * 0.6).min(1.0) * MEMORY,
             Rule::Cpu(_) => (each * 0.6).min(1.0),
             Rule::Level(_) => 100.0 + each * 400.0,
             Rule::Backlog(..) => each * 20.0,
-            Rule::Latency(..) => each * 0.1,
+            Rule::Latency(..) | Rule::Duration(..) => each * 0.1,
             Rule::Observed => load,
         }
     }
@@ -133,8 +153,10 @@ impl Rule {
         match self {
             Rule::Backlog(_, _, "1") => Some(1),
             Rule::Backlog(_, _, "3") => Some(3),
+            Rule::Backlog(_, _, "20%") => Some(count.div_ceil(5)),
             Rule::Backlog(..) => Some(count.div_ceil(4)),
-            Rule::Latency(..) => Some(2),
+            Rule::Busy(..) => Some(1),
+            Rule::Latency(..) | Rule::Duration(..) => Some(2),
             Rule::Observed => Some(0),
             _ => None,
         }
@@ -144,19 +166,27 @@ impl Rule {
     pub fn threshold(self) -> Option<(Amount, Option<Amount>)> {
         match self {
             Rule::Backlog(above, below, _) => Some((Amount::from_units(above.into()), below.map(|below| Amount::from_units(below.into())))),
-            Rule::Latency(above, below) => Some((Amount::from_millis(above.into()), below.map(|below| Amount::from_millis(below.into())))),
+            Rule::Busy(above, _) => Some((Amount::from_units(above.into()), None)),
+            Rule::Latency(above, below) | Rule::Duration(above, below) => Some((Amount::from_millis(above.into()), below.map(|below| Amount::from_millis(below.into())))),
             _ => None,
         }
     }
 
     fn draw(draw: &mut Draw) -> Rule {
-        match draw.0.below(8) {
+        match draw.0.below(12) {
             0 | 1 => Rule::Queue(draw.from(&[10, 10, 14])),
             2 => Rule::Requests(draw.from(&[10, 13])),
             3 => Rule::Cpu(draw.from(&[50, 70])),
             4 => Rule::Level(draw.from(&[300, 350])),
-            5 => Rule::Backlog(30, draw.from(&[Some(11), Some(11), None]), draw.from(&["1", "3", "\"25%\""])),
+            5 => Rule::Backlog(30, draw.from(&[Some(11), Some(11), None]), draw.from(&["1", "3", "25%"])),
             6 => Rule::Latency(160, draw.from(&[Some(50), None])),
+            7 => Rule::Memory(draw.from(&[50, 70])),
+            8 => Rule::Orders(draw.from(&[10, 14])),
+            9 => match draw.from(&["Mean", "Max", "Sum"]) {
+                "Sum" => Rule::Busy(100, "Sum"),
+                across => Rule::Busy(15, across),
+            },
+            10 => Rule::Duration(160, draw.from(&[Some(60), None])),
             _ => Rule::Observed,
         }
     }
@@ -167,10 +197,12 @@ impl Rule {
         let at = f64::from(n);
         match self {
             Rule::Queue(each) => tracked(value / (f64::from(each) * at), at, tolerance),
+            Rule::Orders(each) => tracked(value / (f64::from(each) * at), at, tolerance),
             Rule::Requests(each) => tracked(value / f64::from(each), at, tolerance),
             // Whole percent, as the HPA has them: up to one percent less.
-            Rule::Cpu(percent) => {
+            Rule::Cpu(percent) | Rule::Memory(percent) => {
                 let percent = f64::from(percent);
+                let value = if matches!(self, Rule::Memory(_)) { value / MEMORY } else { value };
                 let mut asks = tracked((value * 100.0).floor() / percent, at, tolerance);
                 asks.extend(tracked(((value * 100.0 - 0.1).floor()) / percent, at, tolerance));
                 asks
@@ -178,9 +210,28 @@ impl Rule {
             Rule::Level(whole) => tracked(value / f64::from(whole), at, tolerance),
             Rule::Backlog(above, below, _) => stepped(value, f64::from(above), below.map(f64::from), n),
             Rule::Latency(above, below) => stepped(value * 1_000.0, f64::from(above), below.map(f64::from), n),
+            Rule::Busy(above, across) => stepped(if across == "Sum" { value * at } else { value }, f64::from(above), None, n),
+            Rule::Duration(above, below) => {
+                // Within its bucket the quantile is told by its place alone; near an edge both buckets count.
+                let told = [value * 0.98, value * 1.02].map(|value| bucket_quantile(value, 0.9) * 1_000.0);
+                told.into_iter().flat_map(|value| stepped(value, f64::from(above), below.map(f64::from), n)).collect()
+            }
             Rule::Observed => [None].into(),
         }
     }
+}
+
+/// What each instance requests of memory, in bytes.
+pub const MEMORY: f64 = 536_870_912.0;
+
+/// The bounds of the buckets of `duration`, in seconds: one is where its threshold is, so that a bucket says on which side it lies.
+pub const BOUNDS: [f64; 5] = [0.025, 0.05, 0.16, 0.32, 0.64];
+
+/// A quantile of observations that are all `value`, interpolated in their bucket; the last bucket counts as its lower bound.
+fn bucket_quantile(value: f64, quantile: f64) -> f64 {
+    let bucket = BOUNDS.iter().take_while(|bound| value > **bound).count();
+    let low = if bucket == 0 { 0.0 } else { BOUNDS[bucket - 1] };
+    BOUNDS.get(bucket).map_or(low, |high| low + (high - low) * quantile)
 }
 
 /// `track`: the present count within the tolerance, else the count that would meet the target.
@@ -230,10 +281,16 @@ impl Plan {
         for _ in 0..draw.from(&[1, 1, 2, 3]) {
             let rule = Rule::draw(draw);
             if metrics.iter().all(|m: &Metric| m.rule.name() != rule.name()) {
-                let window_s = draw.from(&[5, 10, 20]);
+                let window_s = if matches!(rule, Rule::Orders(_)) { 20 } else { draw.from(&[5, 10, 20]) };
                 // A rate needs two panes; and a bit for the grace and the instances' own rhythm.
                 let stale_s = window_s.max(2 * pane_ms.div_ceil(1_000)) + draw.from(&[8, 20, 40]);
-                metrics.push(Metric { rule, window_s, stale_s, ignore: draw.one_in(6), for_s: draw.from(&[2, 3, 8, 15]) });
+                let unit = match rule {
+                    Rule::Level(_) => draw.from(&[None, Some("bytes"), Some("cores")]),
+                    Rule::Busy(..) => draw.from(&[None, Some("ratio"), Some("count")]),
+                    Rule::Duration(..) => Some("seconds"),
+                    _ => None,
+                };
+                metrics.push(Metric { rule, kind: draw.one_in(2), unit, window_s, stale_s, ignore: draw.one_in(6), for_s: draw.from(&[2, 3, 8, 15]) });
             }
         }
         let mut rules = [Rules::draw(draw), Rules::draw(draw)];
@@ -243,7 +300,7 @@ impl Plan {
         }
         let min = u32::try_from(draw.between(1, 3)).unwrap_or(1);
         let max = min + u32::try_from(draw.between(1, 14)).unwrap_or(1);
-        Plan {
+        let mut plan = Plan {
             role: draw.from(&["Generic", "ApiServer", "BotInstances", "DatabaseReadReplica"]),
             mode: draw.from(&["Active", "Active", "Active", "Active", "Active", "Active", "OutOnly", "Advise", "Off"]),
             fleet: draw.from(&["default", "default", "other"]),
@@ -256,39 +313,126 @@ impl Plan {
             startup_s: [draw.from(&[0, 5, 15]), draw.from(&[0, 5])],
             fallback: (draw.from(&[5, 15, 40]), draw.from(&["Hold", "Hold", "IfHigher", "Static"]), u32::try_from(draw.between(1, 9)).unwrap_or(1)),
             evaluate_every_s: draw.from(&[None, None, None, Some(15)]),
+            omitted: BTreeSet::new(),
+        };
+        plan.omit(draw);
+        plan
+    }
+
+    /// Leaves fields out, each with the default of its role; only such whose defaults a run has the time for.
+    fn omit(&mut self, draw: &mut Draw) {
+        if draw.one_in(2) {
+            return;
+        }
+        let mut leave_out = |field: &'static str| draw.one_in(3) && self.omitted.insert(field);
+        let database = self.role == "DatabaseReadReplica";
+        if leave_out("priority") {
+            self.priority = match self.role {
+                "Generic" => 100,
+                "BotInstances" => 50,
+                _ => 200,
+            };
+        }
+        if leave_out("min") {
+            self.min = if matches!(self.role, "Generic" | "BotInstances") { 1 } else { 2.min(self.max) };
+        }
+        if leave_out("tolerance") {
+            self.tolerance = [10, 10];
+        }
+        if leave_out("startup") {
+            self.startup_s = if database { [600, 60] } else { [300, 30] };
+        }
+        if leave_out("fallback.after") {
+            self.fallback.0 = if database { 300 } else { 180 };
+        }
+        if self.fallback.1 == "Hold" {
+            leave_out("fallback.behavior");
+        }
+        // Increments come in the rhythm of the producer: their window is of whole ones, and written.
+        let orders = self.metrics.iter().any(|metric| matches!(metric.rule, Rule::Orders(_)));
+        if !database && !orders && leave_out("window") {
+            let window_s = 30;
+            for metric in &mut self.metrics {
+                (metric.window_s, metric.stale_s) = (window_s, 120);
+            }
+            self.rules[1].stabilization_s = self.rules[1].stabilization_s.max(window_s + 15);
+        }
+        if !database && leave_out("for") {
+            self.metrics.iter_mut().for_each(|metric| metric.for_s = 30);
+        }
+        if self.metrics.iter().any(|metric| matches!(metric.rule, Rule::Backlog(..))) && leave_out("step") {
+            // In by one, whatever the role; out as it says.
+            for metric in &mut self.metrics {
+                if let Rule::Backlog(_, _, step) = &mut metric.rule {
+                    *step = if matches!(self.role, "ApiServer" | "BotInstances") { "20%" } else { "1" };
+                }
+            }
+        }
+        for direction in 0..2 {
+            if self.rules[direction].select == "Max" {
+                leave_out(["out.select", "in.select"][direction]);
+            }
+        }
+        if matches!(self.role, "Generic" | "ApiServer") && leave_out("out.policies") {
+            self.rules[0].policies = vec![(Rate::Percent(100), 15), (Rate::Replicas(4), 15)];
+        }
+        let out_s = match self.role {
+            "BotInstances" => [30, 30],
+            "DatabaseReadReplica" => [60, 300],
+            _ => [0, 0],
+        };
+        if leave_out("out.stabilization") {
+            self.rules[0].stabilization_s = out_s[0];
+        }
+        if !database && leave_out("out.cooldown") {
+            self.rules[0].cooldown_s = out_s[1];
+        }
+        if self.role == "Generic" && leave_out("in.policies") {
+            self.rules[1].policies = vec![(Rate::Percent(100), 15)];
+        }
+        if self.role == "Generic" && leave_out("in.cooldown") {
+            self.rules[1].cooldown_s = 0;
+        }
+        // Five minutes of it: once in a while.
+        if self.role == "Generic" && draw.one_in(12) && self.omitted.insert("in.stabilization") {
+            self.rules[1].stabilization_s = 300;
         }
     }
 
     /// The `spec` of the policy of target `number`, as JSON.
     pub fn spec(&self, number: usize) -> String {
-        let metrics: Vec<String> = self.metrics.iter().map(Metric::json).collect();
-        let mut spec = format!(
-            r#"{{"target":{{"apiVersion":"apps/v1","kind":"Deployment","name":"t{number}"}},"role":"{}","mode":"{}","fleet":"{}","priority":{},"replicas":{{"min":{},"max":{}}},"startup":{{"cpuInitialization":"{}s","readinessDelay":"{}s"}},"metrics":[{}],"behavior":{{"scaleOut":{},"scaleIn":{}}},"tolerance":{{"out":"{}%","in":"{}%"}},"fallback":{{"after":"{}s","behavior":"{}""#,
-            self.role,
-            self.mode,
-            self.fleet,
-            self.priority,
-            self.min,
-            self.max,
-            self.startup_s[0],
-            self.startup_s[1],
-            metrics.join(","),
-            self.rules[0].json(),
-            self.rules[1].json(),
-            self.tolerance[0],
-            self.tolerance[1],
-            self.fallback.0,
-            self.fallback.1,
-        );
-        if self.fallback.1 != "Hold" {
-            let _ = write!(spec, r#","replicas":{}"#, self.fallback.2);
-        }
-        spec.push('}');
-        if let Some(every) = self.evaluate_every_s {
-            let _ = write!(spec, r#","evaluateEvery":"{every}s""#);
-        }
-        spec.push('}');
-        spec
+        let written = |field: &str, value: Value| if self.omitted.contains(field) { Value::Null } else { value };
+        let seconds = |seconds: u64| json!(format!("{seconds}s"));
+        let rules = |direction: usize, name: &str| {
+            let rules = &self.rules[direction];
+            json!({
+                "stabilization": written(&format!("{name}.stabilization"), seconds(rules.stabilization_s)),
+                "cooldown": written(&format!("{name}.cooldown"), seconds(rules.cooldown_s)),
+                "select": written(&format!("{name}.select"), json!(rules.select)),
+                "policies": written(&format!("{name}.policies"), rules.policies.iter().map(|(rate, period)| rate.json(*period)).collect()),
+            })
+        };
+        let mut spec = json!({
+            "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": format!("t{number}") },
+            "actuator": if self.priority % 2 == 0 { json!("Scale") } else { Value::Null },
+            "role": self.role,
+            "mode": self.mode,
+            "fleet": self.fleet,
+            "priority": written("priority", json!(self.priority)),
+            "replicas": { "min": written("min", json!(self.min)), "max": self.max },
+            "startup": written("startup", json!({ "cpuInitialization": seconds(self.startup_s[0]), "readinessDelay": seconds(self.startup_s[1]) })),
+            "metrics": self.metrics.iter().map(|metric| metric.json(&self.omitted)).collect::<Vec<_>>(),
+            "behavior": { "scaleOut": rules(0, "out"), "scaleIn": rules(1, "in") },
+            "tolerance": written("tolerance", json!({ "out": format!("{}%", self.tolerance[0]), "in": format!("{}%", self.tolerance[1]) })),
+            "fallback": {
+                "after": written("fallback.after", seconds(self.fallback.0)),
+                "behavior": written("fallback.behavior", json!(self.fallback.1)),
+                "replicas": if self.fallback.1 == "Hold" { Value::Null } else { json!(self.fallback.2) },
+            },
+            "evaluateEvery": self.evaluate_every_s.map(seconds),
+        });
+        without_nulls(&mut spec);
+        spec.to_string()
     }
 
     /// Whether it commands anything at all.
@@ -332,24 +476,64 @@ impl Plan {
 }
 
 impl Metric {
-    fn json(&self) -> String {
-        let for_s = self.for_s;
-        let rule = match self.rule {
-            Rule::Queue(each) | Rule::Requests(each) => format!(r#""track":{{"perReplica":{each}}}"#),
-            Rule::Cpu(percent) => format!(r#""track":{{"utilization":"{percent}%"}}"#),
-            Rule::Level(value) => format!(r#""measure":{{"over":"Max","across":"Max"}},"track":{{"value":{value}}}"#),
-            Rule::Backlog(above, below, step) => format!(
-                r#""measure":{{"over":"Last"}},"threshold":{{"scaleOutAbove":{above},{}"for":"{for_s}s","step":{{"out":{step},"in":{step}}}}}"#,
-                below.map_or(String::new(), |below| format!(r#""scaleInBelow":{below},"#))
-            ),
-            Rule::Latency(above, below) => format!(
-                r#""kind":"Distribution","measure":{{"quantile":"90%"}},"threshold":{{"scaleOutAbove":"{above}ms",{}"for":"{for_s}s","step":{{"out":2,"in":2}}}}"#,
-                below.map_or(String::new(), |below| format!(r#""scaleInBelow":"{below}ms","#))
-            ),
-            Rule::Observed => r#""kind":"Delta""#.to_owned(),
+    fn json(&self, omitted: &BTreeSet<&'static str>) -> Value {
+        let threshold = |above: Value, below: Option<Value>, step: &str| {
+            let step = step.parse::<u32>().map_or_else(|_| json!(step), |step| json!(step));
+            let step = if omitted.contains("step") && matches!(self.rule, Rule::Backlog(..)) { Value::Null } else { json!({ "out": step, "in": self.step_in(&step, omitted) }) };
+            let hold = if omitted.contains("for") { Value::Null } else { json!(format!("{}s", self.for_s)) };
+            json!({ "scaleOutAbove": above, "scaleInBelow": below, "for": hold, "step": step })
         };
-        let blind = if self.ignore { r#","whenBlind":"Ignore""# } else { "" };
-        format!(r#"{{"name":"{}",{rule},"window":"{}s","staleAfter":"{}s"{blind}}}"#, self.rule.name(), self.window_s, self.stale_s)
+        let ms = |ms: u32| json!(format!("{ms}ms"));
+        let (kind, measure, track, threshold) = match self.rule {
+            Rule::Queue(each) => ("Gauge", Value::Null, json!({ "perReplica": each }), Value::Null),
+            Rule::Requests(each) => ("Counter", Value::Null, json!({ "perReplica": each }), Value::Null),
+            Rule::Orders(each) => ("Delta", Value::Null, json!({ "perReplica": each }), Value::Null),
+            Rule::Cpu(percent) | Rule::Memory(percent) => ("Gauge", Value::Null, json!({ "utilization": format!("{percent}%") }), Value::Null),
+            Rule::Level(value) => ("Gauge", json!({ "over": "Max", "across": "Max" }), json!({ "value": value }), Value::Null),
+            Rule::Backlog(above, below, step) => ("Gauge", json!({ "over": "Last" }), Value::Null, threshold(json!(above), below.map(|below| json!(below)), step)),
+            Rule::Busy(above, across) => ("Gauge", json!({ "over": "Mean", "across": across }), Value::Null, threshold(json!(above), None, "1")),
+            Rule::Latency(above, below) => ("Distribution", json!({ "quantile": "90%" }), Value::Null, threshold(ms(above), below.map(ms), "2")),
+            Rule::Duration(above, below) => ("Histogram", json!({ "quantile": "90%" }), Value::Null, threshold(ms(above), below.map(ms), "2")),
+            Rule::Observed => ("Delta", Value::Null, Value::Null, Value::Null),
+        };
+        let window = |s: u64| if omitted.contains("window") { Value::Null } else { json!(format!("{s}s")) };
+        json!({
+            "name": self.rule.name(),
+            "kind": if self.kind { json!(kind) } else { Value::Null },
+            "unit": self.unit,
+            "measure": measure,
+            "track": track,
+            "threshold": threshold,
+            "window": window(self.window_s),
+            "staleAfter": window(self.stale_s),
+            "whenBlind": if self.ignore { json!("Ignore") } else if self.kind { json!("HoldIn") } else { Value::Null },
+        })
+    }
+
+    fn step_in(&self, step: &Value, omitted: &BTreeSet<&'static str>) -> Value {
+        if omitted.contains("step") { Value::Null } else { step.clone() }
+    }
+}
+
+impl Rate {
+    fn json(self, period_s: u64) -> Value {
+        let period = format!("{period_s}s");
+        match self {
+            Rate::Percent(percent) => json!({ "percent": percent, "period": period }),
+            Rate::Replicas(replicas) => json!({ "replicas": replicas, "period": period }),
+        }
+    }
+}
+
+/// A field without a value is not written.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(without_nulls);
+            fields.retain(|_, value| !value.is_null());
+        }
+        Value::Array(values) => values.iter_mut().for_each(without_nulls),
+        _ => {}
     }
 }
 
@@ -360,25 +544,7 @@ impl Rules {
             stabilization_s: draw.from(&[0, 0, 5, 10, 20]),
             cooldown_s: draw.from(&[0, 0, 5, 10]),
             select: draw.from(&["Max", "Max", "Max", "Max", "Min", "Min", "Disabled"]),
-            policies: (0..draw.from(&[1, 2])).map(|_| (amount(draw), draw.from(&[5, 10, 15]))).collect(),
+            policies: (0..draw.from(&[1, 1, 2, 2, 3, 4])).map(|_| (amount(draw), draw.from(&[5, 10, 15]))).collect(),
         }
-    }
-
-    fn json(&self) -> String {
-        let policies: Vec<String> = self
-            .policies
-            .iter()
-            .map(|(amount, period)| match amount {
-                Rate::Percent(percent) => format!(r#"{{"percent":{percent},"period":"{period}s"}}"#),
-                Rate::Replicas(replicas) => format!(r#"{{"replicas":{replicas},"period":"{period}s"}}"#),
-            })
-            .collect();
-        format!(
-            r#"{{"stabilization":"{}s","cooldown":"{}s","select":"{}","policies":[{}]}}"#,
-            self.stabilization_s,
-            self.cooldown_s,
-            self.select,
-            policies.join(",")
-        )
     }
 }

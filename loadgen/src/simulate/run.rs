@@ -137,8 +137,8 @@ impl<'a> Run<'a> {
         let memory = if setup.markers { memory.with_markers() } else { memory };
         let log = FaultyLog::new(memory.clone());
         let world = Shared(Arc::new(std::sync::Mutex::new(World::new(&scenario.targets, memory.clone(), scenario.calm_at))));
-        let (percent, at_least, period) = setup.pacing;
-        let pacing = Pacing { percent, at_least, period: Duration::from_secs(period) };
+        let pacing = |(percent, at_least, period)| Pacing { percent, at_least, period: Duration::from_secs(period) };
+        let fleets = setup.pacing_of_other.into_iter().filter_map(|other| Some(("other".parse().ok()?, pacing(other)))).collect();
         let (every, records, bytes) = setup.rounds;
         let settings = Settings {
             aggregate: Aggregate {
@@ -147,7 +147,7 @@ impl<'a> Run<'a> {
                 sources: metrics,
                 limits: Limits::default(),
             },
-            arbitrate: Arbitrate { pacing, ..Arbitrate::default() },
+            arbitrate: Arbitrate { pacing: pacing(setup.pacing), fleets },
             rounds: Rounds { every: Duration::from_secs(every), records, bytes },
         };
         let freeze = FreezeFiles::new("/nonexistent/loadline-simulation/freeze");
@@ -483,12 +483,10 @@ impl<'a> Run<'a> {
                 fleet(&self.world, *target, &|fleet| fleet.frozen = true);
                 self.later(*lasts, fault);
             }
-            PolicyEdited { target, min, max } => {
-                let plan = self.scenario.targets.iter().find(|t| t.number == *target);
-                if let Some(plan) = plan {
-                    let policy = super::policy::Plan { min: *min, max: *max, ..plan.policy.clone() };
+            PolicyEdited { target, policy } => {
+                if self.scenario.targets.iter().any(|t| t.number == *target) {
                     self.policies.specs.insert(*target, Some(policy.spec(*target)));
-                    self.checker.policy_edited(*target, policy);
+                    self.checker.policy_edited(*target, policy.as_ref().clone());
                 }
                 self.policies.due = self.now;
             }

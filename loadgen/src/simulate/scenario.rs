@@ -49,6 +49,8 @@ pub struct Setup {
     pub rounds: (u64, u64, usize),
     /// Removals from a fleet: percent, at least, period in seconds.
     pub pacing: (u32, u32, u64),
+    /// The same for the fleet `other`, where it has its own.
+    pub pacing_of_other: Option<(u32, u32, u64)>,
     /// How far the clock of each process is from the log's.
     pub skew_ms: Vec<Millis>,
 }
@@ -70,6 +72,10 @@ pub struct TargetPlan {
     pub every_ms: Millis,
     /// Whether each instance keys its samples by itself, so that they spread over the partitions of `metrics`.
     pub spread: bool,
+    /// What it measures beyond what its first policy names: for those that come later.
+    pub more: Vec<Rule>,
+    /// Whether its queue is the one that all such targets share: each sample of it is of all of them.
+    pub shares: bool,
     /// (from when on, how much): the load over time. The last entry stands from `calm_at` on.
     pub load: Vec<(Millis, f64)>,
 }
@@ -143,8 +149,8 @@ pub enum Fault {
     NeverReady { target: usize, lasts: For },
     /// A target bears a freeze mark.
     Frozen { target: usize, lasts: For },
-    /// A target's policy is written anew, with other bounds.
-    PolicyEdited { target: usize, min: u32, max: u32 },
+    /// A target's policy is written anew.
+    PolicyEdited { target: usize, policy: Box<policy::Plan> },
     /// A target's policy cannot be used, for a time.
     PolicyBroken { target: usize, lasts: For },
     /// A target's policy is not there, for a time.
@@ -237,15 +243,31 @@ impl Scenario {
         let mut draw = Draw(Random::new(seed));
         let setup = Setup::draw(&mut draw);
         let count = draw.from(&[1, 1, 2, 2, 3, 4]);
-        // One in twelve is long enough for a target that nobody sees for minutes.
-        let long = draw.one_in(12);
+        // One in sixteen is long enough for a target that nobody sees for minutes.
+        let long = draw.one_in(16);
         let calm_at = if long { draw.between(250, 300) } else { draw.between(70, 170) } * 1_000;
-        let targets: Vec<TargetPlan> = (0..count).map(|number| TargetPlan::draw(number, draw.0.bits(), &setup, calm_at)).collect();
-        let slowest = targets.iter().map(|t| t.policy.settles_within_ms()).max().unwrap_or(0);
+        let mut targets: Vec<TargetPlan> = (0..count).map(|number| TargetPlan::draw(number, draw.0.bits(), &setup, calm_at)).collect();
+        let queues = |target: &TargetPlan| target.metrics().any(|rule| matches!(rule, Rule::Queue(_)));
+        if let Some(load) = targets.iter().find(|target| queues(target)).map(|target| target.load.clone()) {
+            for target in targets.iter_mut().filter(|target| queues(target)) {
+                (target.shares, target.load) = (true, load.clone());
+            }
+        }
         let mut faults: Vec<Planned> = (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw(&mut draw, &setup, &targets, calm_at)).collect();
         if long {
             let fault = Fault::Unseen { target: draw.0.below(targets.len()), lasts: draw.between(185_000, 225_000) };
             faults.push(Planned { at: draw.between(8_000, 20_000), fault });
+        }
+        let mut slowest = targets.iter().map(|t| t.policy.settles_within_ms()).max().unwrap_or(0);
+        for planned in &faults {
+            if let Fault::PolicyEdited { target, policy } = &planned.fault {
+                slowest = slowest.max(policy.settles_within_ms());
+                for metric in &policy.metrics {
+                    if targets[*target].metrics().all(|rule| rule.name() != metric.rule.name()) {
+                        targets[*target].more.push(metric.rule);
+                    }
+                }
+            }
         }
         let mut scenario = Scenario { seed, setup, targets, faults, calm_at, end_at: calm_at + slowest };
         scenario.faults.sort_by_key(|planned| planned.at);
@@ -277,6 +299,7 @@ impl Setup {
             markers: draw.one_in(2),
             rounds: (draw.from(&[10, 30, 300]), draw.from(&[20, 100, 1_000]), draw.from(&[1, 2_000, 1_000_000])),
             pacing: (draw.from(&[10, 50]), draw.from(&[2, 5]), draw.from(&[5, 10])),
+            pacing_of_other: draw.one_in(2).then(|| (draw.from(&[20, 100]), draw.from(&[1, 3]), draw.from(&[5, 8]))),
             skew_ms: (0..processes).map(|_| if draw.one_in(3) { draw.between(-400, 400) } else { 0 }).collect(),
         }
     }
@@ -303,6 +326,8 @@ impl TargetPlan {
             startup_ms: draw.from(&[0, 1_000, 3_000, 8_000]),
             every_ms: draw.from(&[1_000, 2_000, 2_000, 4_000]),
             spread: draw.one_in(3),
+            more: Vec::new(),
+            shares: false,
             load,
             policy,
         }
@@ -315,7 +340,7 @@ impl TargetPlan {
 
     /// The metrics that this target sends.
     pub fn metrics(&self) -> impl Iterator<Item = &Rule> {
-        self.policy.metrics.iter().map(|metric| &metric.rule)
+        self.policy.metrics.iter().map(|metric| &metric.rule).chain(&self.more)
     }
 }
 
@@ -370,8 +395,12 @@ impl Planned {
             33 => Fault::NeverReady { target, lasts: long },
             34 => Fault::Frozen { target, lasts: short },
             35 => {
+                // Other bounds, or another policy altogether.
+                let mut policy = if draw.one_in(2) { targets[target].policy.clone() } else { policy::Plan::draw(draw, setup.pane_ms) };
                 let min = draw.between(1, max);
-                Fault::PolicyEdited { target, min: min as u32, max: draw.between(min, max + 6) as u32 }
+                (policy.min, policy.max) = (min as u32, draw.between(min, max + 6) as u32);
+                policy.omitted.remove("min");
+                Fault::PolicyEdited { target, policy: Box::new(policy) }
             }
             36 => Fault::PolicyBroken { target, lasts: long },
             _ => Fault::PolicyGone { target, lasts: long },

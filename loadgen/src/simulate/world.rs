@@ -9,9 +9,9 @@ use loadline::edge::actuate::{GROUP, Scalable, ScaleError, ScaleRecord};
 use loadline::edge::observe::{Ledger, Sighting};
 use loadline::log::memory::MemoryLog;
 use loadline::log::{Log, Offset, Topic};
-use loadline::model::{Amount, FleetObservation, Instance, Kind, Phase, Sample, SampleBatch, TargetId, Timestamp};
+use loadline::model::{Amount, FleetObservation, HistogramValue, Instance, Kind, Phase, Sample, SampleBatch, TargetId, Timestamp};
 
-use super::policy::Rule;
+use super::policy::{BOUNDS, MEMORY, Rule};
 use super::scenario::{Millis, TargetPlan};
 
 /// One change of a target's count, as it really happened.
@@ -92,6 +92,8 @@ pub struct Fleet {
     pub nonsense: bool,
     /// A deletion, for what is told of it.
     incarnation: u32,
+    /// The targets that its queue is of: several where it is shared; none where another one measures it.
+    queue_of: Vec<TargetId>,
 }
 
 #[derive(Debug, Clone)]
@@ -102,6 +104,22 @@ struct Running {
     ready: Option<Timestamp>,
     /// Its counter of requests.
     served: f64,
+    /// Its histogram of durations: how many were observed in each bucket, and their sum.
+    observed: ([i64; BOUNDS.len() + 1], f64),
+}
+
+impl Running {
+    /// Ten durations.
+    fn observe(&mut self, seconds: f64) {
+        let bucket = BOUNDS.iter().take_while(|bound| seconds > **bound).count();
+        self.observed.0[bucket] += 10;
+        self.observed.1 += seconds * 10.0;
+    }
+
+    fn histogram(&self) -> HistogramValue {
+        let (counts, sum) = self.observed;
+        HistogramValue { bounds: BOUNDS.to_vec(), counts: counts.to_vec(), count: counts.iter().sum(), sum }
+    }
 }
 
 impl Fleet {
@@ -126,6 +144,7 @@ impl Fleet {
             silent: Vec::new(),
             nonsense: false,
             incarnation: 1,
+            queue_of: Vec::new(),
         }
     }
 
@@ -146,7 +165,7 @@ impl Fleet {
         while self.instances.len() < self.desired as usize {
             self.started += 1;
             let name = format!("i{}-{}", self.incarnation, self.started);
-            self.instances.push(Running { name, started_at: clock, started: now, ready: None, served: 0.0 });
+            self.instances.push(Running { name, started_at: clock, started: now, ready: None, served: 0.0, observed: Default::default() });
         }
         let load = self.plan.load_at(now);
         let (ready, startup, never) = (self.ready(), self.plan.startup_ms, self.never_ready);
@@ -156,6 +175,7 @@ impl Fleet {
             }
             if instance.ready.is_some() {
                 instance.served += Rule::Requests(1).measure(load, ready) * elapsed as f64 / 1_000.0;
+                instance.observe(Rule::Duration(1, None).measure(load, ready));
             }
         }
     }
@@ -170,7 +190,7 @@ impl Fleet {
                 deleting: false,
                 started_at: Some(running.started_at),
                 ready_changed_at: Some(running.ready.unwrap_or(running.started_at)),
-                requests: [("cpu".to_owned(), Amount::from_units(1))].into(),
+                requests: [("cpu".to_owned(), Amount::from_units(1)), ("memory".to_owned(), Amount::from_f64(MEMORY).unwrap_or_default())].into(),
             })
         });
         Sighting {
@@ -197,8 +217,12 @@ impl Fleet {
             if self.silent.contains(&place) {
                 continue;
             }
+            let of = if matches!(rule, Rule::Queue(_)) { self.queue_of.clone() } else { vec![self.target()] };
+            if of.is_empty() {
+                continue;
+            }
             let sample = |instance: &str, kind, value| Sample {
-                targets: vec![self.target()],
+                targets: of.clone(),
                 metric: rule.name().parse().unwrap_or_else(|_| unreachable!("a metric's name is a name")),
                 instance: instance.parse().unwrap_or_default(),
                 time: clock,
@@ -208,21 +232,23 @@ impl Fleet {
             };
             let value = rule.measure(load, ready);
             if !rule.is_of_instances() {
-                let (kind, value) = if rule == Rule::Observed { (Kind::Delta, value * elapsed as f64 / 1_000.0) } else { (Kind::Gauge, value) };
+                let (kind, value) = if matches!(rule, Rule::Observed | Rule::Orders(_)) { (Kind::Delta, value * elapsed as f64 / 1_000.0) } else { (Kind::Gauge, value) };
                 own.push(sample("", kind, value));
                 continue;
             }
             for running in self.instances.iter().filter(|i| i.ready.is_some()) {
+                let histogram = matches!(rule, Rule::Duration(..)).then(|| running.histogram());
                 let (kind, value) = match rule {
+                    Rule::Duration(..) => (Kind::Histogram, 0.0),
                     Rule::Requests(_) => (Kind::Counter, running.served),
                     Rule::Latency(..) => (Kind::Distribution, value),
                     _ => (Kind::Gauge, value),
                 };
-                of_instances.entry(running.name.clone()).or_default().push(sample(&running.name, kind, value));
+                of_instances.entry(running.name.clone()).or_default().push(Sample { histogram, ..sample(&running.name, kind, value) });
             }
         }
         if self.nonsense {
-            let broken = own.iter().chain(of_instances.values().flatten()).take(3).cloned().collect::<Vec<_>>();
+            let broken = own.iter().chain(of_instances.values().flatten()).filter(|sample| sample.kind != Kind::Histogram).take(3).cloned().collect::<Vec<_>>();
             for (sample, value) in broken.into_iter().zip([f64::NAN, f64::INFINITY, 1.0]) {
                 let time = if value < 2.0 { clock + Duration::from_secs(60) } else { sample.time };
                 own.push(Sample { value, time, ..sample });
@@ -258,7 +284,17 @@ pub fn number_of(target: &TargetId) -> usize {
 impl World {
     /// The world of these targets; `log` tells what was committed when something happened.
     pub fn new(plans: &[TargetPlan], log: MemoryLog, calm_at: Millis) -> World {
-        World { log: Some(log), calm_at, fleets: plans.iter().map(|plan| (plan.number, Fleet::new(plan.clone()))).collect(), ..World::default() }
+        let mut fleets: BTreeMap<usize, Fleet> = plans.iter().map(|plan| (plan.number, Fleet::new(plan.clone()))).collect();
+        // The first of those that share a queue measures it, for all of them.
+        let shares: Vec<usize> = plans.iter().filter(|plan| plan.shares).map(|plan| plan.number).collect();
+        for (number, fleet) in &mut fleets {
+            fleet.queue_of = match shares.iter().position(|sharer| sharer == number) {
+                None => vec![target(*number)],
+                Some(0) => shares.iter().copied().map(target).collect(),
+                Some(_) => Vec::new(),
+            };
+        }
+        World { log: Some(log), calm_at, fleets, ..World::default() }
     }
 
     /// Lets time pass.

@@ -75,7 +75,7 @@ struct Stands<'a> {
 }
 
 pub(super) fn check(tape: &Tape, arbiter: &Arbitrate, excuses: &Excuses) -> Result<(), Violation> {
-    let live = Stands::of(tape);
+    let live = Stands::of(tape)?;
     for partition in 0..tape.partitions(Topic::Signals) {
         let known = excuses.known_before(Topic::Signals, partition);
         let signals = tape.partition(Topic::Signals, partition);
@@ -127,19 +127,26 @@ fn grants_of<'a>(tape: &'a Tape, target: &'a TargetId) -> impl Iterator<Item = &
 }
 
 impl<'a> Stands<'a> {
-    fn of(tape: &'a Tape) -> Self {
+    fn of(tape: &'a Tape) -> Result<Self, Violation> {
         let mut stands = Stands::default();
         for entry in tape.all(Topic::Audit) {
             if let Ok(Message::Audit(Audit::Decision(decision))) = &entry.message {
                 stands.decisions.entry(&decision.target).or_default().push((decision, entry));
             }
         }
-        for entry in tape.all(Topic::Requests) {
-            if let Ok(Message::Request(request)) = &entry.message {
+        for partition in 0..tape.partitions(Topic::Requests) {
+            let mut newest: BTreeMap<&TargetId, i64> = BTreeMap::new();
+            for entry in tape.partition(Topic::Requests, partition) {
+                let Ok(Message::Request(request)) = &entry.message else { continue };
+                if newest.insert(&request.target, request.epoch).is_some_and(|before| before >= request.epoch) {
+                    return Err(Violation::new(SAME, format!("{request:?} stands behind a later claim of its target")));
+                }
                 stands.claims.entry(&request.target).or_default().push(request);
             }
         }
-        stands
+        // Where its fleet changed, a target's claims stand in two partitions.
+        stands.claims.values_mut().for_each(|claims| claims.sort_by_key(|claim| claim.epoch));
+        Ok(stands)
     }
 }
 

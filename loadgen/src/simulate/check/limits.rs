@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loadline::log::Offset;
 use loadline::model::{Command, Decision, FleetObservation, Outcome, Request, TargetId, Timestamp};
-use loadline::stages::arbitrate::Pacing;
+use loadline::stages::arbitrate::Arbitrate;
 
 use super::super::policy::{Rate, Rules};
 use super::super::scenario::Millis;
@@ -22,7 +22,7 @@ const UNSURE_FOR: i64 = 20_000;
 const COMMAND_LIFE: i64 = 30_000;
 
 pub(super) struct Limits {
-    pacing: Pacing,
+    pacing: Arbitrate,
     time: FoldTime,
     slack: i64,
     unsure_until: i64,
@@ -80,9 +80,9 @@ impl Record {
 }
 
 impl Limits {
-    pub(super) fn new(pacing: &Pacing) -> Self {
+    pub(super) fn new(pacing: &Arbitrate) -> Self {
         Limits {
-            pacing: *pacing,
+            pacing: pacing.clone(),
             time: FoldTime::default(),
             slack: 0,
             unsure_until: 0,
@@ -103,7 +103,8 @@ impl Limits {
         if by < -60_000 {
             // What is later than now counts as now for the fold, which has forgotten what was long ago: for a while it may
             // count more, or less, than can be told from here.
-            let left = self.time.0 - millis(self.pacing.period);
+            let longest = self.pacing.fleets.values().map(|pacing| pacing.period).fold(self.pacing.pacing.period, Duration::max);
+            let left = self.time.0 - millis(longest);
             self.removed.values_mut().for_each(|removed| removed.retain(|(at, _)| *at >= left));
             self.time = FoldTime(clock.as_millis());
             self.unsure_until = self.time.0 + UNSURE_FOR;
@@ -175,7 +176,7 @@ impl Limits {
     }
 
     /// Every command has its claim, goes no further than it, and is issued once; removals are paced, where the policy's role says so.
-    pub(super) fn command(&mut self, command: &Command, entry: &Entry, paced: bool) -> Result<(), Violation> {
+    pub(super) fn command(&mut self, command: &Command, entry: &Entry, paced: (bool, bool)) -> Result<(), Violation> {
         self.now(entry.at);
         // When the arbiter issued it; the record may be appended later, but a command does nothing 30 s after this.
         let now = command.expires_at.as_millis() - COMMAND_LIFE;
@@ -191,17 +192,21 @@ impl Limits {
         if claim.uid != command.uid || claim.current != command.from || !between.contains(&command.to) || claim.withdrawn {
             return Err(Violation::new(invariant, format!("{command:?} is not what {claim:?} asks for")));
         }
-        if paced && command.replaces.is_none() && command.to < command.from {
+        if claim.paced != paced.0 && claim.paced != paced.1 {
+            return Err(Violation::new("removals are paced over a fleet", format!("{claim:?} says that it is paced, or not, against its role")));
+        }
+        if claim.paced && command.replaces.is_none() && command.to < command.from {
             let fleet = claim.fleet.as_str().to_owned();
             // As large as it lately was: claims that came after this command have been read already.
             let totals = self.totals.get(&fleet).map_or(&[][..], Vec::as_slice);
             let since = totals.partition_point(|(at, _)| *at < now).saturating_sub(1);
             let total: u64 = totals[since..].iter().map(|(_, total)| *total).max().unwrap_or(0);
-            let limit = (total * u64::from(self.pacing.percent) / 100).max(u64::from(self.pacing.at_least));
+            let pacing = self.pacing.fleets.iter().find(|(name, _)| name.as_str() == fleet).map_or(self.pacing.pacing, |(_, pacing)| *pacing);
+            let limit = (total * u64::from(pacing.percent) / 100).max(u64::from(pacing.at_least));
             let removed = self.removed.entry(fleet).or_default();
             // Where the clock was set back in between, what the arbiter took for later counts as of then.
             removed.push((now.min(self.time.0), command.from - command.to));
-            let period = millis(self.pacing.period) - self.slack;
+            let period = millis(pacing.period) - self.slack;
             let spent: u64 = removed.iter().filter(|(at, _)| now - at <= period).map(|(_, count)| u64::from(*count)).sum();
             if spent > limit {
                 return Err(Violation::new("removals are paced over a fleet", format!("{spent} within {period} ms, where {limit} may go: {command:?}")));
@@ -265,7 +270,7 @@ impl Limits {
         let claim = self.claims.get(&(id.clone(), epoch)).ok_or_else(no_claim)?;
         let made = decisions.get(&id).map_or(&[][..], Vec::as_slice);
         // The newest that says so, of those that were there when it was claimed: an epoch is never earlier than its claim.
-        let decision = made.iter().rfind(|d| (d.current, d.desired) == (claim.current, claim.desired));
+        let decision = made.iter().rfind(|d| !d.advised && d.at.as_millis() <= claim.epoch && (d.current, d.desired) == (claim.current, claim.desired));
         let no_decision = || Violation::new("no claim without a decision", format!("{claim:?}"));
         Ok((claim.clone(), decision.ok_or_else(no_decision)?.clone()))
     }

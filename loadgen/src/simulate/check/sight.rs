@@ -74,7 +74,7 @@ impl Sight {
         for metric in plan.metrics.iter().filter(|m| m.rule != Rule::Observed && !m.ignore) {
             // Without observations there is nothing to measure; of any other metric it is never so while there are instances.
             let idle = decision.metrics.iter().any(|m| m.name.as_str() == metric.rule.name() && m.status == MetricStatus::Idle);
-            let nothing_to_measure = idle && matches!(metric.rule, Rule::Latency(..));
+            let nothing_to_measure = idle && matches!(metric.rule, Rule::Latency(..) | Rule::Duration(..));
             let of = (change.target, metric.rule.name().to_owned());
             let known = self.samples.get(&of).map_or(&[][..], Vec::as_slice);
             let newest = known.iter().filter(|(_, at, _)| *at <= decision.at).max();
