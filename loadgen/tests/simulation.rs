@@ -3,16 +3,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use loadgen::simulate::check::Violation;
 use loadgen::simulate::run::{run, trace};
-use loadgen::simulate::scenario::Scenario;
+use loadgen::simulate::scenario::{Fault, Scenario};
 use loadgen::simulate::{All, shrink};
+use serde_json::Value;
 
 #[test]
 fn what_must_hold_holds() {
-    let all = All::run(0, 16, 2, 1, |_, _| {});
+    let all = All::run(0, 24, 2, 1, |_, _| {});
     assert!(all.failed.is_empty(), "{:?}", all.failed.iter().map(|(seed, violation, _)| format!("seed {seed}: {violation}")).collect::<Vec<_>>());
     for what in ["decisions", "commands that took effect", "records that nobody can read", "unknown, done"] {
         assert!(all.counts.contains_key(what), "{what} was met");
@@ -40,6 +42,58 @@ fn every_policy_that_is_drawn_can_be_used() {
             loadline::model::policy::resolve_spec_json(&spec, &id).unwrap_or_else(|problems| panic!("seed {seed}: {problems:?} in {spec}"));
         }
     }
+}
+
+/// What the schema of a policy knows and no seed draws, and why.
+const NOT_DRAWN: [&str; 0] = [];
+
+/// The fields below `spec`, each with the words that it may have: what a schema allows, or what a document says.
+fn fields(of: &Value, path: &str, schema: bool, found: &mut BTreeMap<String, BTreeSet<String>>) {
+    if !schema {
+        match of {
+            Value::Object(fields_of) => fields_of.iter().for_each(|(name, value)| fields(value, &format!("{path}.{name}"), false, found)),
+            Value::Array(values) => values.iter().for_each(|value| fields(value, &format!("{path}[]"), false, found)),
+            Value::String(word) => drop(found.entry(path.to_owned()).or_default().insert(word.clone())),
+            _ => drop(found.entry(path.to_owned()).or_default()),
+        }
+        return;
+    }
+    let inner = of["properties"].as_object().into_iter().flatten();
+    inner.for_each(|(name, value)| fields(value, &format!("{path}.{name}"), true, found));
+    if of["items"].is_object() {
+        fields(&of["items"], &format!("{path}[]"), true, found);
+    }
+    for choice in ["oneOf", "anyOf", "allOf"].into_iter().filter_map(|key| of[key].as_array()).flatten() {
+        fields(choice, path, true, found);
+    }
+    if of["properties"].is_null() && of["items"].is_null() && (!of["type"].is_null() || of["enum"].is_array()) {
+        let words = of["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+        found.entry(path.to_owned()).or_default().extend(words);
+    }
+}
+
+/// Every field that the schema of a policy knows, and every word of those that have words, is drawn by one of these seeds.
+#[test]
+fn every_field_of_a_policy_is_drawn() {
+    let (mut known, mut drawn) = (BTreeMap::new(), BTreeMap::new());
+    fields(&loadline::wire::document::schema::scaling_policy()["properties"]["spec"], "", true, &mut known);
+    for seed in 0..300 {
+        let scenario = Scenario::draw(seed);
+        let edited = scenario.faults.iter().filter_map(|planned| if let Fault::PolicyEdited { policy, .. } = &planned.fault { Some(&**policy) } else { None });
+        for plan in scenario.targets.iter().map(|target| &target.policy).chain(edited) {
+            fields(&serde_json::from_str(&plan.spec(0)).unwrap(), "", false, &mut drawn);
+        }
+    }
+    assert!(known.len() > 30 && known.values().map(BTreeSet::len).sum::<usize>() > 20, "the schema was read: {known:?}");
+    let lack = known.iter().flat_map(|(field, words)| {
+        let drawn = drawn.get(field);
+        let missing = words.iter().filter(move |word| drawn.is_none_or(|drawn| !drawn.contains(*word))).map(move |word| format!("{field}: {word}"));
+        // What has fields of its own is drawn with them.
+        let parts = known.range(format!("{field}.")..format!("{field}/")).next().is_some() || known.range(format!("{field}[")..format!("{field}\\")).next().is_some();
+        missing.chain((drawn.is_none() && !parts).then(|| field.clone()))
+    });
+    let lack: Vec<String> = lack.filter(|field| !NOT_DRAWN.contains(&field.as_str())).collect();
+    assert!(lack.is_empty(), "drawn by no seed: {lack:?}");
 }
 
 /// A load that never comes to rest: no fleet can follow it to the end.

@@ -10,7 +10,7 @@
 //! | [`panes`] | every acknowledged sample is in exactly one pane |
 //! | [`limits`] | bounds, rate limits, cooldowns, the pacing of removals, and that no command takes effect twice |
 //! | [`sight`] | the blind never shrink |
-//! | [`people`] | what people said holds: freeze marks, policies that were removed or cannot be read |
+//! | [`people`] | what people said holds: freeze marks, counts of 0, policies that cannot be read |
 //! | [`holds`] | a threshold steps only where its value was beyond it for as long as it says |
 //! | [`warming`] | a threshold waits for the instances of its last step |
 //! | [`folds`] | what was decided is what an undisturbed fold decides, also of one target's signals alone |
@@ -157,9 +157,8 @@ impl Checker {
     pub fn clock_set(&mut self, by: Millis, clock: Timestamp) {
         self.excuses.sets.push((self.now, clock.as_millis() - by));
         self.holds.clock_set();
-        self.people.clock_set();
         self.limits.clock_set(by, clock);
-        self.sight.clock_set();
+        self.sight.clock_set(by, self.now);
     }
 
     /// A policy was written anew.
@@ -235,7 +234,7 @@ impl Checker {
             Message::Signal(Signal::Part(part)) => self.panes.part(part)?,
             Message::Signal(Signal::Mark(mark)) => self.sight.mark(mark.source, entry.partition, entry.at),
             Message::Signal(Signal::Policy(announced)) => {
-                self.people.policy(announced, entry.at, self.now)?;
+                self.people.policy(announced, self.now)?;
                 if announced.spec.is_none() {
                     self.limits.policy_gone(&announced.target, entry.at);
                 }
@@ -298,7 +297,6 @@ impl Checker {
         if !lossy && self.excuses.limits.is_empty() {
             self.panes.all_there(now)?;
         }
-        self.people.decisions(&self.decisions)?;
         if self.without_folds {
             self.count("runs to compare with");
         } else {

@@ -154,12 +154,19 @@ impl<'a> Stands<'a> {
 fn fold(signals: &[Arc<Entry>], only: Option<&TargetId>) -> Result<Said, Violation> {
     let stage = Decide { audit: AuditWhen::Always, ..Decide::default() };
     let (mut state, mut said, mut known) = (decide::State::default(), Said::default(), Known::default());
+    let mut without_policy: BTreeSet<TargetId> = BTreeSet::new();
     for entry in signals {
         let Ok(Message::Signal(signal)) = &entry.message else { continue };
         if only.is_some_and(|only| signal.target().is_some_and(|target| target != only)) {
             continue;
         }
         known.signal(signal);
+        if let Signal::Policy(announced) = signal {
+            match announced.spec {
+                Some(_) => without_policy.remove(&announced.target),
+                None => without_policy.insert(announced.target.clone()),
+            };
+        }
         let mut effects = Effects::new();
         let located = Located { partition: entry.partition, offset: entry.offset, at: entry.at, record: signal.clone() };
         stage.apply(&mut state, Input::Record(located), &mut effects);
@@ -168,6 +175,9 @@ fn fold(signals: &[Arc<Entry>], only: Option<&TargetId>) -> Result<Said, Violati
             match effect.message {
                 Message::Audit(Audit::Decision(decision)) => {
                     known.decision(&decision)?;
+                    if without_policy.contains(&decision.target) {
+                        return Err(Violation::new("a target whose policy is gone is not decided on", format!("{decision:?}")));
+                    }
                     said.decisions.entry(decision.target.clone()).or_default().push(Made { what: decision, offset, seen });
                 }
                 Message::Request(request) => {

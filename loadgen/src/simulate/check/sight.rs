@@ -8,12 +8,15 @@ use loadline::model::{Decision, MetricStatus, Reason, SampleBatch, TargetId, Tim
 use loadline::stages::aggregate::Aggregate;
 
 use super::super::policy::Rule;
-use super::super::scenario::Scenario;
+use super::super::scenario::{Millis, Scenario};
 use super::super::world::{Change, number_of};
 use super::{Plan, Violation};
 
 /// Ticks come once a second, and a look may take as long; then a bit.
 const SLACK: Duration = Duration::from_secs(4);
+
+/// After the clock was set, a command may be of the time before.
+const SET_FOR: Millis = 35_000;
 
 /// A target that was not seen for so long does not shrink.
 const UNSEEN_FOR: Duration = Duration::from_secs(180);
@@ -30,17 +33,20 @@ pub(super) struct Sight {
     marks: BTreeMap<(u32, u32), Vec<Timestamp>>,
     /// When each target was seen.
     seen: BTreeMap<usize, Vec<Timestamp>>,
-    /// The clock was set: times cannot be compared.
-    set: bool,
+    /// The clock was set: until then (virtual time) times cannot be compared.
+    unsure_until: Millis,
 }
 
 impl Sight {
     pub(super) fn new(aggregate: &Aggregate) -> Self {
-        Sight { pane: aggregate.pane, grace: aggregate.grace, samples: BTreeMap::new(), marks: BTreeMap::new(), seen: BTreeMap::new(), set: false }
+        Sight { pane: aggregate.pane, grace: aggregate.grace, samples: BTreeMap::new(), marks: BTreeMap::new(), seen: BTreeMap::new(), unsure_until: 0 }
     }
 
-    pub(super) fn clock_set(&mut self) {
-        self.set = true;
+    /// Where it was set back by no more than a minute the stages stay at the time before until it has come again; a command
+    /// that was decided before may take effect until it expires.
+    pub(super) fn clock_set(&mut self, by: Millis, now: Millis) {
+        let stands = if (-60_000..0).contains(&by) { -by } else { 0 };
+        self.unsure_until = self.unsure_until.max(now + stands + SET_FOR);
     }
 
     pub(super) fn samples(&mut self, batch: &SampleBatch, source: u32, at: Timestamp) {
@@ -62,7 +68,7 @@ impl Sight {
     /// A command took effect: where it removed replicas, the decision behind it could see.
     pub(super) fn change(&self, change: &Change, decision: &Decision, plan: &Plan, scenario: &Scenario) -> Result<(), Violation> {
         let excepted = |reason| matches!(reason, Reason::FallbackStatic | Reason::AboveMaxPaced | Reason::AboveMax);
-        if change.to >= change.from || self.set || decision.steps.iter().any(|step| excepted(step.reason)) {
+        if change.to >= change.from || change.at < self.unsure_until || decision.steps.iter().any(|step| excepted(step.reason)) {
             return Ok(());
         }
         let seen = self.seen.get(&change.target).map_or(&[][..], Vec::as_slice);

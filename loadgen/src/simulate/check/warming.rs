@@ -4,45 +4,53 @@ use std::collections::BTreeMap;
 
 use loadline::model::{Decision, Timestamp};
 
-use super::super::scenario::{Fault, Scenario};
+use super::super::scenario::{Fault, Millis, Scenario};
 use super::super::world::Change;
 use super::{Plan, Violation};
 
 pub(super) struct Warming {
-    /// Targets that somebody else changes too, or that are not seen as they are.
-    excepted: Vec<usize>,
-    /// A clock that is set is not the one that they wait by.
-    set: bool,
-    /// The last growth of each target.
-    grown: BTreeMap<usize, (Timestamp, u32)>,
+    /// From when to when (virtual time) which target is not seen as it is, or is changed by others too; `None`: all of them.
+    excepted: Vec<(Option<usize>, Millis, Millis)>,
+    /// The last growth of each target: in virtual time, by the log's clock, to what.
+    grown: BTreeMap<usize, (Millis, Timestamp, u32)>,
 }
+
+/// A command that was decided while something was so may take effect for so long after it.
+const LINGERS: Millis = 35_000;
 
 impl Warming {
     pub(super) fn new(scenario: &Scenario) -> Self {
-        let excepted = scenario.faults.iter().filter_map(|planned| match planned.fault {
-            Fault::ByHand { target, .. }
-            | Fault::Recreated { target, .. }
-            | Fault::PolicyEdited { target, .. }
-            | Fault::PolicyGone { target, .. }
-            | Fault::Unseen { target, .. }
-            | Fault::SeenLate { target, .. }
-            | Fault::Raced { target, .. }
-            | Fault::ActuationSlow { target, .. }
-            | Fault::ActuationFails { target, .. } => Some(target),
-            _ => None,
+        let excepted = scenario.faults.iter().filter_map(|planned| {
+            let (target, lasts) = match &planned.fault {
+                Fault::ByHand { target, .. } | Fault::Recreated { target, .. } | Fault::PolicyEdited { target, .. } => (Some(*target), 0),
+                // Somebody is faster with a later call.
+                Fault::Raced { target, .. } => (Some(*target), Millis::MAX / 2),
+                Fault::PolicyGone { target, lasts }
+                | Fault::Unseen { target, lasts }
+                | Fault::ActuationSlow { target, lasts, .. }
+                | Fault::ActuationFails { target, lasts, .. } => (Some(*target), *lasts),
+                Fault::SeenLate { target, late, lasts } => (Some(*target), late + lasts),
+                Fault::NewTerm { echo } => (None, *echo),
+                Fault::ClockSet { by } => (None, if (-60_000..0).contains(by) { -by } else { 0 }),
+                _ => return None,
+            };
+            Some((target, planned.at, planned.at + lasts + LINGERS))
         });
-        let set = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::ClockSet { .. } | Fault::NewTerm { .. }));
-        Warming { excepted: excepted.collect(), set, grown: BTreeMap::new() }
+        Warming { excepted: excepted.collect(), grown: BTreeMap::new() }
     }
 
     /// A command took effect.
     pub(super) fn change(&mut self, change: &Change, decision: &Decision, plan: &Plan) -> Result<(), Violation> {
-        let before = if change.to > change.from { self.grown.insert(change.target, (change.clock, change.to)) } else { None };
+        let before = if change.to > change.from { self.grown.insert(change.target, (change.at, change.clock, change.to)) } else { None };
         let only_thresholds = plan.metrics.iter().all(|metric| metric.rule.step_out(1).is_some());
-        if self.set || self.excepted.contains(&change.target) || !only_thresholds || plan.fallback.1 != "Hold" {
+        if !only_thresholds || plan.fallback.1 != "Hold" {
             return Ok(());
         }
-        let Some((grown_at, grown_to)) = before else { return Ok(()) };
+        let Some((grown, grown_at, grown_to)) = before else { return Ok(()) };
+        let concerns = |target: &Option<usize>| target.is_none_or(|target| target == change.target);
+        if self.excepted.iter().any(|(target, from, until)| concerns(target) && *from <= change.at && *until >= grown) {
+            return Ok(());
+        }
         // Decided before the last growth, or from below it: not a further step.
         if decision.at <= grown_at || decision.current < grown_to || change.from < plan.min {
             return Ok(());
