@@ -83,7 +83,9 @@ pub fn seed(seed: u64) -> Outcome {
     if let Some(undisturbed) = undisturbed {
         for (number, end) in &ran.ends {
             let same = undisturbed.ends.get(number).is_some_and(|other| other.replicas == end.replicas);
-            *counts.entry(if same { "targets that ended as undisturbed" } else { "targets that ended at another count that their policy leaves alone" }).or_default() += 1;
+            *counts
+                .entry(if same { "targets that ended as undisturbed" } else { "targets that ended at another count that their policy leaves alone" })
+                .or_default() += 1;
         }
         for (what, count) in &undisturbed.counts {
             *counts.entry(*what).or_default() += count;

@@ -89,7 +89,8 @@ fn every_field_of_a_policy_is_drawn() {
         let drawn = drawn.get(field);
         let missing = words.iter().filter(move |word| drawn.is_none_or(|drawn| !drawn.contains(*word))).map(move |word| format!("{field}: {word}"));
         // What has fields of its own is drawn with them.
-        let parts = known.range(format!("{field}.")..format!("{field}/")).next().is_some() || known.range(format!("{field}[")..format!("{field}\\")).next().is_some();
+        let parts =
+            known.range(format!("{field}.")..format!("{field}/")).next().is_some() || known.range(format!("{field}[")..format!("{field}\\")).next().is_some();
         missing.chain((drawn.is_none() && !parts).then(|| field.clone()))
     });
     let lack: Vec<String> = lack.filter(|field| !NOT_DRAWN.contains(&field.as_str())).collect();

@@ -203,8 +203,7 @@ impl Checker {
             *self.counts.entry(if change.epoch.is_some() { "commands that took effect" } else { "changes by hand" }).or_default() += 1;
             People::change(change)?;
             let plans = self.plans.lately(change.target, now);
-            if let Some(decision) = self.limits.change(change, &plans, &self.decisions)?
-            {
+            if let Some(decision) = self.limits.change(change, &plans, &self.decisions)? {
                 // By one of the policies it must be allowed.
                 let refused: Vec<Violation> = plans.iter().filter_map(|plan| self.sight.change(change, &decision, plan, &self.scenario).err()).collect();
                 if refused.len() == plans.len()
@@ -280,7 +279,8 @@ impl Checker {
             let load = self.scenario.targets.iter().find(|t| t.number == *number).map_or(0.0, |t| t.load_at(now));
             self.plans.of(*number).is_none_or(|plan| plan.is_content(load, desired))
         };
-        world.fleets.iter().all(|(number, fleet)| is_a_persons_zero(fleet) || content(number, fleet.desired)) && world.changes.last().is_none_or(|last| last.at <= now - 2 * STANDS_FOR)
+        world.fleets.iter().all(|(number, fleet)| is_a_persons_zero(fleet) || content(number, fleet.desired))
+            && world.changes.last().is_none_or(|last| last.at <= now - 2 * STANDS_FOR)
     }
 
     /// Checks what can be told at the end only.

@@ -167,7 +167,9 @@ impl Rule {
         match self {
             Rule::Backlog(above, below, _) => Some((Amount::from_units(above.into()), below.map(|below| Amount::from_units(below.into())))),
             Rule::Busy(above, _) => Some((Amount::from_units(above.into()), None)),
-            Rule::Latency(above, below) | Rule::Duration(above, below) => Some((Amount::from_millis(above.into()), below.map(|below| Amount::from_millis(below.into())))),
+            Rule::Latency(above, below) | Rule::Duration(above, below) => {
+                Some((Amount::from_millis(above.into()), below.map(|below| Amount::from_millis(below.into()))))
+            }
             _ => None,
         }
     }
@@ -479,7 +481,11 @@ impl Metric {
     fn json(&self, omitted: &BTreeSet<&'static str>) -> Value {
         let threshold = |above: Value, below: Option<Value>, step: &str| {
             let step = step.parse::<u32>().map_or_else(|_| json!(step), |step| json!(step));
-            let step = if omitted.contains("step") && matches!(self.rule, Rule::Backlog(..)) { Value::Null } else { json!({ "out": step, "in": self.step_in(&step, omitted) }) };
+            let step = if omitted.contains("step") && matches!(self.rule, Rule::Backlog(..)) {
+                Value::Null
+            } else {
+                json!({ "out": step, "in": self.step_in(&step, omitted) })
+            };
             let hold = if omitted.contains("for") { Value::Null } else { json!(format!("{}s", self.for_s)) };
             json!({ "scaleOutAbove": above, "scaleInBelow": below, "for": hold, "step": step })
         };
@@ -490,7 +496,9 @@ impl Metric {
             Rule::Orders(each) => ("Delta", Value::Null, json!({ "perReplica": each }), Value::Null),
             Rule::Cpu(percent) | Rule::Memory(percent) => ("Gauge", Value::Null, json!({ "utilization": format!("{percent}%") }), Value::Null),
             Rule::Level(value) => ("Gauge", json!({ "over": "Max", "across": "Max" }), json!({ "value": value }), Value::Null),
-            Rule::Backlog(above, below, step) => ("Gauge", json!({ "over": "Last" }), Value::Null, threshold(json!(above), below.map(|below| json!(below)), step)),
+            Rule::Backlog(above, below, step) => {
+                ("Gauge", json!({ "over": "Last" }), Value::Null, threshold(json!(above), below.map(|below| json!(below)), step))
+            }
             Rule::Busy(above, across) => ("Gauge", json!({ "over": "Mean", "across": across }), Value::Null, threshold(json!(above), None, "1")),
             Rule::Latency(above, below) => ("Distribution", json!({ "quantile": "90%" }), Value::Null, threshold(ms(above), below.map(ms), "2")),
             Rule::Duration(above, below) => ("Histogram", json!({ "quantile": "90%" }), Value::Null, threshold(ms(above), below.map(ms), "2")),

@@ -254,6 +254,19 @@ impl Scenario {
             }
         }
         let mut faults: Vec<Planned> = (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw(&mut draw, &setup, &targets, calm_at)).collect();
+        // One in six: a metric falls silent while the others would let the fleet shrink.
+        let sees_little = |target: &&TargetPlan| target.policy.metrics.iter().filter(|metric| metric.rule != Rule::Observed).count() > 1;
+        let several: Vec<usize> = targets.iter().filter(sees_little).map(|target| target.number).collect();
+        if !several.is_empty() && draw.one_in(6) {
+            let (target, at) = (draw.from(&several), draw.between(15, 25) * 1_000);
+            let lasts = (calm_at - 1_000 - at).min(120_000);
+            let metric = draw.0.below(targets[target].policy.metrics.len());
+            faults.push(Planned { at, fault: Fault::Silent { target, metric, lasts } });
+            let load = &mut targets[target].load;
+            load.retain(|(from, _)| *from < at || *from > at + lasts);
+            load.push((at + 3_000, 0.5));
+            load.sort_by_key(|(from, _)| *from);
+        }
         if long {
             let fault = Fault::Unseen { target: draw.0.below(targets.len()), lasts: draw.between(185_000, 225_000) };
             faults.push(Planned { at: draw.between(8_000, 20_000), fault });

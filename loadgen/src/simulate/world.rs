@@ -232,7 +232,8 @@ impl Fleet {
             };
             let value = rule.measure(load, ready);
             if !rule.is_of_instances() {
-                let (kind, value) = if matches!(rule, Rule::Observed | Rule::Orders(_)) { (Kind::Delta, value * elapsed as f64 / 1_000.0) } else { (Kind::Gauge, value) };
+                let (kind, value) =
+                    if matches!(rule, Rule::Observed | Rule::Orders(_)) { (Kind::Delta, value * elapsed as f64 / 1_000.0) } else { (Kind::Gauge, value) };
                 own.push(sample("", kind, value));
                 continue;
             }

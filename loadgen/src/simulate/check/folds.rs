@@ -305,13 +305,7 @@ impl Ends<'_> {
 }
 
 /// What the arbiter said is what an undisturbed fold over the claims says.
-fn grants(
-    tape: &Tape,
-    stage: &Arbitrate,
-    partition: u32,
-    excuses: &Excuses,
-    found: &mut BTreeMap<TargetId, [usize; 2]>,
-) -> Result<(), Violation> {
+fn grants(tape: &Tape, stage: &Arbitrate, partition: u32, excuses: &Excuses, found: &mut BTreeMap<TargetId, [usize; 2]>) -> Result<(), Violation> {
     let known = excuses.known_before(Topic::Requests, partition);
     let committed = if known == Offset::MAX { tape.committed(Arbitrate::NAME, Topic::Requests, partition) } else { known };
     let mut state = arbitrate::State::default();
