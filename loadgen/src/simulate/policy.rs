@@ -136,8 +136,7 @@ impl Rule {
     pub fn measure(self, load: f64, replicas: u32) -> f64 {
         let each = load / f64::from(replicas.max(1));
         match self {
-            Rule::Queue(_) => load * 10.0,
-            Rule::Orders(_) => load * 10.0,
+            Rule::Queue(_) | Rule::Orders(_) => load * 10.0,
             Rule::Requests(_) | Rule::Busy(..) => each * 10.0,
             Rule::Memory(_) => (each * 0.6).min(1.0) * MEMORY,
             Rule::Cpu(_) => (each * 0.6).min(1.0),
@@ -151,11 +150,10 @@ impl Rule {
     /// The largest step out of a threshold; `None` of what proposes by proportion.
     pub fn step_out(self, count: u32) -> Option<u32> {
         match self {
-            Rule::Backlog(_, _, "1") => Some(1),
+            Rule::Backlog(_, _, "1") | Rule::Busy(..) => Some(1),
             Rule::Backlog(_, _, "3") => Some(3),
             Rule::Backlog(_, _, "20%") => Some(count.div_ceil(5)),
             Rule::Backlog(..) => Some(count.div_ceil(4)),
-            Rule::Busy(..) => Some(1),
             Rule::Latency(..) | Rule::Duration(..) => Some(2),
             Rule::Observed => Some(0),
             _ => None,
@@ -198,8 +196,7 @@ impl Rule {
         let value = self.measure(load, n);
         let at = f64::from(n);
         match self {
-            Rule::Queue(each) => tracked(value / (f64::from(each) * at), at, tolerance),
-            Rule::Orders(each) => tracked(value / (f64::from(each) * at), at, tolerance),
+            Rule::Queue(each) | Rule::Orders(each) => tracked(value / (f64::from(each) * at), at, tolerance),
             Rule::Requests(each) => tracked(value / f64::from(each), at, tolerance),
             // Whole percent, as the HPA has them: up to one percent less.
             Rule::Cpu(percent) | Rule::Memory(percent) => {
@@ -481,11 +478,7 @@ impl Metric {
     fn json(&self, omitted: &BTreeSet<&'static str>) -> Value {
         let threshold = |above: Value, below: Option<Value>, step: &str| {
             let step = step.parse::<u32>().map_or_else(|_| json!(step), |step| json!(step));
-            let step = if omitted.contains("step") && matches!(self.rule, Rule::Backlog(..)) {
-                Value::Null
-            } else {
-                json!({ "out": step, "in": self.step_in(&step, omitted) })
-            };
+            let step = if omitted.contains("step") && matches!(self.rule, Rule::Backlog(..)) { Value::Null } else { json!({ "out": step, "in": step }) };
             let hold = if omitted.contains("for") { Value::Null } else { json!(format!("{}s", self.for_s)) };
             json!({ "scaleOutAbove": above, "scaleInBelow": below, "for": hold, "step": step })
         };
@@ -516,10 +509,6 @@ impl Metric {
             "staleAfter": window(self.stale_s),
             "whenBlind": if self.ignore { json!("Ignore") } else if self.kind { json!("HoldIn") } else { Value::Null },
         })
-    }
-
-    fn step_in(&self, step: &Value, omitted: &BTreeSet<&'static str>) -> Value {
-        if omitted.contains("step") { Value::Null } else { step.clone() }
     }
 }
 
