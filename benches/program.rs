@@ -178,7 +178,7 @@ fn reaction() {
     let (home, _) = fleet_of_sleepers(1, quick);
     let running = start(home.path(), "250ms");
     let (wanted, ended) = (AtomicU32::new(1), AtomicBool::new(false));
-    let mut took = Vec::new();
+    let (mut took, mut measured) = (Vec::new(), None);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !ended.load(Ordering::Relaxed) {
@@ -198,7 +198,9 @@ fn reaction() {
             std::thread::sleep(Duration::from_millis(u64::from(round) * 37 % 250));
             wanted.store(2, Ordering::Relaxed);
             stands_at(2);
-            took.push(reaction_time(&running).saturating_sub(GRACE));
+            let (pane, started) = common::wait_for("the outcome to be told", || reaction_of(&running).filter(|(pane, _)| Some(*pane) > measured));
+            took.push(started.since(pane).saturating_sub(GRACE));
+            measured = Some(pane);
             wanted.store(1, Ordering::Relaxed);
             stands_at(1);
         }
@@ -208,14 +210,15 @@ fn reaction() {
     row("from the end of a pane to the started process, grace taken off", &spread(took));
 }
 
-fn reaction_time(running: &Running) -> Duration {
+/// The end of the pane that the newest applied growth was decided on, and when the newest process started; `None` where that is not told yet.
+fn reaction_of(running: &Running) -> Option<(Timestamp, Timestamp)> {
     let get = |path: &str| ureq::get(format!("{}/api/v1/targets/{SLEEPERS}{path}", running.url)).call().unwrap().body_mut().read_to_string().unwrap();
     let detail: TargetDetail = serde_json::from_str(&get("")).unwrap();
-    let newest = detail.fleet.unwrap().instances.into_iter().filter_map(|instance| instance.started_at).max().unwrap();
+    let newest = detail.fleet?.instances.into_iter().filter_map(|instance| instance.started_at).max()?;
     let decisions: Decisions = serde_json::from_str(&get("/decisions")).unwrap();
     let applied = |story: &loadline::edge::api::Story| story.decision.desired == 2 && story.outcomes.iter().any(|o| o.record.result == OutcomeResult::Applied);
-    let story = decisions.decisions.iter().rfind(|story| applied(story)).unwrap();
-    newest.since(story.decision.through)
+    let story = decisions.decisions.iter().rfind(|story| applied(story))?;
+    Some((story.decision.through, newest))
 }
 
 /// Samples in requests of 1,000: as many as go, and half of 200,000 a second at a steady rate.

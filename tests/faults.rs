@@ -151,7 +151,8 @@ fn story(breaks_at: Option<Offset>, end: End) -> World<Decide> {
     world.fleet("good", 4);
     // A part, an outcome and its own policy again, which all change nothing for it.
     world.policy("bad", 2, 10);
-    let outcome = Outcome { target: target("bad"), command: "c".to_owned(), result: OutcomeResult::Applied, replicas: Some(9), revision: None, error: None };
+    let outcome =
+        Outcome { target: target("bad"), command: "c".to_owned(), uid: None, result: OutcomeResult::Applied, replicas: Some(9), revision: None, error: None };
     world.signal(Signal::Outcome(outcome));
     world.pane(20);
     world.pane(20);

@@ -267,7 +267,7 @@ fn signals(step: &Step, now: i64, places: &mut [Place]) -> Vec<Signal> {
             let Some(open) = place.open.take() else { return Vec::new() };
             let replicas = if result == OutcomeResult::Applied { Some(open.to) } else { replicas };
             place.count = replicas.unwrap_or(place.count);
-            vec![Signal::Outcome(Outcome { target: target(n), command: open.id, result, replicas, revision: None, error: None })]
+            vec![Signal::Outcome(Outcome { target: target(n), command: open.id, uid: None, result, replicas, revision: None, error: None })]
         }
         Step::Fails { target: n, metric } => {
             vec![Signal::SourceError(SourceError { target: target(n), metric: METRICS[metric].0.parse().unwrap(), error: "refused".to_owned() })]

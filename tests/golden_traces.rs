@@ -422,6 +422,20 @@ fn a_replaced_command_that_is_applied_after_all_ends_no_other() {
 }
 
 #[test]
+fn a_late_word_on_an_earlier_incarnation_says_nothing_of_this_one() {
+    let mut story = Story::new("outcome-of-another-incarnation", &queue(AT_ONCE));
+    story.fleet(2);
+    story.actuator(None);
+    story.panes(&[("queue_depth", Seen::Total(40.0))], 1);
+    story.recreated(3);
+    story.outcome(0, OutcomeResult::Applied, Some(4), 9);
+    story.panes(&[("queue_depth", Seen::Total(30.0))], 1);
+    story.decided("Hold 3 -> 3");
+    assert!(!story.says("ChangedFromOutside"));
+    story.ends();
+}
+
+#[test]
 fn an_answer_that_crosses_an_outcome_opens_nothing() {
     let mut story = Story::new("answer-crosses-outcome", &queue(AT_ONCE));
     story.fleet(2);

@@ -107,7 +107,15 @@ impl World {
         self.now += 100;
         self.started.resize(command.to as usize, self.now);
         let (replicas, revision) = (Some(command.to), Some(self.sequence + 1));
-        self.say(&Signal::Outcome(Outcome { target: command.target, command: command.id, result: OutcomeResult::Applied, replicas, revision, error: None }));
+        self.say(&Signal::Outcome(Outcome {
+            target: command.target,
+            command: command.id,
+            uid: Some(command.uid),
+            result: OutcomeResult::Applied,
+            replicas,
+            revision,
+            error: None,
+        }));
         self.observe();
     }
 

@@ -326,7 +326,7 @@ impl World<Decide> {
             self.signal(n, Signal::Grant(Grant { target: target(n), epoch, desired: to, granted: to, limit: GrantLimit::None, command: Some(command) }));
             let result = if applied { OutcomeResult::Applied } else { OutcomeResult::Failed };
             let replicas = applied.then_some(to);
-            self.signal(n, Signal::Outcome(Outcome { target: target(n), command: id, result, replicas, revision: None, error: None }));
+            self.signal(n, Signal::Outcome(Outcome { target: target(n), command: id, uid: None, result, replicas, revision: None, error: None }));
             if applied {
                 self.fleet(n, to, places);
             }

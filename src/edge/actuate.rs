@@ -135,6 +135,7 @@ impl Hands {
             Ok(record) => Outcome {
                 target: command.target.clone(),
                 command: command.id.clone(),
+                uid: Some(command.uid.clone()),
                 result: OutcomeResult::Applied,
                 replicas: Some(record.replicas),
                 revision: Some(record.revision),
@@ -163,6 +164,7 @@ fn not_carried_out(command: &Command, found: &ScaleRecord, now: Timestamp, resul
     Outcome {
         target: command.target.clone(),
         command: command.id.clone(),
+        uid: Some(command.uid.clone()),
         result,
         replicas: same.then_some(found.replicas),
         revision: same.then_some(found.revision),
@@ -182,7 +184,8 @@ fn failure(command: &Command, error: &ScaleError) -> Outcome {
 
 /// An outcome that knows no count.
 fn refusal(command: &Command, result: OutcomeResult, error: String) -> Outcome {
-    Outcome { target: command.target.clone(), command: command.id.clone(), result, replicas: None, revision: None, error: Some(error) }
+    let (target, uid) = (command.target.clone(), Some(command.uid.clone()));
+    Outcome { target, command: command.id.clone(), uid, result, replicas: None, revision: None, error: Some(error) }
 }
 
 #[cfg(test)]

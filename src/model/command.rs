@@ -176,6 +176,9 @@ pub struct Outcome {
     pub target: TargetId,
     /// The command's id.
     pub command: String,
+    /// Which incarnation of the target the command was for, where that is known: the count of another says nothing.
+    #[serde(default)]
+    pub uid: Option<String>,
     /// What came of it.
     pub result: OutcomeResult,
     /// The count that stands now, where it is known.

@@ -188,8 +188,8 @@ fn policy() -> impl Strategy<Value = PolicyAnnouncement> {
 fn outcome() -> impl Strategy<Value = Outcome> {
     use OutcomeResult as R;
     let results = [R::Applied, R::Conflict, R::Expired, R::Stale, R::Superseded, R::Rejected, R::Failed, R::Frozen, R::Lost, R::Other];
-    (target(), text(), prop::sample::select(results.to_vec()), option::of(any::<u32>()), option::of(any::<i64>()), option::of(text()))
-        .prop_map(|(target, command, result, replicas, revision, error)| Outcome { target, command, result, replicas, revision, error })
+    (target(), text(), option::of(text()), prop::sample::select(results.to_vec()), option::of(any::<u32>()), option::of(any::<i64>()), option::of(text()))
+        .prop_map(|(target, command, uid, result, replicas, revision, error)| Outcome { target, command, uid, result, replicas, revision, error })
 }
 
 fn open() -> impl Strategy<Value = OpenCommand> {

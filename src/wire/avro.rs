@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::WireError;
 use super::schemas::{self, Known, RecordType};
+use crate::model::spelling::on_one_line;
 
 mod lenient;
 
@@ -63,12 +64,13 @@ fn malformed(record: RecordType, error: &apache_avro::Error) -> WireError {
     WireError::malformed(format_args!("not a {}: {}", record.name(), describe(error)))
 }
 
-/// An error of the library in a line: many of its messages print a whole schema.
+/// An error of the library in a line: many of its messages print a whole schema, or names as they were sent.
 pub(super) fn describe(error: &apache_avro::Error) -> String {
-    match error.details() {
+    let said = match error.details() {
         Details::DeserializeSchemaAware { value, .. } | Details::SerializeValueWithSchema { value, .. } => value.clone(),
         Details::SerializeRecordFieldWithSchema { field_name, error, .. } => format!("field {field_name}: {error}"),
         Details::MissingDefaultForSkippedField { field_name, .. } => format!("field {field_name} was left out and has no default"),
-        other => other.to_string().chars().take(300).collect(),
-    }
+        other => other.to_string(),
+    };
+    on_one_line(&said)
 }

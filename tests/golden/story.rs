@@ -46,6 +46,8 @@ pub(crate) struct Story {
     now: i64,
     generation: i64,
     sequence: i64,
+    /// Which incarnation of the target there is.
+    uid: &'static str,
     count: u32,
     /// When each replica was started.
     started: Vec<i64>,
@@ -79,6 +81,7 @@ impl Story {
             now: START + 2_000,
             generation: 0,
             sequence: 0,
+            uid: "a",
             count: 0,
             started: Vec::new(),
             sources: 1,
@@ -177,6 +180,12 @@ impl Story {
         self.carry_out();
     }
 
+    /// The target was deleted and made anew under its name.
+    pub(crate) fn recreated(&mut self, count: u32) {
+        self.uid = "b";
+        self.fleet(count);
+    }
+
     fn observe(&mut self, count: u32) {
         (self.count, self.sequence) = (count, self.sequence + 1);
         let first = self.sequence == 1;
@@ -192,7 +201,7 @@ impl Story {
         });
         let seen = FleetObservation {
             target: target(),
-            uid: "a".to_owned(),
+            uid: self.uid.to_owned(),
             term: 1,
             sequence: self.sequence,
             revision: Some(self.sequence),
@@ -215,7 +224,7 @@ impl Story {
             let applied = result == OutcomeResult::Applied;
             let replicas = applied.then_some(command.to);
             let revision = applied.then_some(self.sequence + 1);
-            let outcome = Outcome { target: target(), command: command.id, result, replicas, revision, error: None };
+            let outcome = Outcome { target: target(), command: command.id, uid: None, result, replicas, revision, error: None };
             self.say(Signal::Outcome(outcome));
             if applied {
                 self.now += 100;
@@ -353,8 +362,8 @@ impl Story {
 
     /// What comes of a command, said out of turn.
     pub(crate) fn outcome(&mut self, command: usize, result: OutcomeResult, replicas: Option<u32>, revision: i64) {
-        let command = self.commands[command].id.clone();
-        self.say(Signal::Outcome(Outcome { target: target(), command, result, replicas, revision: Some(revision), error: None }));
+        let Command { id: command, uid, .. } = self.commands[command].clone();
+        self.say(Signal::Outcome(Outcome { target: target(), command, uid: Some(uid), result, replicas, revision: Some(revision), error: None }));
     }
 
     /// The arbiter names a command once more.

@@ -447,7 +447,13 @@ impl Plan {
         let moves = u64::from(self.max).div_ceil(if self.metrics.iter().any(|m| m.rule.step_out(1) == Some(1)) { 1 } else { 2 });
         let a_move = |rules: &Rules| (rules.cooldown_s + rules.policies.iter().map(|(_, period)| *period).max().unwrap_or(0)).max(12);
         let stepped = self.metrics.iter().any(|m| m.rule.step_out(1).is_some_and(|step| step > 0));
-        let rest = |rules: &Rules| rules.stabilization_s + if stepped { moves * (a_move(rules) + window + held) } else { 8 * a_move(rules) };
+        // A utilization that is full says only that more is wanted: each growth is by at most 1 / target, and waits for its own window.
+        let full = self.metrics.iter().any(|m| matches!(m.rule, Rule::Cpu(_) | Rule::Memory(_)));
+        let rest = |rules: &Rules| match (stepped, full) {
+            (true, _) => rules.stabilization_s + moves * (a_move(rules) + window + held),
+            (false, true) => 8 * (a_move(rules) + rules.stabilization_s + window),
+            (false, false) => rules.stabilization_s + 8 * a_move(rules),
+        };
         let seconds = 110 + window + rest(&self.rules[0]).max(rest(&self.rules[1])) + self.evaluate_every_s.map_or(0, |every| 8 * every);
         Millis::try_from(seconds * 1_000).unwrap_or(Millis::MAX)
     }

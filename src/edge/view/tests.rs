@@ -84,7 +84,15 @@ pub(crate) fn command(seconds: i64, from: u32, to: u32) -> Audit {
 }
 
 pub(crate) fn outcome(seconds: i64, to: u32) -> Audit {
-    Audit::Outcome(Outcome { target: api(), command: format!("c{seconds}"), result: OutcomeResult::Applied, replicas: Some(to), revision: None, error: None })
+    Audit::Outcome(Outcome {
+        target: api(),
+        command: format!("c{seconds}"),
+        uid: None,
+        result: OutcomeResult::Applied,
+        replicas: Some(to),
+        revision: None,
+        error: None,
+    })
 }
 
 pub(crate) fn fleet(sequence: i64, desired: u32, ready: usize) -> FleetObservation {

@@ -91,7 +91,8 @@ fn send(policy: &Policy, memory: &Memory, uid: String, current: u32, desired: u3
 pub(super) fn close_lost(target: &TargetId, memory: &mut Memory, effects: &mut Effects) {
     let Some(open) = memory.open.clone().filter(|open| memory.now >= open.expires_at + LOST_AFTER) else { return };
     memory.close_command();
-    let outcome = Outcome { target: target.clone(), command: open.id, result: OutcomeResult::Lost, replicas: None, revision: None, error: None };
+    let uid = memory.fleet.as_ref().map(|fleet| fleet.seen.uid.clone());
+    let outcome = Outcome { target: target.clone(), command: open.id, uid, result: OutcomeResult::Lost, replicas: None, revision: None, error: None };
     effects.to_key(Topic::Audit, target.as_str(), Message::Audit(Audit::Outcome(outcome)));
     memory.claim = None;
     let current = memory.current;

@@ -229,6 +229,8 @@ impl From<InstanceShape> for Instance {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct OutcomeShape {
     command: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
     result: OutcomeResult,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     replicas: Option<u32>,
@@ -240,15 +242,15 @@ pub(super) struct OutcomeShape {
 
 impl From<&Outcome> for OutcomeShape {
     fn from(outcome: &Outcome) -> Self {
-        let Outcome { target: _, command, result, replicas, revision, error } = outcome.clone();
-        OutcomeShape { command, result, replicas, revision, error }
+        let Outcome { target: _, command, uid, result, replicas, revision, error } = outcome.clone();
+        OutcomeShape { command, uid, result, replicas, revision, error }
     }
 }
 
 impl OutcomeShape {
     pub(super) fn into_model(self, target: TargetId) -> Outcome {
-        let OutcomeShape { command, result, replicas, revision, error } = self;
-        Outcome { target, command, result, replicas, revision, error }
+        let OutcomeShape { command, uid, result, replicas, revision, error } = self;
+        Outcome { target, command, uid, result, replicas, revision, error }
     }
 }
 

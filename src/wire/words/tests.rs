@@ -189,6 +189,7 @@ fn grants_and_outcomes_say_what_became_of_the_wish() {
     let outcome_of = |result, replicas, error: Option<&str>| Outcome {
         target: "a/b/c".parse().unwrap(),
         command: "c-1".to_owned(),
+        uid: None,
         result,
         replicas,
         revision: None,

@@ -219,6 +219,10 @@ impl Known {
             }
             Signal::Outcome(outcome) => {
                 let evidence = self.0.entry(outcome.target.clone()).or_default();
+                // A late word on an earlier incarnation says nothing of this one.
+                if outcome.uid.as_ref().is_some_and(|uid| *uid != evidence.uid) {
+                    return;
+                }
                 if let (Some(revision), Some(replicas)) = (outcome.revision, outcome.replicas) {
                     evidence.said.insert((revision, replicas));
                     if outcome.result == OutcomeResult::Applied {

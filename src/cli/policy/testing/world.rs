@@ -365,6 +365,7 @@ impl World<'_> {
                 let outcome = Outcome {
                     target: command.target,
                     command: command.id,
+                    uid: Some(command.uid),
                     result: OutcomeResult::Conflict,
                     replicas: Some(self.replicas),
                     revision: None,
@@ -375,8 +376,15 @@ impl World<'_> {
             }
             self.set(command.to);
             let revision = Some(self.sequence + 1);
-            let outcome =
-                Outcome { target: command.target, command: command.id, result: OutcomeResult::Applied, replicas: Some(command.to), revision, error: None };
+            let outcome = Outcome {
+                target: command.target,
+                command: command.id,
+                uid: Some(command.uid),
+                result: OutcomeResult::Applied,
+                replicas: Some(command.to),
+                revision,
+                error: None,
+            };
             self.say(Signal::Outcome(outcome));
             self.observe();
         }
