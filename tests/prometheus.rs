@@ -97,7 +97,7 @@ fn metrics_tell_what_the_program_knows() {
         ("loadline_target_status_desired_replicas", "", 4.0),
         ("loadline_target_metric_value", ",metric=\"queue_depth\",unit=\"count\"", 10.0),
         ("loadline_target_metric_target_value", ",metric=\"queue_depth\",unit=\"count\"", 10.0),
-        ("loadline_target_metric_status", ",metric=\"queue_depth\",status=\"Ok\"", 1.0),
+        ("loadline_target_metric_status", ",metric=\"queue_depth\",status=\"Ok\",while_blind=\"HoldIn\"", 1.0),
         ("loadline_target_frozen", "", 0.0),
         ("loadline_decisions_total", ",verdict=\"ScaleOut\",step=\"Combine\"", 1.0),
         ("loadline_commands_total", ",result=\"Failed\"", 0.0),

@@ -101,7 +101,7 @@ fn write(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {
     writeln!(out, "Decided  {}, decision {}, on what had been measured up to {}", decision.at, decision.sequence, decision.through)?;
     writeln!(out, "Policy   {}{}\n", decision.policy_version, if decision.advised { ", advice only: nothing is commanded" } else { "" })?;
     by_hand(out, &story.by_hand)?;
-    metrics(out, &decision.metrics, paint)?;
+    metrics(out, &decision.metrics, decision.at, paint)?;
     steps(out, decision, paint)?;
     after(out, story)
 }
@@ -118,7 +118,7 @@ fn now(out: &mut dyn Write, told: &Decision, status: &TargetStatus, paint: Paint
     }
     writeln!(out, "\nNow      {current}; evaluated again at {at}:\n         {}\n", status.reason)?;
     let mut table = Vec::new();
-    metrics(&mut table, &status.metrics, paint)?;
+    metrics(&mut table, &status.metrics, at, paint)?;
     out.write_all(table.trim_ascii_end())?;
     if table.is_empty() { Ok(()) } else { writeln!(out) }
 }
@@ -132,13 +132,14 @@ fn by_hand(out: &mut dyn Write, changes: &[Dated<ManualChange>]) -> io::Result<(
     if changes.is_empty() { Ok(()) } else { writeln!(out) }
 }
 
-/// Each metric against its target.
-pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], paint: Paint) -> io::Result<()> {
+/// Each metric of an evaluation at `near` against its target or limit, with what it waits for.
+pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], near: Timestamp, paint: Paint) -> io::Result<()> {
     if metrics.is_empty() {
         return Ok(());
     }
     let rows = metrics.iter().map(|m| {
-        let amount = |a: Option<_>| a.map_or_else(|| "–".to_owned(), |a| words::amount(a, m.unit));
+        let value = m.value.map_or_else(|| "–".to_owned(), |value| words::figure(value, m));
+        let against = words::against(m).unwrap_or_else(|| "–".to_owned());
         let status = format!("{:?}", m.status);
         let status = match m.status {
             MetricStatus::Ok => status,
@@ -146,9 +147,9 @@ pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], paint: Pain
             _ => paint.red(&status),
         };
         let asks = m.proposal.map_or_else(|| "–".to_owned(), |n| n.to_string());
-        vec![m.name.to_string(), status, amount(m.value), amount(m.target), asks, m.note.clone().unwrap_or_default()]
+        vec![m.name.to_string(), status, value, against, asks, words::remarks(m, near).unwrap_or_default()]
     });
-    table::write(out, &["METRIC", "STATUS", "VALUE", "TARGET", "ASKS FOR", ""], rows)?;
+    table::write(out, &["METRIC", "STATUS", "VALUE", "AGAINST", "ASKS FOR", ""], rows)?;
     writeln!(out)
 }
 

@@ -78,8 +78,11 @@ pub struct TargetStatus {
     /// Up to when event time was complete for it.
     #[serde(default)]
     pub through: Option<Timestamp>,
-    /// Metrics without a usable value: while there are any, nothing is removed.
+    /// Metrics without a usable value that the decision needs: while there are any, nothing is removed.
     pub blind: Vec<String>,
+    /// Metrics without a usable value that hold nothing back: `whenBlind: Ignore`, or observed only.
+    #[serde(default)]
+    pub blind_ignored: Vec<String>,
     /// Each metric's part in the last evaluation.
     pub metrics: Vec<MetricReport>,
     /// What a person should look at.

@@ -8,7 +8,7 @@ use super::super::{Paint, history, table, why};
 use super::fleet::rendered;
 use super::follow::Known;
 use crate::edge::api::{Decisions, Story, TargetDetail, TargetStatus};
-use crate::model::{AlertState, Severity, TargetId};
+use crate::model::{AlertState, Severity, TargetId, Timestamp};
 
 /// What is chosen.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ fn now(out: &mut dyn Write, detail: &TargetDetail, width: usize, paint: Paint) -
         writeln!(out, "{}", if alert.severity == Severity::Critical { paint.red(&line) } else { paint.yellow(&line) })?;
     }
     writeln!(out)?;
-    why::metrics(out, &status.metrics, paint)
+    why::metrics(out, &status.metrics, status.at.unwrap_or(Timestamp::MIN), paint)
 }
 
 fn replicas(status: &TargetStatus, paint: Paint) -> String {

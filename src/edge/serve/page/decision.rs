@@ -30,7 +30,7 @@ pub(super) fn story(story: &Story, times: Times) -> Markup {
                 (waterfall(decision))
                 @if !decision.metrics.is_empty() {
                     h3 { "What it saw" }
-                    (metrics(&decision.metrics, "What this decision measured"))
+                    (metrics(&decision.metrics, decision.at, "What this decision measured"))
                 }
                 p.fine {
                     "Decision " (decision.sequence) ", on what had been measured up to " (text::clock(decision.through))

@@ -14,6 +14,7 @@ use crate::edge::api::{Status, TargetStatus, escape};
 use crate::edge::serve::fleet::{self, Show, is_named};
 use crate::edge::serve::live::{Message, Sent};
 use crate::edge::serve::targets::bad_query;
+use crate::model::WhileBlind;
 use crate::runtime::retention::size;
 
 /// Rows of a page: more than a screen, and fifty of them with alerts are 50 kB.
@@ -264,11 +265,15 @@ fn row(target: &TargetStatus, times: Times) -> Markup {
 pub(super) fn flags(target: &TargetStatus, times: Times) -> Markup {
     let old = target.seen_at.filter(|at| times.now().as_millis() - at.as_millis() > OLD_MS);
     let mode = target.mode.as_deref();
+    let unknown = |effect| target.metrics.iter().filter(|m| m.status.is_blind() && m.while_blind == effect).map(|m| m.name.as_str()).collect::<Vec<_>>();
+    let (ignored, observed) = (unknown(WhileBlind::Ignore), unknown(WhileBlind::Observe));
     html! {
-        @if target.frozen.is_some() || !target.blind.is_empty() || !target.alerts.is_empty() || old.is_some() || !matches!(mode, Some("Active")) {
+        @if target.frozen.is_some() || !target.blind.is_empty() || !target.blind_ignored.is_empty() || !target.alerts.is_empty() || old.is_some() || !matches!(mode, Some("Active")) {
             ul.flags {
                 @if let Some(file) = &target.frozen { li.critical { b { "Frozen" } " by " (file) ": nothing is commanded until it is removed" } }
                 @if !target.blind.is_empty() { li.warning { b { "Blind" } " in " (target.blind.join(", ")) ": nothing is removed" } }
+                @if !ignored.is_empty() { li.note { b { "Not known" } " " (ignored.join(", ")) ": the other metrics decide without it (whenBlind: Ignore)" } }
+                @if !observed.is_empty() { li.note { b { "Not known" } " " (observed.join(", ")) ": observed only, no decision waits for it" } }
                 @for alert in &target.alerts { (text::alert(alert, times)) }
                 @if let Some(at) = old { li.warning { b { "Unseen" } " replicas last seen " (times.age(at)) " ago" } }
                 @match mode {

@@ -16,7 +16,6 @@ use crate::edge::serve::fleet::detail;
 use crate::edge::serve::history::Range;
 use crate::edge::serve::live::{Message, Sent};
 use crate::edge::serve::targets::{Parts, bad_query, parse, parse_before, told, unknown};
-use crate::model::policy::Unit;
 use crate::model::{FleetObservation, MetricReport, MetricStatus, TargetId, Timestamp};
 use crate::wire::words;
 
@@ -150,13 +149,13 @@ fn now_part(status: &TargetStatus, times: Times) -> Markup {
             }
             p.why { (status.reason) @if let Some(binding) = status.binding { " " span.step title="The step that bound" { (text::step(binding)) } } }
             (fleet::flags(status, times))
-            @if !status.metrics.is_empty() { (metrics(&status.metrics, "What the last evaluation measured")) }
+            @if !status.metrics.is_empty() { (metrics(&status.metrics, status.at.unwrap_or(times.now()), "What the last evaluation measured")) }
         }
     }
 }
 
 /// What a decision measured.
-pub(super) fn metrics(reports: &[MetricReport], caption: &str) -> Markup {
+pub(super) fn metrics(reports: &[MetricReport], near: Timestamp, caption: &str) -> Markup {
     html! {
         div.scroll role="region" aria-label=(caption) tabindex="0" {
             table.measures {
@@ -167,20 +166,16 @@ pub(super) fn metrics(reports: &[MetricReport], caption: &str) -> Markup {
                         tr {
                             th scope="row" { (report.name) }
                             td { span class=(status_class(report.status)) { (status_word(report.status)) } }
-                            td.num { (amount(report.value, report.unit)) }
-                            td.num { (amount(report.target, report.unit)) }
+                            td.num { (report.value.map_or_else(|| "–".to_owned(), |value| words::figure(value, report))) }
+                            td.num { (words::against(report).as_deref().unwrap_or("–")) }
                             td.num { (text::count(report.proposal)) }
-                            td { (report.note.as_deref().unwrap_or_default()) }
+                            td { (words::remarks(report, near).unwrap_or_default()) }
                         }
                     }
                 }
             }
         }
     }
-}
-
-fn amount(value: Option<crate::model::Amount>, unit: Unit) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| words::amount(value, unit))
 }
 
 fn status_word(status: MetricStatus) -> &'static str {
