@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::client::{Client, ServerArgs};
 use super::{Output, Paint, table};
-use crate::edge::api::{Status, TargetStatus};
+use crate::edge::api::{Held, Status, TargetStatus, does};
 use crate::model::{AlertState, Severity, Timestamp, Verdict};
 use crate::runtime::retention::{Pressure, Usage, size};
 
@@ -100,6 +100,18 @@ fn log(out: &mut dyn Write, usage: &Usage, paint: Paint) -> io::Result<()> {
     }
 }
 
+/// What a target does, in its colour: that of a change only where it is carried out.
+pub(super) fn paint_does(verdict: Option<Verdict>, held: Option<Held>, paint: Paint) -> String {
+    let said = does(verdict, held);
+    match (verdict, held) {
+        (Some(Verdict::Blind | Verdict::Faulted), _) | (_, Some(Held::Frozen)) => paint.red(&said),
+        (Some(Verdict::ScaleOut), None) => paint.green(&said),
+        (Some(Verdict::ScaleIn), None) => paint.yellow(&said),
+        (Some(Verdict::Disabled) | None, _) => paint.dim(&said),
+        _ => said,
+    }
+}
+
 /// What a target does, as a row.
 pub(super) fn row(target: &TargetStatus, now: Timestamp, paint: Paint) -> Vec<String> {
     let number = |n: Option<u32>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
@@ -111,16 +123,7 @@ pub(super) fn row(target: &TargetStatus, now: Timestamp, paint: Paint) -> Vec<St
         (None, None) => "–".to_owned(),
         (min, max) => format!("{}–{}", number(min), number(max)),
     };
-    let does = match target.verdict {
-        Some(Verdict::ScaleOut) => paint.green("out"),
-        Some(Verdict::ScaleIn) => paint.yellow("in"),
-        Some(Verdict::Hold) => "holds".to_owned(),
-        Some(Verdict::Blind) => paint.red("blind"),
-        Some(Verdict::Disabled) => paint.dim("left alone"),
-        Some(Verdict::Faulted) => paint.red("faulted"),
-        Some(Verdict::Other) => "?".to_owned(),
-        None => paint.dim("–"),
-    };
+    let does = paint_does(target.verdict, target.held(), paint);
     let mut why = target.reason.clone();
     if let Some(at) = target.seen_at.filter(|at| now.as_millis() - at.as_millis() > OLD_MS) {
         why += &paint.yellow(&format!(" (replicas last seen {} s ago)", now.since(at).as_secs()));

@@ -99,9 +99,47 @@ impl TargetStatus {
         held || self.frozen.is_some() || !self.blind.is_empty() || self.alerts.iter().any(|alert| alert.state == AlertState::Firing)
     }
 
-    /// Whether the count is on its way to another one.
+    /// Whether the count is on its way to another one: not where only advice is given, or nothing is commanded.
     pub fn is_scaling(&self) -> bool {
-        matches!(self.verdict, Some(Verdict::ScaleOut | Verdict::ScaleIn))
+        matches!(self.verdict, Some(Verdict::ScaleOut | Verdict::ScaleIn)) && self.held().is_none()
+    }
+
+    /// What keeps its decisions from being carried out.
+    pub fn held(&self) -> Option<Held> {
+        match (&self.frozen, self.mode.as_deref()) {
+            (Some(_), _) => Some(Held::Frozen),
+            (None, Some("Advise")) => Some(Held::Advises),
+            (None, _) => None,
+        }
+    }
+}
+
+/// Why a decision is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// A file stops all commands.
+    Frozen,
+    /// The policy's mode is Advise.
+    Advises,
+}
+
+/// What a target does, in a word or a few: "scales out", "would scale out (advises)", "frozen (would scale out)".
+pub fn does(verdict: Option<Verdict>, held: Option<Held>) -> String {
+    let (does, would) = match verdict {
+        Some(Verdict::ScaleOut) => ("scales out", "would scale out"),
+        Some(Verdict::ScaleIn) => ("scales in", "would scale in"),
+        Some(Verdict::Hold) => ("holds", "would hold"),
+        Some(Verdict::Blind) => ("blind", "blind"),
+        Some(Verdict::Disabled) => ("left alone", "left alone"),
+        Some(Verdict::Faulted) => ("faulted", "faulted"),
+        Some(Verdict::Other) => ("unknown", "unknown"),
+        None => ("undecided", "undecided"),
+    };
+    match held {
+        Some(Held::Frozen) if matches!(verdict, Some(Verdict::ScaleOut | Verdict::ScaleIn)) => format!("frozen ({would})"),
+        Some(Held::Frozen) => "frozen".to_owned(),
+        Some(Held::Advises) if verdict.is_some() => format!("{would} (advises)"),
+        Some(Held::Advises) | None => does.to_owned(),
     }
 }
 

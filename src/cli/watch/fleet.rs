@@ -6,7 +6,7 @@ use super::super::{Paint, status, table};
 use super::follow::Known;
 use super::screen::fit;
 use crate::edge::api::{Status, TargetStatus};
-use crate::model::{AlertState, TargetId, Verdict};
+use crate::model::TargetId;
 
 /// Lines that are no targets: the head, the summary, the table's own head, the keys.
 const FRAME: usize = 4;
@@ -72,7 +72,7 @@ impl Fleet {
     fn shown<'a>(&self, known: &'a Known) -> Vec<&'a TargetStatus> {
         let all = known.status.iter().flat_map(|status| &status.targets);
         let filter = self.filter.to_lowercase();
-        all.filter(|t| (!self.attention || needs_attention(t)) && t.target.as_str().to_lowercase().contains(&filter)).collect()
+        all.filter(|t| (!self.attention || t.needs_attention()) && t.target.as_str().to_lowercase().contains(&filter)).collect()
     }
 
     /// What to draw.
@@ -82,7 +82,7 @@ impl Fleet {
             return lines;
         };
         let shown = self.shown(known);
-        let (all, wrong) = (status.targets.len(), status.targets.iter().filter(|t| needs_attention(t)).count());
+        let (all, wrong) = (status.targets.len(), status.targets.iter().filter(|t| t.needs_attention()).count());
         lines.push(self.summary(all, shown.len(), wrong, paint));
         let chosen = self.chosen.as_ref().and_then(|chosen| shown.iter().position(|t| t.target == *chosen)).unwrap_or(0);
         let mut told = troubles(status, paint);
@@ -140,12 +140,6 @@ impl Fleet {
         let filtered = if filters.is_empty() { String::new() } else { paint.bold(&format!(" · {shown} shown: {}", filters.join(", "))) };
         format!("{} · {attention}{filtered}", paint.bold(&targets))
     }
-}
-
-/// Whether a person should look: frozen, blind in a metric, left alone, held by a fault, or with an alert that fires.
-fn needs_attention(target: &TargetStatus) -> bool {
-    let held = matches!(target.verdict, Some(Verdict::Blind | Verdict::Disabled | Verdict::Faulted));
-    held || target.frozen.is_some() || !target.blind.is_empty() || target.alerts.iter().any(|alert| alert.state == AlertState::Firing)
 }
 
 fn troubles(status: &Status, paint: Paint) -> Vec<String> {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::text::{self, Times};
 use super::{Services, Trouble, target_page, whole};
-use crate::edge::api::{Status, TargetStatus, escape};
+use crate::edge::api::{Status, TargetStatus, does, escape};
 use crate::edge::serve::fleet::{self, Show, is_named};
 use crate::edge::serve::live::{Message, Sent};
 use crate::edge::serve::targets::bad_query;
@@ -243,7 +243,7 @@ fn row_id(target: &TargetStatus) -> String {
 }
 
 fn row(target: &TargetStatus, times: Times) -> Markup {
-    let (does, class) = text::verdict(target.verdict);
+    let (does, class) = (does(target.verdict, target.held()), text::class(target.verdict, target.held()));
     html! {
         tr id=(row_id(target)) class=[target.needs_attention().then_some("attention")] {
             th scope="row" { a href=(target_page(&target.target)) { (text::name(&target.target)) } }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::decision;
 use super::text::{self, Times};
 use super::{Services, Trouble, charts, fleet, target_page, whole};
-use crate::edge::api::{Decisions, Problem, Series, TargetDetail, TargetStatus};
+use crate::edge::api::{Decisions, Problem, Series, TargetDetail, TargetStatus, does};
 use crate::edge::serve::fleet::detail;
 use crate::edge::serve::history::Range;
 use crate::edge::serve::live::{Message, Sent};
@@ -137,7 +137,7 @@ fn range_name(range: Range) -> &'static str {
 
 /// What it does now, and what it saw.
 fn now_part(status: &TargetStatus, times: Times) -> Markup {
-    let (does, class) = text::verdict(status.verdict);
+    let (does, class) = (does(status.verdict, status.held()), text::class(status.verdict, status.held()));
     html! {
         div #now {
             dl.facts {
@@ -198,7 +198,8 @@ fn status_class(status: MetricStatus) -> &'static str {
 fn list(decisions: &Decisions, times: Times) -> Markup {
     html! {
         div #decisions {
-            @for change in &decisions.by_hand { p.by-hand { (decision::by_hand(change)) } }
+            // In the order of time, between the decisions: not as the cause or the consequence of one.
+            @for change in decisions.by_hand.iter().rev() { p.by-hand { (decision::by_hand(change, times)) } }
             @if decisions.decisions.is_empty() {
                 p.none {
                     @if let Some(gone) = &decisions.gone {
@@ -206,7 +207,10 @@ fn list(decisions: &Decisions, times: Times) -> Markup {
                     } @else { "None is written down. A decision is written when anything but the measured numbers changes, and hourly." }
                 }
             }
-            @for story in decisions.decisions.iter().rev() { (decision::story(story, times)) }
+            @for story in decisions.decisions.iter().rev() {
+                (decision::story(story, times))
+                @for change in story.by_hand.iter().rev() { p.by-hand { (decision::by_hand(change, times)) } }
+            }
             @if let Some(older) = decision::older_page(decisions) { p { a href=(older) { "Older decisions" } } }
         }
     }
