@@ -62,6 +62,7 @@ pub(super) struct Series {
 #[derive(Debug, Default)]
 struct Aim {
     unit: Unit,
+    per_second: bool,
     /// Its target (of a threshold: above which it scales out), and below which it scales in.
     against: Changes<(Option<Amount>, Option<f64>)>,
 }
@@ -81,6 +82,7 @@ impl Series {
         for report in &decision.metrics {
             let aim = self.aims.entry(report.name.clone()).or_default();
             aim.unit = report.unit;
+            aim.per_second = report.per_second;
             // Without a value no limit of a threshold is told: the last ones stand.
             if report.threshold.is_some() || !facts.is_some_and(|f| f.rules.get(&report.name) == Some(&Rule::Threshold)) {
                 let (out, below) = report.threshold.as_ref().map_or((report.target, None), |t| (t.scale_out_above, t.scale_in_below));
@@ -117,6 +119,7 @@ impl Series {
                 name: name.clone(),
                 unit: aim.map(|a| a.unit).unwrap_or_default(),
                 rule: facts.and_then(|f| f.rules.get(name)).copied(),
+                per_second: aim.is_some_and(|a| a.per_second),
                 value: rows.iter().map(|r| point(r).map(|i| column.values[i]).filter(|v| !v.is_nan())).collect(),
                 target: rows.iter().map(|r| against(r).and_then(|a| a.0)).map(|t| t.map(Amount::as_f64)).collect(),
                 scale_in_below: rows.iter().map(|r| against(r).and_then(|a| a.1)).collect(),

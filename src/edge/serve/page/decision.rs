@@ -30,7 +30,7 @@ pub(super) fn story(story: &Story, times: Times) -> Markup {
                 (waterfall(decision))
                 @if !decision.metrics.is_empty() {
                     h3 { "What it saw" }
-                    (metrics(&decision.metrics, decision.at, "What this decision measured"))
+                    (metrics(&decision.metrics, decision.at, &format!("What decision {} measured", decision.sequence)))
                 }
                 p.fine {
                     "Decision " (decision.sequence) ", on what had been measured up to " (text::clock(decision.through))
@@ -57,7 +57,7 @@ fn waterfall(decision: &Decision) -> Markup {
     let changed = decision.steps.iter().rposition(|s| bound(&s) && s.before != s.after);
     let binding = changed.or_else(|| decision.steps.iter().rposition(|s| bound(&s)));
     html! {
-        div.scroll role="region" aria-label="Steps of this decision" tabindex="0" {
+        div.scroll role="region" aria-label={ "Steps of decision " (decision.sequence) } tabindex="0" {
             table.waterfall {
                 thead { tr { th scope="col" { "Step" } th.num scope="col" { "Before" } th.num scope="col" { "After" } th scope="col" { span.unseen { "Change" } } th scope="col" { "Why" } } }
                 tbody {

@@ -38,6 +38,9 @@ pub(super) struct Which {
     page: usize,
 }
 
+/// What may be asked for.
+const ASKABLE: &str = "show is all, attention or scaling; filter is a part of a name; page is a number from 1";
+
 fn first() -> usize {
     1
 }
@@ -59,17 +62,18 @@ impl Which {
 }
 
 pub(super) async fn page(State(services): State<Services>, which: Result<Query<Which>, QueryRejection>) -> Result<Html<String>, Trouble> {
-    let Query(which) = which.map_err(|e| Trouble(bad_query(&e, "the parameters are filter, show and page"), services.clock.now()))?;
+    let Query(which) = which.map_err(|e| Trouble(bad_query(&e, ASKABLE), services.clock.now()))?;
     let status = fleet::look(&services);
     let chosen = Chosen::of(&status, &which);
     let live = format!("/live{}", which.query(which.show, chosen.page));
-    Ok(whole("Fleet", status.at, Some(&live), false, &chosen.body(Times::At(status.at))))
+    let json = format!("/api/v1/targets{}", Which { page: 1, ..which.clone() }.query(which.show, 1));
+    Ok(whole("Fleet", status.at, Some(&live), &json, false, &chosen.body(Times::At(status.at))))
 }
 
 pub(super) async fn live(State(services): State<Services>, which: Result<Query<Which>, QueryRejection>) -> Response {
     let Query(which) = match which {
         Ok(which) => which,
-        Err(error) => return bad_query(&error, "the parameters are filter, show and page").into_response(),
+        Err(error) => return bad_query(&error, ASKABLE).into_response(),
     };
     let mut sent = Sent::default();
     let mut names = Vec::new();

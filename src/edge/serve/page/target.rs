@@ -63,7 +63,7 @@ pub(super) async fn page(State(services): State<Services>, parts: Parts, asked: 
                         }
                     }
                 }
-                (charts::charts(&series, which.range, times))
+                (charts::charts(&series, &detail.status, which.range, times))
             }
         }
         section aria-labelledby="decisions-title" {
@@ -75,7 +75,8 @@ pub(super) async fn page(State(services): State<Services>, parts: Parts, asked: 
             (policy(detail.policy.as_deref()))
         }
     };
-    Ok(whole(target.as_str(), now, live.as_deref(), which.before.is_none(), &body))
+    let json = crate::edge::api::target_path(&target);
+    Ok(whole(target.as_str(), now, live.as_deref(), &json, which.before.is_none(), &body))
 }
 
 /// What a target's page is made of.
