@@ -38,14 +38,28 @@ pub fn sentence(decision: &Decision) -> String {
     let said = match decision.verdict {
         Verdict::Faulted => "a fault in the program holds this target: its replicas stay until its policy changes or an operator orders otherwise".to_owned(),
         _ => match binding_step(decision) {
-            Some(step) => match asked(decision, step) {
-                Some(asked) => format!("{asked}; {}", clause(decision, step)),
-                None => clause(decision, step),
-            },
+            Some(step) => {
+                let said = match asked(decision, step) {
+                    Some(asked) => format!("{asked}; {}", clause(decision, step)),
+                    None => clause(decision, step),
+                };
+                with_waiting(decision, said)
+            }
             None => verdict(decision),
         },
     };
     if decision.advised { format!("advice only: {said}") } else { said }
+}
+
+/// Adds what a threshold waits for before it asks for more, where the sentence speaks of another metric and nothing grows: what comes is not in it.
+fn with_waiting(decision: &Decision, said: String) -> String {
+    let asks_for_more = |report: &&MetricReport| report.threshold.as_ref().is_some_and(|threshold| threshold.side == ThresholdSide::Above);
+    let waiting = decision.metrics.iter().filter(|_| decision.desired <= decision.current).filter(asks_for_more).find_map(|report| {
+        let waits = waits(report, decision.at)?;
+        let measured = measured(report);
+        (!said.contains(&measured)).then(|| format!("{said}; {measured}: {waits}"))
+    });
+    waiting.unwrap_or(said)
 }
 
 /// Why a step of a decision said what it said.
@@ -261,10 +275,17 @@ fn measured(report: &MetricReport) -> String {
     format!("{name} {state}{note}")
 }
 
+/// The most metrics that one sentence names.
+const BLIND_NAMED: usize = 5;
+
 /// " (cpu has no data, memory is stale)"; empty where no metric is blind.
 fn blind_list(decision: &Decision) -> String {
     let blind: Vec<String> = decision.metrics.iter().filter(|m| m.status.is_blind()).map(measured).collect();
-    if blind.is_empty() { String::new() } else { format!(" ({})", blind.join(", ")) }
+    match blind.len() {
+        0 => String::new(),
+        1..=BLIND_NAMED => format!(" ({})", blind.join(", ")),
+        all => format!(" ({} and {} more)", blind[..BLIND_NAMED - 1].join(", "), all + 1 - BLIND_NAMED),
+    }
 }
 
 fn replicas(n: u32) -> String {

@@ -243,6 +243,14 @@ fn a_threshold_names_the_limit_that_applied_and_what_it_waits_for() {
         let asks = Step { metric: Some("latency".parse().unwrap()), ..step(StepKind::Combine, 3, proposal.unwrap(), Reason::LargestProposal) };
         assert_eq!(sentence(&decision(vec![report], vec![asks])), words);
     }
+    // What speaks for the decision is another metric: what is waited for is said all the same.
+    let waits = latency("0.45", Side::Above, Some(Wait::For), both, Some(3));
+    let calm = report("cpu", Unit::Ratio, MetricStatus::Ok, Some("0.68"), Some("0.7"), Some(3));
+    let asks = Step { metric: Some("cpu".parse().unwrap()), ..step(StepKind::Combine, 3, 3, Reason::LargestProposal) };
+    assert_eq!(
+        sentence(&decision(vec![calm, waits], vec![asks])),
+        "cpu 68 % against 70 % asks for 3, as it is; latency 450 ms above 300 ms: it has to stay so until 12:01:00 UTC"
+    );
     let silent = latency("0.2", Side::Between, None, out, None);
     assert_eq!(metric(&silent, Timestamp::from_millis(NOON)), "latency 200 ms not above 300 ms asks for nothing");
 }
@@ -262,4 +270,14 @@ fn a_blind_metric_is_said_to_hold_only_where_it_does() {
 fn a_rate_is_written_as_one() {
     let rate = MetricReport { per_second: true, ..report("requests", Unit::Count, MetricStatus::Ok, Some("1240"), Some("500"), Some(3)) };
     assert_eq!(metric(&rate, Timestamp::from_millis(NOON)), "requests 1,240/s against 500/s asks for 3");
+}
+
+/// A sentence stays one that is read: of many metrics without a value the first are named.
+#[test]
+fn of_many_blind_metrics_the_first_are_named() {
+    let dark = (0..8).map(|n| report(&format!("m{n}"), Unit::Count, MetricStatus::NoData, None, None, None)).collect();
+    assert_eq!(
+        sentence(&decision(dark, vec![step(StepKind::Combine, 3, 3, Reason::HoldWhileBlind)])),
+        "no metric has a usable value (m0 has no data, m1 has no data, m2 has no data, m3 has no data and 4 more), so 3 replicas stay"
+    );
 }
