@@ -229,7 +229,8 @@
         for (const key of Object.keys(series.replicas)) series.replicas[key].splice(0, old);
         for (const metric of series.metrics) for (const key of ["value", "target", "scaleInBelow", "status"]) metric[key].splice(0, old);
       }
-      if (first) draw(); else show();
+      const came = series.metrics.some((m) => !isEmpty(m.name) && !plots.some(({ name }) => name === m.name));
+      if (first || came) draw(); else show();
     }
 
     const timeLabels = (u, splits) => splits.map((s) => ofDay(s * 1000)).map((text) => (splits.length > 1 && splits[1] - splits[0] < 60 ? text : text.slice(0, 5)));
@@ -284,6 +285,7 @@
     // What is young is not drawn in a corner: the chart begins where something is known, two minutes back at least.
     const begin = () => Math.max(now() - span, Math.min(series.times[0] ?? 0, now() - 120000));
     const rows = (data) => [series.times.map((t) => t / 1000), ...data()];
+    const isEmpty = (name) => name !== "replicas" && series.metrics.find((m) => m.name === name).value.every((v) => v === null);
     function draw() {
       // Until there is an evaluation the page says why there is none.
       root.hidden = series.times.length === 0;
@@ -310,6 +312,11 @@
         figure.hidden = !known;
         if (!known) continue;
         const place = figure.querySelector(".plot");
+        // Axes without a line say nothing.
+        const empty = isEmpty(name);
+        place.classList.toggle("none", empty);
+        if (empty) { place.textContent = "No value in this time."; continue; }
+        place.textContent = "";
         const { unit, perSecond, data, lines, bands, axis } = parts(name);
         const axes = { stroke: color("--dim"), grid: { stroke: color("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
         const plot = new window.uPlot({
@@ -336,7 +343,7 @@
         place.setAttribute("aria-label", `Chart of ${name} over time; the arrow keys move along it, its figures are in the table below`);
         place.onkeydown = (event) => walk(event, plot);
         place.onblur = () => plot.setCursor({ left: -10, top: -10 });
-        plots.push({ plot, place, data });
+        plots.push({ name, plot, place, data });
         plot.setLegend({ idx: newest(plot) });
       }
     }
@@ -369,6 +376,11 @@
       for (const { plot, place } of plots) if (Math.abs(plot.width - place.clientWidth) > 1) plot.setSize({ width: Math.max(200, place.clientWidth), height: plot.height });
     }).observe(root);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (series) draw(); });
+    // For tests: the labels of a chart's vertical axis.
+    window.loadline.ticks = (name) => {
+      const { plot } = plots.find(({ place }) => place.parentElement.dataset.chart === name);
+      return plot.axes[1]._values.filter((label) => label !== null && label !== "");
+    };
     load();
     return { add, load, tick };
   })();

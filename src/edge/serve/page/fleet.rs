@@ -14,7 +14,7 @@ use crate::edge::api::{Status, TargetStatus, does, escape};
 use crate::edge::serve::fleet::{self, Show, is_named};
 use crate::edge::serve::live::{Message, Sent};
 use crate::edge::serve::targets::bad_query;
-use crate::model::WhileBlind;
+use crate::model::{Verdict, WhileBlind};
 use crate::runtime::retention::size;
 
 /// Rows of a page: more than a screen, and fifty of them with alerts are 50 kB.
@@ -207,7 +207,7 @@ impl<'a> Chosen<'a> {
         html! {
             @if all == 0 {
                 p { b { "No target yet." } " A target is what a policy names. Start Loadline with " code { "--policies DIRECTORY" } ", or put a policy into the directory that it reads:" }
-                pre { "apiVersion: loadline.dev/v1alpha1\nkind: ScalingPolicy\nmetadata: { namespace: local, name: web }\nspec:\n  target: { kind: ProcessFleet, name: web }\n  replicas: { min: 1, max: 8 }\n  metrics:\n    - name: queue_depth\n      track: { perReplica: 10 }" }
+                pre tabindex="0" role="region" aria-label="A policy" { "apiVersion: loadline.dev/v1alpha1\nkind: ScalingPolicy\nmetadata: { namespace: local, name: web }\nspec:\n  target: { kind: ProcessFleet, name: web }\n  replicas: { min: 1, max: 8 }\n  metrics:\n    - name: queue_depth\n      track: { perReplica: 10 }" }
             } @else if !self.which.filter.is_empty() {
                 p { "No target here is named like “" (self.which.filter) "”. " a href={ "/" (Which { filter: String::new(), ..self.which.clone() }.query(self.which.show, 1)) } { "Show all" } }
             } @else if self.which.show == Show::Attention {
@@ -265,6 +265,13 @@ fn row(target: &TargetStatus, times: Times) -> Markup {
     }
 }
 
+/// The first few of many names.
+fn several(names: &[impl AsRef<str>]) -> String {
+    let named: Vec<&str> = names.iter().take(4).map(AsRef::as_ref).collect();
+    let more = names.len() - named.len();
+    if more == 0 { named.join(", ") } else { format!("{} and {more} more", named.join(", ")) }
+}
+
 /// What a person should know beside the reason.
 pub(super) fn flags(target: &TargetStatus, times: Times) -> Markup {
     let old = target.seen_at.filter(|at| times.now().as_millis() - at.as_millis() > OLD_MS);
@@ -275,9 +282,10 @@ pub(super) fn flags(target: &TargetStatus, times: Times) -> Markup {
         @if target.frozen.is_some() || !target.blind.is_empty() || !target.blind_ignored.is_empty() || !target.alerts.is_empty() || old.is_some() || !matches!(mode, Some("Active")) {
             ul.flags {
                 @if let Some(file) = &target.frozen { li.critical { b { "Frozen" } " by " (file) ": nothing is commanded until it is removed" } }
-                @if !target.blind.is_empty() { li.warning { b { "Blind" } " in " (target.blind.join(", ")) ": nothing is removed" } }
-                @if !ignored.is_empty() { li.note { b { "Not known" } " " (ignored.join(", ")) ": the other metrics decide without it (whenBlind: Ignore)" } }
-                @if !observed.is_empty() { li.note { b { "Not known" } " " (observed.join(", ")) ": observed only, no decision waits for it" } }
+                // Where nothing at all is known the reason says it.
+                @if !target.blind.is_empty() && target.verdict != Some(Verdict::Blind) { li.warning { b { "Blind" } " in " (several(&target.blind)) ": nothing is removed" } }
+                @if !ignored.is_empty() { li.note { b { "Not known" } " " (several(&ignored)) ": the other metrics decide without it (whenBlind: Ignore)" } }
+                @if !observed.is_empty() { li.note { b { "Not known" } " " (several(&observed)) ": observed only, no decision waits for it" } }
                 @for alert in &target.alerts { (text::alert(alert, times)) }
                 @if let Some(at) = old { li.warning { b { "Unseen" } " replicas last seen " (times.age(at)) " ago" } }
                 @match mode {

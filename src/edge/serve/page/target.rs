@@ -16,7 +16,7 @@ use crate::edge::serve::fleet::detail;
 use crate::edge::serve::history::Range;
 use crate::edge::serve::live::{Message, Sent};
 use crate::edge::serve::targets::{Parts, bad_query, parse, parse_before, told, unknown};
-use crate::model::{FleetObservation, MetricReport, MetricStatus, TargetId, Timestamp};
+use crate::model::{FleetObservation, MetricReport, MetricStatus, TargetId, Timestamp, WhileBlind};
 use crate::wire::words;
 
 /// Decisions of one page: each is some 3 kB.
@@ -166,11 +166,11 @@ pub(super) fn metrics(reports: &[MetricReport], near: Timestamp, caption: &str) 
                     @for report in reports {
                         tr {
                             th scope="row" { (report.name) }
-                            td { span class=(status_class(report.status)) { (status_word(report.status)) } }
-                            td.num { (report.value.map_or_else(|| "–".to_owned(), |value| words::figure(value, report))) }
-                            td.num { (words::against(report).as_deref().unwrap_or("–")) }
-                            td.num { (text::count(report.proposal)) }
-                            td { (words::remarks(report, near).unwrap_or_default()) }
+                            td.status { span class=(status_class(report)) { (status_word(report.status)) } }
+                            td.num data-label="value" { (report.value.map_or_else(|| "–".to_owned(), |value| words::figure(value, report))) }
+                            td.num data-label="against" { (words::against(report).as_deref().unwrap_or("–")) }
+                            td.num data-label="asks for" { (text::count(report.proposal)) }
+                            td.note { (words::remarks(report, near).unwrap_or_default()) }
                         }
                     }
                 }
@@ -191,8 +191,10 @@ fn status_word(status: MetricStatus) -> &'static str {
     }
 }
 
-fn status_class(status: MetricStatus) -> &'static str {
-    if status.is_blind() { "bad" } else { "calm" }
+/// That of what is wrong only where a decision waits for it.
+fn status_class(report: &MetricReport) -> &'static str {
+    let needed = matches!(report.while_blind, WhileBlind::HoldIn | WhileBlind::Other);
+    if report.status.is_blind() && needed { "bad" } else { "calm" }
 }
 
 /// The decisions, the newest first.
