@@ -88,8 +88,11 @@ fn replicas(page: &mut Page, targets: &[TargetStatus], at: Timestamp) {
     }
 }
 
+/// An amount of a metric, where there is one.
+type Of = fn(&MetricReport) -> Option<Amount>;
+
 fn metrics(page: &mut Page, services: &Services, targets: &[TargetStatus], at: Timestamp) {
-    let families: [(_, fn(&MetricReport) -> Option<Amount>); 3] = [
+    let families: [(_, Of); 3] = [
         (&families::VALUE, |m| m.value),
         (&families::TARGET_VALUE, |m| m.threshold.as_ref().map_or(m.target, |threshold| threshold.scale_out_above)),
         (&families::SCALE_IN_BELOW, |m| m.threshold.as_ref().and_then(|threshold| threshold.scale_in_below)),

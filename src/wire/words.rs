@@ -134,13 +134,13 @@ fn waiting(report: &MetricReport, near: Timestamp) -> String {
 }
 
 fn limits(threshold: &ThresholdReport, write: impl Fn(Amount) -> String) -> Option<String> {
-    let (out, r#in) = (threshold.scale_out_above.map(&write), threshold.scale_in_below.map(&write));
-    match (threshold.side, out, r#in) {
-        (ThresholdSide::Above, Some(out), _) => Some(format!("above {out}")),
-        (ThresholdSide::Below, _, Some(r#in)) => Some(format!("below {}", r#in)),
-        (ThresholdSide::Between, Some(out), Some(r#in)) => Some(format!("between {} and {out}", r#in)),
-        (ThresholdSide::Between, Some(out), None) => Some(format!("not above {out}")),
-        (ThresholdSide::Between, None, Some(r#in)) => Some(format!("not below {}", r#in)),
+    let (above, below) = (threshold.scale_out_above.map(&write), threshold.scale_in_below.map(&write));
+    match (threshold.side, above, below) {
+        (ThresholdSide::Above, Some(above), _) => Some(format!("above {above}")),
+        (ThresholdSide::Below, _, Some(below)) => Some(format!("below {below}")),
+        (ThresholdSide::Between, Some(above), Some(below)) => Some(format!("between {below} and {above}")),
+        (ThresholdSide::Between, Some(above), None) => Some(format!("not above {above}")),
+        (ThresholdSide::Between, None, Some(below)) => Some(format!("not below {below}")),
         _ => None,
     }
 }

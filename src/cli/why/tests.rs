@@ -39,7 +39,7 @@ fn changes_by_hand_are_told_in_the_order_of_time() {
     let set = |from, to| Audit::ByHand(ManualChange { target: api(), from, to, actor: "ana".to_owned(), reason: None });
     let told = told([set(3, 4), Audit::Decision(decision(12, 4, 4)), Audit::Decision(decision(13, 4, 5)), grant(13, 4, 5), set(5, 6)]);
     let starts = |line: &&str| ["By hand", "Decided", "Grant"].iter().any(|word| line.starts_with(word));
-    let lines: Vec<&str> = told.lines().filter(starts).map(|line| line.split_once("Z").map_or(line, |(start, _)| start)).collect();
+    let lines: Vec<&str> = told.lines().filter(starts).map(|line| line.split_once('Z').map_or(line, |(start, _)| start)).collect();
     let expected = [
         "By hand  2025-11-24T16:00:10",
         "Decided  2025-11-24T16:00:12",
