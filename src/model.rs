@@ -22,7 +22,7 @@ mod time;
 pub use amount::{Amount, AmountError};
 pub use command::{Command, Grant, GrantLimit, ManualChange, OpenCommand, Outcome, OutcomeResult, Request};
 pub use control::{AnnounceAgain, Order, PolicyAnnouncement, PolicyEntry, PolicyRejected, PolicyRemoved, RoundEnd};
-pub use decision::{Decision, MetricReport, MetricStatus, Reason, Step, StepKind, Verdict};
+pub use decision::{Decision, MetricReport, MetricStatus, Reason, Step, StepKind, ThresholdReport, ThresholdSide, ThresholdWait, Verdict, WhileBlind};
 pub use fleet::{FleetObservation, Instance, Phase};
 pub use message::{Alert, AlertState, Audit, ControlEntry, DeadLetter, Message, RequestsEntry, Severity, Signal};
 pub use names::{FleetName, InstanceName, MetricName, NameError, TargetId};

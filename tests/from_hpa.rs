@@ -8,6 +8,8 @@ mod golden;
 #[path = "common/page.rs"]
 mod page;
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -150,6 +152,48 @@ fn the_first_step_of_growth_is_the_one_in_the_table() {
         first_step(from, generic, "");
         if from >= 2 {
             first_step(from, without, &format!(r#","behavior":{written}"#));
+        }
+    }
+}
+
+/// What an HPA has, by kind ("field", "condition", "event", "flag"), as its sources say.
+fn surface(kind: &str) -> BTreeSet<String> {
+    let list = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/hpa_surface.txt")).unwrap();
+    let found: BTreeSet<String> = list.lines().filter_map(|line| line.strip_prefix(kind)?.strip_prefix(' ')).map(str::to_owned).collect();
+    assert!(found.len() > 3, "no {kind} in the list");
+    found
+}
+
+/// The code spans of a cell.
+fn spans(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// Nothing that an HPA has is missing, and nothing is told of that it does not have.
+#[test]
+fn every_field_condition_event_and_flag_is_in_the_page() {
+    let page = page();
+    let fields: BTreeSet<String> = page.table("path")[1..].iter().flat_map(|row| spans(&row[0])).map(str::to_owned).collect();
+    assert_eq!(fields, surface("field"));
+    let status = page.table("condition and reason, or field");
+    let conditions = status[1..].iter().filter_map(|row| row[0].split_once(": "));
+    let conditions: BTreeSet<String> =
+        conditions.flat_map(|(condition, reasons)| spans(reasons).map(move |reason| format!("{} {reason}", condition.trim_matches('`')))).collect();
+    assert_eq!(conditions, surface("condition"));
+    let events: BTreeSet<String> = status[1..].iter().filter(|row| row[0].starts_with("event")).flat_map(|row| spans(&row[0])).map(str::to_owned).collect();
+    assert_eq!(events, surface("event"));
+    let flags: BTreeSet<String> = page.table("`kube-controller-manager`")[1..].iter().map(|row| format!("{} {}", row[0].trim_matches('`'), row[1])).collect();
+    assert_eq!(flags, surface("flag"));
+}
+
+/// What the page says is here is a field of a policy.
+#[test]
+fn what_a_field_became_is_a_field_of_a_policy() {
+    let fields = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policy.md")).unwrap();
+    for row in page().table("path").iter().skip(1).filter(|row| row[0].starts_with("`spec.")) {
+        for field in spans(&row[1]).map(|field| field.trim_start_matches('.')) {
+            let last = field.rsplit('.').next().unwrap();
+            assert!(fields.contains(last), "{}: docs/policy.md has no {field}", row[0]);
         }
     }
 }

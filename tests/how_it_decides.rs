@@ -181,12 +181,19 @@ fn pane(metric: &str, row: &Row, end: i64) -> Option<Pane> {
 /// A decision as `loadline why` tells it: verdict, metrics, steps.
 fn told(decision: &Decision) -> String {
     let mut text = Vec::new();
-    let amount = |a: Option<Amount>, unit| a.map_or_else(|| "–".to_owned(), |a| words::amount(a, unit));
+    let dash = |said: Option<String>| said.unwrap_or_else(|| "–".to_owned());
     let metrics = decision.metrics.iter().map(|m| {
         let asks = m.proposal.map_or_else(|| "–".to_owned(), |n| n.to_string());
-        vec![m.name.to_string(), format!("{:?}", m.status), amount(m.value, m.unit), amount(m.target, m.unit), asks, m.note.clone().unwrap_or_default()]
+        vec![
+            m.name.to_string(),
+            format!("{:?}", m.status),
+            dash(m.value.map(|value| words::figure(value, m))),
+            dash(words::against(m)),
+            asks,
+            m.note.clone().unwrap_or_default(),
+        ]
     });
-    table::write(&mut text, &["METRIC", "STATUS", "VALUE", "TARGET", "ASKS FOR", ""], metrics).unwrap();
+    table::write(&mut text, &["METRIC", "STATUS", "VALUE", "AGAINST", "ASKS FOR", ""], metrics).unwrap();
     text.push(b'\n');
     let steps = decision.steps.iter().map(|step| {
         let bound = if step.step == decision.binding { " *" } else { "" };

@@ -80,6 +80,62 @@ fn a_person_sees_what_the_fleet_does_and_why() {
     loadline.stop();
 }
 
+/// As long as names get where companies name things by what they are.
+const LONG: &str = "checkout-payment-settlement-reconciliation-and-notification-workers-of-the-european-region-blue";
+
+/// Long names, a very long reason, every kind of metric, and targets whose decisions are not carried out: it fits a window of any width and
+/// says what is so.
+#[test]
+fn long_names_and_reasons_fit_any_window() {
+    let home = tempfile::tempdir().unwrap();
+    let policies = home.path().join("policies");
+    std::fs::create_dir(&policies).unwrap();
+    let policy = |name: &str, mode: &str, metrics: &str| {
+        format!(
+            "apiVersion: loadline.dev/v1alpha1\nkind: ScalingPolicy\nmetadata: {{ namespace: local, name: {name} }}\nspec:\n  target: {{ kind: ProcessFleet, name: {name} }}\n  mode: {mode}\n  replicas: {{ min: 1, max: 4 }}\n  metrics:\n{metrics}"
+        )
+    };
+    let timing = "window: 1s, staleAfter: 10m";
+    let every_kind = format!(
+        "    - {{ name: http_requests_of_every_public_endpoint_with_retries_total, kind: Counter, track: {{ perReplica: 100 }}, {timing} }}\n    \
+           - {{ name: resident_memory_of_the_settlement_workers_bytes, unit: bytes, track: {{ perReplica: 512Mi }}, {timing} }}\n    \
+           - {{ name: response_time, kind: Gauge, threshold: {{ scaleOutAbove: 300ms, scaleInBelow: 120ms, for: 10m }}, {timing} }}\n    \
+           - {{ name: backlog_of_a_partner_that_seldom_tells, track: {{ perReplica: 10 }}, whenBlind: Ignore, {timing} }}\n    \
+           - {{ name: errors_that_are_only_looked_at }}\n"
+    );
+    let mut unknown = String::new();
+    for word in ["orders", "payments", "refunds", "invoices", "deliveries", "complaints", "subscriptions", "notifications"] {
+        writeln!(unknown, "    - {{ name: messages_that_wait_in_the_queue_of_{word}_ready_for_delivery, track: {{ perReplica: 10 }} }}").unwrap();
+    }
+    for (name, mode, metrics) in [(LONG, "Active", every_kind.as_str()), (&LONG.replace("blue", "dark"), "Active", &unknown), ("advised", "Advise", &unknown)] {
+        std::fs::write(policies.join(format!("{name}-fleet.yaml")), fleet_yaml(2).replace("sleepers", name)).unwrap();
+        std::fs::write(policies.join(format!("{name}-policy.yaml")), policy(name, mode, metrics)).unwrap();
+    }
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    let target = format!("local/ProcessFleet/{LONG}");
+    let (mut served, names) = (0, ["", "-0", "-1"]);
+    wait_for("values of every kind", || {
+        served += 25;
+        let mut samples = String::new();
+        for name in &names[1..] {
+            let of = |metric: &str, value: f64, kind: &str| {
+                format!("{{\"target\":\"{target}\",\"metric\":\"{metric}\",\"instance\":\"{LONG}{name}\",\"kind\":\"{kind}\",\"value\":{value}}}\n")
+            };
+            samples += &of("http_requests_of_every_public_endpoint_with_retries_total", f64::from(served), "Counter");
+            samples += &of("resident_memory_of_the_settlement_workers_bytes", 300_000_000.0, "Gauge");
+            samples += &of("response_time", 0.45, "Gauge");
+        }
+        loadline.post(&samples)?;
+        let status = loadline.status(&target)?;
+        let ok = status["metrics"].as_array()?.iter().filter(|metric| metric["status"] == "Ok").count();
+        (ok == 3).then_some(())
+    });
+    let dark = format!("local/ProcessFleet/{}", LONG.replace("blue", "dark"));
+    wait_for("the blind one", || loadline.status(&dark).filter(|status| status["verdict"] == "Blind").map(drop));
+    story("long", &loadline.url, loadline.pid());
+    loadline.stop();
+}
+
 /// Nothing is there yet: the page says what to do.
 #[test]
 fn an_empty_fleet_says_how_to_begin() {

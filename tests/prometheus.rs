@@ -72,10 +72,14 @@ fn story() -> Story {
     let (home, policies) = fleet_of_sleepers(1, AT_ONCE);
     let nobody = "apiVersion: loadline.dev/v1alpha1\nkind: ScalingPolicy\nmetadata: { namespace: local, name: nobody }\nspec:\n  target: { kind: ProcessFleet, name: nobody }\n  replicas: { min: 1, max: 9 }\n  metrics: [{ name: cpu, track: { perReplica: 1 } }]\n";
     std::fs::write(policies.join("nobody.yaml"), nobody).unwrap();
+    // A second metric, with limits in place of a target.
+    let policy = policies.join("policy.yaml");
+    let delay = "    - { name: delay, kind: Gauge, unit: seconds, threshold: { scaleOutAbove: 10s, scaleInBelow: 1ms, for: 30s }, window: 1s }\n";
+    std::fs::write(&policy, std::fs::read_to_string(&policy).unwrap().replace("  metrics:\n", &format!("  metrics:\n{delay}"))).unwrap();
     let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
     assert!(loadline.post("no sample\n").is_none());
     let page = wait_for("the metrics of a fleet that has followed its load, and the alert about the target that is not there", || {
-        loadline.post(&waiting(40.0))?;
+        loadline.post(&format!("{}{{\"target\":\"{SLEEPERS}\",\"metric\":\"delay\",\"kind\":\"Gauge\",\"value\":0.5}}\n", waiting(40.0)))?;
         let (_, page) = scrape(&loadline, "*/*")?;
         let of = |name: &str| value(&page, &format!("{name}{{target=\"{SLEEPERS}\"}}"));
         let applied = value(&page, &format!("loadline_commands_total{{target=\"{SLEEPERS}\",result=\"Applied\"}}"))?;
@@ -97,7 +101,9 @@ fn metrics_tell_what_the_program_knows() {
         ("loadline_target_status_desired_replicas", "", 4.0),
         ("loadline_target_metric_value", ",metric=\"queue_depth\",unit=\"count\"", 10.0),
         ("loadline_target_metric_target_value", ",metric=\"queue_depth\",unit=\"count\"", 10.0),
-        ("loadline_target_metric_status", ",metric=\"queue_depth\",status=\"Ok\"", 1.0),
+        ("loadline_target_metric_target_value", ",metric=\"delay\",unit=\"seconds\"", 10.0),
+        ("loadline_target_metric_scale_in_below", ",metric=\"delay\",unit=\"seconds\"", 0.001),
+        ("loadline_target_metric_status", ",metric=\"queue_depth\",status=\"Ok\",while_blind=\"HoldIn\"", 1.0),
         ("loadline_target_frozen", "", 0.0),
         ("loadline_decisions_total", ",verdict=\"ScaleOut\",step=\"Combine\"", 1.0),
         ("loadline_commands_total", ",result=\"Failed\"", 0.0),

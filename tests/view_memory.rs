@@ -4,7 +4,7 @@
 
 use loadline::edge::view::View;
 use loadline::model::policy::Unit;
-use loadline::model::{Amount, Decision, MetricReport, MetricStatus, StepKind, Timestamp, Verdict};
+use loadline::model::{Amount, Decision, MetricReport, MetricStatus, StepKind, Timestamp, Verdict, WhileBlind};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -26,6 +26,9 @@ fn evaluate_all(view: &View, second: i64) {
             target: Some(Amount::from_units(1)),
             proposal: Some(3),
             note: None,
+            threshold: None,
+            while_blind: WhileBlind::HoldIn,
+            per_second: false,
         };
         let at = Timestamp::from_millis(1_764_000_000_000 + second * 1_000);
         view.evaluated(&Decision {

@@ -72,6 +72,8 @@ pub struct Config {
     pub data: PathBuf,
     /// The address of the HTTP interface.
     pub listen: SocketAddr,
+    /// Names by which it may be called, besides those of this machine.
+    pub hosts: Vec<String>,
     /// Files and directories of policies and fleets.
     pub policies: Vec<PathBuf>,
     /// The length of a pane, 250 ms to 60 s.
@@ -103,6 +105,7 @@ impl Default for Config {
         Config {
             data: PathBuf::from("data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            hosts: Vec::new(),
             policies: Vec::new(),
             pane: Duration::from_secs(5),
             grace: Duration::from_millis(500),

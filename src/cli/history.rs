@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::client::{Client, ServerArgs};
 use super::{Output, Paint, Unusable, table, why};
-use crate::edge::api::{Dated, Decisions, Gone, Story, escape, target_path};
-use crate::model::{ManualChange, TargetId, Timestamp, Verdict};
+use crate::edge::api::{Dated, Decisions, Gone, Held, Story, escape, target_path};
+use crate::model::{ManualChange, TargetId, Timestamp};
 use crate::runtime::clock::{Clock, SystemClock};
 
 /// Decisions that are asked for at once: the most of one answer.
@@ -141,15 +141,7 @@ pub(super) fn row(story: &Story, paint: Paint) -> Vec<String> {
     let decision = &story.decision;
     let (current, desired) = (decision.current, decision.desired);
     let replicas = if current == desired { desired.to_string() } else { paint.bold(&format!("{current} → {desired}")) };
-    let does = match decision.verdict {
-        Verdict::ScaleOut => paint.green("out"),
-        Verdict::ScaleIn => paint.yellow("in"),
-        Verdict::Hold => "holds".to_owned(),
-        Verdict::Blind => paint.red("blind"),
-        Verdict::Disabled => paint.dim("left alone"),
-        Verdict::Faulted => paint.red("faulted"),
-        Verdict::Other => "?".to_owned(),
-    };
+    let does = super::status::paint_does(Some(decision.verdict), decision.advised.then_some(Held::Advises), paint);
     vec![time(decision.at), replicas, does, decision.binding.name().to_owned(), came_of(story), story.sentence.clone()]
 }
 
@@ -210,7 +202,7 @@ mod tests {
         let told = told(&found(None), None);
         let rows: Vec<Vec<&str>> = told.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
         assert_eq!(rows[0], ["TIME (UTC)", "REPLICAS", "DOES", "BOUND BY", "CAME OF IT", "WHY"]);
-        assert_eq!(rows[1][..5], ["2025-11-24 16:00:10", "3 → 5", "out", "RateLimit", "applied"], "{told}");
+        assert_eq!(rows[1][..5], ["2025-11-24 16:00:10", "3 → 5", "scales out", "RateLimit", "applied"], "{told}");
         assert_eq!(rows[2][1], "5 → 6", "{told}");
         assert_eq!((rows[2][2], rows[2].last()), ("by hand", Some(&"ana: launch")), "{told}");
         assert_eq!(rows[3][4], "–", "nothing was to be done: {told}");

@@ -25,7 +25,7 @@ use crate::edge::log_watch::LogWatch;
 use crate::edge::observe::{Observer, Outbox};
 use crate::edge::policies::{ParsedFile, PolicyWatcher, WatchError};
 use crate::edge::processes::{self, FleetFiles, ProcessFleets};
-use crate::edge::serve::{self, Live, ManualScale, ScaleError, Services};
+use crate::edge::serve::{self, Hosts, Live, ManualScale, ScaleError, Services};
 use crate::edge::shown::Shown;
 use crate::edge::view::{Followed, Tail, View};
 use crate::log::embedded::{EmbeddedLog, Options};
@@ -93,7 +93,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         check_snapshots::<Arbitrate>(&log)?;
         let ended = Pipeline::start(&loaded.config, &log, clock);
         let code = match ended {
-            Ok(pipeline) => pipeline.run(listener, loaded.config.stop_fleets_on_exit).await,
+            Ok(pipeline) => pipeline.run(listener, &loaded.config).await,
             Err(error) => Err(error),
         };
         log.close();
@@ -210,8 +210,10 @@ impl Pipeline {
     }
 
     /// Serves until it is told to end or a part fails; then stops every part in order.
-    async fn run(self, listener: TcpListener, stop_fleets: bool) -> anyhow::Result<u8> {
+    async fn run(self, listener: TcpListener, config: &Config) -> anyhow::Result<u8> {
         let address = listener.local_addr()?;
+        let hosts = Hosts::new(address, &config.hosts);
+        let stop_fleets = config.stop_fleets_on_exit;
         let services = Services {
             view: Arc::clone(&self.view),
             log: Arc::clone(&self.log),
@@ -225,7 +227,7 @@ impl Pipeline {
         };
         let live = services.live.clone();
         let (end, ending) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve::serve(listener, serve::router(services), async move { drop(ending.await) }));
+        let server = tokio::spawn(serve::serve(listener, serve::router(services), hosts, async move { drop(ending.await) }));
         info!("ready: http://{address}");
         let reason = self.wait().await;
         info!("ending");

@@ -1,11 +1,12 @@
 //! `loadline status`: every target in a line.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::client::{Client, ServerArgs};
 use super::{Output, Paint, table};
-use crate::edge::api::{Status, TargetStatus};
-use crate::model::{AlertState, Severity, Timestamp, Verdict};
+use crate::edge::api::{Held, Status, TargetStatus, does};
+use crate::model::{Alert, AlertState, Severity, TargetId, Timestamp, Verdict};
 use crate::runtime::retention::{Pressure, Usage, size};
 
 /// Show what every target does, and why.
@@ -67,24 +68,58 @@ pub(super) fn troubles(out: &mut dyn Write, status: &Status, paint: Paint) -> io
         writeln!(out, "{}", paint.red(&format!("! frozen by {file}: nothing is commanded until it is removed (Frozen)")))?;
     }
     let alerts = status.alerts.iter().chain(status.targets.iter().flat_map(|t| &t.alerts));
+    let mut groups: Vec<Vec<&Alert>> = Vec::new();
+    let mut places: BTreeMap<(&str, &str, bool), usize> = BTreeMap::new();
     for alert in alerts {
-        let place = alert.target.as_ref().map(|t| format!("{t}: ")).unwrap_or_default();
-        let (mark, when) = match alert.state {
-            AlertState::Event => ("·", format!(", {} s ago", status.at.since(alert.at).as_secs())),
-            AlertState::Firing | AlertState::Resolved => ("!", String::new()),
-        };
-        let line = format!("{mark} {place}{} ({}{when})", alert.message, alert.name);
-        let painted = match alert.severity {
-            Severity::Critical => paint.red(&line),
-            Severity::Warning => paint.yellow(&line),
-            Severity::Info => paint.dim(&line),
-        };
-        writeln!(out, "{painted}")?;
+        let at = *places.entry((alert.name.as_str(), alert.severity.name(), alert.state == AlertState::Event)).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[at].push(alert);
+    }
+    for group in groups {
+        if group.len() <= EACH {
+            for alert in group {
+                let place = alert.target.as_ref().map(|t| format!("{t}: ")).unwrap_or_default();
+                alert_line(out, alert, &format!("{place}{}", alert.message), status.at, paint)?;
+            }
+        } else if let Some(first) = group.first() {
+            alert_line(out, first, &together(&group), status.at, paint)?;
+        }
     }
     for lag in status.lag.iter().filter(|lag| lag.records > BEHIND) {
         writeln!(out, "{}", paint.yellow(&format!("! {} is {} records behind on {}/{}", lag.stage, lag.records, lag.topic, lag.partition)))?;
     }
     Ok(())
+}
+
+/// So many alerts of one name have a line each; more are one line.
+const EACH: usize = 3;
+
+/// Many alerts of one name in a sentence: how many, what the first says, and of whom they are.
+fn together(group: &[&Alert]) -> String {
+    let of: Vec<&str> = group.iter().map(|alert| alert.target.as_ref().map_or(alert.subject.as_str(), TargetId::as_str)).collect();
+    let first = group.first().map_or("", |alert| alert.message.as_str());
+    let said = if group.iter().all(|alert| alert.message == first) { first.to_owned() } else { format!("e.g. {first}") };
+    format!("{} {}: {said}: {} and {} more", group.len(), plural(group), of[..EACH].join(", "), group.len() - EACH)
+}
+
+fn plural(group: &[&Alert]) -> &'static str {
+    if group.iter().all(|alert| alert.target.is_some()) { "targets" } else { "subjects" }
+}
+
+fn alert_line(out: &mut dyn Write, alert: &Alert, said: &str, now: Timestamp, paint: Paint) -> io::Result<()> {
+    let (mark, when) = match alert.state {
+        AlertState::Event => ("·", format!(", {} s ago", now.since(alert.at).as_secs())),
+        AlertState::Firing | AlertState::Resolved => ("!", String::new()),
+    };
+    let line = format!("{mark} {said} ({}{when})", alert.name);
+    let painted = match alert.severity {
+        Severity::Critical => paint.red(&line),
+        Severity::Warning => paint.yellow(&line),
+        Severity::Info => paint.dim(&line),
+    };
+    writeln!(out, "{painted}")
 }
 
 /// What the log takes of the disk, and how far back it reaches.
@@ -100,6 +135,18 @@ fn log(out: &mut dyn Write, usage: &Usage, paint: Paint) -> io::Result<()> {
     }
 }
 
+/// What a target does, in its colour: that of a change only where it is carried out.
+pub(super) fn paint_does(verdict: Option<Verdict>, held: Option<Held>, paint: Paint) -> String {
+    let said = does(verdict, held);
+    match (verdict, held) {
+        (Some(Verdict::Blind | Verdict::Faulted), _) | (_, Some(Held::Frozen)) => paint.red(&said),
+        (Some(Verdict::ScaleOut), None) => paint.green(&said),
+        (Some(Verdict::ScaleIn), None) => paint.yellow(&said),
+        (Some(Verdict::Disabled) | None, _) => paint.dim(&said),
+        _ => said,
+    }
+}
+
 /// What a target does, as a row.
 pub(super) fn row(target: &TargetStatus, now: Timestamp, paint: Paint) -> Vec<String> {
     let number = |n: Option<u32>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
@@ -111,16 +158,7 @@ pub(super) fn row(target: &TargetStatus, now: Timestamp, paint: Paint) -> Vec<St
         (None, None) => "–".to_owned(),
         (min, max) => format!("{}–{}", number(min), number(max)),
     };
-    let does = match target.verdict {
-        Some(Verdict::ScaleOut) => paint.green("out"),
-        Some(Verdict::ScaleIn) => paint.yellow("in"),
-        Some(Verdict::Hold) => "holds".to_owned(),
-        Some(Verdict::Blind) => paint.red("blind"),
-        Some(Verdict::Disabled) => paint.dim("left alone"),
-        Some(Verdict::Faulted) => paint.red("faulted"),
-        Some(Verdict::Other) => "?".to_owned(),
-        None => paint.dim("–"),
-    };
+    let does = paint_does(target.verdict, target.held(), paint);
     let mut why = target.reason.clone();
     if let Some(at) = target.seen_at.filter(|at| now.as_millis() - at.as_millis() > OLD_MS) {
         why += &paint.yellow(&format!(" (replicas last seen {} s ago)", now.since(at).as_secs()));

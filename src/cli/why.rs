@@ -1,6 +1,7 @@
 //! `loadline why`: a decision told step by step, with its grant, command and outcome.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use anyhow::bail;
 
@@ -31,6 +32,10 @@ pub struct WhyArgs {
     output: Output,
 }
 
+/// How long before a decision what people set by hand is told with it, and how many decisions of that time.
+const BY_HAND_SHOWN: Duration = Duration::from_secs(600);
+const BEFORE: usize = 10;
+
 /// Tells it.
 ///
 /// # Errors
@@ -40,7 +45,8 @@ pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let at = args.at.as_deref().map(|text| moment(text, SystemClock.now())).transpose()?;
     let target = client.target(&args.target)?;
     let at = at.map(|at| format!("&at={}", escape(&at.as_millis().to_string()))).unwrap_or_default();
-    let mut found: Decisions = client.get(&format!("{}/decisions?limit=1{at}", target_path(&target)))?;
+    // The one that is told, and what came shortly before it.
+    let mut found: Decisions = client.get(&format!("{}/decisions?limit={BEFORE}{at}", target_path(&target)))?;
     let Some(story) = found.decisions.pop() else {
         match &args.at {
             Some(at) => bail!("no decision about {target} at or before {at} is left in the log{}", removed(found.gone.as_ref())),
@@ -51,8 +57,7 @@ pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&story)?)?,
         Output::Text => {
             let paint = Paint::for_stdout();
-            write(out, &story, paint)?;
-            by_hand(out, &found.by_hand)?;
+            write(out, &story, &found, paint)?;
             if args.at.is_none() {
                 let detail: TargetDetail = client.get(&target_path(&target))?;
                 now(out, &story.decision, &detail.status, paint)?;
@@ -87,10 +92,13 @@ pub(super) fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     Err(Unusable(format!("--at \"{text}\" is no time; write 2026-03-01T12:03:20Z, 12:03:20 (UTC), or Unix milliseconds")).into())
 }
 
-fn write(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {
+/// Tells `story`, with what people did before it and since, in the order of time. `around` has the decisions before it, and the changes by
+/// hand since it.
+fn write(out: &mut dyn Write, story: &Story, around: &Decisions, paint: Paint) -> io::Result<()> {
     let decision = &story.decision;
     let verdict = words::verdict(decision);
     let verdict = match decision.verdict {
+        _ if decision.advised => verdict,
         Verdict::ScaleOut => paint.green(&verdict),
         Verdict::ScaleIn => paint.yellow(&verdict),
         Verdict::Blind | Verdict::Faulted => paint.red(&verdict),
@@ -98,12 +106,29 @@ fn write(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {
     };
     writeln!(out, "{} {verdict}", paint.bold(decision.target.as_str()))?;
     writeln!(out, "{}\n", story.sentence)?;
+    before(out, story, around)?;
     writeln!(out, "Decided  {}, decision {}, on what had been measured up to {}", decision.at, decision.sequence, decision.through)?;
     writeln!(out, "Policy   {}{}\n", decision.policy_version, if decision.advised { ", advice only: nothing is commanded" } else { "" })?;
-    by_hand(out, &story.by_hand)?;
-    metrics(out, &decision.metrics, paint)?;
+    metrics(out, &decision.metrics, decision.at, paint)?;
     steps(out, decision, paint)?;
-    after(out, story)
+    after(out, story, &around.by_hand)
+}
+
+/// What people set by hand shortly before a decision, and what was decided in between: whether one led to the other is told by the steps.
+fn before(out: &mut dyn Write, story: &Story, around: &Decisions) -> io::Result<()> {
+    let since = story.decision.at - BY_HAND_SHOWN;
+    let told = around.decisions.iter().map(|story| (&story.by_hand, Some(&story.decision))).chain([(&story.by_hand, None)]);
+    let mut any = false;
+    for (changes, decision) in told {
+        for change in changes.iter().filter(|change| change.at >= since) {
+            writeln!(out, "{}", by_hand(change))?;
+            any = true;
+        }
+        if let Some(decision) = decision.filter(|_| any) {
+            writeln!(out, "Decided  {}, decision {}: {}", decision.at, decision.sequence, words::verdict(decision))?;
+        }
+    }
+    if any { writeln!(out) } else { Ok(()) }
 }
 
 /// What is so now: the decision that is told may be of an hour ago, as one is written down when more than numbers change.
@@ -118,27 +143,25 @@ fn now(out: &mut dyn Write, told: &Decision, status: &TargetStatus, paint: Paint
     }
     writeln!(out, "\nNow      {current}; evaluated again at {at}:\n         {}\n", status.reason)?;
     let mut table = Vec::new();
-    metrics(&mut table, &status.metrics, paint)?;
+    metrics(&mut table, &status.metrics, at, paint)?;
     out.write_all(table.trim_ascii_end())?;
     if table.is_empty() { Ok(()) } else { writeln!(out) }
 }
 
-/// What people set by hand.
-fn by_hand(out: &mut dyn Write, changes: &[Dated<ManualChange>]) -> io::Result<()> {
-    for Dated { at, record } in changes {
-        let reason = record.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        writeln!(out, "By hand  {at}  {} set {} → {}{reason}", record.actor, record.from, record.to)?;
-    }
-    if changes.is_empty() { Ok(()) } else { writeln!(out) }
+/// What a person set.
+fn by_hand(Dated { at, record }: &Dated<ManualChange>) -> String {
+    let reason = record.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("By hand  {at}  {} set {} → {}{reason}", record.actor, record.from, record.to)
 }
 
-/// Each metric against its target.
-pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], paint: Paint) -> io::Result<()> {
+/// Each metric of an evaluation at `near` against its target or limit, with what it waits for.
+pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], near: Timestamp, paint: Paint) -> io::Result<()> {
     if metrics.is_empty() {
         return Ok(());
     }
     let rows = metrics.iter().map(|m| {
-        let amount = |a: Option<_>| a.map_or_else(|| "–".to_owned(), |a| words::amount(a, m.unit));
+        let value = m.value.map_or_else(|| "–".to_owned(), |value| words::figure(value, m));
+        let against = words::against(m).unwrap_or_else(|| "–".to_owned());
         let status = format!("{:?}", m.status);
         let status = match m.status {
             MetricStatus::Ok => status,
@@ -146,9 +169,9 @@ pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], paint: Pain
             _ => paint.red(&status),
         };
         let asks = m.proposal.map_or_else(|| "–".to_owned(), |n| n.to_string());
-        vec![m.name.to_string(), status, amount(m.value), amount(m.target), asks, m.note.clone().unwrap_or_default()]
+        vec![m.name.to_string(), status, value, against, asks, words::remarks(m, near).unwrap_or_default()]
     });
-    table::write(out, &["METRIC", "STATUS", "VALUE", "TARGET", "ASKS FOR", ""], rows)?;
+    table::write(out, &["METRIC", "STATUS", "VALUE", "AGAINST", "ASKS FOR", ""], rows)?;
     writeln!(out)
 }
 
@@ -164,19 +187,25 @@ pub(super) fn steps(out: &mut dyn Write, decision: &Decision, paint: Paint) -> i
     writeln!(out, "{}\n", paint.dim("* the step that bound"))
 }
 
-/// What came of a decision.
-pub(super) fn after(out: &mut dyn Write, story: &Story) -> io::Result<()> {
+/// What came of a decision, and what people set by hand since, in the order of time.
+pub(super) fn after(out: &mut dyn Write, story: &Story, by_hand_since: &[Dated<ManualChange>]) -> io::Result<()> {
     let Story { decision, grants, commands, outcomes, .. } = story;
-    for grant in grants {
-        writeln!(out, "Grant    {}  {}", grant.at, words::grant(&grant.record))?;
-    }
-    for command in commands {
-        let record = &command.record;
-        writeln!(out, "Command  {}  set {} where {} are found, until {}", command.at, record.to, record.from, record.expires_at)?;
-    }
-    for outcome in outcomes {
-        let took = outcome.at.since(decision.at).as_secs_f64();
-        writeln!(out, "Outcome  {}  {}, {took:.1} s after the decision", outcome.at, words::outcome(&outcome.record))?;
+    let mut told: Vec<(Timestamp, String)> = Vec::new();
+    told.extend(grants.iter().map(|grant| (grant.at, format!("Grant    {}  {}", grant.at, words::grant(&grant.record)))));
+    told.extend(
+        commands
+            .iter()
+            .map(|Dated { at, record }| (*at, format!("Command  {at}  set {} where {} are found, until {}", record.to, record.from, record.expires_at))),
+    );
+    told.extend(outcomes.iter().map(|Dated { at, record }| {
+        let took = at.since(decision.at).as_secs_f64();
+        (*at, format!("Outcome  {at}  {}, {took:.1} s after the decision", words::outcome(record)))
+    }));
+    told.extend(by_hand_since.iter().map(|change| (change.at, by_hand(change))));
+    // Stable: of the same time in the order of the flow.
+    told.sort_by_key(|(at, _)| *at);
+    for (_, line) in &told {
+        writeln!(out, "{line}")?;
     }
     if let Some(so_far) = story.so_far() {
         writeln!(out, "{so_far}")?;

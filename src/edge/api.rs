@@ -2,18 +2,23 @@
 //!
 //! Times are Unix milliseconds, amounts JSON numbers in base units, as in the JSON lines of the log.
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::policy::Unit;
-use crate::model::spelling::on_one_line;
 use crate::model::{
     Alert, AlertState, Command, Decision, FleetObservation, Grant, ManualChange, MetricName, MetricReport, MetricStatus, Outcome, StepKind, TargetId,
     Timestamp, Verdict,
 };
 use crate::runtime::retention::Usage;
+
+mod does;
+mod problem;
+mod requests;
+
+pub use does::{Held, does};
+pub use problem::Problem;
+pub use requests::{Ingested, LineRejected, ScaleRequest, Scaled};
 
 /// `GET /api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,8 +83,11 @@ pub struct TargetStatus {
     /// Up to when event time was complete for it.
     #[serde(default)]
     pub through: Option<Timestamp>,
-    /// Metrics without a usable value: while there are any, nothing is removed.
+    /// Metrics without a usable value that the decision needs: while there are any, nothing is removed.
     pub blind: Vec<String>,
+    /// Metrics without a usable value that hold nothing back: `whenBlind: Ignore`, or observed only.
+    #[serde(default)]
+    pub blind_ignored: Vec<String>,
     /// Each metric's part in the last evaluation.
     pub metrics: Vec<MetricReport>,
     /// What a person should look at.
@@ -96,9 +104,18 @@ impl TargetStatus {
         held || self.frozen.is_some() || !self.blind.is_empty() || self.alerts.iter().any(|alert| alert.state == AlertState::Firing)
     }
 
-    /// Whether the count is on its way to another one.
+    /// Whether the count is on its way to another one: not where only advice is given, or nothing is commanded.
     pub fn is_scaling(&self) -> bool {
-        matches!(self.verdict, Some(Verdict::ScaleOut | Verdict::ScaleIn))
+        matches!(self.verdict, Some(Verdict::ScaleOut | Verdict::ScaleIn)) && self.held().is_none()
+    }
+
+    /// What keeps its decisions from being carried out.
+    pub fn held(&self) -> Option<Held> {
+        match (&self.frozen, self.mode.as_deref()) {
+            (Some(_), _) => Some(Held::Frozen),
+            (None, Some("Advise")) => Some(Held::Advises),
+            (None, _) => None,
+        }
     }
 }
 
@@ -307,6 +324,9 @@ pub struct MetricSeries {
     /// What `target` means, by the policy of now.
     #[serde(default)]
     pub rule: Option<Rule>,
+    /// Whether its amounts are rates: so much a second.
+    #[serde(default)]
+    pub per_second: bool,
     /// The value that was measured.
     pub value: Vec<Option<f64>>,
     /// What it was held against: its target, or the threshold above which it scales out.
@@ -328,126 +348,6 @@ pub struct Gone {
     /// Since when records are there; `None` where there is none.
     #[serde(default)]
     pub kept_since: Option<Timestamp>,
-}
-
-/// `POST /api/v1/targets/…/scale`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ScaleRequest {
-    /// The count to set.
-    pub replicas: u32,
-    /// Who wants it.
-    pub actor: String,
-    /// Why.
-    #[serde(default)]
-    pub reason: Option<String>,
-}
-
-impl ScaleRequest {
-    /// What to send.
-    pub(crate) const EXAMPLE: &str = "send {\"replicas\":5,\"actor\":\"ana@example.com\",\"reason\":\"launch\"}";
-
-    /// Reads the body of a request.
-    ///
-    /// # Errors
-    /// [`Problem`] with the field.
-    pub fn read(body: &[u8]) -> Result<Self, Problem> {
-        let request: ScaleRequest =
-            serde_json::from_slice(body).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, on_one_line(&e.to_string()), Self::EXAMPLE).at("body"))?;
-        if request.actor.trim().is_empty() {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "actor is empty", "say who wants it: it is recorded").at("actor"));
-        }
-        Ok(request)
-    }
-}
-
-/// The answer to a [`ScaleRequest`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Scaled {
-    /// The target.
-    pub target: TargetId,
-    /// The count that was asked for before.
-    pub from: u32,
-    /// The count that is asked for now.
-    pub to: u32,
-    /// What happens next.
-    pub note: String,
-}
-
-/// The answer to `POST /api/v1/metrics`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Ingested {
-    /// Samples that are in the log for good.
-    pub accepted: u64,
-    /// Samples that were not taken.
-    pub rejected: u64,
-    /// Why, for the first hundred.
-    pub errors: Vec<LineRejected>,
-}
-
-/// Why a line was not taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LineRejected {
-    /// The line (of an Avro file: the sample), from 1.
-    pub line: u64,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-/// An error as the interface answers it (RFC 9457): what is wrong, where, and the way out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Problem {
-    /// The HTTP status.
-    pub status: u16,
-    /// What is wrong.
-    pub title: String,
-    /// Where: the field, parameter or target.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub place: String,
-    /// The way out.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub mend: String,
-    /// After how many seconds to try again, where that helps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after: Option<u64>,
-    /// The lines that were not taken, of a request with samples.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ingested: Option<Box<Ingested>>,
-}
-
-impl Problem {
-    /// A problem.
-    pub fn new(status: StatusCode, title: impl Into<String>, mend: impl Into<String>) -> Self {
-        Problem { status: status.as_u16(), title: title.into(), place: String::new(), mend: mend.into(), retry_after: None, ingested: None }
-    }
-
-    /// With where it is.
-    #[must_use]
-    pub fn at(mut self, place: impl Into<String>) -> Self {
-        self.place = place.into();
-        self
-    }
-
-    /// To be tried again after so many seconds.
-    #[must_use]
-    pub fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
-        self
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, axum::Json(&self)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
-    }
 }
 
 #[cfg(test)]

@@ -88,8 +88,16 @@ fn replicas(page: &mut Page, targets: &[TargetStatus], at: Timestamp) {
     }
 }
 
+/// An amount of a metric, where there is one.
+type Of = fn(&MetricReport) -> Option<Amount>;
+
 fn metrics(page: &mut Page, services: &Services, targets: &[TargetStatus], at: Timestamp) {
-    for (family, of) in [(&families::VALUE, (|m| m.value) as fn(&MetricReport) -> Option<Amount>), (&families::TARGET_VALUE, |m| m.target)] {
+    let families: [(_, Of); 3] = [
+        (&families::VALUE, |m| m.value),
+        (&families::TARGET_VALUE, |m| m.threshold.as_ref().map_or(m.target, |threshold| threshold.scale_out_above)),
+        (&families::SCALE_IN_BELOW, |m| m.threshold.as_ref().and_then(|threshold| threshold.scale_in_below)),
+    ];
+    for (family, of) in families {
         let mut amounts = page.family(family);
         for (target, metric) in targets.iter().flat_map(|t| t.metrics.iter().map(move |m| (t, m))) {
             let labels = [("target", target.target.as_str()), ("metric", metric.name.as_str()), ("unit", metric.unit.name())];
@@ -102,7 +110,15 @@ fn metrics(page: &mut Page, services: &Services, targets: &[TargetStatus], at: T
     }
     let mut statuses = page.family(&families::STATUS);
     for (target, metric) in targets.iter().flat_map(|t| t.metrics.iter().map(move |m| (t, m))) {
-        statuses.count(&[("target", target.target.as_str()), ("metric", metric.name.as_str()), ("status", metric.status.name())], 1);
+        statuses.count(
+            &[
+                ("target", target.target.as_str()),
+                ("metric", metric.name.as_str()),
+                ("status", metric.status.name()),
+                ("while_blind", metric.while_blind.name()),
+            ],
+            1,
+        );
     }
     let mut ages = page.family(&families::METRIC_AGE);
     for target in targets {

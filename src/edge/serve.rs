@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
@@ -34,12 +34,14 @@ use crate::runtime::retention::{Pressure, Room};
 mod documented;
 mod fleet;
 mod history;
+mod host;
 mod live;
 mod page;
 mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use host::Hosts;
 pub use live::Live;
 
 /// How long a request may take, body and all. Longer than ingest waits for a commit.
@@ -189,11 +191,12 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
 }
 
 /// Serves until `stop` is done; then no new connection is taken, and those that are under way have
-/// 5 s to finish.
+/// 5 s to finish. Requests for other names than `hosts` has are refused.
 ///
 /// # Errors
 /// Where the port fails.
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, router: Router, hosts: Hosts, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    let router = router.layer(from_fn_with_state(hosts, host::known));
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = async move {
         stop.await;

@@ -18,7 +18,7 @@ use dashmap::DashMap;
 
 use crate::edge::api::{Dated, Lag, Series as SeriesAnswer, Story, TargetDetail, TargetStatus};
 use crate::model::{
-    Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricName, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp,
+    Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricName, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp, WhileBlind,
 };
 
 mod facts;
@@ -262,6 +262,11 @@ impl View {
     }
 }
 
+/// The names of metrics without a usable value that mean this.
+fn blind(metrics: &[MetricReport], means: impl Fn(WhileBlind) -> bool) -> Vec<String> {
+    metrics.iter().filter(|m| m.status.is_blind() && means(m.while_blind)).map(|m| m.name.to_string()).collect()
+}
+
 impl Known {
     /// Takes an evaluation: the last one is what the status says. A clock that was set back counts on from there.
     fn evaluated(&mut self, decision: &Decision, room: Room, live: bool) {
@@ -312,7 +317,8 @@ impl Known {
             },
             at: decision.map(|d| d.at),
             through: decision.map(|d| d.through),
-            blind: metrics.iter().filter(|m| m.status.is_blind()).map(|m| m.name.to_string()).collect(),
+            blind: blind(&metrics, |effect| matches!(effect, WhileBlind::HoldIn | WhileBlind::Other)),
+            blind_ignored: blind(&metrics, |effect| matches!(effect, WhileBlind::Ignore | WhileBlind::Observe)),
             metrics,
             alerts: self.alerts.values().cloned().collect(),
             frozen: None,

@@ -48,6 +48,18 @@ impl MetricStatus {
     }
 }
 
+impl WhileBlind {
+    /// Its name, as in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            WhileBlind::HoldIn => "HoldIn",
+            WhileBlind::Ignore => "Ignore",
+            WhileBlind::Observe => "Observe",
+            WhileBlind::Other => "Other",
+        }
+    }
+}
+
 /// One metric's part in a decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,7 +74,7 @@ pub struct MetricReport {
     /// Its value, in base units (a ratio for utilization).
     #[serde(default)]
     pub value: Option<Amount>,
-    /// What the policy wants it to be, where it tracks one (the scale-out threshold, of a threshold).
+    /// What it is held against: the value that is tracked, or the limit of a threshold that it is beyond (none in between).
     #[serde(default)]
     pub target: Option<Amount>,
     /// The count that it asks for, where it asks.
@@ -71,6 +83,76 @@ pub struct MetricReport {
     /// Why it has no value, or which instances did not count as they are; where words are needed.
     #[serde(default)]
     pub note: Option<String>,
+    /// Where it stands to the limits of its threshold, and what that waits for; of a threshold with a value.
+    #[serde(default)]
+    pub threshold: Option<ThresholdReport>,
+    /// What it does to the decision while it has no usable value.
+    #[serde(default)]
+    pub while_blind: WhileBlind,
+    /// Whether `value`, `target` and the limits are rates: so much a second.
+    #[serde(default)]
+    pub per_second: bool,
+}
+
+/// What a metric does to a decision while it has no usable value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum WhileBlind {
+    /// Nothing is removed.
+    #[default]
+    HoldIn,
+    /// The other metrics decide as if it were not there (`whenBlind: Ignore`).
+    Ignore,
+    /// Nothing: it is observed only, with a value as without.
+    Observe,
+    /// Something that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// A metric and the limits of its threshold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ThresholdReport {
+    /// Which limit applied.
+    pub side: ThresholdSide,
+    /// Above this one step out; in base units.
+    #[serde(default)]
+    pub scale_out_above: Option<Amount>,
+    /// Below this one step in; in base units.
+    #[serde(default)]
+    pub scale_in_below: Option<Amount>,
+    /// Why the step is not asked for yet, where the value is beyond a limit.
+    #[serde(default)]
+    pub waits: Option<ThresholdWait>,
+    /// Until when it waits, if the value stays where it is; the latest time, where it may end before.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+}
+
+/// Which limit of a threshold applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ThresholdSide {
+    /// The value is above `scaleOutAbove`.
+    Above,
+    /// None of those that are written.
+    Between,
+    /// The value is below `scaleInBelow`.
+    Below,
+    /// A side that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// What a threshold waits for before it asks for a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ThresholdWait {
+    /// The value has to stay beyond the limit for `for`, since it came there or since the last change.
+    For,
+    /// The instances of the last growth have to be ready for a whole window, so that the value speaks of them too.
+    StartUp,
+    /// Something that this version does not know.
+    #[serde(other)]
+    Other,
 }
 
 /// The steps of a decision, in their order.

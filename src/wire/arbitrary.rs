@@ -253,8 +253,20 @@ fn metric_report() -> impl Strategy<Value = MetricReport> {
     use MetricStatus as S;
     let status = prop::sample::select(vec![S::Ok, S::Idle, S::NoData, S::Stale, S::Error, S::NonFinite, S::Other]);
     let unit = prop::sample::select(vec![Unit::Seconds, Unit::Bytes, Unit::Cores, Unit::Ratio, Unit::Count]);
-    (metric(), status, unit, option::of(amount()), option::of(amount()), option::of(any::<u32>()), option::of(text()))
-        .prop_map(|(name, status, unit, value, target, proposal, note)| MetricReport { name, status, unit, value, target, proposal, note })
+    let while_blind = prop::sample::select(vec![WhileBlind::HoldIn, WhileBlind::Ignore, WhileBlind::Observe, WhileBlind::Other]);
+    let figures = (option::of(amount()), option::of(amount()), option::of(any::<u32>()), option::of(threshold_report()), any::<bool>());
+    (metric(), status, unit, figures, option::of(text()), while_blind).prop_map(|(name, status, unit, figures, note, while_blind)| {
+        let (value, target, proposal, threshold, per_second) = figures;
+        MetricReport { name, status, unit, value, target, proposal, note, threshold, while_blind, per_second }
+    })
+}
+
+fn threshold_report() -> impl Strategy<Value = ThresholdReport> {
+    use {ThresholdSide as Side, ThresholdWait as Wait};
+    let side = prop::sample::select(vec![Side::Above, Side::Between, Side::Below, Side::Other]);
+    let waits = prop::sample::select(vec![None, Some(Wait::For), Some(Wait::StartUp), Some(Wait::Other)]);
+    (side, option::of(amount()), option::of(amount()), waits, option::of(time()))
+        .prop_map(|(side, scale_out_above, scale_in_below, waits, until)| ThresholdReport { side, scale_out_above, scale_in_below, waits, until })
 }
 
 /// Every reason there is.

@@ -4,7 +4,11 @@
 //! stop, so that they fit into a line of a terminal or of a log. Amounts carry their units
 //! ([`amount`]), times are UTC. The records hold the numbers; nothing is computed here.
 
-use crate::model::{Decision, Grant, GrantLimit, MetricReport, MetricStatus, Outcome, OutcomeResult, Reason, Step, StepKind, Timestamp, Verdict};
+use crate::model::policy::Unit;
+use crate::model::{
+    Amount, Decision, Grant, GrantLimit, MetricReport, MetricStatus, Outcome, OutcomeResult, Reason, Step, StepKind, ThresholdReport, ThresholdSide,
+    ThresholdWait, Timestamp, Verdict, WhileBlind,
+};
 
 mod amount;
 
@@ -14,6 +18,8 @@ pub use amount::amount;
 pub fn verdict(decision: &Decision) -> String {
     let (current, desired) = (decision.current, decision.desired);
     match decision.verdict {
+        Verdict::ScaleOut if decision.advised => format!("would scale out from {current} to {} (advises)", replicas(desired)),
+        Verdict::ScaleIn if decision.advised => format!("would scale in from {current} to {} (advises)", replicas(desired)),
         Verdict::ScaleOut => format!("scales out from {current} to {}", replicas(desired)),
         Verdict::ScaleIn => format!("scales in from {current} to {}", replicas(desired)),
         Verdict::Hold => format!("stays at {}", replicas(desired)),
@@ -32,14 +38,28 @@ pub fn sentence(decision: &Decision) -> String {
     let said = match decision.verdict {
         Verdict::Faulted => "a fault in the program holds this target: its replicas stay until its policy changes or an operator orders otherwise".to_owned(),
         _ => match binding_step(decision) {
-            Some(step) => match asked(decision, step) {
-                Some(asked) => format!("{asked}; {}", clause(decision, step)),
-                None => clause(decision, step),
-            },
+            Some(step) => {
+                let said = match asked(decision, step) {
+                    Some(asked) => format!("{asked}; {}", clause(decision, step)),
+                    None => clause(decision, step),
+                };
+                with_waiting(decision, said)
+            }
             None => verdict(decision),
         },
     };
     if decision.advised { format!("advice only: {said}") } else { said }
+}
+
+/// Adds what a threshold waits for before it asks for more, where the sentence speaks of another metric and nothing grows: what comes is not in it.
+fn with_waiting(decision: &Decision, said: String) -> String {
+    let asks_for_more = |report: &&MetricReport| report.threshold.as_ref().is_some_and(|threshold| threshold.side == ThresholdSide::Above);
+    let waiting = decision.metrics.iter().filter(|_| decision.desired <= decision.current).filter(asks_for_more).find_map(|report| {
+        let waits = waits(report, decision.at)?;
+        let measured = measured(report);
+        (!said.contains(&measured)).then(|| format!("{said}; {measured}: {waits}"))
+    });
+    waiting.unwrap_or(said)
 }
 
 /// Why a step of a decision said what it said.
@@ -49,12 +69,79 @@ pub fn why(decision: &Decision, step: &Step) -> String {
     if step.reason == Reason::LargestProposal && proposals > 1 { format!("{said}, the largest of {proposals} proposals") } else { said }
 }
 
-/// One metric's part in a decision, e.g. "cpu 84 % against 70 % asks for 8", "memory is stale (…)".
-pub fn metric(report: &MetricReport) -> String {
+/// One metric's part in a decision at `near`, e.g. "cpu 84 % against 70 % asks for 8", "memory is stale (…)".
+pub fn metric(report: &MetricReport, near: Timestamp) -> String {
     match report.proposal {
-        Some(count) => format!("{} asks for {count}", measured(report)),
+        Some(count) => format!("{} asks for {count}{}", measured(report), waiting(report, near)),
         None if report.status == MetricStatus::Ok => format!("{} asks for nothing", measured(report)),
         None => measured(report),
+    }
+}
+
+/// An amount of a metric with its unit: "84 %", "120/s".
+pub fn figure(value: Amount, report: &MetricReport) -> String {
+    rated(value, report.unit, report.per_second)
+}
+
+/// An amount with its unit, and that it is a rate.
+pub fn rated(value: Amount, unit: Unit, per_second: bool) -> String {
+    let written = amount(value, unit);
+    if per_second { format!("{written}/s") } else { written }
+}
+
+/// What a metric is held against, e.g. "70 %"; of a threshold which limit applies: "above 300 ms".
+pub fn against(report: &MetricReport) -> Option<String> {
+    let write = |value| figure(value, report);
+    match &report.threshold {
+        Some(threshold) => limits(threshold, write),
+        None => report.target.map(write),
+    }
+}
+
+/// What a threshold waits for before it asks for its step, e.g. "it has to stay so until 12:00:20 UTC"; `None` where it waits for nothing.
+pub fn waits(report: &MetricReport, near: Timestamp) -> Option<String> {
+    let threshold = report.threshold.as_ref()?;
+    let until = threshold.until.map(|until| moment(until, near));
+    Some(match (threshold.waits?, until) {
+        (ThresholdWait::For, Some(until)) => format!("it has to stay so until {until}"),
+        (ThresholdWait::For, None) => "it has to stay so for longer".to_owned(),
+        (ThresholdWait::StartUp, Some(until)) => format!("the instances of the last scale-out are still starting, waited for until {until} at the latest"),
+        (ThresholdWait::StartUp, None) => "the instances of the last scale-out are still starting".to_owned(),
+        (ThresholdWait::Other, _) => "it waits for something that this version does not know".to_owned(),
+    })
+}
+
+/// What else is to be said of a metric: its note, what it waits for, and what it means that it is blind.
+pub fn remarks(report: &MetricReport, near: Timestamp) -> Option<String> {
+    let blind = report.status.is_blind().then(|| while_blind(report.while_blind)).flatten().map(str::to_owned);
+    let said: Vec<String> = [report.note.clone(), waits(report, near), blind].into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// What a metric without a usable value means for its target.
+pub fn while_blind(effect: WhileBlind) -> Option<&'static str> {
+    match effect {
+        WhileBlind::HoldIn => Some("nothing is removed meanwhile"),
+        WhileBlind::Ignore => Some("the other metrics decide without it (whenBlind: Ignore)"),
+        WhileBlind::Observe => Some("it is observed only: no decision waits for it"),
+        WhileBlind::Other => None,
+    }
+}
+
+/// ": it has to stay so until …"; empty where nothing is waited for.
+fn waiting(report: &MetricReport, near: Timestamp) -> String {
+    waits(report, near).map(|waits| format!(": {waits}")).unwrap_or_default()
+}
+
+fn limits(threshold: &ThresholdReport, write: impl Fn(Amount) -> String) -> Option<String> {
+    let (above, below) = (threshold.scale_out_above.map(&write), threshold.scale_in_below.map(&write));
+    match (threshold.side, above, below) {
+        (ThresholdSide::Above, Some(above), _) => Some(format!("above {above}")),
+        (ThresholdSide::Below, _, Some(below)) => Some(format!("below {below}")),
+        (ThresholdSide::Between, Some(above), Some(below)) => Some(format!("between {below} and {above}")),
+        (ThresholdSide::Between, Some(above), None) => Some(format!("not above {above}")),
+        (ThresholdSide::Between, None, Some(below)) => Some(format!("not below {below}")),
+        _ => None,
     }
 }
 
@@ -113,7 +200,7 @@ fn asked(decision: &Decision, step: &Step) -> Option<String> {
     match combine {
         Some(combine) => Some(clause(decision, combine)),
         // Of equal proposals the first in the policy's order, as the fold does.
-        None => decision.metrics.iter().rev().filter(|m| m.proposal.is_some()).max_by_key(|m| m.proposal).map(metric),
+        None => decision.metrics.iter().rev().filter(|m| m.proposal.is_some()).max_by_key(|m| m.proposal).map(|m| metric(m, decision.at)),
     }
 }
 
@@ -127,7 +214,8 @@ fn clause(decision: &Decision, step: &Step) -> String {
     match step.reason {
         Reason::LargestProposal => {
             let who = report.map_or_else(|| name.to_owned(), measured);
-            format!("{who} asks for {after}{}", if after == decision.current { ", as it is" } else { "" })
+            let waiting = report.map(|report| waiting(report, decision.at)).unwrap_or_default();
+            format!("{who} asks for {after}{}{waiting}", if after == decision.current { ", as it is" } else { "" })
         }
         Reason::NoProposal => format!("no metric asks for a count, so {stays}"),
         Reason::BlindMetric => {
@@ -170,8 +258,9 @@ fn measured(report: &MetricReport) -> String {
     let name = report.name.as_str();
     let state = match report.status {
         MetricStatus::Ok => {
-            let value = report.value.map(|v| format!(" {}", amount(v, report.unit))).unwrap_or_default();
-            let target = report.target.map(|t| format!(" against {}", amount(t, report.unit))).unwrap_or_default();
+            let value = report.value.map(|v| format!(" {}", figure(v, report))).unwrap_or_default();
+            let against = against(report).map(|said| if report.threshold.is_some() { format!(" {said}") } else { format!(" against {said}") });
+            let target = against.unwrap_or_default();
             let note = report.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
             return format!("{name}{value}{target}{note}");
         }
@@ -186,10 +275,17 @@ fn measured(report: &MetricReport) -> String {
     format!("{name} {state}{note}")
 }
 
+/// The most metrics that one sentence names.
+const BLIND_NAMED: usize = 5;
+
 /// " (cpu has no data, memory is stale)"; empty where no metric is blind.
 fn blind_list(decision: &Decision) -> String {
     let blind: Vec<String> = decision.metrics.iter().filter(|m| m.status.is_blind()).map(measured).collect();
-    if blind.is_empty() { String::new() } else { format!(" ({})", blind.join(", ")) }
+    match blind.len() {
+        0 => String::new(),
+        1..=BLIND_NAMED => format!(" ({})", blind.join(", ")),
+        all => format!(" ({} and {} more)", blind[..BLIND_NAMED - 1].join(", "), all + 1 - BLIND_NAMED),
+    }
 }
 
 fn replicas(n: u32) -> String {

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{address, boolean, duration_within, percent, show_duration, show_size, size_within, whole, word};
+use super::value::{address, boolean, duration_within, host, percent, show_duration, show_size, size_within, whole, word};
 use super::{Config, RemovalLimit, Source};
 use crate::model::FleetName;
 use crate::model::document::shape::{Form, Outline, Shape};
@@ -119,7 +119,7 @@ macro_rules! age {
 const UNLIMITED: &str = "unlimited";
 
 /// Every setting but the limits of single fleets, in the order in which they are shown.
-pub(super) const SETTINGS: [Setting; 22] = [
+pub(super) const SETTINGS: [Setting; 23] = [
     Setting {
         path: "data",
         list: false,
@@ -135,6 +135,14 @@ pub(super) const SETTINGS: [Setting; 22] = [
         meaning: "the address of the HTTP interface; a port alone means loopback",
         read: |c, v| address(&v[0]).map(|a| c.listen = a),
         show: |c| c.listen.to_string(),
+    },
+    Setting {
+        path: "hosts",
+        list: true,
+        shape: Shape::Either(&[Shape::ListOf(&Shape::Plain), Shape::Plain]),
+        meaning: "names by which the HTTP interface may be called, besides those of this machine",
+        read: |c, v| v.iter().map(|text| host(text)).collect::<Result<_, _>>().map(|hosts| c.hosts = hosts),
+        show: |c| c.hosts.join(", "),
     },
     Setting {
         path: "policies",

@@ -30,7 +30,7 @@ fn the_later_place_wins_and_each_value_says_where_it_comes_from() {
 
 #[test]
 fn every_setting_can_be_written_in_the_file_as_it_is_shown() {
-    let text = "data: /var/lib/loadline\nlisten: 9090\npolicies: [a.yaml, fleet]\npane: 250ms\ngrace: 1s\n\
+    let text = "data: /var/lib/loadline\nlisten: 9090\nhosts: [scaling.example.com, loadline.local]\npolicies: [a.yaml, fleet]\npane: 250ms\ngrace: 1s\n\
         removals:\n  percent: 20%\n  atLeast: 2\n  period: 1m30s\n  fleets:\n    storefront:\n      percent: 50%\n\
         freezeFile: /run/freeze\ningest:\n  queue: 8\n  samplesPerSecond: 5000\nretention:\n  size: 512MiB\n  metrics: 90m\n  \
         signals: 2d\n  requests: 1h\n  commands: 1h\n  audit: 365d\n  alerts: 1d\n  deadLetters: 1d\nlog:\n  format: json\n  level: debug\nstopFleetsOnExit: true\n";
@@ -55,6 +55,7 @@ fn errors_name_the_place_the_value_and_the_mend() {
         ("pane: soon", "loadline.yaml:1:7: pane: \"soon\" is not a time; write a number with a unit (ms, s, m, h, d), as in 5s or 250ms"),
         ("removals: 5", "loadline.yaml:1:11: removals is a section: write its fields, indented, below it"),
         ("removals:\n  percent: 10", "loadline.yaml:2:12: removals.percent: \"10\" has no unit; write 10%"),
+        ("hosts: a.example:80", "loadline.yaml:1:8: hosts: \"a.example:80\" is not the name of a host; write it without a port, as in loadline.example.com"),
         ("listen: example", "loadline.yaml:1:9: listen: \"example\" is not an address; write IP:PORT, as in 127.0.0.1:8080"),
         ("log:\n  level: loud", "loadline.yaml:2:10: log.level: \"loud\" is none of error, warn, info, debug, trace"),
         ("ingest:\n  queue: 0", "loadline.yaml:2:10: ingest.queue: \"0\" is not a whole number from 1 to 65536"),

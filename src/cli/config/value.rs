@@ -6,6 +6,16 @@ use std::time::Duration;
 /// Units of time, the longest first.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
+/// Reads the name of a host, without a port.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-.:[]_".contains(c);
+    let port = text.rsplit_once(':').is_some_and(|(name, _)| !name.contains(':') && !name.is_empty());
+    if text.is_empty() || !text.chars().all(plain) || port {
+        return Err(format!("\"{text}\" is not the name of a host; write it without a port, as in loadline.example.com"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 /// Reads a duration such as `5s`, `250ms`, `1m` or `1m30s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("\"{text}\" is not a time; write a number with a unit (ms, s, m, h, d), as in 5s or 250ms");

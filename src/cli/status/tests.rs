@@ -76,3 +76,38 @@ fn the_log_is_shown_with_its_limit_what_a_day_brings_and_how_far_it_reaches() {
 fn nothing_to_show_says_what_to_do() {
     assert_eq!(shown(&status(&View::new())), "No target yet: start Loadline with --policies, or put a policy into the directory that it reads.\n");
 }
+
+/// What a thousand targets have in common is a line, and what two have is said of each.
+#[test]
+fn many_equal_alerts_are_one_line() {
+    let mut status = status(&View::new());
+    let alert = |n: u32| Alert {
+        target: Some(format!("prod/Deployment/service-{n:04}").parse().unwrap()),
+        name: "TargetNotSeen".to_owned(),
+        subject: "replicas".to_owned(),
+        severity: Severity::Warning,
+        state: AlertState::Firing,
+        message: "its replicas have not been seen".to_owned(),
+        at: at(0),
+    };
+    status.alerts = (0..1_000).map(alert).collect();
+    let said = shown(&status);
+    let line = "! 1000 targets: its replicas have not been seen: prod/Deployment/service-0000, prod/Deployment/service-0001, prod/Deployment/service-0002 and 997 more (TargetNotSeen)";
+    assert_eq!(said.lines().filter(|line| line.starts_with('!')).collect::<Vec<_>>(), [line]);
+    status.alerts.truncate(2);
+    assert_eq!(shown(&status).lines().filter(|line| line.starts_with('!')).count(), 2);
+}
+
+/// What is decided but not carried out does not read as if it were.
+#[test]
+fn a_target_that_only_advises_or_is_frozen_says_so() {
+    let view = View::new();
+    view.audit(at(10), Audit::Decision(decision(10, 3, 5)));
+    let mut status = status(&view);
+    status.targets[0].mode = Some("Advise".to_owned());
+    assert!(shown(&status).contains("would scale out (advises)"), "{}", shown(&status));
+    assert!(!status.targets[0].is_scaling());
+    status.targets[0].frozen = Some("data/freeze".to_owned());
+    assert!(shown(&status).contains("frozen (would scale out)"), "{}", shown(&status));
+    assert!(!status.targets[0].is_scaling());
+}

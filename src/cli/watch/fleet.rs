@@ -6,10 +6,25 @@ use super::super::{Paint, status, table};
 use super::follow::Known;
 use super::screen::fit;
 use crate::edge::api::{Status, TargetStatus};
-use crate::model::{AlertState, TargetId, Verdict};
+use crate::model::TargetId;
 
 /// Lines that are no targets: the head, the summary, the table's own head, the keys.
 const FRAME: usize = 4;
+
+/// Below so many columns the mode is left out: what a target does says it where it matters.
+const NARROW: usize = 100;
+
+/// The column of the mode.
+const MODE: usize = 4;
+
+/// The fewest columns of a name.
+const LEAST_NAME: usize = 16;
+
+/// The end of a name that is too long, which tells targets apart.
+fn shortened(name: &str, most: usize) -> String {
+    let count = name.chars().count();
+    if count <= most { name.to_owned() } else { format!("…{}", name.chars().skip(count + 1 - most).collect::<String>()) }
+}
 
 /// What is chosen, and what is left out.
 #[derive(Debug, Default)]
@@ -72,7 +87,7 @@ impl Fleet {
     fn shown<'a>(&self, known: &'a Known) -> Vec<&'a TargetStatus> {
         let all = known.status.iter().flat_map(|status| &status.targets);
         let filter = self.filter.to_lowercase();
-        all.filter(|t| (!self.attention || needs_attention(t)) && t.target.as_str().to_lowercase().contains(&filter)).collect()
+        all.filter(|t| (!self.attention || t.needs_attention()) && t.target.as_str().to_lowercase().contains(&filter)).collect()
     }
 
     /// What to draw.
@@ -82,7 +97,7 @@ impl Fleet {
             return lines;
         };
         let shown = self.shown(known);
-        let (all, wrong) = (status.targets.len(), status.targets.iter().filter(|t| needs_attention(t)).count());
+        let (all, wrong) = (status.targets.len(), status.targets.iter().filter(|t| t.needs_attention()).count());
         lines.push(self.summary(all, shown.len(), wrong, paint));
         let chosen = self.chosen.as_ref().and_then(|chosen| shown.iter().position(|t| t.target == *chosen)).unwrap_or(0);
         let mut told = troubles(status, paint);
@@ -97,7 +112,17 @@ impl Fleet {
         let rows = room.saturating_sub(told.len()).max(1);
         self.first = self.first.min(chosen).max((chosen + 1).saturating_sub(rows)).min(shown.len().saturating_sub(rows));
         // The widths are those of all targets, so that nothing jumps when it is scrolled.
-        let table = rendered(&status::HEADER, shown.iter().map(|t| status::row(t, status.at, paint)));
+        let narrow = width < NARROW;
+        let header: Vec<&str> = status::HEADER.into_iter().enumerate().filter(|(column, _)| !narrow || *column != MODE).map(|(_, name)| name).collect();
+        let row = |target: &&TargetStatus| {
+            let mut row = status::row(target, status.at, paint);
+            row[0] = paint.bold(&shortened(target.target.as_str(), (width * 3 / 10).max(LEAST_NAME)));
+            if narrow {
+                row.remove(MODE);
+            }
+            row
+        };
+        let table = rendered(&header, shown.iter().map(row));
         for (n, row) in table.into_iter().enumerate() {
             match n.checked_sub(1) {
                 None => lines.push(paint.dim(&row)),
@@ -140,12 +165,6 @@ impl Fleet {
         let filtered = if filters.is_empty() { String::new() } else { paint.bold(&format!(" · {shown} shown: {}", filters.join(", "))) };
         format!("{} · {attention}{filtered}", paint.bold(&targets))
     }
-}
-
-/// Whether a person should look: frozen, blind in a metric, left alone, held by a fault, or with an alert that fires.
-fn needs_attention(target: &TargetStatus) -> bool {
-    let held = matches!(target.verdict, Some(Verdict::Blind | Verdict::Disabled | Verdict::Faulted));
-    held || target.frozen.is_some() || !target.blind.is_empty() || target.alerts.iter().any(|alert| alert.state == AlertState::Firing)
 }
 
 fn troubles(status: &Status, paint: Paint) -> Vec<String> {
@@ -236,6 +255,20 @@ mod tests {
         assert_eq!(fleet.chosen(&known).unwrap().name(), "web");
         fleet.key(KeyCode::Esc, &known, 10);
         assert!(lines(&mut fleet, &known, 10)[3].contains("api"));
+    }
+
+    /// A long name leaves room for what is watched.
+    #[test]
+    fn a_long_name_hides_no_column() {
+        let name = format!("{}-7f9c", "checkout-payment-settlement-reconciliation-".repeat(4).trim_end_matches('-'));
+        let (mut fleet, known) = (Fleet::default(), known(&[&name, "web"]));
+        let shown = lines(&mut fleet, &known, 10);
+        for (line, expected) in
+            [(&shown[2], ["REPLICAS", "READY", "RANGE", "DOES", "WHY"].as_slice()), (&shown[3], &["3 → 5", "scales out", "cpu 84 %", "7f9c"])]
+        {
+            let fitted = fit(line, 80);
+            assert!(expected.iter().all(|part| fitted.contains(part)), "{fitted}");
+        }
     }
 
     #[test]

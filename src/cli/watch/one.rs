@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use crossterm::event::KeyCode;
 
-use super::super::{Paint, history, table, why};
+use super::super::{Paint, history, status, table, why};
 use super::fleet::rendered;
 use super::follow::Known;
 use crate::edge::api::{Decisions, Story, TargetDetail, TargetStatus};
-use crate::model::{AlertState, Severity, TargetId};
+use crate::model::{AlertState, Severity, TargetId, Timestamp};
 
 /// What is chosen.
 #[derive(Debug)]
@@ -135,26 +135,27 @@ fn now(out: &mut dyn Write, detail: &TargetDetail, width: usize, paint: Paint) -
         writeln!(out, "{}", if alert.severity == Severity::Critical { paint.red(&line) } else { paint.yellow(&line) })?;
     }
     writeln!(out)?;
-    why::metrics(out, &status.metrics, paint)
+    why::metrics(out, &status.metrics, status.at.unwrap_or(Timestamp::MIN), paint)
 }
 
-fn replicas(status: &TargetStatus, paint: Paint) -> String {
+fn replicas(shown: &TargetStatus, paint: Paint) -> String {
     let number = |n: Option<u32>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
-    let count = match (status.current, status.desired) {
+    let count = match (shown.current, shown.desired) {
         (Some(current), Some(desired)) if current != desired => paint.bold(&format!("{current} → {desired}")),
         (current, desired) => paint.bold(&number(current.or(desired))),
     };
-    let range = if status.min.is_none() && status.max.is_none() { "–".to_owned() } else { format!("{}–{}", number(status.min), number(status.max)) };
-    let seen = status.seen_at.map_or_else(|| "not seen".to_owned(), |seen| format!("seen {}", history::time(seen)));
-    let evaluated = status.at.map(|at| format!(", evaluated {} UTC", history::time(at))).unwrap_or_default();
-    let mode = status.mode.as_deref().unwrap_or("no policy");
-    format!("replicas {count}  ready {}  range {range}  mode {mode}  {}", number(status.ready), paint.dim(&format!("{seen}{evaluated}")))
+    let range = if shown.min.is_none() && shown.max.is_none() { "–".to_owned() } else { format!("{}–{}", number(shown.min), number(shown.max)) };
+    let seen = shown.seen_at.map_or_else(|| "not seen".to_owned(), |seen| format!("seen {}", history::time(seen)));
+    let evaluated = shown.at.map(|at| format!(", evaluated {} UTC", history::time(at))).unwrap_or_default();
+    let mode = shown.mode.as_deref().unwrap_or("no policy");
+    let does = status::paint_does(shown.verdict, shown.held(), paint);
+    format!("{does}  replicas {count}  ready {}  range {range}  mode {mode}  {}", number(shown.ready), paint.dim(&format!("{seen}{evaluated}")))
 }
 
 /// A decision's metrics, steps, and what came of it.
 fn opened(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {
     why::steps(out, &story.decision, paint)?;
-    why::after(out, story)
+    why::after(out, story, &[])
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ fn told(entries: impl IntoIterator<Item = Audit>) -> String {
     for (n, entry) in (10..).zip(entries) {
         view.audit(at(n), entry);
     }
-    let story = view.decisions(&api(), 1, None).unwrap().pop().unwrap();
+    let mut decisions = view.decisions(&api(), 10, None).unwrap();
+    let story = decisions.pop().unwrap();
+    let around = Decisions { target: api(), decisions, by_hand: view.by_hand(&api()), next: None, gone: None };
     let mut out = Vec::new();
-    write(&mut out, &story, Paint::PLAIN).unwrap();
+    write(&mut out, &story, &around, Paint::PLAIN).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -29,6 +31,23 @@ fn what_has_not_come_yet_is_said() {
     ] {
         assert!(told(entries).ends_with(&format!("{end}\n")), "{end}");
     }
+}
+
+/// What people did stands where it belongs in time: before the decisions that came later, after what came earlier, under none as its consequence.
+#[test]
+fn changes_by_hand_are_told_in_the_order_of_time() {
+    let set = |from, to| Audit::ByHand(ManualChange { target: api(), from, to, actor: "ana".to_owned(), reason: None });
+    let told = told([set(3, 4), Audit::Decision(decision(12, 4, 4)), Audit::Decision(decision(13, 4, 5)), grant(13, 4, 5), set(5, 6)]);
+    let starts = |line: &&str| ["By hand", "Decided", "Grant"].iter().any(|word| line.starts_with(word));
+    let lines: Vec<&str> = told.lines().filter(starts).map(|line| line.split_once('Z').map_or(line, |(start, _)| start)).collect();
+    let expected = [
+        "By hand  2025-11-24T16:00:10",
+        "Decided  2025-11-24T16:00:12",
+        "Decided  2025-11-24T16:00:13",
+        "Grant    2025-11-24T16:00:13",
+        "By hand  2025-11-24T16:00:14",
+    ];
+    assert_eq!(lines.iter().map(|line| line.split('.').next().unwrap_or_default()).collect::<Vec<_>>(), expected, "{told}");
 }
 
 #[test]

@@ -31,8 +31,9 @@ families! {
 
     VALUE: Gauge "loadline_target_metric_value" "", "A metric's value at the last evaluation, in base units.";
     TARGET_VALUE: Gauge "loadline_target_metric_target_value" "", "What the policy wants it to be, or the threshold above which it scales out; in base units.";
+    SCALE_IN_BELOW: Gauge "loadline_target_metric_scale_in_below" "", "The threshold below which it scales in; in base units.";
     PROPOSED: Gauge "loadline_target_metric_proposed_replicas" "", "The count that the metric asks for.";
-    STATUS: Gauge "loadline_target_metric_status" "", "1 for the metric's status at the last evaluation.";
+    STATUS: Gauge "loadline_target_metric_status" "", "1 for the metric's status at the last evaluation, with what it does to the decision while it has no value.";
     METRIC_AGE: Gauge "loadline_target_metric_age_seconds" "seconds", "How old the newest sample of the metric is.";
 
     DECISIONS: Counter "loadline_decisions" "", "Decisions that were written down, by verdict and binding step.";

@@ -189,8 +189,22 @@ pub(super) fn bad_place(text: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, format!("\"{text}\" is no place to go on from"), "take it from next of the page before").at("parameter before")
 }
 
+/// What is asked for is not understood: which parameter, where that can be told, and what may be asked for instead.
 pub(super) fn bad_query(rejection: &QueryRejection, mend: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, rejection.body_text(), mend).at("query")
+    let said = rejection.body_text();
+    // The library's text names types of the program; of it only the parameter and the value are for people.
+    let quoted = |marker: &str| said.split_once(marker).and_then(|(_, rest)| rest.split_once('`')).map(|(word, _)| word.to_owned());
+    let title = match (quoted("unknown field `"), quoted("unknown variant `")) {
+        (Some(field), _) => format!("there is no parameter {field}"),
+        (_, Some(value)) => format!("\"{value}\" is not one of the choices"),
+        _ => match said.rsplit_once(": ") {
+            Some((path, _)) if path.rsplit(": ").next().is_some_and(|name| !name.contains(' ')) => {
+                format!("the value of {} is not understood", path.rsplit(": ").next().unwrap_or_default())
+            }
+            _ => "the parameters are not understood".to_owned(),
+        },
+    };
+    Problem::new(StatusCode::BAD_REQUEST, title, mend).at("query")
 }
 
 pub(super) fn unknown(services: &Services, target: &TargetId) -> Problem {

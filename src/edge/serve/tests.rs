@@ -129,15 +129,15 @@ fn problems_say_what_where_and_the_way_out() {
         ("/api/v1/targets/prod/Deployment/other/decisions", 404, "there is no target", "there are: prod/Deployment/api"),
         ("/api/v1/targets/prod/Deployment/api/decisions?at=noon", 400, "\"noon\" is no time", "RFC 3339"),
         ("/api/v1/targets/prod/Deployment/api/decisions?limit=0", 400, "\"0\" is no limit", "1 to 200"),
-        ("/api/v1/targets/prod/Deployment/api/decisions?until=5", 400, "unknown field `until`", "at, before and limit"),
+        ("/api/v1/targets/prod/Deployment/api/decisions?until=5", 400, "there is no parameter until", "at, before and limit"),
         ("/api/v1/targets/prod/Deployment/api/decisions?before=5", 400, "\"5\" is no place", "next of the page before"),
         ("/api/v1/targets/prod/Deployment/api/decisions?before=5.1&at=5", 400, "exclude each other", "one of them"),
         ("/api/v1/targets/prod/Deployment/ap/series", 404, "there is no target", "did you mean prod/Deployment/api?"),
-        ("/api/v1/targets/prod/Deployment/api/series?range=2h", 400, "unknown variant `2h`", "15m, 1h or 24h"),
+        ("/api/v1/targets/prod/Deployment/api/series?range=2h", 400, "\"2h\" is not one of the choices", "15m, 1h or 24h"),
         ("/api/v1/targets/prod/Deployment/ap/signals", 404, "there is no target", "did you mean prod/Deployment/api?"),
         ("/api/v1/targets/prod/Deployment/api/signals?before=x", 400, "\"x\" is no place", "next of the page before"),
         ("/api/v1/targets?limit=1001", 400, "\"1001\" is no limit", "1 to 1000"),
-        ("/api/v1/targets?show=some", 400, "unknown variant `some`", "all, attention or scaling"),
+        ("/api/v1/targets?show=some", 400, "\"some\" is not one of the choices", "all, attention or scaling"),
         ("/api/v1/targets?after=x", 400, "after names no target", "next of the page before"),
         ("/api/v1/nothing", 404, "there is nothing here", "/api/v1/status"),
         ("/api/v1/metrics", 405, "GET is not for this path", "POST"),
@@ -266,6 +266,122 @@ async fn a_port_in_use_is_named_with_how_to_choose_another() {
 #[tokio::test]
 async fn the_server_stops_when_it_is_told_to() {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-    let serving = serve(listener, Router::new(), std::future::ready(()));
+    let hosts = Hosts::new(listener.local_addr().unwrap(), &[]);
+    let serving = serve(listener, Router::new(), hosts, std::future::ready(()));
     tokio::time::timeout(Duration::from_secs(20), serving).await.unwrap().unwrap();
+}
+
+/// What answers to `host` on a server of loopback that also answers to `scaling.example.com`.
+async fn ask(host: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let hosts = Hosts::new(address, &["scaling.example.com".to_owned()]);
+    let router = Router::new().route("/healthz", get(|| async { "ok" }));
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(serve(listener, router, hosts, async move { drop(ended.await) }));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    drop(end);
+    server.await.unwrap().unwrap();
+    answer
+}
+
+/// A name that was made to lead here by someone else is not answered, and the answer says how to be.
+#[tokio::test]
+async fn a_foreign_host_is_refused_on_loopback() {
+    let refused = ask("evil.example:8080").await;
+    assert!(refused.starts_with("HTTP/1.1 421 "), "{refused}");
+    assert!(refused.contains("does not answer to the name evil.example") && refused.contains("hosts: [evil.example]"), "{refused}");
+    for host in ["127.0.0.1:8080", "localhost", "[::1]:8080", "scaling.example.com"] {
+        let answer = ask(host).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{host}: {answer}");
+    }
+}
+
+/// A browser keeps the files of the pages: for good under the address that the pages name, else after asking whether they are the same.
+#[test]
+fn the_files_of_the_pages_are_kept_by_browsers() {
+    let (_, _, server) = started();
+    let page = server.get("/").body;
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let links: Vec<&str> = page.split('"').filter(|text| text.starts_with("/assets/")).collect();
+    assert!(links.len() >= 3, "{links:?}");
+    for link in links {
+        let url = format!("{}{link}", server.base);
+        let whole = agent.get(&url).call().unwrap();
+        let header = |name: &str| whole.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+        assert_eq!(header("cache-control"), "public, max-age=31536000, immutable", "{link}");
+        let tag = header("etag");
+        let plain = url.split('?').next().unwrap();
+        let again = agent.get(plain).header("if-none-match", format!("\"other\", {tag}")).call().unwrap();
+        assert_eq!((again.status().as_u16(), again.headers()["cache-control"].to_str().unwrap()), (304, "no-cache"), "{link}");
+        assert_eq!(agent.get(plain).header("if-none-match", "\"other\"").call().unwrap().status().as_u16(), 200, "{link}");
+    }
+}
+
+/// What is asked for wrongly is told in words, with what may be asked for; not in those of the library that read it.
+#[test]
+fn a_wrong_parameter_is_told_in_words() {
+    let (_, _, server) = started();
+    for (path, said) in [
+        ("/?show=bogus", ["&quot;bogus&quot; is not one of the choices", "show is all, attention or scaling"]),
+        ("/?sho=all", ["there is no parameter sho", "filter is a part of a name"]),
+        ("/?page=x", ["the value of page is not understood", "page is a number from 1"]),
+    ] {
+        let answer = server.get(path);
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(said.iter().all(|said| answer.body.contains(said)), "{path}: {}", answer.body);
+        assert!(!answer.body.contains("variant") && !answer.body.contains("deserialize"), "{path}: {}", answer.body);
+    }
+}
+
+/// What people did by hand stands between the decisions in the order of time, not inside one as if it had caused it.
+#[test]
+fn a_change_by_hand_stands_between_decisions() {
+    let (view, _, server) = started();
+    let by_hand = |to| Audit::ByHand(crate::model::ManualChange { target: api(), from: 3, to, actor: "ana".to_owned(), reason: None });
+    for (second, entry) in [(10, Audit::Decision(decision(10, 3, 5))), (12, by_hand(7)), (20, Audit::Decision(decision(20, 5, 6))), (30, by_hand(9))] {
+        view.audit(at(second), entry);
+    }
+    let page = server.get("/targets/prod/Deployment/api").body;
+    let place = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is not there: {page}"));
+    let (newest, older) = (place("id=\"d20\""), place("id=\"d10\""));
+    assert!(place("3 → 9") < newest && newest < place("3 → 7") && place("3 → 7") < older);
+    let inside = &page[newest..place("3 → 7")];
+    assert!(inside.contains("</details>"), "it is no part of the decision above it");
+}
+
+/// What has no value and holds nothing back is not said to; and what is not carried out does not read or count as if it were.
+#[test]
+fn the_page_says_only_what_is_so() {
+    let (view, _, server) = started();
+    let mut made = decision(10, 3, 5);
+    made.advised = true;
+    made.metrics[1].while_blind = crate::model::WhileBlind::Ignore;
+    view.audit(at(10), Audit::Decision(made));
+    let spec = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"api"},"mode":"Advise","replicas":{"min":1,"max":9},"metrics":[{"name":"cpu","track":{"utilization":"70%"}}]}"#;
+    let order = crate::model::Order { source: "file".to_owned(), generation: 1 };
+    view.signal(at(10), crate::model::Signal::Policy(crate::model::PolicyAnnouncement { target: api(), spec: Some(spec.to_owned()), order }));
+    let page = server.get("/").body;
+    assert!(page.contains("would scale out (advises)") && !page.contains(">scales out<"), "{page}");
+    assert!(page.contains("Scaling <span class=\"n\">0</span>"), "{page}");
+    assert!(page.contains("queue_depth: the other metrics decide without it") && !page.contains("nothing is removed"), "{page}");
+    let status: Status = server.get("/api/v1/status").json();
+    assert_eq!((status.targets[0].blind.len(), status.targets[0].blind_ignored.as_slice()), (0, ["queue_depth".to_owned()].as_slice()));
+    // Its replicas were never seen and it has no policy of its own: there is no chart, and why.
+    let order = crate::model::Order { source: "file".to_owned(), generation: 1 };
+    let other: TargetId = "prod/Deployment/other".parse().unwrap();
+    view.signal(
+        at(11),
+        crate::model::Signal::Policy(crate::model::PolicyAnnouncement {
+            target: other,
+            spec: Some(spec.replace("\"name\":\"api\"", "\"name\":\"other\"")),
+            order,
+        }),
+    );
+    let page = server.get("/targets/prod/Deployment/other").body;
+    assert!(page.contains("Its replicas have never been seen") && page.contains("<div class=\"charts\" id=\"charts\" hidden"), "{page}");
 }

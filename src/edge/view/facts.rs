@@ -19,7 +19,7 @@ pub(super) struct Facts {
     pub(super) off: bool,
     /// `source@generation`, as decisions name it.
     pub(super) version: String,
-    pub(super) rules: BTreeMap<MetricName, (Rule, Option<f64>)>,
+    pub(super) rules: BTreeMap<MetricName, Rule>,
 }
 
 impl Facts {
@@ -30,9 +30,9 @@ impl Facts {
         let word = |name: &str, default: &str| written.as_ref().map(|s| s.get(name).and_then(Value::as_str).unwrap_or(default).to_owned());
         let policy = resolve_spec_json(spec, target).ok();
         let rule = |rule: &MetricRule| match rule {
-            MetricRule::Threshold(threshold) => (Rule::Threshold, threshold.scale_in_below.map(crate::model::Amount::as_f64)),
-            MetricRule::Observe => (Rule::Observe, None),
-            MetricRule::Utilization { .. } | MetricRule::PerReplica { .. } | MetricRule::Value { .. } => (Rule::Track, None),
+            MetricRule::Threshold(_) => Rule::Threshold,
+            MetricRule::Observe => Rule::Observe,
+            MetricRule::Utilization { .. } | MetricRule::PerReplica { .. } | MetricRule::Value { .. } => Rule::Track,
         };
         Facts {
             role: word("role", "Generic"),

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::edge::api::{MetricSeries, ReplicaSeries, Series as Answer};
+use crate::edge::api::{MetricSeries, ReplicaSeries, Rule, Series as Answer};
 use crate::model::policy::Unit;
 use crate::model::{Amount, Decision, MetricName, MetricStatus, TargetId, Timestamp};
 
@@ -62,6 +62,7 @@ pub(super) struct Series {
 #[derive(Debug, Default)]
 struct Aim {
     unit: Unit,
+    per_second: bool,
     /// Its target (of a threshold: above which it scales out), and below which it scales in.
     against: Changes<(Option<Amount>, Option<f64>)>,
 }
@@ -81,7 +82,12 @@ impl Series {
         for report in &decision.metrics {
             let aim = self.aims.entry(report.name.clone()).or_default();
             aim.unit = report.unit;
-            aim.against.set(at, (report.target, facts.and_then(|f| f.rules.get(&report.name)).and_then(|(_, below)| *below)));
+            aim.per_second = report.per_second;
+            // Without a value no limit of a threshold is told: the last ones stand.
+            if report.threshold.is_some() || !facts.is_some_and(|f| f.rules.get(&report.name) == Some(&Rule::Threshold)) {
+                let (out, below) = report.threshold.as_ref().map_or((report.target, None), |t| (t.scale_out_above, t.scale_in_below));
+                aim.against.set(at, (out, below.map(Amount::as_f64)));
+            }
         }
         self.fine.take(decision, ready, room.fine, FINE_SPAN);
         self.coarse.take(decision, ready, room.coarse, COARSE_SPAN);
@@ -112,7 +118,8 @@ impl Series {
             MetricSeries {
                 name: name.clone(),
                 unit: aim.map(|a| a.unit).unwrap_or_default(),
-                rule: facts.and_then(|f| f.rules.get(name)).map(|(rule, _)| *rule),
+                rule: facts.and_then(|f| f.rules.get(name)).copied(),
+                per_second: aim.is_some_and(|a| a.per_second),
                 value: rows.iter().map(|r| point(r).map(|i| column.values[i]).filter(|v| !v.is_nan())).collect(),
                 target: rows.iter().map(|r| against(r).and_then(|a| a.0)).map(|t| t.map(Amount::as_f64)).collect(),
                 scale_in_below: rows.iter().map(|r| against(r).and_then(|a| a.1)).collect(),

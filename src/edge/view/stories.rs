@@ -4,7 +4,6 @@
 //! decision is later, so an epoch belongs to the last decision at or before it. An outcome names its command.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use crate::edge::api::{Dated, Story};
 use crate::model::{Command, Decision, Grant, ManualChange, Outcome, Timestamp};
@@ -13,9 +12,6 @@ use crate::wire::words;
 /// The most grants, commands and outcomes that one story keeps, each: paced removals answer one claim
 /// again and again. The newest stay.
 const MAX_PARTS: usize = 20;
-
-/// How long a change by hand is shown with the decisions after it.
-const BY_HAND_SHOWN: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Default)]
 pub(super) struct Stories {
@@ -126,14 +122,7 @@ impl Stories {
         if end == 0 && (self.cut || until.is_some()) {
             return None;
         }
-        let mut stories: Vec<Story> = self.list.iter().take(end).skip(end.saturating_sub(limit)).map(Tale::story).collect();
-        // What was set by hand shortly before may have led to more than one decision: the first one told shows it, too.
-        if let Some(first) = stories.first_mut() {
-            let since = first.decision.at - BY_HAND_SHOWN;
-            let before = self.list.iter().take(end.saturating_sub(limit)).flat_map(|tale| &tale.by_hand).filter(|change| change.at >= since);
-            first.by_hand.splice(0..0, before.cloned());
-        }
-        Some(stories)
+        Some(self.list.iter().take(end).skip(end.saturating_sub(limit)).map(Tale::story).collect())
     }
 
     fn of_epoch(&mut self, epoch: i64) -> Option<&mut Tale> {

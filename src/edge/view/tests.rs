@@ -6,7 +6,7 @@ use crate::log::memory::MemoryLog;
 use crate::log::{Log, Partitions, Topic};
 use crate::model::{
     Amount, Command, Decision, Grant, GrantLimit, Instance, Message, MetricReport, MetricStatus, OpenCommand, Order, Outcome, OutcomeResult, Phase, Reason,
-    Severity, Step, StepKind, Verdict,
+    Severity, Step, StepKind, Verdict, WhileBlind,
 };
 use crate::runtime::clock::{Clock, ManualClock};
 use crate::runtime::publish;
@@ -48,6 +48,9 @@ pub(crate) fn decision(seconds: i64, current: u32, desired: u32) -> Decision {
                 target: Some(Amount::from_millis(700)),
                 proposal: Some(desired + 3),
                 note: None,
+                threshold: None,
+                while_blind: WhileBlind::HoldIn,
+                per_second: false,
             },
             MetricReport {
                 name: "queue_depth".parse().unwrap(),
@@ -57,6 +60,9 @@ pub(crate) fn decision(seconds: i64, current: u32, desired: u32) -> Decision {
                 target: Some(Amount::from_units(100)),
                 proposal: None,
                 note: Some("newest sample 95 s old".to_owned()),
+                threshold: None,
+                while_blind: WhileBlind::HoldIn,
+                per_second: false,
             },
         ],
         steps: vec![

@@ -11,7 +11,7 @@ use super::cooldown::{Cooling, cooldown};
 use super::measure::measure;
 use super::memory::{FleetSeen, Memory};
 use super::panes::Panes;
-use super::propose::{Proposed, Situation, propose, report};
+use super::propose::{Proposed, Situation, is_rate, propose, report};
 use super::{FLEET_UNSEEN_AFTER, FOLD_VERSION, UNWATCHED_AFTER, bounds, fallback, rate_limit, stabilize};
 
 /// The surroundings of an evaluation that are not the target's own.
@@ -141,7 +141,10 @@ fn measure_and_propose(policy: &Policy, memory: &mut Memory, panes: &mut Panes, 
     for metric in &policy.metrics {
         let remembered = memory.metric(&metric.name);
         let measured = measure(metric, panes.metric(&metric.name), remembered, fleet, around, now);
-        let result = propose(metric, measured, remembered, situation);
+        let mut result = propose(metric, measured, remembered, situation);
+        // Of what was measured; where nothing was, the panes may be gone, after a restart as before it.
+        let kind = panes.metric(&metric.name).map(|panes| panes.kind).filter(|_| result.value.is_some()).or(metric.kind);
+        result.per_second = is_rate(metric, kind);
         remembered.status = result.status;
         proposed.push(result);
     }

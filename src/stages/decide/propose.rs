@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::model::policy::{MetricPolicy, MetricRule, Policy, Unit};
-use crate::model::{Amount, MetricReport, MetricStatus, Timestamp};
+use crate::model::policy::{MetricPolicy, MetricRule, Policy, Unit, WhenBlind};
+use crate::model::{Amount, Kind, MetricReport, MetricStatus, ThresholdReport, ThresholdSide, Timestamp, WhileBlind};
 
 use super::measure::Measured;
 use super::memory::{Change, FleetSeen, MetricMemory};
@@ -43,17 +43,21 @@ pub(super) struct Proposed {
     pub(super) absolute: bool,
     /// Why there is no value, or which instances did not count as they are.
     pub(super) note: Option<String>,
+    /// Where the value stands to the limits of a threshold.
+    pub(super) threshold: Option<ThresholdReport>,
+    /// Whether the value is a rate, so much a second.
+    pub(super) per_second: bool,
 }
 
 impl Proposed {
     /// Nothing to act on.
     pub(super) fn nothing(status: MetricStatus, note: Option<String>) -> Self {
-        Proposed { status, value: None, replicas: None, absolute: false, note }
+        Proposed { status, value: None, replicas: None, absolute: false, note, threshold: None, per_second: false }
     }
 
     /// A value that asks for a count, or for none.
     pub(super) fn value(value: Amount, replicas: Option<u32>) -> Self {
-        Proposed { status: MetricStatus::Ok, value: Some(value), replicas, absolute: false, note: None }
+        Proposed { status: MetricStatus::Ok, value: Some(value), replicas, absolute: false, note: None, threshold: None, per_second: false }
     }
 }
 
@@ -80,12 +84,25 @@ pub(super) fn propose(metric: &MetricPolicy, measured: Measured, memory: &mut Me
     }
 }
 
+/// Whether a metric of this kind is read as so much a second. Core seconds a second are cores, and a ratio has no unit.
+pub(super) fn is_rate(metric: &MetricPolicy, kind: Option<Kind>) -> bool {
+    let whole = matches!(metric.rule, MetricRule::Utilization { .. }) || matches!(metric.unit, Unit::Ratio | Unit::Cores);
+    matches!(kind, Some(Kind::Counter | Kind::Delta)) && !whole
+}
+
 /// The report of a metric in the record.
 pub(super) fn report(metric: &MetricPolicy, proposed: &Proposed) -> MetricReport {
     let (unit, target) = match &metric.rule {
         MetricRule::Utilization { percent } => (Unit::Ratio, Some(Amount::from_millis(percent.saturating_mul(10)))),
         MetricRule::PerReplica { amount } | MetricRule::Value { amount } => (metric.unit, Some(*amount)),
-        MetricRule::Threshold(rule) => (metric.unit, rule.scale_out_above.or(rule.scale_in_below)),
+        MetricRule::Threshold(rule) => {
+            let beyond = proposed.threshold.as_ref().and_then(|threshold| match threshold.side {
+                ThresholdSide::Above => rule.scale_out_above,
+                ThresholdSide::Below => rule.scale_in_below,
+                ThresholdSide::Between | ThresholdSide::Other => None,
+            });
+            (metric.unit, beyond)
+        }
         MetricRule::Observe => (metric.unit, None),
     };
     MetricReport {
@@ -96,5 +113,12 @@ pub(super) fn report(metric: &MetricPolicy, proposed: &Proposed) -> MetricReport
         target,
         proposal: proposed.replicas,
         note: proposed.note.clone(),
+        threshold: proposed.threshold.clone(),
+        while_blind: match metric.when_blind {
+            _ if !metric.proposes() => WhileBlind::Observe,
+            WhenBlind::HoldIn => WhileBlind::HoldIn,
+            WhenBlind::Ignore => WhileBlind::Ignore,
+        },
+        per_second: proposed.per_second,
     }
 }

@@ -205,3 +205,65 @@ fn a_pane_of_the_time_before_the_clock_was_set_back_does_not_come_again() {
     let said = story.say(mark(at(3_605)));
     assert!(!said.contains(&"a ScaleOut 5".to_owned()), "{said:?}");
 }
+
+/// A policy of target `a` with a threshold on `q`, and its last decision's report of it.
+fn threshold_story() -> Story {
+    let mut story = Story::default();
+    let spec = SPEC.replace("NAME", "a").replace("MIN", "1").replace(r#""track":{"perReplica":10}"#, THRESHOLD);
+    story.say(Signal::Policy(PolicyAnnouncement { target: id("a"), spec: Some(spec), order: Order { source: "file".to_owned(), generation: 1 } }));
+    story.fleet("a", 3);
+    story
+}
+
+const THRESHOLD: &str = r#""kind":"Gauge","window":"5s","threshold":{"scaleOutAbove":30,"scaleInBelow":12,"for":"20s"}"#;
+
+/// Feeds one pane, and gives the report of `q` in the decision that follows.
+fn look(story: &mut Story, start: Offset, value: i64) -> crate::model::MetricReport {
+    story.next = start + 5;
+    story.say(depth(at(start), value));
+    let mut effects = Effects::new();
+    let record = mark(at(start + 5));
+    let input = Input::Record(Located { partition: 0, offset: story.next, at: at(story.next), record });
+    Decide { audit: AuditWhen::Always, probe: None }.apply(&mut story.state, input, &mut effects);
+    story.next += 1;
+    let decisions = effects.take().into_iter().filter_map(|effect| match effect.message {
+        Message::Audit(Audit::Decision(decision)) => Some(decision),
+        _ => None,
+    });
+    decisions.last().expect("a mark is evaluated").metrics.remove(0)
+}
+
+/// The record says which limit applied, above as below, and until when the value has to stay there before a step is asked for.
+#[test]
+fn a_threshold_reports_the_limit_that_applied_and_until_when_it_waits() {
+    use crate::model::{ThresholdSide as Side, ThresholdWait as Wait};
+    let mut story = threshold_story();
+    let mut start = 10;
+    let mut told = |value: i64| {
+        let report = look(&mut story, start, value);
+        start += 10;
+        let threshold = report.threshold.expect("it has a value");
+        let left = threshold.until.map(|until| until.since(at(start - 5)).as_secs());
+        (threshold.side, report.target.map(Amount::as_f64), report.proposal, threshold.waits.zip(left))
+    };
+    assert_eq!(told(20), (Side::Between, None, Some(3), None));
+    assert_eq!(told(40), (Side::Above, Some(30.0), Some(3), Some((Wait::For, 20))));
+    assert_eq!(told(40), (Side::Above, Some(30.0), Some(3), Some((Wait::For, 10))));
+    assert_eq!(told(40), (Side::Above, Some(30.0), Some(4), None), "it stayed for 20 s");
+    assert_eq!(told(5), (Side::Below, Some(12.0), Some(3), Some((Wait::For, 20))), "the lower limit is the one that applies");
+    assert_eq!(told(5).3, Some((Wait::For, 10)));
+    assert_eq!(told(5), (Side::Below, Some(12.0), Some(2), None));
+}
+
+/// After a growth a threshold waits for the new instances, and says so.
+#[test]
+fn a_threshold_that_waits_for_instances_says_so() {
+    use crate::model::ThresholdWait as Wait;
+    let mut story = threshold_story();
+    look(&mut story, 10, 40);
+    story.fleet("a", 4);
+    let waits = |report: crate::model::MetricReport| report.threshold.and_then(|threshold| threshold.waits);
+    // `for` is over, but only three of four instances were ever seen: none has told that it is ready.
+    let starts = [20, 30, 40, 50].map(|second| look(&mut story, second, 40));
+    assert_eq!(starts.map(waits).last().copied().flatten(), Some(Wait::StartUp));
+}

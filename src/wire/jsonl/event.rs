@@ -4,7 +4,9 @@ use serde::Serialize;
 
 use super::line;
 use super::shapes::{GrantShape, OpenCommandShape};
-use crate::model::{Amount, Command, Decision, FleetName, Grant, MetricName, MetricStatus, Request, StepKind, TargetId, Timestamp, Verdict};
+use crate::model::{
+    Amount, Command, Decision, FleetName, Grant, MetricName, MetricStatus, Request, StepKind, TargetId, ThresholdSide, ThresholdWait, Timestamp, Verdict,
+};
 use crate::wire::words;
 
 /// `at`, `target`, and one thing that is said of it.
@@ -56,6 +58,18 @@ struct MetricShape<'a> {
     proposal: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold: Option<ThresholdShape>,
+}
+
+/// Which limit applied; the limit itself is the metric's `target`.
+#[derive(Serialize)]
+struct ThresholdShape {
+    side: ThresholdSide,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<ThresholdWait>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -109,6 +123,7 @@ pub fn decision_to_line(at: Timestamp, decision: &Decision) -> String {
         target: m.target,
         proposal: m.proposal,
         note: m.note.as_deref(),
+        threshold: m.threshold.as_ref().map(|t| ThresholdShape { side: t.side, waits: t.waits, until: t.until }),
     });
     let steps = decision.steps.iter().map(|s| StepShape { step: s.step, before: s.before, after: s.after, why: words::why(decision, s) });
     let shape = DecisionShape {

@@ -9,7 +9,18 @@ const NOON: i64 = 1_763_985_600_000;
 
 fn report(name: &str, unit: Unit, status: MetricStatus, value: Option<&str>, target: Option<&str>, proposal: Option<u32>) -> MetricReport {
     let amount = |text: &str| text.parse::<Amount>().unwrap();
-    MetricReport { name: name.parse().unwrap(), status, unit, value: value.map(amount), target: target.map(amount), proposal, note: None }
+    MetricReport {
+        name: name.parse().unwrap(),
+        status,
+        unit,
+        value: value.map(amount),
+        target: target.map(amount),
+        proposal,
+        note: None,
+        threshold: None,
+        while_blind: WhileBlind::HoldIn,
+        per_second: false,
+    }
 }
 
 fn cpu() -> MetricReport {
@@ -175,7 +186,7 @@ fn advice_says_that_it_is_advice_and_a_fault_what_ends_it() {
     let mut decided = decision(vec![cpu()], vec![combine(8)]);
     decided.advised = true;
     assert_eq!(sentence(&decided), "advice only: cpu 84 % against 70 % asks for 8");
-    assert_eq!(verdict(&decided), "scales out from 3 to 8 replicas");
+    assert_eq!(verdict(&decided), "would scale out from 3 to 8 replicas (advises)");
     let fault = Decision { verdict: Verdict::Faulted, ..decision(vec![], vec![]) };
     assert_eq!(sentence(&fault), "a fault in the program holds this target: its replicas stay until its policy changes or an operator orders otherwise");
     assert_eq!(verdict(&fault), "is held at 3 replicas by a fault in the program");
@@ -197,4 +208,77 @@ fn grants_and_outcomes_say_what_became_of_the_wish() {
     };
     assert_eq!(outcome(&outcome_of(OutcomeResult::Applied, Some(5), None)), "applied; 5 replicas now");
     assert_eq!(outcome(&outcome_of(OutcomeResult::Failed, None, Some("503 Service Unavailable"))), "not applied: the call failed (503 Service Unavailable)");
+}
+
+/// A threshold at a value, with what it waits for until a minute after noon.
+fn latency(value: &str, side: ThresholdSide, waits: Option<ThresholdWait>, limits: (Option<&str>, Option<&str>), proposal: Option<u32>) -> MetricReport {
+    let limit = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+    let until = waits.map(|_| Timestamp::from_millis(NOON + 60_000));
+    let threshold = Some(ThresholdReport { side, scale_out_above: limit(limits.0), scale_in_below: limit(limits.1), waits, until });
+    MetricReport { threshold, ..report("latency", Unit::Seconds, MetricStatus::Ok, Some(value), None, proposal) }
+}
+
+/// Above one limit, below another, between them: the words name the one that applies, and what is waited for.
+#[test]
+fn a_threshold_names_the_limit_that_applied_and_what_it_waits_for() {
+    use {ThresholdSide as Side, ThresholdWait as Wait};
+    let (both, out, r#in) = ((Some("0.3"), Some("0.12")), (Some("0.3"), None), (None, Some("0.12")));
+    let rows = [
+        ("0.45", Side::Above, None, both, Some(4), "latency 450 ms above 300 ms asks for 4"),
+        ("0.1", Side::Below, None, both, Some(2), "latency 100 ms below 120 ms asks for 2"),
+        ("0.2", Side::Between, None, both, Some(3), "latency 200 ms between 120 ms and 300 ms asks for 3, as it is"),
+        ("0.45", Side::Above, Some(Wait::For), both, Some(3), "latency 450 ms above 300 ms asks for 3, as it is: it has to stay so until 12:01:00 UTC"),
+        ("0.1", Side::Below, Some(Wait::For), r#in, Some(3), "latency 100 ms below 120 ms asks for 3, as it is: it has to stay so until 12:01:00 UTC"),
+        (
+            "0.45",
+            Side::Above,
+            Some(Wait::StartUp),
+            out,
+            Some(3),
+            "latency 450 ms above 300 ms asks for 3, as it is: the instances of the last scale-out are still starting, waited for until 12:01:00 UTC at the latest",
+        ),
+        ("0.2", Side::Between, None, r#in, Some(3), "latency 200 ms not below 120 ms asks for 3, as it is"),
+    ];
+    for (value, side, waits, limits, proposal, words) in rows {
+        let report = latency(value, side, waits, limits, proposal);
+        let asks = Step { metric: Some("latency".parse().unwrap()), ..step(StepKind::Combine, 3, proposal.unwrap(), Reason::LargestProposal) };
+        assert_eq!(sentence(&decision(vec![report], vec![asks])), words);
+    }
+    // What speaks for the decision is another metric: what is waited for is said all the same.
+    let waits = latency("0.45", Side::Above, Some(Wait::For), both, Some(3));
+    let calm = report("cpu", Unit::Ratio, MetricStatus::Ok, Some("0.68"), Some("0.7"), Some(3));
+    let asks = Step { metric: Some("cpu".parse().unwrap()), ..step(StepKind::Combine, 3, 3, Reason::LargestProposal) };
+    assert_eq!(
+        sentence(&decision(vec![calm, waits], vec![asks])),
+        "cpu 68 % against 70 % asks for 3, as it is; latency 450 ms above 300 ms: it has to stay so until 12:01:00 UTC"
+    );
+    let silent = latency("0.2", Side::Between, None, out, None);
+    assert_eq!(metric(&silent, Timestamp::from_millis(NOON)), "latency 200 ms not above 300 ms asks for nothing");
+}
+
+/// What a metric without a value means depends on what its policy says of it.
+#[test]
+fn a_blind_metric_is_said_to_hold_only_where_it_does() {
+    let near = Timestamp::from_millis(NOON);
+    let said = |while_blind| remarks(&MetricReport { while_blind, ..memory() }, near).unwrap();
+    assert_eq!(said(WhileBlind::HoldIn), "newest sample 2m 10s old; nothing is removed meanwhile");
+    assert_eq!(said(WhileBlind::Ignore), "newest sample 2m 10s old; the other metrics decide without it (whenBlind: Ignore)");
+    assert_eq!(said(WhileBlind::Observe), "newest sample 2m 10s old; it is observed only: no decision waits for it");
+    assert_eq!(remarks(&cpu(), near), None);
+}
+
+#[test]
+fn a_rate_is_written_as_one() {
+    let rate = MetricReport { per_second: true, ..report("requests", Unit::Count, MetricStatus::Ok, Some("1240"), Some("500"), Some(3)) };
+    assert_eq!(metric(&rate, Timestamp::from_millis(NOON)), "requests 1,240/s against 500/s asks for 3");
+}
+
+/// A sentence stays one that is read: of many metrics without a value the first are named.
+#[test]
+fn of_many_blind_metrics_the_first_are_named() {
+    let dark = (0..8).map(|n| report(&format!("m{n}"), Unit::Count, MetricStatus::NoData, None, None, None)).collect();
+    assert_eq!(
+        sentence(&decision(dark, vec![step(StepKind::Combine, 3, 3, Reason::HoldWhileBlind)])),
+        "no metric has a usable value (m0 has no data, m1 has no data, m2 has no data, m3 has no data and 4 more), so 3 replicas stay"
+    );
 }

@@ -92,14 +92,15 @@ fn story(test: &Tested, file: &str) -> String {
             .metrics
             .iter()
             .map(|m| {
-                let amount = |a: Option<_>| a.map_or_else(|| "–".to_owned(), |a| words::amount(a, m.unit));
+                let value = m.value.map_or_else(|| "–".to_owned(), |value| words::figure(value, m));
+                let against = words::against(m).unwrap_or_else(|| "–".to_owned());
                 let asks = m.proposal.map_or_else(|| "–".to_owned(), |n| n.to_string());
-                vec![m.name.to_string(), format!("{:?}", m.status), amount(m.value), amount(m.target), asks, m.note.clone().unwrap_or_default()]
+                vec![m.name.to_string(), format!("{:?}", m.status), value, against, asks, words::remarks(m, decision.at).unwrap_or_default()]
             })
             .collect();
         if !metrics.is_empty() {
             out.push('\n');
-            out.push_str(&table_of(&["METRIC", "STATUS", "VALUE", "TARGET", "ASKS FOR", ""], metrics));
+            out.push_str(&table_of(&["METRIC", "STATUS", "VALUE", "AGAINST", "ASKS FOR", ""], metrics));
         }
     }
     for track in &test.plan.series {

@@ -169,7 +169,8 @@
     const digits = fraction.replace(/0+$/, "");
     return (value < 0 ? "-" : "") + whole.replace(/\B(?=(\d{3})+$)/g, ",") + (digits ? `.${digits}` : "");
   }
-  function amount(value, unit) {
+  function amount(value, unit, perSecond) {
+    if (perSecond && value !== null && value !== undefined) return `${amount(value, unit)}/s`;
     if (value === null || value === undefined) return "–";
     switch (unit) {
       case "Ratio": return `${decimal(value * 100, 2)} %`;
@@ -212,12 +213,13 @@
     // New rows at the end; what is older than the span goes.
     function add(more) {
       if (!series) return;
-      const names = (s) => s.metrics.map((m) => `${m.name} ${m.rule}`).join();
+      const names = (s) => s.metrics.map((m) => `${m.name} ${m.rule} ${m.perSecond}`).join();
       if (names(more) !== names(series)) { load(); return; }
       const last = series.times[series.times.length - 1] ?? -Infinity;
       const from = more.times.findIndex((t) => t > last);
       if (from < 0) return;
       const push = (to, column) => { for (let i = from; i < more.times.length; i++) to.push(column[i]); };
+      const first = series.times.length === 0;
       push(series.times, more.times);
       for (const key of Object.keys(series.replicas)) push(series.replicas[key], more.replicas[key]);
       series.metrics.forEach((metric, i) => { for (const key of ["value", "target", "scaleInBelow", "status"]) push(metric[key], more.metrics[i][key]); });
@@ -227,7 +229,8 @@
         for (const key of Object.keys(series.replicas)) series.replicas[key].splice(0, old);
         for (const metric of series.metrics) for (const key of ["value", "target", "scaleInBelow", "status"]) metric[key].splice(0, old);
       }
-      show();
+      const came = series.metrics.some((m) => !isEmpty(m.name) && !plots.some(({ name }) => name === m.name));
+      if (first || came) draw(); else show();
     }
 
     const timeLabels = (u, splits) => splits.map((s) => ofDay(s * 1000)).map((text) => (splits.length > 1 && splits[1] - splits[0] < 60 ? text : text.slice(0, 5)));
@@ -242,6 +245,8 @@
     const step = window.uPlot.paths.stepped({ align: 1 });
     const line = (label, stroke, format, more = {}) => ({ label, stroke, width: 1.5, points: { ...points(), fill: stroke }, value: (u, v) => format(v), ...more });
 
+    // The steps of an axis of bytes: 1, 2, 4 … 512 of each unit, so that its labels are whole.
+    const BINARY = Array.from({ length: 60 }, (_, power) => 2 ** power);
     function parts(name) {
       if (name === "replicas") {
         const whole = (v) => (v === null || v === undefined ? "–" : String(v));
@@ -262,8 +267,8 @@
         };
       }
       const metric = () => series.metrics.find((m) => m.name === name);
-      const { unit, rule } = metric();
-      const format = (v) => amount(v, unit);
+      const { unit, rule, perSecond } = metric();
+      const format = (v) => amount(v, unit, perSecond);
       const lines = [line("value", color("--current"), format, { width: 1.75 })];
       const data = ["value"];
       if (metric().target.some((v) => v !== null)) {
@@ -274,13 +279,19 @@
         lines.push(line("in below", color("--in"), format, { dash: [2, 3], paths: step }));
         data.push("scaleInBelow");
       }
-      return { unit, data: () => data.map((key) => metric()[key]), lines, bands: [], axis: {} };
+      return { unit, perSecond, data: () => data.map((key) => metric()[key]), lines, bands: [], axis: unit === "Bytes" ? { incrs: BINARY } : {} };
     }
 
     // What is young is not drawn in a corner: the chart begins where something is known, two minutes back at least.
     const begin = () => Math.max(now() - span, Math.min(series.times[0] ?? 0, now() - 120000));
     const rows = (data) => [series.times.map((t) => t / 1000), ...data()];
+    const isEmpty = (name) => name !== "replicas" && series.metrics.find((m) => m.name === name).value.every((v) => v === null);
     function draw() {
+      // Until there is an evaluation the page says why there is none.
+      root.hidden = series.times.length === 0;
+      if (root.hidden) return;
+      const why = document.getElementById("no-charts");
+      if (why) why.remove();
       plots.forEach(({ plot }) => plot.destroy());
       plots = [];
       // A metric may be new since the page was made.
@@ -301,7 +312,12 @@
         figure.hidden = !known;
         if (!known) continue;
         const place = figure.querySelector(".plot");
-        const { unit, data, lines, bands, axis } = parts(name);
+        // Axes without a line say nothing.
+        const empty = isEmpty(name);
+        place.classList.toggle("none", empty);
+        if (empty) { place.textContent = "No value in this time."; continue; }
+        place.textContent = "";
+        const { unit, perSecond, data, lines, bands, axis } = parts(name);
         const axes = { stroke: color("--dim"), grid: { stroke: color("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
         const plot = new window.uPlot({
           width: Math.max(200, place.clientWidth),
@@ -316,7 +332,7 @@
           },
           axes: [
             { ...axes, size: 28, values: timeLabels, space: 64, incrs: [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600] },
-            { ...axes, ...axis, size: (u, values) => 14 + 7 * Math.max(1, ...(values || []).map((v) => String(v).length)), values: (u, splits) => splits.map((v) => (name === "replicas" ? String(v) : amount(Number(v.toPrecision(4)), unit))) },
+            { ...axes, ...axis, size: (u, values) => 14 + 7 * Math.max(1, ...(values || []).map((v) => String(v).length)), values: (u, splits) => splits.map((v) => (name === "replicas" ? String(v) : amount(unit === "Bytes" ? v : Number(v.toPrecision(4)), unit, perSecond))) },
           ],
           series: [{ label: "at", value: (u, v) => (v === null || v === undefined ? "–" : `${ofDay(v * 1000)} UTC`) }, ...lines],
           bands,
@@ -327,7 +343,7 @@
         place.setAttribute("aria-label", `Chart of ${name} over time; the arrow keys move along it, its figures are in the table below`);
         place.onkeydown = (event) => walk(event, plot);
         place.onblur = () => plot.setCursor({ left: -10, top: -10 });
-        plots.push({ plot, place, data });
+        plots.push({ name, plot, place, data });
         plot.setLegend({ idx: newest(plot) });
       }
     }
@@ -360,6 +376,11 @@
       for (const { plot, place } of plots) if (Math.abs(plot.width - place.clientWidth) > 1) plot.setSize({ width: Math.max(200, place.clientWidth), height: plot.height });
     }).observe(root);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (series) draw(); });
+    // For tests: the labels of a chart's vertical axis.
+    window.loadline.ticks = (name) => {
+      const { plot } = plots.find(({ place }) => place.parentElement.dataset.chart === name);
+      return plot.axes[1]._values.filter((label) => label !== null && label !== "");
+    };
     load();
     return { add, load, tick };
   })();

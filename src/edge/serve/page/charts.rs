@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::text::{self, Times};
-use crate::edge::api::{MetricSeries, Rule, Series};
+use crate::edge::api::{MetricSeries, Rule, Series, TargetStatus};
 use crate::edge::serve::history::Range;
 use crate::model::Amount;
 use crate::wire::words;
@@ -11,10 +11,12 @@ use crate::wire::words;
 /// Rows of the table.
 const ROWS: usize = 30;
 
-/// The charts of a target.
-pub(super) fn charts(series: &Series, range: Range, times: Times) -> Markup {
+/// The charts of a target, or why there is nothing to draw.
+pub(super) fn charts(series: &Series, status: &TargetStatus, range: Range, times: Times) -> Markup {
+    let nothing = series.times.is_empty();
     html! {
-        div #charts .charts data-range=(range.span().as_millis()) data-series={ (crate::edge::api::target_path(&series.target)) "/series?range=" (range.word()) } {
+        @if nothing { (why_empty(status, range)) }
+        div #charts .charts hidden[nothing] data-range=(range.span().as_millis()) data-series={ (crate::edge::api::target_path(&series.target)) "/series?range=" (range.word()) } {
             figure data-chart="replicas" {
                 figcaption { "Replicas" }
                 div.plot {}
@@ -26,18 +28,36 @@ pub(super) fn charts(series: &Series, range: Range, times: Times) -> Markup {
                 }
             }
         }
-        @if series.times.is_empty() { p.none { "Nothing is known of this time yet." } }
-        noscript { p.none { "Charts need a script; the table has their figures." } }
-        details #figures {
-            summary { "Figures as a table" }
-            (table(series, times))
+        @if !nothing {
+            noscript { p.none { "Charts need a script; the table has their figures." } }
+            details #figures {
+                summary { "Figures as a table" }
+                (table(series, times))
+            }
         }
     }
 }
 
+/// Why there is nothing to draw, and what would change it.
+fn why_empty(status: &TargetStatus, range: Range) -> Markup {
+    let why = match (status.mode.as_deref(), status.at, status.seen_at) {
+        (None, ..) => "No policy names this target, so it is not evaluated and there is nothing to draw. Its replicas are left as they are.".to_owned(),
+        (Some("Off"), ..) => "Its policy's mode is Off: it is not evaluated, so there is nothing to draw.".to_owned(),
+        (Some(_), _, None) => {
+            "Its replicas have never been seen, so it has not been evaluated and there is nothing to draw. A policy names it; is there such a target?"
+                .to_owned()
+        }
+        (Some(_), None, Some(_)) => "It has not been evaluated yet; the charts begin with the first evaluation.".to_owned(),
+        (Some(_), Some(_), Some(_)) => format!("It was not evaluated in this time ({}); a longer one may have more.", range.word()),
+    };
+    html! { p #no-charts .none { (why) } }
+}
+
 /// What a metric is held against, in words.
 fn against(metric: &MetricSeries) -> String {
-    let newest = |column: &[Option<f64>]| column.iter().rev().flatten().next().and_then(|v| Amount::from_f64(*v).ok()).map(|v| words::amount(v, metric.unit));
+    let newest = |column: &[Option<f64>]| {
+        column.iter().rev().flatten().next().and_then(|v| Amount::from_f64(*v).ok()).map(|v| words::rated(v, metric.unit, metric.per_second))
+    };
     match (metric.rule, newest(&metric.target), newest(&metric.scale_in_below)) {
         (Some(Rule::Threshold), Some(above), Some(below)) => format!("out above {above}, in below {below}"),
         (Some(Rule::Threshold), Some(above), None) => format!("out above {above}"),
@@ -73,7 +93,7 @@ fn table(series: &Series, times: Times) -> Markup {
                             td.num { (text::count(series.replicas.ready[i])) }
                             td.num { (text::count(series.replicas.min[i])) "–" (text::count(series.replicas.max[i])) }
                             @for metric in &series.metrics {
-                                td.num { (metric.value[i].and_then(|v| Amount::from_f64(v).ok()).map_or_else(|| "–".to_owned(), |v| words::amount(v, metric.unit))) }
+                                td.num { (metric.value[i].and_then(|v| Amount::from_f64(v).ok()).map_or_else(|| "–".to_owned(), |v| words::rated(v, metric.unit, metric.per_second))) }
                             }
                         }
                     }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::target::{metrics, signals_page};
 use super::target_page;
 use super::text::{self, Times};
-use crate::edge::api::{Dated, Decisions, Story};
+use crate::edge::api::{Dated, Decisions, Held, Story, does};
 use crate::model::{Decision, ManualChange, Step, TargetId, Timestamp};
 use crate::wire::words;
 
@@ -15,22 +15,22 @@ const WIDTH: f64 = 100.0;
 /// One decision: a line that opens.
 pub(super) fn story(story: &Story, times: Times) -> Markup {
     let decision = &story.decision;
-    let (does, class) = text::verdict(Some(decision.verdict));
+    let held = decision.advised.then_some(Held::Advises);
+    let (does, class) = (does(Some(decision.verdict), held), text::class(Some(decision.verdict), held));
     html! {
         details.decision id=(format!("d{}", decision.sequence)) {
             summary {
                 span.when { (when(decision.at, times)) }
                 span.change { @if decision.current == decision.desired { (decision.desired) } @else { (decision.current) " → " (decision.desired) } }
-                span.does { span class=(class) { (does) } @if decision.advised { " (advice)" } }
+                span.does { span class=(class) { (does) } }
                 span.sentence { (story.sentence) }
             }
             div.inside {
-                @for change in &story.by_hand { p.by-hand { (by_hand(change)) } }
                 h3 { "Steps" }
                 (waterfall(decision))
                 @if !decision.metrics.is_empty() {
                     h3 { "What it saw" }
-                    (metrics(&decision.metrics, "What this decision measured"))
+                    (metrics(&decision.metrics, decision.at, &format!("What decision {} measured", decision.sequence)))
                 }
                 p.fine {
                     "Decision " (decision.sequence) ", on what had been measured up to " (text::clock(decision.through))
@@ -57,7 +57,7 @@ fn waterfall(decision: &Decision) -> Markup {
     let changed = decision.steps.iter().rposition(|s| bound(&s) && s.before != s.after);
     let binding = changed.or_else(|| decision.steps.iter().rposition(|s| bound(&s)));
     html! {
-        div.scroll role="region" aria-label="Steps of this decision" tabindex="0" {
+        div.scroll role="region" aria-label={ "Steps of decision " (decision.sequence) } tabindex="0" {
             table.waterfall {
                 thead { tr { th scope="col" { "Step" } th.num scope="col" { "Before" } th.num scope="col" { "After" } th scope="col" { span.unseen { "Change" } } th scope="col" { "Why" } } }
                 tbody {
@@ -102,12 +102,14 @@ fn after(story: &Story) -> Markup {
     }
 }
 
-/// What a person set.
-pub(super) fn by_hand(change: &Dated<ManualChange>) -> Markup {
+/// What a person set, as an entry of the list.
+pub(super) fn by_hand(change: &Dated<ManualChange>, times: Times) -> Markup {
     let ManualChange { from, to, actor, reason, .. } = &change.record;
     html! {
-        b { "By hand " } (text::of_day(change.at)) ": " (actor) " set " (from) " → " (to)
-        @if let Some(reason) = reason { ": " (reason) }
+        span.when { (when(change.at, times)) }
+        span.change { (from) " → " (to) }
+        span.does { "by hand" }
+        span.sentence { (actor) @if let Some(reason) = reason { ": " (reason) } }
     }
 }
 

@@ -10,10 +10,11 @@ use serde::Deserialize;
 
 use super::text::{self, Times};
 use super::{Services, Trouble, target_page, whole};
-use crate::edge::api::{Status, TargetStatus, escape};
+use crate::edge::api::{Status, TargetStatus, does, escape};
 use crate::edge::serve::fleet::{self, Show, is_named};
 use crate::edge::serve::live::{Message, Sent};
 use crate::edge::serve::targets::bad_query;
+use crate::model::{Verdict, WhileBlind};
 use crate::runtime::retention::size;
 
 /// Rows of a page: more than a screen, and fifty of them with alerts are 50 kB.
@@ -37,6 +38,9 @@ pub(super) struct Which {
     page: usize,
 }
 
+/// What may be asked for.
+const ASKABLE: &str = "show is all, attention or scaling; filter is a part of a name; page is a number from 1";
+
 fn first() -> usize {
     1
 }
@@ -58,17 +62,18 @@ impl Which {
 }
 
 pub(super) async fn page(State(services): State<Services>, which: Result<Query<Which>, QueryRejection>) -> Result<Html<String>, Trouble> {
-    let Query(which) = which.map_err(|e| Trouble(bad_query(&e, "the parameters are filter, show and page"), services.clock.now()))?;
+    let Query(which) = which.map_err(|e| Trouble(bad_query(&e, ASKABLE), services.clock.now()))?;
     let status = fleet::look(&services);
     let chosen = Chosen::of(&status, &which);
     let live = format!("/live{}", which.query(which.show, chosen.page));
-    Ok(whole("Fleet", status.at, Some(&live), false, &chosen.body(Times::At(status.at))))
+    let json = format!("/api/v1/targets{}", Which { page: 1, ..which.clone() }.query(which.show, 1));
+    Ok(whole("Fleet", status.at, Some(&live), &json, false, &chosen.body(Times::At(status.at))))
 }
 
 pub(super) async fn live(State(services): State<Services>, which: Result<Query<Which>, QueryRejection>) -> Response {
     let Query(which) = match which {
         Ok(which) => which,
-        Err(error) => return bad_query(&error, "the parameters are filter, show and page").into_response(),
+        Err(error) => return bad_query(&error, ASKABLE).into_response(),
     };
     let mut sent = Sent::default();
     let mut names = Vec::new();
@@ -202,7 +207,7 @@ impl<'a> Chosen<'a> {
         html! {
             @if all == 0 {
                 p { b { "No target yet." } " A target is what a policy names. Start Loadline with " code { "--policies DIRECTORY" } ", or put a policy into the directory that it reads:" }
-                pre { "apiVersion: loadline.dev/v1alpha1\nkind: ScalingPolicy\nmetadata: { namespace: local, name: web }\nspec:\n  target: { kind: ProcessFleet, name: web }\n  replicas: { min: 1, max: 8 }\n  metrics:\n    - name: queue_depth\n      track: { perReplica: 10 }" }
+                pre tabindex="0" role="region" aria-label="A policy" { "apiVersion: loadline.dev/v1alpha1\nkind: ScalingPolicy\nmetadata: { namespace: local, name: web }\nspec:\n  target: { kind: ProcessFleet, name: web }\n  replicas: { min: 1, max: 8 }\n  metrics:\n    - name: queue_depth\n      track: { perReplica: 10 }" }
             } @else if !self.which.filter.is_empty() {
                 p { "No target here is named like “" (self.which.filter) "”. " a href={ "/" (Which { filter: String::new(), ..self.which.clone() }.query(self.which.show, 1)) } { "Show all" } }
             } @else if self.which.show == Show::Attention {
@@ -242,7 +247,7 @@ fn row_id(target: &TargetStatus) -> String {
 }
 
 fn row(target: &TargetStatus, times: Times) -> Markup {
-    let (does, class) = text::verdict(target.verdict);
+    let (does, class) = (does(target.verdict, target.held()), text::class(target.verdict, target.held()));
     html! {
         tr id=(row_id(target)) class=[target.needs_attention().then_some("attention")] {
             th scope="row" { a href=(target_page(&target.target)) { (text::name(&target.target)) } }
@@ -260,15 +265,27 @@ fn row(target: &TargetStatus, times: Times) -> Markup {
     }
 }
 
+/// The first few of many names.
+fn several(names: &[impl AsRef<str>]) -> String {
+    let named: Vec<&str> = names.iter().take(4).map(AsRef::as_ref).collect();
+    let more = names.len() - named.len();
+    if more == 0 { named.join(", ") } else { format!("{} and {more} more", named.join(", ")) }
+}
+
 /// What a person should know beside the reason.
 pub(super) fn flags(target: &TargetStatus, times: Times) -> Markup {
     let old = target.seen_at.filter(|at| times.now().as_millis() - at.as_millis() > OLD_MS);
     let mode = target.mode.as_deref();
+    let unknown = |effect| target.metrics.iter().filter(|m| m.status.is_blind() && m.while_blind == effect).map(|m| m.name.as_str()).collect::<Vec<_>>();
+    let (ignored, observed) = (unknown(WhileBlind::Ignore), unknown(WhileBlind::Observe));
     html! {
-        @if target.frozen.is_some() || !target.blind.is_empty() || !target.alerts.is_empty() || old.is_some() || !matches!(mode, Some("Active")) {
+        @if target.frozen.is_some() || !target.blind.is_empty() || !target.blind_ignored.is_empty() || !target.alerts.is_empty() || old.is_some() || !matches!(mode, Some("Active")) {
             ul.flags {
                 @if let Some(file) = &target.frozen { li.critical { b { "Frozen" } " by " (file) ": nothing is commanded until it is removed" } }
-                @if !target.blind.is_empty() { li.warning { b { "Blind" } " in " (target.blind.join(", ")) ": nothing is removed" } }
+                // Where nothing at all is known the reason says it.
+                @if !target.blind.is_empty() && target.verdict != Some(Verdict::Blind) { li.warning { b { "Blind" } " in " (several(&target.blind)) ": nothing is removed" } }
+                @if !ignored.is_empty() { li.note { b { "Not known" } " " (several(&ignored)) ": the other metrics decide without it (whenBlind: Ignore)" } }
+                @if !observed.is_empty() { li.note { b { "Not known" } " " (several(&observed)) ": observed only, no decision waits for it" } }
                 @for alert in &target.alerts { (text::alert(alert, times)) }
                 @if let Some(at) = old { li.warning { b { "Unseen" } " replicas last seen " (times.age(at)) " ago" } }
                 @match mode {

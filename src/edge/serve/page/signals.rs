@@ -31,7 +31,7 @@ pub(super) async fn page(State(services): State<Services>, parts: Parts, asked: 
     let found = find(&services, parts, asked).await;
     let (target, until, found) = found.map_err(|problem| Trouble(problem, now))?;
     let body = body(&target, until, &found);
-    Ok(whole(&format!("Signals of {target}"), now, None, false, &body))
+    Ok(whole(&format!("Signals of {target}"), now, None, &format!("{}/signals", target_path(&target)), false, &body))
 }
 
 async fn find(

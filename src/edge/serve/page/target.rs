@@ -11,13 +11,12 @@ use serde::Deserialize;
 use super::decision;
 use super::text::{self, Times};
 use super::{Services, Trouble, charts, fleet, target_page, whole};
-use crate::edge::api::{Decisions, Problem, Series, TargetDetail, TargetStatus};
+use crate::edge::api::{Decisions, Problem, Series, TargetDetail, TargetStatus, does};
 use crate::edge::serve::fleet::detail;
 use crate::edge::serve::history::Range;
 use crate::edge::serve::live::{Message, Sent};
 use crate::edge::serve::targets::{Parts, bad_query, parse, parse_before, told, unknown};
-use crate::model::policy::Unit;
-use crate::model::{FleetObservation, MetricReport, MetricStatus, TargetId, Timestamp};
+use crate::model::{FleetObservation, MetricReport, MetricStatus, TargetId, Timestamp, WhileBlind};
 use crate::wire::words;
 
 /// Decisions of one page: each is some 3 kB.
@@ -64,7 +63,7 @@ pub(super) async fn page(State(services): State<Services>, parts: Parts, asked: 
                         }
                     }
                 }
-                (charts::charts(&series, which.range, times))
+                (charts::charts(&series, &detail.status, which.range, times))
             }
         }
         section aria-labelledby="decisions-title" {
@@ -76,7 +75,8 @@ pub(super) async fn page(State(services): State<Services>, parts: Parts, asked: 
             (policy(detail.policy.as_deref()))
         }
     };
-    Ok(whole(target.as_str(), now, live.as_deref(), which.before.is_none(), &body))
+    let json = crate::edge::api::target_path(&target);
+    Ok(whole(target.as_str(), now, live.as_deref(), &json, which.before.is_none(), &body))
 }
 
 /// What a target's page is made of.
@@ -138,7 +138,7 @@ fn range_name(range: Range) -> &'static str {
 
 /// What it does now, and what it saw.
 fn now_part(status: &TargetStatus, times: Times) -> Markup {
-    let (does, class) = text::verdict(status.verdict);
+    let (does, class) = (does(status.verdict, status.held()), text::class(status.verdict, status.held()));
     html! {
         div #now {
             dl.facts {
@@ -150,13 +150,13 @@ fn now_part(status: &TargetStatus, times: Times) -> Markup {
             }
             p.why { (status.reason) @if let Some(binding) = status.binding { " " span.step title="The step that bound" { (text::step(binding)) } } }
             (fleet::flags(status, times))
-            @if !status.metrics.is_empty() { (metrics(&status.metrics, "What the last evaluation measured")) }
+            @if !status.metrics.is_empty() { (metrics(&status.metrics, status.at.unwrap_or(times.now()), "What the last evaluation measured")) }
         }
     }
 }
 
 /// What a decision measured.
-pub(super) fn metrics(reports: &[MetricReport], caption: &str) -> Markup {
+pub(super) fn metrics(reports: &[MetricReport], near: Timestamp, caption: &str) -> Markup {
     html! {
         div.scroll role="region" aria-label=(caption) tabindex="0" {
             table.measures {
@@ -166,21 +166,17 @@ pub(super) fn metrics(reports: &[MetricReport], caption: &str) -> Markup {
                     @for report in reports {
                         tr {
                             th scope="row" { (report.name) }
-                            td { span class=(status_class(report.status)) { (status_word(report.status)) } }
-                            td.num { (amount(report.value, report.unit)) }
-                            td.num { (amount(report.target, report.unit)) }
-                            td.num { (text::count(report.proposal)) }
-                            td { (report.note.as_deref().unwrap_or_default()) }
+                            td.status { span class=(status_class(report)) { (status_word(report.status)) } }
+                            td.num data-label="value" { (report.value.map_or_else(|| "–".to_owned(), |value| words::figure(value, report))) }
+                            td.num data-label="against" { (words::against(report).as_deref().unwrap_or("–")) }
+                            td.num data-label="asks for" { (text::count(report.proposal)) }
+                            td.note { (words::remarks(report, near).unwrap_or_default()) }
                         }
                     }
                 }
             }
         }
     }
-}
-
-fn amount(value: Option<crate::model::Amount>, unit: Unit) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| words::amount(value, unit))
 }
 
 fn status_word(status: MetricStatus) -> &'static str {
@@ -195,15 +191,18 @@ fn status_word(status: MetricStatus) -> &'static str {
     }
 }
 
-fn status_class(status: MetricStatus) -> &'static str {
-    if status.is_blind() { "bad" } else { "calm" }
+/// That of what is wrong only where a decision waits for it.
+fn status_class(report: &MetricReport) -> &'static str {
+    let needed = matches!(report.while_blind, WhileBlind::HoldIn | WhileBlind::Other);
+    if report.status.is_blind() && needed { "bad" } else { "calm" }
 }
 
 /// The decisions, the newest first.
 fn list(decisions: &Decisions, times: Times) -> Markup {
     html! {
         div #decisions {
-            @for change in &decisions.by_hand { p.by-hand { (decision::by_hand(change)) } }
+            // In the order of time, between the decisions: not as the cause or the consequence of one.
+            @for change in decisions.by_hand.iter().rev() { p.by-hand { (decision::by_hand(change, times)) } }
             @if decisions.decisions.is_empty() {
                 p.none {
                     @if let Some(gone) = &decisions.gone {
@@ -211,7 +210,10 @@ fn list(decisions: &Decisions, times: Times) -> Markup {
                     } @else { "None is written down. A decision is written when anything but the measured numbers changes, and hourly." }
                 }
             }
-            @for story in decisions.decisions.iter().rev() { (decision::story(story, times)) }
+            @for story in decisions.decisions.iter().rev() {
+                (decision::story(story, times))
+                @for change in story.by_hand.iter().rev() { p.by-hand { (decision::by_hand(change, times)) } }
+            }
             @if let Some(older) = decision::older_page(decisions) { p { a href=(older) { "Older decisions" } } }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use crate::edge::api::TargetStatus;
+use crate::edge::api::{Held, TargetStatus};
 use crate::model::{Alert, AlertState, Severity, StepKind, TargetId, Timestamp, Verdict};
 
 /// How times are told.
@@ -85,17 +85,13 @@ pub(super) fn range(target: &TargetStatus) -> String {
     }
 }
 
-/// A verdict in a word, and the class of its colour.
-pub(super) fn verdict(verdict: Option<Verdict>) -> (&'static str, &'static str) {
-    match verdict {
-        Some(Verdict::ScaleOut) => ("scales out", "out"),
-        Some(Verdict::ScaleIn) => ("scales in", "in"),
-        Some(Verdict::Hold) => ("holds", "calm"),
-        Some(Verdict::Blind) => ("blind", "bad"),
-        Some(Verdict::Disabled) => ("left alone", "calm"),
-        Some(Verdict::Faulted) => ("faulted", "bad"),
-        Some(Verdict::Other) => ("unknown", "calm"),
-        None => ("undecided", "calm"),
+/// The class of a verdict's colour: that of a change only where it is carried out.
+pub(super) fn class(verdict: Option<Verdict>, held: Option<Held>) -> &'static str {
+    match (verdict, held) {
+        (Some(Verdict::Blind | Verdict::Faulted), _) | (_, Some(Held::Frozen)) => "bad",
+        (Some(Verdict::ScaleOut), None) => "out",
+        (Some(Verdict::ScaleIn), None) => "in",
+        _ => "calm",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::policy::{StepSize, Threshold};
-use crate::model::{Amount, Timestamp};
+use crate::model::{Amount, ThresholdReport, ThresholdSide, ThresholdWait, Timestamp};
 
 use super::super::memory::MetricMemory;
 use super::{Proposed, Situation};
@@ -14,7 +14,7 @@ pub(super) fn forget(memory: &mut MetricMemory) {
     memory.below_since = None;
 }
 
-/// What a threshold asks for.
+/// What a threshold asks for, and what it waits for.
 ///
 /// Above `scaleOutAbove` for `for`: a step out, once per `for`, and not again before the instances of
 /// the last growth are past start-up; until then, the count as it is. Below `scaleInBelow` for `for`:
@@ -28,19 +28,33 @@ pub(super) fn threshold(rule: &Threshold, window: Duration, value: Amount, memor
     memory.below_since = below.then(|| memory.below_since.unwrap_or(through));
     // Since the last change, the value has to hold for `for` anew.
     let held = |since: Option<Timestamp>, changed: Option<Timestamp>| {
-        since.is_some_and(|since| changed.map_or(since, |changed| since.max(changed)) + rule.hold <= through)
+        let until = since.map(|since| changed.map_or(since, |changed| since.max(changed)) + rule.hold)?;
+        (until > through).then_some((ThresholdWait::For, until))
     };
     let grown = situation.last_growth.map(|c| c.at);
     let changed = situation.last_change.map(|c| c.at);
-    let replicas = if above {
-        let may_step = held(memory.above_since, grown) && past_start_up(window, situation);
-        Some(if may_step { current.saturating_add(step(rule.step_out, current)) } else { current })
+    let (side, wait, replicas) = if above {
+        let wait = later(held(memory.above_since, grown), start_up(window, situation).map(|until| (ThresholdWait::StartUp, until)));
+        (ThresholdSide::Above, wait, Some(if wait.is_none() { current.saturating_add(step(rule.step_out, current)) } else { current }))
     } else if below {
-        Some(if held(memory.below_since, changed) { current.saturating_sub(step(rule.step_in, current)) } else { current })
+        let wait = held(memory.below_since, changed);
+        (ThresholdSide::Below, wait, Some(if wait.is_none() { current.saturating_sub(step(rule.step_in, current)) } else { current }))
     } else {
-        rule.scale_in_below.map(|_| current)
+        (ThresholdSide::Between, None, rule.scale_in_below.map(|_| current))
     };
-    Proposed::value(value, replicas)
+    let report = ThresholdReport {
+        side,
+        scale_out_above: rule.scale_out_above,
+        scale_in_below: rule.scale_in_below,
+        waits: wait.map(|(what, _)| what),
+        until: wait.map(|(_, until)| until),
+    };
+    Proposed { threshold: Some(report), ..Proposed::value(value, replicas) }
+}
+
+/// Of two things to wait for, the one that takes longer.
+fn later(a: Option<(ThresholdWait, Timestamp)>, b: Option<(ThresholdWait, Timestamp)>) -> Option<(ThresholdWait, Timestamp)> {
+    [a, b].into_iter().flatten().max_by_key(|(_, until)| *until)
 }
 
 /// Percent of the count, rounded up, at least 1.
@@ -51,12 +65,13 @@ fn step(size: StepSize, current: u32) -> u32 {
     }
 }
 
-/// Whether the instances of the last growth have been ready for a whole window, so that the metric
-/// speaks of them too. Waits no longer than `startup.cpuInitialization`.
-fn past_start_up(window: Duration, situation: Situation<'_>) -> bool {
-    let Some(growth) = situation.last_growth else { return true };
-    if situation.now.since(growth.at) >= situation.policy.cpu_initialization {
-        return true;
+/// Until when to wait, at the latest, for the instances of the last growth to be ready for a whole window, so
+/// that the metric speaks of them too: no longer than `startup.cpuInitialization`.
+fn start_up(window: Duration, situation: Situation<'_>) -> Option<Timestamp> {
+    let growth = situation.last_growth?;
+    let until = growth.at + situation.policy.cpu_initialization;
+    if situation.now >= until {
+        return None;
     }
     let instances = &situation.fleet.seen.instances;
     let all_there = instances.iter().filter(|i| !i.deleting).count() >= situation.current as usize;
@@ -64,5 +79,5 @@ fn past_start_up(window: Duration, situation: Situation<'_>) -> bool {
         .iter()
         .filter(|i| i.started_at.is_none_or(|s| s >= growth.at))
         .all(|i| i.deleting || (i.ready == Some(true) && i.ready_changed_at.is_none_or(|ready| ready + window <= situation.through)));
-    all_there && settled
+    (!all_there || !settled).then_some(until)
 }

@@ -1,0 +1,73 @@
+//! What is sent to the interface, and what it answers to that.
+
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Problem;
+use crate::model::TargetId;
+use crate::model::spelling::on_one_line;
+
+/// `POST /api/v1/targets/…/scale`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScaleRequest {
+    /// The count to set.
+    pub replicas: u32,
+    /// Who wants it.
+    pub actor: String,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+impl ScaleRequest {
+    /// What to send.
+    pub(crate) const EXAMPLE: &str = "send {\"replicas\":5,\"actor\":\"ana@example.com\",\"reason\":\"launch\"}";
+
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// [`Problem`] with the field.
+    pub fn read(body: &[u8]) -> Result<Self, Problem> {
+        let request: ScaleRequest =
+            serde_json::from_slice(body).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, on_one_line(&e.to_string()), Self::EXAMPLE).at("body"))?;
+        if request.actor.trim().is_empty() {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "actor is empty", "say who wants it: it is recorded").at("actor"));
+        }
+        Ok(request)
+    }
+}
+
+/// The answer to a [`ScaleRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scaled {
+    /// The target.
+    pub target: TargetId,
+    /// The count that was asked for before.
+    pub from: u32,
+    /// The count that is asked for now.
+    pub to: u32,
+    /// What happens next.
+    pub note: String,
+}
+
+/// The answer to `POST /api/v1/metrics`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ingested {
+    /// Samples that are in the log for good.
+    pub accepted: u64,
+    /// Samples that were not taken.
+    pub rejected: u64,
+    /// Why, for the first hundred.
+    pub errors: Vec<LineRejected>,
+}
+
+/// Why a line was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineRejected {
+    /// The line (of an Avro file: the sample), from 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub reason: String,
+}
