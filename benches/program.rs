@@ -215,7 +215,7 @@ fn reaction_of(running: &Running) -> Option<(Timestamp, Timestamp)> {
     let get = |path: &str| ureq::get(format!("{}/api/v1/targets/{SLEEPERS}{path}", running.url)).call().unwrap().body_mut().read_to_string().unwrap();
     let detail: TargetDetail = serde_json::from_str(&get("")).unwrap();
     let newest = detail.fleet?.instances.into_iter().filter_map(|instance| instance.started_at).max()?;
-    let decisions: Decisions = serde_json::from_str(&get("/decisions")).unwrap();
+    let decisions: Decisions = serde_json::from_str(&get("/decisions?limit=100")).unwrap();
     let applied = |story: &loadline::edge::api::Story| story.decision.desired == 2 && story.outcomes.iter().any(|o| o.record.result == OutcomeResult::Applied);
     let story = decisions.decisions.iter().rfind(|story| applied(story))?;
     Some((story.decision.through, newest))

@@ -316,6 +316,7 @@ fn a_symbol_of_a_newer_release_is_other() {
     let value = Value::Record(vec![
         ("target".into(), Value::String("a/b/c".into())),
         ("command".into(), Value::String("c-1".into())),
+        ("uid".into(), none()),
         ("result".into(), Value::Enum(9, "Postponed".into())),
         ("replicas".into(), none()),
         ("revision".into(), none()),
