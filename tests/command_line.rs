@@ -93,7 +93,7 @@ fn every_command_has_a_manual_page() {
     }
     assert!(pages.contains("loadline.1") && pages.contains("loadline-policy-test.1"), "{pages:?}");
     let test = std::fs::read_to_string(into.join("loadline-policy-test.1")).unwrap();
-    for part in [".TH loadline-policy-test 1", ".SH SYNOPSIS", "Exit codes"] {
+    for part in [".TH loadline-policy-test 1", ".SH SYNOPSIS", ".SH EXIT STATUS"] {
         assert!(test.contains(part), "{part}: {test}");
     }
     let mut shown = 0;
