@@ -129,7 +129,7 @@ fn run(script: &str, home: &Path, address: &str, log: &Path) -> String {
 }
 
 /// What the block of this line printed.
-fn printed_by<'a>(said: &'a str, line: usize) -> &'a str {
+fn printed_by(said: &str, line: usize) -> &str {
     let begin = format!("{BEGINS}{line}\n");
     let (_, printed) = said.split_once(&begin).unwrap_or_else(|| panic!("the block of line {line} did not run:\n{said}"));
     printed.split("@@@ ").next().unwrap()

@@ -24,6 +24,7 @@ use super::{Batch, CommitTimes, Log, LogError, Membership, Offset, Partitions, R
 use crate::model::Timestamp;
 use crate::runtime::clock::Clock;
 
+mod checksum;
 mod failure;
 mod inspect;
 mod lock_file;

@@ -94,6 +94,9 @@ pub(crate) fn check(directory: &Path) -> Report {
             "put back what was there; or --mend goes on without it",
         ),
     }
+    if let Some(error) = inspection.ends().error {
+        report.mendable("partitions", format!("where they begin and end cannot be read: {error}"), "--mend takes it from the records");
+    }
     let partitions = records(&inspection, &mut report);
     positions(&inspection, &partitions, &mut report);
     states(&inspection, &partitions, &mut report);

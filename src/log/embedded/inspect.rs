@@ -9,8 +9,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
+use super::checksum;
 use super::failure::Failure;
 use super::lock_file::{Content, holder};
 use super::rows::Row;
@@ -86,12 +87,14 @@ pub(super) struct StoredRow {
     pub(super) at: Timestamp,
     pub(super) keys: Option<String>,
     pub(super) payload: Vec<u8>,
+    pub(super) crc: i64,
 }
 
 impl StoredRow {
     /// Its records.
     pub(super) fn records(&self) -> Result<Vec<RawRecord>, String> {
-        let row = Row { partition: self.partition, first: self.first, count: self.count, at: self.at, keys: self.keys.as_deref(), payload: &self.payload };
+        let StoredRow { topic, partition, first, count, at, ref keys, ref payload, crc } = *self;
+        let row = Row { topic, partition, first, count, at, keys: keys.as_deref(), payload, crc };
         let mut records = Vec::new();
         row.decode(0, usize::MAX, &mut records).map_err(|failure| failure.reason().to_owned())?;
         Ok(records)
@@ -101,7 +104,7 @@ impl StoredRow {
 /// The rows that were read, by their first offset: how many records, and when they were appended.
 type Found = BTreeMap<(Topic, u32), BTreeMap<Offset, (u64, Timestamp)>>;
 
-const COLUMNS: &str = "rowid, topic, partition, first, count, at, keys, payload";
+const COLUMNS: &str = "rowid, topic, partition, first, count, at, keys, payload, crc";
 
 impl Inspection {
     /// Looks at `directory`.
@@ -114,11 +117,20 @@ impl Inspection {
         if !path.exists() {
             return Err(LogError::Fatal { reason: format!("there is no log in {}", directory.display()) });
         }
-        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(|error| refused(error.to_string()))?;
-        // A truncated file is read as far as it goes.
-        let begin = "PRAGMA writable_schema = ON; BEGIN";
-        connection.busy_timeout(BUSY).and_then(|()| connection.execute_batch(begin)).map_err(|error| refused(error.to_string()))?;
+        let connection = match connect(&path, false) {
+            // Beside a database in this mode SQLite makes files even to read it. Where nothing can be written nobody else
+            // writes either, and without a WAL the file is all there is.
+            Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)) => {
+                let wal = std::fs::metadata(directory.join(format!("{DATABASE}-wal"))).map_or(0, |file| file.len());
+                if wal > 0 {
+                    let reason = format!("{error}; its newest part is in {DATABASE}-wal, which cannot be read where nothing can be written");
+                    return Err(refused(format!("{reason}: copy the directory to a place that can be written, and look at the copy")));
+                }
+                connect(&path, true)
+            }
+            connected => connected,
+        };
+        let connection = connection.map_err(|error| refused(error.to_string()))?;
         match check_version(&connection) {
             Ok(false) => Ok(Inspection { directory: directory.to_owned(), connection }),
             Ok(true) => Err(refused("it is empty".to_owned())),
@@ -174,9 +186,13 @@ impl Inspection {
     pub(super) fn walk(&self, each: &mut dyn FnMut(&StoredRow, &[RawRecord])) -> Vec<PartitionReport> {
         let mut found = Found::new();
         let mut broken = BTreeSet::new();
-        let mut take = |row: &StoredRow| {
+        let mut take = |row: Option<&StoredRow>| {
+            let Some(row) = row else {
+                broken.insert(None); // of no topic that there is
+                return;
+            };
             let Ok(records) = row.records() else {
-                broken.insert((row.topic, row.partition));
+                broken.insert(Some((row.topic, row.partition)));
                 return;
             };
             let rows = found.entry((row.topic, row.partition)).or_default();
@@ -192,7 +208,7 @@ impl Inspection {
         self.report(&found, damage.as_ref(), &broken)
     }
 
-    fn report(&self, found: &Found, damage: Option<&BTreeSet<(Topic, u32, Offset)>>, broken: &BTreeSet<(Topic, u32)>) -> Vec<PartitionReport> {
+    fn report(&self, found: &Found, damage: Option<&BTreeSet<(Topic, u32, Offset)>>, broken: &BTreeSet<Option<(Topic, u32)>>) -> Vec<PartitionReport> {
         let mut ranges: BTreeMap<(Topic, u32), Option<Range<Offset>>> = Topic::ALL.into_iter().map(|topic| ((topic, 0), None)).collect();
         ranges.extend(found.keys().map(|key| (*key, None)));
         ranges.extend(self.ends().rows.into_iter().map(|(topic, partition, range)| ((topic, partition), Some(range))));
@@ -217,14 +233,15 @@ impl Inspection {
             }
             let records = rows.values().map(|(count, _)| count).sum();
             let times = rows.first_key_value().zip(rows.last_key_value()).map(|((_, (_, first)), (_, (_, last)))| (*first, *last));
-            let damaged = broken.contains(&(topic, partition)) || (damage.is_some() && !lost.is_empty());
+            // A damaged row may name another partition than its own.
+            let damaged = broken.contains(&Some((topic, partition))) || ((damage.is_some() || !broken.is_empty()) && !lost.is_empty());
             reports.push(PartitionReport { topic, partition, range, records, times, lost, damaged });
         }
         reports
     }
 
     /// Reads every row that can be read. Where the table is damaged, also the rows that an index names.
-    fn every_row(&self, take: &mut dyn FnMut(&StoredRow)) -> Option<BTreeSet<(Topic, u32, Offset)>> {
+    fn every_row(&self, take: &mut dyn FnMut(Option<&StoredRow>)) -> Option<BTreeSet<(Topic, u32, Offset)>> {
         let (last, whole) = self.along("ASC", i64::MIN, i64::MAX, take);
         if whole {
             return None;
@@ -245,7 +262,7 @@ impl Inspection {
 
     /// Reads the rows with numbers `from..=to` in this direction until one cannot be read: the number of the last
     /// one, and whether all could.
-    fn along(&self, direction: &str, from: i64, to: i64, take: &mut dyn FnMut(&StoredRow)) -> (i64, bool) {
+    fn along(&self, direction: &str, from: i64, to: i64, take: &mut dyn FnMut(Option<&StoredRow>)) -> (i64, bool) {
         let mut last = if direction == "ASC" { from.saturating_sub(1) } else { i64::MIN };
         let mut read = || -> rusqlite::Result<()> {
             let sql = format!("SELECT {COLUMNS} FROM records NOT INDEXED WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid {direction}");
@@ -253,9 +270,7 @@ impl Inspection {
             let mut rows = select.query(params![from, to])?;
             while let Some(row) = rows.next()? {
                 let rowid = row.get(0)?;
-                if let Some(row) = stored(row)? {
-                    take(&row);
-                }
+                take(stored(row)?.as_ref());
                 last = rowid;
             }
             Ok(())
@@ -290,42 +305,73 @@ impl Inspection {
     }
 
     /// Where each partition begins and ends, as the database says it.
-    pub(super) fn ends(&self) -> Readable<(Topic, u32, Range<Offset>)> {
-        self.read("SELECT topic, partition, earliest, next FROM partitions", |row| {
-            let topic = topic_of(&row.get::<_, String>(0)?);
+    pub fn ends(&self) -> Readable<(Topic, u32, Range<Offset>)> {
+        self.read("SELECT topic, partition, earliest, next, bytes, crc FROM partitions", |row| {
+            let name: String = row.get(0)?;
             let (partition, range) = (row.get(1)?, unsigned(row.get(2)?)..unsigned(row.get(3)?));
-            Ok(topic.map(|topic| (topic, partition, range)))
+            let sum = checksum::of_partition(&name, partition, range.start, range.end, unsigned(row.get(4)?));
+            checksum::holds(|| format!("what the log says of the ends of {name:?}/{partition}"), row.get(5)?, sum)?;
+            Ok(topic_of(&name).map(|topic| (topic, partition, range)))
         })
     }
 
     /// How far each group is.
     pub fn positions(&self) -> Readable<Position> {
-        self.read("SELECT group_name, topic, partition, next FROM positions", |row| {
-            let topic = topic_of(&row.get::<_, String>(1)?);
-            let (group, partition, next) = (row.get(0)?, row.get(2)?, unsigned(row.get(3)?));
-            Ok(topic.map(|topic| (group, topic, partition, next)))
+        self.read("SELECT group_name, topic, partition, next, crc FROM positions", |row| {
+            let (group, name): (String, String) = (row.get(0)?, row.get(1)?);
+            let (partition, next) = (row.get(2)?, unsigned(row.get(3)?));
+            let sum = checksum::of_position(&group, &name, partition, next);
+            checksum::holds(|| format!("the position of {group:?} in {name:?}/{partition}"), row.get(4)?, sum)?;
+            Ok(topic_of(&name).map(|topic| (group, topic, partition, next)))
         })
     }
 
     /// The snapshots of each group.
     pub fn states(&self) -> Readable<State> {
-        self.read("SELECT group_name, partition, key, value FROM states NOT INDEXED", |row| Ok(Some((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))))
+        self.read("SELECT group_name, partition, key, value, crc FROM states NOT INDEXED", |row| {
+            let state: State = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let (group, partition, key, value) = &state;
+            let sum = checksum::of_state(group, *partition, key, value);
+            checksum::holds(|| format!("the snapshot of {group:?}/{partition}, key {key:?},"), row.get(4)?, sum)?;
+            Ok(Some(state))
+        })
     }
 
-    fn read<T>(&self, sql: &str, of: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<T>>) -> Readable<T> {
+    /// What can be read; of what is damaged, the first.
+    fn read<T>(&self, sql: &str, of: impl Fn(&rusqlite::Row<'_>) -> Result<Option<T>, Failure>) -> Readable<T> {
         let mut readable = Readable { rows: Vec::new(), error: None };
+        let mut damaged = None;
         let mut read = || -> Result<(), Failure> {
             let mut select = self.connection.prepare(sql)?;
             let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
-                readable.rows.extend(of(row)?);
+                match of(row) {
+                    Ok(row) => readable.rows.extend(row),
+                    Err(failure) => damaged = damaged.take().or(Some(failure)),
+                }
             }
             Ok(())
         };
-        let error = read().err().map(|failure| failure.reason().to_owned());
+        let error = read().err().or(damaged).map(|failure| failure.reason().to_owned());
         readable.error = error;
         readable
     }
+}
+
+/// A connection that only reads, in a transaction; of an `immutable` file, without looking for anything beside it.
+fn connect(path: &Path, immutable: bool) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = if immutable {
+        let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+        Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags | OpenFlags::SQLITE_OPEN_URI)?
+    } else {
+        Connection::open_with_flags(path, flags)?
+    };
+    connection.busy_timeout(BUSY)?;
+    // A truncated file is read as far as it goes.
+    connection.execute_batch("PRAGMA writable_schema = ON; BEGIN")?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(connection)
 }
 
 fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StoredRow>> {
@@ -338,6 +384,7 @@ fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StoredRow>> {
         at: Timestamp::from_millis(row.get(5)?),
         keys: row.get(6)?,
         payload: row.get(7)?,
+        crc: row.get(8)?,
     }))
 }
 

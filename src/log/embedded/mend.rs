@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, params};
 
+use super::checksum;
 use super::inspect::Inspection;
 use super::lock_file::{LOCK, LockFile};
 use super::rows::ROW_OVERHEAD;
-use super::schema::{self, signed};
+use super::schema::{self, signed, unsigned};
 use super::{DATABASE, RESTORING, refusal};
 use crate::log::{LogError, Offset, Topic};
 use crate::model::Timestamp;
@@ -70,9 +71,10 @@ fn write_new(old: &Inspection, path: &Path, mending: &Mending) -> rusqlite::Resu
     let transaction = connection.unchecked_transaction()?;
     let mut failed = None;
     let reports = {
-        let mut insert = transaction.prepare("INSERT INTO records (topic, partition, first, count, at, keys, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+        let mut insert =
+            transaction.prepare("INSERT INTO records (topic, partition, first, count, at, keys, payload, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
         old.walk(&mut |row, _| {
-            let row = params![row.topic.name(), row.partition, signed(row.first), signed(row.count), row.at.as_millis(), row.keys, row.payload];
+            let row = params![row.topic.name(), row.partition, signed(row.first), signed(row.count), row.at.as_millis(), row.keys, row.payload, row.crc];
             if failed.is_none() {
                 failed = insert.execute(row).err();
             }
@@ -94,10 +96,16 @@ fn write_new(old: &Inspection, path: &Path, mending: &Mending) -> rusqlite::Resu
     for report in &reports {
         let end = ends.get(&(report.topic, report.partition)).copied().unwrap_or(report.range.end);
         let start = report.lost.first().filter(|lost| lost.offsets.start == report.range.start).map_or(report.range.start, |lost| lost.offsets.end).min(end);
+        let (topic, partition) = (report.topic.name(), report.partition);
+        let bytes: i64 = transaction.query_row(
+            "SELECT coalesce(sum(octet_length(payload) + coalesce(octet_length(keys), 0) + ?3), 0) FROM records WHERE topic = ?1 AND partition = ?2",
+            params![topic, partition, signed(ROW_OVERHEAD)],
+            |row| row.get(0),
+        )?;
+        let crc = checksum::of_partition(topic, partition, start, end, unsigned(bytes));
         transaction.execute(
-            "INSERT INTO partitions (topic, partition, earliest, next, bytes) SELECT ?1, ?2, ?3, ?4, \
-             coalesce(sum(octet_length(payload) + coalesce(octet_length(keys), 0) + ?5), 0) FROM records WHERE topic = ?1 AND partition = ?2",
-            params![report.topic.name(), report.partition, signed(start), signed(end), signed(ROW_OVERHEAD)],
+            "INSERT INTO partitions (topic, partition, earliest, next, bytes, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![topic, partition, signed(start), signed(end), bytes, crc],
         )?;
         for (group, topic) in mending.groups.iter().filter(|(_, topic)| positions.error.is_some() && *topic == report.topic) {
             known.entry(((*group).to_owned(), *topic, report.partition)).or_insert(end);
@@ -106,14 +114,14 @@ fn write_new(old: &Inspection, path: &Path, mending: &Mending) -> rusqlite::Resu
     for ((group, topic, partition), next) in known {
         let next = next.min(ends.get(&(topic, partition)).copied().unwrap_or(next));
         transaction.execute(
-            "INSERT INTO positions (group_name, topic, partition, next) VALUES (?1, ?2, ?3, ?4)",
-            params![group, topic.name(), partition, signed(next)],
+            "INSERT INTO positions (group_name, topic, partition, next, crc) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![group, topic.name(), partition, signed(next), checksum::of_position(&group, topic.name(), partition, next)],
         )?;
     }
     for (group, partition, key, value) in old.states().rows {
         if !mending.drop_states.contains(&(group.clone(), partition)) {
-            let put = "INSERT OR REPLACE INTO states (group_name, partition, key, value) VALUES (?1, ?2, ?3, ?4)";
-            transaction.execute(put, params![group, partition, key, value])?;
+            let put = "INSERT OR REPLACE INTO states (group_name, partition, key, value, crc) VALUES (?1, ?2, ?3, ?4, ?5)";
+            transaction.execute(put, params![group, partition, key, value, checksum::of_state(&group, partition, &key, &value)])?;
         }
     }
     transaction.commit()?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
+use super::checksum;
 use super::failure::Failure;
 use super::rows::{ROW_OVERHEAD, Row};
 use super::schema::{read_partitions, signed, unsigned};
@@ -41,19 +42,21 @@ impl Reader {
             let mut records = Vec::new();
             // From the row that holds `from`, or else the next one.
             let mut select = connection.prepare_cached(
-                "SELECT first, count, at, keys, payload FROM records WHERE topic = ?1 AND partition = ?2 AND first >= coalesce(\
+                "SELECT first, count, at, keys, payload, crc FROM records WHERE topic = ?1 AND partition = ?2 AND first >= coalesce(\
                  (SELECT max(first) FROM records WHERE topic = ?1 AND partition = ?2 AND first <= ?3), 0) ORDER BY first",
             )?;
             let mut rows = select.query(params![topic.name(), partition, signed(from)])?;
             while records.len() < max {
                 let Some(row) = rows.next()? else { break };
                 let row = Row {
+                    topic,
                     partition,
                     first: unsigned(row.get(0)?),
                     count: unsigned(row.get(1)?),
                     at: Timestamp::from_millis(row.get(2)?),
                     keys: row.get_ref(3)?.as_str_or_null().map_err(rusqlite::Error::from)?,
                     payload: row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?,
+                    crc: row.get(5)?,
                 };
                 row.decode(from, max, &mut records)?;
             }
@@ -64,17 +67,26 @@ impl Reader {
     /// As [`crate::log::Log::states`].
     pub(super) fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         self.with(|connection| {
-            let mut select = connection.prepare_cached("SELECT key, value FROM states WHERE group_name = ?1 AND partition = ?2 ORDER BY key")?;
-            let rows = select.query_map(params![group, partition], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            let mut select = connection.prepare_cached("SELECT key, value, crc FROM states WHERE group_name = ?1 AND partition = ?2 ORDER BY key")?;
+            let mut rows = select.query(params![group, partition])?;
+            let mut states = Vec::new();
+            while let Some(row) = rows.next()? {
+                let (key, value): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
+                state_holds(group, partition, &key, &value, row.get(2)?)?;
+                states.push((key, value));
+            }
+            Ok(states)
         })
     }
 
     /// One entry of a state.
     pub(super) fn state(&self, group: &str, partition: u32, key: &str) -> Result<Option<Vec<u8>>, LogError> {
         self.with(|connection| {
-            let mut select = connection.prepare_cached("SELECT value FROM states WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?;
-            Ok(select.query_row(params![group, partition, key], |row| row.get(0)).optional()?)
+            let mut select = connection.prepare_cached("SELECT value, crc FROM states WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?;
+            let found: Option<(Vec<u8>, i64)> = select.query_row(params![group, partition, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let Some((value, crc)) = found else { return Ok(None) };
+            state_holds(group, partition, key, &value, crc)?;
+            Ok(Some(value))
         })
     }
 
@@ -110,9 +122,11 @@ impl Reader {
     /// As [`crate::log::Log::committed`].
     pub(super) fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
         self.with(|connection| {
-            let mut select = connection.prepare_cached("SELECT next FROM positions WHERE group_name = ?1 AND topic = ?2 AND partition = ?3")?;
-            let next: Option<i64> = select.query_row(params![group, topic.name(), partition], |row| row.get(0)).optional()?;
-            Ok(next.map(unsigned))
+            let mut select = connection.prepare_cached("SELECT next, crc FROM positions WHERE group_name = ?1 AND topic = ?2 AND partition = ?3")?;
+            let found: Option<(i64, i64)> = select.query_row(params![group, topic.name(), partition], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let Some((next, crc)) = found.map(|(next, crc)| (unsigned(next), crc)) else { return Ok(None) };
+            checksum::holds(|| format!("the position of {group} in {topic}/{partition}"), crc, checksum::of_position(group, topic.name(), partition, next))?;
+            Ok(Some(next))
         })
     }
 
@@ -140,6 +154,10 @@ impl Reader {
     pub(super) fn close(&self) {
         lock(&self.idle).clear();
     }
+}
+
+fn state_holds(group: &str, partition: u32, key: &str, value: &[u8], crc: i64) -> Result<(), Failure> {
+    checksum::holds(|| format!("the snapshot of {group}/{partition}, key {key:?},"), crc, checksum::of_state(group, partition, key, value))
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use super::checksum;
 use super::failure::Failure;
 use crate::log::{LogError, Offset, RawAppend, RawRecord, Topic};
 use crate::model::Timestamp;
@@ -125,17 +126,23 @@ pub(super) fn chunks(appends: &[RawAppend]) -> Result<(Vec<Chunk>, Vec<Place>), 
 
 /// A row as it stands in the database.
 pub(super) struct Row<'a> {
+    pub(super) topic: Topic,
     pub(super) partition: u32,
     pub(super) first: Offset,
     pub(super) count: u64,
     pub(super) at: Timestamp,
     pub(super) keys: Option<&'a str>,
     pub(super) payload: &'a [u8],
+    /// Its check sum, as it stands there.
+    pub(super) crc: i64,
 }
 
 impl Row<'_> {
     /// Puts its records from offset `from` on into `records`, until there are `max` of them.
     pub(super) fn decode(&self, from: Offset, max: usize, records: &mut Vec<RawRecord>) -> Result<(), Failure> {
+        let Row { topic, partition, first, count, at, .. } = *self;
+        let sum = checksum::of_records(topic.name(), partition, first, count, at, self.keys, self.payload);
+        checksum::holds(|| self.place(), self.crc, sum)?;
         let keys: Vec<Option<String>> = match self.keys {
             Some(keys) => serde_json::from_str(keys).map_err(|error| self.damaged(&format!("its keys: {error}")))?,
             None => Vec::new(),
@@ -159,7 +166,11 @@ impl Row<'_> {
     }
 
     fn damaged(&self, what: &str) -> Failure {
-        Failure::Lasting(format!("the row of partition {} that begins at offset {} is damaged: {what}", self.partition, self.first))
+        Failure::Lasting(format!("{} is damaged: {what}", self.place()))
+    }
+
+    fn place(&self) -> String {
+        format!("the row of {}/{} that begins at offset {}", self.topic, self.partition, self.first)
     }
 }
 
@@ -174,7 +185,9 @@ mod tests {
     fn read(chunk: Chunk, from: Offset, max: usize) -> Vec<(Offset, Option<String>, Vec<u8>)> {
         let count = chunk.count;
         let (keys, payload) = chunk.columns();
-        let row = Row { partition: 0, first: 100, count, at: Timestamp::from_millis(1), keys: keys.as_deref(), payload: &payload };
+        let (topic, at) = (Topic::Signals, Timestamp::from_millis(1));
+        let crc = checksum::of_records(topic.name(), 0, 100, count, at, keys.as_deref(), &payload);
+        let row = Row { topic, partition: 0, first: 100, count, at, keys: keys.as_deref(), payload: &payload, crc };
         let mut records = Vec::new();
         row.decode(from, max, &mut records).unwrap();
         records.into_iter().map(|record| (record.offset, record.key, record.value)).collect()
@@ -212,8 +225,15 @@ mod tests {
 
     #[test]
     fn a_damaged_row_is_an_error_with_its_place() {
-        let row = Row { partition: 3, first: 7, count: 1, at: Timestamp::from_millis(1), keys: None, payload: &[9, 0, 0, 0, 1] };
-        let Err(Failure::Lasting(reason)) = row.decode(0, 1, &mut Vec::new()) else { panic!("decoded") };
-        assert_eq!(reason, "the row of partition 3 that begins at offset 7 is damaged: its payload ends too soon");
+        let (topic, at, payload) = (Topic::Signals, Timestamp::from_millis(1), [9, 0, 0, 0, 1]);
+        let crc = checksum::of_records(topic.name(), 3, 7, 1, at, None, &payload);
+        let reason = |row: Row<'_>| match row.decode(0, 1, &mut Vec::new()) {
+            Err(Failure::Lasting(reason)) => reason,
+            other => panic!("{other:?}"),
+        };
+        let row = Row { topic, partition: 3, first: 7, count: 1, at, keys: None, payload: &payload, crc };
+        assert_eq!(reason(row), "the row of signals/3 that begins at offset 7 is damaged: its payload ends too soon");
+        let row = Row { topic, partition: 3, first: 7, count: 1, at, keys: None, payload: &[9, 0, 0, 0, 3], crc };
+        assert!(reason(row).starts_with("the row of signals/3 that begins at offset 7 is damaged: its check sum is "));
     }
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::Options;
+use super::checksum;
 use super::failure::Failure;
 use super::tails::{Ends, Extent, Tails};
 use crate::log::{LogError, Partitions, Topic};
 
 /// The version of the tables below. A release reads what the one before it wrote; it refuses what a
 /// newer one wrote.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// "LOAD": marks the file as ours, for `file` and against a mistaken directory.
 const APPLICATION_ID: i64 = 0x4C4F_4144;
@@ -28,7 +29,8 @@ const CHECKPOINT_PAGES: i64 = 4096;
 /// After a checkpoint the WAL file is cut to this, so that one long reader does not cost disk for good.
 const WAL_BYTES: i64 = 64 * 1024 * 1024;
 
-/// `records` has a row for what one transaction appended to one partition; see `rows`.
+/// `records` has a row for what one transaction appended to one partition; see `rows`. `crc` is that of the whole row
+/// (see `checksum`).
 const TABLES: &str = "
 CREATE TABLE partitions (
     topic     TEXT    NOT NULL,
@@ -36,6 +38,7 @@ CREATE TABLE partitions (
     earliest  INTEGER NOT NULL, -- the first offset that is there
     next      INTEGER NOT NULL, -- the offset of the next record
     bytes     INTEGER NOT NULL, -- the size of its rows
+    crc       INTEGER NOT NULL,
     PRIMARY KEY (topic, partition)
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE records (
@@ -46,6 +49,7 @@ CREATE TABLE records (
     at        INTEGER NOT NULL, -- when they were appended: Unix milliseconds
     keys      TEXT,             -- a JSON array of keys and nulls; NULL: no record has a key
     payload   BLOB    NOT NULL, -- for each record: its length (4 bytes, little endian), its bytes
+    crc       INTEGER NOT NULL,
     PRIMARY KEY (topic, partition, first)
 ) STRICT;
 CREATE TABLE positions (
@@ -53,6 +57,7 @@ CREATE TABLE positions (
     topic      TEXT    NOT NULL,
     partition  INTEGER NOT NULL,
     next       INTEGER NOT NULL, -- the next offset to process
+    crc        INTEGER NOT NULL,
     PRIMARY KEY (group_name, topic, partition)
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE states (
@@ -60,6 +65,7 @@ CREATE TABLE states (
     partition  INTEGER NOT NULL,
     key        TEXT    NOT NULL,
     value      BLOB    NOT NULL,
+    crc        INTEGER NOT NULL,
     PRIMARY KEY (group_name, partition, key)
 ) STRICT;
 ";
@@ -124,6 +130,8 @@ pub(super) enum SetUpError {
     Database(#[from] rusqlite::Error),
     #[error("{reason}")]
     Refused { reason: String, mend: &'static str },
+    #[error("{}", .0.reason())]
+    Damaged(Failure),
 }
 
 impl SetUpError {
@@ -132,6 +140,7 @@ impl SetUpError {
         let directory = path.parent().unwrap_or(path);
         match self {
             SetUpError::Refused { mend, .. } => (*mend).to_owned(),
+            SetUpError::Damaged(_) => format!("`loadline doctor {}` says what is lost, and mends what can be mended", directory.display()),
             SetUpError::Database(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                     format!("`loadline doctor {}` says what is lost, and mends what can be mended", directory.display())
@@ -162,6 +171,10 @@ pub(super) fn check_version(connection: &Connection) -> Result<bool, SetUpError>
     }
     match pragma("user_version")? {
         VERSION => Ok(false),
+        version if version < VERSION => Err(SetUpError::Refused {
+            reason: format!("its tables have version {version}, which no release wrote; this one knows {VERSION}"),
+            mend: "choose another directory with --data",
+        }),
         version => Err(SetUpError::Refused {
             reason: format!("a newer Loadline wrote it (its tables have version {version}, this one knows {VERSION})"),
             mend: "start that one, or choose another directory with --data",
@@ -188,7 +201,7 @@ fn settle_partitions(connection: &Connection, is_new: bool, asked: &Partitions) 
     let mut partitions = *asked;
     let mut ends = Ends::new();
     for topic in Topic::ALL {
-        let found = read_ends(connection, topic, &mut ends)?;
+        let found = read_ends(connection, topic, &mut ends).map_err(SetUpError::Damaged)?;
         let asked = asked.of(topic);
         if !is_new && topic != Topic::Metrics && found != asked {
             return Err(SetUpError::Refused {
@@ -197,9 +210,9 @@ fn settle_partitions(connection: &Connection, is_new: bool, asked: &Partitions) 
             });
         }
         partitions = partitions.with(topic, asked.max(found));
-        let mut insert = connection.prepare("INSERT INTO partitions (topic, partition, earliest, next, bytes) VALUES (?1, ?2, 0, 0, 0)")?;
+        let mut insert = connection.prepare("INSERT INTO partitions (topic, partition, earliest, next, bytes, crc) VALUES (?1, ?2, 0, 0, 0, ?3)")?;
         for partition in found..asked {
-            insert.execute(params![topic.name(), partition])?;
+            insert.execute(params![topic.name(), partition, checksum::of_partition(topic.name(), partition, 0, 0, 0)])?;
             ends.insert((topic, partition), Extent::default());
         }
     }
@@ -207,13 +220,16 @@ fn settle_partitions(connection: &Connection, is_new: bool, asked: &Partitions) 
 }
 
 /// Reads where the partitions of a topic begin and end; how many there are.
-fn read_ends(connection: &Connection, topic: Topic, ends: &mut Ends) -> rusqlite::Result<u32> {
-    let mut select = connection.prepare_cached("SELECT partition, earliest, next, bytes FROM partitions WHERE topic = ?1")?;
+fn read_ends(connection: &Connection, topic: Topic, ends: &mut Ends) -> Result<u32, Failure> {
+    let mut select = connection.prepare_cached("SELECT partition, earliest, next, bytes, crc FROM partitions WHERE topic = ?1")?;
     let mut rows = select.query([topic.name()])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
         let extent = Extent { offsets: unsigned(row.get(1)?)..unsigned(row.get(2)?), bytes: unsigned(row.get(3)?) };
-        ends.insert((topic, row.get(0)?), extent);
+        let partition = row.get(0)?;
+        let sum = checksum::of_partition(topic.name(), partition, extent.offsets.start, extent.offsets.end, extent.bytes);
+        checksum::holds(|| format!("what the log says of the ends of {topic}/{partition}"), row.get(4)?, sum)?;
+        ends.insert((topic, partition), extent);
         count += 1;
     }
     Ok(count)

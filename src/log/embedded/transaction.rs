@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::checksum;
 use super::failure::Failure;
 use super::rows::{Chunk, ROW_OVERHEAD};
 use super::schema::{signed, unsigned};
@@ -88,20 +89,22 @@ impl Writes<'_> {
     fn insert(&mut self, first: Offset, row: Chunk) -> Result<(), Failure> {
         let (topic, partition, count) = (row.topic, row.partition, row.count);
         let (keys, payload) = row.columns();
+        let crc = checksum::of_records(topic.name(), partition, first, count, self.at, keys.as_deref(), &payload);
         self.extent(topic, partition)?.bytes += (keys.as_ref().map_or(0, String::len) + payload.len()) as u64 + ROW_OVERHEAD;
         self.transaction
-            .prepare_cached("INSERT INTO records (topic, partition, first, count, at, keys, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![topic.name(), partition, signed(first), signed(count), self.at.as_millis(), keys, payload])?;
+            .prepare_cached("INSERT INTO records (topic, partition, first, count, at, keys, payload, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+            .execute(params![topic.name(), partition, signed(first), signed(count), self.at.as_millis(), keys, payload, crc])?;
         Ok(())
     }
 
     fn position(&self, committer: Committer, partition: u32, next: Offset) -> Result<(), Failure> {
+        let (group, topic) = (committer.group, committer.topic);
         self.transaction
             .prepare_cached(
-                "INSERT INTO positions (group_name, topic, partition, next) VALUES (?1, ?2, ?3, ?4) \
-                 ON CONFLICT (group_name, topic, partition) DO UPDATE SET next = excluded.next",
+                "INSERT INTO positions (group_name, topic, partition, next, crc) VALUES (?1, ?2, ?3, ?4, ?5) \
+                 ON CONFLICT (group_name, topic, partition) DO UPDATE SET next = excluded.next, crc = excluded.crc",
             )?
-            .execute(params![committer.group, committer.topic.name(), partition, signed(next)])?;
+            .execute(params![group, topic.name(), partition, signed(next), checksum::of_position(group, topic.name(), partition, next)])?;
         Ok(())
     }
 
@@ -111,10 +114,10 @@ impl Writes<'_> {
                 Some(value) => self
                     .transaction
                     .prepare_cached(
-                        "INSERT INTO states (group_name, partition, key, value) VALUES (?1, ?2, ?3, ?4) \
-                         ON CONFLICT (group_name, partition, key) DO UPDATE SET value = excluded.value",
+                        "INSERT INTO states (group_name, partition, key, value, crc) VALUES (?1, ?2, ?3, ?4, ?5) \
+                         ON CONFLICT (group_name, partition, key) DO UPDATE SET value = excluded.value, crc = excluded.crc",
                     )?
-                    .execute(params![group, partition, key, value])?,
+                    .execute(params![group, partition, key, value, checksum::of_state(group, partition, &key, &value)])?,
                 None => self
                     .transaction
                     .prepare_cached("DELETE FROM states WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?
@@ -160,9 +163,10 @@ impl Writes<'_> {
             self.insert(first, row)?;
         }
         for ((topic, partition), Extent { offsets, bytes }) in &self.changed {
+            let crc = checksum::of_partition(topic.name(), *partition, offsets.start, offsets.end, *bytes);
             self.transaction
-                .prepare_cached("UPDATE partitions SET earliest = ?3, next = ?4, bytes = ?5 WHERE topic = ?1 AND partition = ?2")?
-                .execute(params![topic.name(), partition, signed(offsets.start), signed(offsets.end), signed(*bytes)])?;
+                .prepare_cached("UPDATE partitions SET earliest = ?3, next = ?4, bytes = ?5, crc = ?6 WHERE topic = ?1 AND partition = ?2")?
+                .execute(params![topic.name(), partition, signed(offsets.start), signed(offsets.end), signed(*bytes), crc])?;
         }
         Ok(self.changed)
     }
