@@ -268,7 +268,7 @@ fn avro_bodies() -> Bodies {
             histogram: None,
         });
         let mut writer = Writer::builder().schema(&schema).writer(Vec::new()).build().unwrap();
-        writer.append_ser(&SampleBatch { producer: None, sequence: None, samples: samples.collect() }).unwrap();
+        writer.append_ser(&SampleBatch { samples: samples.collect(), ..SampleBatch::default() }).unwrap();
         writer.into_inner().unwrap()
     };
     Bodies { content_type: "application/avro", make }

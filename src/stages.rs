@@ -196,7 +196,8 @@ pub trait Stage: Send + Sync {
     /// What it asks for where records of its input are gone that it had not read. An alert tells people in any case.
     const ON_GAP: Option<OnGap> = None;
     /// Whether it holds records back until a flush: the position is then committed with the flush
-    /// alone, and what was held is read again after a restart.
+    /// alone, and what was held is read again after a restart. What it keeps across a flush is saved by the same commit;
+    /// it has no rounds of snapshots.
     const FLUSHES: bool = false;
 
     /// Folds one input into `state`; whatever must happen goes into `effects`.

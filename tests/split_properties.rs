@@ -152,7 +152,7 @@ fn play(all: &[Seen], partitions: u32) -> Vec<Decision> {
 }
 
 fn read(stage: &Aggregate, state: &mut aggregate::State, partition: u32, seen: &Seen, at: i64) {
-    let record = SampleBatch { producer: None, sequence: None, samples: vec![seen.sample()] };
+    let record = SampleBatch { samples: vec![seen.sample()], ..SampleBatch::default() };
     let mut effects = Effects::new();
     // Where a record stands is of no interest to what it comes to.
     stage.apply(state, Input::Record(Located { partition, offset: seen.order, at: Timestamp::from_millis(at), record }), &mut effects);

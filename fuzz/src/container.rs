@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use apache_avro::{Codec, DeflateSettings, Schema, Writer};
 use loadline::model::{Message, SampleBatch};
 use loadline::wire;
-use loadline::wire::container::samples_from_container;
+use loadline::wire::container::each_batch;
 use loadline::wire::schemas::RecordType;
 
 /// The most samples that are taken of a file.
@@ -47,10 +47,15 @@ pub fn check(input: &[u8]) {
 }
 
 fn file(bytes: &[u8]) {
-    match samples_from_container(bytes, LIMIT) {
-        Ok(samples) => {
+    let mut samples = Vec::new();
+    let read = each_batch(bytes, LIMIT, |batch| {
+        samples.extend(batch.samples);
+        Ok(())
+    });
+    match read {
+        Ok(()) => {
             assert!(samples.len() <= LIMIT, "{} samples", samples.len());
-            let message = Message::Samples(SampleBatch { producer: None, sequence: None, samples });
+            let message = Message::Samples(SampleBatch { samples, ..SampleBatch::default() });
             let written = wire::encode(&message);
             let read = wire::decode(loadline::log::Topic::Metrics, &written).unwrap_or_else(|error| panic!("{message:?} cannot be read: {error}"));
             assert_eq!(wire::encode(&read), written);

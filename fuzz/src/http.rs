@@ -28,7 +28,7 @@ pub fn check(input: &[u8]) {
         Ok(format) => format,
         Err(problem) => return told(&problem),
     };
-    match parsed(format, body, RECEIVED, &*LOG) {
+    match parsed(format, body, RECEIVED, None, &*LOG) {
         Ok((ingested, appends)) => {
             ingested.errors.iter().for_each(|error| super::said(&error.reason));
             assert!(ingested.accepted > 0 && ingested.errors.len() as u64 <= ingested.rejected);

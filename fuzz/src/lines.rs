@@ -47,7 +47,7 @@ fn sample(line: &str) {
     assert!(!written.contains(['\n', '\r']), "{written}");
     let again = jsonl::sample_from_line(&written, RECEIVED).unwrap_or_else(|error| panic!("{written} cannot be read: {error}"));
     assert_eq!(again, read);
-    let message = Message::Samples(SampleBatch { producer: None, sequence: None, samples: vec![read] });
+    let message = Message::Samples(SampleBatch { samples: vec![read], ..SampleBatch::default() });
     let logged = wire::decode(Topic::Metrics, &wire::encode(&message)).unwrap_or_else(|error| panic!("{message:?} cannot be read from the log: {error}"));
     assert_eq!(logged, message);
 }

@@ -89,6 +89,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
             Options { partitions: Partitions::default(), max_bytes: Some(loaded.config.retention.reserve()) },
         )?;
         check_snapshots::<Admit>(&log)?;
+        check_snapshots::<Aggregate>(&log)?;
         check_snapshots::<Decide>(&log)?;
         check_snapshots::<Arbitrate>(&log)?;
         let ended = Pipeline::start(&loaded.config, &log, clock);

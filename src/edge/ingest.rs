@@ -4,8 +4,9 @@
 //! crash. A bad line is reported with its number and reason and costs no other line. One thread appends
 //! ([`appender`]): requests that wait at the same time share one commit, and with it one fsync.
 //!
-//! Beyond the queue nothing is read, beyond the [`rate`] that is set and in a log that is full nothing is taken: 429
-//! with `Retry-After`, for the whole request. What aggregate would refuse (a value that is not finite, a
+//! Beyond the queue and the memory for [bodies](body) nothing is read, beyond the [`rate`] that is set and in a log that is full
+//! nothing is taken: 429 with `Retry-After`, for the whole request. A request may be numbered by its producer: then repeating it is
+//! harmless, and aggregate drops what it has taken before. What aggregate would refuse (a value that is not finite, a
 //! time far ahead) is refused here, where its producer can still be told; so is a time of more than a day ago, which is
 //! seconds that were meant as milliseconds, or worth nothing.
 
@@ -14,9 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::{StatusCode, header};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tokio::sync::{Semaphore, oneshot};
@@ -31,12 +33,17 @@ use crate::runtime::retention::Room;
 use crate::stages::aggregate::refusal;
 
 mod appender;
+mod body;
 mod parse;
 mod rate;
 #[cfg(test)]
 mod tests;
 
 pub use appender::Appender;
+pub use parse::Numbering;
+
+/// Where samples are sent.
+pub(crate) const PATH: &str = "/api/v1/metrics";
 
 /// The most bytes of one request: a hundred instances' metrics of a minute, many times over, and small
 /// enough that reading it takes well under a second.
@@ -48,7 +55,11 @@ const MAX_ERRORS: usize = 100;
 /// The oldest sample that is taken: no window is longer.
 const OLDEST: Duration = Duration::from_secs(86_400);
 
-/// How long a body may take: while it is read, it holds a place that others wait for.
+/// The headers of a request whose repetition is to be told from a new one.
+const PRODUCER: &str = "loadline-producer";
+const SEQUENCE: &str = "loadline-sequence";
+
+/// How long a body may take, and how long it may wait for its memory: meanwhile it holds a place that others wait for.
 const BODY_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a commit may take before the producer is told to send again. A hundred times the slowest
@@ -80,6 +91,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// One permit for each request that is being read, parsed or appended.
     places: Semaphore,
+    /// The memory for what is read and parsed.
+    budget: body::Budget,
     rate: Option<rate::Rate>,
     room: Arc<Room>,
     appender: appender::Queue,
@@ -94,13 +107,13 @@ impl Ingest {
         let queue = bounds.queue.max(1);
         let (sender, appender) = appender::start(Arc::clone(&log), queue)?;
         let rate = bounds.samples_per_second.map(rate::Rate::new);
-        let inner = Inner { log, clock, places: Semaphore::new(queue), rate, room: bounds.room, appender: sender };
+        let inner = Inner { log, clock, places: Semaphore::new(queue), budget: body::Budget::new(), rate, room: bounds.room, appender: sender };
         Ok((Ingest { inner: Arc::new(inner) }, appender))
     }
 
     /// The routes.
     pub fn router(&self) -> Router {
-        Router::new().route("/api/v1/metrics", post(metrics)).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(self.clone())
+        Router::new().route(PATH, post(metrics)).with_state(self.clone())
     }
 }
 
@@ -134,7 +147,8 @@ impl Format {
 }
 
 async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
-    match take(&ingest.inner, request).await {
+    let (parts, mut body) = request.into_parts();
+    match take(&ingest.inner, &parts, &mut body).await {
         Ok(ingested) => {
             ACCEPTED_SAMPLES.add("", ingested.accepted);
             axum::Json(ingested).into_response()
@@ -146,26 +160,36 @@ async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
                 500.. => RequestRefused::Unavailable.emit(&problem.title),
                 _ => RequestRefused::Unusable.emit(&problem.title),
             }
+            // One that was too slow is not waited for again.
+            if problem.status != StatusCode::REQUEST_TIMEOUT.as_u16() {
+                body::drain(&parts.headers, body).await;
+            }
             problem.into_response()
         }
     }
 }
 
-async fn take(inner: &Arc<Inner>, request: Request) -> Result<Ingested, Problem> {
-    let named = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<Ingested, Problem> {
+    let named = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let format = Format::named(named)?;
-    // The place is taken before the body is read, so that memory is bounded by queue × body.
+    let numbering = numbering(&parts.headers)?;
+    let announced = body::announced(body).map_err(unread)?;
+    // Place and memory are taken before the body is read.
     let Ok(_place) = inner.places.try_acquire() else { return Err(busy()) };
-    let read = tokio::time::timeout(BODY_DEADLINE, Bytes::from_request(request, &())).await;
+    // What a file of Avro grows to, its size does not say.
+    let announced = if format == Format::Avro { MAX_BODY_BYTES } else { announced };
+    let Some(share) = inner.budget.share(announced, BODY_DEADLINE).await else { return Err(crowded()) };
+    let read = tokio::time::timeout(BODY_DEADLINE, body::read(body)).await;
     let read = read.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come within 2 s", "send it in one go, or in several requests"))?;
-    let body = read.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the request exceeds 4 MiB", "send the samples in several requests"),
-        _ => Problem::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {}", rejection.body_text()), "send it again"),
-    })?;
+    let bytes = read.map_err(unread)?;
     let received = inner.clock.now();
     let log = Arc::clone(&inner.log);
-    // Reading 4 MiB of JSON takes tens of milliseconds: not on the executor.
-    let (ingested, appends) = tokio::task::spawn_blocking(move || parsed(format, &body, received, log.as_ref()))
+    // Reading 4 MiB of JSON takes tens of milliseconds: not on the executor. The memory is in use until then, whether the client waits or not.
+    let reading = move || {
+        let (_share, bytes) = (share, bytes);
+        parsed(format, &bytes, received, numbering.as_ref(), log.as_ref())
+    };
+    let (ingested, appends) = tokio::task::spawn_blocking(reading)
         .await
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while reading the samples", "report it, with the request"))??;
     admit(inner, &ingested, &appends)?;
@@ -177,11 +201,46 @@ async fn take(inner: &Arc<Inner>, request: Request) -> Result<Ingested, Problem>
     match tokio::time::timeout(COMMIT_DEADLINE, answer).await {
         Ok(Ok(Ok(()))) => Ok(ingested),
         Ok(Ok(Err(error))) => Err(not_taken(&error, inner.log.trouble())),
-        Ok(Err(_)) => Err(unavailable("the log was closed before the samples were durable", "send them again when Loadline runs again")),
-        Err(_) => Err(unavailable(
-            "the log did not answer in time; it is not known whether the samples are durable",
-            "send them again: a repeated sample does little harm",
-        )),
+        Ok(Err(_)) => Err(unavailable("the log was closed before it was known whether the samples were stored; they may have been", REPEAT)),
+        Err(_) => Err(unavailable("the log did not answer in time; the samples may have been stored", REPEAT)),
+    }
+}
+
+/// What to do where samples may have been stored or not.
+pub(crate) const REPEAT: &str = "send the same request again; with the same Loadline-Producer and Loadline-Sequence that is harmless: it counts once. Without \
+                                 them a Delta that is stored twice counts twice";
+
+/// The number that a request has.
+///
+/// # Errors
+/// [`Problem`] where only a part of it is there, or it is none.
+fn numbering(headers: &HeaderMap) -> Result<Option<Numbering>, Problem> {
+    let wrong = |title: String, place: &str| Err(Problem::new(StatusCode::BAD_REQUEST, title, NUMBERED).at(format!("header {place}")));
+    match (headers.get(PRODUCER), headers.get(SEQUENCE)) {
+        (None, None) => Ok(None),
+        (Some(_), None) => wrong("a producer is named, and no sequence".to_owned(), SEQUENCE),
+        (None, Some(_)) => wrong("a sequence is given, and no producer".to_owned(), PRODUCER),
+        (Some(producer), Some(sequence)) => {
+            let Ok(producer) = std::str::from_utf8(producer.as_bytes()) else { return wrong("the producer's name is not UTF-8".to_owned(), PRODUCER) };
+            if let Err(reason) = parse::check_producer(producer) {
+                return wrong(reason, PRODUCER);
+            }
+            let Some(sequence) = sequence.to_str().ok().and_then(|text| text.trim().parse().ok()) else {
+                return wrong(format!("{:?} is not a whole number", shorten(&String::from_utf8_lossy(sequence.as_bytes()))), SEQUENCE);
+            };
+            Ok(Some(Numbering { producer: producer.to_owned(), sequence }))
+        }
+    }
+}
+
+/// How a request is numbered.
+const NUMBERED: &str = "name the producer (at most 253 bytes) in Loadline-Producer, and count its requests upwards in Loadline-Sequence";
+
+/// Why a body was not read.
+fn unread(unread: body::Unread) -> Problem {
+    match unread {
+        body::Unread::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the request exceeds 4 MiB", "send the samples in several requests"),
+        body::Unread::Broken(reason) => Problem::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {reason}"), "send it again"),
     }
 }
 
@@ -208,34 +267,33 @@ fn admit(inner: &Inner, ingested: &Ingested, appends: &[RawAppend]) -> Result<()
     })
 }
 
-/// The body's samples as records to append, and what to answer once they are durable.
+/// The body's samples as records to append, and what to answer once they are durable. `numbering` is that of the whole request.
 ///
 /// # Errors
 /// [`Problem`] where no sample of it can be used; why, line by line, is in it.
-pub fn parsed(format: Format, body: &[u8], received: Timestamp, log: &dyn Log) -> Result<(Ingested, Vec<RawAppend>), Problem> {
+pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Option<&Numbering>, log: &dyn Log) -> Result<(Ingested, Vec<RawAppend>), Problem> {
     let mut ingested = Ingested::default();
-    let samples = match format {
-        Format::JsonLines => parse::json_lines(body, received),
-        Format::Avro => parse::avro(body),
-    };
-    let samples: Vec<_> = samples
-        .map(|(line, sample)| (line, sample.map_err(|reason| (SampleRefused::Unreadable, reason)).and_then(|sample| plausible(sample, received))))
-        .filter_map(|(line, sample)| match sample {
-            Ok(sample) => {
-                ingested.accepted += 1;
-                Some(sample)
-            }
-            Err((refused, reason)) => {
-                refused.emit();
-                ingested.rejected += 1;
-                if ingested.errors.len() < MAX_ERRORS {
-                    ingested.errors.push(LineRejected { line, reason });
+    let mut records = parse::Records::new(log);
+    if let Some(Numbering { producer, sequence }) = numbering.cloned() {
+        records.number(Some(producer), Some(sequence));
+    }
+    match format {
+        Format::JsonLines => {
+            for (line, read) in parse::json_lines(body, received) {
+                if let Some(sample) = counted(&mut ingested, line, read, received) {
+                    records.push(sample);
                 }
-                None
             }
-        })
-        .collect();
-    if samples.is_empty() {
+        }
+        Format::Avro => {
+            let read = parse::avro(body, numbering, &mut records, |number, sample| counted(&mut ingested, number, Ok(sample), received));
+            if let Err(error) = read {
+                ingested = Ingested::default();
+                counted(&mut ingested, 1, Err(error.to_string()), received);
+            }
+        }
+    }
+    if ingested.accepted == 0 {
         let title = if ingested.rejected == 0 { "the request holds no sample" } else { "no sample of the request could be used" };
         let mut problem = Problem::new(
             StatusCode::BAD_REQUEST,
@@ -245,7 +303,25 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, log: &dyn Log) -
         problem.ingested = Some(Box::new(ingested));
         return Err(problem);
     }
-    Ok((ingested, parse::records(samples, log)))
+    Ok((ingested, records.finish()))
+}
+
+/// The sample, if it is of use; counted in any case.
+fn counted(ingested: &mut Ingested, line: u64, read: parse::Read, received: Timestamp) -> Option<Sample> {
+    match read.map_err(|reason| (SampleRefused::Unreadable, reason)).and_then(|sample| plausible(sample, received)) {
+        Ok(sample) => {
+            ingested.accepted += 1;
+            Some(sample)
+        }
+        Err((refused, reason)) => {
+            refused.emit();
+            ingested.rejected += 1;
+            if ingested.errors.len() < MAX_ERRORS {
+                ingested.errors.push(LineRejected { line, reason });
+            }
+            None
+        }
+    }
 }
 
 /// The sample, unless it can never count.
@@ -270,6 +346,15 @@ fn refused(why: RequestRefused, title: &str, mend: &str) -> Problem {
 fn busy() -> Problem {
     refused(RequestRefused::Busy, "more requests are under way than the queue takes", "send it again after the time of Retry-After, or raise ingest.queue")
         .retry_after(1)
+}
+
+fn crowded() -> Problem {
+    refused(
+        RequestRefused::Busy,
+        "the requests that are being read take all the memory that there is for them",
+        "send it again after the time of Retry-After, or send smaller ones",
+    )
+    .retry_after(1)
 }
 
 fn full(room: &Room) -> Problem {
@@ -303,6 +388,7 @@ fn not_taken(error: &LogError, trouble: Option<Trouble>) -> Problem {
             }
             None => unavailable(&format!("the samples were not taken: {reason}"), "send them again"),
         },
+        LogError::Unknown { reason } => unavailable(&format!("the samples may have been stored: {reason}"), REPEAT),
         error => unavailable(&format!("the samples were not taken: {error}"), "send them again"),
     }
 }

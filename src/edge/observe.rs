@@ -277,7 +277,7 @@ impl Appender {
             if !self.room.take((samples.len() * SAMPLE_BYTES) as u64) {
                 continue;
             }
-            let batch = SampleBatch { producer: None, sequence: None, samples };
+            let batch = SampleBatch { samples, ..SampleBatch::default() };
             effects.to_key(Topic::Metrics, target.as_str(), Message::Samples(batch));
         }
         for (target, sighting) in posted.sightings {

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 
 use crate::edge::actuate::FreezeFiles;
 use crate::edge::api::{Problem, Status};
-use crate::edge::ingest::Ingest;
+use crate::edge::ingest::{self, Ingest};
 use crate::edge::log_watch;
 use crate::edge::metrics::{self, exposition::Format};
 use crate::edge::view::View;
@@ -114,7 +114,7 @@ impl Services {
 
 /// All routes.
 pub fn router(services: Services) -> Router {
-    let ingest = services.ingest.router();
+    let samples = services.ingest.router();
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -128,7 +128,7 @@ pub fn router(services: Services) -> Router {
         .route("/api/v1/targets/{namespace}/{kind}/{name}/scale", post(targets::scale))
         .merge(page::routes())
         .with_state(services)
-        .merge(ingest)
+        .merge(samples)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn(within_deadline))
@@ -231,10 +231,17 @@ fn drop_if_unread(connection: &tokio::net::TcpStream) {
 }
 
 async fn within_deadline(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the request took longer than 10 s", "try again").retry_after(1).into_response(),
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let brings_samples = request.uri().path() == ingest::PATH;
+    if let Ok(response) = tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await {
+        return response;
     }
+    let (title, mend) = match (reads, brings_samples) {
+        (true, _) => ("the request took longer than 10 s", "try again"),
+        (false, true) => ("the request took longer than 10 s; its samples may have been stored", ingest::REPEAT),
+        (false, false) => ("the request took longer than 10 s; it may have taken effect", "look at `loadline status`, then try again"),
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend).retry_after(1).into_response()
 }
 
 async fn no_such_path(uri: Uri) -> Problem {

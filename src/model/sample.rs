@@ -67,6 +67,9 @@ pub struct SampleBatch {
     /// The producer's count of its messages; one that is not larger than the last is a repetition.
     #[serde(default)]
     pub sequence: Option<i64>,
+    /// Its number among the messages of one sequence, from 0: a large request is split, and its parts follow each other.
+    #[serde(default)]
+    pub part: i64,
     /// The samples.
     pub samples: Vec<Sample>,
 }

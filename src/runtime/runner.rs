@@ -267,7 +267,7 @@ impl<S: Stage> Runner<S> {
         let snapshots::Restored { state, round, .. } = snapshots::restore::<S>(&rows).map_err(|reason| unreadable::<S>(partition, &reason))?;
         let start = self.log.range(S::INPUT, partition)?.start;
         let needed = match round {
-            // A stage that holds nothing across a commit has nothing to read again.
+            // A stage that flushes saves with each flush what it holds across it: there is nothing to read again.
             _ if S::FLUSHES => position,
             Some(round) => round.replay_from,
             // Its first commit brings its first round: one that has committed and has no round has lost its state.
@@ -410,7 +410,7 @@ impl<S: Stage> Owned<S> {
         if self.writing.is_none() && !S::FLUSHES && (due || self.records >= rounds.records.max(20 * self.keys)) {
             self.begin_round(now);
         }
-        let states = self.write_round(position, rounds.bytes);
+        let states = if S::FLUSHES { self.flushed_states(flushed) } else { self.write_round(position, rounds.bytes) };
         if appends.is_empty() && position.is_none() && states.is_empty() {
             return None;
         }
@@ -430,6 +430,14 @@ impl<S: Stage> Owned<S> {
         self.first_round = false;
         self.round_at = now;
         self.records = 0;
+    }
+
+    /// What a stage that flushes keeps across a flush, as far as it changed: its puts stand for `self.position`, which the same batch commits.
+    fn flushed_states(&mut self, flushed: bool) -> Vec<StatePut> {
+        let keys = if flushed { self.state.take_changed() } else { Vec::new() };
+        let version = (!keys.is_empty()).then(|| StatePut { key: VERSION_KEY.to_owned(), value: serde_json::to_vec(&S::VERSION).ok() });
+        let puts = keys.into_iter().map(|key| StatePut { value: self.state.encode(&key, self.position), key });
+        version.into_iter().chain(puts).collect()
     }
 
     /// The next puts of the round under way. They stand for `self.position`, which the same batch commits.

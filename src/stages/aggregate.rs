@@ -10,12 +10,12 @@
 //! [`Stage::flushes_behind`] while behind it, and [`Stage::is_full`] always.
 //!
 //! Invariants:
-//! - Only a flush has effects, and it empties the state, so a commit with the position of the last record
-//!   of a flush loses nothing and a restart reads on.
+//! - Only a flush has effects, and it empties the state of samples, so a commit with the position of the last record
+//!   of a flush loses nothing and a restart reads on. What it keeps (the last message of each producer) is saved with that commit.
 //! - `through` never runs back in the life of a state (unless the clock itself is set back by more than a minute), and
 //!   is never an event time. A restart begins it anew; whoever reads marks takes the largest.
 //! - Every sample becomes part of exactly one pane of each of its targets, or is counted as rejected, or
-//!   belongs to a repeated message. A late one becomes part of its own pane, and is counted too.
+//!   belongs to a repeated message ([`producers`]: across flushes and restarts). A late one becomes part of its own pane, and is counted too.
 //!
 //! [`Pane::merge`]: crate::model::Pane::merge
 
@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use self::check::{Refusal, check};
 use self::held::Place;
+pub use self::producers::{MAX_PRODUCER_BYTES, REMEMBERED_PRODUCERS};
 use self::refusals::Position;
 pub use self::state::State;
 use super::{Effects, Input, Located, Stage};
@@ -33,6 +34,7 @@ use crate::model::{Mark, Message, Sample, SampleBatch, Signal, TargetId, Timesta
 mod check;
 mod held;
 mod parts;
+mod producers;
 mod refusals;
 mod state;
 
@@ -90,9 +92,9 @@ pub fn refusal(sample: &Sample, received: Timestamp) -> Option<String> {
 impl Aggregate {
     fn record(&self, state: &mut State, record: &Located<SampleBatch>) {
         state.note_record(record.at);
-        let SampleBatch { producer, sequence, samples } = &record.record;
+        let SampleBatch { producer, sequence, part, samples } = &record.record;
         if let (Some(producer), Some(sequence)) = (producer, sequence)
-            && state.held.is_repetition(producer, *sequence)
+            && state.producers.is_repetition(producer, *sequence, *part, record.offset)
         {
             return;
         }

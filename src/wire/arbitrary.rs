@@ -89,7 +89,12 @@ pub(crate) fn valid_sample() -> impl Strategy<Value = Sample> {
 
 /// A batch of samples.
 pub(crate) fn batch() -> impl Strategy<Value = SampleBatch> {
-    (option::of(text()), option::of(any::<i64>()), vec(sample(), 0..5)).prop_map(|(producer, sequence, samples)| SampleBatch { producer, sequence, samples })
+    (option::of(text()), option::of(any::<i64>()), any::<i64>(), vec(sample(), 0..5)).prop_map(|(producer, sequence, part, samples)| SampleBatch {
+        producer,
+        sequence,
+        part,
+        samples,
+    })
 }
 
 fn sketch() -> impl Strategy<Value = Sketch> {

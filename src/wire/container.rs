@@ -37,19 +37,20 @@ pub enum ContainerError {
     },
 }
 
-/// The samples of a container file; at most `limit` of them.
+/// Gives the batches of a container file to `take`, one after the other; at most `limit` samples. A file of single samples has each of
+/// them in a batch of its own. What `take` refuses ends it, as what is wrong with that record.
 ///
 /// # Errors
-/// [`ContainerError`]; then nothing of the file is taken.
-pub fn samples_from_container(bytes: &[u8], limit: usize) -> Result<Vec<Sample>, ContainerError> {
+/// [`ContainerError`]; then nothing of the file is to be used.
+pub fn each_batch(bytes: &[u8], limit: usize, take: impl FnMut(SampleBatch) -> Result<(), String>) -> Result<(), ContainerError> {
     let header = |reason: String| ContainerError::Unreadable { place: "its header".to_owned(), reason };
     // Sets the limits of the library, which are global, before its first use.
     schemas::held().map_err(|error| header(error.to_string()))?;
     let reader = Reader::new(bytes).map_err(|error| header(describe(&error)))?;
     check_bounded(reader.writer_schema()).map_err(|error| header(error.to_string()))?;
     match record_name(reader.writer_schema()) {
-        "SampleBatch" => collect(reader, limit, |batch: SampleBatch| batch.samples),
-        "Sample" => collect(reader, limit, |sample: Sample| vec![sample]),
+        "SampleBatch" => each(reader, limit, |batch: SampleBatch| batch, take),
+        "Sample" => each(reader, limit, |sample: Sample| SampleBatch { samples: vec![sample], ..SampleBatch::default() }, take),
         name => Err(ContainerError::NotSamples { name: name.to_owned() }),
     }
 }
@@ -61,17 +62,25 @@ fn record_name(schema: &Schema) -> &str {
     }
 }
 
-fn collect<T: DeserializeOwned>(reader: Reader<'_, &[u8]>, limit: usize, samples_of: impl Fn(T) -> Vec<Sample>) -> Result<Vec<Sample>, ContainerError> {
-    let mut samples = Vec::new();
+fn each<T: DeserializeOwned>(
+    reader: Reader<'_, &[u8]>,
+    limit: usize,
+    batch_of: impl Fn(T) -> SampleBatch,
+    mut take: impl FnMut(SampleBatch) -> Result<(), String>,
+) -> Result<(), ContainerError> {
+    let mut samples = 0;
     for (index, record) in reader.into_deser_iter::<Lenient<T>>().enumerate() {
-        let Lenient(record) = record.map_err(|error| ContainerError::Unreadable { place: format!("record {}", index + 1), reason: describe(&error) })?;
-        samples.extend(samples_of(record));
+        let unreadable = |reason: String| ContainerError::Unreadable { place: format!("record {}", index + 1), reason };
+        let Lenient(record) = record.map_err(|error| unreadable(describe(&error)))?;
+        let batch = batch_of(record);
+        samples += batch.samples.len();
         // Batches may be empty, so records are bounded as well.
-        if samples.len() > limit || index > limit {
+        if samples > limit || index > limit {
             return Err(ContainerError::TooMany { limit });
         }
+        take(batch).map_err(unreadable)?;
     }
-    Ok(samples)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -82,6 +91,15 @@ mod tests {
     use super::*;
     use crate::model::{Kind, Timestamp};
     use crate::wire::schemas::RecordType;
+
+    fn samples_from_container(bytes: &[u8], limit: usize) -> Result<Vec<Sample>, ContainerError> {
+        let mut samples = Vec::new();
+        each_batch(bytes, limit, |batch| {
+            samples.extend(batch.samples);
+            Ok(())
+        })?;
+        Ok(samples)
+    }
 
     fn sample(value: f64) -> Sample {
         Sample {

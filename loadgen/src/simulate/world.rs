@@ -260,7 +260,7 @@ impl Fleet {
         let mut batch = |producer: String, key: String, samples: Vec<Sample>| {
             if !samples.is_empty() {
                 self.sequence += 1;
-                batches.push((key, SampleBatch { producer: Some(producer), sequence: Some(self.sequence), samples }));
+                batches.push((key, SampleBatch { producer: Some(producer), sequence: Some(self.sequence), part: 0, samples }));
             }
         };
         batch(format!("{name}/own"), name.as_str().to_owned(), own);

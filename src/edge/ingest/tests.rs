@@ -270,7 +270,10 @@ fn a_target_keeps_its_order_in_one_partition_and_no_record_is_too_large() {
             wire::jsonl::sample_from_line(&line, Timestamp::from_millis(n)).unwrap()
         })
         .collect();
-    let records = parse::records(samples, &log);
+    let mut filling = parse::Records::new(&log);
+    filling.number(Some("p".to_owned()), Some(7));
+    samples.into_iter().for_each(|sample| filling.push(sample));
+    let records = filling.finish();
     assert!(records.len() > 2, "more than one batch a partition");
     assert!(records.iter().all(|r| r.value.len() < crate::log::MAX_RECORD_BYTES));
     for target in ["prod/Deployment/api-0", "prod/Deployment/api-1"] {

@@ -42,8 +42,6 @@ pub(super) struct Held {
     readings: Table<ReadingKey, Numbers>,
     /// By the index of the reading.
     histograms: Table<u32, Box<HistogramReading>>,
-    /// The largest sequence of each producer.
-    producers: Table<String, i64>,
     /// Where the last measurement went: samples of one thing mostly follow each other.
     recent: Recent,
     bytes: usize,
@@ -143,18 +141,6 @@ impl Held {
     /// An estimate, rather above than below, of the memory that is held.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// Whether a message of `producer` with this sequence was there before; notes it where not.
-    pub(super) fn is_repetition(&mut self, producer: &str, sequence: i64) -> bool {
-        if let Some(last) = self.producers.get_mut(producer) {
-            let repeated = sequence <= *last;
-            *last = sequence.max(*last);
-            return repeated;
-        }
-        self.bytes += entry_bytes::<String, i64>() + producer.len();
-        self.producers.insert(producer.to_owned(), sequence);
-        false
     }
 
     /// Folds one measurement into its reading. A refused one leaves no trace.

@@ -1,19 +1,21 @@
-//! What aggregate remembers of a partition: the panes since the last flush, and a few counts.
+//! What aggregate remembers of a partition: the panes since the last flush, the last message of each producer, and a few counts.
 
 use std::time::Duration;
 
 use super::check::Refusal;
 use super::held::Held;
+use super::producers::Producers;
 use super::refusals::{Position, Refusals};
 use crate::log::Offset;
 use crate::model::{Sample, TargetId, Timestamp};
 use crate::stages::Snapshot;
 
-/// The state of one partition of `metrics`. Across a flush it keeps only the last `through`, and which
-/// alerts fire; nothing of it is saved, as nothing of it is needed after a restart.
+/// The state of one partition of `metrics`. Across a flush it keeps the last `through`, which alerts fire, and the last
+/// message of each producer. That alone is saved, with each flush: a repetition may come after a restart.
 #[derive(Debug, Default)]
 pub struct State {
     pub(super) held: Held,
+    pub(super) producers: Producers,
     pub(super) refusals: Refusals,
     /// Up to when the last mark said that all is in the log.
     pub(super) through: Option<Timestamp>,
@@ -61,18 +63,18 @@ impl State {
     }
 }
 
-/// Nothing is saved: what a commit leaves behind is read again, or is in the log.
+/// The producers; of the rest, what a commit leaves behind is read again, or is in the log.
 impl Snapshot for State {
     fn take_changed(&mut self) -> Vec<String> {
-        Vec::new()
+        self.producers.take_changed()
     }
 
-    fn encode(&self, _key: &str, _next: Offset) -> Option<Vec<u8>> {
-        None
+    fn encode(&self, key: &str, _next: Offset) -> Option<Vec<u8>> {
+        self.producers.encode(key)
     }
 
-    fn restore(&mut self, key: &str, _bytes: &[u8]) -> Result<(), String> {
-        Err(format!("aggregate has no snapshots, found one of {key}"))
+    fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
+        self.producers.restore(key, bytes)
     }
 
     fn replay_from(&self, next: Offset) -> Offset {

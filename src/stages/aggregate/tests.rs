@@ -148,11 +148,12 @@ fn a_restart_begins_through_anew() {
 }
 
 #[test]
-fn a_repeated_message_is_dropped_within_a_flush() {
+fn a_repeated_message_is_dropped_within_a_flush_and_after_it_and_after_a_restart() {
     let (stage, mut state) = (stage(), State::default());
     let batch = |producer: Option<&str>, sequence| SampleBatch {
         producer: producer.map(str::to_owned),
         sequence,
+        part: 0,
         samples: vec![Sample { kind: Kind::Delta, ..gauge("a/D/x", "sold", "", 1_000, 1.0) }],
     };
     let deliveries = [
@@ -171,8 +172,17 @@ fn a_repeated_message_is_dropped_within_a_flush() {
     let first = said(flush(&stage, &mut state, 5_500));
     assert_eq!(first.parts[0].panes[0].instances[""].sum, Amount::from_units(6));
     assert_eq!((first.marks[0].records, first.marks[0].rejected), (8, 0));
-    read_batch(&stage, &mut state, 6_000, batch(Some("p"), Some(5)));
-    assert_eq!(said(flush(&stage, &mut state, 10_500)).parts.len(), 1);
+    let mut restarted = State::default();
+    for key in crate::stages::Snapshot::take_changed(&mut state) {
+        let bytes = crate::stages::Snapshot::encode(&state, &key, 8).unwrap();
+        crate::stages::Snapshot::restore(&mut restarted, &key, &bytes).unwrap();
+    }
+    for state in [&mut state, &mut restarted] {
+        read_batch(&stage, state, 6_000, batch(Some("p"), Some(6)));
+        assert_eq!(said(flush(&stage, state, 10_500)).parts.len(), 0);
+        read_batch(&stage, state, 11_000, batch(Some("p"), Some(7)));
+        assert_eq!(said(flush(&stage, state, 15_500)).parts.len(), 1);
+    }
 }
 
 #[test]

@@ -15,12 +15,11 @@ const INVARIANT: &str = "every acknowledged sample is in exactly one pane";
 
 type PaneOf = (TargetId, MetricName, InstanceName, Timestamp);
 
-/// How many samples a pane holds at least and at most (the repetition of a message may count or not), and when the last of
+/// How many samples a pane holds (the repetition of a message that its producer numbered counts once), and when the last of
 /// them was seen in the log.
 #[derive(Default)]
 struct Expected {
-    least: i64,
-    most: i64,
+    count: i64,
     last: Millis,
 }
 
@@ -48,8 +47,7 @@ impl Panes {
             for target in &sample.targets {
                 let pane = (target.clone(), sample.metric.clone(), sample.instance.clone(), sample.time.window_start(self.pane));
                 let expected = self.expected.entry(pane).or_default();
-                expected.least += i64::from(first);
-                expected.most += 1;
+                expected.count += i64::from(first);
                 expected.last = now;
             }
         }
@@ -61,7 +59,7 @@ impl Panes {
                 let of = (part.target.clone(), pane.metric.clone(), instance.clone(), pane.start);
                 let seen = self.seen.entry(of.clone()).or_default();
                 *seen += reading.count;
-                let most = self.expected.get(&of).map_or(0, |expected| expected.most);
+                let most = self.expected.get(&of).map_or(0, |expected| expected.count);
                 if *seen > most {
                     return Err(Violation::new(INVARIANT, format!("{of:?} has {seen} samples, and {most} were sent")));
                 }
@@ -77,10 +75,10 @@ impl Panes {
         }
         // What came last may still be held.
         let held = Millis::try_from(self.pane.as_millis()).unwrap_or(Millis::MAX) * 2 + 5_000;
-        for (of, Expected { least, most, .. }) in self.expected.iter().filter(|(_, expected)| expected.last < now - held) {
+        for (of, Expected { count, .. }) in self.expected.iter().filter(|(_, expected)| expected.last < now - held) {
             let seen = self.seen.get(of).copied().unwrap_or(0);
-            if seen < *least || seen > *most {
-                return Err(Violation::new(INVARIANT, format!("{of:?} has {seen} samples, and {least} to {most} were sent")));
+            if seen != *count {
+                return Err(Violation::new(INVARIANT, format!("{of:?} has {seen} samples, and {count} were sent")));
             }
         }
         Ok(())

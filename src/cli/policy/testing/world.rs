@@ -294,7 +294,7 @@ impl World<'_> {
             }
         }
         if !samples.is_empty() {
-            self.rehearsal.samples(self.at(), SampleBatch { producer: None, sequence: None, samples });
+            self.rehearsal.samples(self.at(), SampleBatch { samples, ..SampleBatch::default() });
         }
     }
 

@@ -1,0 +1,114 @@
+//! Bodies: read within a budget of memory, and refused so that the client hears it.
+//!
+//! Reading a body of JSON takes a multiple of it, so what is read and parsed at once has a budget in bytes, taken before the first
+//! of them is read. A client that sends all of its body before it listens would only see its connection break where the answer came
+//! first: what is refused is read to its end, up to a bound, and thrown away.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{HeaderMap, header};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::MAX_BODY_BYTES;
+
+/// The most bytes of bodies that are read and parsed at once: eight of the largest, which keep more cores busy than a commit needs.
+const BUDGET_BYTES: usize = 8 * MAX_BODY_BYTES;
+
+/// What is counted of a body: this, and each begun one.
+const UNIT: usize = 1024;
+
+/// The most that is read of a refused body: four of the largest. Who sends more sees the connection end.
+const DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
+
+/// How long that may take.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The memory for bodies.
+pub(super) struct Budget(Arc<Semaphore>);
+
+/// A part of it, until it is dropped.
+pub(super) type Share = OwnedSemaphorePermit;
+
+impl Budget {
+    pub(super) fn new() -> Budget {
+        Budget(Arc::new(Semaphore::new(BUDGET_BYTES / UNIT)))
+    }
+
+    /// Waits for the memory of `bytes`, in turn; `None` where it is not free within `wait`.
+    pub(super) async fn share(&self, bytes: usize, wait: Duration) -> Option<Share> {
+        let units = u32::try_from(bytes.clamp(1, MAX_BODY_BYTES).div_ceil(UNIT)).ok()?;
+        tokio::time::timeout(wait, Arc::clone(&self.0).acquire_many_owned(units)).await.ok()?.ok()
+    }
+}
+
+/// Why a body was not read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// It is larger than one may be.
+    TooLarge,
+    /// The connection broke, or what came is no body; why.
+    Broken(String),
+}
+
+/// How large a body is, as the client says: at most [`MAX_BODY_BYTES`] where it does not.
+///
+/// # Errors
+/// [`Unread::TooLarge`].
+pub(super) fn announced(body: &Body) -> Result<usize, Unread> {
+    match body.size_hint().exact() {
+        None => Ok(MAX_BODY_BYTES),
+        Some(bytes) => usize::try_from(bytes).ok().filter(|bytes| *bytes <= MAX_BODY_BYTES).ok_or(Unread::TooLarge),
+    }
+}
+
+/// Reads a body whole.
+///
+/// # Errors
+/// [`Unread`].
+pub(super) async fn read(body: &mut Body) -> Result<Vec<u8>, Unread> {
+    let mut whole = Vec::with_capacity(body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0).min(MAX_BODY_BYTES));
+    while let Some(bytes) = next(body).await {
+        let bytes = bytes.map_err(Unread::Broken)?;
+        if whole.len() + bytes.len() > MAX_BODY_BYTES {
+            return Err(Unread::TooLarge);
+        }
+        whole.extend_from_slice(&bytes);
+    }
+    Ok(whole)
+}
+
+/// Reads what is left of a refused body and throws it away. Who asked first whether to send it (`Expect: 100-continue`) has not sent it.
+pub(super) async fn drain(headers: &HeaderMap, mut body: Body) {
+    if body.is_end_stream() || headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let all = async {
+        let mut drained = 0;
+        while let Some(Ok(bytes)) = next(&mut body).await {
+            drained += bytes.len();
+            if drained > DRAINED_BYTES {
+                break;
+            }
+        }
+    };
+    // Too slow: the connection ends with the answer.
+    let _ = tokio::time::timeout(DRAIN_DEADLINE, all).await;
+}
+
+/// The next bytes; trailers are passed over.
+async fn next(body: &mut Body) -> Option<Result<Bytes, String>> {
+    loop {
+        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await? {
+            Ok(frame) => {
+                if let Ok(bytes) = frame.into_data() {
+                    return Some(Ok(bytes));
+                }
+            }
+            Err(error) => return Some(Err(error.to_string())),
+        }
+    }
+}
