@@ -7,6 +7,7 @@ mod common;
 #[path = "common/small_disk.rs"]
 mod small_disk;
 
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -334,17 +335,17 @@ fn content(directory: &Path) -> Result<String, String> {
     for topic in Topic::ALL {
         for partition in 0..log.partitions(topic) {
             let mut next = log.range(topic, partition).map_err(said)?.start;
-            content.push_str(&format!("{topic}/{partition} from {next} to {}\n", log.range(topic, partition).map_err(said)?.end));
+            writeln!(content, "{topic}/{partition} from {next} to {}", log.range(topic, partition).map_err(said)?.end).unwrap();
             loop {
                 let records = log.scan(topic, partition, next, 1000).map_err(said)?;
                 let Some(last) = records.last() else { break };
                 next = last.offset + 1;
-                content.push_str(&format!("{records:?}\n"));
+                writeln!(content, "{records:?}").unwrap();
             }
         }
     }
     for (group, topic) in [("decide", Topic::Signals), ("arbitrate", Topic::Requests)] {
-        content.push_str(&format!("{:?} {:?}\n", log.committed(group, topic, 0).map_err(said)?, log.states(group, 0).map_err(said)?));
+        writeln!(content, "{:?} {:?}", log.committed(group, topic, 0).map_err(said)?, log.states(group, 0).map_err(said)?).unwrap();
     }
     Ok(content)
 }
