@@ -108,6 +108,17 @@ fn a_backup_that_is_not_sound_is_not_restored() {
     EmbeddedLog::open(&home.path().join("data"), clock, loadline::log::embedded::Options::default()).unwrap();
     let done = cli(&["backup", &path("data"), &path("backup")]);
     assert!(done.status.success(), "{}", said(&done));
+    let again = cli(&["backup", &path("backup"), &path("again")]);
+    assert!(again.status.success(), "{}", said(&again));
+    let of = |backup: &str| -> serde_json::Value {
+        let manifest: serde_json::Value = serde_json::from_slice(&fs::read(home.path().join(backup).join("backup.json")).unwrap()).unwrap();
+        manifest["of"].clone()
+    };
+    assert_eq!(of("again"), of("backup"), "a backup of a backup is of what owns the fleets");
+    fs::remove_dir_all(home.path().join("again")).unwrap();
+    let refused = cli(&["replay", &path("backup")]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("is a directory: name a file of lines"), "{}", said(&refused));
     let file = fs::File::options().write(true).open(home.path().join("backup/log.db")).unwrap();
     file.set_len(4096).unwrap();
     let refused = cli(&["restore", &path("backup"), &path("new")]);

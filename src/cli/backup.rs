@@ -103,7 +103,9 @@ pub fn run_backup(args: &BackupArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
 }
 
 fn write_backup(directory: &Path, partial: &Path) -> anyhow::Result<()> {
-    let of = directory.canonicalize().map_err(|error| Unusable(format!("{}: {error}", directory.display())))?;
+    let here = directory.canonicalize().map_err(|error| Unusable(format!("{}: {error}", directory.display())))?;
+    // A backup of a backup is of what the first one is of: that owns the fleets.
+    let of = fs::read(here.join(MANIFEST)).ok().and_then(|text| serde_json::from_slice::<Manifest>(&text).ok()).map_or(here, |manifest| manifest.of);
     let manifest = Manifest { version: VERSION, at: SystemClock.now(), of, loadline: env!("CARGO_PKG_VERSION").to_owned() };
     fs::create_dir(partial).with_context(|| format!("failed to make {}", partial.display()))?;
     // The log first: then the fleets are no older than what it knows of them.

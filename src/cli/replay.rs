@@ -79,6 +79,13 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         }
     }
     let input: Box<dyn BufRead> = match &args.file {
+        Some(path) if path.is_dir() => {
+            return Err(Unusable(format!(
+                "{0} is a directory: name a file of lines that `loadline export --data {0}` has written, or compare policies with --data {0} --policy FILE",
+                path.display()
+            ))
+            .into());
+        }
         Some(path) if path.as_os_str() != "-" => {
             Box::new(BufReader::new(File::open(path).map_err(|error| Unusable(format!("failed to open {}: {error}", path.display())))?))
         }

@@ -42,7 +42,12 @@ pub fn mend(directory: &Path, mending: &Mending, at: Timestamp) -> Result<PathBu
     drop(fs::remove_file(&new));
     let appended = {
         let old = Inspection::open(directory)?;
-        write_new(&old, &new, mending).map_err(|error| failed("writing the new one", &error))?
+        write_new(&old, &new, mending).map_err(|error| {
+            // Half a copy helps nobody, and takes the room that is missing.
+            drop(fs::remove_file(&new));
+            drop(fs::remove_file(format!("{}-journal", new.display())));
+            failed("writing the new one", &error)
+        })?
     };
     let aside = directory.join(format!("{ASIDE}{}", at.as_millis()));
     let moves = || -> std::io::Result<()> {
