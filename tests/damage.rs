@@ -15,6 +15,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::random::Random;
 use common::{LOADLINE, Running, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, sleepers, wait_for, waiting};
 use loadline::log::embedded::{EmbeddedLog, Options};
 use loadline::log::{Batch, Log, LogError, Membership, Offset, Polled, RawAppend, StatePut, Topic};
@@ -364,10 +365,10 @@ fn a_bit_that_flips_is_never_read_as_what_somebody_wrote() {
     }
     log.close();
     let (whole, written) = (fs::read(&database).unwrap(), content(directory.path()).unwrap());
-    let (seed, mut refused, mut missing) = (17, 0, 0);
-    let mut random = pseudo_random(seed);
+    let (mut refused, mut missing) = (0, 0);
+    let mut random = Random::new(17);
     for _ in 0..400 {
-        let bit = random() % (whole.len() as u64 * 8);
+        let bit = random.below(whole.len() as u64 * 8);
         let place = format!("bit {} of byte {} of {}", bit % 8, bit / 8, whole.len());
         let mut bytes = whole.clone();
         bytes[usize::try_from(bit / 8).unwrap()] ^= 1 << (bit % 8);
@@ -390,18 +391,6 @@ fn a_bit_that_flips_is_never_read_as_what_somebody_wrote() {
         }
     }
     assert!(refused > 20, "{refused} of 400 refused, {missing} with something missing");
-}
-
-/// Numbers that look random, the same for each seed (splitmix64).
-fn pseudo_random(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn steps(page: &Page) -> Vec<Step<'_>> {
     blocks.filter(|(_, b)| shell(b) && !b.text.contains("make run")).map(|(i, run)| Step { run, shown: next(i) }).collect()
 }
 
-/// The page as one script: each block says where it begins, and ends the session where it fails unless the page shows an error.
+/// The page as one script: each block says where it begins, and ends the script where it fails unless the page shows an error.
 ///
 /// Before it stops what runs, what a reader has opened in a browser is asked for.
 fn script(page: &Page, steps: &[Step<'_>], address: &str) -> String {

@@ -105,7 +105,7 @@ pub fn run_backup(args: &BackupArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
 fn write_backup(directory: &Path, partial: &Path) -> anyhow::Result<()> {
     let here = directory.canonicalize().map_err(|error| Unusable(format!("{}: {error}", directory.display())))?;
     // A backup of a backup is of what the first one is of: that owns the fleets.
-    let of = fs::read(here.join(MANIFEST)).ok().and_then(|text| serde_json::from_slice::<Manifest>(&text).ok()).map_or(here, |manifest| manifest.of);
+    let of = read_manifest(&here).map_or(here, |manifest| manifest.of);
     let manifest = Manifest { version: VERSION, at: SystemClock.now(), of, loadline: env!("CARGO_PKG_VERSION").to_owned() };
     fs::create_dir(partial).with_context(|| format!("failed to make {}", partial.display()))?;
     // The log first: then the fleets are no older than what it knows of them.
@@ -114,6 +114,11 @@ fn write_backup(directory: &Path, partial: &Path) -> anyhow::Result<()> {
     let text = serde_json::to_vec_pretty(&manifest)?;
     write_durably(&partial.join(MANIFEST), &text).with_context(|| format!("failed to write {MANIFEST}"))?;
     Ok(File::open(partial)?.sync_all()?)
+}
+
+fn read_manifest(directory: &Path) -> Result<Manifest, String> {
+    let text = fs::read(directory.join(MANIFEST)).map_err(|error| format!("{MANIFEST}: {error}"))?;
+    serde_json::from_slice(&text).map_err(|error| format!("{MANIFEST}: {error}"))
 }
 
 /// Copies all that is not the log.
@@ -156,8 +161,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let RestoreArgs { from, directory } = args;
     let no_backup = |error: String| Unusable(format!("{} is no backup of this version: {error}", from.display()));
-    let manifest = fs::read(from.join(MANIFEST)).map_err(|error| no_backup(format!("{MANIFEST}: {error}")))?;
-    let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|error| no_backup(format!("{MANIFEST}: {error}")))?;
+    let manifest = read_manifest(from).map_err(no_backup)?;
     if manifest.version != VERSION {
         return Err(no_backup(format!("its layout has version {}, this one knows {VERSION}", manifest.version)).into());
     }

@@ -132,15 +132,10 @@ impl Hands {
         }
         let deadline = command.expires_at.since(now).min(MAX_CALL);
         match scalable.write(&command.target, &found, command.to, command.epoch, deadline) {
-            Ok(record) => Outcome {
-                target: command.target.clone(),
-                command: command.id.clone(),
-                uid: Some(command.uid.clone()),
-                result: OutcomeResult::Applied,
-                replicas: Some(record.replicas),
-                revision: Some(record.revision),
-                error: None,
-            },
+            Ok(record) => {
+                let applied = outcome(command, OutcomeResult::Applied);
+                Outcome { replicas: Some(record.replicas), revision: Some(record.revision), ..applied }
+            }
             Err(error) => failure(command, &error),
         }
     }
@@ -161,15 +156,8 @@ fn not_carried_out(command: &Command, found: &ScaleRecord, now: Timestamp, resul
     };
     // The count of another incarnation says nothing about the one that was meant.
     let same = found.uid == command.uid;
-    Outcome {
-        target: command.target.clone(),
-        command: command.id.clone(),
-        uid: Some(command.uid.clone()),
-        result,
-        replicas: same.then_some(found.replicas),
-        revision: same.then_some(found.revision),
-        error: Some(error),
-    }
+    let (replicas, revision) = (same.then_some(found.replicas), same.then_some(found.revision));
+    Outcome { replicas, revision, ..refusal(command, result, error) }
 }
 
 /// The outcome of a call that did not succeed.
@@ -184,8 +172,12 @@ fn failure(command: &Command, error: &ScaleError) -> Outcome {
 
 /// An outcome that knows no count.
 fn refusal(command: &Command, result: OutcomeResult, error: String) -> Outcome {
+    Outcome { error: Some(error), ..outcome(command, result) }
+}
+
+fn outcome(command: &Command, result: OutcomeResult) -> Outcome {
     let (target, uid) = (command.target.clone(), Some(command.uid.clone()));
-    Outcome { target, command: command.id.clone(), uid, result, replicas: None, revision: None, error: Some(error) }
+    Outcome { target, command: command.id.clone(), uid, result, replicas: None, revision: None, error: None }
 }
 
 #[cfg(test)]

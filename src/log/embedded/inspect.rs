@@ -370,6 +370,7 @@ fn connect(path: &Path, immutable: bool) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY)?;
     // A truncated file is read as far as it goes.
     connection.execute_batch("PRAGMA writable_schema = ON; BEGIN")?;
+    // Nothing is opened before the first read.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }

@@ -230,23 +230,22 @@ impl Target {
     /// Something came of a command.
     pub(super) fn outcome(&mut self, outcome: &Outcome, stage: Decide, sources: &Sources, effects: &mut Effects) {
         let memory = &mut self.memory;
+        // A late word on an earlier incarnation: its counts and revisions are not of this one, and its commands were closed with it.
+        if outcome.uid.as_ref().zip(memory.fleet.as_ref()).is_some_and(|(uid, fleet)| *uid != fleet.seen.uid) {
+            return;
+        }
         let ours = memory.open.as_ref().is_some_and(|open| open.id == outcome.command);
-        // A late word on an earlier incarnation: its counts and revisions are not of this one.
-        let other = outcome.uid.as_ref().zip(memory.fleet.as_ref()).is_some_and(|(uid, fleet)| *uid != fleet.seen.uid);
         // What our own command found in its place is the truth, also where the record was put back to an older one.
         let found = ours && outcome.result == OutcomeResult::Conflict;
-        let newer = !other
-            && match (memory.revision, outcome.revision) {
-                (Some(known), Some(new)) => new > known || found,
-                _ => ours,
-            };
+        let newer = match (memory.revision, outcome.revision) {
+            (Some(known), Some(new)) => new > known || found,
+            _ => ours,
+        };
         let applied = outcome.result == OutcomeResult::Applied;
         if !(ours || applied && newer) {
             return; // of a command that was closed before
         }
-        if !other {
-            memory.revision = if found { outcome.revision.or(memory.revision) } else { memory.revision.max(outcome.revision) };
-        }
+        memory.revision = if found { outcome.revision.or(memory.revision) } else { memory.revision.max(outcome.revision) };
         let before = memory.current;
         if let Some(replicas) = outcome.replicas.filter(|_| newer)
             && replicas != memory.current
