@@ -444,13 +444,16 @@ impl Plan {
     pub fn settles_within_ms(&self) -> Millis {
         let window = self.metrics.iter().map(|metric| metric.window_s).max().unwrap_or(0);
         let held = self.metrics.iter().map(|metric| metric.for_s).max().unwrap_or(0);
-        let moves = u64::from(self.max).div_ceil(if self.metrics.iter().any(|m| m.rule.step_out(1) == Some(1)) { 1 } else { 2 });
+        // A level asks for a share of what there is, again and again.
+        let by_one = |metric: &Metric| metric.rule.step_out(1) == Some(1) || matches!(metric.rule, Rule::Level(_));
+        let moves = 1 + u64::from(self.max - self.min).div_ceil(if self.metrics.iter().any(by_one) { 1 } else { 2 });
         let a_move = |rules: &Rules| (rules.cooldown_s + rules.policies.iter().map(|(_, period)| *period).max().unwrap_or(0)).max(12);
-        let stepped = self.metrics.iter().any(|m| m.rule.step_out(1).is_some_and(|step| step > 0));
-        // A utilization that is full says only that more is wanted: each growth is by at most 1 / target, and waits for its own window.
+        let stepped = self.metrics.iter().any(|m| by_one(m) || m.rule.step_out(1).is_some_and(|step| step > 0));
+        // These, and a utilization that is full and asks only for more (at most by 1 / target), move on from where they are: each move
+        // waits for its own stabilization.
         let full = self.metrics.iter().any(|m| matches!(m.rule, Rule::Cpu(_) | Rule::Memory(_)));
         let rest = |rules: &Rules| match (stepped, full) {
-            (true, _) => rules.stabilization_s + moves * (a_move(rules) + window + held),
+            (true, _) => moves * (rules.stabilization_s + a_move(rules) + window + held),
             (false, true) => 8 * (a_move(rules) + rules.stabilization_s + window),
             (false, false) => rules.stabilization_s + 8 * a_move(rules),
         };

@@ -79,9 +79,10 @@ impl Holds {
             if at == decision.at {
                 (target.grown, target.changed) = (target.grown.map(|grown| grown.min(at)), target.changed.map(|changed| changed.min(at)));
             }
-            let markers = target.anew.len();
-            target.anew.retain(|marker| *marker > decision.at);
-            if target.anew.len() < markers {
+            let anew = target.anew.iter().any(|marker| *marker <= decision.at);
+            // One of the same moment may have come after this decision.
+            target.anew.retain(|marker| *marker >= decision.at);
+            if anew {
                 (target.grown, target.changed) = (None, None);
             } else if count != decision.current {
                 target.changed = Some(at);

@@ -16,6 +16,8 @@ use super::{FoldTime, Plan, Violation};
 
 /// After the clock was set, times of the fold and of the world may differ by a look or two.
 const SET_SLACK: i64 = 2_500;
+/// And no longer than this, from when the clock shows the time again that it showed then: the longest period, of pacing, is a minute.
+const SLACK_FOR: i64 = 90_000;
 /// The longest period of a rate policy, and a look or two.
 const UNSURE_FOR: i64 = 20_000;
 /// For so long a command may be carried out.
@@ -25,6 +27,7 @@ pub(super) struct Limits {
     pacing: Arbitrate,
     time: FoldTime,
     slack: i64,
+    slack_until: i64,
     unsure_until: i64,
     /// What the log knows of each target.
     records: BTreeMap<usize, Record>,
@@ -85,6 +88,7 @@ impl Limits {
             pacing: pacing.clone(),
             time: FoldTime::default(),
             slack: 0,
+            slack_until: 0,
             unsure_until: 0,
             records: BTreeMap::new(),
             epochs: BTreeMap::new(),
@@ -100,6 +104,7 @@ impl Limits {
     /// The clock was set by so much, and shows `clock` now.
     pub(super) fn clock_set(&mut self, by: Millis, clock: Timestamp) {
         self.slack = SET_SLACK;
+        self.slack_until = self.slack_until.max(self.time.0.max(clock.as_millis()) + i64::from(by < 0) * -by + SLACK_FOR);
         if by < -60_000 {
             // What is later than now counts as now for the fold, which has forgotten what was long ago: for a while it may
             // count more, or less, than can be told from here.
@@ -122,6 +127,9 @@ impl Limits {
 
     fn now(&mut self, clock: Timestamp) -> i64 {
         self.time = FoldTime(self.time.at(clock));
+        if self.time.0 > self.slack_until {
+            self.slack = 0;
+        }
         self.time.0
     }
 
@@ -224,20 +232,26 @@ impl Limits {
         // As the log knew it when it was decided, and from the count that was decided from: a command that takes a removal
         // back, which was carried out in the meantime, goes back to that count.
         let now = decision.at.as_millis();
-        let begun = begun.iter().copied().filter(|begun| *begun <= now).max().unwrap_or(i64::MIN);
-        let in_time = |applied: &Applied| applied.at >= begun && applied.at <= now + self.slack && applied.revision < change.revision;
-        let known = applied.iter().copied().filter(in_time);
-        let mut known: Vec<_> = known.collect();
-        // What came in the same moment, after the decision, it did not know.
-        while known.last().is_some_and(|last| last.to != claim.current) {
-            known.pop();
-        }
+        let known_of = |(until, begun_until): (i64, i64)| {
+            let begun = begun.iter().copied().filter(|begun| *begun <= begun_until).max().unwrap_or(i64::MIN);
+            let in_time = |applied: &&Applied| applied.at >= begun && applied.at <= until && applied.revision < change.revision;
+            let mut known: Vec<Applied> = applied.iter().filter(in_time).copied().collect();
+            // What came in the same moment, after the decision, it did not know.
+            while known.last().is_some_and(|last| last.to != claim.current) {
+                known.pop();
+            }
+            known
+        };
+        // A policy that went in the very moment of the decision may have gone before it or after; and so with what was applied,
+        // for longer where the clock was set.
+        let moments = BTreeSet::from([now, now + self.slack]).into_iter().flat_map(|until| [(until, now), (until, now - 1)]);
+        let known: Vec<_> = moments.map(known_of).collect();
         let change = &Change { from: claim.current, ..change.clone() };
         if change.from != change.to && now >= self.unsure_until {
             let slacks = BTreeSet::from([0, self.slack, -self.slack]);
-            let judged = plans.iter().flat_map(|plan| slacks.iter().map(|slack| allows(plan, change, &known, now, *slack)));
+            let judged = plans.iter().flat_map(|plan| slacks.iter().flat_map(|slack| known.iter().map(|known| allows(plan, change, known, now, *slack))));
             let refused: Vec<Violation> = judged.filter_map(Result::err).collect();
-            if refused.len() == plans.len() * slacks.len()
+            if refused.len() == plans.len() * slacks.len() * known.len()
                 && let Some(violation) = refused.into_iter().next_back()
             {
                 return Err(violation);
