@@ -230,6 +230,11 @@ pub struct RatePolicy {
     pub period: Duration,
 }
 
+impl RatePolicy {
+    /// The longest period: the bound of `autoscaling/v2`.
+    pub const LONGEST_PERIOD: Duration = Duration::from_secs(1800);
+}
+
 /// One direction of `behavior`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScalingRules {

@@ -3,7 +3,7 @@
 //! Absent until they are built, and refused in a policy until then: Burst, Floors, Flap, Health,
 //! Breaker, Override.
 
-use crate::model::policy::{Mode, Policy};
+use crate::model::policy::{Mode, Policy, RatePolicy};
 use crate::model::{Decision, MetricReport, MetricStatus, Reason, Step, StepKind, Timestamp, Verdict};
 
 use super::combine::combine;
@@ -202,9 +202,9 @@ fn apply_stabilize(walk: &mut Walk, current: u32, policy: &Policy, memory: &mut 
 }
 
 fn apply_rate_limit(walk: &mut Walk, current: u32, policy: &Policy, memory: &mut Memory) {
-    let longest = [&policy.scale_out, &policy.scale_in].iter().flat_map(|r| &r.policies).map(|p| p.period).max().unwrap_or_default();
     let now = memory.now;
-    memory.events.retain(|e| e.at > now - longest);
+    // Also what the policy does not count: another one may come with longer periods, and holds at once.
+    memory.events.retain(|e| e.at > now - RatePolicy::LONGEST_PERIOD);
     if let Some(limited) = rate_limit::rate_limit(current, walk.count, &memory.events, &policy.scale_out, &policy.scale_in, now) {
         let step = walk.step(StepKind::RateLimit, limited.after, limited.reason);
         step.limit = Some(limited.limit);

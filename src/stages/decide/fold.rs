@@ -301,7 +301,8 @@ impl Target {
             memory.start(&start.proposals, &start.events);
         }
         claim::close_lost(target, memory, effects);
-        let silent = |source| sources.is_silent(source);
+        let now = memory.now;
+        let silent = |source| sources.is_silent(source, now);
         let around = Surroundings { through, pane, silent: &silent };
         let decision = evaluate(&in_force.policy, &in_force.version, memory, &mut self.panes, &fleet, around);
         alerts::set(memory, target, "TargetNotSeen", Severity::Warning, false, || "its replicas are seen".to_owned(), effects);

@@ -24,8 +24,8 @@ pub(super) struct Change {
     pub(super) to: u32,
 }
 
-/// The most changes that are remembered: no rate policy allows more in its period, so only changes from outside
-/// come to as many.
+/// The most changes that are remembered: one every two seconds of the longest period, which only changes from outside
+/// come to.
 const MOST_EVENTS: usize = 1_000;
 
 /// A change that counts for the rate policies.

@@ -58,9 +58,15 @@ impl Sources {
         Duration::from_millis(u64::try_from(self.pane_ms).unwrap_or(0).max(1))
     }
 
-    /// Whether a source is silent: what it fed is not complete.
-    pub(super) fn is_silent(&self, source: u32) -> bool {
-        self.silent.contains(&source)
+    /// Whether a source is silent at `now`: what it fed is not complete. Nothing ticks while the stage is down, so what comes first
+    /// after that is held against the time itself.
+    pub(super) fn is_silent(&self, source: u32, now: Timestamp) -> bool {
+        self.silent.contains(&source) || self.by_number.get(&source).is_some_and(|source| now.since(source.at) > self.longest_silence())
+    }
+
+    /// For so long a source need not mark.
+    fn longest_silence(&self) -> Duration {
+        (self.pane() * 2).max(SHORTEST_SILENCE)
     }
 
     /// Takes a mark. Returns the sources that spoke again.
@@ -88,7 +94,7 @@ impl Sources {
     /// Takes a tick. Returns the sources that fell silent.
     pub(super) fn tick(&mut self, at: Timestamp) -> BTreeSet<u32> {
         self.advance(at);
-        let after = (self.pane() * 2).max(SHORTEST_SILENCE);
+        let after = self.longest_silence();
         let clock = self.clock;
         let fell: BTreeSet<u32> = self
             .by_number

@@ -39,6 +39,10 @@ pub(super) struct Limits {
     /// What came of each command.
     outcomes: BTreeMap<String, Outcome>,
     removed: BTreeMap<String, Vec<(i64, u32)>>,
+    /// The same of commands that were issued before the clock was set back, and are read after.
+    removed_before: BTreeMap<String, Vec<(i64, u32)>>,
+    /// What the clock showed when it was set back last.
+    set_to: i64,
     /// How many replicas each fleet claims to have, over time.
     totals: BTreeMap<String, Vec<(i64, u64)>>,
 }
@@ -97,6 +101,8 @@ impl Limits {
             commands: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             removed: BTreeMap::new(),
+            removed_before: BTreeMap::new(),
+            set_to: i64::MIN,
             totals: BTreeMap::new(),
         }
     }
@@ -104,7 +110,7 @@ impl Limits {
     /// The clock was set by so much, and shows `clock` now.
     pub(super) fn clock_set(&mut self, by: Millis, clock: Timestamp) {
         self.slack = SET_SLACK;
-        self.slack_until = self.slack_until.max(self.time.0.max(clock.as_millis()) + i64::from(by < 0) * -by + SLACK_FOR);
+        self.slack_until = clock.as_millis() + SLACK_FOR + if (-60_000..0).contains(&by) { -by } else { 0 };
         if by < -60_000 {
             // What is later than now counts as now for the fold, which has forgotten what was long ago: for a while it may
             // count more, or less, than can be told from here.
@@ -113,6 +119,7 @@ impl Limits {
             self.removed.values_mut().for_each(|removed| removed.retain(|(at, _)| *at >= left));
             self.time = FoldTime(clock.as_millis());
             self.unsure_until = self.time.0 + UNSURE_FOR;
+            self.set_to = self.time.0;
             for event in self
                 .records
                 .values_mut()
@@ -211,9 +218,18 @@ impl Limits {
             let total: u64 = totals[since..].iter().map(|(_, total)| *total).max().unwrap_or(0);
             let pacing = self.pacing.fleets.iter().find(|(name, _)| name.as_str() == fleet).map_or(self.pacing.pacing, |(_, pacing)| *pacing);
             let limit = (total * u64::from(pacing.percent) / 100).max(u64::from(pacing.at_least));
-            let removed = self.removed.entry(fleet).or_default();
-            // Where the clock was set back in between, what the arbiter took for later counts as of then.
-            removed.push((now.min(self.time.0), command.from - command.to));
+            let before = self.removed_before.entry(fleet.clone()).or_default();
+            let removed = if now > self.time.0 + SET_SLACK {
+                before
+            } else {
+                // What was not forgotten by then counts, from when the clock was set, as what is later than now does for the arbiter.
+                let last = before.iter().map(|(at, _)| *at).max().unwrap_or(0);
+                let kept = before.drain(..).filter(|(at, _)| last - *at <= millis(pacing.period));
+                let removed = self.removed.entry(fleet).or_default();
+                removed.extend(kept.map(|(_, count)| (self.set_to, count)));
+                removed
+            };
+            removed.push((now, command.from - command.to));
             let period = millis(pacing.period) - self.slack;
             let spent: u64 = removed.iter().filter(|(at, _)| now - at <= period).map(|(_, count)| u64::from(*count)).sum();
             if spent > limit {
@@ -247,7 +263,8 @@ impl Limits {
         let moments = BTreeSet::from([now, now + self.slack]).into_iter().flat_map(|until| [(until, now), (until, now - 1)]);
         let known: Vec<_> = moments.map(known_of).collect();
         let change = &Change { from: claim.current, ..change.clone() };
-        if change.from != change.to && now >= self.unsure_until {
+        // What was decided before the clock was set back is of another time.
+        if change.from != change.to && now >= self.unsure_until && now <= self.time.0 + SET_SLACK {
             let slacks = BTreeSet::from([0, self.slack, -self.slack]);
             let judged = plans.iter().flat_map(|plan| slacks.iter().flat_map(|slack| known.iter().map(|known| allows(plan, change, known, now, *slack))));
             let refused: Vec<Violation> = judged.filter_map(Result::err).collect();

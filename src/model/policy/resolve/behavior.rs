@@ -10,8 +10,6 @@ use crate::model::document::fields::{Choice, Fields, Origin, Report, whole};
 use crate::model::document::shape::Shape;
 use crate::model::document::{Node, Value};
 
-/// The longest period of a rate policy: the bound of `autoscaling/v2`.
-const LONGEST_PERIOD: Duration = Duration::from_secs(1800);
 /// The most rate policies of one direction: two kinds in several periods; each is evaluated every time.
 const MOST_POLICIES: usize = 16;
 
@@ -105,7 +103,7 @@ fn rate_policy(node: &Node, path: String, report: &mut Report) -> Option<RatePol
     if fields.take("period").is_none() {
         report.error(fields.path(), missing("period", MEND));
     }
-    let period = fields.read("period", Shape::Duration, report, |node| match amounts::duration(node, LONGEST_PERIOD)? {
+    let period = fields.read("period", Shape::Duration, report, |node| match amounts::duration(node, RatePolicy::LONGEST_PERIOD)? {
         Duration::ZERO => Err(Fault::new("range", "0 is no period", "write a period, as in `60s`")),
         period => Ok(period),
     });
