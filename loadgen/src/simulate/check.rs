@@ -158,7 +158,7 @@ impl Checker {
         self.excuses.sets.push((self.now, clock.as_millis() - by));
         self.holds.clock_set();
         self.limits.clock_set(by, clock);
-        self.sight.clock_set(by, self.now);
+        self.sight.clock_set(by, self.now, clock);
     }
 
     /// A policy was written anew.

@@ -59,6 +59,8 @@ struct Issued {
 #[derive(Default)]
 struct Record {
     uid: String,
+    /// The time of its partition, as its own signals show it: another partition may have come further.
+    time: FoldTime,
     seen: (i64, i64),
     count: Option<(i64, u32)>,
     applied: Vec<Applied>,
@@ -76,6 +78,11 @@ struct Applied {
 }
 
 impl Record {
+    fn now(&mut self, at: Timestamp) -> i64 {
+        self.time = FoldTime(self.time.at(at));
+        self.time.0
+    }
+
     fn is(&mut self, now: i64, revision: i64, count: u32) {
         match self.count {
             Some((known, _)) if revision <= known => return,
@@ -120,6 +127,7 @@ impl Limits {
             self.time = FoldTime(clock.as_millis());
             self.unsure_until = self.time.0 + UNSURE_FOR;
             self.set_to = self.time.0;
+            self.records.values_mut().for_each(|record| record.time = FoldTime(clock.as_millis()));
             for event in self
                 .records
                 .values_mut()
@@ -160,13 +168,14 @@ impl Limits {
 
     /// Replicas were seen.
     pub(super) fn seen(&mut self, seen: &FleetObservation, at: Timestamp) {
-        let now = self.now(at);
+        self.now(at);
         let record = self.records.entry(number_of(&seen.target)).or_default();
+        let now = record.now(at);
         if (seen.term, seen.sequence) <= record.seen {
             return;
         }
         if record.uid != seen.uid {
-            *record = Record { uid: seen.uid.clone(), begun: std::mem::take(&mut record.begun), ..Record::default() };
+            *record = Record { uid: seen.uid.clone(), time: FoldTime(record.time.0), begun: std::mem::take(&mut record.begun), ..Record::default() };
         }
         record.seen = (seen.term, seen.sequence);
         if let Some(revision) = seen.revision {
@@ -181,10 +190,11 @@ impl Limits {
         if first != outcome {
             return Err(Violation::new("no command is carried out twice", format!("{first:?}, then {outcome:?}")));
         }
-        let now = self.now(at);
+        self.now(at);
         if let (Some(revision), Some(replicas)) = (outcome.revision, outcome.replicas)
             && let Some(record) = self.records.get_mut(&number_of(&outcome.target))
         {
+            let now = record.now(at);
             record.is(now, revision, replicas);
         }
         Ok(())

@@ -44,7 +44,9 @@ impl Sight {
 
     /// Where it was set back by no more than a minute the stages stay at the time before until it has come again; a command
     /// that was decided before may take effect until it expires.
-    pub(super) fn clock_set(&mut self, by: Millis, now: Millis) {
+    pub(super) fn clock_set(&mut self, by: Millis, now: Millis, clock: Timestamp) {
+        // What was seen later than now counts as seen now.
+        self.seen.values_mut().flatten().for_each(|at| *at = (*at).min(clock));
         let stands = if (-60_000..0).contains(&by) { -by } else { 0 };
         self.unsure_until = self.unsure_until.max(now + stands + SET_FOR);
     }
