@@ -343,7 +343,9 @@ fn code_review_gets_sarif() {
     assert!(schemas.validate(&broken, index).is_err(), "the schema checks nothing");
 
     let run = &sarif["runs"][0];
-    let result = &run["results"][0];
+    // The warning stands before the error in the text, and the error does not hide it.
+    assert_eq!(run["results"][0]["ruleId"], "single-replica");
+    let result = &run["results"][1];
     assert_eq!(result["ruleId"], "unknown-field");
     assert_eq!(run["tool"]["driver"]["rules"][usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap()]["id"], "unknown-field");
     assert!(result["message"]["text"].as_str().unwrap().contains("did you mean `utilization`?"));

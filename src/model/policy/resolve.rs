@@ -5,6 +5,7 @@
 
 mod advice;
 mod behavior;
+mod doubt;
 mod metric;
 
 use std::collections::BTreeMap;
@@ -52,13 +53,14 @@ pub struct Resolution {
 pub fn resolve(spec: &Node, namespace: &str) -> Resolution {
     let mut report = Report::default();
     report.locate("spec", spec);
-    let mut policy = read(spec, namespace, &mut report);
-    if report.problems.iter().any(|p| p.severity == Severity::Error) {
-        policy = None;
+    // Where something is faulty, its default stands in the draft: what hangs on that is not advised.
+    let draft = read(spec, namespace, &mut report);
+    let is_faulty = report.problems.iter().any(|p| p.severity == Severity::Error);
+    if let Some(draft) = &draft {
+        advice::advise(draft, &mut report);
+        doubt::withhold(draft, &mut report);
     }
-    if let Some(policy) = &policy {
-        advice::advise(policy, &mut report);
-    }
+    let policy = draft.filter(|_| !is_faulty);
     let Report { mut problems, settings, places, .. } = report;
     // Errors first where the bound cuts, so that a refusal never loses its reason.
     problems.sort_by_key(|p| p.severity);
@@ -118,6 +120,7 @@ pub fn outline() -> Outline {
     outline
 }
 
+/// The policy as far as it can be read: faulty and missing fields at their defaults, each with its error in the report.
 fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     let mut spec = Fields::of(Some(spec), "spec".into(), report, "write `spec` with `target`, `replicas` and `metrics`");
     let target = target(&mut spec, namespace, report);
@@ -160,13 +163,13 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     let fallback = behavior::fallback(&mut spec, defaults, by_role, min, report);
     spec.finish(report, elsewhere);
     Some(Policy {
-        target: target?,
+        target: target.or_else(|| TargetId::new("unnamed", "unnamed", "unnamed").ok())?,
         role,
         mode,
         fleet: fleet.parse().unwrap_or_default(),
         priority,
         min,
-        max: max?,
+        max: max.unwrap_or(u32::MAX),
         cpu_initialization,
         readiness_delay,
         metrics,

@@ -63,7 +63,9 @@ pub(super) fn metrics(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origi
         let path = format!("{path}[{i}]");
         report.locate(&path, item);
         let Some(metric) = metric(item, path.clone(), defaults, by_role, report) else { continue };
-        if let Some(first) = seen.insert(metric.name.clone(), path.clone()) {
+        if item.get("name").is_some()
+            && let Some(first) = seen.insert(metric.name.clone(), path.clone())
+        {
             let message = format!("two metrics are named `{}`, the other is {first}", metric.name);
             report.error(&format!("{path}.name"), Fault::new("duplicate-metric", message, "give one of them another name, or remove it"));
         }
@@ -108,7 +110,9 @@ fn metric(node: &Node, path: String, defaults: &Defaults, by_role: Origin, repor
         _ => NOT_YET.contains(&name).then(|| not_available(name)),
     });
     let unit = unit.unwrap_or(Unit::Count);
-    Some(MetricPolicy { name: name?, kind, unit, measure, window, stale_after, rule, when_blind })
+    // A nameless metric has its error, and keeps the places of those after it.
+    let name = name.or_else(|| "unnamed".parse().ok())?;
+    Some(MetricPolicy { name, kind, unit, measure, window, stale_after, rule, when_blind })
 }
 
 fn name(fields: &mut Fields<'_>, report: &mut Report) -> Option<MetricName> {

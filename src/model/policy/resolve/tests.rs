@@ -279,6 +279,35 @@ fn what_is_legal_but_unwise_is_warned_of() {
     }
 }
 
+/// An error takes only those warnings with it that hang on the faulty field.
+#[test]
+fn errors_do_not_hide_warnings_and_cause_none() {
+    let unwise = MINIMAL.replacen("\"replicas\": {", "\"tolerance\": {\"in\": 2}, \"replicas\": {", 1);
+    let never = "tolerance-blocks-scale-in";
+    for (from, to, expected) in [
+        ("\"replicas\": {\"max\": 60}", "\"replicas\": {\"max\": \"many\"}", never),
+        ("\"replicas\": {\"max\": 60}", "\"replicas\": {}", never),
+        ("\"kind\": \"Deployment\", ", "", never),
+        ("\"replicas\": {", "\"burst\": {}, \"replicas\": {", never),
+        // What may say that nothing is to shrink.
+        ("\"replicas\": {", "\"mode\": \"OutOnli\", \"replicas\": {", ""),
+        ("\"replicas\": {", "\"mod\": \"OutOnly\", \"replicas\": {", ""),
+        ("{\"in\": 2}", "{\"in\": 2000}", ""),
+        // A metric that cannot be read may be the one that matters; its errors are its own.
+        ("\"utilization\": \"70%\"", "\"utilisation\": \"70%\"", ""),
+    ] {
+        assert!(unwise.contains(from), "{from}");
+        let json = unwise.replacen(from, to, 1);
+        assert!(!codes(&json, Severity::Error).is_empty() && of(&json).policy.is_none(), "{to}");
+        assert_eq!(codes(&json, Severity::Warning).join(" "), expected, "{to}: {:?}", of(&json).problems);
+    }
+    let two = r#"{"name": 5, "window": "4s"}, {"name": "response_time", "track": {"value": "300ms"}}"#;
+    let json = MINIMAL.replacen(r#"{"name": "cpu", "track": {"utilization": "70%"}}"#, two, 1);
+    let problems = of(&json).problems;
+    let found: Vec<_> = problems.iter().map(|p| (p.path.as_str(), p.code)).collect();
+    assert!(found.contains(&("spec.metrics[1].track", "time-tracked")), "the other metric keeps its place: {found:?}");
+}
+
 #[test]
 fn a_default_gives_way_to_what_is_written() {
     let policy = of(&MINIMAL.replace("\"track\"", "\"window\": \"5m\", \"track\"")).policy.unwrap();
