@@ -135,6 +135,7 @@ struct Pipeline {
     actuator: Actuator,
     observer: Observer,
     log_watch: LogWatch,
+    embedded: EmbeddedLog,
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
 }
@@ -205,6 +206,7 @@ impl Pipeline {
             actuator,
             observer,
             log_watch,
+            embedded: embedded.clone(),
             log,
             clock,
         })
@@ -265,6 +267,10 @@ impl Pipeline {
 
     /// A part that ended though nobody stopped it.
     fn ended(&self) -> Option<String> {
+        // First: it is what ends the parts, and says why.
+        if let Err(error) = self.embedded.check_place() {
+            return Some(error.to_string());
+        }
         if let Ok(reason) = self.failed.try_recv() {
             return Some(reason);
         }
