@@ -92,6 +92,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         check_snapshots::<Aggregate>(&log)?;
         check_snapshots::<Decide>(&log)?;
         check_snapshots::<Arbitrate>(&log)?;
+        processes::check_unclaimed(&loaded.config.data.join("fleets")).map_err(Unusable)?;
         let ended = Pipeline::start(&loaded.config, &log, clock);
         let code = match ended {
             Ok(pipeline) => pipeline.run(listener, &loaded.config).await,
