@@ -56,7 +56,7 @@ impl Holder {
         // proc_pid_net(5): the last columns are the inode and the name, an abstract one with an @ before it.
         let sockets = fs::read_to_string("/proc/net/unix").ok()?;
         let ours = format!("@{}", name(uid));
-        let inode = sockets.lines().filter_map(|line| line.trim_end().strip_suffix(&ours)?.split_ascii_whitespace().last()).next()?;
+        let inode = sockets.lines().find_map(|line| line.trim_end().strip_suffix(&ours)?.split_ascii_whitespace().next_back())?;
         let socket = format!("socket:[{inode}]");
         let has_it = |pid: &u32| {
             let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
