@@ -97,6 +97,54 @@ fn a_restored_backup_decides_on_and_doubles_nothing() {
     assert!(decisions_are_those_of_an_undisturbed_fold(&new) >= 3);
 }
 
+/// A Loadline on the directory `data` of `home`, which may be refused.
+fn run_on(home: &Path, data: &str) -> Command {
+    let mut command = Command::new(LOADLINE);
+    command.current_dir(home).args(["run", "--data", data, "--policies", "policies", "--listen", "127.0.0.1:0", "--stop-fleets-on-exit"]);
+    command.args(["--pane", "250ms", "--grace", "100ms"]).env_remove("LOADLINE_CONFIG");
+    command
+}
+
+#[test]
+fn a_copy_and_its_original_never_run_the_same_fleets() {
+    let (home, _) = fleet_of_sleepers(2, "");
+    let at = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let supervises = |loadline: &Running| loadline.said().iter().any(|line| line.contains("supervising"));
+    let first = Running::spawn(run_on(home.path(), "data"));
+    wait_for("the fleet", || (sleepers(&home.path().join("data")) == 2).then_some(()));
+    assert!(cli(&["backup", &at("data"), &at("backup")]).status.success());
+    assert_eq!(first.stop(), 0);
+    assert!(cli(&["restore", &at("backup"), &at("copy")]).status.success());
+
+    // Neither runs beside the other, whichever came first; a third is not made while one runs, wherever its origin is now.
+    for (running, other) in [("data", "copy"), ("copy", "data")] {
+        let loadline = Running::spawn(run_on(home.path(), running));
+        wait_for("the fleet to be supervised", || supervises(&loadline).then_some(()));
+        let refused = run_on(home.path(), other).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+        let holder = format!("process {} (`", loadline.pid());
+        let fleet = format!(" --data {running} ");
+        assert!(said(&refused).contains(&holder) && said(&refused).contains(&fleet), "{}", said(&refused));
+        assert!(said(&refused).contains(&format!("supervises the fleet local/sleepers of {other}/fleets")), "{}", said(&refused));
+        let seen = cli(&["doctor", &at(other)]);
+        assert_eq!(seen.status.code(), Some(0), "{}", said(&seen));
+        assert!(said(&seen).contains("this directory is a copy; `run` is refused here while it does"), "{}", said(&seen));
+        let third = cli(&["restore", &at("backup"), &at("third")]);
+        assert_eq!(third.status.code(), Some(2), "{}", said(&third));
+        assert!(said(&third).contains(&format!("process {}", loadline.pid())), "{}", said(&third));
+        // Also one that is killed leaves nothing that keeps the other away.
+        loadline.kill();
+    }
+
+    // A copy with incarnations of its own is no copy of the fleets any more.
+    let original = Running::spawn(run_on(home.path(), "data"));
+    fs::remove_file(home.path().join("copy/fleets/local/sleepers/state.json")).unwrap();
+    let trial = Running::spawn(run_on(home.path(), "copy"));
+    wait_for("fleets of its own", || (sleepers(&home.path().join("copy")) == 2).then_some(()));
+    assert_eq!(sleepers(&home.path().join("data")), 2);
+    assert_eq!((trial.stop(), original.stop()), (0, 0));
+}
+
 #[test]
 fn a_backup_that_is_not_sound_is_not_restored() {
     let home = tempfile::tempdir().unwrap();

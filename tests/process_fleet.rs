@@ -495,6 +495,30 @@ fn a_count_that_cannot_be_read_is_not_zero() {
     }
 }
 
+/// Two of Loadline on two copies of one directory: the second leaves the fleet alone, and takes it over when the first ends.
+#[test]
+fn a_fleet_has_one_supervisor_whatever_directory_it_runs_from() {
+    let mut world = World::of_workers("claimed", 2).started();
+    world.settle(2);
+    let pids = world.leaders();
+    let mut copy = World::of_workers("claimed", 1);
+    fs::create_dir_all(copy.fleet_path("")).unwrap();
+    fs::copy(world.fleet_path("state.json"), copy.fleet_path("state.json")).unwrap();
+    copy.start();
+    let words = copy.wait_for_condition("FleetSupervisedElsewhere");
+    assert!(words.contains(&format!("process {} (`", std::process::id())), "{words}");
+    copy.scale(5);
+    copy.fleets().stop_all(PATIENCE).unwrap();
+    assert_eq!(world.leaders(), pids, "nothing was started or stopped");
+    copy.start();
+    copy.wait_for_condition("FleetSupervisedElsewhere");
+    world.fleets = None;
+    copy.settle(5);
+    assert!(copy.leaders().is_superset(&pids), "the instances are taken over");
+    assert!(copy.status().conditions.is_empty());
+    copy.fleets().stop_all(PATIENCE).unwrap();
+}
+
 #[test]
 fn a_document_that_is_gone_leaves_its_processes_and_its_return_takes_them_over() {
     let world = World::of_workers("gone", 2).started();

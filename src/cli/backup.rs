@@ -175,6 +175,7 @@ pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8
         let reason = format!("{pid} runs on {}, of which this is a backup: two would own the same fleets; stop it first", manifest.of.display());
         return Err(Unusable(reason).into());
     }
+    processes::check_unclaimed(&from.join("fleets")).map_err(Unusable)?;
     let restoring = Restoring::begin(directory)?;
     restoring.database(from).with_context(|| format!("failed to copy the log into {}", directory.display()))?;
     copy_small(from, directory)?;

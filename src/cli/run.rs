@@ -92,6 +92,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         check_snapshots::<Aggregate>(&log)?;
         check_snapshots::<Decide>(&log)?;
         check_snapshots::<Arbitrate>(&log)?;
+        processes::check_unclaimed(&loaded.config.data.join("fleets")).map_err(Unusable)?;
         let ended = Pipeline::start(&loaded.config, &log, clock);
         let code = match ended {
             Ok(pipeline) => pipeline.run(listener, &loaded.config).await,
@@ -135,6 +136,7 @@ struct Pipeline {
     actuator: Actuator,
     observer: Observer,
     log_watch: LogWatch,
+    embedded: EmbeddedLog,
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
 }
@@ -205,6 +207,7 @@ impl Pipeline {
             actuator,
             observer,
             log_watch,
+            embedded: embedded.clone(),
             log,
             clock,
         })
@@ -265,6 +268,10 @@ impl Pipeline {
 
     /// A part that ended though nobody stopped it.
     fn ended(&self) -> Option<String> {
+        // First: it is what ends the parts, and says why.
+        if let Err(error) = self.embedded.check_place() {
+            return Some(error.to_string());
+        }
         if let Ok(reason) = self.failed.try_recv() {
             return Some(reason);
         }

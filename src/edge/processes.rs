@@ -12,6 +12,8 @@
 //!                             hook.log         what the hook wrote
 //! ```
 //!
+//! An incarnation of a fleet has one supervisor on a machine, whatever directory it runs from ([`claim`]).
+//!
 //! The instances outlive Loadline: when it ends (unless it is told to drain) or is killed, they run
 //! on, and the next start takes them over by their identity, pid and start time.
 //!
@@ -39,6 +41,7 @@ use super::observe::Outbox;
 use crate::model::TargetId;
 use crate::runtime::clock::{Clock, Stopwatch};
 
+mod claim;
 mod condition;
 mod document;
 mod endpoints;
@@ -56,6 +59,7 @@ mod restore;
 mod status;
 mod supervisor;
 
+pub use claim::{Claimed, check_unclaimed, claimed_fleets};
 pub use condition::Condition;
 pub use document::{API_VERSION, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart, fleet_of, outline, parse_documents};
 pub use files::FleetFiles;

@@ -11,7 +11,8 @@
 //! states are durable.
 //!
 //! What an answer said is on the disk: `kill -9` and power failure lose nothing that was
-//! acknowledged, and nothing of a commit that was not complete is ever seen.
+//! acknowledged, and nothing of a commit that was not complete is ever seen. When a file is removed
+//! or replaced under it, nothing is acknowledged any more ([`place`]).
 
 use std::ops::Range;
 use std::path::Path;
@@ -29,6 +30,7 @@ mod failure;
 mod inspect;
 mod lock_file;
 mod mend;
+mod place;
 mod read_only;
 mod reader;
 mod rows;
@@ -43,6 +45,7 @@ pub use mend::{Mending, Restoring, copy, mend};
 pub use read_only::ReadOnlyLog;
 
 use lock_file::{LOCK, LockFile};
+use place::Place;
 use reader::Reader;
 use tails::Tails;
 use trouble::Standing;
@@ -117,6 +120,7 @@ impl EmbeddedLog {
         }
         // SQLite syncs the file, and this its name: else a power failure could lose a new log whole.
         directory::sync(directory).map_err(|error| unusable(&error))?;
+        let place = Arc::new(Place::of(directory).map_err(|error| unusable(&error))?);
         let mark = lock_file.mark().map_err(|error| unusable(&error))?;
         mark.set(tails.appended());
         let tails = Arc::new(tails);
@@ -130,10 +134,11 @@ impl EmbeddedLog {
             clock,
             standing: Arc::clone(&standing),
             times: Arc::clone(&times),
+            place: Arc::clone(&place),
             mark,
         };
         let writer = Writer::start(writing).map_err(|error| unusable(&error))?;
-        let store = EmbeddedStore { writer, reader: Reader::new(path), tails, standing, times, lock_file: Mutex::new(Some(lock_file)) };
+        let store = EmbeddedStore { writer, reader: Reader::new(path), tails, standing, times, place, lock_file: Mutex::new(Some(lock_file)) };
         Ok(EmbeddedLog { store: Arc::new(store), coordinator })
     }
 
@@ -160,6 +165,17 @@ impl EmbeddedLog {
                 return Ok(earliest);
             }
         }
+    }
+}
+
+impl EmbeddedLog {
+    /// That the log's files are still the ones that are open. Once they are not, nothing is written any more: whoever runs
+    /// on the log is to end, with this reason.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] with the file that was removed or replaced, and the way out.
+    pub fn check_place(&self) -> Result<(), LogError> {
+        self.store.place.check().map_err(|reason| LogError::Fatal { reason })
     }
 }
 
@@ -323,6 +339,7 @@ struct EmbeddedStore {
     tails: Arc<Tails>,
     standing: Arc<Standing>,
     times: Arc<CommitTimes>,
+    place: Arc<Place>,
     lock_file: Mutex<Option<LockFile>>,
 }
 

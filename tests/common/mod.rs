@@ -131,6 +131,15 @@ impl Running {
         self.child.wait().unwrap();
     }
 
+    /// Waits until it has ended by itself; its exit code, and all that it said.
+    pub(crate) fn ended(mut self) -> (i32, String) {
+        let code = wait_for("loadline to end by itself", || self.child.try_wait().unwrap()).code().unwrap_or(-1);
+        // The last line is read when the pipe is at its end.
+        let last = |said: &[String]| said.iter().any(|line| line.starts_with("loadline: "));
+        let said = wait_for("its reason", || Some(self.said()).filter(|said| last(said)));
+        (code, said.join("\n"))
+    }
+
     /// Asks it to end, and waits until it has; its exit code.
     pub(crate) fn stop(mut self) -> i32 {
         let pid = rustix::process::Pid::from_child(&self.child);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Finding, Report, State};
 use crate::edge::actuate;
-use crate::edge::processes;
+use crate::edge::processes::{self, Claimed};
 use crate::log::Topic;
 use crate::log::embedded::{Inspection, Lost, PartitionReport};
 use crate::model::Timestamp;
@@ -100,6 +100,11 @@ pub(crate) fn check(directory: &Path) -> Report {
     let partitions = records(&inspection, &mut report);
     positions(&inspection, &partitions, &mut report);
     states(&inspection, &partitions, &mut report);
+    if Inspection::holder(directory).is_none() {
+        for Claimed { fleet, by } in processes::claimed_fleets(&directory.join("fleets")) {
+            report.say("fleets", State::Note, format!("{by} supervises the fleet {fleet}: this directory is a copy; `run` is refused here while it does"));
+        }
+    }
     for (path, error) in processes::unreadable_records(&directory.join("fleets")) {
         report.wrong("fleets", format!("{}: {error}", path.display()), "put it back from a backup, or remove it to begin a new incarnation of the fleet");
     }

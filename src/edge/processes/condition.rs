@@ -10,6 +10,8 @@ use crate::model::{Alert, AlertState, InstanceName, Severity, TargetId, Timestam
 pub enum Condition {
     /// The count cannot be read: nothing is started or stopped.
     StateUnreadable,
+    /// Another process supervises this incarnation, from a copy of the data directory: nothing is started or stopped.
+    SupervisedElsewhere,
     /// The notes about instances cannot be written: nothing new is started.
     NotesNotWritten,
     /// No port of the range is free: the fleet stays smaller than asked.
@@ -32,8 +34,9 @@ pub enum Condition {
 
 impl Condition {
     /// Every condition.
-    pub(crate) const ALL: [Condition; 10] = [
+    pub(crate) const ALL: [Condition; 11] = [
         Condition::StateUnreadable,
+        Condition::SupervisedElsewhere,
         Condition::NotesNotWritten,
         Condition::PortsExhausted,
         Condition::CannotStart,
@@ -49,6 +52,7 @@ impl Condition {
     pub fn name(self) -> &'static str {
         match self {
             Condition::StateUnreadable => "FleetStateUnreadable",
+            Condition::SupervisedElsewhere => "FleetSupervisedElsewhere",
             Condition::NotesNotWritten => "FleetNotesNotWritten",
             Condition::PortsExhausted => "PortsExhausted",
             Condition::CannotStart => "CommandCannotStart",
@@ -63,7 +67,7 @@ impl Condition {
 
     fn severity(self) -> Severity {
         match self {
-            Condition::StateUnreadable | Condition::NotesNotWritten | Condition::CannotStart => Severity::Critical,
+            Condition::StateUnreadable | Condition::SupervisedElsewhere | Condition::NotesNotWritten | Condition::CannotStart => Severity::Critical,
             Condition::ForeignProcesses | Condition::OutputNotRotated => Severity::Info,
             _ => Severity::Warning,
         }

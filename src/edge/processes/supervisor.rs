@@ -17,6 +17,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tracing::{info, warn};
 
+use super::claim::{self, Claim, Holder};
 use super::condition::{Condition, Conditions};
 use super::document::FleetSpec;
 use super::endpoints::Publisher;
@@ -106,6 +107,8 @@ pub(crate) struct Supervisor {
     mode: Mode,
     /// The incarnation whose instances these are; nothing is done before it is known.
     uid: Option<String>,
+    /// What keeps others from supervising it.
+    claim: Option<Claim>,
     boot: String,
     next: u64,
     instances: BTreeMap<InstanceName, Instance>,
@@ -154,6 +157,7 @@ impl Supervisor {
             spec,
             mode,
             uid: None,
+            claim: None,
             boot: String::new(),
             next: 1,
             instances: BTreeMap::new(),
@@ -176,7 +180,8 @@ impl Supervisor {
         loop {
             self.turn();
             // Before the incarnation is known, nothing can be said to be gone.
-            if self.mode == Mode::Drain && self.uid.is_some() && self.instances.is_empty() {
+            let known = self.uid.is_some() || self.conditions.contains_key(&Condition::SupervisedElsewhere);
+            if self.mode == Mode::Drain && known && self.instances.is_empty() {
                 return;
             }
             let until_measure = self.next_measure.saturating_sub(self.since.elapsed()).max(Duration::from_millis(1));
@@ -215,6 +220,12 @@ impl Supervisor {
     /// The count, and at first everything else that is known of the fleet.
     fn read_record(&mut self, now: Timestamp) -> Option<FleetRecord> {
         let read = if self.uid.is_some() { self.record.read() } else { self.record.read_or_create(self.spec.replicas, now) };
+        if self.uid.is_none()
+            && let Ok(record) = &read
+            && !self.has_claimed(&record.uid)
+        {
+            return None;
+        }
         let refused = match read {
             Ok(record) => match self.uid.as_deref() {
                 None => match self.adopt(&record.uid, now) {
@@ -230,6 +241,34 @@ impl Supervisor {
         };
         self.now_holding.insert(Condition::StateUnreadable, refused);
         None
+    }
+
+    /// Whether the supervision of incarnation `uid` is this supervisor's alone.
+    fn has_claimed(&mut self, uid: &str) -> bool {
+        let mut looks = 1;
+        while self.claim.is_none() {
+            match Claim::take(uid) {
+                Ok(claim) => self.claim = Some(claim),
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && looks < claim::LOOKS => {
+                    looks += 1;
+                    if !self.shared.bell.pause(claim::LOOK_AGAIN) {
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    let known = self.conditions.get(&Condition::SupervisedElsewhere).cloned();
+                    let words = known.unwrap_or_else(|| match Holder::of(uid) {
+                        Some(holder) => {
+                            format!("nothing is started or stopped: {holder} supervises it from a copy of the data directory, or from its original; stop one")
+                        }
+                        None => format!("nothing is started or stopped: that nobody else supervises it cannot be made sure: {error}"),
+                    });
+                    self.now_holding.insert(Condition::SupervisedElsewhere, words);
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     fn take_answers(&mut self, now: Timestamp) {

@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
+use super::failure::Failure;
 use super::lock_file::Mark;
+use super::place::Place;
 use super::rows::Chunk;
 use super::tails::Tails;
 use super::transaction::transact;
@@ -119,6 +121,7 @@ pub(super) struct Writing {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) standing: Arc<Standing>,
     pub(super) times: Arc<CommitTimes>,
+    pub(super) place: Arc<Place>,
     pub(super) mark: Mark,
 }
 
@@ -153,7 +156,10 @@ impl Writing {
             replies.push(reply);
         }
         let began = Stopwatch::start();
-        let outcomes = transact(&mut self.connection, &self.tails, self.clock.now(), works);
+        let in_place = || self.place.check().map_err(Failure::Lasting);
+        let outcomes = in_place().and_then(|()| transact(&mut self.connection, &self.tails, self.clock.now(), works));
+        // Looked at again: what was written to a file that is not in its place is not acknowledged.
+        let outcomes = outcomes.and_then(|outcomes| in_place().map(|()| outcomes));
         match &outcomes {
             Ok(_) => {
                 self.times.took(began.elapsed());
@@ -225,7 +231,8 @@ mod tests {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(5)));
         let standing = Arc::new(Standing::new(directory.path(), None));
         let mark = LockFile::take(directory.path()).unwrap().0.mark().unwrap();
-        let mut writing = Writing { connection, tails: Arc::new(tails), coordinator: Arc::default(), clock, standing, times: Arc::default(), mark };
+        let place = Arc::new(Place::of(directory.path()).unwrap());
+        let mut writing = Writing { connection, tails: Arc::new(tails), coordinator: Arc::default(), clock, standing, times: Arc::default(), place, mark };
         let (sender, receiver) = sync_channel(QUEUE);
         let mut answers = Vec::new();
         for work in works(&writing.coordinator) {
