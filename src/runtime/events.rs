@@ -45,6 +45,8 @@ pub static DEAD_LETTERS: Tally = Tally::new(TOPICS);
 pub static LATE_SAMPLES: Tally = Tally::new(&[""]);
 /// Samples that aggregate did not take.
 pub static REJECTED_SAMPLES: Tally = Tally::new(&[""]);
+/// Samples of messages that aggregate dropped as repetitions.
+pub static REPEATED_SAMPLES: Tally = Tally::new(&[""]);
 /// Samples that are in the log for good, and were answered with 200.
 pub static ACCEPTED_SAMPLES: Tally = Tally::new(&[""]);
 /// Samples that ingest did not take, by why.
@@ -201,14 +203,15 @@ impl RecordPutAside<'_> {
 pub struct Marked<'a>(pub &'a Mark);
 
 impl Marked<'_> {
-    /// DEBUG, where samples came late or were not taken.
+    /// DEBUG, where samples came late, again, or were not taken.
     pub fn emit(self) {
-        let Mark { late, rejected, source, .. } = self.0;
+        let Mark { late, rejected, repeated, source, .. } = self.0;
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
         LATE_SAMPLES.add("", count(*late));
         REJECTED_SAMPLES.add("", count(*rejected));
-        if *late > 0 || *rejected > 0 {
-            debug!(event = "marked", source, late, rejected, "{late} samples came late, {rejected} were not taken");
+        REPEATED_SAMPLES.add("", count(*repeated));
+        if *late > 0 || *rejected > 0 || *repeated > 0 {
+            debug!(event = "marked", source, late, rejected, repeated, "{late} samples came late, {rejected} were not taken, {repeated} came again");
         }
     }
 }
