@@ -59,7 +59,7 @@ const OLDEST: Duration = Duration::from_secs(86_400);
 const PRODUCER: &str = "loadline-producer";
 const SEQUENCE: &str = "loadline-sequence";
 
-/// How long a body may take, and how long it may wait for its memory: meanwhile it holds a place that others wait for.
+/// How long a body may take, and how long it may wait for its memory and then for its turn to be parsed: meanwhile it holds what others wait for.
 const BODY_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a commit may take before the producer is told to send again. A hundred times the slowest
@@ -93,6 +93,8 @@ struct Inner {
     places: Semaphore,
     /// The memory for what is read and parsed.
     budget: body::Budget,
+    /// One permit for each request that is being parsed: as many as there are cores. More at once would be no faster, and take more memory.
+    parsers: Arc<Semaphore>,
     rate: Option<rate::Rate>,
     room: Arc<Room>,
     appender: appender::Queue,
@@ -107,7 +109,8 @@ impl Ingest {
         let queue = bounds.queue.max(1);
         let (sender, appender) = appender::start(Arc::clone(&log), queue)?;
         let rate = bounds.samples_per_second.map(rate::Rate::new);
-        let inner = Inner { log, clock, places: Semaphore::new(queue), budget: body::Budget::new(), rate, room: bounds.room, appender: sender };
+        let parsers = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+        let inner = Inner { log, clock, places: Semaphore::new(queue), budget: body::Budget::new(), parsers, rate, room: bounds.room, appender: sender };
         Ok((Ingest { inner: Arc::new(inner) }, appender))
     }
 
@@ -184,9 +187,10 @@ async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<Inge
     let bytes = read.map_err(unread)?;
     let received = inner.clock.now();
     let log = Arc::clone(&inner.log);
-    // Reading 4 MiB of JSON takes tens of milliseconds: not on the executor. The memory is in use until then, whether the client waits or not.
+    let Ok(turn) = tokio::time::timeout(BODY_DEADLINE, Arc::clone(&inner.parsers).acquire_owned()).await else { return Err(crowded()) };
+    // Reading 4 MiB of JSON takes tens of milliseconds: not on the executor. Turn and memory are in use until then, whether the client waits or not.
     let reading = move || {
-        let (_share, bytes) = (share, bytes);
+        let (_turn, _share, bytes) = (turn, share, bytes);
         parsed(format, &bytes, received, numbering.as_ref(), log.as_ref())
     };
     let (ingested, appends) = tokio::task::spawn_blocking(reading)
@@ -195,7 +199,7 @@ async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<Inge
     admit(inner, &ingested, &appends)?;
     let (done, answer) = oneshot::channel();
     inner.appender.push(appender::Job { appends, done }).map_err(|refused| match refused {
-        appender::Refused::Full => busy(),
+        appender::Refused::Full => behind(),
         appender::Refused::Closed => unavailable("the log is closed", "try again when Loadline runs again"),
     })?;
     match tokio::time::timeout(COMMIT_DEADLINE, answer).await {
@@ -351,8 +355,17 @@ fn busy() -> Problem {
 fn crowded() -> Problem {
     refused(
         RequestRefused::Busy,
-        "the requests that are being read take all the memory that there is for them",
+        "the requests that are being read take all that there is of memory and time for them",
         "send it again after the time of Retry-After, or send smaller ones",
+    )
+    .retry_after(1)
+}
+
+fn behind() -> Problem {
+    refused(
+        RequestRefused::Busy,
+        "32 MiB of samples wait for their commit, and no more may",
+        "send it again after the time of Retry-After; where that lasts, the disk is too slow for what is sent",
     )
     .retry_after(1)
 }

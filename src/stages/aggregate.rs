@@ -162,6 +162,8 @@ impl Stage for Aggregate {
 
     const NAME: &'static str = "aggregate";
     const INPUT: Topic = Topic::Metrics;
+    /// Each may hold a quarter of a megabyte of samples: 32 MiB where nothing but the largest come.
+    const POLL_RECORDS: usize = 128;
     const FLUSHES: bool = true;
 
     fn apply(&self, state: &mut State, input: Input<SampleBatch>, effects: &mut Effects) {

@@ -1,3 +1,5 @@
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex};
 
@@ -206,6 +208,50 @@ fn nothing_is_answered_before_it_is_durable_and_what_exceeds_the_queue_is_to_com
     log.set_closed(false);
     assert_eq!(first.join().unwrap().status, 200);
     assert_eq!(log.samples().len(), 1);
+}
+
+/// Most clients send all of a body before they listen. One that finds no memory hears so all the same, and sees no broken connection: what
+/// it sends is read to its end, as it says how long it is and as it does not.
+#[test]
+fn a_body_that_finds_no_memory_is_refused_so_that_who_still_sends_it_hears_it() {
+    let log = Arc::new(Double::default());
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
+    let bounds = Bounds { queue: 4, samples_per_second: None, room: Arc::new(Room::unlimited()) };
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log) as Arc<dyn Log>, clock, bounds).unwrap();
+    let server = Running::start(ingest.router());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let take = || runtime.block_on(ingest.inner.budget.share(MAX_BODY_BYTES, Duration::ZERO));
+    let taken: Vec<_> = std::iter::from_fn(take).collect();
+    assert_eq!(taken.len(), 8, "32 MiB are taken, and nobody gives any back");
+
+    let body = format!("{GOOD}\n").repeat(MAX_BODY_BYTES / (GOOD.len() + 1));
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    for (length, sent) in [(format!("content-length: {}", body.len()), &body), ("transfer-encoding: chunked".to_owned(), &chunked)] {
+        let mut stream = TcpStream::connect(server.base.strip_prefix("http://").unwrap()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let head = format!("POST {PATH} HTTP/1.1\r\nhost: here\r\ncontent-type: {NDJSON}\r\nconnection: close\r\n{length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(sent.as_bytes()).unwrap_or_else(|error| panic!("{length}: the whole body is read: {error}"));
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, problem) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 429 ") && head.contains("\r\nretry-after: 1"), "{length}: {head}");
+        assert!(problem.contains("memory"), "{length}: {problem}");
+    }
+    assert!(log.samples().is_empty());
+    drop(taken);
+    assert_eq!(post(&server, GOOD).status, 200, "and as soon as there is room it is taken");
+}
+
+/// A line that is longer than any record takes a multiple of itself to read: it is not.
+#[test]
+fn a_line_of_very_many_targets_is_refused_by_its_length() {
+    let (log, server) = started(4);
+    let line = |targets: usize| format!("{{\"targets\":[{}],\"metric\":\"cpu\",\"value\":1}}", vec!["\"a/B/c\""; targets].join(","));
+    let ingested: Ingested = post(&server, &format!("{}\n{}\n", line(30_000), line(40_000))).json();
+    assert_eq!((ingested.accepted, ingested.rejected, log.samples().len()), (1, 1, 1));
+    let reason = &ingested.errors[0].reason;
+    assert_eq!(reason, "the line has 320038 bytes, and a sample takes at most 256 KiB; name fewer targets in one line");
 }
 
 /// Beyond the rate a request is refused whole, with when to come again; one that could never be taken is told so.
