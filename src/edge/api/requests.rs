@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Problem;
 use crate::model::TargetId;
-use crate::model::spelling::on_one_line;
+use crate::model::json::{self, Unusable};
 
 /// `POST /api/v1/targets/…/scale`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +29,10 @@ impl ScaleRequest {
     /// # Errors
     /// [`Problem`] with the field.
     pub fn read(body: &[u8]) -> Result<Self, Problem> {
-        let request: ScaleRequest =
-            serde_json::from_slice(body).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, on_one_line(&e.to_string()), Self::EXAMPLE).at("body"))?;
+        let request: ScaleRequest = json::read_bytes(body).map_err(|Unusable { path, what }| {
+            let place = if path.is_empty() { "body".to_owned() } else { path };
+            Problem::new(StatusCode::BAD_REQUEST, what, Self::EXAMPLE).at(place)
+        })?;
         if request.actor.trim().is_empty() {
             return Err(Problem::new(StatusCode::BAD_REQUEST, "actor is empty", "say who wants it: it is recorded").at("actor"));
         }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::log::{Offset, partition_of};
+use crate::model::json;
 
 /// How many producers are remembered of a partition. When one more comes, an eighth is forgotten: those that were silent longest.
 pub const REMEMBERED_PRODUCERS: usize = 10_000;
@@ -114,7 +115,7 @@ impl Producers {
     pub(super) fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
         let bucket = key.strip_prefix(KEY).and_then(|number| number.parse().ok()).filter(|number| *number < BUCKETS);
         let bucket: u32 = bucket.ok_or_else(|| format!("key \"{key}\" is not {KEY}00 to {KEY}{}", BUCKETS - 1))?;
-        let held: BTreeMap<String, Last> = serde_json::from_slice(bytes).map_err(|e| format!("the producers of \"{key}\" cannot be read: {e}"))?;
+        let held: BTreeMap<String, Last> = json::read_bytes(bytes).map_err(|e| format!("the producers of \"{key}\" cannot be read: {e}"))?;
         self.len += held.len();
         self.buckets.insert(bucket, held);
         Ok(())
