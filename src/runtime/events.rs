@@ -51,6 +51,8 @@ pub static REPEATED_SAMPLES: Tally = Tally::new(&[""]);
 pub static ACCEPTED_SAMPLES: Tally = Tally::new(&[""]);
 /// Samples that ingest did not take, by why.
 pub static REFUSED_SAMPLES: Tally = Tally::new(&SampleRefused::WORDS);
+/// Samples that ingest took and that no policy asks for, by why.
+pub static UNUSED_SAMPLES: Tally = Tally::new(&SampleUnused::WORDS);
 /// Requests with samples of which nothing was taken, by why.
 pub static REFUSED_REQUESTS: Tally = Tally::new(&RequestRefused::WORDS);
 /// Reads of the log that failed for now.
@@ -233,6 +235,24 @@ impl SampleRefused {
     /// Counts it; its producer is told, line by line.
     pub fn emit(self) {
         REFUSED_SAMPLES.add(Self::WORDS[self as usize], 1);
+    }
+}
+
+/// Why nobody asks for a sample that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SampleUnused {
+    /// No policy names its target.
+    NoPolicy,
+    /// The policy of its target does not name its metric.
+    NoMetric,
+}
+
+impl SampleUnused {
+    const WORDS: [&'static str; 2] = ["no-policy", "no-metric"];
+
+    /// Counts so many; their producer is told, as far as a list goes.
+    pub fn emit(self, samples: u64) {
+        UNUSED_SAMPLES.add(Self::WORDS[self as usize], samples);
     }
 }
 

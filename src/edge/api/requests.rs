@@ -63,6 +63,23 @@ pub struct Ingested {
     pub rejected: u64,
     /// Why, for the first hundred.
     pub errors: Vec<LineRejected>,
+    /// Accepted samples that no policy asks for, once for each target that they name; `None` where that is not known.
+    #[serde(default)]
+    pub unused: Option<u64>,
+    /// Which, for the first ten targets and metrics.
+    #[serde(default)]
+    pub warnings: Vec<SamplesUnused>,
+}
+
+/// Samples that were taken, and that no policy asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplesUnused {
+    /// The first line (of an Avro file: the sample) that is of this target and metric, from 1.
+    pub line: u64,
+    /// How many there are.
+    pub samples: u64,
+    /// What nobody asks for.
+    pub reason: String,
 }
 
 /// Why a line was not taken.

@@ -38,8 +38,8 @@ fn begin(now: Timestamp) -> (Services, Arc<Hand>, Running) {
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::clone(&clock)));
     let room = Arc::new(Room::unlimited());
     let bounds = Bounds { queue: 4, samples_per_second: None, room: Arc::clone(&room) };
-    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), bounds).unwrap();
     let (view, manual) = (Arc::new(View::new()), Arc::new(Hand::default()));
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&view), bounds).unwrap();
     let freeze = FreezeFiles::new("/nonexistent/freeze");
     let services = Services { view, log, room, clock, ingest, manual: manual.clone(), freeze, started_at: at(0), live: Live::default() };
     let server = Running::start(router(services.clone()));
@@ -58,7 +58,7 @@ fn a_full_log_refuses_samples_says_why_and_takes_them_again() {
     let view = Arc::new(View::new());
     let _tail = Tail::start(&view, &log, &clock, &[], |_| {}).unwrap();
     let bounds = Bounds { queue: 4, samples_per_second: None, room: retention.room() };
-    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), bounds).unwrap();
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&view), bounds).unwrap();
     let (room, freeze) = (retention.room(), FreezeFiles::new("/nonexistent/freeze"));
     let manual = Arc::new(Hand::default());
     let server =
