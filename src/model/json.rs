@@ -4,6 +4,7 @@
 //! there and what belongs there. Texts that can be read cost nothing more than serde takes; one that cannot is read once more.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use serde::Deserialize;
 use serde_json::error::Category;
@@ -61,6 +62,11 @@ fn inside(place: &str, field: &str) -> String {
     if place.is_empty() { shorten(field) } else { format!("{place}.{}", shorten(field)) }
 }
 
+/// What serde says of a value in another format, in our words; where it stands is not known.
+pub(crate) fn in_words(said: &str) -> String {
+    data_words(said, "", None)
+}
+
 /// What a text is no JSON by, and where.
 pub(crate) fn syntax_words(error: &serde_json::Error) -> String {
     if error.column() == 0 && error.line() <= 1 {
@@ -95,9 +101,11 @@ pub(crate) fn syntax_reason(error: &serde_json::Error) -> &'static str {
 
 /// What serde says of a value, in our words. `found` is what stands at `place`.
 fn data_words(said: &str, place: &str, found: Option<&RawValue>) -> String {
-    let stands = found.map(|found| shorten(found.get())).unwrap_or_default();
     let here = if place.is_empty() { "this".to_owned() } else { format!("\"{place}\"") };
-    let wrong = |wanted: &str| format!("{here} is {stands}, and must be {wanted}");
+    let wrong = |wanted: &str| match found {
+        Some(found) => format!("{here} is {}, and must be {wanted}", shorten(found.get())),
+        None => format!("{here} must be {wanted}"),
+    };
     if let Some((_, wanted)) = said.strip_prefix("invalid ").and_then(|said| said.rsplit_once(", expected ")) {
         let quoted = found.map(RawValue::get).and_then(|found| found.strip_prefix('"')?.strip_suffix('"'));
         let mend = match (quoted, wanted) {
@@ -128,7 +136,7 @@ fn data_words(said: &str, place: &str, found: Option<&RawValue>) -> String {
         let known = quoted_words(known);
         let meant = nearest(word, known.iter().copied()).map(|meant| format!("; did you mean \"{meant}\"?")).unwrap_or_default();
         let words = if known.len() == 1 { known.concat() } else { format!("one of {}", known.join(", ")) };
-        return format!("{}{meant}", wrong(&words));
+        return if found.is_some() { format!("{}{meant}", wrong(&words)) } else { format!("{:?} must be {words}{meant}", shorten(word)) };
     }
     match said {
         "number out of range" => wrong("a number of at most 1.7e308"),
@@ -184,7 +192,8 @@ fn written(path: &[&Segment]) -> String {
     let mut text = String::new();
     for segment in path {
         match segment {
-            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            // Writing into a string cannot fail.
+            Segment::Seq { index } => drop(write!(text, "[{index}]")),
             Segment::Map { key: name } | Segment::Enum { variant: name } => {
                 if !text.is_empty() {
                     text.push('.');
@@ -283,15 +292,15 @@ mod tests {
             r#"{"count":1,"count":2}"#,
             r#"{"cuont":1}"#,
             r#"{"weather":1}"#,
-            r#"{}"#,
-            r#"5"#,
-            r#"null"#,
-            r#""#,
+            "{}",
+            "5",
+            "null",
+            "",
             r#"{"count":1"#,
             r#"{"count" 1}"#,
             r#"{"count":1 "price":2}"#,
             r#"{"count":1,}"#,
-            r#"{count:1}"#,
+            "{count:1}",
             r#"{"count":five}"#,
             r#"{"count":01}"#,
             r#"{"count":tru}"#,

@@ -69,14 +69,11 @@ impl View {
         let named = self.targets.iter().filter(|entry| near(entry.key()) && entry.value().has_policy()).map(|entry| entry.key().clone());
         let mut named: Vec<TargetId> = named.take(MOST_COMPARED).collect();
         named.sort();
-        let meant = nearest(target.name(), named.iter().filter(|other| beside(other)).map(TargetId::name));
-        match meant {
-            Some(name) => named.iter().find(|other| beside(other) && other.name() == name).cloned(),
-            None => {
-                let elsewhere = nearest(target.as_str(), named.iter().filter(|other| other.name() == target.name()).map(TargetId::as_str));
-                elsewhere.and_then(|id| id.parse().ok())
-            }
+        if let Some(name) = nearest(target.name(), named.iter().filter(|other| beside(other)).map(TargetId::name)) {
+            return named.iter().find(|other| beside(other) && other.name() == name).cloned();
         }
+        let elsewhere = nearest(target.as_str(), named.iter().filter(|other| other.name() == target.name()).map(TargetId::as_str));
+        elsewhere.and_then(|id| id.parse().ok())
     }
 }
 

@@ -167,8 +167,8 @@ fn a_wrong_sample_says_what_is_wrong_and_the_mend() {
             r#"target "api" is not namespace/Kind/name, as in prod/Deployment/api-server (in "targets[1]")"#,
         ),
         (r#"{"target":"a/b/c","metric":"cpu","value":1,"time":"2026-03-01T12:00:00Z"}"#, r#""time" is "2026-03-01T12:00:00Z", and must be a whole number"#),
-        (r#"target=a/b/c"#, "not JSON at column 2: a word is none of true, false and null"),
-        (r#"cpu 0.7"#, "not JSON at column 1: a value is missing, or none of JSON: texts stand in double quotes"),
+        ("target=a/b/c", "not JSON at column 2: a word is none of true, false and null"),
+        ("cpu 0.7", "not JSON at column 1: a value is missing, or none of JSON: texts stand in double quotes"),
         ("0.7", "this is 0.7, and must be an object"),
     ];
     for (text, words) in rows {
