@@ -156,7 +156,7 @@ impl World {
     /// The mark that completes the pane: every target is evaluated. The CPU time that it took.
     fn mark(&mut self) -> Duration {
         let through = Timestamp::from_millis(self.now);
-        self.say(Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: PANE, records: 1, late: 0, rejected: 0 }))
+        self.say(Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: PANE, records: 1, late: 0, rejected: 0, repeated: 0 }))
     }
 }
 

@@ -10,6 +10,7 @@ mod control;
 mod decision;
 pub mod document;
 mod fleet;
+pub mod json;
 mod message;
 mod names;
 mod pane;

@@ -188,6 +188,8 @@ pub trait Stage: Send + Sync {
     const NAME: &'static str;
     /// The topic that it consumes.
     const INPUT: Topic;
+    /// The most records of one poll: a commit of what follows from them takes a few milliseconds.
+    const POLL_RECORDS: usize = 2_000;
     /// The version of its snapshots: a release refuses those of a newer one.
     const VERSION: u32 = 1;
     /// What the runtime appends to each owned partition of the input once a second, where the stage

@@ -83,7 +83,7 @@ impl World<Decide> {
             let pane = Pane { metric: "q".parse().unwrap(), kind: Kind::Gauge, start, end, instances: [(InstanceName::none(), reading)].into(), sketch: None };
             self.signal(Signal::Part(Part { target: target(name), source: 0, panes: vec![pane] }));
         }
-        self.signal(Signal::Mark(Mark { source: 0, of: 1, through: end, pane_ms: 5_000, records: 3, late: 0, rejected: 0 }));
+        self.signal(Signal::Mark(Mark { source: 0, of: 1, through: end, pane_ms: 5_000, records: 3, late: 0, rejected: 0, repeated: 0 }));
         self.clock.advance(Duration::from_secs(1));
         self.signal(Signal::Tick(Tick {}));
         self.run();

@@ -216,7 +216,7 @@ fn mark(source: u32, now: i64, through: &mut [i64]) -> Signal {
     let to = &mut through[source as usize];
     // As aggregate does: never back, but with a clock that is set back by more than a minute.
     *to = if *to > now - 500 + 60_000 { now - 500 } else { (*to).max(now - 500) };
-    Signal::Mark(Mark { source, of: SOURCES, through: Timestamp::from_millis(*to), pane_ms: PANE, records: 0, late: 0, rejected: 0 })
+    Signal::Mark(Mark { source, of: SOURCES, through: Timestamp::from_millis(*to), pane_ms: PANE, records: 0, late: 0, rejected: 0, repeated: 0 })
 }
 
 fn signals(step: &Step, now: i64, places: &mut [Place]) -> Vec<Signal> {

@@ -161,7 +161,16 @@ impl World {
         let part: Vec<Pane> = METRICS.iter().filter_map(|metric| pane(metric, row, end)).collect();
         self.say(&Signal::Part(Part { target: self.target.clone(), source: 0, panes: part }));
         self.now = end + GRACE_MS;
-        self.say(&Signal::Mark(Mark { source: 0, of: 1, through: Timestamp::from_millis(end), pane_ms: PANE_MS, records: 1, late: 0, rejected: 0 }));
+        self.say(&Signal::Mark(Mark {
+            source: 0,
+            of: 1,
+            through: Timestamp::from_millis(end),
+            pane_ms: PANE_MS,
+            records: 1,
+            late: 0,
+            rejected: 0,
+            repeated: 0,
+        }));
     }
 }
 

@@ -270,7 +270,7 @@ impl World<Decide> {
             }
             Seen::Mark => {
                 let through = Timestamp::from_millis(self.now() - 500);
-                self.signal(0, Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: PANE, records: 1, late: 0, rejected: 0 }));
+                self.signal(0, Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: PANE, records: 1, late: 0, rejected: 0, repeated: 0 }));
             }
             Seen::Fleet { target: n, count } => self.fleet(n, count, places),
             Seen::Policy { target: n, variant } => {

@@ -179,3 +179,21 @@ fn it_does_not_start_on_a_guess() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("pane") && said.contains("250ms"), "{said}");
 }
+
+/// A slip in a name is told to who sends it, with what was meant, and counted for who watches; it costs no sample.
+#[test]
+fn samples_that_no_policy_asks_for_are_told() {
+    let (home, _) = fleet_of_sleepers(1, AT_ONCE);
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    let slip = waiting(10.0).replace("queue_depth", "queue_dpeth");
+    let answer = wait_for("the policies to be known", || loadline.post(&slip).filter(|answer| !answer["unused"].is_null()));
+    assert_eq!((&answer["accepted"], &answer["unused"]), (&1.into(), &1.into()), "{answer}");
+    assert_eq!(answer["warnings"][0]["reason"], format!("the policy of {SLEEPERS} has no metric queue_dpeth; did you mean queue_depth?"));
+    let answer = loadline.post(&waiting(10.0)).unwrap();
+    assert_eq!((&answer["unused"], answer["warnings"].as_array().map(Vec::len)), (&0.into(), Some(0)), "{answer}");
+    let page = ureq::get(format!("{}/metrics", loadline.url)).call().unwrap().body_mut().read_to_string().unwrap();
+    for line in ["loadline_ingest_samples_unused_total{reason=\"no-metric\"} 1", "loadline_ingest_samples_unused_total{reason=\"no-policy\"} 0"] {
+        assert!(page.lines().any(|there| there == line), "{line} in\n{page}");
+    }
+    assert_eq!(loadline.stop(), 0);
+}

@@ -5,7 +5,8 @@
 use std::sync::{Arc, LazyLock};
 
 use loadline::edge::api::{Problem, ScaleRequest};
-use loadline::edge::ingest::{Format, parsed};
+use loadline::edge::ingest::{Format, Parsed, parsed};
+use loadline::edge::view::View;
 use loadline::log::memory::MemoryLog;
 use loadline::log::{MAX_RECORD_BYTES, Partitions, Topic};
 use loadline::model::{Message, Timestamp};
@@ -14,6 +15,8 @@ use loadline::stages::aggregate::refusal;
 use loadline::wire;
 
 const RECEIVED: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+static VIEW: LazyLock<View> = LazyLock::new(View::new);
 
 static LOG: LazyLock<MemoryLog> = LazyLock::new(|| MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(RECEIVED))));
 
@@ -28,8 +31,8 @@ pub fn check(input: &[u8]) {
         Ok(format) => format,
         Err(problem) => return told(&problem),
     };
-    match parsed(format, body, RECEIVED, None, &*LOG) {
-        Ok((ingested, appends)) => {
+    match parsed(format, body, RECEIVED, None, &*LOG, &VIEW) {
+        Ok(Parsed { ingested, appends, .. }) => {
             ingested.errors.iter().for_each(|error| super::said(&error.reason));
             assert!(ingested.accepted > 0 && ingested.errors.len() as u64 <= ingested.rejected);
             let mut taken = 0;

@@ -13,6 +13,7 @@ use super::doctor::{self, State};
 use crate::edge::processes;
 use crate::log::embedded::{Inspection, Restoring, copy};
 use crate::model::Timestamp;
+use crate::model::json;
 use crate::runtime::clock::{Clock, SystemClock};
 
 /// What a backup says of itself.
@@ -118,7 +119,7 @@ fn write_backup(directory: &Path, partial: &Path) -> anyhow::Result<()> {
 
 fn read_manifest(directory: &Path) -> Result<Manifest, String> {
     let text = fs::read(directory.join(MANIFEST)).map_err(|error| format!("{MANIFEST}: {error}"))?;
-    serde_json::from_slice(&text).map_err(|error| format!("{MANIFEST}: {error}"))
+    json::read_bytes(&text).map_err(|error| format!("{MANIFEST}: {error}"))
 }
 
 /// Copies all that is not the log.

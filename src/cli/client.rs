@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::edge::api::{Problem, Status};
 use crate::model::TargetId;
+use crate::model::json;
 use crate::model::spelling::nearest;
 
 /// How long an answer may take. `status` and `why` take milliseconds; a decision from long ago some seconds.
@@ -91,7 +92,7 @@ impl Client {
             .read_to_string()
             .with_context(|| format!("failed to read the answer of {}", self.base))?;
         if status.is_success() {
-            return serde_json::from_str(&text)
+            return json::read(&text)
                 .with_context(|| format!("{} answered what this version cannot read; is it a Loadline, and of the same release?", self.base));
         }
         match serde_json::from_str::<Problem>(&text) {

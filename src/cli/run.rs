@@ -186,7 +186,7 @@ impl Pipeline {
         let observer = Observer::start(Arc::clone(&log), outbox, Arc::clone(&clock), &config.data.join("term"), retention.room())?;
         let log_watch = LogWatch::start(Arc::clone(&log), Arc::clone(&clock))?;
         let bounds = Bounds { queue: config.ingest_queue, samples_per_second: config.samples_per_second, room: retention.room() };
-        let (ingest, appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), bounds)?;
+        let (ingest, appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&view), bounds)?;
         let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
         let publishing = Arc::clone(&log);
         let publish = Box::new(move |effects| publish(&*publishing, effects));

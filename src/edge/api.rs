@@ -18,7 +18,7 @@ mod requests;
 
 pub use does::{Held, does};
 pub use problem::Problem;
-pub use requests::{Ingested, LineRejected, ScaleRequest, Scaled};
+pub use requests::{Ingested, LineRejected, SamplesUnused, ScaleRequest, Scaled};
 
 /// `GET /api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -23,7 +23,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tokio::sync::{Semaphore, oneshot};
 
+use self::unused::Unused;
 use crate::edge::api::{Ingested, LineRejected, Problem};
+use crate::edge::view::View;
 use crate::log::{Log, LogError, RawAppend, Trouble};
 use crate::model::document::shorten;
 use crate::model::{Sample, Timestamp};
@@ -38,9 +40,11 @@ mod parse;
 mod rate;
 #[cfg(test)]
 mod tests;
+mod unused;
 
 pub use appender::Appender;
 pub use parse::Numbering;
+pub use unused::Counts;
 
 /// Where samples are sent.
 pub(crate) const PATH: &str = "/api/v1/metrics";
@@ -59,7 +63,7 @@ const OLDEST: Duration = Duration::from_secs(86_400);
 const PRODUCER: &str = "loadline-producer";
 const SEQUENCE: &str = "loadline-sequence";
 
-/// How long a body may take, and how long it may wait for its memory: meanwhile it holds a place that others wait for.
+/// How long a body may take, and how long it may wait for its memory and then for its turn to be parsed: meanwhile it holds what others wait for.
 const BODY_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a commit may take before the producer is told to send again. A hundred times the slowest
@@ -89,10 +93,14 @@ pub struct Ingest {
 struct Inner {
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
+    /// What the policies ask for.
+    view: Arc<View>,
     /// One permit for each request that is being read, parsed or appended.
     places: Semaphore,
     /// The memory for what is read and parsed.
     budget: body::Budget,
+    /// One permit for each request that is being parsed: as many as there are cores. More at once would be no faster, and take more memory.
+    parsers: Arc<Semaphore>,
     rate: Option<rate::Rate>,
     room: Arc<Room>,
     appender: appender::Queue,
@@ -103,11 +111,12 @@ impl Ingest {
     ///
     /// # Errors
     /// Where the thread cannot be started.
-    pub fn start(log: Arc<dyn Log>, clock: Arc<dyn Clock>, bounds: Bounds) -> std::io::Result<(Ingest, Appender)> {
+    pub fn start(log: Arc<dyn Log>, clock: Arc<dyn Clock>, view: Arc<View>, bounds: Bounds) -> std::io::Result<(Ingest, Appender)> {
         let queue = bounds.queue.max(1);
         let (sender, appender) = appender::start(Arc::clone(&log), queue)?;
         let rate = bounds.samples_per_second.map(rate::Rate::new);
-        let inner = Inner { log, clock, places: Semaphore::new(queue), budget: body::Budget::new(), rate, room: bounds.room, appender: sender };
+        let parsers = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+        let inner = Inner { log, clock, view, places: Semaphore::new(queue), budget: body::Budget::new(), parsers, rate, room: bounds.room, appender: sender };
         Ok((Ingest { inner: Arc::new(inner) }, appender))
     }
 
@@ -149,8 +158,9 @@ impl Format {
 async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
     let (parts, mut body) = request.into_parts();
     match take(&ingest.inner, &parts, &mut body).await {
-        Ok(ingested) => {
+        Ok((ingested, unused)) => {
             ACCEPTED_SAMPLES.add("", ingested.accepted);
+            unused.emit();
             axum::Json(ingested).into_response()
         }
         Err(problem) => {
@@ -169,7 +179,7 @@ async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
     }
 }
 
-async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<Ingested, Problem> {
+async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<(Ingested, Counts), Problem> {
     let named = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let format = Format::named(named)?;
     let numbering = numbering(&parts.headers)?;
@@ -183,23 +193,24 @@ async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<Inge
     let read = read.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come within 2 s", "send it in one go, or in several requests"))?;
     let bytes = read.map_err(unread)?;
     let received = inner.clock.now();
-    let log = Arc::clone(&inner.log);
-    // Reading 4 MiB of JSON takes tens of milliseconds: not on the executor. The memory is in use until then, whether the client waits or not.
+    let (log, view) = (Arc::clone(&inner.log), Arc::clone(&inner.view));
+    let Ok(turn) = tokio::time::timeout(BODY_DEADLINE, Arc::clone(&inner.parsers).acquire_owned()).await else { return Err(crowded()) };
+    // Reading 4 MiB of JSON takes tens of milliseconds: not on the executor. Turn and memory are in use until then, whether the client waits or not.
     let reading = move || {
-        let (_share, bytes) = (share, bytes);
-        parsed(format, &bytes, received, numbering.as_ref(), log.as_ref())
+        let (_turn, _share, bytes) = (turn, share, bytes);
+        parsed(format, &bytes, received, numbering.as_ref(), log.as_ref(), &view)
     };
-    let (ingested, appends) = tokio::task::spawn_blocking(reading)
+    let Parsed { ingested, appends, unused } = tokio::task::spawn_blocking(reading)
         .await
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while reading the samples", "report it, with the request"))??;
     admit(inner, &ingested, &appends)?;
     let (done, answer) = oneshot::channel();
     inner.appender.push(appender::Job { appends, done }).map_err(|refused| match refused {
-        appender::Refused::Full => busy(),
+        appender::Refused::Full => behind(),
         appender::Refused::Closed => unavailable("the log is closed", "try again when Loadline runs again"),
     })?;
     match tokio::time::timeout(COMMIT_DEADLINE, answer).await {
-        Ok(Ok(Ok(()))) => Ok(ingested),
+        Ok(Ok(Ok(()))) => Ok((ingested, unused)),
         Ok(Ok(Err(error))) => Err(not_taken(&error, inner.log.trouble())),
         Ok(Err(_)) => Err(unavailable("the log was closed before it was known whether the samples were stored; they may have been", REPEAT)),
         Err(_) => Err(unavailable("the log did not answer in time; the samples may have been stored", REPEAT)),
@@ -267,12 +278,24 @@ fn admit(inner: &Inner, ingested: &Ingested, appends: &[RawAppend]) -> Result<()
     })
 }
 
-/// The body's samples as records to append, and what to answer once they are durable. `numbering` is that of the whole request.
+/// The samples of a body.
+#[derive(Debug)]
+pub struct Parsed {
+    /// What to answer once they are durable.
+    pub ingested: Ingested,
+    /// The records to append.
+    pub appends: Vec<RawAppend>,
+    /// What of them nobody asks for.
+    pub unused: Counts,
+}
+
+/// Reads the body of a request. `numbering` is that of the whole request; `view` knows what the policies ask for.
 ///
 /// # Errors
 /// [`Problem`] where no sample of it can be used; why, line by line, is in it.
-pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Option<&Numbering>, log: &dyn Log) -> Result<(Ingested, Vec<RawAppend>), Problem> {
+pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Option<&Numbering>, log: &dyn Log, view: &View) -> Result<Parsed, Problem> {
     let mut ingested = Ingested::default();
+    let mut unused = Unused::new(view, received);
     let mut records = parse::Records::new(log);
     if let Some(Numbering { producer, sequence }) = numbering.cloned() {
         records.number(Some(producer), Some(sequence));
@@ -281,12 +304,15 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
         Format::JsonLines => {
             for (line, read) in parse::json_lines(body, received) {
                 if let Some(sample) = counted(&mut ingested, line, read, received) {
+                    unused.note(line, &sample);
                     records.push(sample);
                 }
             }
         }
         Format::Avro => {
-            let read = parse::avro(body, numbering, &mut records, |number, sample| counted(&mut ingested, number, Ok(sample), received));
+            let read = parse::avro(body, numbering, &mut records, |number, sample| {
+                counted(&mut ingested, number, Ok(sample), received).inspect(|sample| unused.note(number, sample))
+            });
             if let Err(error) = read {
                 ingested = Ingested::default();
                 counted(&mut ingested, 1, Err(error.to_string()), received);
@@ -303,7 +329,9 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
         problem.ingested = Some(Box::new(ingested));
         return Err(problem);
     }
-    Ok((ingested, records.finish()))
+    let (all, warnings, unused) = unused.finish();
+    (ingested.unused, ingested.warnings) = (all, warnings);
+    Ok(Parsed { ingested, appends: records.finish(), unused })
 }
 
 /// The sample, if it is of use; counted in any case.
@@ -351,8 +379,17 @@ fn busy() -> Problem {
 fn crowded() -> Problem {
     refused(
         RequestRefused::Busy,
-        "the requests that are being read take all the memory that there is for them",
+        "the requests that are being read take all that there is of memory and time for them",
         "send it again after the time of Retry-After, or send smaller ones",
+    )
+    .retry_after(1)
+}
+
+fn behind() -> Problem {
+    refused(
+        RequestRefused::Busy,
+        "32 MiB of samples wait for their commit, and no more may",
+        "send it again after the time of Retry-After; where that lasts, the disk is too slow for what is sent",
     )
     .retry_after(1)
 }

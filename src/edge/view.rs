@@ -11,8 +11,8 @@
 //! the map's own.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 
@@ -21,6 +21,7 @@ use crate::model::{
     Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricName, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp, WhileBlind,
 };
 
+mod asked;
 mod facts;
 mod history;
 mod measured;
@@ -31,6 +32,7 @@ mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use asked::Asked;
 use facts::Facts;
 pub use history::{gone, older};
 use measured::Measured;
@@ -76,6 +78,10 @@ pub struct View {
     lag: Mutex<Vec<Lag>>,
     /// How many of the followed topics have been read to their end once.
     caught_up: AtomicUsize,
+    /// When the last of them was.
+    caught_up_at: OnceLock<Timestamp>,
+    /// Whether audit reaches further back than it was read.
+    audit_is_cut: AtomicBool,
 }
 
 impl View {
@@ -257,8 +263,14 @@ impl View {
         *self.lag.lock().unwrap_or_else(PoisonError::into_inner) = lag;
     }
 
-    fn one_caught_up(&self) {
-        self.caught_up.fetch_add(1, Ordering::Release);
+    fn one_caught_up(&self, now: Timestamp) {
+        if self.caught_up.fetch_add(1, Ordering::Release) + 1 == tail::FOLLOWED_TOPICS {
+            self.caught_up_at.get_or_init(|| now);
+        }
+    }
+
+    fn audit_is_cut(&self) {
+        self.audit_is_cut.store(true, Ordering::Relaxed);
     }
 }
 

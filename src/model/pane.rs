@@ -165,6 +165,9 @@ pub struct Mark {
     /// Samples since then that were not taken.
     #[serde(default)]
     pub rejected: i64,
+    /// Samples since then of messages that were dropped as repetitions.
+    #[serde(default)]
+    pub repeated: i64,
 }
 
 fn default_pane_ms() -> i64 {

@@ -13,8 +13,6 @@ use super::events::{CommitRefused, LogUnreadable, Repeated, SnapshotsWritten};
 use super::runner::Rounds;
 use super::worker::{Committed, Read, Worker};
 
-/// The most records of one poll: a commit of them takes a few milliseconds.
-const POLL_RECORDS: usize = 2_000;
 /// The longest wait of a poll; what is due earlier shortens it.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The waits after commits that failed for now: the first, and the longest.
@@ -105,7 +103,7 @@ enum Until {
 fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, stop: &Stop, unreadable: &Repeated) -> Result<bool, LogError> {
     let mut pause = RETRY_FIRST;
     loop {
-        match worker.read(asked_at, POLL_RECORDS, wait) {
+        match worker.read(asked_at, S::POLL_RECORDS, wait) {
             Err(LogError::Retry { reason }) => {
                 LogUnreadable { reader: S::NAME, reason: &reason }.emit(unreadable);
                 if stop.wait(pause) {

@@ -45,10 +45,14 @@ pub static DEAD_LETTERS: Tally = Tally::new(TOPICS);
 pub static LATE_SAMPLES: Tally = Tally::new(&[""]);
 /// Samples that aggregate did not take.
 pub static REJECTED_SAMPLES: Tally = Tally::new(&[""]);
+/// Samples of messages that aggregate dropped as repetitions.
+pub static REPEATED_SAMPLES: Tally = Tally::new(&[""]);
 /// Samples that are in the log for good, and were answered with 200.
 pub static ACCEPTED_SAMPLES: Tally = Tally::new(&[""]);
 /// Samples that ingest did not take, by why.
 pub static REFUSED_SAMPLES: Tally = Tally::new(&SampleRefused::WORDS);
+/// Samples that ingest took and that no policy asks for, by why.
+pub static UNUSED_SAMPLES: Tally = Tally::new(&SampleUnused::WORDS);
 /// Requests with samples of which nothing was taken, by why.
 pub static REFUSED_REQUESTS: Tally = Tally::new(&RequestRefused::WORDS);
 /// Reads of the log that failed for now.
@@ -201,14 +205,15 @@ impl RecordPutAside<'_> {
 pub struct Marked<'a>(pub &'a Mark);
 
 impl Marked<'_> {
-    /// DEBUG, where samples came late or were not taken.
+    /// DEBUG, where samples came late, again, or were not taken.
     pub fn emit(self) {
-        let Mark { late, rejected, source, .. } = self.0;
+        let Mark { late, rejected, repeated, source, .. } = self.0;
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
         LATE_SAMPLES.add("", count(*late));
         REJECTED_SAMPLES.add("", count(*rejected));
-        if *late > 0 || *rejected > 0 {
-            debug!(event = "marked", source, late, rejected, "{late} samples came late, {rejected} were not taken");
+        REPEATED_SAMPLES.add("", count(*repeated));
+        if *late > 0 || *rejected > 0 || *repeated > 0 {
+            debug!(event = "marked", source, late, rejected, repeated, "{late} samples came late, {rejected} were not taken, {repeated} came again");
         }
     }
 }
@@ -230,6 +235,24 @@ impl SampleRefused {
     /// Counts it; its producer is told, line by line.
     pub fn emit(self) {
         REFUSED_SAMPLES.add(Self::WORDS[self as usize], 1);
+    }
+}
+
+/// Why nobody asks for a sample that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SampleUnused {
+    /// No policy names its target.
+    NoPolicy,
+    /// The policy of its target does not name its metric.
+    NoMetric,
+}
+
+impl SampleUnused {
+    const WORDS: [&'static str; 2] = ["no-policy", "no-metric"];
+
+    /// Counts so many; their producer is told, as far as a list goes.
+    pub fn emit(self, samples: u64) {
+        UNUSED_SAMPLES.add(Self::WORDS[self as usize], samples);
     }
 }
 

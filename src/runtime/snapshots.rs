@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::log::{LogError, Offset};
+use crate::model::json;
 use crate::stages::{Snapshot, Stage};
 
 /// State keys of the runtime's own; no name has a control character.
@@ -28,7 +29,7 @@ pub struct Round {
 /// What `read` has; [`LogError::Retry`] where the round cannot be read as one.
 pub fn replays_from(read: impl FnOnce(&str) -> Result<Option<Vec<u8>>, LogError>) -> Result<Option<Offset>, LogError> {
     let Some(bytes) = read(ROUND_KEY)? else { return Ok(None) };
-    let round: Round = serde_json::from_slice(&bytes).map_err(|error| LogError::Retry { reason: format!("a round of snapshots cannot be read: {error}") })?;
+    let round: Round = json::read_bytes(&bytes).map_err(|error| LogError::Retry { reason: format!("a round of snapshots cannot be read: {error}") })?;
     Ok(Some(round.replay_from))
 }
 
@@ -50,12 +51,12 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)]) -> Result<Restored<S::State
     let find = |key: &str| rows.iter().find(|(k, _)| k == key).map(|(_, bytes)| bytes.as_slice());
     if let Some((first, _)) = rows.first() {
         let version = find(VERSION_KEY).ok_or_else(|| format!("the snapshots, {first:?} among them, have no version"))?;
-        let version: u32 = serde_json::from_slice(version).map_err(|error| format!("the version of the snapshots: {error}"))?;
+        let version: u32 = json::read_bytes(version).map_err(|error| format!("the version of the snapshots: {error}"))?;
         if version != S::VERSION {
             return Err(format!("a newer Loadline wrote the snapshots (they have version {version}, this one knows {})", S::VERSION));
         }
     }
-    let round = find(ROUND_KEY).map(serde_json::from_slice).transpose().map_err(|error| format!("the last round: {error}"))?;
+    let round = find(ROUND_KEY).map(json::read_bytes).transpose().map_err(|error| format!("the last round: {error}"))?;
     let mut state = S::State::default();
     if let Some(wide) = find(WIDE_KEY) {
         state.restore_wide(wide)?;

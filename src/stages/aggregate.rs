@@ -15,7 +15,7 @@
 //! - `through` never runs back in the life of a state (unless the clock itself is set back by more than a minute), and
 //!   is never an event time. A restart begins it anew; whoever reads marks takes the largest.
 //! - Every sample becomes part of exactly one pane of each of its targets, or is counted as rejected, or
-//!   belongs to a repeated message ([`producers`]: across flushes and restarts). A late one becomes part of its own pane, and is counted too.
+//!   belongs to a repeated message ([`producers`]: across flushes and restarts), and is counted as that. A late one becomes part of its own pane, and is counted too.
 //!
 //! [`Pane::merge`]: crate::model::Pane::merge
 
@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use self::check::{Refusal, check};
 use self::held::Place;
+use self::producers::Number;
 pub use self::producers::{MAX_PRODUCER_BYTES, REMEMBERED_PRODUCERS};
 use self::refusals::Position;
 pub use self::state::State;
@@ -93,12 +94,17 @@ impl Aggregate {
     fn record(&self, state: &mut State, record: &Located<SampleBatch>) {
         state.note_record(record.at);
         let SampleBatch { producer, sequence, part, samples } = &record.record;
-        if let (Some(producer), Some(sequence)) = (producer, sequence)
-            && state.producers.is_repetition(producer, *sequence, *part, record.offset)
-        {
-            return;
-        }
         let position = Position { partition: record.partition, offset: record.offset, at: record.at };
+        if let (Some(producer), Some(sequence)) = (producer, sequence) {
+            match state.producers.note(producer, *sequence, *part, record.offset) {
+                Number::New => {}
+                Number::Repeated => return state.repeat(samples.len()),
+                Number::RanBack { last } => {
+                    state.refusals.ran_back(position, producer, *sequence, last, samples.len());
+                    return state.repeat(samples.len());
+                }
+            }
+        }
         for sample in samples {
             self.sample(state, position, sample);
         }
@@ -143,6 +149,7 @@ impl Aggregate {
             records: state.records,
             late: state.late,
             rejected: state.rejected,
+            repeated: state.repeated,
         };
         effects.to_every_partition(Topic::Signals, Message::Signal(Signal::Mark(mark)));
         state.begin_anew(through, now);
@@ -155,6 +162,8 @@ impl Stage for Aggregate {
 
     const NAME: &'static str = "aggregate";
     const INPUT: Topic = Topic::Metrics;
+    /// Each may hold a quarter of a megabyte of samples: 32 MiB where nothing but the largest come.
+    const POLL_RECORDS: usize = 128;
     const FLUSHES: bool = true;
 
     fn apply(&self, state: &mut State, input: Input<SampleBatch>, effects: &mut Effects) {

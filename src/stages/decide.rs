@@ -21,6 +21,7 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
 use crate::log::{Offset, Topic};
+use crate::model::json;
 use crate::model::policy::{Mode, Policy, resolve_spec_json};
 use crate::model::{AnnounceAgain, Audit, ControlEntry, Message, Part, PolicyAnnouncement, Severity, Signal, TargetId, Tick, Timestamp};
 
@@ -401,7 +402,7 @@ impl Snapshot for State {
 
     fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
         let id: TargetId = key.parse().map_err(|e| format!("{e}"))?;
-        let mut memory: Memory = serde_json::from_slice(bytes).map_err(|e| format!("the snapshot of {key} cannot be read: {e}"))?;
+        let mut memory: Memory = json::read_bytes(bytes).map_err(|e| format!("the snapshot of {key} cannot be read: {e}"))?;
         // A target that was not written in a later round had not changed until that round began.
         memory.next_offset = memory.next_offset.max(self.sources.next_offset);
         let in_force = |announced| catch_unwind(|| InForce::new(&id, announced).ok()).ok().flatten();
@@ -424,7 +425,7 @@ impl Snapshot for State {
     }
 
     fn restore_wide(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.sources = serde_json::from_slice(bytes).map_err(|e| format!("the partition's snapshot cannot be read: {e}"))?;
+        self.sources = json::read_bytes(bytes).map_err(|e| format!("the partition's snapshot cannot be read: {e}"))?;
         Ok(())
     }
 

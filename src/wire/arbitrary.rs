@@ -140,7 +140,7 @@ fn part() -> impl Strategy<Value = Part> {
 }
 
 fn mark() -> impl Strategy<Value = Mark> {
-    (any::<u32>(), any::<u32>(), time(), any::<[i64; 4]>()).prop_map(|(source, of, through, [pane_ms, records, late, rejected])| Mark {
+    (any::<u32>(), any::<u32>(), time(), any::<[i64; 5]>()).prop_map(|(source, of, through, [pane_ms, records, late, rejected, repeated])| Mark {
         source,
         of,
         through,
@@ -148,6 +148,7 @@ fn mark() -> impl Strategy<Value = Mark> {
         records,
         late,
         rejected,
+        repeated,
     })
 }
 

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::WireError;
 use super::schemas::{self, Known, RecordType};
+use crate::model::json;
 use crate::model::spelling::on_one_line;
 
 mod lenient;
@@ -72,5 +73,9 @@ pub(super) fn describe(error: &apache_avro::Error) -> String {
         Details::MissingDefaultForSkippedField { field_name, .. } => format!("field {field_name} was left out and has no default"),
         other => other.to_string(),
     };
-    on_one_line(&said)
+    let said = said.strip_prefix("Failed to deserialize Avro value into value: ").unwrap_or(&said);
+    on_one_line(&match said.strip_prefix("Expected Schema::") {
+        Some(wanted) => format!("the file's schema has another type where \"{}\" belongs", wanted.replace("Schema::", "").to_lowercase()),
+        None => json::in_words(said),
+    })
 }

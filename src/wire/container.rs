@@ -186,6 +186,30 @@ mod tests {
         assert!(matches!(samples_from_container(b"{\"target\":1}", 10), Err(ContainerError::Unreadable { .. })));
     }
 
+    /// What the library says of a value names types of the program; here it is said what belongs there.
+    #[test]
+    fn what_does_not_fit_is_said_in_our_words() {
+        let said = |fields: &str, put: &[(&str, Value)]| {
+            let schema = Schema::parse_str(&format!("{{\"type\":\"record\",\"name\":\"Sample\",\"fields\":[{fields}]}}")).unwrap();
+            let mut writer = Writer::new(&schema, Vec::new()).unwrap();
+            let mut record = apache_avro::types::Record::new(writer.schema()).unwrap();
+            put.iter().for_each(|(name, value)| record.put(name, value.clone()));
+            writer.append_value(record).unwrap();
+            samples_from_container(&writer.into_inner().unwrap(), 10).unwrap_err().to_string()
+        };
+        let text = |text: &str| Value::String(text.to_owned());
+        let (metric, value) = (r#"{"name":"metric","type":"string"}"#, r#"{"name":"value","type":"string"}"#);
+        let targets = r#"{"name":"targets","type":{"type":"array","items":"string"}}"#;
+        let cases = [
+            said(metric, &[("metric", text("cpu"))]),
+            said(&format!("{metric},{value}"), &[("metric", text("cpu")), ("value", text("high"))]),
+            said(targets, &[("targets", Value::Array(vec![text("api")]))]),
+            said(metric, &[("metric", text(""))]),
+            said(r#"{"name":"kind","type":{"type":"enum","name":"Kind","symbols":["gauge"]}}"#, &[("kind", Value::Enum(0, "gauge".to_owned()))]),
+        ];
+        insta::assert_snapshot!(cases.join("\n"));
+    }
+
     #[test]
     fn damage_is_an_error_wherever_it_is() {
         let bytes = container(&own_schema(), Codec::Null, &batches(3));

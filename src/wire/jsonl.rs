@@ -8,12 +8,9 @@
 //! Overrides and forecasts have lines of their own later; until then a line of those is an error
 //! that says so.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
-use serde_json::value::RawValue;
 
-use crate::model::spelling::{nearest, on_one_line};
+use crate::model::json::Unusable;
 
 mod event;
 mod sample;
@@ -29,20 +26,9 @@ pub use start::{SeedProposal, SeedScaleEvent, StartState, TargetStart};
 /// Why a line could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// Not the JSON that is expected here; says what, and at which column.
-    #[error("{reason}")]
-    Json {
-        /// What is wrong.
-        reason: String,
-    },
-    /// A key that nothing knows.
-    #[error("unknown field \"{field}\"{}", did_you_mean(*.closest))]
-    UnknownField {
-        /// The key.
-        field: String,
-        /// A known one that is spelt nearly the same.
-        closest: Option<&'static str>,
-    },
+    /// Not the JSON that belongs here.
+    #[error(transparent)]
+    Json(#[from] Unusable),
     /// A key that must be there is not.
     #[error("\"{field}\" is missing: {mend}")]
     Missing {
@@ -65,20 +51,7 @@ pub enum LineError {
     },
 }
 
-fn did_you_mean(closest: Option<&'static str>) -> String {
-    closest.map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default()
-}
-
 impl LineError {
-    fn json(error: &serde_json::Error) -> Self {
-        // A line has no second line, so its number would only mislead.
-        let place = if error.line() <= 1 { format!("column {}", error.column()) } else { format!("line {} column {}", error.line(), error.column()) };
-        // The reason may repeat a key or a value of any length.
-        let text = error.to_string();
-        let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-        LineError::Json { reason: format!("{} at {place}", on_one_line(what)) }
-    }
-
     fn missing(field: &'static str, mend: impl Into<String>) -> Self {
         LineError::Missing { field, mend: mend.into() }
     }
@@ -95,13 +68,6 @@ fn line(value: &impl Serialize) -> String {
         tracing::error!(%error, "a line cannot be written as JSON; an empty one stands in its place");
         "{}".to_owned()
     })
-}
-
-/// The first key of the line itself that is not one of `known`.
-fn unknown_key(text: &str, known: &[&'static str]) -> Option<LineError> {
-    let keys: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
-    let field = keys.into_keys().find(|key| !known.contains(&key.as_str()))?;
-    Some(LineError::UnknownField { closest: nearest(&field, known.iter().copied()), field: on_one_line(&field) })
 }
 
 #[cfg(test)]

@@ -245,7 +245,7 @@ impl Story {
             self.now = end + 500;
             for source in self.marking.clone() {
                 let through = Timestamp::from_millis(end);
-                self.say(Signal::Mark(Mark { source, of: self.sources, through, pane_ms: PANE, records: 1, late: 0, rejected: 0 }));
+                self.say(Signal::Mark(Mark { source, of: self.sources, through, pane_ms: PANE, records: 1, late: 0, rejected: 0, repeated: 0 }));
             }
             self.carry_out();
             self.now = self.now.max(end + 1_000);

@@ -126,7 +126,7 @@ pub(crate) fn run(case: &Case) -> Outcome {
     }
     fold(NOW, Signal::Part(Part { target: target.clone(), source: 0, panes: case.samples.iter().map(pane).collect() }));
     let pane_ms = i64::try_from(PANE.as_millis()).unwrap();
-    fold(NOW, Signal::Mark(Mark { source: 0, of: 1, through: NOW, pane_ms, records: 0, late: 0, rejected: 0 }));
+    fold(NOW, Signal::Mark(Mark { source: 0, of: 1, through: NOW, pane_ms, records: 0, late: 0, rejected: 0, repeated: 0 }));
     if seen.is_none() {
         fold(NOW, Signal::Fleet(fleet(case, &target)));
     }

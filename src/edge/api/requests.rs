@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Problem;
 use crate::model::TargetId;
-use crate::model::spelling::on_one_line;
+use crate::model::json::{self, Unusable};
 
 /// `POST /api/v1/targets/…/scale`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +29,10 @@ impl ScaleRequest {
     /// # Errors
     /// [`Problem`] with the field.
     pub fn read(body: &[u8]) -> Result<Self, Problem> {
-        let request: ScaleRequest =
-            serde_json::from_slice(body).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, on_one_line(&e.to_string()), Self::EXAMPLE).at("body"))?;
+        let request: ScaleRequest = json::read_bytes(body).map_err(|Unusable { path, what }| {
+            let place = if path.is_empty() { "body".to_owned() } else { path };
+            Problem::new(StatusCode::BAD_REQUEST, what, Self::EXAMPLE).at(place)
+        })?;
         if request.actor.trim().is_empty() {
             return Err(Problem::new(StatusCode::BAD_REQUEST, "actor is empty", "say who wants it: it is recorded").at("actor"));
         }
@@ -61,6 +63,23 @@ pub struct Ingested {
     pub rejected: u64,
     /// Why, for the first hundred.
     pub errors: Vec<LineRejected>,
+    /// Accepted samples that no policy asks for, once for each target that they name; `None` where that is not known.
+    #[serde(default)]
+    pub unused: Option<u64>,
+    /// Which, for the first ten targets and metrics.
+    #[serde(default)]
+    pub warnings: Vec<SamplesUnused>,
+}
+
+/// Samples that were taken, and that no policy asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplesUnused {
+    /// The first line (of an Avro file: the sample) that is of this target and metric, from 1.
+    pub line: u64,
+    /// How many there are.
+    pub samples: u64,
+    /// What nobody asks for.
+    pub reason: String,
 }
 
 /// Why a line was not taken.

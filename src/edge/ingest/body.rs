@@ -4,13 +4,13 @@
 //! of them is read. A client that sends all of its body before it listens would only see its connection break where the answer came
 //! first: what is refused is read to its end, up to a bound, and thrown away.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, header};
+use futures_util::StreamExt;
+use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::MAX_BODY_BYTES;
@@ -71,8 +71,9 @@ pub(super) fn announced(body: &Body) -> Result<usize, Unread> {
 /// [`Unread`].
 pub(super) async fn read(body: &mut Body) -> Result<Vec<u8>, Unread> {
     let mut whole = Vec::with_capacity(body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0).min(MAX_BODY_BYTES));
-    while let Some(bytes) = next(body).await {
-        let bytes = bytes.map_err(Unread::Broken)?;
+    let mut data = body.into_data_stream();
+    while let Some(bytes) = data.next().await {
+        let bytes = bytes.map_err(|error| Unread::Broken(error.to_string()))?;
         if whole.len() + bytes.len() > MAX_BODY_BYTES {
             return Err(Unread::TooLarge);
         }
@@ -82,13 +83,14 @@ pub(super) async fn read(body: &mut Body) -> Result<Vec<u8>, Unread> {
 }
 
 /// Reads what is left of a refused body and throws it away. Who asked first whether to send it (`Expect: 100-continue`) has not sent it.
-pub(super) async fn drain(headers: &HeaderMap, mut body: Body) {
+pub(super) async fn drain(headers: &HeaderMap, body: Body) {
     if body.is_end_stream() || headers.contains_key(header::EXPECT) {
         return;
     }
+    let mut data = body.into_data_stream();
     let all = async {
         let mut drained = 0;
-        while let Some(Ok(bytes)) = next(&mut body).await {
+        while let Some(Ok(bytes)) = data.next().await {
             drained += bytes.len();
             if drained > DRAINED_BYTES {
                 break;
@@ -97,18 +99,4 @@ pub(super) async fn drain(headers: &HeaderMap, mut body: Body) {
     };
     // Too slow: the connection ends with the answer.
     let _ = tokio::time::timeout(DRAIN_DEADLINE, all).await;
-}
-
-/// The next bytes; trailers are passed over.
-async fn next(body: &mut Body) -> Option<Result<Bytes, String>> {
-    loop {
-        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await? {
-            Ok(frame) => {
-                if let Ok(bytes) = frame.into_data() {
-                    return Some(Ok(bytes));
-                }
-            }
-            Err(error) => return Some(Err(error.to_string())),
-        }
-    }
 }

@@ -12,6 +12,9 @@ use crate::wire::container::{ContainerError, each_batch};
 /// estimate is one.
 const MAX_BATCH_BYTES: usize = crate::log::MAX_RECORD_BYTES / 2;
 
+/// The longest line: a sample is to fit into a record with others. One that is longer names thousands of targets, and takes a multiple of itself to read.
+const MAX_LINE_BYTES: usize = MAX_BATCH_BYTES;
+
 /// The most samples of one Avro file: what fits into a request of 4 MiB, at about 40 bytes each.
 const MAX_AVRO_SAMPLES: usize = 100_000;
 
@@ -34,6 +37,10 @@ pub(super) type Read = Result<Sample, String>;
 pub(super) fn json_lines(body: &[u8], received: Timestamp) -> impl Iterator<Item = (u64, Read)> {
     let lines = body.split(|b| *b == b'\n').zip(1..).filter(|(line, _)| !line.trim_ascii().is_empty());
     lines.map(move |(line, number)| {
+        if line.len() > MAX_LINE_BYTES {
+            let most = MAX_LINE_BYTES >> 10;
+            return (number, Err(format!("the line has {} bytes, and a sample takes at most {most} KiB; name fewer targets in one line", line.len())));
+        }
         let sample = std::str::from_utf8(line.trim_ascii())
             .map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to() + 1))
             .and_then(|line| wire::jsonl::sample_from_line(line, received).map_err(|e| e.to_string()));

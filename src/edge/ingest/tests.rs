@@ -1,10 +1,13 @@
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex};
 
 use super::*;
 use crate::edge::testing::{Answer, Running};
+use crate::edge::view::tests::{at, caught_up, decision, policy};
 use crate::log::{Membership, Offset, RawRecord, Session, Topic};
-use crate::model::{Message, Sample, Timestamp};
+use crate::model::{Message, PolicyAnnouncement, Sample, Signal, Timestamp};
 use crate::runtime::clock::ManualClock;
 use crate::wire;
 
@@ -98,7 +101,7 @@ fn started(queue: usize) -> (Arc<Double>, Arc<Running>) {
 fn started_with(bounds: Bounds) -> (Arc<Double>, Arc<Running>) {
     let log = Arc::new(Double::default());
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
-    let (ingest, _appender) = Ingest::start(Arc::clone(&log) as Arc<dyn Log>, clock, bounds).unwrap();
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log) as Arc<dyn Log>, clock, Arc::new(View::new()), bounds).unwrap();
     (log, Arc::new(Running::start(ingest.router())))
 }
 
@@ -206,6 +209,134 @@ fn nothing_is_answered_before_it_is_durable_and_what_exceeds_the_queue_is_to_com
     log.set_closed(false);
     assert_eq!(first.join().unwrap().status, 200);
     assert_eq!(log.samples().len(), 1);
+}
+
+/// Most clients send all of a body before they listen. One that finds no memory hears so all the same, and sees no broken connection: what
+/// it sends is read to its end, as it says how long it is and as it does not.
+#[test]
+fn a_body_that_finds_no_memory_is_refused_so_that_who_still_sends_it_hears_it() {
+    let log = Arc::new(Double::default());
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
+    let bounds = Bounds { queue: 4, samples_per_second: None, room: Arc::new(Room::unlimited()) };
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log) as Arc<dyn Log>, clock, Arc::new(View::new()), bounds).unwrap();
+    let server = Running::start(ingest.router());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let take = || runtime.block_on(ingest.inner.budget.share(MAX_BODY_BYTES, Duration::ZERO));
+    let taken: Vec<_> = std::iter::from_fn(take).collect();
+    assert_eq!(taken.len(), 8, "32 MiB are taken, and nobody gives any back");
+
+    let body = format!("{GOOD}\n").repeat(MAX_BODY_BYTES / (GOOD.len() + 1));
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    for (length, sent) in [(format!("content-length: {}", body.len()), &body), ("transfer-encoding: chunked".to_owned(), &chunked)] {
+        let mut stream = TcpStream::connect(server.base.strip_prefix("http://").unwrap()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let head = format!("POST {PATH} HTTP/1.1\r\nhost: here\r\ncontent-type: {NDJSON}\r\nconnection: close\r\n{length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(sent.as_bytes()).unwrap_or_else(|error| panic!("{length}: the whole body is read: {error}"));
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, problem) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 429 ") && head.contains("\r\nretry-after: 1"), "{length}: {head}");
+        assert!(problem.contains("memory"), "{length}: {problem}");
+    }
+    assert!(log.samples().is_empty());
+    drop(taken);
+    assert_eq!(post(&server, GOOD).status, 200, "and as soon as there is room it is taken");
+}
+
+fn started_knowing(now: i64) -> (Arc<View>, Arc<Double>, Running) {
+    let (view, log) = (Arc::new(View::new()), Arc::new(Double::default()));
+    let clock = Arc::new(ManualClock::new(at(now)));
+    let bounds = Bounds { queue: 4, samples_per_second: None, room: Arc::new(Room::unlimited()) };
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log) as Arc<dyn Log>, clock, Arc::clone(&view), bounds).unwrap();
+    let server = Running::start(ingest.router());
+    (view, log, server)
+}
+
+fn announce(view: &View, name: &str, metrics: &[&str]) {
+    let metrics: Vec<String> = metrics.iter().map(|metric| format!("{{\"name\":\"{metric}\",\"track\":{{\"perReplica\":10}}}}")).collect();
+    let spec = format!(
+        "{{\"target\":{{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"name\":\"{name}\"}},\"replicas\":{{\"min\":1,\"max\":9}},\"metrics\":[{}]}}",
+        metrics.join(",")
+    );
+    let target = format!("prod/Deployment/{name}").parse().unwrap();
+    view.signal(at(0), Signal::Policy(PolicyAnnouncement { target, ..policy(1, Some(&spec)) }));
+}
+
+/// A slip in a name costs nothing and is told: how often, where first, and what was probably meant.
+#[test]
+fn samples_that_no_policy_asks_for_are_taken_and_told() {
+    let (view, log, server) = started_knowing(60);
+    caught_up(&view, at(0));
+    announce(&view, "api", &["cpu", "queue_depth"]);
+    announce(&view, "checkout", &["a", "b", "c", "d", "e", "f", "g"]);
+    let line = |targets: &str, metric: &str| format!("{{\"targets\":[{targets}],\"metric\":\"{metric}\",\"value\":1}}\n");
+    let (api, checkout) = ("\"prod/Deployment/api\"", "\"prod/Deployment/checkout\"");
+    let body = [
+        line(api, "cpu"),
+        line("\"prod/Deployment/chekout\"", "a"),
+        line(api, "queue_dpeth"),
+        line("\"prod/Deployment/chekout\"", "b"),
+        line("\"dev/Deployment/api\"", "cpu"),
+        line("\"prod/Deployment/zzz\"", "cpu"),
+        line(&format!("{api},{checkout}"), "cpu"),
+    ];
+    let answer = post(&server, &body.concat());
+    let ingested: Ingested = answer.json();
+    assert_eq!((answer.status, ingested.accepted, ingested.rejected, ingested.unused), (200, 7, 0, Some(6)), "{}", answer.body);
+    let told: Vec<_> = ingested.warnings.iter().map(|warning| (warning.line, warning.samples, warning.reason.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (2, 2, "no policy names target prod/Deployment/chekout; did you mean prod/Deployment/checkout?"),
+            (3, 1, "the policy of prod/Deployment/api has no metric queue_dpeth; did you mean queue_depth?"),
+            (5, 1, "no policy names target dev/Deployment/api; did you mean prod/Deployment/api?"),
+            (6, 1, "no policy names target prod/Deployment/zzz: until one does, its samples are not used"),
+            (7, 1, "the policy of prod/Deployment/checkout has no metric cpu: it has a, b, c, d, e and 2 more"),
+        ]
+    );
+    assert_eq!(log.samples().len(), 7, "all are taken");
+    assert!(post(&server, &line(api, "cpu")).body.contains("\"unused\":0,\"warnings\":[]"), "what is known to be none is 0");
+
+    let many: String = (0..50).map(|n| line(&format!("\"other/Deployment/{n}\""), "cpu").repeat(2)).collect();
+    let ingested: Ingested = post(&server, &many).json();
+    assert_eq!((ingested.unused, ingested.warnings.len()), (Some(100), 10), "ten are listed, and all are counted");
+
+    view.signal(at(1), Signal::Policy(policy(2, None)));
+    let reason = &post(&server, &line(api, "cpu")).json::<Ingested>().warnings[0].reason;
+    assert_eq!(reason, "no policy names target prod/Deployment/api: until one does, its samples are not used", "its policy was removed");
+}
+
+/// Right after the start it is not known what the policies ask for: nothing is said then, and not that there is nothing.
+#[test]
+fn what_is_not_known_yet_is_no_warning() {
+    for (caught_up_at, now, known) in [(None, 60, false), (Some(55), 60, false), (Some(50), 60, true)] {
+        let (view, _, server) = started_knowing(now);
+        caught_up_at.into_iter().for_each(|seconds| caught_up(&view, at(seconds)));
+        let ingested: Ingested = post(&server, GOOD).json();
+        assert_eq!((ingested.unused, ingested.warnings.len()), if known { (Some(1), 1) } else { (None, 0) }, "caught up at {caught_up_at:?}");
+    }
+    // Of a target whose announcement is not in what was read back, an evaluation tells; a policy that cannot be read here names no metrics.
+    let (view, _, server) = started_knowing(60);
+    caught_up(&view, at(0));
+    view.evaluated(&decision(10, 3, 5));
+    let with = |metric: &str| format!("{{\"target\":\"prod/Deployment/api\",\"metric\":\"{metric}\",\"value\":1}}");
+    assert_eq!(post(&server, &with("cpu")).json::<Ingested>().unused, Some(0));
+    assert_eq!(post(&server, &with("gpu")).json::<Ingested>().unused, Some(1));
+    view.evaluated(&crate::model::Decision { metrics: Vec::new(), ..decision(11, 3, 5) });
+    view.signal(at(11), Signal::Policy(policy(1, Some("{}"))));
+    assert_eq!(post(&server, &with("gpu")).json::<Ingested>().unused, Some(0));
+}
+
+/// A line that is longer than any record takes a multiple of itself to read: it is not.
+#[test]
+fn a_line_of_very_many_targets_is_refused_by_its_length() {
+    let (log, server) = started(4);
+    let line = |targets: usize| format!("{{\"targets\":[{}],\"metric\":\"cpu\",\"value\":1}}", vec!["\"a/B/c\""; targets].join(","));
+    let ingested: Ingested = post(&server, &format!("{}\n{}\n", line(30_000), line(40_000))).json();
+    assert_eq!((ingested.accepted, ingested.rejected, log.samples().len()), (1, 1, 1));
+    let reason = &ingested.errors[0].reason;
+    assert_eq!(reason, "the line has 320038 bytes, and a sample takes at most 256 KiB; name fewer targets in one line");
 }
 
 /// Beyond the rate a request is refused whole, with when to come again; one that could never be taken is told so.

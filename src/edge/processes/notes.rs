@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::procfs::ProcessId;
 use crate::edge::durable_file;
+use crate::model::json;
 use crate::model::{Amount, Timestamp};
 
 /// Everything that is noted of a fleet.
@@ -70,7 +71,7 @@ impl NotesFile {
     /// instances are found again by their environment).
     pub(crate) fn read(&mut self) -> Notes {
         let notes: Notes = match std::fs::read(&self.path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            Ok(bytes) => json::read_bytes(&bytes).unwrap_or_else(|error| {
                 tracing::warn!(path = %self.path.display(), %error, "the notes about instances cannot be understood; looking for the instances themselves");
                 Notes::default()
             }),

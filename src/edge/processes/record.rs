@@ -17,6 +17,7 @@ use super::procfs;
 use crate::edge::durable_file;
 use crate::log::directory;
 use crate::model::Timestamp;
+use crate::model::json;
 use crate::runtime::clock::Stopwatch;
 
 /// How long it takes until a lock that another process holds is tried again. A write takes a few
@@ -81,7 +82,7 @@ impl RecordFile {
             Err(source) => return Err(RecordError::System { path: self.path.clone(), source }),
         };
         let malformed = |reason: String| RecordError::Malformed { path: self.path.clone(), reason };
-        let record: FleetRecord = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+        let record: FleetRecord = json::read_bytes(&text).map_err(|error| malformed(error.to_string()))?;
         if record.uid.is_empty() || record.uid.contains('/') || record.replicas > MAX_REPLICAS || record.revision < 1 {
             return Err(malformed(format!("uid \"{}\", replicas {}, revision {}", record.uid, record.replicas, record.revision)));
         }

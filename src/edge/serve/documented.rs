@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::tests::started_on;
-use crate::edge::view::tests::{api, at, command, decision, fleet, grant, outcome, policy};
+use crate::edge::view::tests::{api, at, caught_up, command, decision, fleet, grant, outcome, policy};
 use crate::log::Topic;
 use crate::model::{Amount, Audit, Message, Pane, Part, Reading, Signal};
 use crate::runtime::publish;
@@ -110,6 +110,8 @@ fn documented_examples_are_what_is_answered() {
     let (services, server) = started_on(at(60));
     let spec = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"api"},"replicas":{"min":3,"max":60},"metrics":[{"name":"cpu","track":{"utilization":"70%"}},{"name":"queue_depth","track":{"perReplica":"100"}}]}"#;
     let view = &services.view;
+    // Long before the requests.
+    caught_up(view, at(0));
     view.signal(at(2), Signal::Policy(policy(3, Some(spec))));
     view.signal(at(2), Signal::Fleet(fleet(2, 3, 3)));
     view.evaluated(&decision(10, 3, 5));

@@ -38,8 +38,8 @@ fn begin(now: Timestamp) -> (Services, Arc<Hand>, Running) {
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::clone(&clock)));
     let room = Arc::new(Room::unlimited());
     let bounds = Bounds { queue: 4, samples_per_second: None, room: Arc::clone(&room) };
-    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), bounds).unwrap();
     let (view, manual) = (Arc::new(View::new()), Arc::new(Hand::default()));
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&view), bounds).unwrap();
     let freeze = FreezeFiles::new("/nonexistent/freeze");
     let services = Services { view, log, room, clock, ingest, manual: manual.clone(), freeze, started_at: at(0), live: Live::default() };
     let server = Running::start(router(services.clone()));
@@ -58,7 +58,7 @@ fn a_full_log_refuses_samples_says_why_and_takes_them_again() {
     let view = Arc::new(View::new());
     let _tail = Tail::start(&view, &log, &clock, &[], |_| {}).unwrap();
     let bounds = Bounds { queue: 4, samples_per_second: None, room: retention.room() };
-    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), bounds).unwrap();
+    let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&view), bounds).unwrap();
     let (room, freeze) = (retention.room(), FreezeFiles::new("/nonexistent/freeze"));
     let manual = Arc::new(Hand::default());
     let server =
@@ -241,15 +241,17 @@ fn scaling_by_hand_is_passed_on_and_recorded() {
     let post = |body: &str| server.post("/api/v1/targets/prod/Deployment/api/scale", "application/json", body.as_bytes());
     let scaled: Scaled = post(r#"{"replicas":8,"actor":"ana"}"#).json();
     assert_eq!((scaled.from, scaled.to, scaled.note.as_str()), (3, 8, "there is no policy for it, so it stays"));
-    for (body, status, title) in [
-        (r#"{"replicas":8}"#, 400, "missing field `actor`"),
-        (r#"{"replicas":8,"actor":" "}"#, 400, "actor is empty"),
-        (r#"{"replicas":-1,"actor":"ana"}"#, 400, "invalid value"),
-        (r#"{"replicas":101,"actor":"ana"}"#, 409, "its port range has 10 ports"),
+    for (body, status, title, place) in [
+        (r#"{"replicas":8}"#, 400, r#""actor" is missing"#, "actor"),
+        (r#"{"replicas":8,"actor":" "}"#, 400, "actor is empty", "actor"),
+        (r#"{"replicas":-1,"actor":"ana"}"#, 400, r#""replicas" is -1, and must be a whole number from 0 to 4294967295"#, "replicas"),
+        (r#"{"replicas":8,"actor":"ana","reson":"launch"}"#, 400, r#"unknown field "reson"; did you mean "reason"?"#, "reson"),
+        (r#"{"replicas":8,"actor":"ana""#, 400, "not JSON at column 27: it ends too early", "body"),
+        (r#"{"replicas":101,"actor":"ana"}"#, 409, "its port range has 10 ports", "prod/Deployment/api"),
     ] {
         let answer = post(body);
-        assert_eq!(answer.status, status, "{body}");
-        assert!(answer.json::<Problem>().title.contains(title), "{}", answer.body);
+        let problem: Problem = answer.json();
+        assert_eq!((answer.status, problem.title.as_str(), problem.place.as_str()), (status, title, place), "{body}");
     }
     let asked = hand.0.lock().unwrap();
     assert_eq!(*asked, [("prod/Deployment/api".to_owned(), 8, "ana".to_owned()), ("prod/Deployment/api".to_owned(), 101, "ana".to_owned())]);

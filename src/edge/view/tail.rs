@@ -178,7 +178,7 @@ impl Follower {
         self.seek(&ends)?;
         let mut session = self.join()?;
         self.stop.register(session.waker());
-        self.view.one_caught_up();
+        self.view.one_caught_up(self.clock.now());
         let mut since_lag: Option<Stopwatch> = None;
         while !self.stop.is_set() {
             match session.poll(POLL, WAIT) {
@@ -233,6 +233,9 @@ impl Follower {
         };
         // What is gone already is no gap: a memory may begin anywhere.
         let mut next = start.max(self.patiently(|| self.log.range(self.topic, partition))?.start);
+        if self.topic == Topic::Audit && next > 0 {
+            self.view.audit_is_cut();
+        }
         while next < end && !self.stop.is_set() {
             let records = self.patiently(|| self.log.scan(self.topic, partition, next, POLL))?;
             let (Some(first), Some(last)) = (records.first(), records.last()) else { break };

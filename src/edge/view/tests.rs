@@ -22,6 +22,11 @@ pub(crate) fn api() -> TargetId {
     "prod/Deployment/api".parse().unwrap()
 }
 
+/// All that was in the log has been read.
+pub(crate) fn caught_up(view: &View, now: Timestamp) {
+    (0..tail::FOLLOWED_TOPICS).for_each(|_| view.one_caught_up(now));
+}
+
 /// A decision of `prod/Deployment/api` at `seconds`, from `current` to `desired`.
 pub(crate) fn decision(seconds: i64, current: u32, desired: u32) -> Decision {
     let verdict = match desired.cmp(&current) {
@@ -279,4 +284,24 @@ fn decisions_beyond_the_memory_are_read_from_the_log() {
     assert_eq!(parts, [(999, 1, 1, 0), (1_000, 1, 1, 1)]);
     assert!(older(&log, &api(), 1, Until::At(at(-1))).unwrap().is_empty(), "before the first there is none");
     assert!(older(&log, &"prod/Deployment/web".parse().unwrap(), 1, Until::At(at(1_000))).unwrap().is_empty());
+}
+
+/// Where retention has removed the beginning of audit, a policy may have been announced there: it takes an evaluation of every target until it is
+/// known what the policies ask for.
+#[test]
+fn policies_are_known_when_none_can_be_on_its_way_any_more() {
+    for (cut, not_yet, known) in [(false, 9, 10), (true, 199, 200)] {
+        let clock = Arc::new(ManualClock::new(at(0)));
+        let log = MemoryLog::new(Partitions::default(), clock.clone());
+        append(&log, [Audit::Decision(decision(1, 3, 5)), grant(1, 3, 5)]);
+        if cut {
+            log.trim(Topic::Audit, 0, 1).unwrap();
+        }
+        let view = Arc::new(View::new());
+        assert!(!view.policies_are_known(at(1_000)), "nothing has been read");
+        let tail = Tail::start(&view, &(Arc::new(log) as Arc<dyn Log>), &(clock as Arc<dyn Clock>), &[], |reason| panic!("{reason}")).unwrap();
+        wait_for("the end of the log", || view.is_caught_up());
+        assert_eq!([not_yet, known].map(|seconds| view.policies_are_known(at(seconds))), [false, true], "cut: {cut}");
+        tail.stop();
+    }
 }

@@ -6,6 +6,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Entry, Node, Problem, Severity, Value, shorten};
+use crate::model::json::{syntax_reason, syntax_words};
 
 /// The deepest nesting; a policy has seven levels.
 const MAX_DEPTH: usize = 128;
@@ -19,12 +20,12 @@ impl Node {
     /// # Errors
     /// One [`Problem`]; where the text is no JSON at all, with the line and column in its message.
     pub fn from_json(text: &str) -> Result<Node, Problem> {
-        let whole = serde_json::from_str::<&RawValue>(text).map_err(|e| e.to_string());
-        whole.and_then(|raw| tree(raw.get(), 0)).map_err(|e| Problem {
+        let whole = serde_json::from_str::<&RawValue>(text).map_err(|e| syntax_words(&e));
+        whole.and_then(|raw| tree(raw.get(), 0).map_err(|e| format!("not a JSON document: {e}"))).map_err(|message| Problem {
             path: String::new(),
             span: None,
             severity: Severity::Error,
-            message: format!("not a JSON document: {e}"),
+            message,
             mend: None,
             code: "syntax",
         })
@@ -95,8 +96,9 @@ fn write_text(text: &str, out: &mut String) {
 /// The tree of one JSON value. Each level is read by itself, so that a number is never anything but its text.
 fn tree(text: &str, depth: usize) -> Result<Node, String> {
     let inside = |e: serde_json::Error| {
-        let e = e.to_string();
-        e.rsplit_once(" at line ").map_or(e.as_str(), |(what, _)| what).to_owned()
+        let said = e.to_string();
+        // What is read here says of itself what it lacks.
+        if e.is_data() { said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what).to_owned() } else { syntax_reason(&e).to_owned() }
     };
     if depth > MAX_DEPTH {
         return Err(format!("more than {MAX_DEPTH} levels of nesting"));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::source::Source;
 use super::target::Target;
 use crate::log::Offset;
+use crate::model::json;
 use crate::model::{TargetId, Timestamp};
 use crate::stages::Snapshot;
 
@@ -115,7 +116,7 @@ impl Snapshot for State {
     fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
         if let Some(target) = key.strip_prefix(TARGET) {
             let target: TargetId = target.parse().map_err(|e| format!("key \"{key}\": {e}"))?;
-            let held: Target = serde_json::from_slice(bytes).map_err(|e| format!("target {target} cannot be read: {e}"))?;
+            let held: Target = json::read_bytes(bytes).map_err(|e| format!("target {target} cannot be read: {e}"))?;
             if held.has_marks() {
                 self.in_round.insert(target.clone());
                 self.changed.insert(key.to_owned());
@@ -123,7 +124,7 @@ impl Snapshot for State {
             self.targets.insert(target, held);
             Ok(())
         } else if let Some(name) = key.strip_prefix(SOURCE) {
-            let held = serde_json::from_slice(bytes).map_err(|e| format!("source {name} cannot be read: {e}"))?;
+            let held = json::read_bytes(bytes).map_err(|e| format!("source {name} cannot be read: {e}"))?;
             self.sources.insert(name.to_owned(), held);
             Ok(())
         } else {

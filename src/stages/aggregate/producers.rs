@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::log::{Offset, partition_of};
+use crate::model::json;
 
 /// How many producers are remembered of a partition. When one more comes, an eighth is forgotten: those that were silent longest.
 pub const REMEMBERED_PRODUCERS: usize = 10_000;
@@ -32,6 +33,20 @@ struct Last {
     offset: Offset,
 }
 
+/// What a message is, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Number {
+    /// A new one.
+    New,
+    /// The last one again.
+    Repeated,
+    /// A smaller one than the last: a repetition that comes late, or a producer that does not count on.
+    RanBack {
+        /// The last one.
+        last: i64,
+    },
+}
+
 /// The producers of a partition.
 #[derive(Debug, Default)]
 pub(super) struct Producers {
@@ -42,9 +57,9 @@ pub(super) struct Producers {
 
 impl Producers {
     /// Whether the message at `offset` was there before; notes it where not.
-    pub(super) fn is_repetition(&mut self, producer: &str, sequence: i64, part: i64, offset: Offset) -> bool {
+    pub(super) fn note(&mut self, producer: &str, sequence: i64, part: i64, offset: Offset) -> Number {
         if producer.len() > MAX_PRODUCER_BYTES {
-            return false;
+            return Number::New;
         }
         let bucket = partition_of(producer, BUCKETS);
         self.changed.insert(bucket);
@@ -55,16 +70,19 @@ impl Producers {
             if self.len > REMEMBERED_PRODUCERS {
                 self.forget();
             }
-            return false;
+            return Number::New;
         };
         last.offset = offset;
         let goes_on = sequence == last.sequence && !last.repeated && last.part.checked_add(1) == Some(part);
         if sequence > last.sequence || goes_on {
             *last = Last { sequence, part, repeated: false, offset };
-            return false;
+            return Number::New;
         }
-        last.repeated |= sequence == last.sequence;
-        true
+        if sequence < last.sequence {
+            return Number::RanBack { last: last.sequence };
+        }
+        last.repeated = true;
+        Number::Repeated
     }
 
     /// Forgets the eighth that was silent longest.
@@ -97,7 +115,7 @@ impl Producers {
     pub(super) fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
         let bucket = key.strip_prefix(KEY).and_then(|number| number.parse().ok()).filter(|number| *number < BUCKETS);
         let bucket: u32 = bucket.ok_or_else(|| format!("key \"{key}\" is not {KEY}00 to {KEY}{}", BUCKETS - 1))?;
-        let held: BTreeMap<String, Last> = serde_json::from_slice(bytes).map_err(|e| format!("the producers of \"{key}\" cannot be read: {e}"))?;
+        let held: BTreeMap<String, Last> = json::read_bytes(bytes).map_err(|e| format!("the producers of \"{key}\" cannot be read: {e}"))?;
         self.len += held.len();
         self.buckets.insert(bucket, held);
         Ok(())
@@ -126,12 +144,13 @@ mod tests {
         let mut taken = |producers: &mut Producers, sequence, parts: i64| {
             let first = offset;
             offset += 10;
-            (0..parts).filter(|part| !producers.is_repetition("p", sequence, *part, first + part.unsigned_abs())).count()
+            (0..parts).filter(|part| producers.note("p", sequence, *part, first + part.unsigned_abs()) == Number::New).count()
         };
         assert_eq!(taken(&mut producers, 7, 3), 3);
         assert_eq!(taken(&mut producers, 7, 3), 0);
         assert_eq!(taken(&mut producers, 7, 5), 0, "a line that was refused at first may be taken later, and makes one more part");
         assert_eq!(taken(&mut producers, 6, 1), 0);
+        assert_eq!(producers.note("p", 6, 0, 99), Number::RanBack { last: 7 });
         assert_eq!(taken(&mut producers, 8, 2), 2, "a repetition hinders nothing that is new");
         let mut after = restored(&mut producers);
         assert_eq!(taken(&mut after, 8, 4), 0);
@@ -143,16 +162,16 @@ mod tests {
         let mut producers = Producers::default();
         let most = REMEMBERED_PRODUCERS as u64;
         for number in 0..most {
-            assert!(!producers.is_repetition(&format!("p{number}"), 5, 0, number));
+            assert_eq!(producers.note(&format!("p{number}"), 5, 0, number), Number::New);
         }
-        assert!(producers.is_repetition("p0", 5, 0, most), "as many as that are remembered");
-        assert!(!producers.is_repetition("one more", 5, 0, most + 1));
+        assert_eq!(producers.note("p0", 5, 0, most), Number::Repeated, "as many as that are remembered");
+        assert_eq!(producers.note("one more", 5, 0, most + 1), Number::New);
         for (name, known) in [("p0", true), ("one more", true), ("p1300", true), ("p1", false), ("p1250", false)] {
             let mut after = Producers::default();
             for (bucket, held) in &producers.buckets {
                 after.restore(&format!("{KEY}{bucket:02}"), &serde_json::to_vec(held).unwrap()).unwrap();
             }
-            assert_eq!(after.is_repetition(name, 5, 0, most + 2), known, "{name}");
+            assert_eq!(after.note(name, 5, 0, most + 2) == Number::Repeated, known, "{name}");
         }
         assert_eq!(producers.len, producers.buckets.values().map(BTreeMap::len).sum::<usize>());
     }
@@ -160,7 +179,7 @@ mod tests {
     #[test]
     fn what_nobody_is_left_in_is_deleted_and_a_key_of_something_else_is_refused() {
         let mut producers = Producers::default();
-        producers.is_repetition("p", 1, 0, 0);
+        producers.note("p", 1, 0, 0);
         let [key] = producers.take_changed().try_into().unwrap();
         assert!(producers.encode(&key).is_some() && producers.take_changed().is_empty());
         producers.buckets.values_mut().for_each(BTreeMap::clear);
@@ -169,7 +188,8 @@ mod tests {
             assert!(producers.restore(key, b"{}").unwrap_err().contains(key));
         }
         assert!(producers.restore("producers:01", b"[]").unwrap_err().contains("cannot be read"));
-        assert!(!producers.is_repetition(&"n".repeat(MAX_PRODUCER_BYTES + 1), 1, 0, 1), "it is not remembered");
-        assert!(!producers.is_repetition(&"n".repeat(MAX_PRODUCER_BYTES + 1), 1, 0, 2));
+        for offset in [1, 2] {
+            assert_eq!(producers.note(&"n".repeat(MAX_PRODUCER_BYTES + 1), 1, 0, offset), Number::New, "it is not remembered");
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! What was not taken: dead letters within a budget, and alerts for exceeded limits.
+//! What was not taken: dead letters within a budget, and alerts for exceeded limits and for producers whose sequence ran back.
 //!
-//! Both wait here for the next flush, so that a flush alone has effects. The budget and the alerts that
+//! All wait here for the next flush, so that a flush alone has effects. The budget and the alerts that
 //! fire outlive it; a restart forgets them, and then an alert may fire again: it is the same alert.
 
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::check::{Limit, Reason, Refusal};
 use crate::log::{Offset, Topic};
+use crate::model::spelling::shorten;
 use crate::model::{Alert, AlertState, DeadLetter, Message, Sample, Severity, TargetId, Timestamp};
 use crate::stages::Effects;
 
@@ -20,6 +21,8 @@ const LETTER_BYTES: usize = 64 * 1024;
 const MOST_ALERTS: usize = 1_000;
 /// How long a limit must hold again until its alert is resolved: longer than any reporting interval.
 const RESOLVE_AFTER: Duration = Duration::from_secs(300);
+/// How often it is told again that sequences run back.
+const RAN_BACK_AGAIN: Duration = Duration::from_secs(300);
 
 /// Where the record of a sample stands.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +39,20 @@ pub(super) struct Refusals {
     /// When each exceeded limit was met last.
     exceeded: BTreeMap<Exceeded, Timestamp>,
     alerts: Vec<Alert>,
+    ran_back: Option<RanBack>,
+    /// When it was told last that sequences ran back.
+    told_ran_back: Option<Timestamp>,
+}
+
+/// Messages whose sequence was smaller than the last of their producer, since that was told last: the first, and how many.
+#[derive(Debug)]
+struct RanBack {
+    partition: u32,
+    producer: String,
+    sequence: i64,
+    last: i64,
+    messages: usize,
+    samples: usize,
 }
 
 /// The letters of one reason in one second.
@@ -72,6 +89,14 @@ impl Refusals {
         }
     }
 
+    /// Notes that a message was dropped since its producer had sent a later one.
+    pub(super) fn ran_back(&mut self, position: Position, producer: &str, sequence: i64, last: i64, samples: usize) {
+        let first = || RanBack { partition: position.partition, producer: shorten(producer), sequence, last, messages: 0, samples: 0 };
+        let ran_back = self.ran_back.get_or_insert_with(first);
+        ran_back.messages += 1;
+        ran_back.samples += samples;
+    }
+
     fn may_write(&mut self, reason: Reason, at: Timestamp) -> bool {
         let second = at.window_start(Duration::from_secs(1));
         let budget = self.budgets.entry(reason).or_insert(Budget { second, written: 0 });
@@ -102,6 +127,12 @@ impl Refusals {
             }
             fires
         });
+        if self.told_ran_back.is_none_or(|told| now < told || now.since(told) >= RAN_BACK_AGAIN)
+            && let Some(ran_back) = self.ran_back.take()
+        {
+            self.told_ran_back = Some(now);
+            alerts.push(ran_back.alert(now));
+        }
         for letter in self.letters.drain(..) {
             effects.to_partition(Topic::DeadLetters, 0, Message::DeadLetter(letter));
         }
@@ -111,6 +142,19 @@ impl Refusals {
                 None => effects.to_partition(Topic::Alerts, 0, Message::Alert(alert)),
             }
         }
+    }
+}
+
+impl RanBack {
+    fn alert(self, at: Timestamp) -> Alert {
+        let RanBack { partition, producer, sequence, last, messages, samples } = self;
+        let others = if messages > 1 { format!(", and {} more messages were such", messages - 1) } else { String::new() };
+        let message = format!(
+            "producer {producer:?} sent sequence {sequence} after {last}{others}: their {samples} samples are dropped as repetitions; a producer sends one \
+             request after the other, and after its restart counts on or takes a new name"
+        );
+        let subject = format!("{}/{partition}", Topic::Metrics);
+        Alert { target: None, name: "SequenceRanBack".to_owned(), subject, severity: Severity::Warning, state: AlertState::Event, message, at }
     }
 }
 

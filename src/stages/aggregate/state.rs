@@ -27,6 +27,8 @@ pub struct State {
     pub(super) late: i64,
     /// Samples since then that were not taken, once for each target that did not take it.
     pub(super) rejected: i64,
+    /// Samples since then of messages that were dropped as repetitions.
+    pub(super) repeated: i64,
     /// The earliest and the latest append time since the last flush.
     appended: Option<(Timestamp, Timestamp)>,
 }
@@ -52,6 +54,11 @@ impl State {
         self.refusals.note(position, sample, target, refusal);
     }
 
+    /// Counts the samples of a message that was there before.
+    pub(super) fn repeat(&mut self, samples: usize) {
+        self.repeated += i64::try_from(samples).unwrap_or(i64::MAX);
+    }
+
     /// The panes are out; what comes belongs to the next mark.
     pub(super) fn begin_anew(&mut self, through: Timestamp, now: Timestamp) {
         self.through = Some(through);
@@ -59,6 +66,7 @@ impl State {
         self.records = 0;
         self.late = 0;
         self.rejected = 0;
+        self.repeated = 0;
         self.appended = None;
     }
 }

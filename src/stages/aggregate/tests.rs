@@ -97,7 +97,7 @@ fn a_flush_appends_one_part_a_target_and_then_the_mark() {
         .map(|p| (p.target.as_str(), p.source, p.panes.iter().map(|p| (p.metric.as_str(), p.start.as_millis(), p.end.as_millis())).collect::<Vec<_>>()))
         .collect();
     assert_eq!(shape, [("a/D/x", 2, vec![("cpu", 0, 5_000), ("cpu", 5_000, 10_000), ("rps", 5_000, 10_000)]), ("b/D/y", 2, vec![("cpu", 0, 5_000)])]);
-    assert_eq!(said.marks, [Mark { source: 2, of: 3, through: time(10_000), pane_ms: 5_000, records: 1, late: 0, rejected: 0 }]);
+    assert_eq!(said.marks, [Mark { source: 2, of: 3, through: time(10_000), pane_ms: 5_000, records: 1, late: 0, rejected: 0, repeated: 0 }]);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_flush_empties_the_state() {
     flush(&stage, &mut state, 5_500);
     let said = said(flush(&stage, &mut state, 5_600));
     assert!(said.parts.is_empty() && said.letters.is_empty());
-    assert_eq!(said.marks, [Mark { source: 2, of: 3, through: time(5_100), pane_ms: 5_000, records: 0, late: 0, rejected: 0 }]);
+    assert_eq!(said.marks, [Mark { source: 2, of: 3, through: time(5_100), pane_ms: 5_000, records: 0, late: 0, rejected: 0, repeated: 0 }]);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_repeated_message_is_dropped_within_a_flush_and_after_it_and_after_a_restart
     }
     let first = said(flush(&stage, &mut state, 5_500));
     assert_eq!(first.parts[0].panes[0].instances[""].sum, Amount::from_units(6));
-    assert_eq!((first.marks[0].records, first.marks[0].rejected), (8, 0));
+    assert_eq!((first.marks[0].records, first.marks[0].rejected, first.marks[0].repeated), (8, 0, 2));
     let mut restarted = State::default();
     for key in crate::stages::Snapshot::take_changed(&mut state) {
         let bytes = crate::stages::Snapshot::encode(&state, &key, 8).unwrap();
@@ -179,10 +179,36 @@ fn a_repeated_message_is_dropped_within_a_flush_and_after_it_and_after_a_restart
     }
     for state in [&mut state, &mut restarted] {
         read_batch(&stage, state, 6_000, batch(Some("p"), Some(6)));
-        assert_eq!(said(flush(&stage, state, 10_500)).parts.len(), 0);
+        let again = said(flush(&stage, state, 10_500));
+        assert_eq!((again.parts.len(), again.marks[0].repeated), (0, 1));
         read_batch(&stage, state, 11_000, batch(Some("p"), Some(7)));
         assert_eq!(said(flush(&stage, state, 15_500)).parts.len(), 1);
     }
+}
+
+/// A producer that begins at 1 again, or numbers in parallel, loses what it sends; people are told of which, once in a while.
+#[test]
+fn a_sequence_that_runs_back_is_told_and_a_plain_repetition_is_not() {
+    let (stage, mut state) = (stage(), State::default());
+    let mut send = |at, producer: &str, sequence, samples| {
+        let samples = vec![gauge("a/D/x", "m", "i", at, 1.0); samples];
+        read_batch(&stage, &mut state, at, SampleBatch { producer: Some(producer.to_owned()), sequence: Some(sequence), part: 0, samples });
+        said(flush(&stage, &mut state, at + 1))
+    };
+    assert!([(17, 1), (17, 2)].into_iter().all(|(sequence, samples)| send(1_000, "shop\n1", sequence, samples).alerts.is_empty()));
+    let [alert] = &send(2_000, "shop\n1", 3, 2).alerts[..] else { panic!("it is told") };
+    assert_eq!((alert.name.as_str(), alert.subject.as_str(), alert.state), ("SequenceRanBack", "metrics/2", AlertState::Event));
+    assert_eq!(
+        alert.message,
+        "producer \"shop\u{fffd}1\" sent sequence 3 after 17: their 2 samples are dropped as repetitions; a producer sends one request after the other, and \
+         after its restart counts on or takes a new name"
+    );
+    for at in [3_000, 301_000] {
+        let again = send(at, "shop\n1", 4, 5);
+        assert_eq!((again.alerts.len(), again.marks[0].repeated), (0, 5));
+    }
+    let [alert] = &send(302_001, "other", 1, 1).alerts[..] else { panic!("it is told again, of those that came since") };
+    assert!(alert.message.contains("sent sequence 4 after 17, and 1 more messages were such: their 10 samples"), "{}", alert.message);
 }
 
 #[test]

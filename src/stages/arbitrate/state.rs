@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::fleet::Fleet;
 use crate::log::Offset;
 use crate::model::FleetName;
+use crate::model::json;
 use crate::stages::Snapshot;
 
 const KEY_PREFIX: &str = "fleet:";
@@ -79,7 +80,7 @@ impl Snapshot for State {
     fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
         let name = key.strip_prefix(KEY_PREFIX).ok_or_else(|| format!("key \"{key}\" is not {KEY_PREFIX}NAME"))?;
         let name = name.parse::<FleetName>().map_err(|e| e.to_string())?;
-        let saved: Held = serde_json::from_slice(bytes).map_err(|e| format!("fleet {name} cannot be read: {e}"))?;
+        let saved: Held = json::read_bytes(bytes).map_err(|e| format!("fleet {name} cannot be read: {e}"))?;
         self.fleets.insert(name, Held { through: saved.through, fleet: Fleet::from_saved(saved.fleet) });
         Ok(())
     }

@@ -51,7 +51,7 @@ fn depth(start: Timestamp, value: i64) -> Signal {
 }
 
 fn mark(through: Timestamp) -> Signal {
-    Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0 })
+    Signal::Mark(Mark { source: 0, of: 1, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0, repeated: 0 })
 }
 
 fn told(mut effects: Effects) -> Vec<String> {

@@ -2,11 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LineError, line, unknown_key};
+use super::{LineError, line};
+use crate::model::json;
 use crate::model::{HistogramValue, InstanceName, Kind, MetricName, Sample, TargetId, Timestamp};
-
-/// The keys of a sample.
-const KEYS: [&str; 11] = ["target", "targets", "metric", "instance", "time", "kind", "value", "bounds", "counts", "count", "sum"];
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -40,7 +38,7 @@ struct SampleLine {
 /// # Errors
 /// [`LineError`], which says what is wrong and how to mend it.
 pub fn sample_from_line(text: &str, received: Timestamp) -> Result<Sample, LineError> {
-    let shape: SampleLine = serde_json::from_str(text).map_err(|error| unknown_key(text, &KEYS).unwrap_or_else(|| LineError::json(&error)))?;
+    let shape: SampleLine = json::read(text)?;
     let targets = match (shape.target, shape.targets) {
         (Some(target), None) => vec![target],
         (None, Some(targets)) if targets.is_empty() => return Err(LineError::missing("targets", "name at least one target, as namespace/Kind/name")),

@@ -140,6 +140,13 @@ pub(super) struct MarkShape {
     late: i64,
     #[serde(default)]
     rejected: i64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    repeated: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 /// The pane of an installation that does not say otherwise, as in the model.
@@ -148,14 +155,16 @@ fn default_pane_ms() -> i64 {
 }
 
 impl From<&Mark> for MarkShape {
-    fn from(m: &Mark) -> Self {
-        MarkShape { source: m.source, of: m.of, through: m.through, pane_ms: m.pane_ms, records: m.records, late: m.late, rejected: m.rejected }
+    fn from(mark: &Mark) -> Self {
+        let Mark { source, of, through, pane_ms, records, late, rejected, repeated } = *mark;
+        MarkShape { source, of, through, pane_ms, records, late, rejected, repeated }
     }
 }
 
 impl From<MarkShape> for Mark {
-    fn from(m: MarkShape) -> Self {
-        Mark { source: m.source, of: m.of, through: m.through, pane_ms: m.pane_ms, records: m.records, late: m.late, rejected: m.rejected }
+    fn from(shape: MarkShape) -> Self {
+        let MarkShape { source, of, through, pane_ms, records, late, rejected, repeated } = shape;
+        Mark { source, of, through, pane_ms, records, late, rejected, repeated }
     }
 }
 

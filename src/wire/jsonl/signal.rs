@@ -4,12 +4,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::shapes::{FleetShape, GrantShape, MarkShape, OutcomeShape, PartShape, SourceErrorShape, TickShape};
-use super::{LineError, line, unknown_key};
+use super::{LineError, line};
+use crate::model::json;
 use crate::model::{Order, PolicyAnnouncement, Signal, TargetId, Tick, Timestamp};
-
-/// The keys of a line.
-const KEYS: [&str; 14] =
-    ["at", "target", "partition", "part", "mark", "tick", "fleet", "policy", "order", "outcome", "grant", "sourceError", "override", "forecast"];
 
 /// A signal's line. Exactly one of the kinds is there.
 #[derive(Default, Serialize, Deserialize)]
@@ -86,7 +83,7 @@ fn spec_to_raw(spec: Option<&str>) -> Box<RawValue> {
 /// # Errors
 /// [`LineError`], which names the key and the mend.
 pub fn line_to_signal(text: &str) -> Result<(Timestamp, Option<u32>, Signal), LineError> {
-    let shape: SignalLine = serde_json::from_str(text).map_err(|error| unknown_key(text, &KEYS).unwrap_or_else(|| LineError::json(&error)))?;
+    let shape: SignalLine = json::read(text)?;
     if shape.override_.is_some() {
         return Err(LineError::NotInThisVersion { kind: "override" });
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::LineError;
 use crate::model::TargetId;
+use crate::model::json;
 
 /// The history that each target starts with.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -58,8 +59,8 @@ impl StartState {
     /// Reads `{"namespace/Kind/name":{"proposals":[…],"scaleEvents":[…]}}`; may span lines.
     ///
     /// # Errors
-    /// [`LineError::Json`], with line and column.
+    /// [`LineError::Json`].
     pub fn from_json(text: &str) -> Result<Self, LineError> {
-        serde_json::from_str(text).map_err(|error| LineError::json(&error))
+        Ok(json::read(text)?)
     }
 }

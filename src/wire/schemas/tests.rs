@@ -293,6 +293,7 @@ fn a_newer_release_is_read_once_its_schema_is_known() {
         ("records".into(), Value::Long(1)),
         ("late".into(), Value::Long(0)),
         ("rejected".into(), Value::Long(0)),
+        ("repeated".into(), Value::Long(0)),
     ]);
     bytes.extend(GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap());
 
@@ -301,7 +302,7 @@ fn a_newer_release_is_read_once_its_schema_is_known() {
     let learnt = schemas.register(&newer).unwrap();
     assert_eq!(schemas.register(&newer).unwrap(), learnt, "a second time is no other");
     let through = Timestamp::from_millis(1_764_000_000_000);
-    let mark = Mark { source: 3, of: 4, through, pane_ms: 250, records: 1, late: 0, rejected: 0 };
+    let mark = Mark { source: 3, of: 4, through, pane_ms: 250, records: 1, late: 0, rejected: 0, repeated: 0 };
     assert_eq!(decode_with(&schemas, Topic::Signals, &bytes).unwrap(), Message::Signal(Signal::Mark(mark)));
 }
 
