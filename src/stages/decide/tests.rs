@@ -32,6 +32,12 @@ impl Story {
         self.say(Signal::Policy(PolicyAnnouncement { target: id(name), spec, order: Order { source: "file".to_owned(), generation } }))
     }
 
+    /// A policy of at least 1, with this behavior.
+    fn behave(&mut self, name: &str, generation: i64, behavior: &str) -> Vec<String> {
+        let spec = SPEC.replace("NAME", name).replace("MIN", "1").replacen('{', &format!(r#"{{"behavior":{{{behavior}}},"#), 1);
+        self.say(Signal::Policy(PolicyAnnouncement { target: id(name), spec: Some(spec), order: Order { source: "file".to_owned(), generation } }))
+    }
+
     fn fleet(&mut self, name: &str, desired: u32) -> Vec<String> {
         let sequence = i64::try_from(self.next).unwrap();
         let (revision, updating, instances) = (None, false, Vec::new());
@@ -204,6 +210,49 @@ fn a_pane_of_the_time_before_the_clock_was_set_back_does_not_come_again() {
     story.next = 3_606;
     let said = story.say(mark(at(3_605)));
     assert!(!said.contains(&"a ScaleOut 5".to_owned()), "{said:?}");
+}
+
+/// Nothing ticks while the stage stands still: what comes first after that is decided by what is known at its own time, when the source
+/// has long been silent.
+#[test]
+fn what_comes_first_after_a_standstill_finds_a_silent_source_silent() {
+    let quick = r#""scaleIn":{"stabilization":"0s","policies":[{"percent":100,"period":"1s"}]}"#;
+    let story_until_40_s = || {
+        let mut story = Story::default();
+        story.behave("a", 1, quick);
+        story.fleet("a", 4);
+        story.next = 5;
+        story.say(depth(at(0), 40));
+        story.say(mark(at(5)));
+        story.next = 40;
+        story
+    };
+    let mut silent = story_until_40_s();
+    assert_eq!(silent.fleet("a", 8).last().map(String::as_str), Some("a Blind 8"));
+    let mut spoke = story_until_40_s();
+    spoke.say(mark(at(40)));
+    assert_eq!(spoke.fleet("a", 8).last().map(String::as_str), Some("a ScaleIn 4"));
+}
+
+/// What changed before a policy was written anew counts for as long as the new one says, also where the old one had forgotten it.
+#[test]
+fn a_policy_with_longer_periods_counts_what_changed_before_it() {
+    let by_two = |period: &str| format!(r#""scaleOut":{{"stabilization":"0s","policies":[{{"replicas":2,"period":"{period}"}}]}}"#);
+    let mut story = Story::default();
+    story.behave("a", 1, &by_two("5s"));
+    story.fleet("a", 2);
+    story.next = 10;
+    story.fleet("a", 4);
+    story.next = 16;
+    story.say(depth(at(10), 40));
+    story.say(mark(at(15)));
+    story.behave("a", 2, &by_two("30s"));
+    story.next = 26;
+    story.say(depth(at(20), 90));
+    assert_eq!(story.say(mark(at(25))), ["a Hold 4"], "2 came 16 s before");
+    story.next = 46;
+    story.say(depth(at(40), 90));
+    assert_eq!(story.say(mark(at(45))), ["a ScaleOut 6"]);
 }
 
 /// A policy of target `a` with a threshold on `q`, and its last decision's report of it.
