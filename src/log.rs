@@ -22,6 +22,8 @@ mod coordinator;
 pub(crate) mod directory;
 pub mod embedded;
 mod groups;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod member;
 pub mod memory;
 mod partitioner;
@@ -309,6 +311,15 @@ pub trait Session: Send {
     /// [`LogError::Fenced`] when another session took over; [`LogError::Retry`]; [`LogError::Fatal`]
     /// when the log is closed.
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError>;
+
+    /// Whether everything that had been appended when this is called, to the partitions that this member owns, has been polled.
+    /// A log that reads from the store itself knows it from a poll that brought less than it was asked for.
+    ///
+    /// # Errors
+    /// As [`Session::poll`].
+    fn has_read_to_end(&mut self) -> Result<bool, LogError> {
+        Ok(true)
+    }
 
     /// Commits a batch for a partition that this member owns: all of it or nothing. Returns when
     /// it is durable.

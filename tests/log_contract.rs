@@ -12,16 +12,23 @@ mod delivery;
 mod embedded;
 #[path = "log_contract/harness.rs"]
 mod harness;
+#[cfg(feature = "kafka")]
+#[path = "log_contract/kafka.rs"]
+mod kafka;
 #[path = "log_contract/membership.rs"]
 mod membership;
 #[path = "log_contract/model.rs"]
 mod model;
 
-use harness::{EmbeddedHarness, GappedHarness, Harness, MemoryHarness};
+use harness::{Harness, MemoryHarness};
 
 macro_rules! contract {
-    ($log:ident, $harness:ident) => {
-        contract!($log, $harness;
+    ($log:ident, $harness:path) => {
+        contract!($log, $harness, membership: a_zombie_is_fenced, membership: a_waiting_zombie_is_told,);
+    };
+    ($log:ident, $harness:path, $($area:ident: $check:ident,)*) => {
+        contract!(@ $log, $harness;
+            $($area: $check,)*
             delivery: records_of_a_partition_keep_their_order,
             delivery: offsets_count_up_and_are_returned_in_the_order_of_the_appends,
             delivery: a_scan_reads_to_the_end_in_slices,
@@ -44,8 +51,6 @@ macro_rules! contract {
             membership: a_session_resumes_where_the_last_commit_left_off,
             membership: a_poll_brings_no_more_than_asked,
             membership: a_full_partition_does_not_starve_another,
-            membership: a_zombie_is_fenced,
-            membership: a_waiting_zombie_is_told,
             membership: a_commit_for_a_partition_not_owned_is_fenced,
             membership: members_share_the_partitions,
             membership: a_partition_is_handed_over_on_join,
@@ -57,21 +62,26 @@ macro_rules! contract {
             membership: closing_ends_a_waiting_poll_and_all_later_calls,
         );
     };
-    ($log:ident, $harness:ident; $($area:ident: $check:ident,)*) => {
+    (@ $log:ident, $harness:path; $($area:ident: $check:ident,)*) => {
         mod $log {
             $(
                 #[test]
                 fn $check() {
-                    super::$area::$check::<super::$harness>();
+                    super::$area::$check::<$harness>();
                 }
             )*
         }
     };
 }
 
-contract!(memory, MemoryHarness);
-contract!(memory_with_gaps, GappedHarness);
-contract!(embedded_log, EmbeddedHarness);
+contract!(memory, crate::harness::MemoryHarness);
+contract!(memory_with_gaps, crate::harness::GappedHarness);
+contract!(embedded_log, crate::harness::EmbeddedHarness);
+// Members leave in order, and none takes another's place by its name: a second one of a name is one more.
+#[cfg(feature = "kafka")]
+contract!(on_kafka, crate::kafka::KafkaHarness,);
+#[cfg(feature = "kafka")]
+contract!(@ on_kafka_with_static_members, crate::kafka::StaticHarness; membership: a_zombie_is_fenced, membership: a_waiting_zombie_is_told,);
 
 /// The embedded log never leaves an outcome unknown.
 #[test]

@@ -141,6 +141,7 @@ pub(crate) fn a_commit_is_visible_whole<H: Harness>() {
         input.offset + 1
     };
     for _ in 0..2 {
+        harness.settle();
         let log = harness.log();
         assert_eq!(all(log, Topic::Signals, 0), ["a", "c"]);
         assert_eq!(all(log, Topic::Signals, 1), ["b"]);
@@ -175,6 +176,7 @@ pub(crate) fn what_was_aborted_is_never_seen<H: Harness>() {
     let input = poll_records(&mut *session, 1).remove(0);
     assert!(harness.refusing(|| session.commit(&batch(&input))).is_err());
     session.commit(&batch(&input)).unwrap();
+    harness.settle();
     assert_eq!(all(harness.log(), Topic::Signals, 0), ["a", "c"]);
     let read = poll_records(&mut *reader, 3);
     assert_eq!(read.iter().filter(|record| record.partition == 0).map(text).collect::<Vec<_>>(), ["a", "c"]);
@@ -206,6 +208,7 @@ pub(crate) fn nobody_sees_half_of_a_commit<H: Harness>() {
             assert!(seen.is_multiple_of(3), "{seen} records");
             assert!(started.elapsed() < DEADLINE);
         }
+        harness.settle();
         assert_eq!(all(&*elsewhere, Topic::Signals, 0).len(), 3 * COMMITS);
     });
 }
@@ -234,6 +237,7 @@ pub(crate) fn a_state_can_be_replaced_and_deleted<H: Harness>() {
     let mut commit = |states| session.commit(&Batch { partition: 0, states, ..Batch::default() }).unwrap();
     commit(vec![put("kept", Some("1")), put("gone", Some("1")), put("twice", Some("1")), put("twice", Some("2"))]);
     commit(vec![put("kept", Some("2")), put("gone", None), put("never there", None)]);
+    harness.settle();
     assert_eq!(harness.log().states("decide", 0).unwrap(), [("kept".to_owned(), b"2".to_vec()), ("twice".to_owned(), b"2".to_vec())]);
     assert_eq!(harness.log().committed("decide", Topic::Signals, 0).unwrap(), None, "no position was committed");
 }
@@ -248,6 +252,7 @@ pub(crate) fn states_belong_to_their_group_and_partition<H: Harness>() {
         decide.commit(&Batch { states: vec![put("k", Some(value))], ..position(partition, u64::from(partition)) }).unwrap();
     }
     forecast.commit(&Batch { states: vec![put("k", Some("forecast 0"))], ..position(0, 7) }).unwrap();
+    harness.settle();
     let state = |group, partition| harness.log().states(group, partition).unwrap().into_iter().map(|(_, value)| String::from_utf8(value).unwrap()).collect();
     assert_eq!(
         [state("decide", 0), state("decide", 1), state("forecast", 0), state("forecast", 1)].map(|values: Vec<_>| values.join(" ")),
@@ -320,6 +325,7 @@ pub(crate) fn nothing_committed_is_lost_in_a_kill<H: Harness>() {
         }
         harness.kill_and_reopen();
     }
+    harness.settle();
     assert_eq!(all(harness.log(), Topic::Signals, 0), ["0", "1", "2"]);
     assert_eq!(all(harness.log(), Topic::Audit, 0), ["0", "1", "2"]);
 }

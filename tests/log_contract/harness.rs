@@ -31,6 +31,8 @@ pub(crate) trait Harness: Sync + Sized {
     fn trim(&self, topic: Topic, partition: u32, before: Offset);
     /// Makes the one commit that `act` tries fail on the way, so that none of it takes effect.
     fn refusing<T>(&self, act: impl FnOnce() -> T) -> T;
+    /// Waits until readers see all that was committed: on a broker, a moment later.
+    fn settle(&self) {}
     /// The log's clock, where it can be set (a broker's cannot).
     fn clock(&self) -> Option<&ManualClock>;
 }

@@ -62,10 +62,13 @@ pub(crate) fn a_poll_brings_no_more_than_asked<H: Harness>() {
 }
 
 pub(crate) fn a_full_partition_does_not_starve_another<H: Harness>() {
+    const FULL: usize = 20_000;
     let harness = H::create(signals(2));
-    harness.log().append((0..100).map(|i| signal(0, format!("{i}"))).collect()).unwrap();
-    harness.log().append(vec![signal(1, "the other")]).unwrap();
+    harness.log().append(vec![signal(0, "first"), signal(1, "first")]).unwrap();
     let mut session = join(harness.log(), "a");
+    poll_records(&mut *session, 2);
+    harness.log().append((0..FULL).map(|i| signal(0, format!("{i}"))).collect()).unwrap();
+    harness.log().append(vec![signal(1, "the other")]).unwrap();
     let mut before = 0;
     loop {
         let polled = session.poll(10, DEADLINE).unwrap();
@@ -74,7 +77,7 @@ pub(crate) fn a_full_partition_does_not_starve_another<H: Harness>() {
         }
         before += records(&polled).len();
     }
-    assert!(before < 100, "partition 1 came only behind all of partition 0");
+    assert!(before < FULL, "partition 1 came only behind all of partition 0");
 }
 
 pub(crate) fn a_zombie_is_fenced<H: Harness>() {
@@ -94,6 +97,7 @@ pub(crate) fn a_zombie_is_fenced<H: Harness>() {
     // Its leaving takes nothing from the successor.
     drop(zombie);
     successor.commit(&batch("successor's")).unwrap();
+    harness.settle();
     assert_eq!(all(harness.log(), Topic::Audit, 0), ["successor's"]);
     assert_eq!(harness.log().states("decide", 0).unwrap(), [("k".to_owned(), b"successor's".to_vec())]);
 }
@@ -247,6 +251,7 @@ pub(crate) fn a_changing_group_processes_each_record_once<H: Harness>() {
         }
         stop.store(true, Ordering::SeqCst);
     });
+    harness.settle();
     let mut copied: Vec<usize> = all(harness.log(), Topic::Audit, 0).iter().map(|value| value.parse().unwrap()).collect();
     copied.sort_unstable();
     assert_eq!(copied, (0..RECORDS).collect::<Vec<_>>());
@@ -306,7 +311,7 @@ pub(crate) fn a_waker_ends_the_poll_that_waits_or_the_next_one<H: Harness>() {
 
 pub(crate) fn closing_ends_a_waiting_poll_and_all_later_calls<H: Harness>() {
     let harness = H::create(Partitions::default());
-    let mut other = join(harness.log(), "b");
+    let mut other = join_as(harness.log(), "forecast", "b", Topic::Signals);
     let polled = while_waiting(&harness, |harness| harness.log().close());
     assert_eq!(assert_fatal(polled), "the log is closed");
     let log = harness.log();

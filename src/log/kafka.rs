@@ -1,0 +1,201 @@
+//! The log on Kafka: the same port, on a cluster that many processes share.
+//!
+//! A session is a member of a consumer group, with one transactional producer for each partition that it owns: a batch is one
+//! transaction of its appends, its state puts and its position. The producer of a partition is made when the partition is
+//! assigned and before its position is read, which ends whatever transaction its last owner left open, and shuts that one out. State is a compacted
+//! topic a stage. What no input caused is appended without a transaction, acknowledged by all in-sync replicas: of several such records some may be
+//! there already when the call fails, and stand there twice when it is repeated; what they carry makes that harmless.
+//!
+//! - [`client`]: every setting of librdkafka that matters, with its reason
+//! - [`errors`]: what each error of Kafka means for a caller
+//! - [`topics`]: names of the topics, creating them and looking at them
+//! - [`session`], [`transaction`]: consuming and committing
+//! - [`reader`]: reading outside of a group; [`appender`]: appending outside of one
+//!
+//! All calls block, and have deadlines.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::coordinator::{closed, lock};
+use super::{Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic};
+use appender::Appender;
+use reader::Reader;
+use session::Member;
+use topics::Names;
+
+mod appender;
+mod client;
+mod errors;
+mod reader;
+mod session;
+pub mod topics;
+mod transaction;
+
+/// How to reach a cluster, and what to ask of it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Brokers to begin with: `host:port,host:port`.
+    pub brokers: String,
+    /// What all names of topics, groups and transactions begin with.
+    pub prefix: String,
+    /// Settings of librdkafka, by its names; those that Loadline's promises rest on cannot be set.
+    pub settings: BTreeMap<String, String>,
+    /// A member keeps its partitions over a restart of its process under the same name, and is replaced by a second one of that name. The others wait for
+    /// the whole session time-out when it leaves: nothing is handed over in order.
+    pub static_members: bool,
+    /// After so long without a sign of life a member's partitions go to others.
+    pub session_timeout: Duration,
+    /// After so long a transaction that was left open is ended by the broker; until then it hides what comes after it.
+    pub transaction_timeout: Duration,
+    /// How long a call may take before it is given up.
+    pub patience: Duration,
+}
+
+impl Options {
+    /// What holds where nothing else was said.
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Options {
+            brokers: brokers.into(),
+            prefix: "loadline.".to_owned(),
+            settings: BTreeMap::new(),
+            static_members: false,
+            session_timeout: Duration::from_secs(6),
+            transaction_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A handle on the log; its clones are the same one.
+#[derive(Clone)]
+pub struct KafkaLog(Arc<Shared>);
+
+/// What the handles and sessions of a process share.
+struct Shared {
+    options: Options,
+    names: Names,
+    partitions: Partitions,
+    closed: AtomicBool,
+    appender: Appender,
+    /// Readers that nobody uses now.
+    readers: Mutex<Vec<Reader>>,
+    /// Clients that ask for the positions of a group, without being members.
+    positions: Mutex<BTreeMap<String, Arc<client::Consumer>>>,
+}
+
+/// So many readers are kept for the next scan.
+const IDLE_READERS: usize = 4;
+
+impl KafkaLog {
+    /// Connects, and looks at the topics.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] where a setting is wrong or topics are missing or not as Loadline needs them, with what to do; [`LogError::Retry`] where the
+    /// cluster cannot be reached now.
+    pub fn open(options: Options) -> Result<Self, LogError> {
+        let names = Names::new(&options.prefix);
+        let reader = Reader::new(&options)?;
+        let partitions = topics::verified(reader.client(), &names, options.patience)?;
+        let appender = Appender::new(&options)?;
+        let shared =
+            Shared { options, names, partitions, closed: AtomicBool::new(false), appender, readers: Mutex::new(vec![reader]), positions: Mutex::default() };
+        Ok(KafkaLog(Arc::new(shared)))
+    }
+}
+
+impl Shared {
+    fn check_open(&self) -> Result<(), LogError> {
+        if self.closed.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Lends a reader, one that stands at this place where there is one.
+    fn read<T>(&self, place: Option<(&str, u32, Offset)>, act: impl FnOnce(&mut Reader) -> Result<T, LogError>) -> Result<T, LogError> {
+        self.check_open()?;
+        let idle = {
+            let mut readers = lock(&self.readers);
+            let standing = place.and_then(|place| readers.iter().position(|reader| reader.stands_at(place)));
+            let index = standing.or(readers.len().checked_sub(1));
+            index.map(|index| readers.remove(index))
+        };
+        let mut reader = idle.map_or_else(|| Reader::new(&self.options), Ok)?;
+        // One that failed is not used again.
+        let outcome = act(&mut reader)?;
+        let mut readers = lock(&self.readers);
+        if readers.len() < IDLE_READERS {
+            readers.push(reader);
+        }
+        Ok(outcome)
+    }
+
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
+        self.partitions.check(topic, partition)?;
+        self.read(None, |reader| reader.range(self.names.of(topic), partition))
+    }
+}
+
+impl Log for KafkaLog {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.0.partitions.of(topic)
+    }
+
+    fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
+        self.0.check_open()?;
+        Ok(Box::new(Member::join(Arc::clone(&self.0), membership)?))
+    }
+
+    fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
+        self.0.check_open()?;
+        self.0.partitions.check_appends(&appends)?;
+        self.0.appender.append(&self.0.names, &appends)
+    }
+
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
+        self.0.range(topic, partition)
+    }
+
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        self.0.partitions.check(topic, partition)?;
+        let name = self.0.names.of(topic);
+        self.0.read(Some((name, partition, from)), |reader| reader.scan(name, partition, from, max))
+    }
+
+    fn leaves_gaps(&self) -> bool {
+        true
+    }
+
+    fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        let name = self.0.names.states_of(group)?;
+        let mut states = BTreeMap::new();
+        self.0.read(None, |reader| {
+            reader.each(name, partition, |key, value| match value {
+                Some(value) => drop(states.insert(key.to_owned(), value.to_vec())),
+                None => drop(states.remove(key)),
+            })
+        })?;
+        Ok(states.into_iter().collect())
+    }
+
+    fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
+        self.0.check_open()?;
+        let asker = {
+            let mut positions = lock(&self.0.positions);
+            match positions.get(group) {
+                Some(asker) => Arc::clone(asker),
+                None => {
+                    let asker = Arc::new(client::asker(&self.0.options, &self.0.names.group(group))?);
+                    positions.insert(group.to_owned(), Arc::clone(&asker));
+                    asker
+                }
+            }
+        };
+        client::committed(&*asker, self.0.names.of(topic), partition, self.0.options.patience)
+    }
+
+    fn close(&self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,120 @@
+//! Appends that no input caused: acknowledged by all in-sync replicas, without a transaction.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+
+use super::topics::Names;
+use super::{Options, client, errors};
+use crate::log::coordinator::lock;
+use crate::log::{LogError, Offset, RawAppend};
+use crate::runtime::clock::Stopwatch;
+
+/// How long a full queue is waited for at a time.
+const QUEUE_PAUSE: Duration = Duration::from_millis(5);
+
+/// The producer that all callers share.
+pub(super) struct Appender {
+    producer: ThreadedProducer<Deliveries>,
+    patience: Duration,
+}
+
+/// Takes the reports of what was sent to those who wait for them.
+struct Deliveries;
+
+/// The records of one call, and what came of them.
+struct Waiting {
+    results: Mutex<Results>,
+    told: Condvar,
+}
+
+struct Results {
+    /// The offset of each record, or why it has none; `None` until that is known.
+    of: Vec<Option<Result<Offset, KafkaError>>>,
+    open: usize,
+}
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::said(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<(Arc<Waiting>, usize)>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: Self::DeliveryOpaque) {
+        let (waiting, index) = *opaque;
+        let result = match result {
+            Ok(message) => Ok(client::offset(message.offset())),
+            Err((error, _)) => Err(error.clone()),
+        };
+        waiting.told(index, result);
+    }
+}
+
+impl Waiting {
+    fn told(&self, index: usize, result: Result<Offset, KafkaError>) {
+        let mut results = lock(&self.results);
+        if let Some(slot) = results.of.get_mut(index)
+            && slot.replace(result).is_none()
+        {
+            results.open -= 1;
+        }
+        if results.open == 0 {
+            self.told.notify_all();
+        }
+    }
+}
+
+impl Appender {
+    pub(super) fn new(options: &Options) -> Result<Self, LogError> {
+        Ok(Appender { producer: client::idempotent(options, Deliveries)?, patience: options.patience })
+    }
+
+    /// Appends, and waits until all of it is durable.
+    pub(super) fn append(&self, names: &Names, appends: &[RawAppend]) -> Result<Vec<Offset>, LogError> {
+        let results = Results { of: vec![None; appends.len()], open: appends.len() };
+        let waiting = Arc::new(Waiting { results: Mutex::new(results), told: Condvar::new() });
+        let started = Stopwatch::start();
+        for (index, append) in appends.iter().enumerate() {
+            self.send(names, append, Box::new((Arc::clone(&waiting), index)), &started, &waiting);
+        }
+        let left = self.patience.saturating_sub(started.elapsed());
+        let guard = lock(&waiting.results);
+        let (results, _) = waiting.told.wait_timeout_while(guard, left, |results| results.open > 0).unwrap_or_else(PoisonError::into_inner);
+        let mut offsets = Vec::with_capacity(appends.len());
+        for (result, append) in results.of.iter().zip(appends) {
+            match result {
+                Some(Ok(offset)) => offsets.push(*offset),
+                Some(Err(error)) => return Err(errors::of_delivery(error, append.topic, append.value.len())),
+                None => return Err(LogError::Retry { reason: format!("Kafka: no answer within {} s", self.patience.as_secs()) }),
+            }
+        }
+        Ok(offsets)
+    }
+
+    /// Hands a record to the client, when there is room for it.
+    fn send(&self, names: &Names, append: &RawAppend, opaque: Box<(Arc<Waiting>, usize)>, started: &Stopwatch, waiting: &Waiting) {
+        let index = opaque.1;
+        let mut record =
+            BaseRecord::with_opaque_to(names.of(append.topic), opaque).partition(client::number(append.partition)).payload(append.value.as_slice());
+        record.key = append.key.as_deref();
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return,
+                Err((KafkaError::MessageProduction(Code::QueueFull), again)) if started.elapsed() < self.patience => {
+                    record = again;
+                    // Until some of what waits is told.
+                    let guard = lock(&waiting.results);
+                    drop(waiting.told.wait_timeout(guard, QUEUE_PAUSE).unwrap_or_else(PoisonError::into_inner));
+                }
+                Err((error, _)) => return waiting.told(index, Err(error)),
+            }
+        }
+    }
+}

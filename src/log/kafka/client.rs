@@ -1,0 +1,242 @@
+//! The clients of librdkafka, with every setting that a promise of Loadline rests on, and why it is as it is.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::ProducerContext;
+use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
+
+use super::Options;
+use super::errors::{self, unusable};
+use crate::log::{LogError, MAX_RECORD_BYTES, Offset};
+use crate::runtime::clock::Stopwatch;
+
+/// How soon a question is asked again that has no answer yet.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A consumer that is no member of a group.
+pub(super) type Consumer = BaseConsumer<Quiet>;
+
+/// Takes what librdkafka has to say of connections into the log of the program, where it is looked for.
+pub(super) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        said(&error, reason);
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// What a client says besides the answers to calls: of brokers that are down, again and again.
+pub(super) fn said(error: &KafkaError, reason: &str) {
+    tracing::debug!(%error, reason, "kafka");
+}
+
+/// Settings that cannot be chosen, as a promise rests on each of them.
+const OURS: [&str; 12] = [
+    "group.id",
+    "group.instance.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "isolation.level",
+    "partition.assignment.strategy",
+    "enable.idempotence",
+    "acks",
+    "transactional.id",
+    "enable.partition.eof",
+    "allow.auto.create.topics",
+];
+
+/// What all clients share.
+fn client(options: &Options) -> Result<ClientConfig, LogError> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &options.brokers)
+        .set("client.id", "loadline")
+        // A topic that is missing is an error with a name, and no topic with a broker's defaults.
+        .set("allow.auto.create.topics", "false")
+        // A broker that is back is found within a second.
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("socket.keepalive.enable", "true")
+        // A broker that does not answer is given up before the callers are; librdkafka wants it within the time-out of a transaction.
+        .set("socket.timeout.ms", millis(options.patience.min(options.transaction_timeout)))
+        // The largest record, with room for its headers.
+        .set("message.max.bytes", (MAX_RECORD_BYTES + 64 * 1024).to_string());
+    for (name, value) in &options.settings {
+        if OURS.contains(&name.as_str()) {
+            return Err(LogError::Fatal {
+                reason: format!("kafka.settings: {name} cannot be chosen: Loadline sets it, as its promises rest on it; remove it"),
+            });
+        }
+        config.set(name, value);
+    }
+    Ok(config)
+}
+
+fn consumer(options: &Options) -> Result<ClientConfig, LogError> {
+    let mut config = client(options)?;
+    config
+        // Positions move with the transactions alone.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // What retention took is told, and never skipped.
+        .set("auto.offset.reset", "error")
+        // What is not committed does not exist; and positions are read when no transaction holds them open.
+        .set("isolation.level", "read_committed")
+        .set("check.crcs", "true")
+        // How long a fetch waits at the broker where nothing comes: what ends it is a record, so this bounds only what stands still.
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.error.backoff.ms", "100")
+        // Memory: what is read ahead, of all partitions of a client.
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.message.max.bytes", "1048576");
+    Ok(config)
+}
+
+/// A member of a group.
+pub(super) fn member<C: ConsumerContext + 'static>(options: &Options, group: &str, member: &str, context: C) -> Result<BaseConsumer<C>, LogError> {
+    let mut config = consumer(options)?;
+    config
+        .set("group.id", group)
+        // A partition moves only when it must, and the others are read on meanwhile.
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", millis(options.session_timeout))
+        .set("heartbeat.interval.ms", millis(options.session_timeout / 3));
+    if options.static_members {
+        config.set("group.instance.id", member);
+    }
+    create(&config, context)
+}
+
+/// Reads partitions that it is told to, outside of any group.
+pub(super) fn reader(options: &Options) -> Result<Consumer, LogError> {
+    let mut config = consumer(options)?;
+    // librdkafka reads nothing without a group; this one has no members and commits nothing.
+    config.set("group.id", format!("{}readers", options.prefix)).set("enable.partition.eof", "true");
+    create(&config, Quiet)
+}
+
+/// Asks for the positions of a group.
+pub(super) fn asker(options: &Options, group: &str) -> Result<Consumer, LogError> {
+    let mut config = consumer(options)?;
+    config.set("group.id", group);
+    create(&config, Quiet)
+}
+
+fn producer(options: &Options) -> Result<ClientConfig, LogError> {
+    let mut config = client(options)?;
+    config
+        // Acknowledged by all in-sync replicas, in order, and once.
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        // What is to be sent together is handed over together, so nothing is waited for.
+        .set("linger.ms", "0")
+        .set("compression.type", "lz4");
+    Ok(config)
+}
+
+/// The producer of the transactions of one partition.
+pub(super) fn transactional<P, C>(options: &Options, id: &str, context: C) -> Result<P, LogError>
+where
+    P: FromClientConfigAndContext<C>,
+    C: ProducerContext + 'static,
+{
+    let mut config = producer(options)?;
+    config
+        .set("transactional.id", id)
+        .set("transaction.timeout.ms", millis(options.transaction_timeout))
+        // librdkafka wants it below the time-out of the transaction.
+        .set("message.timeout.ms", millis(options.transaction_timeout * 9 / 10));
+    create(&config, context)
+}
+
+/// The producer of what no input caused.
+pub(super) fn idempotent<P, C>(options: &Options, context: C) -> Result<P, LogError>
+where
+    P: FromClientConfigAndContext<C>,
+    C: ProducerContext + 'static,
+{
+    let mut config = producer(options)?;
+    config.set("message.timeout.ms", millis(options.transaction_timeout));
+    create(&config, context)
+}
+
+fn create<T: FromClientConfigAndContext<C>, C: ClientContext>(config: &ClientConfig, context: C) -> Result<T, LogError> {
+    config.create_with_context(context).map_err(|error| unusable(&error))
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+/// A list with one partition.
+pub(super) fn one(topic: &str, partition: u32, at: At) -> TopicPartitionList {
+    many(topic, [(partition, at)])
+}
+
+/// A list of partitions of a topic.
+pub(super) fn many(topic: &str, partitions: impl IntoIterator<Item = (u32, At)>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (partition, at) in partitions {
+        // Refused for logical offsets that no caller gives.
+        let _ = list.add_partition_offset(topic, number(partition), at);
+    }
+    list
+}
+
+/// A partition's number as Kafka has it.
+pub(super) fn number(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+/// An offset as Kafka has it.
+pub(super) fn at(offset: Offset) -> At {
+    At::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
+}
+
+/// An offset as the port has it; Kafka's own are never negative.
+pub(super) fn offset(raw: i64) -> Offset {
+    Offset::try_from(raw).unwrap_or(0)
+}
+
+/// Asks until there is an answer: brokers take a moment to change their parts.
+fn patiently<T>(patience: Duration, ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, LogError> {
+    let started = Stopwatch::start();
+    loop {
+        match ask() {
+            Err(error) if errors::is_passing(&error) && started.elapsed() < patience => std::thread::sleep(ASK_AGAIN),
+            outcome => return outcome.map_err(|error| errors::of_reading(&error)),
+        }
+    }
+}
+
+/// The position that the group of `consumer` has committed.
+pub(super) fn committed<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> Result<Option<Offset>, LogError> {
+    patiently(patience, || {
+        let list = consumer.committed_offsets(one(topic, partition, At::Invalid), patience)?;
+        let found = list.find_partition(topic, number(partition)).ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+        found.error()?;
+        Ok(match found.offset() {
+            At::Offset(raw) => Some(offset(raw)),
+            _ => None,
+        })
+    })
+}
+
+/// The earliest offset that is there, and the next one that readers will see.
+pub(super) fn range<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> Result<Range<Offset>, LogError> {
+    patiently(patience, || {
+        let (low, high) = consumer.fetch_watermarks(topic, number(partition), patience)?;
+        Ok(offset(low)..offset(high))
+    })
+}
+
+/// Administers topics.
+pub(super) fn admin(options: &Options) -> Result<rdkafka::admin::AdminClient<rdkafka::client::DefaultClientContext>, LogError> {
+    create(&client(options)?, rdkafka::client::DefaultClientContext)
+}

@@ -1,0 +1,87 @@
+//! What each error of Kafka means for a caller: the one place that decides it.
+//!
+//! Of a transaction librdkafka tells three things: that the same call may be tried again, that the transaction must be aborted, or that the
+//! producer is of no use any more. What is none of them is taken for the last.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use crate::log::{LogError, Topic};
+
+/// What to do after a step of a transaction failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The same call again.
+    Again,
+    /// Abort; then the batch may be tried anew.
+    Abort,
+    /// The producer is dead: make a new one, after it was seen who owns the partition.
+    Dead,
+}
+
+/// What to do after a step of a transaction failed.
+pub(super) fn of_step(error: &KafkaError) -> Step {
+    match error {
+        KafkaError::Transaction(error) if error.is_fatal() => Step::Dead,
+        KafkaError::Transaction(error) if error.txn_requires_abort() => Step::Abort,
+        KafkaError::Transaction(error) if error.is_retriable() => Step::Again,
+        _ => Step::Dead,
+    }
+}
+
+/// Whether it says that another one took this member's place.
+pub(super) fn is_replaced(code: Code) -> bool {
+    matches!(code, Code::Fenced | Code::FencedInstanceId | Code::ProducerFenced | Code::InvalidProducerEpoch)
+}
+
+/// Whether it says that this member is in its group no more, or not in its present generation.
+pub(super) fn is_outside(code: Code) -> bool {
+    matches!(code, Code::UnknownMemberId | Code::IllegalGeneration | Code::RebalanceInProgress | Code::FencedInstanceId)
+}
+
+/// Whether it says that the group is about to change, with this member in it.
+pub(super) fn is_changing(code: Code) -> bool {
+    matches!(code, Code::IllegalGeneration | Code::RebalanceInProgress)
+}
+
+/// Whether it says that a broker is about to change its part: the same question has an answer soon.
+pub(super) fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable | Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress)
+    )
+}
+
+/// What a client that cannot be made says.
+pub(super) fn unusable(error: &KafkaError) -> LogError {
+    match error {
+        KafkaError::ClientConfig(_, reason, name, value) => {
+            LogError::Fatal { reason: format!("kafka.settings: {name} = {value:?}: {reason}; see librdkafka's CONFIGURATION.md for its settings") }
+        }
+        error => LogError::Fatal { reason: format!("the Kafka client cannot be made: {error}") },
+    }
+}
+
+/// What reading failed for. What needs a person is fatal: rights, names.
+pub(super) fn of_reading(error: &KafkaError) -> LogError {
+    let reason = format!("Kafka: {error}");
+    match error.rdkafka_error_code() {
+        Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::TransactionalIdAuthorizationFailed) => {
+            LogError::Fatal { reason: format!("{reason}; grant the rights that docs/operations.md lists to this principal") }
+        }
+        Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
+            LogError::Fatal { reason: format!("{reason}; see the user and password in kafka.settings") }
+        }
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+            LogError::Fatal { reason: format!("{reason}; a topic of Loadline is gone") }
+        }
+        _ => LogError::Retry { reason },
+    }
+}
+
+/// Why a record was not appended.
+pub(super) fn of_delivery(error: &KafkaError, topic: Topic, bytes: usize) -> LogError {
+    match error.rdkafka_error_code() {
+        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => LogError::TooLarge { topic, bytes },
+        _ => of_reading(error),
+    }
+}

@@ -1,0 +1,127 @@
+//! Reading outside of a group: what stands at a place, from there to the end that readers see.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use rdkafka::Timestamp as KafkaTime;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+
+use super::{Options, client, errors};
+use crate::log::{LogError, Offset, RawRecord};
+use crate::model::Timestamp;
+use crate::runtime::clock::Stopwatch;
+
+/// How long a poll waits at a time.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// A client that reads one partition at a time.
+pub(super) struct Reader {
+    consumer: client::Consumer,
+    /// Where it reads on, while there is more.
+    at: Option<(String, u32, Offset)>,
+    patience: Duration,
+}
+
+impl Reader {
+    pub(super) fn new(options: &Options) -> Result<Self, LogError> {
+        Ok(Reader { consumer: client::reader(options)?, at: None, patience: options.patience })
+    }
+
+    pub(super) fn client(&self) -> &client::Consumer {
+        &self.consumer
+    }
+
+    /// Whether its next record is the one at this place.
+    pub(super) fn stands_at(&self, (topic, partition, from): (&str, u32, Offset)) -> bool {
+        self.at.as_ref().is_some_and(|(t, p, next)| t == topic && *p == partition && *next == from)
+    }
+
+    pub(super) fn range(&self, topic: &str, partition: u32) -> Result<Range<Offset>, LogError> {
+        client::range(&self.consumer, topic, partition, self.patience)
+    }
+
+    /// At most `max` records from `from` on, or from the earliest where that is later.
+    pub(super) fn scan(&mut self, topic: &str, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        let mut records = Vec::new();
+        if max == 0 {
+            return Ok(records);
+        }
+        if !self.stands_at((topic, partition, from)) {
+            let range = self.range(topic, partition)?;
+            if from >= range.end {
+                return Ok(records);
+            }
+            self.go_to(topic, partition, from.max(range.start))?;
+        }
+        let ended = self.read(|message| {
+            records.push(record_of(message));
+            records.len() < max
+        })?;
+        self.at = records.last().filter(|_| !ended).map(|last| (topic.to_owned(), partition, last.offset + 1));
+        Ok(records)
+    }
+
+    /// Hands over each key with its value, from the earliest to the end; records without a key are none of ours.
+    pub(super) fn each(&mut self, topic: &str, partition: u32, mut take: impl FnMut(&str, Option<&[u8]>)) -> Result<(), LogError> {
+        let range = self.range(topic, partition)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.go_to(topic, partition, range.start)?;
+        self.read(|message| {
+            if let Some(Ok(key)) = message.key().map(std::str::from_utf8) {
+                take(key, message.payload());
+            }
+            true
+        })?;
+        Ok(())
+    }
+
+    fn go_to(&mut self, topic: &str, partition: u32, from: Offset) -> Result<(), LogError> {
+        self.at = None;
+        self.consumer.assign(&client::one(topic, partition, client::at(from))).map_err(|error| errors::of_reading(&error))
+    }
+
+    /// Reads until `take` has enough, or to the end that readers see. Says whether it came to the end.
+    fn read(&mut self, mut take: impl FnMut(&BorrowedMessage<'_>) -> bool) -> Result<bool, LogError> {
+        let mut since = Stopwatch::start();
+        loop {
+            match self.consumer.poll(SLICE) {
+                Some(Ok(message)) => {
+                    since = Stopwatch::start();
+                    if !take(&message) {
+                        return Ok(false);
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(true),
+                Some(Err(error)) => {
+                    // Trimmed in the very moment, or a broker that is away: another look tells.
+                    self.at = None;
+                    return Err(errors::of_reading(&error));
+                }
+                None if since.elapsed() < self.patience => {}
+                None => {
+                    self.at = None;
+                    return Err(LogError::Retry { reason: format!("Kafka: no answer within {} s", self.patience.as_secs()) });
+                }
+            }
+        }
+    }
+}
+
+/// A record as the port has it.
+pub(super) fn record_of(message: &BorrowedMessage<'_>) -> RawRecord {
+    let at = match message.timestamp() {
+        KafkaTime::LogAppendTime(at) | KafkaTime::CreateTime(at) => at,
+        KafkaTime::NotAvailable => 0,
+    };
+    RawRecord {
+        partition: u32::try_from(message.partition()).unwrap_or(0),
+        offset: client::offset(message.offset()),
+        at: Timestamp::from_millis(at),
+        key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
+        value: message.payload().unwrap_or_default().to_vec(),
+    }
+}

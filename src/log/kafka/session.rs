@@ -1,0 +1,455 @@
+//! A member of a group: what it owns, what it has read ahead, and its commits.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::Message as _;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
+
+use super::transaction::{Failure, Put, Transactions};
+use super::{Shared, client, errors, reader};
+use crate::log::coordinator::lock;
+use crate::log::{Batch, LogError, Membership, Offset, Polled, RawRecord, Session, Waker};
+use crate::runtime::clock::Stopwatch;
+
+/// How long a poll waits at a time: so long a waker, or the end of the log, may be waited for.
+const SLICE: Duration = Duration::from_millis(50);
+/// So many bytes are taken from the client before they are asked for: it has them in one queue, in which one partition could
+/// starve another.
+const AHEAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// A member of a group.
+pub(super) struct Member {
+    shared: Arc<Shared>,
+    membership: Membership,
+    consumer: Arc<BaseConsumer<Changes>>,
+    owned: BTreeMap<u32, Owned>,
+    /// The partition to hand out first.
+    first: u32,
+    /// What changed in the group during a commit, for the next poll.
+    later: Vec<Polled>,
+    woken: Arc<AtomicBool>,
+}
+
+/// A partition that is owned.
+struct Owned {
+    /// Where the client reads on.
+    next: Offset,
+    /// What was read and not handed out.
+    ahead: VecDeque<Item>,
+    /// How many bytes that is.
+    bytes: usize,
+    /// `None` where it is dead: before another one is made it must be sure that the partition is still this member's.
+    transactions: Option<Transactions>,
+}
+
+enum Item {
+    Record(RawRecord),
+    Gap(Offset, Offset),
+}
+
+/// What the group decided, as the client tells it in a poll.
+#[derive(Default)]
+struct Changes(Mutex<Told>);
+
+#[derive(Default)]
+struct Told {
+    events: VecDeque<Change>,
+    /// Given by the group, and not read yet.
+    waiting: BTreeSet<u32>,
+    /// The member leaves: nothing is opened any more.
+    leaving: bool,
+}
+
+enum Change {
+    Given(u32),
+    Taken(u32),
+}
+
+impl ClientContext for Changes {
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::said(&error, reason);
+    }
+}
+
+impl ConsumerContext for Changes {
+    /// Partitions that were taken are let go at once: no transaction is open during a poll. Those that were given wait until their
+    /// producers are ready, and the group with them.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let mut told = lock(&self.0);
+        let elements = if list.count() == 0 { Vec::new() } else { list.elements() };
+        let partitions: Vec<u32> = elements.iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect();
+        let topic = elements.first().map(|element| element.topic().to_owned()).unwrap_or_default();
+        drop(elements);
+        let outcome = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            if told.leaving || partitions.is_empty() {
+                consumer.incremental_assign(list)
+            } else {
+                told.waiting.extend(&partitions);
+                told.events.extend(partitions.into_iter().map(Change::Given));
+                Ok(())
+            }
+        } else {
+            // What was given and is taken before it was opened: the client is to know of it first.
+            let early: Vec<u32> = partitions.iter().copied().filter(|partition| told.waiting.remove(partition)).collect();
+            let known = if early.is_empty() { Ok(()) } else { consumer.incremental_assign(&client::many(&topic, early.into_iter().map(|p| (p, At::End)))) };
+            told.events.extend(partitions.into_iter().map(Change::Taken));
+            known.and_then(|()| consumer.incremental_unassign(list))
+        };
+        if let Err(error) = outcome {
+            tracing::error!(%error, "the group's client does not take an assignment");
+        }
+    }
+}
+
+impl Member {
+    pub(super) fn join(shared: Arc<Shared>, membership: Membership) -> Result<Self, LogError> {
+        let group = shared.names.group(membership.group);
+        let consumer: BaseConsumer<Changes> = client::member(&shared.options, &group, &membership.member, Changes::default())?;
+        consumer.subscribe(&[shared.names.of(membership.topic)]).map_err(|error| errors::of_reading(&error))?;
+        Ok(Member { shared, membership, consumer: Arc::new(consumer), owned: BTreeMap::new(), first: 0, later: Vec::new(), woken: Arc::default() })
+    }
+
+    fn topic(&self) -> &str {
+        self.shared.names.of(self.membership.topic)
+    }
+
+    fn fenced(&self, partition: u32) -> LogError {
+        LogError::Fenced { group: self.membership.group.to_owned(), partition }
+    }
+
+    /// Takes what the client has, waiting for the first of it; and what changed in the group.
+    fn fetch(&mut self, wait: Duration, polled: &mut Vec<Polled>) -> Result<(), LogError> {
+        let mut wait = wait;
+        let mut taken: usize = self.owned.values().map(|owned| owned.bytes).sum();
+        let overtaken = loop {
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) => {
+                    if let Some(owned) = u32::try_from(message.partition()).ok().and_then(|partition| self.owned.get_mut(&partition)) {
+                        owned.next = client::offset(message.offset()) + 1;
+                        let bytes = message.payload_len() + message.key_len();
+                        owned.bytes += bytes;
+                        taken += bytes;
+                        owned.ahead.push_back(Item::Record(reader::record_of(&message)));
+                    }
+                }
+                Some(Err(error)) => match error.rdkafka_error_code() {
+                    Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => break true,
+                    Some(code) if errors::is_replaced(code) => return Err(self.fenced(0)),
+                    _ => match errors::of_reading(&error) {
+                        // Brokers come back by themselves; what is there is handed out first.
+                        LogError::Retry { reason } => {
+                            tracing::debug!(reason, "kafka");
+                            break false;
+                        }
+                        error => return Err(error),
+                    },
+                },
+                None => break false,
+            }
+            if taken >= AHEAD_BYTES {
+                break false;
+            }
+            wait = Duration::ZERO;
+        };
+        self.changes(polled)?;
+        if overtaken { self.overtaken() } else { Ok(()) }
+    }
+
+    /// What the group took is gone at once; what it gave is opened.
+    fn changes(&mut self, polled: &mut Vec<Polled>) -> Result<(), LogError> {
+        loop {
+            let change = lock(&self.consumer.context().0).events.pop_front();
+            match change {
+                None => return Ok(()),
+                Some(Change::Taken(partition)) => {
+                    if self.owned.remove(&partition).is_some() {
+                        polled.push(Polled::Revoked { partition });
+                    }
+                }
+                Some(Change::Given(partition)) => {
+                    if !lock(&self.consumer.context().0).waiting.contains(&partition) {
+                        continue; // taken again meanwhile
+                    }
+                    if let Err(error) = self.open(partition, polled) {
+                        lock(&self.consumer.context().0).events.push_front(Change::Given(partition));
+                        return if polled.is_empty() { Err(error) } else { Ok(()) };
+                    }
+                }
+            }
+        }
+    }
+
+    /// First the producer, which shuts out whoever owned the partition before; then its position.
+    fn open(&mut self, partition: u32, polled: &mut Vec<Polled>) -> Result<(), LogError> {
+        let options = &self.shared.options;
+        let transactions = Transactions::begin_as(options, &self.shared.names.transactions(self.membership.group, partition))?;
+        let committed = client::committed(&self.consumer, self.topic(), partition, options.patience)?;
+        let range = client::range(&self.consumer, self.topic(), partition, options.patience)?;
+        let position = committed.unwrap_or(range.start);
+        let next = self.within(partition, position, &range)?;
+        self.consumer.incremental_assign(&client::one(self.topic(), partition, client::at(next))).map_err(|error| errors::of_reading(&error))?;
+        lock(&self.consumer.context().0).waiting.remove(&partition);
+        polled.push(Polled::Assigned { partition, position });
+        let mut ahead = VecDeque::new();
+        if position < next {
+            ahead.push_back(Item::Gap(position, next));
+        }
+        self.owned.insert(partition, Owned { next, ahead, bytes: 0, transactions: Some(transactions) });
+        Ok(())
+    }
+
+    /// Where reading goes on: later where retention took what comes next. A position beyond the end is another topic's.
+    fn within(&self, partition: u32, next: Offset, range: &std::ops::Range<Offset>) -> Result<Offset, LogError> {
+        if next > range.end {
+            let reason = format!(
+                "group {} stands at {next} of {} {partition}, which ends at {}: the topic was emptied or created anew; docs/operations.md says how to go on",
+                self.membership.group,
+                self.topic(),
+                range.end
+            );
+            return Err(LogError::Fatal { reason });
+        }
+        Ok(next.max(range.start))
+    }
+
+    /// Some partition was read at a place that is gone: the client does not say which.
+    fn overtaken(&mut self) -> Result<(), LogError> {
+        let partitions: Vec<(u32, Offset)> = self.owned.iter().map(|(partition, owned)| (*partition, owned.next)).collect();
+        for (partition, next) in partitions {
+            let range = client::range(&self.consumer, self.topic(), partition, self.shared.options.patience)?;
+            let goes_on = self.within(partition, next, &range)?;
+            if goes_on == next {
+                continue;
+            }
+            let list = client::one(self.topic(), partition, client::at(goes_on));
+            self.consumer.incremental_unassign(&list).and_then(|()| self.consumer.incremental_assign(&list)).map_err(|error| errors::of_reading(&error))?;
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                owned.ahead.push_back(Item::Gap(next, goes_on));
+                owned.next = goes_on;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands out what was read, to each partition its share of `max`.
+    fn hand_out(&mut self, max: usize, polled: &mut Vec<Polled>) {
+        let order: Vec<u32> = self.owned.range(self.first..).chain(self.owned.range(..self.first)).map(|(partition, _)| *partition).collect();
+        let mut waiting = self.owned.values().filter(|owned| !owned.ahead.is_empty()).count();
+        let mut left = max;
+        for partition in order {
+            let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.ahead.is_empty()) else { continue };
+            let share = left.div_ceil(waiting);
+            waiting -= 1;
+            let mut records = Vec::new();
+            while let Some(item) = owned.ahead.pop_front() {
+                match item {
+                    Item::Record(record) if records.len() < share => {
+                        owned.bytes = owned.bytes.saturating_sub(record.value.len() + record.key.as_ref().map_or(0, String::len));
+                        records.push(record);
+                    }
+                    Item::Gap(from, to) if records.is_empty() => polled.push(Polled::Gap { partition, from, to }),
+                    item => {
+                        owned.ahead.push_front(item);
+                        break;
+                    }
+                }
+            }
+            left -= records.len();
+            if !records.is_empty() {
+                self.first = partition + 1;
+                polled.push(Polled::Records { partition, records });
+            }
+        }
+    }
+
+    /// Whether this member is still in its group: its coordinator is asked, by a transaction that would move a position and is aborted.
+    fn is_member(&mut self, partition: u32) -> Result<bool, LogError> {
+        let id = format!("{}.asks", self.shared.names.transactions(self.membership.group, partition));
+        let asking = Transactions::begin_as(&self.shared.options, &id)?;
+        let started = Stopwatch::start();
+        loop {
+            let Some(owned) = self.owned.get(&partition) else { return Ok(false) };
+            let offsets = client::one(self.topic(), partition, client::at(owned.next));
+            let Some(group) = self.consumer.group_metadata() else { return Ok(false) };
+            match asking.would_move(&offsets, &group) {
+                Ok(()) => return Ok(true),
+                Err(Failure::Outside(error))
+                    if error.rdkafka_error_code().is_some_and(errors::is_changing) && started.elapsed() < self.shared.options.patience =>
+                {
+                    self.look_at_group(partition)?;
+                }
+                Err(Failure::Outside(_)) => return Ok(false),
+                Err(Failure::Nothing(error)) => return Err(error),
+                Err(Failure::Dead(error) | Failure::Unknown(error)) => return Err(errors::of_reading(&error)),
+            }
+        }
+    }
+
+    /// After a producer died: whether another one took its partition, or it was only too slow.
+    fn after_death(&mut self, partition: u32) -> Result<(), LogError> {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.transactions = None;
+        }
+        if self.is_member(partition)? {
+            return Ok(());
+        }
+        self.owned.remove(&partition);
+        Err(self.fenced(partition))
+    }
+}
+
+impl Member {
+    /// Makes a producer in place of one that died, where the partition is still this member's.
+    fn revive(&mut self, partition: u32) -> Result<(), LogError> {
+        self.after_death(partition)?;
+        let revived = Transactions::begin_as(&self.shared.options, &self.shared.names.transactions(self.membership.group, partition))?;
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.transactions = Some(revived);
+        }
+        Ok(())
+    }
+
+    /// Lets the group go on with what it has begun, so that it tells what becomes of a partition: a commit does not wait for a poll to come.
+    fn look_at_group(&mut self, partition: u32) -> Result<(), LogError> {
+        let mut later = std::mem::take(&mut self.later);
+        let looked = self.fetch(SLICE, &mut later);
+        // What was taken and given back has begun anew: the batch is of the time before.
+        let lost = later.contains(&Polled::Revoked { partition });
+        self.later = later;
+        if lost { Err(self.fenced(partition)) } else { looked }
+    }
+
+    /// Tries a batch once.
+    fn transact(&self, batch: &Batch) -> Result<Result<(), Failure>, LogError> {
+        let partition = batch.partition;
+        let Some(transactions) = self.owned.get(&partition).and_then(|owned| owned.transactions.as_ref()) else { return Err(self.fenced(partition)) };
+        let names = &self.shared.names;
+        let appends = batch.appends.iter().map(|append| Put {
+            name: names.of(append.topic),
+            topic: append.topic,
+            partition: append.partition,
+            key: append.key.as_deref(),
+            value: Some(&append.value),
+        });
+        let states = if batch.states.is_empty() { "" } else { names.states_of(self.membership.group)? };
+        let states =
+            batch.states.iter().map(|put| Put { name: states, topic: self.membership.topic, partition, key: Some(&put.key), value: put.value.as_deref() });
+        let puts: Vec<Put<'_>> = appends.chain(states).collect();
+        let offsets = batch.position.map(|position| client::one(self.topic(), partition, client::at(position)));
+        // As of the beginning of the transaction.
+        let group = self.consumer.group_metadata();
+        Ok(match (&offsets, &group) {
+            (Some(offsets), Some(group)) => transactions.commit(&puts, Some((offsets, group))),
+            (Some(_), None) => return Err(LogError::Retry { reason: "Kafka: the member is not in its group now".to_owned() }),
+            (None, _) => transactions.commit(&puts, None),
+        })
+    }
+}
+
+impl Session for Member {
+    fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
+        let started = Stopwatch::start();
+        let mut polled = std::mem::take(&mut self.later);
+        loop {
+            self.shared.check_open()?;
+            let woken = self.woken.swap(false, Ordering::SeqCst);
+            let left = wait.saturating_sub(started.elapsed());
+            let there = max > 0 && self.owned.values().any(|owned| !owned.ahead.is_empty());
+            let slice = if there || woken { Duration::ZERO } else { left.min(SLICE) };
+            self.fetch(slice, &mut polled)?;
+            if max > 0 {
+                self.hand_out(max, &mut polled);
+            }
+            if !polled.is_empty() || woken || left.is_zero() {
+                return Ok(polled);
+            }
+        }
+    }
+
+    fn has_read_to_end(&mut self) -> Result<bool, LogError> {
+        let positions = self.consumer.position().map_err(|error| errors::of_reading(&error))?;
+        for (partition, owned) in &self.owned {
+            if !owned.ahead.is_empty() {
+                return Ok(false);
+            }
+            let end = client::range(&self.consumer, self.topic(), *partition, self.shared.options.patience)?.end;
+            // Beyond a transaction's marker, too, which is no record.
+            let position = match positions.find_partition(self.topic(), client::number(*partition)).map(|found| found.offset()) {
+                Some(At::Offset(raw)) => client::offset(raw),
+                _ => owned.next,
+            };
+            if position.max(owned.next) < end {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+        self.shared.check_open()?;
+        self.shared.partitions.check_appends(&batch.appends)?;
+        let partition = batch.partition;
+        let started = Stopwatch::start();
+        loop {
+            let Some(owned) = self.owned.get(&partition) else { return Err(self.fenced(partition)) };
+            if owned.transactions.is_none() {
+                self.revive(partition)?;
+            }
+            match self.transact(batch)? {
+                Ok(()) => return Ok(()),
+                Err(Failure::Nothing(error)) => return Err(error),
+                Err(Failure::Outside(error)) => {
+                    self.look_at_group(partition)?;
+                    if started.elapsed() >= self.shared.options.patience {
+                        return Err(LogError::Retry { reason: format!("Kafka: {error}") });
+                    }
+                }
+                Err(Failure::Dead(error)) => {
+                    self.after_death(partition)?;
+                    return Err(LogError::Retry { reason: format!("Kafka: {error}") });
+                }
+                Err(Failure::Unknown(error)) => {
+                    // Where it cannot be asked now, the next call asks.
+                    return Err(match self.after_death(partition) {
+                        Err(fenced @ LogError::Fenced { .. }) => fenced,
+                        _ => LogError::Unknown { reason: format!("Kafka: {error}") },
+                    });
+                }
+            }
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        let woken = Arc::clone(&self.woken);
+        Waker::new(move || woken.store(true, Ordering::SeqCst))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut told = lock(&self.consumer.context().0);
+        told.leaving = true;
+        // What waits is to be known to the client, or it does not come to an end.
+        let waiting = std::mem::take(&mut told.waiting);
+        drop(told);
+        if !waiting.is_empty() {
+            let _ = self.consumer.incremental_assign(&client::many(self.topic(), waiting.into_iter().map(|partition| (partition, At::End))));
+        }
+        let (patience, started) = (self.shared.options.patience, Stopwatch::start());
+        let closing = self.consumer.close_queue();
+        while closing.is_ok() && !self.consumer.closed() && started.elapsed() < patience {
+            self.consumer.poll(SLICE);
+        }
+        if !self.consumer.closed() {
+            // The client's own end would wait without one; its session ends by its time-out.
+            tracing::warn!(group = self.membership.group, "the member could not leave its group in order");
+            std::mem::forget(Arc::clone(&self.consumer));
+        }
+    }
+}

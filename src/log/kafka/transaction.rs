@@ -1,0 +1,175 @@
+//! The transactions of one partition: each is a batch, all of it or nothing.
+//!
+//! librdkafka waits in slices of 100 ms for what is under way when it commits; so all deliveries are waited for here first, 1 ms at a
+//! time, and a transaction takes about 10 ms.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::util::Timeout;
+use rdkafka::{ClientContext, TopicPartitionList};
+
+use super::errors::{self, Step};
+use super::{Options, client};
+use crate::log::coordinator::lock;
+use crate::log::{LogError, Topic};
+use crate::runtime::clock::Stopwatch;
+
+/// How long deliveries are waited for at a time.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// A record of a transaction; a state's has no topic of the port.
+pub(super) struct Put<'a> {
+    pub(super) name: &'a str,
+    pub(super) topic: Topic,
+    pub(super) partition: u32,
+    pub(super) key: Option<&'a str>,
+    /// `None` deletes the key.
+    pub(super) value: Option<&'a [u8]>,
+}
+
+/// Why a transaction did not come to its end.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was aborted, or never begun: none of it took effect.
+    Nothing(LogError),
+    /// It was aborted, as the group is about to change: this member is to look what became of its partitions.
+    Outside(KafkaError),
+    /// The producer is dead; none of the transaction took effect.
+    Dead(KafkaError),
+    /// The producer is dead, and whether the transaction took effect is not known.
+    Unknown(KafkaError),
+}
+
+/// The producer of one partition.
+pub(super) struct Transactions {
+    producer: BaseProducer<Reports>,
+    patience: Duration,
+}
+
+/// What could not be delivered, by its place in the transaction.
+#[derive(Default)]
+struct Reports(Mutex<Vec<(usize, KafkaError)>>);
+
+impl ClientContext for Reports {
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::said(&error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        if let Err((error, _)) = result {
+            lock(&self.0).push((index, error.clone()));
+        }
+    }
+}
+
+impl Transactions {
+    /// Ends what an earlier owner of this id left open, and shuts it out.
+    pub(super) fn begin_as(options: &Options, id: &str) -> Result<Self, LogError> {
+        let producer: BaseProducer<Reports> = client::transactional(options, id, Reports::default())?;
+        let started = Stopwatch::start();
+        loop {
+            match producer.init_transactions(options.patience) {
+                Ok(()) => return Ok(Transactions { producer, patience: options.patience }),
+                Err(error) if errors::of_step(&error) == Step::Again && started.elapsed() < options.patience => {}
+                Err(error) => return Err(errors::of_reading(&error)),
+            }
+        }
+    }
+
+    /// Commits records, and a position where there is one.
+    pub(super) fn commit(&self, puts: &[Put<'_>], position: Option<(&TopicPartitionList, &ConsumerGroupMetadata)>) -> Result<(), Failure> {
+        let started = Stopwatch::start();
+        self.producer.begin_transaction().map_err(|error| match errors::of_step(&error) {
+            Step::Dead => Failure::Dead(error),
+            Step::Again | Step::Abort => Failure::Nothing(errors::of_reading(&error)),
+        })?;
+        lock(&self.producer.context().0).clear();
+        for (index, put) in puts.iter().enumerate() {
+            if let Err(error) = self.send(index, put, &started) {
+                return Err(self.give_up(&error, puts.get(index)));
+            }
+        }
+        while self.producer.in_flight_count() > 0 && started.elapsed() < self.patience {
+            self.producer.poll(SLICE);
+        }
+        let refused = std::mem::take(&mut *lock(&self.producer.context().0)).into_iter().next();
+        if let Some((index, error)) = refused {
+            return Err(self.give_up(&error, puts.get(index)));
+        }
+        if let Some((offsets, group)) = position
+            && let Err(error) = self.send_offsets(offsets, group, &started)
+        {
+            return Err(self.give_up(&error, None));
+        }
+        loop {
+            // Any other time-out may leave librdkafka in a state that is not the broker's; the call itself ends with the transaction's time-out.
+            match self.producer.commit_transaction(Timeout::Never) {
+                Ok(()) => return Ok(()),
+                Err(error) => match errors::of_step(&error) {
+                    Step::Again => {}
+                    Step::Abort => return Err(self.give_up(&error, None)),
+                    Step::Dead => return Err(Failure::Unknown(error)),
+                },
+            }
+        }
+    }
+
+    /// Whether a position could be moved: asks the group's coordinator, and leaves all as it is.
+    pub(super) fn would_move(&self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Failure> {
+        self.producer.begin_transaction().map_err(Failure::Dead)?;
+        if let Err(error) = self.send_offsets(offsets, group, &Stopwatch::start()) {
+            return Err(self.give_up(&error, None));
+        }
+        self.producer.abort_transaction(Timeout::Never).map_err(Failure::Dead)
+    }
+
+    fn send_offsets(&self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata, started: &Stopwatch) -> Result<(), KafkaError> {
+        loop {
+            match self.producer.send_offsets_to_transaction(offsets, group, self.patience) {
+                Err(error) if errors::of_step(&error) == Step::Again && started.elapsed() < self.patience => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn send(&self, index: usize, put: &Put<'_>, started: &Stopwatch) -> Result<(), KafkaError> {
+        let mut record: BaseRecord<'_, str, [u8], usize> = BaseRecord::with_opaque_to(put.name, index).partition(client::number(put.partition));
+        (record.key, record.payload) = (put.key, put.value);
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(Code::QueueFull), again)) if started.elapsed() < self.patience => {
+                    self.producer.poll(SLICE);
+                    record = again;
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    /// Aborts, where that is still possible.
+    fn give_up(&self, error: &KafkaError, of: Option<&Put<'_>>) -> Failure {
+        if self.producer.client().fatal_error().is_some() || errors::of_step(error) == Step::Dead && matches!(error, KafkaError::Transaction(_)) {
+            return Failure::Dead(error.clone());
+        }
+        if let Err(error) = self.producer.abort_transaction(Timeout::Never) {
+            return Failure::Dead(error);
+        }
+        if error.rdkafka_error_code().is_some_and(errors::is_outside) {
+            return Failure::Outside(error.clone());
+        }
+        Failure::Nothing(match of {
+            Some(put) => errors::of_delivery(error, put.topic, put.key.map_or(0, str::len) + put.value.map_or(0, <[u8]>::len)),
+            None => errors::of_reading(error),
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! A real Kafka broker for the tests of one process: started with the first that asks, and ended with the process, however that ends.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use loadline::log::kafka::{KafkaLog, Options, topics};
+use loadline::log::{LogError, Partitions};
+use loadline::runtime::clock::Stopwatch;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::{Offset as At, TopicPartitionList};
+
+/// How long a broker may take to start on a busy machine.
+const START: Duration = Duration::from_secs(120);
+
+/// A broker.
+pub(crate) struct Broker {
+    /// Where it listens.
+    pub(crate) address: String,
+    /// It ends when this does: its standard input is ours.
+    child: Child,
+    directory: PathBuf,
+}
+
+/// The broker of this process.
+pub(crate) fn broker() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(Broker::start)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Broker {
+    fn start() -> Broker {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&directory));
+        let (port, controller) = (free_port(), free_port());
+        let child = Command::new(root.join("tests/env/kafka.sh"))
+            .args(["run", &port.to_string(), &controller.to_string()])
+            .arg(&directory)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut broker = Broker { address: format!("127.0.0.1:{port}"), child, directory };
+        let started = Stopwatch::start();
+        while let Err(error) = broker.create("ready.", &Partitions::default()) {
+            let ended = broker.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the broker ended, {ended:?}: see above, and {}/broker.log", broker.directory.display());
+            assert!(started.elapsed() < START, "the broker is not ready: {error}; see {}/broker.log", broker.directory.display());
+        }
+        broker
+    }
+
+    /// How to reach it; quick to give up, as it is near.
+    pub(crate) fn options(&self, prefix: &str) -> Options {
+        Options {
+            prefix: prefix.to_owned(),
+            transaction_timeout: Duration::from_secs(4),
+            patience: Duration::from_secs(10),
+            ..Options::new(self.address.clone())
+        }
+    }
+
+    /// The topics of an installation.
+    pub(crate) fn create(&self, prefix: &str, partitions: &Partitions) -> Result<Vec<String>, LogError> {
+        topics::create(&self.options(prefix), partitions, 1)
+    }
+
+    /// A prefix that nobody else uses.
+    pub(crate) fn prefix() -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        format!("test-{}.", NEXT.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// The log, as soon as the broker shows all its topics.
+    pub(crate) fn open(options: &Options) -> KafkaLog {
+        let started = Stopwatch::start();
+        loop {
+            match KafkaLog::open(options.clone()) {
+                Ok(log) => return log,
+                Err(error) => assert!(started.elapsed() < START, "{error}"),
+            }
+        }
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap()
+    }
+
+    /// Deletes the records of a topic's partition before an offset.
+    pub(crate) fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, At::Offset(before)).unwrap();
+        let deleted = wait_for(self.admin().delete_records(&list, &AdminOptions::new())).unwrap();
+        deleted.elements().iter().for_each(|element| element.error().unwrap());
+    }
+
+    /// Begins to be the producer of these transactions.
+    pub(crate) fn begin_as(&self, id: &str) {
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &self.address).set("transactional.id", id).create().unwrap();
+        producer.init_transactions(START).unwrap();
+    }
+
+    /// Waits until no transaction is under way in the topics with this prefix: until readers of what is committed see as far as all others.
+    pub(crate) fn settle(&self, prefix: &str) {
+        let reader =
+            |isolation| -> BaseConsumer { ClientConfig::new().set("bootstrap.servers", &self.address).set("isolation.level", isolation).create().unwrap() };
+        let (all, committed) = (reader("read_uncommitted"), reader("read_committed"));
+        let metadata = all.fetch_metadata(None, START).unwrap();
+        for topic in metadata.topics().iter().filter(|topic| topic.name().starts_with(prefix)) {
+            for partition in topic.partitions() {
+                let end = |reader: &BaseConsumer| reader.fetch_watermarks(topic.name(), partition.id(), START).unwrap().1;
+                let started = Stopwatch::start();
+                while end(&committed) != end(&all) {
+                    assert!(started.elapsed() < START, "a transaction stays open in {}", topic.name());
+                }
+            }
+        }
+    }
+}
+
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}

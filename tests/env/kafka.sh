@@ -1,0 +1,97 @@
+#!/bin/sh
+# A real Kafka broker for tests, from its jars on Maven Central: one node, KRaft, on loopback alone.
+#
+#   tests/env/kafka.sh install                      fetches the jars where they are missing, and prints their directory
+#   tests/env/kafka.sh run PORT OTHER_PORT DIRECTORY [NAME=VALUE...]
+#       runs a broker at 127.0.0.1:PORT (its controller at OTHER_PORT) with its data and its log below DIRECTORY, until its standard
+#       input ends: so it ends with whoever started it, however that one ended. NAME=VALUE are settings of the broker.
+#
+# Needs Java 17 or later, and Maven to fetch the jars; `tools/setup --tests` installs both.
+set -eu
+
+version=4.1.0
+tools=${LOADLINE_TEST_TOOLS:-$(cd "$(dirname "$0")/../.." && pwd)/target/test-tools}
+jars=$tools/kafka-$version
+
+fail() { echo "kafka.sh: $*" >&2 && exit 1; }
+command -v java >/dev/null 2>&1 || fail "there is no java, which runs the broker; tools/setup --tests installs it"
+
+install() {
+    if [ -f "$jars/complete" ]; then return; fi
+    command -v mvn >/dev/null 2>&1 || fail "there is no mvn, which fetches Kafka from Maven Central; tools/setup --tests installs it"
+    mkdir -p "$tools"
+    work=$(mktemp -d "$tools/kafka.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    cat >"$work/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>dev.loadline</groupId>
+  <artifactId>test-kafka</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$version</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$version</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+POM
+    mvn --quiet --batch-mode --file "$work/pom.xml" dependency:copy-dependencies -DoutputDirectory="$work/jars" >&2 ||
+        fail "Maven could not fetch Kafka $version (see above); try again, or put its jars into $jars and create $jars/complete"
+    touch "$work/jars/complete"
+    # Another one may have been quicker.
+    mv "$work/jars" "$jars" 2>/dev/null || [ -f "$jars/complete" ]
+    rm -rf "$work"
+    trap - EXIT
+}
+
+run() {
+    port=$1 controller=$2 directory=$3
+    shift 3
+    mkdir -p "$directory"
+    if [ ! -f "$directory/broker.properties" ]; then
+        cat >"$directory/broker.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$directory/data
+auto.create.topics.enable=false
+# One node holds everything.
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+# A test is not to wait for members that never come.
+group.initial.rebalance.delay.ms=0
+PROPERTIES
+        for setting in "$@"; do echo "$setting" >>"$directory/broker.properties"; done
+        java -cp "$jars/*" kafka.tools.StorageTool format --cluster-id bG9hZGxpbmUtdGVzdHMtMQ --config "$directory/broker.properties" >"$directory/format.log" 2>&1 ||
+            fail "the broker's directory could not be made: $(tail -n 3 "$directory/format.log")"
+    fi
+    # Small and quick to start.
+    java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*" kafka.Kafka "$directory/broker.properties" >>"$directory/broker.log" 2>&1 &
+    broker=$!
+    trap 'kill $broker 2>/dev/null; wait $broker 2>/dev/null' EXIT
+    trap 'exit 143' TERM INT
+    # Until whoever started this is gone, or the broker is.
+    while kill -0 $broker 2>/dev/null; do
+        waited=0
+        timeout 1 cat >/dev/null || waited=$?
+        [ "$waited" -eq 124 ] || break
+    done
+}
+
+case ${1:-} in
+install) install && echo "$jars" ;;
+run)
+    [ $# -ge 4 ] || fail "run PORT OTHER_PORT DIRECTORY [NAME=VALUE...]"
+    shift
+    install
+    run "$@"
+    ;;
+*) fail "install, or run PORT OTHER_PORT DIRECTORY [NAME=VALUE...]" ;;
+esac
