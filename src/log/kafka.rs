@@ -183,13 +183,12 @@ impl Log for KafkaLog {
         self.0.check_open()?;
         let asker = {
             let mut positions = lock(&self.0.positions);
-            match positions.get(group) {
-                Some(asker) => Arc::clone(asker),
-                None => {
-                    let asker = Arc::new(client::asker(&self.0.options, &self.0.names.group(group))?);
-                    positions.insert(group.to_owned(), Arc::clone(&asker));
-                    asker
-                }
+            if let Some(asker) = positions.get(group) {
+                Arc::clone(asker)
+            } else {
+                let asker = Arc::new(client::asker(&self.0.options, &self.0.names.group(group))?);
+                positions.insert(group.to_owned(), Arc::clone(&asker));
+                asker
             }
         };
         client::committed(&*asker, self.0.names.of(topic), partition, self.0.options.patience)

@@ -45,14 +45,13 @@ fn hangs_on(warning: &Problem) -> Vec<&str> {
     let metric = warning.path.strip_prefix(METRICS).and_then(|rest| rest.find(']')).map(|end| &warning.path[..=METRICS.len() + end]);
     let mut paths: Vec<&str> = metric.into_iter().collect();
     paths.extend_from_slice(match warning.code {
-        "fixed-count" => &["spec.replicas.min", "spec.replicas.max"],
+        "fixed-count" | "narrow-band" => &["spec.replicas.min", "spec.replicas.max"],
         "single-replica" => &["spec.replicas.min", "spec.role"],
         "no-proposing-metric" | "blindness-ignored" => &[METRICS, "spec.mode"],
         "never-grows" | "never-shrinks" => {
             &[METRICS, "spec.mode", "spec.replicas.min", "spec.replicas.max", "spec.behavior.scaleOut.select", "spec.behavior.scaleIn.select"]
         }
         "window-below-interval" => &["spec.evaluateEvery"],
-        "narrow-band" => &["spec.replicas.min", "spec.replicas.max"],
         "hunting" => &[METRICS, "spec.mode", "spec.tolerance.out", "spec.tolerance.in", "spec.behavior.scaleIn.select", "spec.behavior.scaleIn.stabilization"],
         "tolerance-blocks-scale-in" => &[METRICS, "spec.mode", "spec.tolerance.in", "spec.behavior.scaleIn.select"],
         "scale-in-without-limit" => &["spec.role", "spec.mode", "spec.replicas.min", "spec.behavior.scaleIn.select", "spec.behavior.scaleIn.policies"],
