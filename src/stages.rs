@@ -169,6 +169,9 @@ pub trait Snapshot: Default + Send {
         Ok(())
     }
 
+    /// Up to where the snapshots that were put back hold the input: the first offset that none of them holds.
+    fn held_until(&self) -> Offset;
+
     /// The earliest offset whose record the state still needs but does not hold in its snapshots
     /// (panes); `next` where there is none.
     fn replay_from(&self, next: Offset) -> Offset;

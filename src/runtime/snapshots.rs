@@ -43,11 +43,12 @@ pub struct Restored<S> {
     pub keys: usize,
 }
 
-/// Puts the snapshots of one partition back, as [`crate::log::Log::states`] gives them.
+/// Puts the snapshots of one partition back, as [`crate::log::Log::states`] gives them. `committed` is the position that was committed with
+/// the newest of them.
 ///
 /// # Errors
-/// The reason, where one of them cannot be used by this version: nothing is guessed then.
-pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)]) -> Result<Restored<S::State>, String> {
+/// The reason, where one of them cannot be used by this version, or stands for input that was not read: nothing is guessed then.
+pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], committed: Option<Offset>) -> Result<Restored<S::State>, String> {
     let find = |key: &str| rows.iter().find(|(k, _)| k == key).map(|(_, bytes)| bytes.as_slice());
     if let Some((first, _)) = rows.first() {
         let version = find(VERSION_KEY).ok_or_else(|| format!("the snapshots, {first:?} among them, have no version"))?;
@@ -56,7 +57,7 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)]) -> Result<Restored<S::State
             return Err(format!("a newer Loadline wrote the snapshots (they have version {version}, this one knows {})", S::VERSION));
         }
     }
-    let round = find(ROUND_KEY).map(json::read_bytes).transpose().map_err(|error| format!("the last round: {error}"))?;
+    let round: Option<Round> = find(ROUND_KEY).map(json::read_bytes).transpose().map_err(|error| format!("the last round: {error}"))?;
     let mut state = S::State::default();
     if let Some(wide) = find(WIDE_KEY) {
         state.restore_wide(wide)?;
@@ -66,5 +67,34 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)]) -> Result<Restored<S::State
         state.restore(key, bytes)?;
         keys += 1;
     }
+    // What a snapshot holds is not read again: one that holds what was never read would have it left out.
+    let until = round.map_or(0, |round| round.start.max(round.replay_from)).max(state.held_until());
+    if let Some(committed) = committed.filter(|committed| until > *committed) {
+        return Err(format!("the snapshots hold the input up to {until}, and it was read up to {committed} only"));
+    }
     Ok(Restored { state, round, keys })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::decide::Decide;
+
+    /// A round or a target's snapshot that stands for input which was never read is refused: that input would be passed over.
+    #[test]
+    fn a_snapshot_of_what_was_not_read_is_refused() {
+        let row = |key: &str, value: &str| (key.to_owned(), value.as_bytes().to_vec());
+        let rows = |round: &str, target: &str| [row(VERSION_KEY, "1"), row(ROUND_KEY, round), row("prod/Deployment/api", target)];
+        let refused = |rows: &[(String, Vec<u8>)], committed| restore::<Decide>(rows, committed).err();
+        let sound = rows(r#"{"start":10,"replayFrom":4}"#, r#"{"nextOffset":10}"#);
+        assert_eq!([refused(&sound, Some(10)), refused(&sound, None)], [None, None]);
+        let said = Some("the snapshots hold the input up to 11, and it was read up to 10 only".to_owned());
+        for ahead in [
+            rows(r#"{"start":11,"replayFrom":4}"#, r#"{"nextOffset":10}"#),
+            rows(r#"{"start":10,"replayFrom":11}"#, r#"{"nextOffset":10}"#),
+            rows(r#"{"start":10,"replayFrom":4}"#, r#"{"nextOffset":11}"#),
+        ] {
+            assert_eq!(refused(&ahead, Some(10)), said);
+        }
+    }
 }

@@ -429,6 +429,10 @@ impl Snapshot for State {
         Ok(())
     }
 
+    fn held_until(&self) -> Offset {
+        self.targets.values().map(|t| t.memory.next_offset).max().unwrap_or(0).max(self.sources.next_offset)
+    }
+
     fn replay_from(&self, next: Offset) -> Offset {
         self.targets.values().filter_map(|t| t.panes.earliest_offset()).min().unwrap_or(next).min(next)
     }

@@ -188,13 +188,15 @@ fn states(inspection: &Inspection, partitions: &[PartitionReport], report: &mut 
         of.entry((group, partition)).or_default().push((key, value));
     }
     let known: BTreeSet<&str> = [Aggregate::NAME, Admit::NAME, Decide::NAME, Arbitrate::NAME].into();
+    let positions = inspection.positions().rows;
     for ((group, partition), mut rows) in of {
         rows.sort();
+        let committed = positions.iter().find(|(of, _, number, _)| (of, number) == (&group, &partition)).map(|(.., next)| *next);
         let (restored, input) = match group.as_str() {
-            Aggregate::NAME => (of_stage::<Aggregate>(&rows), Aggregate::INPUT),
-            Admit::NAME => (of_stage::<Admit>(&rows), Admit::INPUT),
-            Decide::NAME => (of_stage::<Decide>(&rows), Decide::INPUT),
-            Arbitrate::NAME => (of_stage::<Arbitrate>(&rows), Arbitrate::INPUT),
+            Aggregate::NAME => (of_stage::<Aggregate>(&rows, committed), Aggregate::INPUT),
+            Admit::NAME => (of_stage::<Admit>(&rows, committed), Admit::INPUT),
+            Decide::NAME => (of_stage::<Decide>(&rows, committed), Decide::INPUT),
+            Arbitrate::NAME => (of_stage::<Arbitrate>(&rows, committed), Arbitrate::INPUT),
             _ => (Err(format!("no stage of this name is known; known are {known:?}")), Topic::Signals),
         };
         match restored {
@@ -207,8 +209,8 @@ fn states(inspection: &Inspection, partitions: &[PartitionReport], report: &mut 
     }
 }
 
-fn of_stage<S: Stage>(rows: &[(String, Vec<u8>)]) -> Result<String, String> {
-    let Restored { round, keys, .. } = snapshots::restore::<S>(rows)?;
+fn of_stage<S: Stage>(rows: &[(String, Vec<u8>)], committed: Option<u64>) -> Result<String, String> {
+    let Restored { round, keys, .. } = snapshots::restore::<S>(rows, committed)?;
     Ok(match round {
         Some(round) => format!("{keys} that can be restored; the input is read again from {}", round.replay_from),
         None => format!("{keys} of a round that did not come to its end: the input is read again from its beginning"),

@@ -132,6 +132,10 @@ impl Snapshot for State {
         }
     }
 
+    fn held_until(&self) -> Offset {
+        self.targets.values().map(|target| target.through).chain(self.sources.values().map(|source| source.through)).max().unwrap_or(0)
+    }
+
     fn replay_from(&self, next: Offset) -> Offset {
         next
     }

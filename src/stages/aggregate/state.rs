@@ -85,6 +85,11 @@ impl Snapshot for State {
         self.producers.restore(key, bytes)
     }
 
+    /// What it keeps across commits is of producers, and of no place of the input.
+    fn held_until(&self) -> Offset {
+        0
+    }
+
     fn replay_from(&self, next: Offset) -> Offset {
         next
     }

@@ -85,6 +85,10 @@ impl Snapshot for State {
         Ok(())
     }
 
+    fn held_until(&self) -> Offset {
+        self.fleets.values().map(|held| held.through).max().unwrap_or(0)
+    }
+
     fn replay_from(&self, next: Offset) -> Offset {
         next
     }
