@@ -51,6 +51,7 @@ macro_rules! contract {
             membership: a_session_resumes_where_the_last_commit_left_off,
             membership: a_poll_brings_no_more_than_asked,
             membership: a_full_partition_does_not_starve_another,
+            membership: what_was_appended_has_been_polled_when_it_says_so,
             membership: a_commit_for_a_partition_not_owned_is_fenced,
             membership: members_share_the_partitions,
             membership: a_partition_is_handed_over_on_join,

@@ -82,7 +82,9 @@ impl<S: Stage> Worker<S> {
         if self.polled.is_empty() {
             self.polled = self.session.poll(most, wait)?.into();
             let records: usize = self.polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
-            self.read_to_end_at = (records < most).then_some(asked_at);
+            // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
+            let to_end = records < most && (!S::FLUSHES || matches!(self.session.has_read_to_end(), Ok(true)));
+            self.read_to_end_at = to_end.then_some(asked_at);
         }
         let nothing = self.polled.is_empty();
         self.runner.take(&mut self.polled, asked_at, self.read_to_end_at)?;

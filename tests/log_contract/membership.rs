@@ -61,6 +61,32 @@ pub(crate) fn a_poll_brings_no_more_than_asked<H: Harness>() {
     assert_eq!(came, 30);
 }
 
+/// A session that says that it has read to the end has polled all that was appended before it was asked; and it comes to say so, whatever a
+/// commit leaves behind its records.
+pub(crate) fn what_was_appended_has_been_polled_when_it_says_so<H: Harness>() {
+    let harness = H::create(signals(2));
+    let mut session = join(harness.log(), "a");
+    poll_assigned(&mut *session, 2);
+    for round in 0..6_u64 {
+        if round % 2 == 0 {
+            harness.log().append((0..7).map(|i| signal(i % 2, format!("{i}"))).collect()).unwrap();
+        } else {
+            session.commit(&Batch { appends: (0..7).map(|i| signal(i % 2, format!("{i}"))).collect(), ..position(0, 0) }).unwrap();
+            harness.settle();
+        }
+        let (started, mut came) = (Stopwatch::start(), 0);
+        loop {
+            let brought = records(&session.poll(100, Duration::ZERO).unwrap()).len();
+            came += brought;
+            if brought < 100 && session.has_read_to_end().unwrap() {
+                break;
+            }
+            assert!(started.elapsed() < DEADLINE, "it never says so, after {came}");
+        }
+        assert_eq!(came, 7, "in round {round}");
+    }
+}
+
 pub(crate) fn a_full_partition_does_not_starve_another<H: Harness>() {
     const FULL: usize = 20_000;
     let harness = H::create(signals(2));
