@@ -1,5 +1,7 @@
 //! A real Kafka broker for the tests of one process: started with the first that asks, and ended with the process, however that ends.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -10,11 +12,11 @@ use std::time::Duration;
 use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::log::{LogError, Partitions};
 use loadline::runtime::clock::Stopwatch;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset as At, TopicPartitionList};
 
 /// How long a broker may take to start on a busy machine.
@@ -103,6 +105,25 @@ impl Broker {
         list.add_partition_offset(topic, partition, At::Offset(before)).unwrap();
         let deleted = wait_for(self.admin().delete_records(&list, &AdminOptions::new())).unwrap();
         deleted.elements().iter().for_each(|element| element.error().unwrap());
+    }
+
+    /// Begins a transaction with one record, and leaves it open. It ends by itself only long after any test.
+    pub(crate) fn leaves_open(&self, id: &str, topic: &str, value: &str) -> BaseProducer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address).set("transactional.id", id).set("transaction.timeout.ms", "600000");
+        let producer: BaseProducer = config.create().unwrap();
+        producer.init_transactions(START).unwrap();
+        producer.begin_transaction().unwrap();
+        let record: BaseRecord<'_, (), str> = BaseRecord::to(topic).partition(0).payload(value);
+        producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+        producer.flush(START).unwrap();
+        producer
+    }
+
+    /// A topic as somebody creates it by hand.
+    pub(crate) fn create_topic(&self, name: &str, partitions: i32) {
+        let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        wait_for(self.admin().create_topics([&new], &AdminOptions::new())).unwrap().into_iter().for_each(|result| drop(result.unwrap()));
     }
 
     /// Begins to be the producer of these transactions.
