@@ -91,6 +91,74 @@ spec:
     assert_eq!(answer.code, FAULTY);
 }
 
+/// Half translated, as after a first look at the errors; and the whole document of another, untranslated.
+#[test]
+fn habits_within_what_is_translated_already() {
+    let answer = checked(
+        "\
+apiVersion: autoscaling/v2
+kind: ScalingPolicy
+metadata: { namespace: prod, name: api-server }
+spec:
+  target: { apiVersion: apps/v1, kind: Deployment, name: api-server }
+  replicas: { minReplicas: 2, max: 10 }
+  metrics:
+    - name: cpu
+      track: { type: Utilization, averageUtilization: 70 }
+    - name: requests
+      targetAverageValue: 100
+    - name: queue_depth
+      external: { metric: { name: queue_depth }, target: { type: AverageValue, averageValue: 30 } }
+  behavior:
+    scaleUp: { tolerance: 0.05 }
+    scaleIn:
+      stabilizationWindowSeconds: 300
+      selectPolicy: Min
+      tolerance: 0.05
+      policies: [{ type: Percent, value: 10, periodSeconds: 60 }]
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: { namespace: prod, name: api-server }
+",
+    );
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FAULTY);
+}
+
+#[test]
+fn habits_from_keda() {
+    let answer = checked(
+        "\
+apiVersion: keda.sh/v1alpha1
+kind: ScalingPolicy
+metadata: { namespace: prod, name: api-server }
+spec:
+  target: { apiVersion: apps/v1, kind: Deployment, name: api-server }
+  minReplicaCount: 1
+  maxReplicaCount: 20
+  idleReplicaCount: 0
+  pollingInterval: 15
+  cooldownPeriod: 300
+  initialCooldownPeriod: 60
+  triggers: [{ type: rabbitmq, metadata: { value: '10' } }]
+  advanced: { horizontalPodAutoscalerConfig: {} }
+  replicas: { max: 20 }
+  metrics:
+    - name: queue_depth
+      metricType: AverageValue
+      metadata: { threshold: '10' }
+  fallback: { failureThreshold: 3 }
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: { namespace: prod, name: api-server }
+",
+    );
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FAULTY);
+}
+
 #[test]
 fn unwise_but_legal() {
     let text = GOOD.replace("min: 3", "min: 1").replace(
