@@ -8,6 +8,7 @@ mod behavior;
 mod doubt;
 mod habits;
 mod metric;
+mod names;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
