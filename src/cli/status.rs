@@ -139,9 +139,8 @@ fn log(out: &mut dyn Write, usage: &Usage, paint: Paint) -> io::Result<()> {
 pub(super) fn paint_does(verdict: Option<Verdict>, held: Option<Held>, paint: Paint) -> String {
     let said = does(verdict, held);
     match (verdict, held) {
-        (Some(Verdict::Faulted), _) | (_, Some(Held::Frozen)) => paint.red(&said),
         (_, Some(Held::Off)) => paint.dim(&said),
-        (Some(Verdict::Blind), _) => paint.red(&said),
+        (Some(Verdict::Blind | Verdict::Faulted), _) | (_, Some(Held::Frozen)) => paint.red(&said),
         (Some(Verdict::ScaleOut), None) => paint.green(&said),
         (Some(Verdict::ScaleIn), None) => paint.yellow(&said),
         (Some(Verdict::Disabled) | None, _) => paint.dim(&said),

@@ -9,7 +9,7 @@ pub enum Held {
     Frozen,
     /// The policy's mode is Advise.
     Advises,
-    /// The policy's mode is Off: nothing is decided, and the verdict is that of before.
+    /// The policy's mode is Off: nothing is decided.
     Off,
 }
 
@@ -29,9 +29,8 @@ pub fn does(verdict: Option<Verdict>, held: Option<Held>) -> String {
         Some(Held::Frozen) if matches!(verdict, Some(Verdict::ScaleOut | Verdict::ScaleIn)) => format!("frozen ({would})"),
         Some(Held::Frozen) => "frozen".to_owned(),
         Some(Held::Advises) if verdict.is_some() => format!("{would} (advises)"),
-        // A fault holds it in every mode.
-        Some(Held::Off) if verdict != Some(Verdict::Faulted) => "off".to_owned(),
-        Some(Held::Advises | Held::Off) | None => does.to_owned(),
+        Some(Held::Off) => "off".to_owned(),
+        Some(Held::Advises) | None => does.to_owned(),
     }
 }
 
@@ -53,8 +52,6 @@ mod tests {
             (None, None, "undecided"),
             (None, Some(Held::Off), "off"),
             (Some(Verdict::ScaleOut), Some(Held::Off), "off"),
-            (Some(Verdict::Blind), Some(Held::Off), "off"),
-            (Some(Verdict::Faulted), Some(Held::Off), "faulted"),
         ] {
             assert_eq!(does(verdict, held), words);
         }
