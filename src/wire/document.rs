@@ -4,6 +4,7 @@
 //! a `ProcessFleet` is given back as its tree, and everything else is an error, so that no document is passed over.
 
 pub mod schema;
+mod slips;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -138,9 +139,8 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
                 Some(whose) => format!("this is {whose}, which Loadline does not read"),
                 None => format!("unknown kind {:?}", shorten(other)),
             };
-            let translated = habit_of_document(other).map(|_| {
-                format!("did you mean `kind: ScalingPolicy`, with `apiVersion: {API_VERSION}`? what each field is called there: docs/from-hpa.md")
-            });
+            let translated = habit_of_document(other)
+                .map(|_| format!("did you mean `kind: ScalingPolicy`, with `apiVersion: {API_VERSION}`? what each field is called there: docs/from-hpa.md"));
             let near = nearest(other, KINDS).map(|known| format!("did you mean `{known}`?"));
             let mend = translated.or(near).unwrap_or_else(|| format!("Loadline reads {}", KINDS.join(", ")));
             file.problems.push(error("kind", kind, "unknown-kind", message, mend));
