@@ -231,7 +231,7 @@ fn a_file_without_a_policy_says_what_it_is() {
             ("diff", diff::diff(&read, &good, DiffFormat::Text, false)),
             ("test", testing::run(std::slice::from_ref(file), None, TestFormat::Text, false)),
         ] {
-            told += &format!("# {command}, exit code {}\n{}", answer.code, answer.text);
+            let _ = write!(told, "# {command}, exit code {}\n{}", answer.code, answer.text);
         }
     }
     insta::assert_snapshot!(told.replace(&folder.path().display().to_string(), "FOLDER"));

@@ -22,7 +22,7 @@ pub(super) fn slip(text: &str, at: Span, complaint: &str) -> Slip {
     // A tab on the next line is met at the end of this one.
     let next = complaint.contains("tab").then_some(last + 1).filter(|n| *n <= lines.len());
     let found = tab(&lines, &next.into_iter().chain(around.iter().copied()).collect::<Vec<_>>())
-        .or_else(|| (complaint.contains("quote") && !complaint.contains("escape")).then(|| quote(&lines, last, at)).flatten())
+        .or_else(|| (complaint.contains("quote") && !complaint.contains("escape")).then(|| quote(&lines, last, at)))
         .or_else(|| around.iter().find_map(|n| colon(lines[n - 1], *n)));
     if let Some((span, reason, mend)) = found {
         return of(span, reason, mend);
@@ -48,7 +48,7 @@ pub(super) fn slip(text: &str, at: Span, complaint: &str) -> Slip {
         of(place(n, margin + 1, 1), "this line is no field: it has no colon".to_owned(), "write `name: value`".to_owned())
     } else if has("simple key expected") {
         said("this line, or the one above, is no field: it has no colon", "write `name: value`")
-    } else if has("'-' indicator") && here.trim_start().chars().next() != Some('-') {
+    } else if has("'-' indicator") && !here.trim_start().starts_with('-') {
         said("this line stands among the items of a list and begins with no dash", "begin it with `- `, or indent it as the name of the list is")
     } else if ["expected key", "'-' indicator", "invalid indentation", "wrongly indented", "not allowed in this context"].into_iter().any(has) {
         indentation(&lines, &around, at)
@@ -89,17 +89,15 @@ fn tab(lines: &[&str], around: &[usize]) -> Option<Found> {
 }
 
 /// The quote that is opened and not closed: on the nearest line, from the complaint upwards, that has an odd one.
-fn quote(lines: &[&str], last: usize, at: Span) -> Option<Found> {
-    let upwards = (1..=last).rev().find_map(|n| odd_quote(lines[n - 1]).map(|(column, mark)| (n, column, mark)));
+fn quote(lines: &[&str], last: usize, at: Span) -> Found {
+    let upwards = (1..=last).rev().find_map(|n| odd_quote(lines[n - 1]).map(|(column, mark)| (place(n, column, 1), mark)));
     match upwards {
-        Some((n, column, mark)) => {
-            Some((place(n, column, 1), "a quote is opened here and not closed".to_owned(), format!("write {mark} at the end of the value")))
-        }
-        None => Some((
+        Some((span, mark)) => (span, "a quote is opened here and not closed".to_owned(), format!("write {mark} at the end of the value")),
+        None => (
             at,
             "there is text after the closing quote".to_owned(),
             "put the whole value in quotes; within them write `''` for `'` in single quotes, `\\\"` for `\"` in double quotes".to_owned(),
-        )),
+        ),
     }
 }
 
