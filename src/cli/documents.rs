@@ -2,8 +2,8 @@
 
 use crate::edge::processes::fleet_of;
 use crate::model::TargetId;
-use crate::model::document::{Problem, Span};
-use crate::wire::document::{OtherDocument, PolicyFile, policies_in};
+use crate::model::document::{Problem, Severity, Span};
+use crate::wire::document::{API_VERSION, OtherDocument, PolicyFile, policies_in};
 
 use super::policy::testing::{is_test, problems_of};
 
@@ -13,7 +13,22 @@ pub(super) fn documents_in(text: &str, name: &str) -> PolicyFile {
     let of = |other: &OtherDocument| if is_test(&other.kind) { problems_of(&other.node) } else { fleet_of(&other.node).1 };
     let problems: Vec<Problem> = file.others.iter().flat_map(of).collect();
     file.problems.extend(problems);
+    if file.documents.is_empty() && file.others.is_empty() && file.problems.is_empty() {
+        file.problems.push(Problem {
+            path: String::new(),
+            span: None,
+            severity: Severity::Warning,
+            message: format!("{}: there is no document in it", nothing_in(text)),
+            mend: Some(format!("begin with `apiVersion: {API_VERSION}` and `kind: ScalingPolicy`")),
+            code: "no-document",
+        });
+    }
     file
+}
+
+/// What a text without a document is.
+pub(super) fn nothing_in(text: &str) -> &'static str {
+    if text.trim_start_matches('\u{feff}').trim().is_empty() { "the file is empty" } else { "the file has only comments" }
 }
 
 /// The fleets of a file, with the place of each one's name.

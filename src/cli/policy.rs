@@ -356,9 +356,24 @@ fn read(file: &Path) -> Source {
         true => Err(format!("has more than {most} bytes; split it into several files")),
         false => Ok(()),
     };
-    let text =
-        read.map_err(|e| e.to_string()).and_then(fits).and_then(|()| String::from_utf8(bytes).map_err(|e| format!("not UTF-8 text: {}", e.utf8_error())));
+    let text = if name != "-" && file.is_dir() {
+        Err(format!("it is a folder; name the files in it, as in `{}`", file.join("*.yaml").display()))
+    } else {
+        read.map_err(|e| e.to_string()).and_then(fits).and_then(|()| text_of(bytes))
+    };
     Source { name, text }
+}
+
+/// The bytes of a file as text, or why they are none.
+fn text_of(bytes: Vec<u8>) -> Result<String, String> {
+    const MEND: &str = "save it as UTF-8 text, or name a YAML file";
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err("it is UTF-16 text; save it as UTF-8".to_owned());
+    }
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return Err(format!("it is no text: byte {at} is 0; {MEND}"));
+    }
+    String::from_utf8(bytes).map_err(|e| format!("it is no UTF-8 text: {}; {MEND}", e.utf8_error()))
 }
 
 fn counted(n: usize, one: &str, many: &str) -> String {

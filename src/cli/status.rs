@@ -139,6 +139,7 @@ fn log(out: &mut dyn Write, usage: &Usage, paint: Paint) -> io::Result<()> {
 pub(super) fn paint_does(verdict: Option<Verdict>, held: Option<Held>, paint: Paint) -> String {
     let said = does(verdict, held);
     match (verdict, held) {
+        (_, Some(Held::Off)) => paint.dim(&said),
         (Some(Verdict::Blind | Verdict::Faulted), _) | (_, Some(Held::Frozen)) => paint.red(&said),
         (Some(Verdict::ScaleOut), None) => paint.green(&said),
         (Some(Verdict::ScaleIn), None) => paint.yellow(&said),

@@ -114,6 +114,7 @@ impl TargetStatus {
         match (&self.frozen, self.mode.as_deref()) {
             (Some(_), _) => Some(Held::Frozen),
             (None, Some("Advise")) => Some(Held::Advises),
+            (None, Some("Off")) => Some(Held::Off),
             (None, _) => None,
         }
     }

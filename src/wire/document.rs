@@ -4,13 +4,14 @@
 //! a `ProcessFleet` is given back as its tree, and everything else is an error, so that no document is passed over.
 
 pub mod schema;
+mod slips;
 mod yaml;
 
 use std::collections::BTreeMap;
 
 use crate::model::TargetId;
 use crate::model::document::{Node, Problem, Severity, Span, Value, shorten};
-use crate::model::policy::{Policy, Setting, resolve, target_of};
+use crate::model::policy::{Policy, Setting, habit_of_document, resolve, target_of};
 use crate::model::spelling::nearest;
 
 pub use yaml::from_yaml;
@@ -134,9 +135,14 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
         Some("ScalingPolicy") => file.documents.push(policy(&node)),
         Some(known @ ("ProcessFleet" | "PolicyTest")) => file.others.push(OtherDocument { kind: known.to_owned(), node }),
         Some(other) => {
-            let message = format!("unknown kind {:?}", shorten(other));
+            let message = match habit_of_document(other) {
+                Some(whose) => format!("this is {whose}, which Loadline does not read"),
+                None => format!("unknown kind {:?}", shorten(other)),
+            };
+            let translated = habit_of_document(other)
+                .map(|_| format!("did you mean `kind: ScalingPolicy`, with `apiVersion: {API_VERSION}`? what each field is called there: docs/from-hpa.md"));
             let near = nearest(other, KINDS).map(|known| format!("did you mean `{known}`?"));
-            let mend = near.unwrap_or_else(|| format!("Loadline reads {}", KINDS.join(", ")));
+            let mend = translated.or(near).unwrap_or_else(|| format!("Loadline reads {}", KINDS.join(", ")));
             file.problems.push(error("kind", kind, "unknown-kind", message, mend));
         }
         None => file.problems.push(error(
@@ -198,7 +204,9 @@ fn envelope(node: &Node) -> Vec<Problem> {
     match node.get("apiVersion") {
         Some(version) if version.as_text() == Some(API_VERSION) => {}
         Some(version) => {
-            error("apiVersion", version.span, "api-version", format!("`apiVersion` is {}", version.describe()), "write `apiVersion: loadline.dev/v1alpha1`");
+            let whose = version.as_text().and_then(habit_of_document).map(|whose| format!(", that of {whose}")).unwrap_or_default();
+            let message = format!("`apiVersion` is {}{whose}", version.describe());
+            error("apiVersion", version.span, "api-version", message, "write `apiVersion: loadline.dev/v1alpha1`");
         }
         None => error("apiVersion", None, "missing-field", "`apiVersion` is missing".into(), "write `apiVersion: loadline.dev/v1alpha1`"),
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Answer, FAULTY, FINE, Source, UNREADABLE, render};
 use crate::cli::documents::documents_in;
 use crate::cli::table;
+use crate::model::document::{Problem, Severity};
 use crate::model::policy::{Origin, Setting};
 use crate::wire::document::{ParsedPolicy, PolicyFile};
 
@@ -51,9 +52,11 @@ pub(super) fn diff(before: &Source, after: &Source, format: DiffFormat, colours:
             }
             Ok(yaml) => {
                 let file = documents_in(yaml, &source.name);
-                let errors: Vec<_> = file.all_problems().into_iter().filter(|p| p.severity == crate::model::document::Severity::Error).collect();
-                render::problems(&mut text, &source.name, yaml, &errors, colours);
-                errors.is_empty().then_some(file)
+                // Compared with a file without a document everything is new; that it has none is often another's failure, as of `git show`.
+                let is_empty = |p: &Problem| p.code == "no-document";
+                let problems: Vec<_> = file.all_problems().into_iter().filter(|p| p.severity == Severity::Error || is_empty(p)).collect();
+                render::problems(&mut text, &source.name, yaml, &problems, colours);
+                problems.iter().all(|p| is_empty(p)).then_some(file)
             }
         }
     };
@@ -63,7 +66,7 @@ pub(super) fn diff(before: &Source, after: &Source, format: DiffFormat, colours:
     let changed = compare(&before_file.documents, &after_file.documents);
     let code = if changed.is_empty() { FINE } else { FAULTY };
     let text = match format {
-        DiffFormat::Text => as_text(&changed, before, after),
+        DiffFormat::Text => text + &as_text(&changed, before, after),
         DiffFormat::Json => as_json(&changed, before, after),
         DiffFormat::Markdown => as_markdown(&changed, before, after),
     };

@@ -12,6 +12,7 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::super::documents::nothing_in;
 use super::{Answer, FAULTY, FINE, Source, UNREADABLE, read};
 use crate::model::document::{Node, Problem, Span, Value};
 use crate::model::policy::Policy;
@@ -104,7 +105,8 @@ fn of_file(file: &Path, only: Option<&str>) -> Ran {
     let folder = file.parent().unwrap_or(Path::new("")).to_path_buf();
     let nodes: Vec<Node> = nodes.into_iter().filter(|node| node.value != Value::Null).collect();
     if nodes.is_empty() {
-        ran.problems.push(not_a_test(None));
+        let none = not_a_test(None);
+        ran.problems.push(Problem { message: format!("{}: {}", nothing_in(text), none.message), ..none });
     }
     for node in nodes {
         if node.get("kind").and_then(Node::as_text).is_some_and(|kind| kind != KIND) {

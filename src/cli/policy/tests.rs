@@ -91,6 +91,74 @@ spec:
     assert_eq!(answer.code, FAULTY);
 }
 
+/// Half translated, as after a first look at the errors; and the whole document of another, untranslated.
+#[test]
+fn habits_within_what_is_translated_already() {
+    let answer = checked(
+        "\
+apiVersion: autoscaling/v2
+kind: ScalingPolicy
+metadata: { namespace: prod, name: api-server }
+spec:
+  target: { apiVersion: apps/v1, kind: Deployment, name: api-server }
+  replicas: { minReplicas: 2, max: 10 }
+  metrics:
+    - name: cpu
+      track: { type: Utilization, averageUtilization: 70 }
+    - name: requests
+      targetAverageValue: 100
+    - name: queue_depth
+      external: { metric: { name: queue_depth }, target: { type: AverageValue, averageValue: 30 } }
+  behavior:
+    scaleUp: { tolerance: 0.05 }
+    scaleIn:
+      stabilizationWindowSeconds: 300
+      selectPolicy: Min
+      tolerance: 0.05
+      policies: [{ type: Percent, value: 10, periodSeconds: 60 }]
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: { namespace: prod, name: api-server }
+",
+    );
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FAULTY);
+}
+
+#[test]
+fn habits_from_keda() {
+    let answer = checked(
+        "\
+apiVersion: keda.sh/v1alpha1
+kind: ScalingPolicy
+metadata: { namespace: prod, name: api-server }
+spec:
+  target: { apiVersion: apps/v1, kind: Deployment, name: api-server }
+  minReplicaCount: 1
+  maxReplicaCount: 20
+  idleReplicaCount: 0
+  pollingInterval: 15
+  cooldownPeriod: 300
+  initialCooldownPeriod: 60
+  triggers: [{ type: rabbitmq, metadata: { value: '10' } }]
+  advanced: { horizontalPodAutoscalerConfig: {} }
+  replicas: { max: 20 }
+  metrics:
+    - name: queue_depth
+      metricType: AverageValue
+      metadata: { threshold: '10' }
+  fallback: { failureThreshold: 3 }
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: { namespace: prod, name: api-server }
+",
+    );
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FAULTY);
+}
+
 #[test]
 fn unwise_but_legal() {
     let text = GOOD.replace("min: 3", "min: 1").replace(
@@ -110,6 +178,14 @@ fn text_that_is_no_yaml() {
     assert_eq!(answer.code, FAULTY);
 }
 
+/// In braces a colon without a space is legal YAML and no field.
+#[test]
+fn a_colon_without_a_space_in_braces_has_its_mend() {
+    let answer = checked(&GOOD.replace("min: 3, max: 60", "min: 3, max:60"));
+    assert!(answer.text.contains("error[unknown-field]: unknown field `max:60`"), "{}", answer.text);
+    assert!(answer.text.contains("= write a space after the colon: `max: 60`"), "{}", answer.text);
+}
+
 #[test]
 fn two_policies_for_one_target_name_each_other() {
     let other = GOOD.replace("name: api-server }\nspec", "name: another }\nspec");
@@ -126,6 +202,39 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(answer.code, UNREADABLE);
     assert!(answer.text.starts_with("error: failed to read /nonexistent/policy.yaml: "), "{}", answer.text);
     assert_eq!(explain(&missing, TEXT).code, UNREADABLE);
+}
+
+/// What is no policy at all says so, and what to name or to write instead.
+#[test]
+fn a_file_without_a_policy_says_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = |name: &str, bytes: &[u8]| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        file
+    };
+    let files = [
+        folder.path().to_path_buf(),
+        written("empty.yaml", b""),
+        written("comments.yaml", b"# spec:\n---\n# later\n"),
+        written("binary.yaml", b"\x7fELF\x02\x01\x01\0\0"),
+        written("latin.yaml", b"name: caf\xe9\n"),
+        written("utf16.yaml", b"\xff\xfek\0i\0n\0d\0"),
+    ];
+    let mut told = String::new();
+    let good = source("good.yaml", GOOD);
+    for file in &files {
+        let read = read(file);
+        for (command, answer) in [
+            ("check", check(std::slice::from_ref(&read), CHECKED, false, false, PANE)),
+            ("explain", explain(&read, TEXT)),
+            ("diff", diff::diff(&read, &good, DiffFormat::Text, false)),
+            ("test", testing::run(std::slice::from_ref(file), None, TestFormat::Text, false)),
+        ] {
+            let _ = write!(told, "# {command}, exit code {}\n{}", answer.code, answer.text);
+        }
+    }
+    insta::assert_snapshot!(told.replace(&folder.path().display().to_string(), "FOLDER"));
 }
 
 /// What `run` would not read is not checked in part either.

@@ -111,3 +111,19 @@ fn a_target_that_only_advises_or_is_frozen_says_so() {
     assert!(shown(&status).contains("frozen (would scale out)"), "{}", shown(&status));
     assert!(!status.targets[0].is_scaling());
 }
+
+/// With `mode: Off` nothing is decided: neither what was decided before nor a decision to come.
+#[test]
+fn a_target_that_is_off_says_so() {
+    let view = View::new();
+    view.audit(at(10), Audit::Decision(decision(10, 3, 5)));
+    let mut status = status(&view);
+    status.targets[0].mode = Some("Off".to_owned());
+    assert!(!status.targets[0].is_scaling());
+    for verdict in [status.targets[0].verdict, None] {
+        status.targets[0].verdict = verdict;
+        let said = shown(&status);
+        assert!(said.contains(" Off ") && said.contains(" off "), "{said}");
+        assert!(!said.contains("undecided") && !said.contains("scales out"), "{said}");
+    }
+}

@@ -9,9 +9,11 @@ pub enum Held {
     Frozen,
     /// The policy's mode is Advise.
     Advises,
+    /// The policy's mode is Off: nothing is decided.
+    Off,
 }
 
-/// What a target does, in a word or a few: "scales out", "would scale out (advises)", "frozen (would scale out)".
+/// What a target does, in a word or a few: "scales out", "would scale out (advises)", "frozen (would scale out)", "off".
 pub fn does(verdict: Option<Verdict>, held: Option<Held>) -> String {
     let (does, would) = match verdict {
         Some(Verdict::ScaleOut) => ("scales out", "would scale out"),
@@ -27,6 +29,7 @@ pub fn does(verdict: Option<Verdict>, held: Option<Held>) -> String {
         Some(Held::Frozen) if matches!(verdict, Some(Verdict::ScaleOut | Verdict::ScaleIn)) => format!("frozen ({would})"),
         Some(Held::Frozen) => "frozen".to_owned(),
         Some(Held::Advises) if verdict.is_some() => format!("{would} (advises)"),
+        Some(Held::Off) => "off".to_owned(),
         Some(Held::Advises) | None => does.to_owned(),
     }
 }
@@ -46,6 +49,9 @@ mod tests {
             (Some(Verdict::Hold), Some(Held::Advises), "would hold (advises)"),
             (Some(Verdict::Blind), None, "blind"),
             (None, Some(Held::Advises), "undecided"),
+            (None, None, "undecided"),
+            (None, Some(Held::Off), "off"),
+            (Some(Verdict::ScaleOut), Some(Held::Off), "off"),
         ] {
             assert_eq!(does(verdict, held), words);
         }

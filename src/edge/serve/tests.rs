@@ -384,6 +384,15 @@ fn the_page_says_only_what_is_so() {
             order,
         }),
     );
+    // What is off is not waiting for a decision.
+    let off = spec.replace("Advise", "Off").replace("\"name\":\"api\"", "\"name\":\"idle\"");
+    let order = crate::model::Order { source: "file".to_owned(), generation: 1 };
+    let idle: TargetId = "prod/Deployment/idle".parse().unwrap();
+    view.signal(at(11), crate::model::Signal::Policy(crate::model::PolicyAnnouncement { target: idle, spec: Some(off), order }));
+    for page in ["/", "/targets/prod/Deployment/idle"] {
+        let page = server.get(page).body;
+        assert!(page.contains("<span class=\"calm\">off</span>"), "{page}");
+    }
     let page = server.get("/targets/prod/Deployment/other").body;
     assert!(page.contains("Its replicas have never been seen") && page.contains("<div class=\"charts\" id=\"charts\" hidden"), "{page}");
 }

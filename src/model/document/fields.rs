@@ -283,7 +283,10 @@ impl<'a> Fields<'a> {
         for entry in self.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())).take(MOST_PROBLEMS) {
             let path = join(&self.path, &shorten(&entry.key));
             let fault = elsewhere(&entry.key).unwrap_or_else(|| {
+                // In braces `max:5` is a field of that name, without a value.
+                let glued = entry.key.split_once(':').filter(|(_, value)| entry.value.value == Value::Null && !value.is_empty());
                 let mend = match spelling::nearest(&entry.key, self.known.iter().copied()) {
+                    _ if glued.is_some() => format!("write a space after the colon: `{}`", shorten(&entry.key.replacen(':', ": ", 1))),
                     Some(known) => format!("did you mean `{known}`?"),
                     None if self.known.is_empty() => "remove it".to_owned(),
                     None => format!("known here: {}", self.known.join(", ")),

@@ -6,7 +6,9 @@
 mod advice;
 mod behavior;
 mod doubt;
+mod habits;
 mod metric;
+mod names;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +20,10 @@ use crate::model::document::shape::{Outline, Shape};
 use crate::model::document::{MOST_PROBLEMS, Node, Problem, Severity, Span, Value, shorten};
 use crate::model::{FleetName, TargetId};
 
+use habits::{Place, habit};
+
 pub use crate::model::document::fields::{Origin, Setting};
+pub use habits::habit_of_document;
 
 /// The most replicas: a Kubernetes `int32`.
 const MAX_REPLICAS: i64 = i32::MAX as i64;
@@ -181,14 +186,9 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     })
 }
 
-/// What a field is that is known elsewhere: built later, or of the `HorizontalPodAutoscaler`.
+/// What a field is that is known elsewhere: built later, or of another autoscaler.
 fn elsewhere(name: &str) -> Option<Fault> {
-    let own = match name {
-        "scaleTargetRef" => "target: { apiVersion: apps/v1, kind: Deployment, name: api-server }",
-        "minReplicas" | "maxReplicas" => "replicas: { min: 3, max: 60 }",
-        _ => return NOT_YET.contains(&name).then(|| not_available(name)),
-    };
-    Some(Fault::new("unknown-field", format!("unknown field `{name}`, as of a HorizontalPodAutoscaler"), format!("write `{own}`")))
+    NOT_YET.contains(&name).then(|| not_available(name)).or_else(|| habit(Place::Spec, name))
 }
 
 fn not_available(name: &str) -> Fault {
@@ -291,7 +291,7 @@ fn replicas(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report:
         None if !max_is_written => report.error(replicas.path(), missing("max", MEND)),
         None => {}
     }
-    replicas.finish(report, |_| None);
+    replicas.finish(report, |name| habit(Place::Replicas, name));
     (min, max)
 }
 

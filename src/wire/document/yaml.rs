@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
+use super::slips::slip;
 use crate::model::document::{Entry, Node, Problem, Severity, Span, Value, shorten};
 
 /// The longest text that is read: a policy has some kilobytes, a file with a thousand of them fits.
@@ -32,7 +33,8 @@ pub fn from_yaml(text: &str) -> Result<Vec<Node>, Problem> {
     for next in Parser::new_from_str_with_options(text, options) {
         let (event, place) = next.map_err(|e| {
             let at = Span { line: number(e.marker().line()), column: number(e.marker().col() + 1), length: 1 };
-            syntax(Some(at), "syntax", format!("not YAML: {}", shorten(&e.info())), None)
+            let slip = slip(text, at, &e.info());
+            syntax(Some(slip.span), "syntax", format!("not YAML: {}", slip.reason), slip.mend.as_deref())
         })?;
         reader.take(event, span(&place))?;
     }
@@ -260,6 +262,46 @@ mod tests {
             let span = problem.span.unwrap();
             assert_eq!((problem.code, span.line, span.column), (code, line, column), "{yaml} {problem}");
         }
+    }
+
+    /// The slips that people make are told in plain words, at the slip, with the mend.
+    #[test]
+    fn common_slips_have_their_mend() {
+        let told = |yaml: &str| {
+            let problem = from_yaml(yaml).expect_err(yaml);
+            let span = problem.span.unwrap();
+            format!("{yaml}\n{}:{} {}\n   = {}\n", span.line, span.column, problem.message, problem.mend.as_deref().unwrap_or("none"))
+        };
+        let slips = [
+            "spec:\n\treplicas: 3\n",
+            "spec:\n  a: 1\n\tb: 2\n",
+            "spec:\n  replicas:3\n  role: x\n",
+            "spec:\n  role: x\n  replicas:3\n",
+            "spec:\n  - name:cpu\n    window: 30s\n",
+            "spec:\n  name: \"cpu\n  window: 30s\n",
+            "spec:\n  name: 'cpu\n",
+            "spec:\n  name: \"cpu\n  other: \"x\"\n",
+            "spec:\n  name: \"cpu\" load\n",
+            "spec:\n  name: \"a\\qb\"\n",
+            "spec:\n  a: 1\n   b: 2\n",
+            "spec:\n    a: 1\n  b: 2\n",
+            "spec:\n  a:\n    - x\n   - y\n",
+            "spec:\n  - a\n  b: 1\n",
+            "spec:\n  a: b: c\n",
+            "spec:\n  a\n  b: 1\n",
+            "spec: { a: 1 b: 2 }\n",
+            "spec: { a: 1\nb: 2\n",
+            "spec: { a: [1 }\n",
+            "spec: { a: 1 }}\n",
+            "spec: [1\n",
+            "spec: {\n",
+            "spec: @x\n",
+            "spec: `x`\n",
+            "spec: %x\n",
+            "spec: *x\n",
+            "a: \"x\"#y\n",
+        ];
+        insta::assert_snapshot!(slips.map(told).join("\n"));
     }
 
     #[test]

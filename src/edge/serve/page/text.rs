@@ -88,6 +88,7 @@ pub(super) fn range(target: &TargetStatus) -> String {
 /// The class of a verdict's colour: that of a change only where it is carried out.
 pub(super) fn class(verdict: Option<Verdict>, held: Option<Held>) -> &'static str {
     match (verdict, held) {
+        (_, Some(Held::Off)) => "calm",
         (Some(Verdict::Blind | Verdict::Faulted), _) | (_, Some(Held::Frozen)) => "bad",
         (Some(Verdict::ScaleOut), None) => "out",
         (Some(Verdict::ScaleIn), None) => "in",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::{FallbackBehavior, Measure, MetricPolicy, MetricRule, Mode, Policy, RatePolicy, Role, Select, StepSize, Threshold, Unit, WhenBlind};
+use super::names;
 use crate::model::Kind;
 use crate::model::document::amounts::{show_amount, show_duration};
 use crate::model::document::fields::Report;
@@ -74,11 +75,11 @@ fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mu
         report.warn(&format!("{path}.window"), "window-below-interval", message, format!("write `window: {every}` or more, or a shorter `evaluateEvery`"));
     }
     match &metric.rule {
-        MetricRule::PerReplica { .. } | MetricRule::Value { .. } if metric.name.as_str() == "error_rate" => {
+        MetricRule::PerReplica { .. } | MetricRule::Value { .. } if names::is_of_errors(metric.name.as_str()) => {
             let message = "errors do not halve when replicas double: a failing release would grow to `max`";
             report.warn(&format!("{path}.track"), "errors-tracked", message, "leave `track` out, so that it is observed only");
         }
-        MetricRule::PerReplica { .. } | MetricRule::Value { .. } if metric.unit == Unit::Seconds => {
+        MetricRule::PerReplica { .. } | MetricRule::Value { .. } if metric.unit == Unit::Seconds || is_named_as_time(metric) => {
             let message = format!("`{}` is a time: times do not halve when replicas double, so tracking one overshoots", metric.name);
             report.warn(&format!("{path}.track"), "time-tracked", message, "write `threshold: { scaleOutAbove: …, scaleInBelow: … }`");
         }
@@ -97,6 +98,11 @@ fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mu
         }
         _ => {}
     }
+}
+
+/// Whether a metric is a time by its name alone. The rate of a counter of seconds is work, which more replicas do share.
+fn is_named_as_time(metric: &MetricPolicy) -> bool {
+    metric.unit == Unit::Count && !matches!(metric.kind, Some(Kind::Counter | Kind::Delta)) && names::is_of_time(metric.name.as_str())
 }
 
 fn advise_band(threshold: &Threshold, unit: Unit, (from, to, goes_in): (u32, u32, bool), path: &str, report: &mut Report) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::defaults::{Defaults, Direction};
 use super::super::{Fallback, FallbackBehavior, RatePolicy, ScalingRules, Select, StepSize};
+use super::habits::{Place, habit};
 use super::{DAY, HOUR, MAX_REPLICAS, missing};
 use crate::model::document::amounts::{self, Fault};
 use crate::model::document::fields::{Choice, Fields, Origin, Report, whole};
@@ -17,14 +18,7 @@ pub(super) fn behavior(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Orig
     let mut behavior = spec.map("behavior", report, "write `behavior: { scaleOut: { … }, scaleIn: { … } }`");
     let scale_out = direction(&mut behavior, "scaleOut", &defaults.scale_out, by_role, report);
     let scale_in = direction(&mut behavior, "scaleIn", &defaults.scale_in, by_role, report);
-    behavior.finish(report, |name| {
-        let own = match name {
-            "scaleUp" => "scaleOut",
-            "scaleDown" => "scaleIn",
-            _ => return None,
-        };
-        Some(Fault::new("unknown-field", format!("unknown field `{name}`"), format!("write `{own}`, as Loadline calls it")))
-    });
+    behavior.finish(report, |name| habit(Place::Behavior, name));
     (scale_out, scale_in)
 }
 
@@ -39,14 +33,7 @@ fn direction(behavior: &mut Fields<'_>, name: &'static str, defaults: &Direction
     let origin = if written.is_some() { Origin::Written } else { by_role };
     let policies = written.unwrap_or_else(|| defaults.policies.to_vec());
     report.put(fields.at("policies"), show_policies(&policies), origin, "how much may change in each period");
-    fields.finish(report, |name| {
-        let own = match name {
-            "stabilizationWindowSeconds" => "stabilization: 300s",
-            "selectPolicy" => "select: Max",
-            _ => return None,
-        };
-        Some(Fault::new("unknown-field", format!("unknown field `{name}`"), format!("write it as in `{own}`")))
-    });
+    fields.finish(report, |name| habit(Place::Direction, name));
     ScalingRules { stabilization, cooldown, select, policies }
 }
 
@@ -110,7 +97,7 @@ fn rate_policy(node: &Node, path: String, report: &mut Report) -> Option<RatePol
     let means = [("percent", "percent of the count at the period's start"), ("replicas", "so many replicas"), ("period", "in so long")];
     means.into_iter().for_each(|(name, meaning)| report.meaning(&fields.at(name), meaning));
     report.one_of(fields.path(), &["percent", "replicas"]);
-    fields.finish(report, |_| None);
+    fields.finish(report, |name| habit(Place::RatePolicy, name));
     Some(RatePolicy { amount: percent.or(replicas)?, period: period? })
 }
 
@@ -152,7 +139,7 @@ pub(super) fn fallback(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Orig
     if let Some(replicas) = replicas {
         report.put(fields.at("replicas"), replicas.to_string(), Origin::Written, "the count to fall back to");
     }
-    fields.finish(report, |_| None);
+    fields.finish(report, |name| habit(Place::Fallback, name));
     Fallback { after, behavior, replicas: replicas.unwrap_or(min) }
 }
 

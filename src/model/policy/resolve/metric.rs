@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::defaults::Defaults;
 use super::super::{Across, Measure, MetricPolicy, MetricRule, Over, StepSize, Threshold, Unit, WhenBlind};
+use super::habits::{Place, habit};
 use super::{HOUR, MAX_REPLICAS, missing, not_available};
 use crate::model::document::amounts::{self, Fault, show_amount, show_duration, unit_name};
 use crate::model::document::fields::{Choice, Fields, Origin, Report, Show, quoted, whole};
@@ -98,17 +99,7 @@ fn metric(node: &Node, path: String, defaults: &Defaults, by_role: Origin, repor
     }
     let when_blind = fields.choice("whenBlind", (WhenBlind::HoldIn, Origin::Default), "while it has no value: HoldIn (no scale-in) or Ignore", report);
     let rule = rule(&mut fields, name.as_ref(), unit, &measure, defaults, by_role, report);
-    fields.finish(report, |name| match name {
-        "type" | "resource" | "pods" | "object" | "external" | "containerResource" => {
-            let mend = "write `name: cpu` with `track: { utilization: 70% }`, `track: { perReplica: 100 }` or `track: { value: 100 }`";
-            Some(Fault::new("unknown-field", format!("unknown field `{name}`, as of a HorizontalPodAutoscaler"), mend))
-        }
-        "target" => {
-            let mend = "write `track: { utilization: 70% }`, or `threshold: { scaleOutAbove: 300ms, scaleInBelow: 120ms }`";
-            Some(Fault::new("unknown-field", "unknown field `target`: what a metric should be is tracked", mend))
-        }
-        _ => NOT_YET.contains(&name).then(|| not_available(name)),
-    });
+    fields.finish(report, |name| NOT_YET.contains(&name).then(|| not_available(name)).or_else(|| habit(Place::Metric, name)));
     let unit = unit.unwrap_or(Unit::Count);
     // A nameless metric has its error, and keeps the places of those after it.
     let name = name.or_else(|| "unnamed".parse().ok())?;
@@ -279,7 +270,7 @@ fn track(node: &Node, path: String, name: Option<&MetricName>, unit: Option<Unit
     } else {
         None
     };
-    fields.finish(report, |_| None);
+    fields.finish(report, |name| habit(Place::Track, name));
     rule
 }
 

@@ -240,6 +240,9 @@ fn what_is_legal_but_unwise_is_warned_of() {
         (metric, "{\"name\": \"rps\", \"threshold\": {\"scaleOutAbove\": 100}}", "never-shrinks"),
         (metric, "{\"name\": \"rps\", \"threshold\": {\"scaleInBelow\": 100}}", "never-grows"),
         (metric, "{\"name\": \"error_rate\", \"track\": {\"value\": \"1%\"}}", "errors-tracked"),
+        (metric, "{\"name\": \"http_5xx_total\", \"kind\": \"Counter\", \"track\": {\"perReplica\": 1}}", "errors-tracked"),
+        (metric, "{\"name\": \"latency_p99\", \"track\": {\"value\": 300}}", "time-tracked"),
+        (metric, "{\"name\": \"upstream_ms\", \"kind\": \"Gauge\", \"track\": {\"perReplica\": 300}}", "time-tracked"),
         (metric, "{\"name\": \"queue_dept\", \"track\": {\"perReplica\": 5}}", "metric-name"),
         (
             metric,
