@@ -106,7 +106,8 @@ pub(crate) fn check(directory: &Path) -> Report {
         }
     }
     for (path, error) in processes::unreadable_records(&directory.join("fleets")) {
-        report.wrong("fleets", format!("{}: {error}", path.display()), "put it back from a backup, or remove it to begin a new incarnation of the fleet");
+        let or = if path.exists() { "or remove it to begin" } else { "or leave it so: the next `run` begins" };
+        report.wrong("fleets", format!("{}: {error}", path.display()), format!("put it back from a backup, {or} a new incarnation of the fleet"));
     }
     report
 }
