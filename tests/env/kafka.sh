@@ -6,7 +6,7 @@
 #       runs a broker at 127.0.0.1:PORT (its controller at OTHER_PORT) with its data and its log below DIRECTORY, until its standard
 #       input ends: so it ends with whoever started it, however that one ended. NAME=VALUE are settings of the broker.
 #
-# Needs Java 17 or later, and Maven to fetch the jars; `tools/setup --tests` installs both.
+# Needs Java 17 or later, and Maven to fetch the jars (on Debian: apt-get install default-jre-headless maven).
 set -eu
 
 version=4.1.0
@@ -14,11 +14,11 @@ tools=${LOADLINE_TEST_TOOLS:-$(cd "$(dirname "$0")/../.." && pwd)/target/test-to
 jars=$tools/kafka-$version
 
 fail() { echo "kafka.sh: $*" >&2 && exit 1; }
-command -v java >/dev/null 2>&1 || fail "there is no java, which runs the broker; tools/setup --tests installs it"
+command -v java >/dev/null 2>&1 || fail "there is no java, which runs the broker: install Java 17 or later (on Debian: apt-get install default-jre-headless)"
 
 install() {
     if [ -f "$jars/complete" ]; then return; fi
-    command -v mvn >/dev/null 2>&1 || fail "there is no mvn, which fetches Kafka from Maven Central; tools/setup --tests installs it"
+    command -v mvn >/dev/null 2>&1 || fail "there is no mvn, which fetches Kafka from Maven Central: install it (on Debian: apt-get install maven)"
     mkdir -p "$tools"
     work=$(mktemp -d "$tools/kafka.XXXXXX")
     trap 'rm -rf "$work"' EXIT
