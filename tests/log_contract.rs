@@ -80,9 +80,9 @@ contract!(memory_with_gaps, crate::harness::GappedHarness);
 contract!(embedded_log, crate::harness::EmbeddedHarness);
 // Members leave in order, and none takes another's place by its name: a second one of a name is one more.
 #[cfg(feature = "kafka")]
-contract!(on_kafka, crate::kafka::KafkaHarness,);
+contract!(on_kafka, crate::kafka::KafkaHarness<false>,);
 #[cfg(feature = "kafka")]
-contract!(@ on_kafka_with_static_members, crate::kafka::StaticHarness; membership: a_zombie_is_fenced, membership: a_waiting_zombie_is_told,);
+contract!(@ on_kafka_with_static_members, crate::kafka::KafkaHarness<true>; membership: a_zombie_is_fenced, membership: a_waiting_zombie_is_told,);
 
 /// The embedded log never leaves an outcome unknown.
 #[test]

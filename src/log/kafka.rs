@@ -130,11 +130,6 @@ impl Shared {
         }
         Ok(outcome)
     }
-
-    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
-        self.partitions.check(topic, partition)?;
-        self.read(None, |reader| reader.range(self.names.of(topic), partition))
-    }
 }
 
 impl Log for KafkaLog {
@@ -154,7 +149,8 @@ impl Log for KafkaLog {
     }
 
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
-        self.0.range(topic, partition)
+        self.0.partitions.check(topic, partition)?;
+        self.0.read(None, |reader| reader.range(self.0.names.of(topic), partition))
     }
 
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {

@@ -11,29 +11,17 @@ use broker::{Broker, broker};
 
 use crate::harness::Harness;
 
-/// Members come and go, as the default is.
-pub(crate) struct KafkaHarness {
+/// Members come and go, as the default is, or keep their place by their name.
+pub(crate) struct KafkaHarness<const STATIC_MEMBERS: bool> {
     log: KafkaLog,
     options: Options,
 }
 
-impl KafkaHarness {
-    fn of(partitions: &Partitions, change: impl FnOnce(&mut Options)) -> Self {
-        let prefix = Broker::prefix();
-        let mut options = broker().options(&prefix);
-        change(&mut options);
-        topics::create(&options, partitions, 1).unwrap();
-        KafkaHarness { log: Broker::open(&options), options }
-    }
-
-    fn name(&self, topic: Topic) -> String {
-        format!("{}{topic}", self.options.prefix)
-    }
-}
-
-impl Harness for KafkaHarness {
+impl<const STATIC_MEMBERS: bool> Harness for KafkaHarness<STATIC_MEMBERS> {
     fn create(partitions: Partitions) -> Self {
-        KafkaHarness::of(&partitions, |_| {})
+        let options = Options { static_members: STATIC_MEMBERS, ..broker().options(&Broker::prefix()) };
+        topics::create(&options, &partitions, 1).unwrap();
+        KafkaHarness { log: Broker::open(&options), options }
     }
     fn log(&self) -> &dyn Log {
         &self.log
@@ -45,7 +33,7 @@ impl Harness for KafkaHarness {
         self.log = Broker::open(&self.options);
     }
     fn trim(&self, topic: Topic, partition: u32, before: Offset) {
-        broker().delete_records(&self.name(topic), i32::try_from(partition).unwrap(), i64::try_from(before).unwrap());
+        broker().delete_records(&format!("{}{topic}", self.options.prefix), i32::try_from(partition).unwrap(), i64::try_from(before).unwrap());
     }
     /// Somebody else begins transactions in the names of all owners, and leaves it at that: as a broker does where one stalled for longer than the time-out.
     fn refusing<T>(&self, act: impl FnOnce() -> T) -> T {
@@ -59,35 +47,5 @@ impl Harness for KafkaHarness {
     }
     fn clock(&self) -> Option<&ManualClock> {
         None
-    }
-}
-
-/// Members keep their place by their name.
-pub(crate) struct StaticHarness(KafkaHarness);
-
-impl Harness for StaticHarness {
-    fn create(partitions: Partitions) -> Self {
-        StaticHarness(KafkaHarness::of(&partitions, |options| options.static_members = true))
-    }
-    fn log(&self) -> &dyn Log {
-        self.0.log()
-    }
-    fn elsewhere(&self) -> Box<dyn Log> {
-        self.0.elsewhere()
-    }
-    fn kill_and_reopen(&mut self) {
-        self.0.kill_and_reopen();
-    }
-    fn trim(&self, topic: Topic, partition: u32, before: Offset) {
-        self.0.trim(topic, partition, before);
-    }
-    fn refusing<T>(&self, act: impl FnOnce() -> T) -> T {
-        self.0.refusing(act)
-    }
-    fn settle(&self) {
-        self.0.settle();
-    }
-    fn clock(&self) -> Option<&ManualClock> {
-        self.0.clock()
     }
 }

@@ -14,6 +14,9 @@ use super::errors::{self, unusable};
 use crate::log::{LogError, MAX_RECORD_BYTES, Offset};
 use crate::runtime::clock::Stopwatch;
 
+/// The largest record, with room for its headers; clients and topics both say it.
+pub(super) const LARGEST_MESSAGE: usize = MAX_RECORD_BYTES + 64 * 1024;
+
 /// How soon a question is asked again that has no answer yet.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -65,8 +68,7 @@ fn client(options: &Options) -> Result<ClientConfig, LogError> {
         .set("socket.keepalive.enable", "true")
         // A broker that does not answer is given up before the callers are; librdkafka wants it within the time-out of a transaction.
         .set("socket.timeout.ms", millis(options.patience.min(options.transaction_timeout)))
-        // The largest record, with room for its headers.
-        .set("message.max.bytes", (MAX_RECORD_BYTES + 64 * 1024).to_string());
+        .set("message.max.bytes", LARGEST_MESSAGE.to_string());
     for (name, value) in &options.settings {
         if OURS.contains(&name.as_str()) {
             return Err(LogError::Fatal {

@@ -10,7 +10,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::client::{self, Consumer};
 use super::{Options, errors};
-use crate::log::{LogError, MAX_RECORD_BYTES, Partitions, Topic};
+use crate::log::{LogError, Partitions, Topic};
 
 /// The stages that keep a state, and what each of them consumes: their state has as many partitions.
 pub const STATES: [(&str, Topic); 5] =
@@ -102,27 +102,19 @@ pub fn create(options: &Options, partitions: &Partitions, replicas: i32) -> Resu
     let admin: AdminClient<DefaultClientContext> = client::admin(options)?;
     let names = Names::new(&options.prefix);
     let in_sync = (replicas - 1).max(1).to_string();
-    let largest = (MAX_RECORD_BYTES + 64 * 1024).to_string();
-    let retentions = Topic::ALL.map(|topic| retention(topic).to_string());
-    let topic = |name, count: u32, settings: &[(&'static str, &str)]| {
-        let new = NewTopic::new(name, client::number(count), TopicReplication::Fixed(replicas));
-        // `at` is the broker's, the same on every read.
-        let new = new.set("message.timestamp.type", "LogAppendTime");
-        (new, settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect::<Vec<_>>())
+    let largest = client::LARGEST_MESSAGE.to_string();
+    let kept = Topic::ALL.map(|topic| retention(topic).to_string());
+    let topic = |name, count: u32| {
+        NewTopic::new(name, client::number(count), TopicReplication::Fixed(replicas))
+            // `at` is the broker's, the same on every read.
+            .set("message.timestamp.type", "LogAppendTime")
+            .set("min.insync.replicas", &in_sync)
+            .set("max.message.bytes", &largest)
     };
     let plain =
-        Topic::ALL.iter().zip(&retentions).map(|(of, kept)| topic(names.of(*of), partitions.of(*of), &[("cleanup.policy", "delete"), ("retention.ms", kept)]));
-    let states = STATES.iter().filter_map(|(stage, input)| Some(topic(names.states.get(stage)?, partitions.of(*input), &[("cleanup.policy", "compact")])));
-    let all: Vec<_> = plain.chain(states).collect();
-    let new: Vec<NewTopic<'_>> = all
-        .iter()
-        .map(|(new, settings)| {
-            let shared = [("min.insync.replicas", in_sync.as_str()), ("max.message.bytes", largest.as_str())];
-            let own = settings.iter().map(|(key, value)| (*key, value.as_str()));
-            let empty = NewTopic { config: new.config.clone(), ..NewTopic::new(new.name, new.num_partitions, TopicReplication::Fixed(replicas)) };
-            shared.into_iter().chain(own).fold(empty, |new, (key, value)| new.set(key, value))
-        })
-        .collect();
+        Topic::ALL.iter().zip(&kept).map(|(of, kept)| topic(names.of(*of), partitions.of(*of)).set("cleanup.policy", "delete").set("retention.ms", kept));
+    let states = STATES.iter().filter_map(|(stage, input)| Some(topic(names.states.get(stage)?, partitions.of(*input)).set("cleanup.policy", "compact")));
+    let new: Vec<NewTopic<'_>> = plain.chain(states).collect();
     let results =
         block_on(admin.create_topics(&new, &AdminOptions::new().operation_timeout(Some(options.patience))))?.map_err(|error| errors::of_reading(&error))?;
     let mut created = Vec::new();
