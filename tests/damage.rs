@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use common::random::Random;
 use common::{LOADLINE, Running, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, sleepers, wait_for, waiting};
-use loadline::log::embedded::{EmbeddedLog, Options};
+use loadline::log::embedded::{EmbeddedLog, Mending, Options, mend};
 use loadline::log::{Batch, Log, LogError, Membership, Offset, Polled, RawAppend, StatePut, Topic};
-use loadline::model::{DeadLetter, Message};
+use loadline::model::{DeadLetter, Message, Timestamp};
 use loadline::runtime::clock::SystemClock;
 use loadline::wire;
 use rusqlite::Connection;
@@ -236,9 +236,6 @@ fn a_log_that_is_gone_is_no_new_one() {
         let said = refused(directory.path());
         assert!(said.contains("records is gone: log.db is missing or empty") && said.contains("restore a backup"), "{said}");
         assert_eq!(refused(directory.path()), said, "the evidence stays");
-        // As a mending that was stopped between its steps leaves it.
-        fs::write(directory.path().join("log.db.before-mend-17"), "").unwrap();
-        assert!(refused(directory.path()).contains("log.db.before-mend-17"));
         // Whoever means it says so.
         fs::remove_file(directory.path().join("lock")).unwrap();
         drop(open(directory.path()).unwrap());
@@ -285,6 +282,113 @@ fn a_position_beyond_the_end_is_refused_and_set_to_the_end() {
     assert!(said.contains("decide stands at 7 of signals/0, which ends at 0") && said.contains("loadline doctor"), "{said}");
     assert_eq!(doctor(directory.path(), &["--mend"]).0, 0);
     assert_eq!(open(directory.path()).unwrap().committed("decide", Topic::Signals, 0).unwrap(), Some(0));
+}
+
+/// Changes a group's name at the last entry of the index of the snapshots: the table has its row still, and nobody finds it.
+fn hide_the_last_from_the_index(database: &Path, group: &str, key: &str) {
+    let connection = Connection::open(database).unwrap();
+    let number = |sql: &str| usize::try_from(connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()).unwrap();
+    let page_size = number("PRAGMA page_size");
+    let root = number("SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_states_1'");
+    let page = (root - 1) * page_size;
+    let entry = format!("{group}{key}").into_bytes();
+    let within = fs::read(database).unwrap()[page..page + page_size].windows(entry.len()).position(|window| window == entry).unwrap();
+    // Its last letter is the next one, so that the order of the index stays.
+    let last = group.len() - 1;
+    fs::File::options().write(true).open(database).unwrap().write_all_at(&[entry[last] + 1], (page + within + last) as u64).unwrap();
+}
+
+#[test]
+fn a_snapshot_that_the_index_hides_is_missed() {
+    let (directory, database) = a_log(3);
+    let log = open(directory.path()).unwrap();
+    let mut session = log.join(Membership { group: "decide", member: "one".to_owned(), topic: Topic::Signals }).unwrap();
+    session.poll(1, Duration::ZERO).unwrap();
+    let put = |key: &str, value: Option<&[u8]>| StatePut { key: key.to_owned(), value: value.map(<[u8]>::to_vec) };
+    for states in [
+        vec![put("a", Some(b"1")), put("b", Some(b"2")), put("c", Some(b"3"))],
+        vec![put("a", Some(b"4")), put("b", None), put("d", None), put("last", Some(b"5"))],
+    ] {
+        session.commit(&Batch { position: Some(0), states, ..Batch::default() }).unwrap();
+    }
+    drop(session);
+    let keys = |log: &EmbeddedLog| log.states("decide", 0).map(|states| states.into_iter().map(|(key, _)| key).collect::<Vec<_>>());
+    assert_eq!(keys(&log).unwrap(), ["a", "c", "last"]);
+    log.close();
+    hide_the_last_from_the_index(&database, "decide", "last");
+
+    let said = keys(&open(directory.path()).unwrap()).unwrap_err().to_string();
+    assert!(said.contains("the snapshots of decide/0 are damaged: 2 are found, and 3 were written"), "{said}");
+    let (code, answer) = doctor(directory.path(), &[]);
+    assert_eq!((code, wrong(&answer)[0].0.as_str()), (1, "pages"), "{answer}");
+    mend(directory.path(), &Mending::default(), Timestamp::from_millis(17)).unwrap();
+    assert_eq!(keys(&open(directory.path()).unwrap()).unwrap(), ["a", "c", "last"], "the table has it still");
+
+    // A row that is gone from the table and the index alike, as an older page that was written back leaves it.
+    Connection::open(&database).unwrap().execute("DELETE FROM states WHERE key = 'c'", []).unwrap();
+    let said = keys(&open(directory.path()).unwrap()).unwrap_err().to_string();
+    assert!(said.contains("2 are found, and 3 were written"), "{said}");
+    let (code, answer) = doctor(directory.path(), &[]);
+    assert_eq!((code, wrong(&answer)[0].0.as_str()), (1, "snapshots"), "{answer}");
+    assert_eq!(doctor(directory.path(), &["--mend"]).0, 0);
+    assert_eq!(keys(&open(directory.path()).unwrap()).unwrap(), Vec::<String>::new(), "state is rebuilt from the records");
+}
+
+#[test]
+fn a_position_under_another_name_is_refused() {
+    let (directory, database) = a_log(3);
+    let log = open(directory.path()).unwrap();
+    let mut session = log.join(Membership { group: "decide", member: "one".to_owned(), topic: Topic::Signals }).unwrap();
+    session.poll(1, Duration::ZERO).unwrap();
+    session.commit(&Batch { position: Some(0), ..Batch::default() }).unwrap();
+    drop(session);
+    log.close();
+    Connection::open(&database).unwrap().execute("UPDATE positions SET group_name = 'decidf'", []).unwrap();
+    let said = refused(directory.path());
+    assert!(said.contains("the position of decidf in signals/0 is damaged: its check sum is ") && said.contains("`loadline doctor "), "{said}");
+    let (code, answer) = doctor(directory.path(), &["--mend"]);
+    assert_eq!((code, wrong(&answer)), (0, vec![]), "{answer}");
+    open(directory.path()).unwrap();
+}
+
+#[test]
+fn a_mend_or_a_restore_that_was_stopped_is_told() {
+    let directory = killed(5);
+    let mended = directory.path().join("log.db.mended-17");
+    let other = a_log(3);
+    fs::copy(&other.1, &mended).unwrap();
+    let (code, answer) = doctor(directory.path(), &[]);
+    assert_eq!((code, wrong(&answer)[0].0.as_str()), (1, "mend"), "{answer}");
+    let (code, answer) = doctor(directory.path(), &["--mend"]);
+    assert_eq!((code, wrong(&answer), &answer["mended"]), (0, vec![], &Value::Bool(true)), "{answer}");
+    assert!(answer["before"].as_str().unwrap().ends_with("log.db.before-mend-17"), "{answer}");
+    assert_eq!(read_through(&open(directory.path()).unwrap()), [Ok((0, 3))]);
+
+    fs::write(directory.path().join("restoring"), "").unwrap();
+    damage(&directory.path().join("log.db"), 1);
+    for flags in [&[][..], &["--mend"]] {
+        let (code, answer) = doctor(directory.path(), flags);
+        assert_eq!((code, wrong(&answer).len(), wrong(&answer)[0].0.as_str(), &answer["mended"]), (1, 1, "restore", &Value::Bool(false)), "{answer}");
+    }
+    assert!(refused(directory.path()).contains("did not come to its end; empty it, and restore again"));
+}
+
+#[test]
+fn a_fleet_whose_record_is_gone_is_told_with_both_ways_out() {
+    let directory = a_log(1).0;
+    let fleet = directory.path().join("fleets/local/web");
+    fs::create_dir_all(&fleet).unwrap();
+    fs::write(fleet.join("instances.json"), "{}").unwrap();
+    for (text, way) in
+        [(None, "put it back from a backup, or leave it so: the next `run` begins a new incarnation of the fleet"), (Some("{"), "or remove it to begin")]
+    {
+        if let Some(text) = text {
+            fs::write(fleet.join("state.json"), text).unwrap();
+        }
+        let (code, answer) = doctor(directory.path(), &[]);
+        assert_eq!((code, wrong(&answer)[0].0.as_str()), (1, "fleets"), "{answer}");
+        assert!(answer["findings"].to_string().contains(way), "{answer}");
+    }
 }
 
 #[test]
@@ -416,6 +520,18 @@ fn a_directory_or_a_file_that_cannot_be_written_is_refused() {
         let (code, answer) = doctor(&data, &[]);
         assert_eq!((code, wrong(&answer)), (0, vec![]), "what is whole is whole, also where nothing can be written: {answer}");
         disk.make_writable();
+        // With its newest part beside it, which SQLite does not read where nothing can be written.
+        let killed = killed(5);
+        for name in ["log.db", "log.db-wal", "lock"] {
+            fs::copy(killed.path().join(name), data.join(name)).unwrap();
+        }
+        disk.make_read_only();
+        let (code, said) = doctor(&data, &[]);
+        assert_eq!(code, 2, "{said}");
+        let said = said.to_string();
+        assert!(said.contains("its newest part is in log.db-wal") && said.contains("copy the directory to a place that can be written"), "{said}");
+        disk.make_writable();
+        assert_eq!(doctor(&data, &[]).0, 0);
         // The file alone: mounted over itself, read-only, for root may write any file.
         let file = data.join("log.db");
         let mount = |args: &[&str]| assert!(Command::new("mount").args(args).arg(&file).status().unwrap().success());

@@ -266,3 +266,22 @@ fn end_sleepers(data: &Path) {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
 }
+
+#[test]
+fn a_backup_onto_a_full_disk_fails_says_why_and_leaves_nothing() {
+    with_mounts("a_backup_onto_a_full_disk_fails_says_why_and_leaves_nothing", || {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("data");
+        let log = EmbeddedLog::open(&data, Arc::new(SystemClock), Options::default()).unwrap();
+        (0..20).for_each(|_| drop(log.append(vec![RawAppend { topic: Topic::Audit, partition: 0, key: None, value: vec![7; 100_000] }]).unwrap()));
+        let disk = SmallDisk::mount(&home.path().join("disk"), 1);
+        let backup = |to: &Path| Command::new(LOADLINE).arg("backup").arg(&data).arg(to).output().unwrap();
+        let failed = backup(&home.path().join("disk/backup"));
+        let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+        assert_eq!(failed.status.code(), Some(1), "{said}");
+        assert!(said.contains("cannot be copied to ") && said.contains("database or disk is full"), "{said}");
+        assert_eq!(std::fs::read_dir(home.path().join("disk")).unwrap().count(), 0);
+        assert_eq!(backup(&home.path().join("backup")).status.code(), Some(0));
+        drop(disk);
+    });
+}

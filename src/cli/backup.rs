@@ -105,12 +105,13 @@ pub fn run_backup(args: &BackupArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
 
 fn write_backup(directory: &Path, partial: &Path) -> anyhow::Result<()> {
     let here = directory.canonicalize().map_err(|error| Unusable(format!("{}: {error}", directory.display())))?;
+    drop(Inspection::open(directory).map_err(|error| Unusable(error.to_string()))?);
     // A backup of a backup is of what the first one is of: that owns the fleets.
     let of = read_manifest(&here).map_or(here, |manifest| manifest.of);
     let manifest = Manifest { version: VERSION, at: SystemClock.now(), of, loadline: env!("CARGO_PKG_VERSION").to_owned() };
     fs::create_dir(partial).with_context(|| format!("failed to make {}", partial.display()))?;
     // The log first: then the fleets are no older than what it knows of them.
-    copy(directory, &partial.join("log.db"))?;
+    copy(directory, &partial.join("log.db")).map_err(|error| anyhow::anyhow!("{error}"))?;
     copy_small(directory, partial)?;
     let text = serde_json::to_vec_pretty(&manifest)?;
     write_durably(&partial.join(MANIFEST), &text).with_context(|| format!("failed to write {MANIFEST}"))?;
@@ -166,7 +167,7 @@ pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8
     if manifest.version != VERSION {
         return Err(no_backup(format!("its layout has version {}, this one knows {VERSION}", manifest.version)).into());
     }
-    let report = doctor::check(from);
+    let report = doctor::check(from)?;
     if let Some(wrong) = report.findings.iter().find(|finding| finding.state == State::Wrong) {
         let reason = format!("the backup {} is not sound: {}: {}; see `loadline doctor {}`", from.display(), wrong.check, wrong.says, from.display());
         return Err(Unusable(reason).into());

@@ -90,7 +90,7 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     if !args.directory.is_dir() {
         return Err(Unusable(format!("there is no directory {}", args.directory.display())).into());
     }
-    let mut report = check(&args.directory);
+    let mut report = check(&args.directory)?;
     let mut aside = None;
     if args.mend && report.mendable {
         if args.output == Output::Text {
@@ -99,7 +99,7 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         let groups = checks::GROUPS.to_vec();
         let mending = Mending { drop_states: std::mem::take(&mut report.unusable_states), groups };
         aside = Some(mend(&args.directory, &mending, SystemClock.now())?);
-        report = check(&args.directory);
+        report = check(&args.directory)?;
     }
     match (args.output, &aside) {
         (Output::Json, _) => {

@@ -25,6 +25,7 @@ use super::{Batch, CommitTimes, Log, LogError, Membership, Offset, Partitions, R
 use crate::model::Timestamp;
 use crate::runtime::clock::Clock;
 
+mod backup;
 mod checksum;
 mod failure;
 mod inspect;
@@ -40,11 +41,12 @@ mod transaction;
 mod trouble;
 mod writer;
 
-pub use inspect::{Inspection, Lost, PartitionReport, Position, Readable, State};
-pub use mend::{Mending, Restoring, copy, mend};
+pub use backup::{Restoring, copy};
+pub use inspect::{Inspection, Lost, PartitionReport, Position, Readable, State, Unopened};
+pub use mend::{Mending, mend};
 pub use read_only::ReadOnlyLog;
 
-use lock_file::{LOCK, LockFile};
+use lock_file::{Content, LOCK, LockFile};
 use place::Place;
 use reader::Reader;
 use tails::Tails;
@@ -107,7 +109,11 @@ impl EmbeddedLog {
             reason: format!("the log's directory {} cannot be used: {reason}; make it writable, or choose another with --data", directory.display()),
         };
         directory::make(directory).map_err(|error| unusable(&error))?;
-        let (lock_file, found) = LockFile::take(directory)?;
+        let lock_file = LockFile::take(directory)?;
+        if let Some(before) = mend::settle(directory, &lock_file)? {
+            tracing::warn!("a mend of the log was stopped, and is brought to its end: the log as it was is {}", before.display());
+        }
+        let found = Content::read(directory);
         let path = directory.join(DATABASE);
         let is_new = std::fs::metadata(&path).map_or(0, |file| file.len()) == 0;
         check_complete(directory, is_new)?;
@@ -222,11 +228,14 @@ impl EmbeddedLog {
 /// What a directory's log was being restored into says until it is complete.
 const RESTORING: &str = "restoring";
 
+fn half_restored(directory: &Path) -> String {
+    format!("a restore into {} did not come to its end; empty it, and restore again", directory.display())
+}
+
 /// That nothing is missing beside the database which SQLite would not miss.
 fn check_complete(directory: &Path, is_new: bool) -> Result<(), LogError> {
     if directory.join(RESTORING).exists() {
-        let reason = format!("a restore into {} did not come to its end; empty it, and restore again", directory.display());
-        return Err(LogError::Fatal { reason });
+        return Err(LogError::Fatal { reason: half_restored(directory) });
     }
     let wal = directory.join(format!("{DATABASE}-wal"));
     if is_new && std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
@@ -240,12 +249,8 @@ fn check_complete(directory: &Path, is_new: bool) -> Result<(), LogError> {
 }
 
 fn log_is_gone(directory: &Path, records: u64) -> String {
-    let there = std::fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let aside = there.filter(|name| name.starts_with(mend::ASIDE) && !name.ends_with("-wal")).max();
-    let aside = aside
-        .map_or(String::new(), |aside| format!(" (`doctor --mend` put the one before aside as {aside}, with its -wal: if it was stopped, move that back)"));
     format!(
-        "the log in {} that held {records} records is gone: {DATABASE} is missing or empty. Put it back{aside}, or restore a backup; to begin a new log, move {} \
+        "the log in {} that held {records} records is gone: {DATABASE} is missing or empty. Put it back, or restore a backup; to begin a new log, move {} \
          away too",
         directory.display(),
         directory.join(LOCK).display()

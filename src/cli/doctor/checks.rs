@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{Finding, Report, State};
+use crate::cli::Unusable;
 use crate::edge::actuate;
 use crate::edge::processes::{self, Claimed};
 use crate::log::Topic;
-use crate::log::embedded::{Inspection, Lost, PartitionReport};
+use crate::log::embedded::{Inspection, Lost, PartitionReport, Unopened};
 use crate::model::Timestamp;
 use crate::runtime::snapshots::{self, Restored};
 use crate::stages::Stage;
@@ -55,7 +56,10 @@ impl Report {
 }
 
 /// Checks a directory. Changes nothing.
-pub(crate) fn check(directory: &Path) -> Report {
+///
+/// # Errors
+/// Where it cannot be looked at from here.
+pub(crate) fn check(directory: &Path) -> Result<Report, Unusable> {
     let mut report = Report::default();
     match Inspection::free_bytes(directory) {
         Some(free) if free < LITTLE_ROOM => report.say("room", State::Note, format!("{} are free on its file system: that is little", size(free))),
@@ -71,13 +75,19 @@ pub(crate) fn check(directory: &Path) -> Report {
     }
     let inspection = match Inspection::open(directory) {
         Ok(inspection) => inspection,
-        Err(error) => {
+        Err(error @ Unopened::NotFromHere { .. }) => return Err(Unusable(error.to_string())),
+        Err(error @ Unopened::Unfinished { .. }) => {
+            report.mendable("mend", error.to_string(), "--mend puts the new log in its place, and keeps the one before");
+            return Ok(report);
+        }
+        Err(error @ Unopened::NoLog { .. }) => {
             report.wrong("database", error.to_string(), "restore a backup, or move log.db (with its -wal and -shm) and lock away to begin a new log");
-            return report;
+            return Ok(report);
         }
     };
     if inspection.is_half_restored() {
-        report.wrong("restore", "a restore into it did not come to its end", "empty the directory, and restore again");
+        report.wrong("restore", "a restore into it did not come to its end: what is there may be a part of it", "empty the directory, and restore again");
+        return Ok(report);
     }
     let (database, wal) = inspection.sizes();
     report.say("database", State::Ok, format!("log.db has {}, log.db-wal {}; SQLite reads it up to its last whole commit", size(database), size(wal)));
@@ -109,7 +119,7 @@ pub(crate) fn check(directory: &Path) -> Report {
         let or = if path.exists() { "or remove it to begin" } else { "or leave it so: the next `run` begins" };
         report.wrong("fleets", format!("{}: {error}", path.display()), format!("put it back from a backup, {or} a new incarnation of the fleet"));
     }
-    report
+    Ok(report)
 }
 
 fn records(inspection: &Inspection, report: &mut Report) -> Vec<PartitionReport> {

@@ -59,6 +59,11 @@ pub(super) fn of_state(group: &str, partition: u32, key: &str, value: &[u8]) -> 
     Sum::of("states").text(group).number(partition.into()).text(key).bytes(value).end()
 }
 
+/// Of how many entries a state has.
+pub(super) fn of_entries(group: &str, partition: u32, count: u64) -> i64 {
+    Sum::of("entries").text(group).number(partition.into()).number(count).end()
+}
+
 /// That a row holds what was written.
 pub(super) fn holds(what: impl FnOnce() -> String, stored: i64, sum: i64) -> Result<(), Failure> {
     if stored == sum {

@@ -15,8 +15,8 @@ use super::checksum;
 use super::failure::Failure;
 use super::lock_file::{Content, holder};
 use super::rows::Row;
-use super::schema::{check_version, unsigned};
-use super::{DATABASE, RESTORING, trouble};
+use super::schema::{all_found, check_version, entries, unsigned};
+use super::{DATABASE, RESTORING, mend, trouble};
 use crate::log::{LogError, Offset, RawRecord, Topic};
 use crate::model::Timestamp;
 
@@ -33,6 +33,37 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct Inspection {
     directory: PathBuf,
     connection: Connection,
+}
+
+/// Why a log cannot be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unopened {
+    /// There is none, or none that this version can read.
+    #[error("{reason}")]
+    NoLog {
+        /// What is there.
+        reason: String,
+    },
+    /// It may well be sound: this process may not read it, or not here.
+    #[error("{reason}: {way}")]
+    NotFromHere {
+        /// What keeps it from being read.
+        reason: String,
+        /// The way out.
+        way: String,
+    },
+    /// A mend of it was stopped when its new log was whole.
+    #[error("a mend of the log in {0} was stopped before its end; `loadline doctor {0} --mend` brings it there, and so does the next `loadline run`", directory.display())]
+    Unfinished {
+        /// The directory.
+        directory: PathBuf,
+    },
+}
+
+impl From<Unopened> for LogError {
+    fn from(error: Unopened) -> Self {
+        LogError::Fatal { reason: error.to_string() }
+    }
 }
 
 /// What stands in one partition.
@@ -110,31 +141,43 @@ impl Inspection {
     /// Looks at `directory`.
     ///
     /// # Errors
-    /// [`LogError::Fatal`] where there is no log of this version, or it cannot be read at all.
-    pub fn open(directory: &Path) -> Result<Self, LogError> {
-        let path = directory.join(DATABASE);
-        let refused = |reason: String| LogError::Fatal { reason: format!("{} cannot be read: {reason}", path.display()) };
-        if !path.exists() {
-            return Err(LogError::Fatal { reason: format!("there is no log in {}", directory.display()) });
+    /// [`Unopened`] says whose fault it is.
+    pub fn open(directory: &Path) -> Result<Self, Unopened> {
+        if mend::is_unfinished(directory) {
+            return Err(Unopened::Unfinished { directory: directory.to_owned() });
         }
-        let connection = match connect(&path, false) {
-            // Beside a database in this mode SQLite makes files even to read it. Where nothing can be written nobody else
-            // writes either, and without a WAL the file is all there is.
-            Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)) => {
-                let wal = std::fs::metadata(directory.join(format!("{DATABASE}-wal"))).map_or(0, |file| file.len());
-                if wal > 0 {
-                    let reason = format!("{error}; its newest part is in {DATABASE}-wal, which cannot be read where nothing can be written");
-                    return Err(refused(format!("{reason}: copy the directory to a place that can be written, and look at the copy")));
-                }
-                connect(&path, true)
-            }
-            connected => connected,
+        let path = directory.join(DATABASE);
+        if !path.exists() {
+            return Err(Unopened::NoLog { reason: format!("there is no log in {}", directory.display()) });
+        }
+        let refused = |error: &dyn std::fmt::Display| Unopened::NoLog { reason: format!("{} cannot be read: {error}", path.display()) };
+        let from_here = |error: rusqlite::Error| match error.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Unopened::NotFromHere {
+                reason: format!("{} cannot be read from here: {error}", path.display()),
+                way: "look as the user that it belongs to".to_owned(),
+            },
+            _ => refused(&error),
         };
-        let connection = connection.map_err(|error| refused(error.to_string()))?;
+        let connection = match connect(&path, false).map_err(from_here) {
+            // Beside a database in this mode SQLite makes files even to read it. Where nothing can be written, and nobody runs,
+            // nobody else writes either, and without a WAL the file is all there is.
+            Err(Unopened::NotFromHere { reason, way }) => {
+                let wal = std::fs::metadata(directory.join(format!("{DATABASE}-wal"))).map_or(0, |file| file.len());
+                if holder(directory).is_some() {
+                    return Err(Unopened::NotFromHere { reason: format!("{reason}; a process runs on it"), way });
+                } else if wal > 0 {
+                    let reason = format!("{reason}; its newest part is in {DATABASE}-wal, which cannot be read where nothing can be written");
+                    let way = "copy the directory to a place that can be written, and look at the copy".to_owned();
+                    return Err(Unopened::NotFromHere { reason, way });
+                }
+                connect(&path, true).map_err(from_here)?
+            }
+            connected => connected?,
+        };
         match check_version(&connection) {
             Ok(false) => Ok(Inspection { directory: directory.to_owned(), connection }),
-            Ok(true) => Err(refused("it is empty".to_owned())),
-            Err(error) => Err(refused(error.to_string())),
+            Ok(true) => Err(refused(&"it is empty")),
+            Err(error) => Err(refused(&error)),
         }
     }
 
@@ -326,15 +369,32 @@ impl Inspection {
         })
     }
 
-    /// The snapshots of each group.
+    /// The snapshots of each group, each of them: by the table, and not by an index, which may hide one.
     pub fn states(&self) -> Readable<State> {
-        self.read("SELECT group_name, partition, key, value, crc FROM states NOT INDEXED", |row| {
+        let mut states = self.read("SELECT group_name, partition, key, value, crc FROM states NOT INDEXED", |row| {
             let state: State = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             let (group, partition, key, value) = &state;
             let sum = checksum::of_state(group, *partition, key, value);
             checksum::holds(|| format!("the snapshot of {group:?}/{partition}, key {key:?},"), row.get(4)?, sum)?;
             Ok(Some(state))
-        })
+        });
+        if states.error.is_none() {
+            states.error = self.miscounted(&states.rows).err().map(|failure| failure.reason().to_owned());
+        }
+        states
+    }
+
+    /// That the snapshots are as many as were counted when they were written.
+    fn miscounted(&self, states: &[State]) -> Result<(), Failure> {
+        let mut found: BTreeMap<(String, u32), u64> = BTreeMap::new();
+        let mut select = self.connection.prepare("SELECT group_name, partition FROM entries")?;
+        for counted in select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            found.insert(counted?, 0);
+        }
+        for (group, partition, ..) in states {
+            *found.entry((group.clone(), *partition)).or_default() += 1;
+        }
+        found.iter().try_for_each(|((group, partition), found)| all_found(group, *partition, *found, entries(&self.connection, group, *partition)?))
     }
 
     /// What can be read; of what is damaged, the first.
@@ -359,7 +419,7 @@ impl Inspection {
 }
 
 /// A connection that only reads, in a transaction; of an `immutable` file, without looking for anything beside it.
-fn connect(path: &Path, immutable: bool) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path, immutable: bool) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = if immutable {
         let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");

@@ -9,6 +9,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -17,6 +18,12 @@ use crate::log::LogError;
 
 /// The file's name.
 pub(super) const LOCK: &str = "lock";
+
+/// How often the lock is tried before somebody else is said to have it.
+const TRIES: u32 = 5;
+
+/// How long between two tries.
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// Where the mark stands: behind the pid, which is padded.
 const MARK_AT: u64 = 11;
@@ -53,19 +60,27 @@ impl Content {
 }
 
 impl LockFile {
-    /// Takes the lock of `directory`, or says who has it. Also what stood in the file.
-    pub(super) fn take(directory: &Path) -> Result<(Self, Content), LogError> {
+    /// Takes the lock of `directory`, or says who has it.
+    pub(super) fn take(directory: &Path) -> Result<Self, LogError> {
         let path = directory.join(LOCK);
         let unusable = |error: std::io::Error| LogError::Fatal {
             reason: format!("{} cannot be written: {error}; make it writable, or choose another directory with --data", path.display()),
         };
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
-        let found = Content::read(directory);
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let mut tries = 0;
+        let taken = loop {
+            tries += 1;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // Whoever asks for the holder has it for an instant.
+                Err(Errno::WOULDBLOCK) if tries < TRIES => std::thread::sleep(BETWEEN_TRIES),
+                taken => break taken,
+            }
+        };
+        match taken {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 // Without the pid the message is still true.
-                let holder = found.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                let holder = Content::read(directory).pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
                 return Err(LogError::Fatal {
                     reason: format!("{holder} runs on the log's directory {}: stop it, or choose another directory with --data", directory.display()),
                 });
@@ -75,7 +90,7 @@ impl LockFile {
         let lock = LockFile { file };
         // The mark stays until the log was compared with it.
         lock.file.write_all_at(format!("{:<10}\n", std::process::id()).as_bytes(), 0).map_err(unusable)?;
-        Ok((lock, found))
+        Ok(lock)
     }
 
     /// The way to the mark.
@@ -89,6 +104,11 @@ impl Mark {
     pub(super) fn set(&self, appended: u64) {
         // A mark that lags is of less use, and does no harm.
         drop(self.0.write_all_at(format!("appended {appended:020}\n").as_bytes(), MARK_AT));
+    }
+
+    /// Returns when it is on the disk.
+    pub(super) fn sync(&self) -> std::io::Result<()> {
+        self.0.sync_all()
     }
 }
 

@@ -4,10 +4,11 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::DATABASE;
 use super::failure::Failure;
+use super::inspect::Unopened;
 use super::reader::Reader;
 use super::schema::check_version;
+use super::{DATABASE, mend};
 use crate::log::{LogError, Offset, Partitions, RawRecord, Topic};
 
 /// A reader of an embedded log; see [`super::EmbeddedLog::open_read_only`].
@@ -17,6 +18,9 @@ pub struct ReadOnlyLog {
 
 impl ReadOnlyLog {
     pub(super) fn open(directory: &Path) -> Result<Self, LogError> {
+        if mend::is_unfinished(directory) {
+            return Err(Unopened::Unfinished { directory: directory.to_owned() }.into());
+        }
         let path = directory.join(DATABASE);
         if !path.exists() {
             return Err(LogError::Fatal {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::checksum;
 use super::failure::Failure;
 use super::rows::{ROW_OVERHEAD, Row};
-use super::schema::{read_partitions, signed, unsigned};
+use super::schema::{all_found, entries, read_partitions, signed, unsigned};
 use super::tails::Ends;
 use super::{RowExtent, Space};
 use crate::log::coordinator::lock;
@@ -67,7 +67,9 @@ impl Reader {
     /// As [`crate::log::Log::states`].
     pub(super) fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         self.with(|connection| {
-            let mut select = connection.prepare_cached("SELECT key, value, crc FROM states WHERE group_name = ?1 AND partition = ?2 ORDER BY key")?;
+            // In one transaction, so that what is found and what was counted are of one moment.
+            let transaction = connection.unchecked_transaction()?;
+            let mut select = transaction.prepare_cached("SELECT key, value, crc FROM states WHERE group_name = ?1 AND partition = ?2 ORDER BY key")?;
             let mut rows = select.query(params![group, partition])?;
             let mut states = Vec::new();
             while let Some(row) = rows.next()? {
@@ -75,6 +77,7 @@ impl Reader {
                 state_holds(group, partition, &key, &value, row.get(2)?)?;
                 states.push((key, value));
             }
+            all_found(group, partition, states.len() as u64, entries(&transaction, group, partition)?)?;
             Ok(states)
         })
     }

@@ -9,11 +9,11 @@ use super::Options;
 use super::checksum;
 use super::failure::Failure;
 use super::tails::{Ends, Extent, Tails};
-use crate::log::{LogError, Partitions, Topic};
+use crate::log::{LogError, Offset, Partitions, Topic};
 
 /// The version of the tables below. A release reads what the one before it wrote; it refuses what a
 /// newer one wrote.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// "LOAD": marks the file as ours, for `file` and against a mistaken directory.
 const APPLICATION_ID: i64 = 0x4C4F_4144;
@@ -68,6 +68,13 @@ CREATE TABLE states (
     crc        INTEGER NOT NULL,
     PRIMARY KEY (group_name, partition, key)
 ) STRICT;
+CREATE TABLE entries (
+    group_name TEXT    NOT NULL,
+    partition  INTEGER NOT NULL,
+    count      INTEGER NOT NULL, -- how many rows states has of them: a row that a damaged index hides is missed
+    crc        INTEGER NOT NULL,
+    PRIMARY KEY (group_name, partition)
+) WITHOUT ROWID, STRICT;
 ";
 
 /// Opens or creates the database for writing.
@@ -182,18 +189,24 @@ pub(super) fn check_version(connection: &Connection) -> Result<bool, SetUpError>
     }
 }
 
-/// That no group stands beyond the end of what it reads: it would skip what is appended next.
+/// That every position holds what was written, and that no group stands beyond the end of what it reads: it would skip what
+/// is appended next.
 fn check_positions(connection: &Connection) -> Result<(), SetUpError> {
-    let beyond = "SELECT p.group_name, p.topic, p.partition, p.next, t.next FROM positions p JOIN partitions t USING (topic, partition) WHERE p.next > t.next";
-    let said = |row: &rusqlite::Row<'_>| {
+    let mut select = connection
+        .prepare("SELECT p.group_name, p.topic, p.partition, p.next, p.crc, t.next FROM positions p LEFT JOIN partitions t USING (topic, partition)")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
         let (group, topic): (String, String) = (row.get(0)?, row.get(1)?);
-        let (partition, position, end): (i64, i64, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
-        Ok(format!("{group} stands at {position} of {topic}/{partition}, which ends at {end}"))
-    };
-    match connection.query_row(beyond, [], said).optional()? {
-        None => Ok(()),
-        Some(reason) => Err(SetUpError::Refused { reason, mend: DOCTOR }),
+        let (partition, next, end): (u32, Offset, Option<i64>) = (row.get(2)?, unsigned(row.get(3)?), row.get(5)?);
+        // Also of a name that nobody asks for: it was another one.
+        checksum::holds(|| format!("the position of {group} in {topic}/{partition}"), row.get(4)?, checksum::of_position(&group, &topic, partition, next))
+            .map_err(SetUpError::Damaged)?;
+        let end = end.map_or(0, unsigned);
+        if next > end {
+            return Err(SetUpError::Refused { reason: format!("{group} stands at {next} of {topic}/{partition}, which ends at {end}"), mend: DOCTOR });
+        }
     }
+    Ok(())
 }
 
 /// Makes the partitions that `asked` has and the database has not, where that is allowed.
@@ -243,6 +256,31 @@ pub(super) fn read_partitions(connection: &Connection) -> Result<(Partitions, En
         partitions = partitions.with(topic, read_ends(connection, topic, &mut ends)?);
     }
     Ok((partitions, ends))
+}
+
+/// How many entries the state of (group, partition) has, as counted when they were written.
+pub(super) fn entries(connection: &Connection, group: &str, partition: u32) -> Result<u64, Failure> {
+    let mut select = connection.prepare_cached("SELECT count, crc FROM entries WHERE group_name = ?1 AND partition = ?2")?;
+    let found: Option<(i64, i64)> = select.query_row(params![group, partition], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((count, crc)) = found.map(|(count, crc)| (unsigned(count), crc)) else { return Ok(0) };
+    checksum::holds(|| format!("the number of snapshots of {group}/{partition}"), crc, checksum::of_entries(group, partition, count))?;
+    Ok(count)
+}
+
+/// Says how many there are now.
+pub(super) fn put_entries(connection: &Connection, group: &str, partition: u32, count: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO entries (group_name, partition, count, crc) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![group, partition, signed(count), checksum::of_entries(group, partition, count)])
+        .map(drop)
+}
+
+/// That all entries of a state were found.
+pub(super) fn all_found(group: &str, partition: u32, found: u64, counted: u64) -> Result<(), Failure> {
+    if found == counted {
+        return Ok(());
+    }
+    Err(Failure::Lasting(format!("the snapshots of {group}/{partition} are damaged: {found} are found, and {counted} were written")))
 }
 
 /// A number as SQLite has it; numbers here count records and never come near 2^63.

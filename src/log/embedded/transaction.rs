@@ -7,7 +7,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::checksum;
 use super::failure::Failure;
 use super::rows::{Chunk, ROW_OVERHEAD};
-use super::schema::{signed, unsigned};
+use super::schema::{self, signed, unsigned};
 use super::tails::{Ends, Extent, Tails};
 use super::writer::{Outcome, Work};
 use crate::log::coordinator::Committer;
@@ -109,20 +109,23 @@ impl Writes<'_> {
     }
 
     fn states(&self, group: &str, partition: u32, states: Vec<StatePut>) -> Result<(), Failure> {
+        let (mut added, mut removed) = (0, 0);
         for StatePut { key, value } in states {
-            match value {
-                Some(value) => self
-                    .transaction
-                    .prepare_cached(
-                        "INSERT INTO states (group_name, partition, key, value, crc) VALUES (?1, ?2, ?3, ?4, ?5) \
-                         ON CONFLICT (group_name, partition, key) DO UPDATE SET value = excluded.value, crc = excluded.crc",
-                    )?
-                    .execute(params![group, partition, key, value, checksum::of_state(group, partition, &key, &value)])?,
-                None => self
-                    .transaction
-                    .prepare_cached("DELETE FROM states WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?
-                    .execute(params![group, partition, key])?,
+            let Some(value) = value else {
+                let mut delete = self.transaction.prepare_cached("DELETE FROM states WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?;
+                removed += delete.execute(params![group, partition, key])? as u64;
+                continue;
             };
+            let row = params![group, partition, key, value, checksum::of_state(group, partition, &key, &value)];
+            let mut update = self.transaction.prepare_cached("UPDATE states SET value = ?4, crc = ?5 WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?;
+            if update.execute(row)? == 0 {
+                let mut insert = self.transaction.prepare_cached("INSERT INTO states (group_name, partition, key, value, crc) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+                added += insert.execute(row)? as u64;
+            }
+        }
+        if added != removed {
+            let before = schema::entries(self.transaction, group, partition)?;
+            schema::put_entries(self.transaction, group, partition, (before + added).saturating_sub(removed))?;
         }
         Ok(())
     }

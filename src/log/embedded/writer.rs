@@ -230,7 +230,7 @@ mod tests {
         let (connection, tails) = schema::open(&directory.path().join("log.db"), &Options::default()).unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(5)));
         let standing = Arc::new(Standing::new(directory.path(), None));
-        let mark = LockFile::take(directory.path()).unwrap().0.mark().unwrap();
+        let mark = LockFile::take(directory.path()).unwrap().mark().unwrap();
         let place = Arc::new(Place::of(directory.path()).unwrap());
         let mut writing = Writing { connection, tails: Arc::new(tails), coordinator: Arc::default(), clock, standing, times: Arc::default(), place, mark };
         let (sender, receiver) = sync_channel(QUEUE);
