@@ -2,7 +2,7 @@
 //!
 //! A *session* is one member of a group: it polls records of the topics it consumes and commits
 //! appends, state puts and positions together, all or nothing. Everything else in Loadline knows
-//! the log only through [`Log`] and [`Session`]; `memory` and `embedded` stand behind them.
+//! the log only through [`Log`], [`Session`] and [`Follower`]; `memory`, `embedded` and `kafka` stand behind them.
 //!
 //! Invariants that every implementation keeps, and that one contract suite (`tests/log_contract.rs`)
 //! checks: order within a partition; atomicity of a commit; what was refused is invisible; a zombie
@@ -12,6 +12,7 @@
 //! All calls block; they run on threads of their own, never on an async executor. Only
 //! [`Session::poll`] waits.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -248,6 +249,13 @@ pub trait Log: Send + Sync + 'static {
     /// [`LogError::Fatal`] when the log is closed.
     fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError>;
 
+    /// Follows a topic outside of any group, from these offsets on (0 for a partition that is not named): everyone who asks sees
+    /// all of it.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when the log is closed, [`LogError::Retry`].
+    fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError>;
+
     /// Appends records that no input caused, all or nothing; returns when they are durable, with
     /// each one's offset.
     ///
@@ -332,7 +340,20 @@ pub trait Session: Send {
     fn waker(&self) -> Waker;
 }
 
-/// Ends a session's waiting poll from another thread.
+/// Reads what is appended to a topic, for itself alone.
+pub trait Follower: Send {
+    /// What is new: at most `max` records in all, as [`Polled::Records`] and [`Polled::Gap`]. Waits at most `wait` while there is
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`]; [`LogError::Fatal`] when the log is closed.
+    fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError>;
+
+    /// A handle that ends a waiting [`Follower::poll`] from another thread, at once.
+    fn waker(&self) -> Waker;
+}
+
+/// Ends a session's or a follower's waiting poll from another thread.
 #[derive(Clone)]
 pub struct Waker(std::sync::Arc<dyn Fn() + Send + Sync>);
 

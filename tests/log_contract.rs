@@ -10,6 +10,8 @@
 mod delivery;
 #[path = "log_contract/embedded.rs"]
 mod embedded;
+#[path = "log_contract/following.rs"]
+mod following;
 #[path = "log_contract/harness.rs"]
 mod harness;
 #[cfg(feature = "kafka")]
@@ -47,6 +49,11 @@ macro_rules! contract {
             delivery: what_is_trimmed_is_a_gap_and_never_skipped_silently,
             delivery: a_reader_that_is_overtaken_is_told,
             delivery: offsets_go_on_after_everything_was_trimmed,
+            following: every_follower_sees_all_from_where_it_began,
+            following: a_follower_sees_no_half_of_a_commit,
+            following: a_follower_waits_for_what_comes_and_for_its_waker,
+            following: a_follower_that_is_overtaken_is_told,
+            following: closing_ends_a_follower,
             membership: a_group_starts_at_the_earliest_record,
             membership: a_session_resumes_where_the_last_commit_left_off,
             membership: a_poll_brings_no_more_than_asked,

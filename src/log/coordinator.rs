@@ -34,6 +34,8 @@ pub(super) struct Coordinator(Mutex<State>);
 struct State {
     groups: Groups,
     signals: BTreeMap<SessionId, Signal>,
+    /// Who reads a topic outside of any group.
+    followers: BTreeMap<SessionId, Topic>,
     closed: bool,
 }
 
@@ -62,6 +64,14 @@ impl State {
                 signal.condvar.notify_all();
             }
         }
+    }
+
+    /// From here on news is what comes later. Whether the session's waker was used.
+    fn take_news(&mut self, session: SessionId) -> bool {
+        self.signals.get_mut(&session).is_some_and(|signal| {
+            signal.news = false;
+            std::mem::take(&mut signal.woken)
+        })
     }
 
     fn check_open(&self) -> Result<(), LogError> {
@@ -96,9 +106,27 @@ impl Coordinator {
         Ok(session)
     }
 
+    /// Adds a session that reads a topic outside of any group; it leaves as the others do.
+    pub(super) fn follow(&self, topic: Topic) -> Result<SessionId, LogError> {
+        let mut state = self.state();
+        state.check_open()?;
+        let session = state.groups.new_session();
+        state.signals.insert(session, Signal::default());
+        state.followers.insert(session, topic);
+        Ok(session)
+    }
+
+    /// A follower's look: all that was appended before is seen after it. Whether its waker was used.
+    pub(super) fn look(&self, session: SessionId) -> Result<bool, LogError> {
+        let mut state = self.state();
+        state.check_open()?;
+        Ok(state.take_news(session))
+    }
+
     /// Takes a session out of its group.
     pub(super) fn leave(&self, session: SessionId) {
         let mut state = self.state();
+        state.followers.remove(&session);
         let peers = state.groups.peers(session);
         state.groups.leave(session);
         state.signals.remove(&session);
@@ -109,10 +137,7 @@ impl Coordinator {
     pub(super) fn turn(&self, session: SessionId) -> Result<Turn, LogError> {
         let mut state = self.state();
         state.check_open()?;
-        let woken = state.signals.get_mut(&session).is_some_and(|signal| {
-            signal.news = false;
-            std::mem::take(&mut signal.woken)
-        });
+        let woken = state.take_news(session);
         let changes = state.groups.turn(session)?;
         if !changes.revoked.is_empty() {
             let peers = state.groups.peers(session);
@@ -152,7 +177,8 @@ impl Coordinator {
             state.tell(heir);
         }
         for (topic, partition) in touched {
-            let readers: Vec<_> = state.groups.readers(*topic, *partition).collect();
+            let following = state.followers.iter().filter(|(_, of)| *of == topic).map(|(session, _)| *session);
+            let readers: Vec<_> = state.groups.readers(*topic, *partition).chain(following).collect();
             state.tell(readers);
         }
     }

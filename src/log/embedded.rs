@@ -14,14 +14,15 @@
 //! acknowledged, and nothing of a commit that was not complete is ever seen. When a file is removed
 //! or replaced under it, nothing is acknowledged any more ([`place`]).
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::coordinator::{Committer, Coordinator, lock};
 use super::directory;
-use super::member::{Member, Store};
-use super::{Batch, CommitTimes, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
+use super::member::{Following, Member, Store};
+use super::{Batch, CommitTimes, Follower, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
 use crate::model::Timestamp;
 use crate::runtime::clock::Clock;
 
@@ -286,6 +287,11 @@ impl Log for EmbeddedLog {
     fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
         let partitions = self.partitions(membership.topic);
         Ok(Box::new(Member::join(Arc::clone(&self.store), Arc::clone(&self.coordinator), &membership, partitions)?))
+    }
+
+    fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
+        let partitions = self.partitions(topic);
+        Ok(Box::new(Following::begin(Arc::clone(&self.store), Arc::clone(&self.coordinator), topic, from, partitions)?))
     }
 
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {

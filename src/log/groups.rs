@@ -58,6 +58,7 @@ impl Group {
 impl Groups {
     /// Adds a session; an earlier one of the same name is fenced.
     pub(super) fn join(&mut self, membership: &Membership, partitions: u32) -> Result<SessionId, LogError> {
+        let session = self.new_session();
         let Membership { group: name, member, topic } = membership;
         let group = self.by_name.entry(name).or_insert_with(|| Group {
             topic: *topic,
@@ -69,13 +70,17 @@ impl Groups {
         if group.topic != *topic {
             return Err(LogError::Fatal { reason: format!("group {name} consumes {}, so its member {member} cannot consume {topic}", group.topic) });
         }
-        self.newest += 1;
-        let session = self.newest;
         if let Some(earlier) = group.members.insert(member.clone(), session) {
             group.owners.retain(|_, owner| *owner != earlier);
         }
         self.sessions.insert(session, (name, member.clone()));
         Ok(session)
+    }
+
+    /// A number for a session; of no group yet.
+    pub(super) fn new_session(&mut self) -> SessionId {
+        self.newest += 1;
+        self.newest
     }
 
     /// Takes a session out; what it owned is free. Nothing else happens to a fenced one.

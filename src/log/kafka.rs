@@ -10,7 +10,7 @@
 //! - [`errors`]: what each error of Kafka means for a caller
 //! - [`topics`]: names of the topics, creating them and looking at them
 //! - [`session`], [`transaction`]: consuming and committing
-//! - [`reader`]: reading outside of a group; [`appender`]: appending outside of one
+//! - [`reader`], [`follower`]: reading outside of a group, once and as it grows; [`appender`]: appending outside of one
 //!
 //! All calls block, and have deadlines.
 
@@ -21,8 +21,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::coordinator::{closed, lock};
-use super::{Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic};
+use super::{Follower, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic};
 use appender::Appender;
+use follower::Following;
 use reader::Reader;
 use session::Member;
 use topics::Names;
@@ -30,6 +31,7 @@ use topics::Names;
 mod appender;
 mod client;
 mod errors;
+mod follower;
 mod reader;
 mod session;
 pub mod topics;
@@ -140,6 +142,10 @@ impl Log for KafkaLog {
     fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
         self.0.check_open()?;
         Ok(Box::new(Member::join(Arc::clone(&self.0), membership)?))
+    }
+
+    fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
+        Ok(Box::new(Following::begin(Arc::clone(&self.0), topic, from)?))
     }
 
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {

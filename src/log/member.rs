@@ -1,13 +1,14 @@
 //! The session that the logs of one process share: it reads ahead of what is committed, and leaves
-//! storing and fencing to the log's [`Store`].
+//! storing and fencing to the log's [`Store`]; and the follower, which reads outside of groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::coordinator::{Committer, Coordinator};
-use super::{Batch, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
+use super::groups::SessionId;
+use super::{Batch, Follower, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
 use crate::runtime::clock::Stopwatch;
 
 /// What a session needs of the log's storage.
@@ -31,10 +32,10 @@ pub(super) struct Member<S: Store> {
     store: Arc<S>,
     coordinator: Arc<Coordinator>,
     committer: Committer,
-    /// The partitions owned, with the next offset to read; `None` until the position was read.
-    owned: BTreeMap<u32, Option<Offset>>,
-    /// The partition to read first, so that a full one does not starve the others.
-    first: u32,
+    /// Partitions given by the group whose position was not read yet.
+    given: BTreeSet<u32>,
+    /// Where the others are read on.
+    places: Places,
 }
 
 impl<S: Store> Member<S> {
@@ -42,28 +43,42 @@ impl<S: Store> Member<S> {
     pub(super) fn join(store: Arc<S>, coordinator: Arc<Coordinator>, membership: &Membership, partitions: u32) -> Result<Self, LogError> {
         let session = coordinator.join(membership, partitions)?;
         let committer = Committer { session, group: membership.group, topic: membership.topic };
-        Ok(Member { store, coordinator, committer, owned: BTreeMap::new(), first: 0 })
+        Ok(Member { store, coordinator, committer, given: BTreeSet::new(), places: Places::default() })
     }
 
     /// Positions of partitions that are new, then at most `max` records.
     fn fill(&mut self, max: usize, polled: &mut Vec<Polled>) -> Result<(), LogError> {
         let Committer { group, topic, .. } = self.committer;
-        for (&partition, next) in &mut self.owned {
-            if next.is_none() {
-                let position = match self.store.committed(group, topic, partition)? {
-                    Some(position) => position,
-                    None => self.store.range(topic, partition)?.start,
-                };
-                *next = Some(position);
-                polled.push(Polled::Assigned { partition, position });
-            }
+        while let Some(&partition) = self.given.first() {
+            let position = match self.store.committed(group, topic, partition)? {
+                Some(position) => position,
+                None => self.store.range(topic, partition)?.start,
+            };
+            self.given.remove(&partition);
+            self.places.next.insert(partition, position);
+            polled.push(Polled::Assigned { partition, position });
         }
+        self.places.read(&*self.store, topic, max, polled)
+    }
+}
+
+/// Where a reader is.
+#[derive(Default)]
+struct Places {
+    /// The next offset of each partition.
+    next: BTreeMap<u32, Offset>,
+    /// The partition to read first, so that a full one does not starve the others.
+    first: u32,
+}
+
+impl Places {
+    /// Reads at most `max` records of all partitions.
+    fn read<S: Store>(&mut self, store: &S, topic: Topic, max: usize, polled: &mut Vec<Polled>) -> Result<(), LogError> {
         let mut left = max;
-        let first = self.first;
-        let order: Vec<u32> = self.owned.range(first..).chain(self.owned.range(..first)).map(|(partition, _)| *partition).collect();
+        let order: Vec<u32> = self.next.range(self.first..).chain(self.next.range(..self.first)).map(|(partition, _)| *partition).collect();
         for partition in order {
-            let Some(Some(next)) = self.owned.get_mut(&partition) else { continue };
-            left -= read(&*self.store, topic, partition, next, left, polled)?;
+            let Some(next) = self.next.get_mut(&partition) else { continue };
+            left -= read(store, topic, partition, next, left, polled)?;
             if left == 0 {
                 self.first = partition + 1;
                 break;
@@ -120,11 +135,11 @@ impl<S: Store> Session for Member<S> {
             let turn = self.coordinator.turn(self.committer.session)?;
             for partition in turn.changes.revoked {
                 // One whose position was never read was never announced either.
-                if self.owned.remove(&partition).flatten().is_some() {
+                if !self.given.remove(&partition) && self.places.next.remove(&partition).is_some() {
                     polled.push(Polled::Revoked { partition });
                 }
             }
-            self.owned.extend(turn.changes.assigned.into_iter().map(|partition| (partition, None)));
+            self.given.extend(turn.changes.assigned);
             match self.fill(max, &mut polled) {
                 Err(error) if polled.is_empty() => return Err(error),
                 // What is there is told first; what failed will fail again at the next poll.
@@ -151,5 +166,54 @@ impl<S: Store> Session for Member<S> {
 impl<S: Store> Drop for Member<S> {
     fn drop(&mut self) {
         self.coordinator.leave(self.committer.session);
+    }
+}
+
+/// Reads a topic outside of any group.
+pub(super) struct Following<S: Store> {
+    store: Arc<S>,
+    coordinator: Arc<Coordinator>,
+    session: SessionId,
+    topic: Topic,
+    places: Places,
+}
+
+impl<S: Store> Following<S> {
+    /// Follows all `partitions` of a topic.
+    pub(super) fn begin(store: Arc<S>, coordinator: Arc<Coordinator>, topic: Topic, from: &BTreeMap<u32, Offset>, partitions: u32) -> Result<Self, LogError> {
+        let session = coordinator.follow(topic)?;
+        let next = (0..partitions).map(|partition| (partition, from.get(&partition).copied().unwrap_or(0))).collect();
+        Ok(Following { store, coordinator, session, topic, places: Places { next, first: 0 } })
+    }
+}
+
+impl<S: Store> Follower for Following<S> {
+    fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
+        let started = Stopwatch::start();
+        let mut polled = Vec::new();
+        loop {
+            let woken = self.coordinator.look(self.session)?;
+            match self.places.read(&*self.store, self.topic, max, &mut polled) {
+                Err(error) if polled.is_empty() => return Err(error),
+                // What is there is told first; what failed will fail again at the next poll.
+                _ => {}
+            }
+            let left = wait.saturating_sub(started.elapsed());
+            if !polled.is_empty() || woken || left.is_zero() {
+                return Ok(polled);
+            }
+            self.coordinator.wait(self.session, left);
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        let (coordinator, session) = (Arc::clone(&self.coordinator), self.session);
+        Waker::new(move || coordinator.wake(session))
+    }
+}
+
+impl<S: Store> Drop for Following<S> {
+    fn drop(&mut self) {
+        self.coordinator.leave(self.session);
     }
 }

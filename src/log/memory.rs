@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::coordinator::{Committer, Coordinator, Touched, closed, lock};
-use super::member::{Member, Store};
-use super::{Batch, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic};
+use super::member::{Following, Member, Store};
+use super::{Batch, Follower, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic};
 use crate::model::Timestamp;
 use crate::runtime::clock::Clock;
 
@@ -113,6 +113,11 @@ impl Log for MemoryLog {
     fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
         let partitions = self.partitions(membership.topic);
         Ok(Box::new(Member::join(Arc::clone(&self.store), Arc::clone(&self.coordinator), &membership, partitions)?))
+    }
+
+    fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
+        let partitions = self.partitions(topic);
+        Ok(Box::new(Following::begin(Arc::clone(&self.store), Arc::clone(&self.coordinator), topic, from, partitions)?))
     }
 
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {

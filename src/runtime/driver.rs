@@ -150,12 +150,13 @@ fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::io::Write;
     use std::sync::atomic::AtomicU32;
 
     use super::*;
     use crate::log::memory::MemoryLog;
-    use crate::log::{Batch, Membership, Offset, Partitions, Polled, RawAppend, RawRecord, Session, Topic};
+    use crate::log::{Batch, Follower, Membership, Offset, Partitions, Polled, RawAppend, RawRecord, Session, Topic};
     use crate::runtime::clock::{ManualClock, SystemClock};
     use crate::stages::admit::Admit;
 
@@ -194,6 +195,10 @@ mod tests {
 
         fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
             Ok(Box::new(Failing { session: self.log.join(membership)?, fails: Arc::clone(&self.fails) }))
+        }
+
+        fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
+            self.log.follow(topic, from)
         }
 
         fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {

@@ -9,8 +9,8 @@ use loadline::model::Timestamp;
 use loadline::runtime::clock::Stopwatch;
 
 use crate::harness::{
-    DEADLINE, Harness, MemoryHarness, all, assert_fatal, assigned, behind, gone, join, join_as, offsets, poll_assigned, poll_records, poll_until, position,
-    put, records, signal, signals, text, to,
+    DEADLINE, Harness, MemoryHarness, all, assert_fatal, assigned, behind, gone, join, join_as, nothing_is_skipped_silently, offsets, poll_assigned,
+    poll_records, poll_until, position, put, records, signal, signals, text, to,
 };
 
 pub(crate) fn records_of_a_partition_keep_their_order<H: Harness>() {
@@ -333,15 +333,6 @@ pub(crate) fn nothing_committed_is_lost_in_a_kill<H: Harness>() {
 /// Ten records, each of its own commit; their offsets.
 fn ten_records<H: Harness>(harness: &H) -> Vec<Offset> {
     (0..10).flat_map(|i| harness.log().append(vec![signal(0, format!("{i}"))]).unwrap()).collect()
-}
-
-/// Each of `offsets` from `from` on was read, or told as gone, and never both.
-fn nothing_is_skipped_silently(offsets: &[Offset], from: Offset, polled: &[Polled]) {
-    let read: Vec<_> = records(polled).iter().map(|record| record.offset).collect();
-    for offset in offsets.iter().filter(|offset| **offset >= from) {
-        let is_gone = gone(polled).iter().any(|(from, to)| from <= offset && offset < to);
-        assert_eq!(usize::from(is_gone) + read.iter().filter(|read| *read == offset).count(), 1, "{offset}: {polled:?}");
-    }
 }
 
 pub(crate) fn what_is_trimmed_is_a_gap_and_never_skipped_silently<H: Harness>() {

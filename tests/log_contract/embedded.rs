@@ -211,7 +211,7 @@ fn a_file_of_a_newer_version_or_of_another_program_is_left_alone() {
     let shell = rusqlite::Connection::open(&path).unwrap();
     shell.pragma_update(None, "user_version", 7).unwrap();
     let reason = assert_fatal(open(harness.directory()).map(|_| ()));
-    assert!(reason.contains("a newer Loadline wrote it (its tables have version 7, this one knows 2)"), "{reason}");
+    assert!(reason.contains("a newer Loadline wrote it (its tables have version 7, this one knows 3)"), "{reason}");
     let reason = assert_fatal(EmbeddedLog::open_read_only(harness.directory()).map(|_| ()));
     assert!(reason.contains("version 7"), "{reason}");
     shell.pragma_update(None, "application_id", 1).unwrap();

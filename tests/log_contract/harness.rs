@@ -204,15 +204,20 @@ pub(crate) fn all(log: &dyn Log, topic: Topic, partition: u32) -> Vec<String> {
     }
 }
 
-/// Polls until `done` holds of everything that came.
-pub(crate) fn poll_until(session: &mut dyn Session, done: impl Fn(&[Polled]) -> bool) -> Vec<Polled> {
+/// Asks again until `done` holds of everything that came.
+pub(crate) fn until(mut poll: impl FnMut() -> Vec<Polled>, done: impl Fn(&[Polled]) -> bool) -> Vec<Polled> {
     let started = Stopwatch::start();
     let mut polled = Vec::new();
     while !done(&polled) {
         assert!(started.elapsed() < DEADLINE, "only this came: {polled:?}");
-        polled.extend(session.poll(100, DEADLINE.saturating_sub(started.elapsed())).unwrap());
+        polled.extend(poll());
     }
     polled
+}
+
+/// Polls until `done` holds of everything that came.
+pub(crate) fn poll_until(session: &mut dyn Session, done: impl Fn(&[Polled]) -> bool) -> Vec<Polled> {
+    until(|| session.poll(100, DEADLINE).unwrap(), done)
 }
 
 /// Polls until `count` records came.
@@ -300,4 +305,13 @@ pub(crate) fn assert_fenced<T: std::fmt::Debug>(outcome: Result<T, LogError>) {
 pub(crate) fn assert_fatal<T: std::fmt::Debug>(outcome: Result<T, LogError>) -> String {
     let Err(LogError::Fatal { reason }) = outcome else { panic!("{outcome:?}") };
     reason
+}
+
+/// Each of `offsets` from `from` on was read, or told as gone, and never both.
+pub(crate) fn nothing_is_skipped_silently(offsets: &[Offset], from: Offset, polled: &[Polled]) {
+    let read: Vec<_> = records(polled).iter().map(|record| record.offset).collect();
+    for offset in offsets.iter().filter(|offset| **offset >= from) {
+        let is_gone = gone(polled).iter().any(|(from, to)| from <= offset && offset < to);
+        assert_eq!(usize::from(is_gone) + read.iter().filter(|read| *read == offset).count(), 1, "{offset}: {polled:?}");
+    }
 }

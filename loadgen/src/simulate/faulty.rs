@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use loadline::log::memory::MemoryLog;
-use loadline::log::{Batch, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
+use loadline::log::{Batch, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
 
 use super::scenario::How;
 
@@ -110,6 +110,10 @@ impl Log for FaultyLog {
     fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
         let group = membership.group;
         Ok(Box::new(FaultySession { inner: self.inner.join(membership)?, group, log: self.clone() }))
+    }
+
+    fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
+        self.inner.follow(topic, from)
     }
 
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {

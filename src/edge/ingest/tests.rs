@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
@@ -6,7 +7,7 @@ use std::sync::{Condvar, Mutex};
 use super::*;
 use crate::edge::testing::{Answer, Running};
 use crate::edge::view::tests::{at, caught_up, decision, policy};
-use crate::log::{Membership, Offset, RawRecord, Session, Topic};
+use crate::log::{Follower, Membership, Offset, RawRecord, Session, Topic};
 use crate::model::{Message, PolicyAnnouncement, Sample, Signal, Timestamp};
 use crate::runtime::clock::ManualClock;
 use crate::wire;
@@ -64,6 +65,9 @@ impl Log for Double {
         2
     }
     fn join(&self, _: Membership) -> Result<Box<dyn Session>, LogError> {
+        unused()
+    }
+    fn follow(&self, _: Topic, _: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
         unused()
     }
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {

@@ -1,9 +1,9 @@
 //! Follows the log for the view: one thread a topic, woken by the log and never polling.
 //!
 //! On start a thread reads back a bounded stretch (a *view* is a memory, not a state: it may begin
-//! anywhere), then goes on as the one member of a group of its own. The group's position is moved to the
-//! end once, at the start, so that a restart never reads days of signals again.
+//! anywhere), then follows what is appended, outside of any group: every process sees all of it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::View;
 use super::history::first_after;
 use crate::edge::api::Lag;
-use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
+use crate::log::{Log, LogError, Offset, Polled, RawRecord, Topic, Waker};
 use crate::model::{Alert, AlertState, Audit, Message, OutcomeResult, Severity, Signal, Timestamp};
 use crate::runtime::clock::{Clock, Stopwatch};
 use crate::runtime::events::{
@@ -169,19 +169,18 @@ struct Follower {
 
 impl Follower {
     fn run(&self) -> Result<(), LogError> {
-        let mut ends = Vec::new();
+        let mut ends = BTreeMap::new();
         for partition in 0..self.log.partitions(self.topic) {
             let end = self.patiently(|| self.log.range(self.topic, partition))?.end;
             self.read_back(partition, end)?;
-            ends.push(end);
+            ends.insert(partition, end);
         }
-        self.seek(&ends)?;
-        let mut session = self.join()?;
-        self.stop.register(session.waker());
+        let mut follower = self.patiently(|| self.log.follow(self.topic, &ends))?;
+        self.stop.register(follower.waker());
         self.view.one_caught_up(self.clock.now());
         let mut since_lag: Option<Stopwatch> = None;
         while !self.stop.is_set() {
-            match session.poll(POLL, WAIT) {
+            match follower.poll(POLL, WAIT) {
                 Ok(polled) => {
                     LogUnreadable::over(self.group, &self.unreadable);
                     polled.into_iter().for_each(|p| self.take(p));
@@ -196,30 +195,6 @@ impl Follower {
                 since_lag = Some(Stopwatch::start());
                 if let Ok(lag) = self.lag() {
                     self.view.set_lag(lag);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn join(&self) -> Result<Box<dyn Session>, LogError> {
-        self.log.join(Membership { group: self.group, member: "view".to_owned(), topic: self.topic })
-    }
-
-    /// Moves the group's positions to `ends`, from where reading goes on.
-    fn seek(&self, ends: &[Offset]) -> Result<(), LogError> {
-        let mut session = self.join()?;
-        self.stop.register(session.waker());
-        let mut open = ends.len();
-        while open > 0 && !self.stop.is_set() {
-            for polled in self.patiently(|| session.poll(1, WAIT))? {
-                if let Polled::Assigned { partition, position } = polled {
-                    open -= 1;
-                    let end = ends.get(partition as usize).copied().unwrap_or(position);
-                    if end > position {
-                        let batch = Batch { partition, position: Some(end), ..Batch::default() };
-                        self.patiently(|| session.commit(&batch))?;
-                    }
                 }
             }
         }

@@ -123,6 +123,13 @@ pub(super) fn reader(options: &Options) -> Result<Consumer, LogError> {
     create(&config, Quiet)
 }
 
+/// Follows a topic, outside of any group.
+pub(super) fn follower(options: &Options) -> Result<Consumer, LogError> {
+    let mut config = consumer(options)?;
+    config.set("group.id", format!("{}readers", options.prefix));
+    create(&config, Quiet)
+}
+
 /// Asks for the positions of a group.
 pub(super) fn asker(options: &Options, group: &str) -> Result<Consumer, LogError> {
     let mut config = consumer(options)?;
