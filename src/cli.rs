@@ -18,6 +18,8 @@ pub mod scale;
 pub mod schema;
 pub mod status;
 pub mod table;
+#[cfg(feature = "kafka")]
+pub mod topology;
 pub mod watch;
 pub mod why;
 
@@ -65,6 +67,9 @@ pub enum Command {
     Restore(backup::RestoreArgs),
     /// The effective configuration, with where each value comes from.
     Config(config::ConfigCommand),
+    /// The topics on Kafka: show, check and create them.
+    #[cfg(feature = "kafka")]
+    Topology(topology::TopologyArgs),
     /// The JSON Schema of the documents that people write, for editors.
     Schema(schema::SchemaArgs),
     /// Completions of a shell.
@@ -92,6 +97,8 @@ pub fn run(cli: Cli, mut out: &mut dyn Write) -> anyhow::Result<u8> {
         Command::Backup(args) => backup::run_backup(&args, out),
         Command::Restore(args) => backup::run_restore(&args, out),
         Command::Config(args) => config::run(&args, out),
+        #[cfg(feature = "kafka")]
+        Command::Topology(args) => topology::run(&args, out),
         Command::Schema(args) => schema::run(&args, out),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),

@@ -40,7 +40,7 @@ fn refused(options: &Options) -> String {
 #[test]
 fn who_takes_over_a_partition_ends_what_its_dead_owner_left_open() {
     let options = broker().options(&Broker::prefix());
-    topics::create(&options, &Partitions::default(), 1).unwrap();
+    topics::apply(&options, false).unwrap();
     let log = Broker::open(&options);
     let dead = broker().leaves_open(&format!("{}aggregate.0", options.prefix), &format!("{}signals", options.prefix), "never");
     log.append(vec![signal("after")]).unwrap();

@@ -7,14 +7,16 @@
 //! there already when the call fails, and stand there twice when it is repeated; what they carry makes that harmless.
 //!
 //! - [`client`]: every setting of librdkafka that matters, with its reason
+//! - [`declaration`]: the one declaration of the topics, `topology/asyncapi.yaml`
 //! - [`errors`]: what each error of Kafka means for a caller
-//! - [`topics`]: names of the topics, creating them and looking at them
+//! - [`topics`]: names of the topics; creating them, and how those on a cluster differ from the declaration
 //! - [`session`], [`transaction`]: consuming and committing
 //! - [`reader`], [`follower`]: reading outside of a group, once and as it grows; [`appender`]: appending outside of one
 //!
 //! All calls block, and have deadlines.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,10 +28,11 @@ use appender::Appender;
 use follower::Following;
 use reader::Reader;
 use session::Member;
-use topics::Names;
+use topics::{Difference, Names};
 
 mod appender;
 mod client;
+pub mod declaration;
 mod errors;
 mod follower;
 mod reader;
@@ -37,8 +40,10 @@ mod session;
 pub mod topics;
 mod transaction;
 
+pub use client::{LARGEST_MESSAGE, check_setting, is_secret};
+
 /// How to reach a cluster, and what to ask of it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Brokers to begin with: `host:port,host:port`.
     pub brokers: String,
@@ -46,6 +51,10 @@ pub struct Options {
     pub prefix: String,
     /// Settings of librdkafka, by its names; those that Loadline's promises rest on cannot be set.
     pub settings: BTreeMap<String, String>,
+    /// How many partitions the installation was made with; as declared where nothing is said.
+    pub partitions: Option<Partitions>,
+    /// How many replicas each partition has; as declared where nothing is said.
+    pub replicas: Option<u32>,
     /// A member keeps its partitions over a restart of its process under the same name, and is replaced by a second one of that name. The others wait for
     /// the whole session time-out when it leaves: nothing is handed over in order.
     pub static_members: bool,
@@ -62,13 +71,23 @@ impl Options {
     pub fn new(brokers: impl Into<String>) -> Self {
         Options {
             brokers: brokers.into(),
-            prefix: "loadline.".to_owned(),
+            prefix: declaration::PREFIX.to_owned(),
             settings: BTreeMap::new(),
+            partitions: None,
+            replicas: None,
             static_members: false,
             session_timeout: Duration::from_secs(6),
             transaction_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(30),
         }
+    }
+}
+
+/// Settings by their names alone: passwords are among the values.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.settings.keys().collect();
+        f.debug_struct("Options").field("brokers", &self.brokers).field("prefix", &self.prefix).field("settings", &names).finish_non_exhaustive()
     }
 }
 
@@ -81,6 +100,7 @@ struct Shared {
     options: Options,
     names: Names,
     partitions: Partitions,
+    differences: Vec<Difference>,
     closed: AtomicBool,
     appender: Appender,
     /// Readers that nobody uses now.
@@ -96,16 +116,20 @@ impl KafkaLog {
     /// Connects, and looks at the topics.
     ///
     /// # Errors
-    /// [`LogError::Fatal`] where a setting is wrong or topics are missing or not as Loadline needs them, with what to do; [`LogError::Retry`] where the
-    /// cluster cannot be reached now.
+    /// [`LogError::Fatal`] where a setting is wrong or topics are missing or would corrupt ([`topics::verified`]), with what to do; [`LogError::Retry`]
+    /// where the cluster cannot be reached now.
     pub fn open(options: Options) -> Result<Self, LogError> {
-        let names = Names::new(&options.prefix);
+        let names = Names::new(&options.prefix)?;
+        let (partitions, differences) = topics::verified(&options)?;
         let reader = Reader::new(&options)?;
-        let partitions = topics::verified(reader.client(), &names, options.patience)?;
         let appender = Appender::new(&options)?;
-        let shared =
-            Shared { options, names, partitions, closed: AtomicBool::new(false), appender, readers: Mutex::new(vec![reader]), positions: Mutex::default() };
-        Ok(KafkaLog(Arc::new(shared)))
+        let (readers, closed) = (Mutex::new(vec![reader]), AtomicBool::new(false));
+        Ok(KafkaLog(Arc::new(Shared { options, names, partitions, differences, closed, appender, readers, positions: Mutex::default() })))
+    }
+
+    /// How the topics differed from what is declared when it was opened, where that is no reason not to run: to be told once, as warnings.
+    pub fn differences(&self) -> &[Difference] {
+        &self.0.differences
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use loadline::log::Partitions;
 use loadline::log::kafka::{KafkaLog, Options, topics};
-use loadline::log::{LogError, Partitions};
 use loadline::runtime::clock::Stopwatch;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -55,7 +55,7 @@ impl Broker {
             .unwrap();
         let mut broker = Broker { address: format!("127.0.0.1:{port}"), child, directory };
         let started = Stopwatch::start();
-        while let Err(error) = broker.create("ready.", &Partitions::default()) {
+        while let Err(error) = topics::apply(&broker.options("ready."), false) {
             let ended = broker.child.try_wait().unwrap();
             assert!(ended.is_none(), "the broker ended, {ended:?}: see above, and {}/broker.log", broker.directory.display());
             assert!(started.elapsed() < START, "the broker is not ready: {error}; see {}/broker.log", broker.directory.display());
@@ -63,19 +63,16 @@ impl Broker {
         broker
     }
 
-    /// How to reach it; quick to give up, as it is near.
+    /// How to reach it; quick to give up, as it is near. A topic has one partition, and one replica, as there is one broker.
     pub(crate) fn options(&self, prefix: &str) -> Options {
         Options {
             prefix: prefix.to_owned(),
+            partitions: Some(Partitions::default()),
+            replicas: Some(1),
             transaction_timeout: Duration::from_secs(4),
             patience: Duration::from_secs(10),
             ..Options::new(self.address.clone())
         }
-    }
-
-    /// The topics of an installation.
-    pub(crate) fn create(&self, prefix: &str, partitions: &Partitions) -> Result<Vec<String>, LogError> {
-        topics::create(&self.options(prefix), partitions, 1)
     }
 
     /// A prefix that nobody else uses.

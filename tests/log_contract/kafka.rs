@@ -19,8 +19,8 @@ pub(crate) struct KafkaHarness<const STATIC_MEMBERS: bool> {
 
 impl<const STATIC_MEMBERS: bool> Harness for KafkaHarness<STATIC_MEMBERS> {
     fn create(partitions: Partitions) -> Self {
-        let options = Options { static_members: STATIC_MEMBERS, ..broker().options(&Broker::prefix()) };
-        topics::create(&options, &partitions, 1).unwrap();
+        let options = Options { static_members: STATIC_MEMBERS, partitions: Some(partitions), ..broker().options(&Broker::prefix()) };
+        topics::apply(&options, false).unwrap();
         KafkaHarness { log: Broker::open(&options), options }
     }
     fn log(&self) -> &dyn Log {
@@ -37,7 +37,7 @@ impl<const STATIC_MEMBERS: bool> Harness for KafkaHarness<STATIC_MEMBERS> {
     }
     /// Somebody else begins transactions in the names of all owners, and leaves it at that: as a broker does where one stalled for longer than the time-out.
     fn refusing<T>(&self, act: impl FnOnce() -> T) -> T {
-        for (stage, _) in topics::STATES {
+        for stage in topics::states().unwrap() {
             broker().begin_as(&format!("{}{stage}.0", self.options.prefix));
         }
         act()

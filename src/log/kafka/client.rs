@@ -15,7 +15,7 @@ use crate::log::{LogError, MAX_RECORD_BYTES, Offset};
 use crate::runtime::clock::Stopwatch;
 
 /// The largest record, with room for its headers; clients and topics both say it.
-pub(super) const LARGEST_MESSAGE: usize = MAX_RECORD_BYTES + 64 * 1024;
+pub const LARGEST_MESSAGE: usize = MAX_RECORD_BYTES + 64 * 1024;
 
 /// How soon a question is asked again that has no answer yet.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -37,6 +37,26 @@ impl ConsumerContext for Quiet {}
 /// What a client says besides the answers to calls: of brokers that are down, again and again.
 pub(super) fn said(error: &KafkaError, reason: &str) {
     tracing::debug!(%error, reason, "kafka");
+}
+
+/// Whether a setting's value is for nobody to see.
+pub fn is_secret(name: &str) -> bool {
+    ["password", "secret", "private", "key.pem", "ssl_key", "token", "assertion", "jaas", "oauthbearer.config"].iter().any(|part| name.contains(part))
+}
+
+/// Whether librdkafka takes a setting.
+///
+/// # Errors
+/// Why not, without the value where that is for nobody to see.
+pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
+    if OURS.contains(&name) {
+        return Err(format!("{name} cannot be chosen: Loadline sets it, as its promises rest on it; remove it"));
+    }
+    let mut config = ClientConfig::new();
+    match config.set(name, value).create_native_config() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(errors::of_setting(&error)),
+    }
 }
 
 /// Settings that cannot be chosen, as a promise rests on each of them.
@@ -71,9 +91,7 @@ fn client(options: &Options) -> Result<ClientConfig, LogError> {
         .set("message.max.bytes", LARGEST_MESSAGE.to_string());
     for (name, value) in &options.settings {
         if OURS.contains(&name.as_str()) {
-            return Err(LogError::Fatal {
-                reason: format!("kafka.settings: {name} cannot be chosen: Loadline sets it, as its promises rest on it; remove it"),
-            });
+            return Err(LogError::Fatal { reason: format!("kafka.settings: {}", check_setting(name, value).err().unwrap_or_default()) });
         }
         config.set(name, value);
     }
@@ -123,11 +141,11 @@ pub(super) fn reader(options: &Options) -> Result<Consumer, LogError> {
     create(&config, Quiet)
 }
 
-/// Follows a topic, outside of any group.
-pub(super) fn follower(options: &Options) -> Result<Consumer, LogError> {
+/// Follows topics, or asks what there is on the cluster, outside of any group; `context` hears what stands in the way.
+pub(super) fn listening<C: ConsumerContext + 'static>(options: &Options, context: C) -> Result<BaseConsumer<C>, LogError> {
     let mut config = consumer(options)?;
     config.set("group.id", format!("{}readers", options.prefix));
-    create(&config, Quiet)
+    create(&config, context)
 }
 
 /// Asks for the positions of a group.

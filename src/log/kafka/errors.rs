@@ -4,7 +4,9 @@
 //! producer is of no use any more. What is none of them is taken for the last.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::types::RDKafkaConfRes;
 
+use super::client::is_secret;
 use crate::log::{LogError, Topic};
 
 /// What to do after a step of a transaction failed.
@@ -51,20 +53,34 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
     )
 }
 
+/// Why a setting is not taken. What is unknown may be a slip in the name of a secret, so of that the value is never told.
+pub(super) fn of_setting(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, reason, name, _) => {
+            format!("{name}: {reason}; see librdkafka's CONFIGURATION.md for its settings")
+        }
+        KafkaError::ClientConfig(_, _, name, _) if is_secret(name) => format!("{name}: its value is not one that librdkafka takes; see its CONFIGURATION.md"),
+        KafkaError::ClientConfig(_, reason, name, value) => format!("{name} = {value:?}: {reason}; see librdkafka's CONFIGURATION.md"),
+        error => error.to_string(),
+    }
+}
+
 /// What a client that cannot be made says.
 pub(super) fn unusable(error: &KafkaError) -> LogError {
     match error {
-        KafkaError::ClientConfig(_, reason, name, value) => {
-            LogError::Fatal { reason: format!("kafka.settings: {name} = {value:?}: {reason}; see librdkafka's CONFIGURATION.md for its settings") }
-        }
+        KafkaError::ClientConfig(..) => LogError::Fatal { reason: format!("kafka.settings: {}", of_setting(error)) },
         error => LogError::Fatal { reason: format!("the Kafka client cannot be made: {error}") },
     }
 }
 
-/// What reading failed for. What needs a person is fatal: rights, names.
+/// What reading or asking failed for. What needs a person is fatal: rights, names.
 pub(super) fn of_reading(error: &KafkaError) -> LogError {
     let reason = format!("Kafka: {error}");
-    match error.rdkafka_error_code() {
+    let code = match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    };
+    match code {
         Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::TransactionalIdAuthorizationFailed) => {
             LogError::Fatal { reason: format!("{reason}; grant the rights that docs/operations.md lists to this principal") }
         }

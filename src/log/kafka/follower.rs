@@ -31,7 +31,7 @@ pub(super) struct Following {
 impl Following {
     pub(super) fn begin(shared: Arc<Shared>, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Self, LogError> {
         shared.check_open()?;
-        let consumer = client::follower(&shared.options)?;
+        let consumer = client::listening(&shared.options, client::Quiet)?;
         let next = (0..shared.partitions.of(topic)).map(|partition| (partition, from.get(&partition).copied().unwrap_or(0))).collect();
         Ok(Following { shared, topic, consumer, next, assigned: false, woken: Arc::default() })
     }

@@ -29,10 +29,6 @@ impl Reader {
         Ok(Reader { consumer: client::reader(options)?, at: None, patience: options.patience })
     }
 
-    pub(super) fn client(&self) -> &client::Consumer {
-        &self.consumer
-    }
-
     /// Whether its next record is the one at this place.
     pub(super) fn stands_at(&self, (topic, partition, from): (&str, u32, Offset)) -> bool {
         self.at.as_ref().is_some_and(|(t, p, next)| t == topic && *p == partition && *next == from)

@@ -1,35 +1,24 @@
-//! The topics as they stand on a cluster: their names, what they must be like, creating them.
+//! The topics of an installation: their names, what they must be like, looking at them, creating them.
+//!
+//! - [`Wanted`]: a topic as [`declaration`] has it and as the installation was made ([`Options::partitions`], [`Options::replicas`])
+//! - [`cluster`]: what stands on a cluster; [`compare`]: how that differs, and what follows
+//! - [`apply`]: creates what is missing; nothing that is there is ever changed or deleted
+//! - [`verified`]: what [`super::KafkaLog::open`] asks before anything is read or written
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::Consumer as _;
-use rdkafka::error::RDKafkaErrorCode as Code;
-
-use super::client::{self, Consumer};
-use super::{Options, errors};
+use super::Options;
+use super::declaration::{self, Declared, Role};
 use crate::log::{LogError, Partitions, Topic};
 
-/// The stages that keep a state, and what each of them consumes: their state has as many partitions.
-pub const STATES: [(&str, Topic); 5] =
-    [("aggregate", Topic::Metrics), ("admit", Topic::Control), ("decide", Topic::Signals), ("arbitrate", Topic::Requests), ("forecast", Topic::Signals)];
+mod cluster;
+mod compare;
+#[cfg(test)]
+mod tests;
 
-const HOUR: u64 = 3_600_000;
-const DAY: u64 = 24 * HOUR;
-
-/// For how many ms the records of a topic are kept.
-fn retention(topic: Topic) -> u64 {
-    match topic {
-        Topic::Metrics => 6 * HOUR,
-        Topic::Control => 61 * DAY,
-        Topic::Signals => 3 * DAY,
-        Topic::Requests | Topic::Commands => DAY,
-        Topic::Audit => 90 * DAY,
-        Topic::Alerts | Topic::DeadLetters => 7 * DAY,
-    }
-}
+pub use super::declaration::Weight;
+pub use cluster::{Cluster, Found, There, look};
+pub use compare::{Difference, compare};
 
 /// The names of an installation's topics, groups and transactions.
 pub(super) struct Names {
@@ -39,12 +28,9 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn new(prefix: &str) -> Self {
-        Names {
-            prefix: prefix.to_owned(),
-            topics: Topic::ALL.map(|topic| format!("{prefix}{topic}")),
-            states: STATES.iter().map(|(stage, _)| (*stage, format!("{prefix}{stage}-state"))).collect(),
-        }
+    pub(super) fn new(prefix: &str) -> Result<Self, LogError> {
+        let states = states()?.into_iter().map(|stage| (stage, format!("{prefix}{stage}-state"))).collect();
+        Ok(Names { prefix: prefix.to_owned(), topics: Topic::ALL.map(|topic| format!("{prefix}{topic}")), states })
     }
 
     pub(super) fn of(&self, topic: Topic) -> &str {
@@ -67,70 +53,134 @@ impl Names {
     }
 }
 
-/// How many partitions the topics have, where all are there and fit together.
-pub(super) fn verified(client: &Consumer, names: &Names, patience: Duration) -> Result<Partitions, LogError> {
-    let metadata = client.fetch_metadata(None, patience).map_err(|error| errors::of_reading(&error))?;
-    let counts: BTreeMap<&str, u32> =
-        metadata.topics().iter().map(|topic| (topic.name(), u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX))).collect();
-    let all = names.topics.iter().chain(names.states.values());
-    let missing: Vec<&str> = all.map(String::as_str).filter(|name| counts.get(name).is_none_or(|count| *count == 0)).collect();
-    if !missing.is_empty() {
-        return Err(LogError::Fatal { reason: format!("topics are missing on the cluster: {}; `loadline topology apply` creates them", missing.join(", ")) });
-    }
-    let count = |name: &str| counts.get(name).copied().unwrap_or(0);
-    for (stage, input) in STATES {
-        let (state, input) = (names.states_of(stage)?, names.of(input));
-        if count(state) != count(input) {
-            let reason = format!(
-                "{state} has {} partitions, and {input} has {}: they must have the same number, as each partition's state stands in the one of its number; \
-                 create {state} anew with {} (its content is then rebuilt from the input)",
-                count(state),
-                count(input),
-                count(input)
-            );
-            return Err(LogError::Fatal { reason });
-        }
-    }
-    Ok(Topic::ALL.into_iter().fold(Partitions::default(), |partitions, topic| partitions.with(topic, count(names.of(topic)))))
+/// The stages that keep a state.
+///
+/// # Errors
+/// As [`declaration::declared`].
+pub fn states() -> Result<Vec<&'static str>, LogError> {
+    let states = declaration::declared()?.iter().filter_map(|topic| match &topic.role {
+        Role::State { stage, .. } => Some(stage.as_str()),
+        Role::Flow(_) => None,
+    });
+    Ok(states.collect())
 }
 
-/// Creates the topics that are missing, each with so many partitions and replicas; those that are there stay as they are. Says which it created.
+/// A topic as an installation must have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name on the cluster.
+    pub name: String,
+    /// What is declared of it.
+    pub declared: &'static Declared,
+    /// How many partitions.
+    pub partitions: u32,
+    /// How many replicas of each.
+    pub replicas: u32,
+    /// Its settings.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// All topics as an installation must have them, in the order of the declaration.
+///
+/// # Errors
+/// As [`declaration::declared`].
+pub fn wanted(options: &Options) -> Result<Vec<Wanted>, LogError> {
+    let partitions = match options.partitions {
+        Some(partitions) => partitions,
+        None => declaration::partitions()?,
+    };
+    let of = |declared: &'static Declared| {
+        let replicas = options.replicas.unwrap_or(declared.replicas);
+        let mut settings = declared.settings.clone();
+        if let Some(in_sync) = settings.get_mut(IN_SYNC)
+            && let Ok(declared) = in_sync.parse::<u32>()
+        {
+            // One replica may be away, where there is another one.
+            *in_sync = declared.min(replicas.saturating_sub(1).max(1)).to_string();
+        }
+        let topic = match declared.role {
+            Role::Flow(topic) | Role::State { input: topic, .. } => topic,
+        };
+        let partitions = if declared.fixed { declared.partitions } else { partitions.of(topic) };
+        Wanted { name: format!("{}{}", options.prefix, declared.name), declared, partitions, replicas, settings }
+    };
+    Ok(declaration::declared()?.iter().map(of).collect())
+}
+
+/// The setting that depends on the number of replicas.
+const IN_SYNC: &str = "min.insync.replicas";
+
+/// What [`apply`] did and found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// What was created, or would be.
+    pub created: Vec<Wanted>,
+    /// How the topics differ from what they must be, after that.
+    pub differences: Vec<Difference>,
+}
+
+/// Creates the topics that are missing; those that are there stay as they are. With `dry_run` the cluster is only asked whether it would.
 ///
 /// # Errors
 /// [`LogError::Fatal`] where the cluster refuses one, with its reason; [`LogError::Retry`] where it cannot be reached.
-pub fn create(options: &Options, partitions: &Partitions, replicas: i32) -> Result<Vec<String>, LogError> {
-    let admin: AdminClient<DefaultClientContext> = client::admin(options)?;
-    let names = Names::new(&options.prefix);
-    let in_sync = (replicas - 1).max(1).to_string();
-    let largest = client::LARGEST_MESSAGE.to_string();
-    let kept = Topic::ALL.map(|topic| retention(topic).to_string());
-    let topic = |name, count: u32| {
-        NewTopic::new(name, client::number(count), TopicReplication::Fixed(replicas))
-            // `at` is the broker's, the same on every read.
-            .set("message.timestamp.type", "LogAppendTime")
-            .set("min.insync.replicas", &in_sync)
-            .set("max.message.bytes", &largest)
-    };
-    let plain =
-        Topic::ALL.iter().zip(&kept).map(|(of, kept)| topic(names.of(*of), partitions.of(*of)).set("cleanup.policy", "delete").set("retention.ms", kept));
-    let states = STATES.iter().filter_map(|(stage, input)| Some(topic(names.states.get(stage)?, partitions.of(*input)).set("cleanup.policy", "compact")));
-    let new: Vec<NewTopic<'_>> = plain.chain(states).collect();
-    let results =
-        block_on(admin.create_topics(&new, &AdminOptions::new().operation_timeout(Some(options.patience))))?.map_err(|error| errors::of_reading(&error))?;
-    let mut created = Vec::new();
-    for result in results {
-        match result {
-            Ok(name) => created.push(name),
-            Err((_, Code::TopicAlreadyExists)) => {}
-            Err((name, code)) => return Err(LogError::Fatal { reason: format!("the cluster does not create {name}: {code}") }),
-        }
+pub fn apply(options: &Options, dry_run: bool) -> Result<Applied, LogError> {
+    let wanted = wanted(options)?;
+    let found = look(options, &wanted)?;
+    let missing: Vec<Wanted> = wanted.iter().filter(|topic| found.lacks(&topic.name)).map(|topic| fitting(topic, options, &found)).collect();
+    if missing.is_empty() {
+        return Ok(Applied { created: missing, differences: compare(&options.brokers, &wanted, &found) });
     }
-    Ok(created)
+    let names = cluster::create(options, &missing, &found, dry_run)?;
+    if dry_run {
+        let mut differences = compare(&options.brokers, &wanted, &found);
+        differences.retain(|difference| difference.weight != Weight::Missing);
+        return Ok(Applied { created: missing, differences });
+    }
+    // Another one may create the same at the same time: then what it created is what counts.
+    let found = cluster::look_until(options, &wanted, |found| !missing.iter().any(|topic| found.lacks(&topic.name)))?;
+    let created = missing.into_iter().filter(|topic| names.contains(&topic.name)).collect();
+    Ok(Applied { created, differences: compare(&options.brokers, &wanted, &found) })
 }
 
-/// Waits for an answer of the admin client, which comes from a thread of its own.
-fn block_on<T>(future: impl Future<Output = T>) -> Result<T, LogError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|error| LogError::Fatal { reason: format!("no runtime to wait with: {error}") })?;
-    Ok(runtime.block_on(future))
+/// A topic as it is to be created: a state gets as many partitions as its input has, where that is there.
+fn fitting(topic: &Wanted, options: &Options, found: &Cluster) -> Wanted {
+    let mut fitting = topic.clone();
+    if let Role::State { input, .. } = topic.declared.role
+        && let Some(Found::There(input)) = found.topics.get(&format!("{}{input}", options.prefix))
+    {
+        fitting.partitions = input.partitions;
+    }
+    fitting
+}
+
+/// How many partitions the topics have, where all are there and nothing would corrupt or stand still; and what differs all the same, which is
+/// to be told and no reason not to run.
+///
+/// # Errors
+/// [`LogError::Fatal`] with what is missing, or what would corrupt, and the mend; [`LogError::Retry`] where the cluster cannot be reached.
+pub fn verified(options: &Options) -> Result<(Partitions, Vec<Difference>), LogError> {
+    let wanted = wanted(options)?;
+    let found = look(options, &wanted)?;
+    let differences = compare(&options.brokers, &wanted, &found);
+    let missing: Vec<&str> = differences.iter().filter(|difference| difference.weight == Weight::Missing).map(|difference| difference.topic.as_str()).collect();
+    if !missing.is_empty() {
+        return Err(LogError::Fatal { reason: format!("topics are missing on the cluster: {}; `loadline topology apply` creates them", missing.join(", ")) });
+    }
+    let (bad, told): (Vec<Difference>, Vec<Difference>) = differences.into_iter().partition(Difference::refuses);
+    let Some(first) = bad.first() else { return Ok((partitions_of(&wanted, &found), told)) };
+    let more = match bad.len() - 1 {
+        0 => String::new(),
+        more => format!(" ({more} more)"),
+    };
+    let reason = format!("the topics do not fit, and Loadline does not run on them: {first}{more}; `loadline topology check` shows all that differs");
+    Err(LogError::Fatal { reason })
+}
+
+/// How many partitions the pipeline's topics have, of those that are there.
+fn partitions_of(wanted: &[Wanted], found: &Cluster) -> Partitions {
+    let there = wanted.iter().filter_map(|topic| match (&topic.declared.role, found.topics.get(&topic.name)) {
+        (Role::Flow(of), Some(Found::There(there))) => Some((*of, there.partitions)),
+        _ => None,
+    });
+    there.fold(Partitions::default(), |partitions, (topic, count)| partitions.with(topic, count))
 }

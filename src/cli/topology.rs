@@ -1,0 +1,210 @@
+//! `loadline topology`: the topics on Kafka, as they are declared and as they are on a cluster.
+//!
+//! What is missing is created; what is there is never changed or deleted, only told, with the command that mends it.
+
+mod connection;
+mod print;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use self::connection::ConnectionArgs;
+use self::print::{differences, shape};
+use super::{Output, Unusable};
+use crate::log::kafka::Options;
+use crate::log::kafka::declaration::{self, PREFIX, Role};
+use crate::log::kafka::topics::{self, Difference, Weight};
+use crate::log::{LogError, Partitions, Topic};
+
+/// All is as declared.
+const FITS: u8 = 0;
+/// Something differs.
+const DIFFERS: u8 = 1;
+/// It is not known whether it does.
+const UNKNOWN: u8 = 2;
+
+/// The topics on Kafka: show, check and create them.
+#[derive(Debug, Args)]
+pub struct TopologyArgs {
+    /// What to do
+    #[command(subcommand)]
+    command: TopologyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TopologyCommand {
+    /// Print the topics as they are declared: partitions, settings, who writes and who reads. Needs no broker
+    #[command(after_help = "Examples:
+  loadline topology show
+  loadline topology show --prefix prod. --partitions 24 --output json
+
+Exit codes: 0 printed, 2 wrong usage.")]
+    Show {
+        #[command(flatten)]
+        shape: ShapeArgs,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Compare the topics on a cluster with the declaration: what is missing, what differs, what that does and how it is mended
+    #[command(after_help = "Examples:
+  loadline topology check --brokers kafka-1:9092,kafka-2:9092
+  loadline topology check --kafka-config /etc/loadline/kafka.properties --output json | jq '.differences[] | select(.weight != \"Differs\")'
+
+Changes nothing. Exit codes: 0 all topics are as declared, 1 some are missing or differ, 2 it could not be seen.")]
+    Check {
+        #[command(flatten)]
+        connection: ConnectionArgs,
+        #[command(flatten)]
+        shape: ShapeArgs,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Create the topics that are missing on a cluster. What is there stays as it is; what differs is told as by check
+    #[command(after_help = "Examples:
+  loadline topology apply --brokers kafka-1:9092 --dry-run
+  loadline topology apply --brokers kafka-1:9092 --partitions 24
+  loadline topology apply --brokers localhost:9092 --replication 1
+
+Exit codes: 0 all topics are there, and Loadline runs on them, 1 something is there that Loadline does not run on, 2 the cluster could not be
+reached, or refused.")]
+    Apply {
+        #[command(flatten)]
+        connection: ConnectionArgs,
+        #[command(flatten)]
+        shape: ShapeArgs,
+        /// Say what would be created, and let the cluster check it
+        #[arg(long)]
+        dry_run: bool,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+/// How an installation was made.
+#[derive(Debug, Clone, Args)]
+struct ShapeArgs {
+    /// What the names of the topics begin with
+    #[arg(long, default_value = PREFIX)]
+    prefix: String,
+    /// How many partitions the installation has: N for all topics that have several, or TOPIC=N [default: as declared]
+    #[arg(long, value_name = "N|TOPIC=N", value_delimiter = ',')]
+    partitions: Vec<String>,
+    /// How many replicas each partition has [default: as declared]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(i16::MAX)))]
+    replication: Option<u32>,
+}
+
+/// The longest name that Kafka takes.
+const LONGEST_NAME: usize = 249;
+
+impl ShapeArgs {
+    /// The same, of a cluster that nothing is known of yet.
+    fn options(&self, brokers: &str) -> anyhow::Result<Options> {
+        let longest = declaration::declared()?.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
+        if !self.prefix.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) || self.prefix.len() + longest > LONGEST_NAME {
+            let reason = format!(
+                "--prefix {}: names of topics are of letters, digits, dots, underscores and hyphens, at most {LONGEST_NAME} together, so the prefix has at most {}",
+                self.prefix,
+                LONGEST_NAME - longest
+            );
+            return Err(Unusable(reason).into());
+        }
+        let partitions = (!self.partitions.is_empty()).then(|| self.partitions().map_err(Unusable)).transpose()?;
+        Ok(Options { prefix: self.prefix.clone(), partitions, replicas: self.replication, ..Options::new(brokers) })
+    }
+
+    fn partitions(&self) -> Result<Partitions, String> {
+        let declared = declaration::declared().map_err(|error| error.to_string())?;
+        let mut partitions = declaration::partitions().map_err(|error| error.to_string())?;
+        // What is said of one topic holds, wherever it stands.
+        let (all, single): (Vec<&String>, Vec<&String>) = self.partitions.iter().partition(|written| !written.contains('='));
+        let number = |text: &str| match text.parse::<u32>() {
+            Ok(number) if (1..=MOST_PARTITIONS).contains(&number) => Ok(number),
+            _ => Err(format!("--partitions {text}: not a number from 1 to {MOST_PARTITIONS}")),
+        };
+        let flow = |role: &Role| match role {
+            Role::Flow(topic) => Some(*topic),
+            Role::State { .. } => None,
+        };
+        for written in all {
+            let count = number(written)?;
+            partitions = declared.iter().filter(|topic| topic.is_spread()).filter_map(|topic| flow(&topic.role)).fold(partitions, |p, of| p.with(of, count));
+        }
+        for written in single {
+            let (name, count) = written.split_once('=').unwrap_or((written, ""));
+            let name = name.strip_prefix(&self.prefix).unwrap_or(name);
+            let topic = declared.iter().find(|topic| topic.name == name);
+            let topic =
+                topic.ok_or_else(|| format!("--partitions {written}: there is no topic {name}; they are {}", Topic::ALL.map(Topic::name).join(", ")))?;
+            match &topic.role {
+                Role::State { input, .. } => return Err(format!("--partitions {written}: it has as many as {input}, so say {input}={count}")),
+                Role::Flow(_) if topic.fixed => {
+                    let reason = format!("it has {} in every installation. {}", topic.partitions, topic.because);
+                    return Err(format!("--partitions {written}: {reason}"));
+                }
+                Role::Flow(of) => partitions = partitions.with(*of, number(count)?),
+            }
+        }
+        Ok(partitions)
+    }
+}
+
+/// Far above what one topic of a cluster can have, and below what a slip of the finger makes.
+const MOST_PARTITIONS: u32 = 10_000;
+
+/// Runs it.
+///
+/// # Errors
+/// Where the cluster cannot be reached, the usage is wrong, or `out` cannot be written.
+pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    match &args.command {
+        TopologyCommand::Show { shape: of, output } => {
+            let options = of.options("")?;
+            shape(out, &topics::wanted(&options)?, *output)?;
+            Ok(FITS)
+        }
+        TopologyCommand::Check { connection, shape, output } => {
+            let options = connection.complete(|brokers| shape.options(brokers))?;
+            let wanted = topics::wanted(&options)?;
+            let found = topics::look(&options, &wanted).map_err(told)?;
+            let differing = topics::compare(&options.brokers, &wanted, &found);
+            match output {
+                Output::Json => print::json(out, &json!({ "fits": differing.is_empty(), "differences": differing }))?,
+                Output::Text if differing.is_empty() => writeln!(out, "{} topics, all as declared.", wanted.len())?,
+                Output::Text => differences(out, &differing)?,
+            }
+            Ok(match () {
+                () if differing.is_empty() => FITS,
+                () if differing.iter().all(|difference| difference.weight == Weight::Unknown) => UNKNOWN,
+                () => DIFFERS,
+            })
+        }
+        TopologyCommand::Apply { connection, shape, dry_run, output } => {
+            let options = connection.complete(|brokers| shape.options(brokers))?;
+            let applied = topics::apply(&options, *dry_run).map_err(told)?;
+            match output {
+                Output::Json => {
+                    let created: Vec<&str> = applied.created.iter().map(|topic| topic.name.as_str()).collect();
+                    print::json(out, &json!({ "dryRun": dry_run, "created": created, "differences": applied.differences }))?;
+                }
+                Output::Text => print::applied(out, &applied, topics::wanted(&options)?.len(), *dry_run)?,
+            }
+            Ok(if applied.differences.iter().any(Difference::refuses) { DIFFERS } else { FITS })
+        }
+    }
+}
+
+/// What a command says of a cluster: it tries once, so nothing "will be tried again".
+fn told(error: LogError) -> anyhow::Error {
+    match error {
+        LogError::Retry { reason } | LogError::Fatal { reason } => Unusable(reason).into(),
+        error => error.into(),
+    }
+}

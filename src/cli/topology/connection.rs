@@ -1,0 +1,101 @@
+//! How a command reaches Kafka: brokers, and settings of librdkafka from flags and from a file.
+//!
+//! Secrets stand in the file: what is on a command line can be read by everybody on the machine. No message tells one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::super::Unusable;
+use crate::log::kafka::{Options, check_setting, is_secret};
+use crate::model::document::amounts::duration;
+use crate::model::document::{Node, Value};
+
+/// The setting that `--brokers` stands for.
+const BROKERS: &str = "bootstrap.servers";
+
+/// How to reach a cluster.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ConnectionArgs {
+    /// Brokers to begin with [default: bootstrap.servers of the file]
+    #[arg(long, value_name = "HOST:PORT,…")]
+    brokers: Option<String>,
+    /// A file with settings of librdkafka, NAME=VALUE a line, # before comments: TLS, and users with their passwords
+    #[arg(long = "kafka-config", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// A setting of librdkafka, before those of the file; secrets belong in the file
+    #[arg(long = "kafka-set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// How long an answer of the cluster may take
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = wait)]
+    wait: Duration,
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(600);
+    let wait = duration(&Node::bare(Value::Text(text.to_owned())), longest).map_err(|fault| format!("{}; {}", fault.message, fault.mend))?;
+    if wait < Duration::from_millis(100) { Err("at least 100ms, or no broker could answer".to_owned()) } else { Ok(wait) }
+}
+
+impl ConnectionArgs {
+    /// The options that `shape` makes for the brokers, with how to reach them.
+    pub(super) fn complete(&self, shape: impl FnOnce(&str) -> anyhow::Result<Options>) -> anyhow::Result<Options> {
+        let (brokers, settings) = self.settings().map_err(Unusable)?;
+        Ok(Options { settings, patience: self.wait, ..shape(&brokers)? })
+    }
+
+    /// The brokers, and the settings.
+    fn settings(&self) -> Result<(String, BTreeMap<String, String>), String> {
+        let mut settings = match &self.file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| format!("--kafka-config {}: {error}", path.display()))?;
+                of_file(path, &text)?
+            }
+            None => BTreeMap::new(),
+        };
+        for written in &self.set {
+            let (name, value) = written.split_once('=').ok_or_else(|| format!("--kafka-set {}: not NAME=VALUE", shown(written)))?;
+            if is_secret(name) {
+                return Err(format!("--kafka-set {name}: everybody on this machine can read a command line; write it into a file, for --kafka-config"));
+            }
+            if name == BROKERS {
+                return Err(format!("--kafka-set {name}: say it with --brokers"));
+            }
+            check_setting(name, value).map_err(|reason| format!("--kafka-set {reason}"))?;
+            settings.insert(name.to_owned(), value.to_owned());
+        }
+        let of_file = settings.remove(BROKERS);
+        let brokers = self.brokers.clone().or(of_file);
+        let brokers = brokers.ok_or_else(|| format!("no brokers are named: say --brokers HOST:PORT, or {BROKERS} in the file of --kafka-config"))?;
+        Ok((brokers, settings))
+    }
+}
+
+/// The name of what should have been NAME=VALUE: what comes after may be a secret.
+fn shown(written: &str) -> &str {
+    written.split_whitespace().next().unwrap_or_default()
+}
+
+/// The settings of a file's text.
+fn of_file(path: &Path, text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut settings = BTreeMap::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with(['#', '!']) {
+            continue;
+        }
+        let at = |reason: &str| format!("{}:{number}: {reason}", path.display());
+        // Nothing of the line is told: it may be a password.
+        let (name, value) = line.split_once('=').ok_or_else(|| at("not NAME=VALUE, as in security.protocol=SASL_SSL"))?;
+        let (name, value) = (name.trim(), value.trim());
+        if name != BROKERS {
+            check_setting(name, value).map_err(|reason| at(&reason))?;
+        }
+        if settings.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(at(&format!("{name} stands there twice")));
+        }
+    }
+    Ok(settings)
+}

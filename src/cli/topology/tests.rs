@@ -1,0 +1,272 @@
+//! The declaration is whole, valid, and says what the program does; the page shows it; settings are read and secrets kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use clap::Parser;
+use serde_json::Value;
+
+use super::*;
+use crate::edge::actuate;
+use crate::log::kafka::declaration::{Declared, TEXT, declared};
+use crate::runtime::retention::Limits;
+use crate::stages::Stage;
+use crate::stages::admit::Admit;
+use crate::stages::aggregate::Aggregate;
+use crate::stages::arbitrate::Arbitrate;
+use crate::stages::decide::Decide;
+use crate::wire::schemas::{self, RecordType};
+use crate::wire::{self, WireError};
+
+fn document() -> Value {
+    serde_saphyr::from_str(TEXT).unwrap()
+}
+
+fn of(topic: Topic) -> &'static Declared {
+    declared().unwrap().iter().find(|declared| declared.role == Role::Flow(topic)).unwrap()
+}
+
+/// Every topic of the pipeline and the state of every stage that keeps one are declared, and nothing else.
+#[test]
+fn the_declaration_has_every_topic_and_nothing_else() {
+    let names: Vec<&str> = declared().unwrap().iter().map(|topic| topic.name.as_str()).collect();
+    let mut expected: Vec<String> = Topic::ALL.iter().map(ToString::to_string).collect();
+    let stages = [(Aggregate::NAME, Aggregate::INPUT), (Admit::NAME, Admit::INPUT), (Decide::NAME, Decide::INPUT), (Arbitrate::NAME, Arbitrate::INPUT)];
+    expected.extend(stages.iter().map(|(stage, _)| format!("{stage}-state")));
+    assert_eq!(names, expected);
+    for (stage, input) in stages {
+        let state = declared().unwrap().iter().find(|topic| topic.name == format!("{stage}-state")).unwrap();
+        assert_eq!(state.role, Role::State { stage: stage.to_owned(), input });
+        assert_eq!((state.partitions, state.replicas), (of(input).partitions, of(input).replicas), "{stage}");
+        assert_eq!((&state.writers[..], &state.readers[..]), (&[stage.to_owned()][..], &[stage.to_owned()][..]));
+        assert!(of(input).readers.iter().any(|reader| reader == stage), "{stage} reads {input}");
+    }
+    assert_eq!(of(Topic::Commands).readers, [actuate::GROUP]);
+}
+
+/// It is AsyncAPI by AsyncAPI's own schema, the Kafka bindings too.
+#[test]
+fn the_declaration_is_asyncapi() {
+    let schema = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vendor/asyncapi/asyncapi-3.0.0.json"));
+    let (mut compiler, mut schemas) = (boon::Compiler::new(), boon::Schemas::new());
+    compiler.add_resource("asyncapi.json", serde_json::from_str(schema).unwrap()).unwrap();
+    let index = compiler.compile("asyncapi.json", &mut schemas).unwrap();
+    let mut document = document();
+    schemas.validate(&document, index).unwrap_or_else(|error| panic!("{error:#}"));
+    document["channels"]["signals"]["bindings"]["kafka"]["partitions"] = 0.into();
+    assert!(schemas.validate(&document, index).is_err(), "the schema checks nothing");
+}
+
+/// Every reference leads somewhere; every schema that is named exists, and every schema that exists is named.
+#[test]
+fn every_reference_of_the_declaration_leads_somewhere() {
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| match (name.as_str(), value) {
+                ("$ref", Value::String(to)) => found.push(to),
+                (_, value) => references(value, found),
+            }),
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let document = document();
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    let (here, elsewhere): (Vec<&str>, Vec<&str>) = found.iter().partition(|to| to.starts_with('#'));
+    assert!(here.len() > 100, "{}", here.len());
+    for to in here {
+        assert!(document.pointer(&to[1..]).is_some(), "{to}");
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("topology");
+    for to in &elsewhere {
+        assert!(folder.join(to).is_file(), "{to}");
+    }
+    let named: BTreeSet<String> = elsewhere.iter().map(|to| Path::new(to).file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(named, RecordType::ALL.iter().map(|record| record.name().to_owned()).collect());
+    for operation in document["operations"].as_object().unwrap().values() {
+        let channel = operation["channel"]["$ref"].as_str().unwrap();
+        for message in operation["messages"].as_array().into_iter().flatten() {
+            assert!(message["$ref"].as_str().unwrap().starts_with(&format!("{channel}/messages/")), "{operation}");
+        }
+    }
+}
+
+/// The messages that are declared for a topic are those that its readers take there.
+#[test]
+fn the_declared_messages_are_those_that_readers_take() {
+    for topic in Topic::ALL {
+        let taken = |record: &&RecordType| {
+            let fingerprint = schemas::held().unwrap().fingerprint_of(**record).to_le_bytes();
+            let bytes = [&[0xC3, 0x01][..], &fingerprint, b"no body of any"].concat();
+            !matches!(wire::decode(topic, &bytes), Err(WireError::WrongTopic { .. }))
+        };
+        let taken: BTreeSet<&str> = RecordType::ALL.iter().filter(taken).map(|record| record.name()).collect();
+        assert_eq!(of(topic).messages.iter().map(String::as_str).collect::<BTreeSet<_>>(), taken, "{topic}");
+    }
+}
+
+/// What promises rest on is the same for all topics, and records are kept as long as on the embedded log.
+#[test]
+fn the_declared_settings_are_those_that_promises_rest_on() {
+    for topic in declared().unwrap() {
+        let setting = |name: &str| topic.settings.get(name).map(String::as_str);
+        assert_eq!(setting("message.timestamp.type"), Some("LogAppendTime"), "{}", topic.name);
+        assert_eq!(setting("unclean.leader.election.enable"), Some("false"), "{}", topic.name);
+        assert_eq!(setting("max.message.bytes"), Some(crate::log::kafka::LARGEST_MESSAGE.to_string().as_str()), "{}", topic.name);
+        assert_eq!((topic.replicas, setting("min.insync.replicas")), (3, Some("2")), "{}", topic.name);
+        let is_state = matches!(topic.role, Role::State { .. });
+        assert_eq!(setting("cleanup.policy"), Some(if is_state { "compact" } else { "delete" }), "{}", topic.name);
+        assert_eq!(setting("retention.ms").is_some(), !is_state, "{}", topic.name);
+        assert!(!matches!(topic.other_partitions, Weight::Missing | Weight::Unknown | Weight::Stops), "{}", topic.name);
+    }
+    let ages = Limits::default().ages;
+    let days = |days: u64| std::time::Duration::from_secs(days * 86_400);
+    for (topic, age) in [
+        (Topic::Metrics, ages.metrics),
+        (Topic::Control, days(61)),
+        (Topic::Signals, ages.signals),
+        (Topic::Requests, ages.requests),
+        (Topic::Commands, ages.commands),
+        (Topic::Audit, ages.audit),
+        (Topic::Alerts, ages.alerts),
+        (Topic::DeadLetters, ages.dead_letters),
+    ] {
+        assert_eq!(of(topic).settings["retention.ms"], age.as_millis().to_string(), "{topic}");
+    }
+}
+
+/// The table of the page is what the declaration says.
+#[test]
+fn the_page_shows_the_declared_topics() {
+    let mut table = "| topic | partitions | cleanup | kept | key | written by | read by |\n|---|---|---|---|---|---|---|\n".to_owned();
+    for topic in declared().unwrap() {
+        let kept = topic.settings.get("retention.ms").map_or_else(|| "–".to_owned(), |ms| declaration::age(ms));
+        let partitions = match &topic.role {
+            Role::Flow(_) if topic.fixed => format!("{}, always", topic.partitions),
+            Role::Flow(_) => topic.partitions.to_string(),
+            Role::State { input, .. } => format!("as `{input}`"),
+        };
+        let (cleanup, key) = (&topic.settings["cleanup.policy"], &topic.key);
+        table += &format!("| `{}` | {partitions} | {cleanup} | {kept} | {key} | {} | {} |\n", topic.name, topic.writers.join(", "), topic.readers.join(", "));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kafka.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once("<!-- topics: of topology/asyncapi.yaml -->\n").unwrap();
+    let (shown, after) = rest.split_once("<!-- end of topics -->").unwrap();
+    if std::env::var_os("DOCS").is_some_and(|v| v == "write") {
+        std::fs::write(&path, format!("{before}<!-- topics: of topology/asyncapi.yaml -->\n{table}<!-- end of topics -->{after}")).unwrap();
+    } else {
+        assert_eq!(shown, table, "DOCS=write cargo test -p loadline --lib the_page_shows_the_declared_topics writes it");
+    }
+}
+
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct Line {
+    #[command(flatten)]
+    args: TopologyArgs,
+}
+
+fn ran(line: &[&str]) -> Result<String, String> {
+    let mut out = Vec::new();
+    let line = Line::try_parse_from(line).map_err(|error| error.to_string())?;
+    match run(&line.args, &mut out) {
+        Ok(FITS) => Ok(String::from_utf8(out).unwrap()),
+        Ok(code) => Err(format!("exit code {code}")),
+        Err(error) => {
+            assert_eq!(crate::cli::exit_code(&error), 2, "{error}");
+            Err(error.to_string())
+        }
+    }
+}
+
+/// The topics of an installation of one's own: with its prefix, partitions and replicas.
+#[test]
+fn topics_are_shown_as_an_installation_has_them() {
+    let text = ran(&["show"]).unwrap();
+    assert!(text.lines().any(|line| line.split_whitespace().take(4).eq(["loadline.signals", "12", "3", "delete"])), "{text}");
+    assert!(text.ends_with("All of them:\n  max.message.bytes=589824\n  message.timestamp.type=LogAppendTime\n  min.insync.replicas=2\n  unclean.leader.election.enable=false\n"), "{text}");
+    let text =
+        ran(&["show", "--prefix", "prod.", "--partitions", "metrics=48,requests=2", "--partitions", "24", "--replication", "1", "--output", "json"]).unwrap();
+    let topics: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let partitions: BTreeMap<&str, u64> = topics.iter().map(|topic| (topic["topic"].as_str().unwrap(), topic["partitions"].as_u64().unwrap())).collect();
+    let expected = [
+        ("prod.metrics", 48),
+        ("prod.control", 1),
+        ("prod.signals", 24),
+        ("prod.requests", 2),
+        ("prod.commands", 24),
+        ("prod.audit", 24),
+        ("prod.alerts", 1),
+        ("prod.dead-letters", 1),
+        ("prod.aggregate-state", 48),
+        ("prod.admit-state", 1),
+        ("prod.decide-state", 24),
+        ("prod.arbitrate-state", 2),
+    ];
+    assert_eq!(partitions, expected.into_iter().collect());
+    let signals = &topics[2];
+    assert_eq!(
+        (&signals["replicas"], &signals["settings"]["min.insync.replicas"], &signals["readBy"]),
+        (&1.into(), &"1".into(), &serde_json::json!(["api", "decide"]))
+    );
+    let in_sync = |replicas: &str| -> Value {
+        let text = ran(&["show", "--replication", replicas, "--output", "json"]).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()[0]["settings"]["min.insync.replicas"].clone()
+    };
+    assert_eq!([in_sync("2"), in_sync("3"), in_sync("5")], ["1", "2", "2"], "one replica may be away, where there is another");
+}
+
+#[test]
+fn what_cannot_be_is_named_with_the_way_out() {
+    for (line, message) in [
+        (&["--partitions", "0"][..], "--partitions 0: not a number from 1 to 10000"),
+        (&["--partitions", "signals=x"], "--partitions x: not a number from 1 to 10000"),
+        (&["--partitions", "decide-state=3"], "--partitions decide-state=3: it has as many as signals, so say signals=3"),
+        (
+            &["--partitions", "signal=3"],
+            "--partitions signal=3: there is no topic signal; they are metrics, control, signals, requests, commands, audit, alerts, dead-letters",
+        ),
+        (
+            &["--prefix", "a/b"],
+            "--prefix a/b: names of topics are of letters, digits, dots, underscores and hyphens, at most 249 together, so the prefix has at most 234",
+        ),
+    ] {
+        assert_eq!(ran(&[&["show"], line].concat()).unwrap_err(), message);
+    }
+    let exactly = ran(&["show", "--partitions", "control=2"]).unwrap_err();
+    assert!(exactly.starts_with("--partitions control=2: it has 1 in every installation. Two sources"), "{exactly}");
+}
+
+/// Settings come from a file and from flags; what is wrong is named with its place, and no secret is told or taken from a command line.
+#[test]
+fn secrets_are_for_files_and_never_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kafka.properties");
+    let with = |text: &str, flags: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        ran(&[&["check", "--kafka-config", file.to_str().unwrap()], flags].concat()).unwrap_err()
+    };
+    let at = |line: u32| format!("{}:{line}: ", file.display());
+    let needs = "no brokers are named: say --brokers HOST:PORT, or bootstrap.servers in the file of --kafka-config";
+    assert_eq!(with("# a comment\n\n! another\nsasl.mechanism = PLAIN\nsasl.password=hush\n", &[]), needs);
+    let unknown = with("sasl.pasword=hush\n", &[]);
+    assert_eq!(unknown, at(1) + "sasl.pasword: No such configuration property: \"sasl.pasword\"; see librdkafka's CONFIGURATION.md for its settings");
+    assert_eq!(with("sasl.mechanism=PLAIN\npassword hush", &[]), at(2) + "not NAME=VALUE, as in security.protocol=SASL_SSL");
+    assert_eq!(with("sasl.password=hush\nsasl.password=hush", &[]), at(2) + "sasl.password stands there twice");
+    let ours = with("isolation.level=read_uncommitted", &[]);
+    assert_eq!(ours, at(1) + "isolation.level cannot be chosen: Loadline sets it, as its promises rest on it; remove it");
+    let value = with("", &["--kafka-set", "socket.timeout.ms=soon"]);
+    assert!(value.starts_with("--kafka-set socket.timeout.ms = \"soon\": Invalid value"), "{value}");
+    let secret = with("", &["--kafka-set", "sasl.password=hush"]);
+    assert_eq!(secret, "--kafka-set sasl.password: everybody on this machine can read a command line; write it into a file, for --kafka-config");
+    let jaas = with("sasl.jaas.config=org.apache.Plain username=\"a\" password=\"hush\";", &[]);
+    for message in [unknown, secret, jaas] {
+        assert!(!message.contains("hush"), "{message}");
+    }
+    assert!(ran(&["check", "--brokers", "b:1", "--kafka-config", "/nowhere/x"]).unwrap_err().starts_with("--kafka-config /nowhere/x: No such file"));
+    let mut options = Options::new("b:1");
+    options.settings.insert("sasl.password".to_owned(), "hush".to_owned());
+    assert!(!format!("{options:?}").contains("hush"));
+}
