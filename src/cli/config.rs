@@ -8,7 +8,7 @@
 //! What changes decisions of a target stands in its policy, not here: the two that hold for a whole
 //! installation (`pane`, `grace`) reach the decisions through the log alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ mod file;
 mod settings;
 mod value;
 
-pub use settings::{LogFormat, LogLevel};
+pub use settings::{LogFormat, LogLevel, Role};
 use settings::{SETTINGS, Written};
 
 /// The file that is read when none is named, where it is there.
@@ -65,6 +65,34 @@ impl Removals {
     }
 }
 
+/// The log on Kafka, where there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kafka {
+    /// Brokers to begin with.
+    pub brokers: Vec<String>,
+    /// What the names of topics, groups and transactions begin with.
+    pub prefix: String,
+    /// How many partitions the installation was made with, N or TOPIC=N.
+    pub partitions: Vec<String>,
+    /// How many replicas each partition has.
+    pub replication: Option<u32>,
+    /// A file with settings of librdkafka.
+    pub config: Option<PathBuf>,
+}
+
+impl Kafka {
+    /// Whether the log is on Kafka.
+    pub fn is_used(&self) -> bool {
+        !self.brokers.is_empty() || self.config.is_some()
+    }
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Kafka { brokers: Vec::new(), prefix: "loadline.".to_owned(), partitions: Vec::new(), replication: None, config: None }
+    }
+}
+
 /// The configuration in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -90,6 +118,10 @@ pub struct Config {
     pub samples_per_second: Option<NonZeroU32>,
     /// How much of the log is kept.
     pub retention: Limits,
+    /// Where the log is, when not in the data directory.
+    pub kafka: Kafka,
+    /// What this process does.
+    pub roles: BTreeSet<Role>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// The least important log lines that are written.
@@ -116,6 +148,8 @@ impl Default for Config {
             ingest_queue: 64,
             samples_per_second: None,
             retention: Limits::default(),
+            kafka: Kafka::default(),
+            roles: Role::all(),
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,
             stop_fleets_on_exit: false,
@@ -192,6 +226,12 @@ pub struct ConfigArgs {
     /// How long after a pane's end its late samples are waited for [default: 500ms]
     #[arg(long, value_name = "TIME")]
     pub grace: Option<String>,
+    /// Brokers to begin with, where the log is on Kafka; may be given several times
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    pub brokers: Vec<String>,
+    /// What this process does of the pipeline, on Kafka [default: all]
+    #[arg(long, value_name = "ROLE,…", value_delimiter = ',')]
+    pub roles: Vec<String>,
     /// How log lines are written: text, json, or auto: text on a terminal, else json [default: auto]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
@@ -225,6 +265,11 @@ impl ConfigArgs {
         all.extend(single.into_iter().filter_map(|(path, flag, value)| Some((path.to_owned(), flag.to_owned(), vec![value.clone()?]))));
         if !self.policies.is_empty() {
             all.push(("policies".to_owned(), "--policies".to_owned(), self.policies.clone()));
+        }
+        for (path, flag, values) in [("kafka.brokers", "--brokers", &self.brokers), ("roles", "--roles", &self.roles)] {
+            if !values.is_empty() {
+                all.push((path.to_owned(), flag.to_owned(), values.clone()));
+            }
         }
         if self.stop_fleets_on_exit {
             all.push(("stopFleetsOnExit".to_owned(), "--stop-fleets-on-exit".to_owned(), vec!["true".to_owned()]));
@@ -309,6 +354,12 @@ impl Config {
             if limit.percent == 0 && limit.at_least == 0 {
                 problems.push(format!("{path}: percent 0% and atLeast 0 together would never let a replica go; to stop all changes use the freeze file"));
             }
+        }
+        if !self.kafka.is_used() && self.roles != Role::all() {
+            problems.push(format!(
+                "{}: the log in the data directory is for one process, which does all; leave roles out, or name kafka.brokers",
+                self.source("roles")
+            ));
         }
         if self.freeze_file == self.data {
             problems.push(format!(

@@ -1,4 +1,4 @@
-//! `loadline run`: the whole pipeline in one process, on the embedded log.
+//! `loadline run`: the whole pipeline in one process on the log in its data directory; on Kafka, the parts of its roles.
 //!
 //! Every thread is owned here. One that ends before it was told to takes the process down, with its
 //! reason. At the end each part stops after those that feed it, so that nothing is left half-said.
@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::Unusable;
-use super::config::{Config, ConfigArgs, LogFormat, RemovalLimit};
+use super::config::{Config, ConfigArgs, LogFormat, RemovalLimit, Role};
 use super::documents::documents_in;
-use crate::edge::actuate::{self, Actuator, ActuatorSettings, FreezeFiles, Hands, Scalable};
+use crate::edge::actuate::{self, Actuator, ActuatorSettings, FreezeFiles, Hands, Reach, Scalable};
 use crate::edge::ingest::{Appender, Bounds, Ingest};
 use crate::edge::log_watch::LogWatch;
 use crate::edge::observe::{Observer, Outbox};
@@ -28,21 +28,23 @@ use crate::edge::processes::{self, FleetFiles, ProcessFleets};
 use crate::edge::serve::{self, Hosts, Live, ManualScale, ScaleError, Services};
 use crate::edge::shown::Shown;
 use crate::edge::view::{Followed, Tail, View};
-use crate::log::embedded::{EmbeddedLog, Options};
-use crate::log::{Log, LogError, Partitions, Topic};
+use crate::log::{Log, LogError, Topic};
 use crate::model::TargetId;
 use crate::model::document::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::driver::{Stop, drive};
 use crate::runtime::events::PartFailed;
 use crate::runtime::publish;
-use crate::runtime::retention::{Reader, Retention};
-use crate::runtime::runner::check_snapshots;
+use crate::runtime::retention::{Retention, Room};
 use crate::stages::Stage;
 use crate::stages::admit::Admit;
 use crate::stages::aggregate::{Aggregate, Limits};
 use crate::stages::arbitrate::{Arbitrate, Pacing};
 use crate::stages::decide::Decide;
+
+mod storage;
+
+use storage::Storage;
 
 /// The member name of every stage: one process holds the directory, so there is one member a group.
 const MEMBER: &str = "loadline";
@@ -83,19 +85,18 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         // Both are told apart before anything is written: a port in use, a directory of somebody else.
         let listener = serve::bind(loaded.config.listen).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let log = EmbeddedLog::open(
-            &loaded.config.data,
-            Arc::clone(&clock),
-            Options { partitions: Partitions::default(), max_bytes: Some(loaded.config.retention.reserve()) },
-        )?;
-        check_snapshots::<Admit>(&log)?;
-        check_snapshots::<Aggregate>(&log)?;
-        check_snapshots::<Decide>(&log)?;
-        check_snapshots::<Arbitrate>(&log)?;
-        processes::check_unclaimed(&loaded.config.data.join("fleets")).map_err(Unusable)?;
-        let ended = Pipeline::start(&loaded.config, &log, clock);
-        let code = match ended {
-            Ok(pipeline) => pipeline.run(listener, &loaded.config).await,
+        // It waits for a cluster that is not there, and its clients block.
+        let (storage, config, clock) = tokio::task::spawn_blocking(move || {
+            let storage = Storage::open(&loaded.config, &clock);
+            storage.map(|storage| (storage, loaded.config, clock))
+        })
+        .await??;
+        if config.roles.contains(&Role::Fleets) {
+            storage::check_fleets(&config)?;
+        }
+        let log = storage.log();
+        let code = match Pipeline::start(&config, storage, clock) {
+            Ok(pipeline) => pipeline.run(listener, &config).await,
             Err(error) => Err(error),
         };
         log.close();
@@ -119,98 +120,75 @@ fn logs(config: &Config) {
     drop(set);
 }
 
-/// Everything that runs.
+/// Everything that runs: of the parts, those of this process's roles.
 struct Pipeline {
     stop: Stop,
     stages: Vec<JoinHandle<()>>,
     failed: Receiver<String>,
-    retention: Retention,
+    retention: Option<Retention>,
+    room: Arc<Room>,
     view: Arc<View>,
-    tail: Tail,
-    ingest: Ingest,
-    appender: Appender,
-    watcher: PolicyWatcher,
-    files: FleetFiles,
-    fleets: Arc<ProcessFleets>,
+    tail: Option<Tail>,
+    ingest: Option<(Ingest, Appender)>,
+    watcher: Option<PolicyWatcher>,
+    fleets: Option<Fleets>,
     freeze: FreezeFiles,
-    actuator: Actuator,
-    observer: Observer,
     log_watch: LogWatch,
-    embedded: EmbeddedLog,
+    storage: Storage,
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
 }
 
+/// What supervises process fleets.
+struct Fleets {
+    files: FleetFiles,
+    fleets: Arc<ProcessFleets>,
+    actuator: Actuator,
+    observer: Observer,
+}
+
+impl Fleets {
+    fn start(config: &Config, reach: Reach, log: &Arc<dyn Log>, clock: &Arc<dyn Clock>, freeze: &FreezeFiles, room: &Arc<Room>) -> anyhow::Result<Self> {
+        let outbox = Arc::new(Outbox::default());
+        let fleets = Arc::new(ProcessFleets::new(config.data.join("fleets"), Arc::clone(&outbox), Arc::clone(clock)).context("cannot keep fleets")?);
+        let observer = Observer::start(Arc::clone(log), outbox, Arc::clone(clock), &config.data.join("term"), Arc::clone(room))?;
+        // Before their commands are read: what is none of ours then is left alone.
+        let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
+        let hands = Hands::new(freeze.clone(), Arc::clone(clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
+        let actuator = Actuator::start(Arc::clone(log), hands, ActuatorSettings { member: MEMBER.to_owned(), reach })?;
+        Ok(Fleets { files, fleets, actuator, observer })
+    }
+}
+
 impl Pipeline {
     /// Starts every part; those that are fed before those that feed them.
-    fn start(config: &Config, embedded: &EmbeddedLog, clock: Arc<dyn Clock>) -> anyhow::Result<Pipeline> {
-        let log: Arc<dyn Log> = Arc::new(embedded.clone());
+    fn start(config: &Config, storage: Storage, clock: Arc<dyn Clock>) -> anyhow::Result<Pipeline> {
+        let log = storage.log();
         let (failing, failed) = channel();
         let stop = Stop::new();
-        let aggregate = Aggregate { pane: config.pane, grace: config.grace, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
-        let pacing = |limit: RemovalLimit| Pacing { percent: limit.percent, at_least: limit.at_least, period: limit.period };
-        let arbitrate = Arbitrate {
-            pacing: pacing(config.removals.default),
-            fleets: config.removals.fleets.iter().map(|(name, limit)| (name.clone(), pacing(*limit))).collect(),
-        };
-        let outbox = Arc::new(Outbox::default());
-        let fleets = Arc::new(ProcessFleets::new(config.data.join("fleets"), Arc::clone(&outbox), Arc::clone(&clock)).context("cannot keep fleets")?);
+        let has = |role: Role| config.roles.contains(&role);
         let freeze = FreezeFiles::new(&config.freeze_file);
-        let hands = Hands::new(freeze.clone(), Arc::clone(&clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
-
         let view = Arc::new(View::new());
-        let followed = [
-            Followed { group: Aggregate::NAME, input: Aggregate::INPUT },
-            Followed { group: Admit::NAME, input: Admit::INPUT },
-            Followed { group: Decide::NAME, input: Decide::INPUT },
-            Followed { group: Arbitrate::NAME, input: Arbitrate::INPUT },
-            Followed { group: actuate::GROUP, input: Topic::Commands },
-        ];
-        let readers = vec![
-            Reader::stage::<Aggregate>(),
-            Reader::stage::<Admit>(),
-            Reader::stage::<Decide>(),
-            Reader::stage::<Arbitrate>(),
-            Reader::group(actuate::GROUP, Topic::Commands),
-        ];
-        let retention = Retention::start(embedded.clone(), Arc::clone(&clock), readers, config.retention)?;
-        let telling = failing.clone();
-        let tail = Tail::start(&view, &log, &clock, &followed, move |reason| drop(telling.send(reason)))?;
-        let stages = vec![
-            stage(Shown::new(Decide::default(), Arc::clone(&view)), &log, &clock, &stop, &failing)?,
-            stage(arbitrate, &log, &clock, &stop, &failing)?,
-            stage(Admit, &log, &clock, &stop, &failing)?,
-            stage(aggregate, &log, &clock, &stop, &failing)?,
-        ];
-        let actuator = Actuator::start(Arc::clone(&log), hands, ActuatorSettings { member: MEMBER.to_owned() })?;
-        let observer = Observer::start(Arc::clone(&log), outbox, Arc::clone(&clock), &config.data.join("term"), retention.room())?;
+        let retention = storage.retention(config, &clock)?;
+        let room = retention.as_ref().map_or_else(|| Arc::new(Room::unlimited()), Retention::room);
+        let tail = if has(Role::View) { Some(tail(&view, &log, &clock, storage.reach(), failing.clone())?) } else { None };
+        let stages = stages(config, &view, &log, &clock, &stop, &failing)?;
+        let fleets = if has(Role::Fleets) { Some(Fleets::start(config, storage.reach(), &log, &clock, &freeze, &room)?) } else { None };
         let log_watch = LogWatch::start(Arc::clone(&log), Arc::clone(&clock))?;
-        let bounds = Bounds { queue: config.ingest_queue, samples_per_second: config.samples_per_second, room: retention.room() };
-        let (ingest, appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&view), bounds)?;
-        let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
-        let publishing = Arc::clone(&log);
-        let publish = Box::new(move |effects| publish(&*publishing, effects));
-        let watcher = PolicyWatcher::start(&config.policies, Arc::clone(&clock), Box::new(parse), publish)?;
-        Ok(Pipeline {
-            stop,
-            stages,
-            failed,
-            retention,
-            view,
-            tail,
-            ingest,
-            appender,
-            watcher,
-            files,
-            fleets,
-            freeze,
-            actuator,
-            observer,
-            log_watch,
-            embedded: embedded.clone(),
-            log,
-            clock,
-        })
+        let ingest = if has(Role::Ingest) {
+            let bounds = Bounds { queue: config.ingest_queue, samples_per_second: config.samples_per_second, room: Arc::clone(&room) };
+            Some(Ingest::start(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&view), bounds)?)
+        } else {
+            None
+        };
+        let watcher = if has(Role::Policies) {
+            let publishing = Arc::clone(&log);
+            let publish = Box::new(move |effects| publish(&*publishing, effects));
+            Some(PolicyWatcher::start(&config.policies, Arc::clone(&clock), Box::new(parse), publish)?)
+        } else {
+            None
+        };
+        Ok(Pipeline { stop, stages, failed, retention, room, view, tail, ingest, watcher, fleets, freeze, log_watch, storage, log, clock })
     }
 
     /// Serves until it is told to end or a part fails; then stops every part in order.
@@ -221,10 +199,11 @@ impl Pipeline {
         let services = Services {
             view: Arc::clone(&self.view),
             log: Arc::clone(&self.log),
-            room: self.retention.room(),
+            room: Arc::clone(&self.room),
             clock: Arc::clone(&self.clock),
-            ingest: self.ingest.clone(),
-            manual: Arc::new(ByHand(Arc::clone(&self.fleets))),
+            ingest: self.ingest.as_ref().map(|(ingest, _)| ingest.clone()),
+            manual: Arc::new(ByHand(self.fleets.as_ref().map(|fleets| Arc::clone(&fleets.fleets)))),
+            shows: self.tail.is_some(),
             freeze: self.freeze.clone(),
             started_at: self.clock.now(),
             live: Live::default(),
@@ -269,53 +248,114 @@ impl Pipeline {
     /// A part that ended though nobody stopped it.
     fn ended(&self) -> Option<String> {
         // First: it is what ends the parts, and says why.
-        if let Err(error) = self.embedded.check_place() {
+        if let Err(error) = self.storage.check() {
             return Some(error.to_string());
         }
         if let Ok(reason) = self.failed.try_recv() {
             return Some(reason);
         }
         let parts = [
-            ("the actuator", self.actuator.is_finished()),
-            ("the observer", self.observer.is_finished()),
+            ("the actuator", self.fleets.as_ref().is_some_and(|fleets| fleets.actuator.is_finished())),
+            ("the observer", self.fleets.as_ref().is_some_and(|fleets| fleets.observer.is_finished())),
             ("the watch over the log", self.log_watch.is_finished()),
-            ("the thread that deletes old records", self.retention.is_finished()),
-            ("the thread that appends metrics", self.appender.is_finished()),
-            ("the thread that watches policies", self.watcher.has_ended()),
+            ("the thread that deletes old records", self.retention.as_ref().is_some_and(Retention::is_finished)),
+            ("the thread that appends metrics", self.ingest.as_ref().is_some_and(|(_, appender)| appender.is_finished())),
+            ("the thread that watches policies", self.watcher.as_ref().is_some_and(PolicyWatcher::has_ended)),
         ];
         let part = parts.into_iter().find_map(|(part, ended)| ended.then(|| format!("{part} ended")));
-        part.or_else(|| self.fleets.failed().map(|target| format!("the supervisor of {target} ended")))
+        let failed = || self.fleets.as_ref()?.fleets.failed().map(|target| format!("the supervisor of {target} ended"));
+        part.or_else(failed)
     }
 
     fn end(self, stop_fleets: bool) {
-        drop(self.files);
         let told = |part: &str, ended: Result<(), String>| {
             if let Err(error) = ended {
                 PartFailed { part, reason: &error }.emit();
             }
         };
-        told("the policy watcher", self.watcher.stop().map_err(|e| e.to_string()));
-        told("the actuator", self.actuator.stop().map_err(|e| e.to_string()));
-        if stop_fleets {
-            if let Err(left) = self.fleets.stop_all(self.fleets.longest_grace() + STOP_FLEETS_WITHIN) {
-                error!(?left, "these fleets did not stop in time; their processes may still run");
-            }
-        } else {
-            self.fleets.detach();
+        let mut observer = None;
+        let mut supervised = None;
+        if let Some(fleets) = self.fleets {
+            drop(fleets.files);
+            (observer, supervised) = (Some(fleets.observer), Some((fleets.fleets, fleets.actuator)));
         }
-        told("the observer", self.observer.stop().map_err(|e| e.to_string()));
-        drop(self.ingest);
-        told("the thread that appends metrics", self.appender.join().map_err(str::to_owned));
+        if let Some(watcher) = self.watcher {
+            told("the policy watcher", watcher.stop().map_err(|e| e.to_string()));
+        }
+        if let Some((fleets, actuator)) = supervised {
+            told("the actuator", actuator.stop().map_err(|e| e.to_string()));
+            if stop_fleets {
+                if let Err(left) = fleets.stop_all(fleets.longest_grace() + STOP_FLEETS_WITHIN) {
+                    error!(?left, "these fleets did not stop in time; their processes may still run");
+                }
+            } else {
+                fleets.detach();
+            }
+        }
+        if let Some(observer) = observer {
+            told("the observer", observer.stop().map_err(|e| e.to_string()));
+        }
+        if let Some((ingest, appender)) = self.ingest {
+            drop(ingest);
+            told("the thread that appends metrics", appender.join().map_err(str::to_owned));
+        }
         self.stop.ask();
         for stage in self.stages {
             if stage.join().is_err() {
                 error!("a stage ended by a fault in the program");
             }
         }
-        told("the thread that deletes old records", self.retention.stop().map_err(|e| e.to_string()));
-        self.tail.stop();
+        if let Some(retention) = self.retention {
+            told("the thread that deletes old records", retention.stop().map_err(|e| e.to_string()));
+        }
+        if let Some(tail) = self.tail {
+            tail.stop();
+        }
         self.log_watch.stop();
     }
+}
+
+/// What shows the pipeline.
+fn tail(view: &Arc<View>, log: &Arc<dyn Log>, clock: &Arc<dyn Clock>, reach: Reach, failing: Sender<String>) -> std::io::Result<Tail> {
+    let followed = [
+        Followed { group: Aggregate::NAME, input: Aggregate::INPUT },
+        Followed { group: Admit::NAME, input: Admit::INPUT },
+        Followed { group: Decide::NAME, input: Decide::INPUT },
+        Followed { group: Arbitrate::NAME, input: Arbitrate::INPUT },
+        Followed { group: reach.group(), input: Topic::Commands },
+    ];
+    Tail::start(view, log, clock, &followed, move |reason| drop(failing.send(reason)))
+}
+
+/// The stages of this process's roles, each on a thread of its own.
+fn stages(
+    config: &Config,
+    view: &Arc<View>,
+    log: &Arc<dyn Log>,
+    clock: &Arc<dyn Clock>,
+    stop: &Stop,
+    failing: &Sender<String>,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let mut stages = Vec::new();
+    if config.roles.contains(&Role::Decide) {
+        stages.push(stage(Shown::new(Decide::default(), Arc::clone(view)), log, clock, stop, failing)?);
+    }
+    if config.roles.contains(&Role::Arbitrate) {
+        let pacing = |limit: RemovalLimit| Pacing { percent: limit.percent, at_least: limit.at_least, period: limit.period };
+        let arbitrate = Arbitrate {
+            pacing: pacing(config.removals.default),
+            fleets: config.removals.fleets.iter().map(|(name, limit)| (name.clone(), pacing(*limit))).collect(),
+        };
+        stages.push(stage(arbitrate, log, clock, stop, failing)?);
+    }
+    if config.roles.contains(&Role::Admit) {
+        stages.push(stage(Admit, log, clock, stop, failing)?);
+    }
+    if config.roles.contains(&Role::Aggregate) {
+        let aggregate = Aggregate { pane: config.pane, grace: config.grace, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
+        stages.push(stage(aggregate, log, clock, stop, failing)?);
+    }
+    Ok(stages)
 }
 
 /// Runs a stage on a thread of its own; why it ended goes to `failing`.
@@ -352,12 +392,16 @@ fn parse(path: &Path, text: &str) -> ParsedFile {
     ParsedFile { policies, errors }
 }
 
-/// Counts set by hand over HTTP.
-struct ByHand(Arc<ProcessFleets>);
+/// Counts set by hand over HTTP, where this process supervises fleets.
+struct ByHand(Option<Arc<ProcessFleets>>);
 
 impl ManualScale for ByHand {
     fn scale(&self, target: &TargetId, replicas: u32, actor: &str) -> Result<u32, ScaleError> {
-        self.0.scale(target, replicas, actor).map(|changed| changed.from).map_err(|error| match error {
+        let fleets = self
+            .0
+            .as_ref()
+            .ok_or_else(|| ScaleError::Refused(format!("this process supervises no fleets (role fleets): ask the one that supervises {target}")))?;
+        fleets.scale(target, replicas, actor).map(|changed| changed.from).map_err(|error| match error {
             actuate::ScaleError::NotFound { target } => ScaleError::Unknown(target),
             actuate::ScaleError::Rejected { reason } => ScaleError::Refused(reason),
             error => ScaleError::Failed(error.to_string()),

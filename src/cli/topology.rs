@@ -14,6 +14,7 @@ use serde_json::json;
 
 use self::connection::ConnectionArgs;
 use self::print::{differences, shape};
+use super::config::Kafka;
 use super::{Output, Unusable};
 use crate::log::kafka::Options;
 use crate::log::kafka::declaration::{self, PREFIX, Role};
@@ -154,6 +155,15 @@ impl ShapeArgs {
         }
         Ok(partitions)
     }
+}
+
+/// The options of a configuration.
+///
+/// # Errors
+/// [`Unusable`] where they cannot be.
+pub(super) fn options_of(kafka: &Kafka) -> anyhow::Result<Options> {
+    let shape = ShapeArgs { prefix: kafka.prefix.clone(), partitions: kafka.partitions.clone(), replication: kafka.replication };
+    ConnectionArgs::of(&kafka.brokers, kafka.config.clone()).complete(|brokers| shape.options(brokers))
 }
 
 /// Far above what one topic of a cluster can have, and below what a slip of the finger makes.

@@ -23,7 +23,7 @@ mod freeze;
 
 pub use check::check;
 pub use consumer::{Actuator, ActuatorSettings};
-pub use courier::{Courier, GROUP, Stepped};
+pub use courier::{Courier, GROUP, Reach, Stepped};
 pub use freeze::FreezeFiles;
 
 /// The longest that one call to the world may take, whatever time the command has left.
@@ -77,6 +77,11 @@ pub enum ScaleError {
 
 /// What can be scaled.
 pub trait Scalable: Send + Sync {
+    /// Whether this target is this process's to scale. What is local to a process is; what any process reaches is everybody's.
+    fn serves(&self, _target: &TargetId) -> bool {
+        true
+    }
+
     /// Reads a target's record.
     ///
     /// # Errors
@@ -108,6 +113,11 @@ impl Hands {
     pub fn with_kind(mut self, kind: &str, scalable: Arc<dyn Scalable>) -> Self {
         self.kinds.insert(kind.to_owned(), scalable);
         self
+    }
+
+    /// Whether commands for `target` are to be carried out here.
+    pub fn serves(&self, target: &TargetId) -> bool {
+        self.kinds.get(target.kind()).is_some_and(|scalable| scalable.serves(target))
     }
 
     /// Checks a command against the world and carries it out, once.

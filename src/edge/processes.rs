@@ -56,6 +56,7 @@ mod output;
 mod procfs;
 mod record;
 mod restore;
+mod site;
 mod status;
 mod supervisor;
 
@@ -65,6 +66,7 @@ pub use document::{API_VERSION, Endpoints, FleetDocument, FleetSpec, Health, KIN
 pub use files::FleetFiles;
 pub(crate) use meter::own_usage;
 pub use restore::{Raised, fleet_directories, raise_to_running, unreadable_records};
+pub use site::site;
 pub use status::{FleetStatus, InstanceStatus};
 
 /// How often a change by hand that lost against another one is tried again.
@@ -253,6 +255,10 @@ impl Fleet {
 }
 
 impl Scalable for ProcessFleets {
+    fn serves(&self, target: &TargetId) -> bool {
+        self.with(target, |_| ()).is_ok()
+    }
+
     fn read(&self, target: &TargetId) -> Result<ScaleRecord, ScaleError> {
         let record = self.with(target, |fleet| Arc::clone(&fleet.record))?;
         record.read().map(scale_record).map_err(scale_error)

@@ -84,8 +84,10 @@ pub struct Services {
     pub room: Arc<Room>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Where samples enter.
-    pub ingest: Ingest,
+    /// Where samples enter, where they do.
+    pub ingest: Option<Ingest>,
+    /// Whether the log is followed, so that there is something to show.
+    pub shows: bool,
     /// Who sets counts by hand.
     pub manual: Arc<dyn ManualScale>,
     /// The emergency stop.
@@ -100,7 +102,7 @@ impl Services {
     /// Why it is not ready.
     pub(crate) fn unready(&self) -> Option<Problem> {
         let unready = |title: &str, mend: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend);
-        if !self.view.is_caught_up() {
+        if self.shows && !self.view.is_caught_up() {
             return Some(unready("the log is still being read", "wait").retry_after(1));
         }
         if let Some(trouble) = self.log.trouble() {
@@ -114,7 +116,7 @@ impl Services {
 
 /// All routes.
 pub fn router(services: Services) -> Router {
-    let samples = services.ingest.router();
+    let samples = services.ingest.as_ref().map_or_else(Router::new, Ingest::router);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -186,6 +186,23 @@ impl EmbeddedLog {
     }
 }
 
+/// A data directory without a log of its own, which this process has for itself until it is dropped.
+pub struct Occupied {
+    _lock: LockFile,
+}
+
+/// Takes a data directory, which is created where it is not there, as [`EmbeddedLog::open`] does, and opens no log in it.
+///
+/// # Errors
+/// [`LogError::Fatal`]: it cannot be written, or another process runs on it.
+pub fn occupy(directory: &Path) -> Result<Occupied, LogError> {
+    let unusable = |error: std::io::Error| LogError::Fatal {
+        reason: format!("the data directory {} cannot be used: {error}; make it writable, or choose another with --data", directory.display()),
+    };
+    directory::make(directory).map_err(unusable)?;
+    Ok(Occupied { _lock: LockFile::take(directory)? })
+}
+
 /// What retention asks.
 impl EmbeddedLog {
     /// What the database takes of the disk.

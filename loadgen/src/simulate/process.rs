@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loadline::edge::actuate::{Courier, Hands, Stepped};
+use loadline::edge::actuate::{Courier, Hands, Reach, Stepped};
 use loadline::log::{Batch, Log, LogError, Session};
 use loadline::model::Timestamp;
 use loadline::runtime::runner::Rounds;
@@ -149,7 +149,7 @@ impl Process {
     fn carry(&mut self) -> Result<bool, LogError> {
         let courier = match &mut self.courier {
             Some(courier) => courier,
-            None => self.courier.insert(Courier::join(Arc::clone(&self.log), Arc::clone(&self.hands), &self.name)?),
+            None => self.courier.insert(Courier::join(Arc::clone(&self.log), Arc::clone(&self.hands), &self.name, Reach::All)?),
         };
         Ok(courier.step(Duration::ZERO)? != Stepped::Idle)
     }

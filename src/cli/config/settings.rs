@@ -1,6 +1,6 @@
 //! The table of settings: how each is written, read and shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -93,6 +93,49 @@ const PERCENT: Shape = Shape::Pattern(r"^\+?[0-9]+\s*%$", "10%");
 /// A whole number; as a text too.
 const NUMBER: Shape = Shape::Either(&[Shape::Whole(0, i64::MAX), Shape::Pattern(r"^\+?[0-9]+$", "5")]);
 
+/// A part of the pipeline that a process may run by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Takes samples over HTTP.
+    Ingest,
+    /// Announces the policies of files.
+    Policies,
+    /// Admits what comes over `control`.
+    Admit,
+    /// Makes panes of samples.
+    Aggregate,
+    /// Decides.
+    Decide,
+    /// Paces and issues commands.
+    Arbitrate,
+    /// Supervises process fleets: observes them, and carries out their commands.
+    Fleets,
+    /// Shows it all: pages, API, metrics of targets.
+    View,
+}
+
+const ROLES: [(&str, Role); 8] = [
+    ("ingest", Role::Ingest),
+    ("policies", Role::Policies),
+    ("admit", Role::Admit),
+    ("aggregate", Role::Aggregate),
+    ("decide", Role::Decide),
+    ("arbitrate", Role::Arbitrate),
+    ("fleets", Role::Fleets),
+    ("view", Role::View),
+];
+
+impl Role {
+    /// All of them.
+    pub fn all() -> BTreeSet<Role> {
+        ROLES.iter().map(|(_, role)| *role).collect()
+    }
+}
+
+fn roles() -> Vec<&'static str> {
+    ROLES.iter().map(|(word, _)| *word).collect()
+}
+
 fn formats() -> Vec<&'static str> {
     FORMATS.iter().map(|(word, _)| *word).collect()
 }
@@ -119,7 +162,7 @@ macro_rules! age {
 const UNLIMITED: &str = "unlimited";
 
 /// Every setting but the limits of single fleets, in the order in which they are shown.
-pub(super) const SETTINGS: [Setting; 23] = [
+pub(super) const SETTINGS: [Setting; 29] = [
     Setting {
         path: "data",
         list: false,
@@ -233,6 +276,54 @@ pub(super) const SETTINGS: [Setting; 23] = [
     age!("retention.alerts", alerts),
     age!("retention.deadLetters", dead_letters),
     Setting {
+        path: "kafka.brokers",
+        list: true,
+        shape: Shape::Either(&[Shape::ListOf(&Shape::Plain), Shape::Plain]),
+        meaning: "brokers to begin with, HOST:PORT; without them, and without kafka.config, the log is in the data directory",
+        read: |c, v| v.iter().map(|text| plain(text)).collect::<Result<_, _>>().map(|brokers| c.kafka.brokers = brokers),
+        show: |c| c.kafka.brokers.join(", "),
+    },
+    Setting {
+        path: "kafka.prefix",
+        list: false,
+        shape: Shape::Plain,
+        meaning: "what the names of topics, groups and transactions begin with",
+        read: |c, v| plain(&v[0]).map(|prefix| c.kafka.prefix = prefix),
+        show: |c| c.kafka.prefix.clone(),
+    },
+    Setting {
+        path: "kafka.partitions",
+        list: true,
+        shape: Shape::Either(&[Shape::ListOf(&Shape::Plain), NUMBER, Shape::Plain]),
+        meaning: "how many partitions the installation was made with, N or TOPIC=N; as declared where it is not said",
+        read: |c, v| v.iter().map(|text| plain(text)).collect::<Result<_, _>>().map(|partitions| c.kafka.partitions = partitions),
+        show: |c| c.kafka.partitions.join(", "),
+    },
+    Setting {
+        path: "kafka.replication",
+        list: false,
+        shape: NUMBER,
+        meaning: "how many replicas each partition has; as declared where it is not said",
+        read: |c, v| whole(&v[0], 1, 32_767).map(|n| c.kafka.replication = Some(n)),
+        show: |c| c.kafka.replication.map_or_else(String::new, |n| n.to_string()),
+    },
+    Setting {
+        path: "kafka.config",
+        list: false,
+        shape: Shape::Plain,
+        meaning: "a file with settings of librdkafka, NAME=VALUE a line: TLS, and users with their passwords",
+        read: |c, v| path(&v[0]).map(|p| c.kafka.config = Some(p)),
+        show: |c| c.kafka.config.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+    },
+    Setting {
+        path: "roles",
+        list: true,
+        shape: Shape::Either(&[Shape::ListOf(&Shape::Words(roles)), Shape::Words(roles), Shape::Plain]),
+        meaning: "what this process does of the pipeline; less than all of it on Kafka alone",
+        read: |c, v| v.iter().map(|text| word(text, &ROLES)).collect::<Result<_, _>>().map(|roles| c.roles = roles),
+        show: |c| ROLES.iter().filter(|(_, role)| c.roles.contains(role)).map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
+    },
+    Setting {
         path: "log.format",
         list: false,
         shape: Shape::Words(formats),
@@ -269,6 +360,11 @@ const OTHER_NAMES: [&str; 2] = ["LOADLINE_CONFIG", "LOADLINE_SERVER"];
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("the path is empty; name a file or directory, or leave the setting out".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+/// A text that says something.
+fn plain(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty; leave the setting out".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn samples_per_second(text: &str) -> Result<Option<NonZeroU32>, String> {

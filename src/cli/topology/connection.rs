@@ -40,6 +40,12 @@ fn wait(text: &str) -> Result<Duration, String> {
 }
 
 impl ConnectionArgs {
+    /// Those of a configuration.
+    pub(super) fn of(brokers: &[String], file: Option<PathBuf>) -> Self {
+        let brokers = (!brokers.is_empty()).then(|| brokers.join(","));
+        ConnectionArgs { brokers, file, set: Vec::new(), wait: Options::new("").patience }
+    }
+
     /// The options that `shape` makes for the brokers, with how to reach them.
     pub(super) fn complete(&self, shape: impl FnOnce(&str) -> anyhow::Result<Options>) -> anyhow::Result<Options> {
         let (brokers, settings) = self.settings().map_err(Unusable)?;

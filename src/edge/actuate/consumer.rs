@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use super::Hands;
-use super::courier::Courier;
+use super::courier::{Courier, Reach};
 use crate::edge::stop::Bell;
 use crate::log::{Log, LogError, Waker};
 use crate::runtime::events::CommitRefused;
@@ -24,6 +24,8 @@ const RETRY_WAIT: Duration = Duration::from_millis(100);
 pub struct ActuatorSettings {
     /// This member's name within the group; a second one of the same name takes over.
     pub member: String,
+    /// Whose commands it reads.
+    pub reach: Reach,
 }
 
 /// The running consumer of `commands`. It ends with [`Actuator::stop`], or when it is dropped.
@@ -91,7 +93,7 @@ struct Consumer {
 impl Consumer {
     fn run(self) -> Result<(), LogError> {
         while !self.bell.is_stopping() {
-            let mut courier = Courier::join(Arc::clone(&self.log), Arc::clone(&self.hands), &self.settings.member)?;
+            let mut courier = Courier::join(Arc::clone(&self.log), Arc::clone(&self.hands), &self.settings.member, self.settings.reach)?;
             *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(courier.waker());
             match self.carry(&mut courier) {
                 Err(LogError::Fenced { group, partition }) => {

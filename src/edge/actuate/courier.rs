@@ -32,6 +32,29 @@ const OUTCOME_TRIES: u32 = 200;
 /// The part of an unusable record that its dead letter keeps.
 const DEAD_LETTER_BYTES: usize = 64 * 1024;
 
+/// Whose commands a courier reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// All: those of a partition belong to whoever of [`GROUP`] has it.
+    All,
+    /// Those of the targets that its [`Hands`] serve, in a group of its own: each process has targets that no other one reaches, and
+    /// leaves those of the others alone.
+    Own {
+        /// The group.
+        group: &'static str,
+    },
+}
+
+impl Reach {
+    /// The group that reads them.
+    pub fn group(self) -> &'static str {
+        match self {
+            Reach::All => GROUP,
+            Reach::Own { group } => group,
+        }
+    }
+}
+
 /// A record of `commands`, and what it says.
 type Received = (RawRecord, Result<Command, String>);
 
@@ -40,6 +63,7 @@ pub struct Courier {
     log: Arc<dyn Log>,
     session: Box<dyn Session>,
     hands: Arc<Hands>,
+    reach: Reach,
     queue: VecDeque<Received>,
     doing: Option<Doing>,
     /// Partitions whose last commit of a position is of unknown outcome.
@@ -68,13 +92,13 @@ pub enum Stepped {
 }
 
 impl Courier {
-    /// Joins the group as `member`.
+    /// Joins the group of `reach` as `member`.
     ///
     /// # Errors
     /// As [`Log::join`].
-    pub fn join(log: Arc<dyn Log>, hands: Arc<Hands>, member: &str) -> Result<Self, LogError> {
-        let session = log.join(Membership { group: GROUP, member: member.to_owned(), topic: Topic::Commands })?;
-        Ok(Courier { log, session, hands, queue: VecDeque::new(), doing: None, unsettled: BTreeSet::new() })
+    pub fn join(log: Arc<dyn Log>, hands: Arc<Hands>, member: &str, reach: Reach) -> Result<Self, LogError> {
+        let session = log.join(Membership { group: reach.group(), member: member.to_owned(), topic: Topic::Commands })?;
+        Ok(Courier { log, session, hands, reach, queue: VecDeque::new(), doing: None, unsettled: BTreeSet::new() })
     }
 
     /// Ends a waiting [`Courier::step`] from another thread.
@@ -115,10 +139,17 @@ impl Courier {
         }
         for event in polled {
             match event {
-                Polled::Records { records, .. } => self.queue.extend(records.into_iter().map(|record| {
-                    let command = read(&record);
-                    (record, command)
-                })),
+                Polled::Records { records, .. } => {
+                    let last = records.last().map(|record| record.offset);
+                    let received = records.into_iter().map(|record| {
+                        let command = read(&record);
+                        (record, command)
+                    });
+                    // The position moves over those of others with the last of them.
+                    let kept = received.filter(|received| self.is_ours(received) || Some(received.0.offset) == last);
+                    let kept: Vec<Received> = kept.collect();
+                    self.queue.extend(kept);
+                }
                 Polled::Assigned { partition, position } => info!(partition, position, "actuating commands"),
                 Polled::Revoked { partition } => self.leave(partition),
                 Polled::Gap { partition, from, to } => {
@@ -128,6 +159,16 @@ impl Courier {
             }
         }
         Ok(Stepped::Polled)
+    }
+
+    /// Whether it is this member's to carry out, or to put aside.
+    fn is_ours(&self, (_, command): &Received) -> bool {
+        match (self.reach, command) {
+            (Reach::All, _) => true,
+            (Reach::Own { .. }, Ok(command)) => self.hands.serves(&command.target),
+            // Of nobody: each puts it aside, as none knows whether another one does.
+            (Reach::Own { .. }, Err(_)) => true,
+        }
     }
 
     /// Another member has the partition: its records are left alone.
@@ -141,7 +182,7 @@ impl Courier {
         let Some((record, _)) = self.queue.front() else { return Ok(Stepped::Idle) };
         let (partition, next) = (record.partition, record.offset + 1);
         if self.unsettled.contains(&partition) {
-            let committed = self.log.committed(GROUP, Topic::Commands, partition)?;
+            let committed = self.log.committed(self.reach.group(), Topic::Commands, partition)?;
             self.unsettled.remove(&partition);
             match committed {
                 Some(position) if position == next => return Ok(self.committed()),
@@ -164,7 +205,7 @@ impl Courier {
     }
 
     fn committed(&mut self) -> Stepped {
-        self.doing = self.queue.pop_front().map(Doing::CarryOut);
+        self.doing = self.queue.pop_front().filter(|received| self.is_ours(received)).map(Doing::CarryOut);
         Stepped::Committed
     }
 

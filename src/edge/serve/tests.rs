@@ -41,7 +41,8 @@ fn begin(now: Timestamp) -> (Services, Arc<Hand>, Running) {
     let (view, manual) = (Arc::new(View::new()), Arc::new(Hand::default()));
     let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&view), bounds).unwrap();
     let freeze = FreezeFiles::new("/nonexistent/freeze");
-    let services = Services { view, log, room, clock, ingest, manual: manual.clone(), freeze, started_at: at(0), live: Live::default() };
+    let services =
+        Services { view, log, room, clock, ingest: Some(ingest), shows: true, manual: manual.clone(), freeze, started_at: at(0), live: Live::default() };
     let server = Running::start(router(services.clone()));
     (services, manual, server)
 }
@@ -61,8 +62,18 @@ fn a_full_log_refuses_samples_says_why_and_takes_them_again() {
     let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&view), bounds).unwrap();
     let (room, freeze) = (retention.room(), FreezeFiles::new("/nonexistent/freeze"));
     let manual = Arc::new(Hand::default());
-    let server =
-        Running::start(router(Services { view, log: Arc::clone(&log), room, clock, ingest, manual, freeze, started_at: at(0), live: Live::default() }));
+    let server = Running::start(router(Services {
+        view,
+        log: Arc::clone(&log),
+        room,
+        clock,
+        ingest: Some(ingest),
+        shows: true,
+        manual,
+        freeze,
+        started_at: at(0),
+        live: Live::default(),
+    }));
     let until = |what: &str, there: &dyn Fn() -> bool| {
         let waited = Stopwatch::start();
         while !there() {

@@ -214,7 +214,7 @@ impl Follower {
         while next < end && !self.stop.is_set() {
             let records = self.patiently(|| self.log.scan(self.topic, partition, next, POLL))?;
             let (Some(first), Some(last)) = (records.first(), records.last()) else { break };
-            if first.offset > next {
+            if first.offset > next && !self.log.leaves_gaps() {
                 self.take(Polled::Gap { partition, from: next, to: first.offset });
             }
             next = last.offset + 1;

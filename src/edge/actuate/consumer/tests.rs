@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::super::{ActuatorSettings, FreezeFiles, Hands, Scalable, ScaleError, ScaleRecord};
+use super::super::{ActuatorSettings, FreezeFiles, Hands, Reach, Scalable, ScaleError, ScaleRecord};
 use super::Actuator;
 use crate::log::memory::{Fault, MemoryLog};
 use crate::log::{Log, Partitions, RawAppend, Topic};
@@ -53,7 +53,7 @@ impl OverALog {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(500)));
         let target: Arc<dyn Scalable> = Arc::clone(&self.target) as Arc<dyn Scalable>;
         let hands = Hands::new(FreezeFiles::new(self.directory.path().join("freeze")), clock).with_kind("ProcessFleet", target);
-        Actuator::start(Arc::new(self.log.clone()), hands, ActuatorSettings { member: "one".to_owned() }).unwrap()
+        Actuator::start(Arc::new(self.log.clone()), hands, ActuatorSettings { member: "one".to_owned(), reach: Reach::All }).unwrap()
     }
 
     fn send(&self, commands: &[Command]) {

@@ -1,0 +1,156 @@
+//! The log that the pipeline runs on: in the data directory, or on Kafka.
+
+use std::sync::Arc;
+
+use crate::cli::config::Config;
+use crate::edge::actuate::{self, Reach};
+use crate::edge::processes;
+use crate::log::embedded::{EmbeddedLog, Options};
+use crate::log::{Log, LogError, Partitions, Topic};
+use crate::runtime::clock::Clock;
+use crate::runtime::retention::{Reader, Retention};
+use crate::runtime::runner::check_snapshots;
+use crate::stages::admit::Admit;
+use crate::stages::aggregate::Aggregate;
+use crate::stages::arbitrate::Arbitrate;
+use crate::stages::decide::Decide;
+
+/// The log, and what goes with it.
+pub(super) enum Storage {
+    /// In the data directory: for this process alone, which does all.
+    Embedded(EmbeddedLog),
+    /// On Kafka: for as many processes as there are.
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::Kafka),
+}
+
+impl Storage {
+    /// Opens what the configuration names.
+    ///
+    /// # Errors
+    /// [`LogError`] with the way out; [`crate::cli::Unusable`] where this build has no Kafka.
+    pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
+        if config.kafka.is_used() {
+            #[cfg(feature = "kafka")]
+            return kafka::Kafka::open(config).map(Storage::Kafka);
+            #[cfg(not(feature = "kafka"))]
+            return Err(crate::cli::Unusable(format!("{}: this build has no Kafka: build it with --features kafka", config.source("kafka.brokers"))).into());
+        }
+        let options = Options { partitions: Partitions::default(), max_bytes: Some(config.retention.reserve()) };
+        let log = EmbeddedLog::open(&config.data, Arc::clone(clock), options)?;
+        check_snapshots::<Admit>(&log)?;
+        check_snapshots::<Aggregate>(&log)?;
+        check_snapshots::<Decide>(&log)?;
+        check_snapshots::<Arbitrate>(&log)?;
+        Ok(Storage::Embedded(log))
+    }
+
+    pub(super) fn log(&self) -> Arc<dyn Log> {
+        match self {
+            Storage::Embedded(log) => Arc::new(log.clone()),
+            #[cfg(feature = "kafka")]
+            Storage::Kafka(kafka) => Arc::new(kafka.log.clone()),
+        }
+    }
+
+    /// What deletes old records, where that is not the log's own affair.
+    pub(super) fn retention(&self, config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Retention>, LogError> {
+        match self {
+            Storage::Embedded(log) => {
+                let readers = vec![
+                    Reader::stage::<Aggregate>(),
+                    Reader::stage::<Admit>(),
+                    Reader::stage::<Decide>(),
+                    Reader::stage::<Arbitrate>(),
+                    Reader::group(actuate::GROUP, Topic::Commands),
+                ];
+                Retention::start(log.clone(), Arc::clone(clock), readers, config.retention).map(Some)
+            }
+            #[cfg(feature = "kafka")]
+            Storage::Kafka(_) => Ok(None),
+        }
+    }
+
+    /// Whose commands this process carries out: fleets are local to it.
+    pub(super) fn reach(&self) -> Reach {
+        match self {
+            Storage::Embedded(_) => Reach::All,
+            #[cfg(feature = "kafka")]
+            Storage::Kafka(kafka) => kafka.reach(),
+        }
+    }
+
+    /// That it is still where it was when it was opened.
+    pub(super) fn check(&self) -> Result<(), LogError> {
+        match self {
+            Storage::Embedded(log) => log.check_place(),
+            #[cfg(feature = "kafka")]
+            Storage::Kafka(_) => Ok(()),
+        }
+    }
+}
+
+/// That no other process supervises the fleets of the data directory.
+pub(super) fn check_fleets(config: &Config) -> anyhow::Result<()> {
+    Ok(processes::check_unclaimed(&config.data.join("fleets")).map_err(crate::cli::Unusable)?)
+}
+
+#[cfg(feature = "kafka")]
+mod kafka {
+    use std::time::Duration;
+
+    use tracing::{info, warn};
+
+    use super::{Config, LogError, Reach, actuate};
+    use crate::cli::config::Role;
+    use crate::cli::topology;
+    use crate::edge::processes;
+    use crate::log::embedded::{Occupied, occupy};
+    use crate::log::kafka::KafkaLog;
+
+    /// How soon a cluster that could not be reached is tried again.
+    const AGAIN: Duration = Duration::from_secs(1);
+
+    /// The log on Kafka, and the data directory of this process's fleets.
+    pub(in crate::cli::run) struct Kafka {
+        pub(super) log: KafkaLog,
+        /// The name of this data directory among those of the installation: no other process carries out its commands.
+        group: &'static str,
+        _directory: Option<Occupied>,
+    }
+
+    impl Kafka {
+        /// Opens it; where the cluster cannot be reached, waits until it can.
+        pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
+            let options = topology::options_of(&config.kafka)?;
+            let directory = if config.roles.contains(&Role::Fleets) { Some(occupy(&config.data)?) } else { None };
+            if config.data.join("log.db").exists() {
+                warn!("the log is on Kafka: the one in {} is not read", config.data.display());
+            }
+            let group = match directory {
+                Some(_) => Box::leak(format!("{}-{}", actuate::GROUP, processes::site(&config.data)?).into_boxed_str()),
+                None => actuate::GROUP,
+            };
+            loop {
+                match KafkaLog::open(options.clone()) {
+                    Ok(log) => {
+                        for difference in log.differences() {
+                            warn!("{difference}");
+                        }
+                        info!(brokers = options.brokers, prefix = options.prefix, "the log is on Kafka");
+                        return Ok(Kafka { log, group, _directory: directory });
+                    }
+                    Err(LogError::Retry { reason }) => {
+                        warn!("{reason}; trying again");
+                        std::thread::sleep(AGAIN);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+
+        pub(super) fn reach(&self) -> Reach {
+            Reach::Own { group: self.group }
+        }
+    }
+}

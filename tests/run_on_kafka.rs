@@ -1,0 +1,131 @@
+//! The pipeline on a real Kafka broker: processes that share the work, and take over from each other.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+mod common;
+#[path = "common/kafka.rs"]
+mod kafka;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
+use kafka::{Broker, broker};
+
+/// Makes the topics of an installation of its own, with several partitions, as an operator does.
+fn installation() -> String {
+    let (broker, prefix) = (broker(), Broker::prefix());
+    let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
+    let applied = Command::new(LOADLINE).args(apply).output().unwrap();
+    assert!(applied.status.success(), "{applied:?}");
+    prefix
+}
+
+/// A command that runs these roles on it.
+fn run(directory: &Path, prefix: &str, roles: &str) -> Command {
+    let mut command = Command::new(LOADLINE);
+    command.current_dir(directory).args(["run", "--brokers", &broker().address, "--data", "data", "--policies", "policies"]);
+    command.args(["--listen", "127.0.0.1:0", "--pane", "1s", "--roles", roles]);
+    command.args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.partitions=3", "--set", "kafka.replication=1"]);
+    command.env_remove("LOADLINE_CONFIG");
+    command
+}
+
+const STAGES: &str = "admit,aggregate,decide,arbitrate";
+
+/// Posts until the fleet has so many.
+fn scales_to(front: &Running, data: &Path, waits: f64, count: usize) {
+    wait_for(&format!("a fleet of {count}"), || {
+        front.post(&waiting(waits));
+        (sleepers(data) == count).then_some(())
+    });
+}
+
+#[test]
+fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
+    let prefix = installation();
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleIn: { stabilization: 0s, cooldown: 0s }, scaleOut: { cooldown: 0s } }\n");
+    let data = home.path().join("data");
+    let front = Running::spawn(run(home.path(), &prefix, "ingest,policies,fleets,view"));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let [one, other] = [(); 2].map(|()| {
+        std::fs::create_dir_all(elsewhere.path().join("policies")).unwrap();
+        Running::spawn(run(elsewhere.path(), &prefix, STAGES))
+    });
+    assert!(!elsewhere.path().join("data").exists(), "what supervises no fleets keeps nothing");
+    scales_to(&front, &data, 30.0, 3);
+    // One of both is gone, and the other one has its work.
+    one.kill();
+    scales_to(&front, &data, 50.0, 5);
+    let third = Running::spawn(run(elsewhere.path(), &prefix, STAGES));
+    other.kill();
+    scales_to(&front, &data, 20.0, 2);
+    // What went over the log is what the front shows.
+    wait_for("the count in the status", || (front.status("local/ProcessFleet/sleepers")?["current"] == 2).then_some(()));
+    assert_eq!(third.stop(), 0);
+    let pids = common::pids_of(&data, "sleepers");
+    assert_eq!(front.stop(), 0);
+    // The fleet went on; the next process finds it, and decides on from the log.
+    let all = "ingest,policies,admit,aggregate,decide,arbitrate,fleets,view";
+    let mut command = run(home.path(), &prefix, all);
+    command.arg("--stop-fleets-on-exit");
+    let alone = Running::spawn(command);
+    assert_eq!(common::pids_of(&data, "sleepers"), pids);
+    scales_to(&alone, &data, 40.0, 4);
+    assert_eq!(alone.stop(), 0);
+    assert_eq!(sleepers(&data), 0);
+}
+
+/// Each fleet is scaled by the process that supervises it, also where the command comes over a partition of another one.
+#[test]
+fn two_processes_each_scale_their_own_fleets() {
+    let prefix = installation();
+    let all = "ingest,policies,admit,aggregate,decide,arbitrate,fleets,view";
+    let homes = ["north", "south"].map(|name| {
+        let (home, policies) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
+        for file in ["fleet.yaml", "policy.yaml"] {
+            let text = std::fs::read_to_string(policies.join(file)).unwrap();
+            std::fs::write(policies.join(file), text.replace("sleepers", name)).unwrap();
+        }
+        (name, home)
+    });
+    // Files of policies are one source, which one process announces: it has those of both.
+    let [(_, north), (_, south)] = &homes;
+    std::fs::copy(south.path().join("policies/policy.yaml"), north.path().join("policies/south.yaml")).unwrap();
+    let running = homes.each_ref().map(|(name, home)| {
+        let roles = if *name == "north" { all } else { "admit,aggregate,decide,arbitrate,fleets,view" };
+        let mut command = run(home.path(), &prefix, roles);
+        command.arg("--stop-fleets-on-exit");
+        Running::spawn(command)
+    });
+    for ((name, home), count) in homes.iter().zip([3, 4]) {
+        let lines = format!("{{\"target\":\"local/ProcessFleet/{name}\",\"metric\":\"queue_depth\",\"value\":{}}}\n", count * 10);
+        let data = home.path().join("data");
+        wait_for(&format!("{count} of {name}"), || {
+            running[0].post(&lines);
+            (common::instances_of(&data, name) == count).then_some(())
+        });
+    }
+    running.into_iter().for_each(|running| assert_eq!(running.stop(), 0));
+}
+
+#[test]
+fn it_does_not_start_on_topics_that_are_not_there_or_not_its_own() {
+    let (home, _) = fleet_of_sleepers(1, "");
+    let said = |command: &mut Command| {
+        let ended = command.output().unwrap();
+        (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
+    };
+    let (code, words) = said(&mut run(home.path(), "nobody-made-it.", STAGES));
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("nobody-made-it.metrics") && words.contains("loadline topology apply"), "{words}");
+    let prefix = installation();
+    let (code, words) = said(run(home.path(), &prefix, STAGES).args(["--set", "kafka.partitions=4"]));
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("signals") && words.contains("partitions"), "{words}");
+    let mut embedded = Command::new(LOADLINE);
+    embedded.current_dir(home.path()).args(["run", "--roles", "decide"]).env_remove("LOADLINE_CONFIG");
+    let (code, words) = said(&mut embedded);
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("leave roles out, or name kafka.brokers"), "{words}");
+}
