@@ -18,6 +18,9 @@ pub struct ScaleRequest {
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Whether a count beyond the policy's bounds is meant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 impl ScaleRequest {
