@@ -243,12 +243,16 @@ fn scaling_by_hand_is_passed_on_and_recorded() {
     let post = |body: &str| server.post("/api/v1/targets/prod/Deployment/api/scale", "application/json", body.as_bytes());
     let scaled: Scaled = post(r#"{"replicas":8,"actor":"ana"}"#).json();
     assert_eq!((scaled.from, scaled.to, scaled.note.as_str()), (3, 8, "there is no policy for it, so it stays"));
+    let long = format!(r#"{{"replicas":8,"actor":"ana","reason":"{}"}}"#, "ä".repeat(1001));
     for (body, status, title, place) in [
         (r#"{"replicas":8}"#, 400, r#""actor" is missing"#, "actor"),
         (r#"{"replicas":8,"actor":" "}"#, 400, "actor is empty", "actor"),
         (r#"{"replicas":-1,"actor":"ana"}"#, 400, r#""replicas" is -1, and must be a whole number from 0 to 4294967295"#, "replicas"),
         (r#"{"replicas":8,"actor":"ana","reson":"launch"}"#, 400, r#"unknown field "reson"; did you mean "reason"?"#, "reson"),
         (r#"{"replicas":8,"actor":"ana""#, 400, "not JSON at column 27: it ends too early", "body"),
+        (r#"{"replicas":8,"actor":"ana\u001b[2J"}"#, 400, r"actor has a control character, \u{1b}", "actor"),
+        (r#"{"replicas":8,"actor":"ana","reason":"a\nb"}"#, 400, r"reason has a control character, \u{a}", "reason"),
+        (&long, 400, "reason has 1001 characters, and may have 1000", "reason"),
         (r#"{"replicas":101,"actor":"ana"}"#, 409, "its port range has 10 ports", "prod/Deployment/api"),
     ] {
         let answer = post(body);
