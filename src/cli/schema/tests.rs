@@ -38,7 +38,7 @@ impl Schema {
 fn problems(node: &Node) -> Vec<Problem> {
     match node.get("kind").and_then(Node::as_text) {
         Some("ProcessFleet") => fleet_of(node).1,
-        Some("PolicyTest") => testing::problems_of(node),
+        Some("PolicyTest") => testing::problems_of(node, "a.yaml"),
         _ => policies_in(&node.to_json(), "x").all_problems().into_iter().cloned().collect(),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::{Source, read};
-use super::document::{Case, MetricExpectation, Of, Series, Suite};
+use super::document::{Case, MetricExpectation, Of, Series, Suite, doubles};
 use super::notation;
 use super::world::{Happening, Plan, Track};
 use crate::cli::config::{Config, ConfigArgs, RemovalLimit};
@@ -29,9 +29,9 @@ pub(super) struct Bound {
     pub(super) others: Vec<(Source, PolicyFile)>,
 }
 
-/// Binds the tests of a file that stands in `folder`.
-pub(super) fn bind(suite: &Suite, folder: &Path) -> Bound {
-    let mut binder = Binder { folder, problems: Vec::new(), others: Vec::new() };
+/// Binds the tests of the file `file`, which stands in `folder`.
+pub(super) fn bind(suite: &Suite, folder: &Path, file: &str) -> Bound {
+    let mut binder = Binder { folder, file, problems: Vec::new(), others: Vec::new() };
     let (mut policies, mut fleets) = (Vec::new(), Vec::new());
     for (name, span) in &suite.policies {
         let file = binder.documents(name, *span, "spec.policies");
@@ -50,6 +50,7 @@ pub(super) fn bind(suite: &Suite, folder: &Path) -> Bound {
 
 struct Binder<'a> {
     folder: &'a Path,
+    file: &'a str,
     problems: Vec<Problem>,
     others: Vec<(Source, PolicyFile)>,
 }
@@ -115,6 +116,7 @@ impl Binder<'_> {
         let fleet = fleets.iter().find(|fleet| fleet.target == policy.target);
         let (replicas, requests) = self.fleet(case, &policy, fleet);
         let series = case.series.iter().filter_map(|series| self.track(series, &policy)).collect();
+        self.problems.extend(doubles::with_every_instance(case, &policy.target, self.file));
         let mut later = vec![policy.clone()];
         let mut events = Vec::new();
         for event in &case.events {
@@ -153,7 +155,8 @@ impl Binder<'_> {
             events,
             looks,
         };
-        (self.problems.len() == found).then_some((plan, policy))
+        let is_sound = self.problems.len() == found && doubles::in_case(case, self.file).is_empty();
+        is_sound.then_some((plan, policy))
     }
 
     fn policy_of<'p>(&mut self, case: &Case, policies: &'p [ParsedPolicy]) -> Option<&'p ParsedPolicy> {
