@@ -40,7 +40,9 @@ fn document(parsed: &ParsedPolicy) -> String {
     let mut out = format!("apiVersion: {API_VERSION}\nkind: ScalingPolicy\n");
     let quote = |text: &str| Value::from(text).to_string();
     if let (Some(name), Some(target)) = (&parsed.name, &parsed.target) {
-        let _ = writeln!(out, "metadata: {{ namespace: {}, name: {} }}", quote(target.namespace()), quote(name));
+        let metadata = format!("metadata: {{ namespace: {}, name: {} }}", quote(target.namespace()), quote(name));
+        let remark = if parsed.namespace_is_written { String::new() } else { remark(&metadata, Origin::Default, "the namespace of processes") };
+        let _ = writeln!(out, "{metadata}{remark}");
     }
     let mut before: Vec<&str> = Vec::new();
     for setting in &parsed.settings {
@@ -71,8 +73,13 @@ fn segments(path: &str) -> Vec<&str> {
 }
 
 fn line(value: &str, setting: &Setting) -> String {
-    let origin = origin(setting.origin);
-    format!("{value:REMARKS_AT$}  # {origin:7}  {}", setting.meaning)
+    format!("{value}{}", remark(value, setting.origin, setting.meaning))
+}
+
+/// What is said behind a value: where it comes from and what it means.
+fn remark(value: &str, from: Origin, meaning: &str) -> String {
+    let room = REMARKS_AT.saturating_sub(value.chars().count());
+    format!("{:room$}  # {:7}  {meaning}", "", origin(from))
 }
 
 fn origin(origin: Origin) -> &'static str {

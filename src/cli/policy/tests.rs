@@ -336,7 +336,11 @@ fn the_effective_document_of_a_full_policy() {
 /// What `explain` prints is a policy that says the same, with nothing left to a default.
 #[test]
 fn an_explained_policy_is_the_same_policy() {
-    for text in [GOOD.to_owned(), FULL.replace("odd: name", "odd:name")] {
+    let processes = GOOD.replace("namespace: prod, ", "").replace("apiVersion: apps/v1, kind: Deployment", "kind: ProcessFleet");
+    let told = explain(&[source("policy.yaml", &processes)], TEXT).text;
+    let metadata = r#"metadata: { namespace: "local", name: "api-server" }"#;
+    assert!(told.contains(&format!("{metadata}  # default  the namespace of processes\n")), "{told}");
+    for text in [GOOD.to_owned(), FULL.replace("odd: name", "odd:name"), processes] {
         let explained = explain(&[source("policy.yaml", &text)], TEXT).text;
         let (before, after) = (policies_in(&text, "a"), policies_in(&explained, "b"));
         assert!(after.problems.is_empty());
