@@ -533,6 +533,57 @@ fn a_policy_is_held_against_its_fleet() {
     assert_eq!(answer.code, FINE, "{}", answer.text);
 }
 
+/// An error elsewhere hides nothing of what its fleet cannot give; one in a field that a warning hangs on does.
+#[test]
+fn a_policy_with_errors_is_held_against_its_fleet_as_far_as_it_is_sound() {
+    let policy = GOOD.replace("{ apiVersion: apps/v1, kind: Deployment, name: api-server }", "{ kind: ProcessFleet, name: bots }");
+    let (max, utilization) = ("max-beyond-fleet", "nothing-requested");
+    for (from, to, expected) in [
+        ("replicas:", "rolle: ApiServer\n  replicas:", vec![max, utilization]),
+        ("min: 3", "min: three", vec![max, utilization]),
+        ("max: 60", "max: 60, maximum: 5", vec![max, utilization]),
+        ("track: { utilization: 70% }", "track: { utilization: 70% }\n    - queue_depth", vec![max, utilization]),
+        ("track: { utilization: 70% }", "window: 5\n      track: { utilization: 70% }", vec![max, utilization]),
+        ("max: 60", "max: sixty", vec![utilization]),
+        ("max: 60", "max: -60", vec![utilization]),
+        ("{ min: 3, max: 60 }", "60", vec![utilization]),
+        ("utilization: 70%", "utilization: 0.7", vec![max]),
+        ("utilization: 70%", "utilization: 70%, value: 5", vec![max]),
+        ("track: { utilization: 70% }", "track: { utilization: 70% }\n      threshold: { scaleOutAbove: 1 }", vec![max]),
+        ("name: cpu", "name: [cpu]", vec![max]),
+        ("name: bots }", "name: [bots] }", vec![]),
+        ("namespace: prod", "namespace: 5", vec![]),
+    ] {
+        let faulty = policy.replacen(from, to, 1);
+        assert_ne!(faulty, policy, "{from}");
+        let answer = check(&[source("policy.yaml", &faulty), source("fleet.yaml", FLEET)], CheckFormat::Json, false, false, PANE);
+        assert_eq!(answer.code, FAULTY, "{to}: {}", answer.text);
+        let told: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+        let codes = told["problems"].as_array().unwrap().iter().filter_map(|p| p["code"].as_str());
+        let codes: Vec<&str> = codes.filter(|code| [max, utilization].contains(code)).collect();
+        assert_eq!(codes, expected, "{to}: {}", answer.text);
+    }
+}
+
+/// A policy that looks for its fleet where there is none of that name, while there is one beside it.
+#[test]
+fn a_policy_for_a_fleet_of_another_namespace_is_warned_of() {
+    let fleet = FLEET.replace("9000-9009", "9000-9099").replace("replicas: 2", "replicas: 2, requests: { cpu: 500m }");
+    let policy = GOOD.replace("{ apiVersion: apps/v1, kind: Deployment, name: api-server }", "{ kind: ProcessFleet, name: bots }");
+    let told = |namespace: &str, fleet: &str| {
+        check(&[source("policy.yaml", &policy.replace("namespace: prod, ", namespace)), source("fleet.yaml", fleet)], CHECKED, false, false, PANE).text
+    };
+    let warning = "warning[other-namespace]: the fleet `bots` is in the namespace `prod`, and this policy is for one in `local`\n --> policy.yaml:5:";
+    for namespace in ["", "namespace: local, "] {
+        let told = told(namespace, &fleet);
+        assert!(told.contains(warning) && told.contains("write `namespace: prod` in the policy's metadata, or `namespace: local` in the fleet's"), "{told}");
+    }
+    assert!(told("namespace: prod, ", &fleet).ends_with("0 errors, 0 warnings\n"));
+    assert!(told("namespace: local, ", &fleet.replace("name: bots", "name: others")).ends_with("0 errors, 0 warnings\n"), "nothing says where it is");
+    let both = format!("{fleet}---\n{}", fleet.replace("namespace: prod", "namespace: local"));
+    assert!(told("namespace: local, ", &both).ends_with("0 errors, 0 warnings\n"), "it is there");
+}
+
 /// Every code of a warning is in the reference.
 #[test]
 fn the_reference_names_every_warning() {
