@@ -272,6 +272,7 @@ fn files_that_cannot_be_used_are_named() {
         (POLICY.to_owned(), POLICY.to_owned(), FAULTY, "this is a ScalingPolicy, not a PolicyTest"),
         (POLICY.to_owned(), String::new(), FAULTY, "there is no PolicyTest in this file"),
         (POLICY.replace("max: 10", "max: 0"), format!("{HEAD}{FAILING}"), FAULTY, "policy.yaml has errors"),
+        (format!("{POLICY}---\n{POLICY}"), format!("{HEAD}{FAILING}"), FAULTY, "local/ProcessFleet/bots has a policy already, at policy.yaml:5:39"),
         (POLICY.to_owned(), format!("{HEAD}{FAILING}").replace("[policy.yaml]", "[polcy.yaml]"), FAULTY, "failed to read polcy.yaml"),
         (format!("{POLICY}---\n{}", POLICY.replace("bots", "others")), format!("{HEAD}{FAILING}"), FAULTY, "write `target: local/ProcessFleet/bots`"),
         (
