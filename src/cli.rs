@@ -1,6 +1,7 @@
 //! The commands: one file each. A command is a struct of its arguments and a `run` that writes to
 //! what it is given and answers with the exit code.
 
+mod actor;
 pub mod backup;
 pub mod client;
 pub mod completions;

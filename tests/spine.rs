@@ -79,6 +79,12 @@ fn a_manual_change_is_seen_recorded_and_respected() {
     });
     wait_for("the record of it", || asks(&["why", "sleepers"]).1.contains("ana set 2 → 4: launch at noon").then_some(()));
     assert_eq!(loadline.status(SLEEPERS).unwrap()["current"], 4);
+    // Who says nothing is who they are, not what the environment says of them; under sudo with the person who became it.
+    let sudo = Command::new(LOADLINE).args(["scale", "sleepers", "5", "--server", &loadline.url]).env("USER", "else").env("SUDO_USER", "anna").status();
+    assert!(sudo.unwrap().success());
+    let me = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let recorded = format!("{} (sudo of anna)", me.trim());
+    wait_for("the person in the record", || asks(&["history", "sleepers"]).1.contains(&recorded).then_some(()));
     assert_eq!(loadline.stop(), 0);
 }
 

@@ -10,7 +10,7 @@ use super::policy::testing::{is_test, problems_of};
 /// Reads the documents of the file `name`: its policies, and the problems of every document.
 pub(super) fn documents_in(text: &str, name: &str) -> PolicyFile {
     let mut file = policies_in(text, name);
-    let of = |other: &OtherDocument| if is_test(&other.kind) { problems_of(&other.node) } else { fleet_of(&other.node).1 };
+    let of = |other: &OtherDocument| if is_test(&other.kind) { problems_of(&other.node, name) } else { fleet_of(&other.node).1 };
     let problems: Vec<Problem> = file.others.iter().flat_map(of).collect();
     file.problems.extend(problems);
     if file.documents.is_empty() && file.others.is_empty() && file.problems.is_empty() {

@@ -147,9 +147,10 @@ pub(super) fn row(story: &Story, paint: Paint) -> Vec<String> {
 
 /// A change by hand as a row.
 fn by_hand(change: &Dated<ManualChange>, paint: Paint) -> Vec<String> {
-    let ManualChange { from, to, actor, reason, .. } = &change.record;
+    let ManualChange { from, to, actor, reason, forced, .. } = &change.record;
     let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    vec![time(change.at), paint.bold(&format!("{from} → {to}")), "by hand".to_owned(), "–".to_owned(), "set".to_owned(), format!("{actor}{reason}")]
+    let came_of = if *forced { "forced" } else { "set" };
+    vec![time(change.at), paint.bold(&format!("{from} → {to}")), "by hand".to_owned(), "–".to_owned(), came_of.to_owned(), format!("{actor}{reason}")]
 }
 
 /// What came of a decision, in a word or two.
@@ -181,7 +182,7 @@ mod tests {
 
     fn found(gone: Option<Gone>) -> Decisions {
         let view = View::new();
-        let by_hand = ManualChange { target: api(), from: 5, to: 6, actor: "ana".to_owned(), reason: Some("launch".to_owned()) };
+        let by_hand = ManualChange { target: api(), from: 5, to: 6, actor: "ana".to_owned(), reason: Some("launch".to_owned()), forced: true };
         let scaled = [Audit::Decision(decision(10, 3, 5)), grant(10, 3, 5), command(10, 3, 5), outcome(10, 5)];
         for (n, entry) in
             (10..).zip(scaled.into_iter().chain([Audit::Decision(decision(20, 5, 5)), Audit::ByHand(by_hand), Audit::Decision(decision(40, 6, 7))]))
@@ -205,6 +206,7 @@ mod tests {
         assert_eq!(rows[1][..5], ["2025-11-24 16:00:10", "3 → 5", "scales out", "RateLimit", "applied"], "{told}");
         assert_eq!(rows[2][1], "5 → 6", "{told}");
         assert_eq!((rows[2][2], rows[2].last()), ("by hand", Some(&"ana: launch")), "{told}");
+        assert_eq!(rows[2][4], "forced", "beyond the policy's bounds: {told}");
         assert_eq!(rows[3][4], "–", "nothing was to be done: {told}");
         assert_eq!(rows[4][4], "no answer", "{told}");
     }

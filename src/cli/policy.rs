@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::edge::policies::MAX_FILE_BYTES;
+use crate::edge::policies::{MAX_FILE_BYTES, files_in};
 use crate::model::document::amounts::duration;
 use crate::model::document::{Node, Problem, Severity, Value};
 use crate::wire::document::{ParsedPolicy, PolicyFile};
@@ -48,11 +48,11 @@ pub struct PolicyArgs {
 pub enum PolicyCommand {
     /// Check policies: every error and warning at once, with its place and how to mend it
     #[command(
-        after_help = "Examples:\n  loadline policy check examples/*.yaml\n  loadline policy check --deny-warnings --output sarif policy.yaml > policy.sarif\n\n\
+        after_help = "Examples:\n  loadline policy check policies\n  loadline policy check --deny-warnings --output sarif policy.yaml > policy.sarif\n\n\
                       Exit codes: 0 fine; 1 errors (or warnings, with --deny-warnings); 2 a file cannot be read"
     )]
     Check {
-        /// The files; `-` is the standard input
+        /// The files, or folders, of which the files are read that `run` reads; `-` is the standard input
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// Count warnings as errors
@@ -105,11 +105,12 @@ pub enum PolicyCommand {
         color: Colours,
     },
     /// Explain policies: the effective document, each value with where it comes from and what it means
-    #[command(after_help = "Examples:\n  loadline policy explain policy.yaml\n  loadline policy explain --output json policy.yaml\n\n\
+    #[command(after_help = "Examples:\n  loadline policy explain policy.yaml\n  loadline policy explain --output json policies\n\n\
                       Exit codes: 0 fine; 1 errors; 2 a file cannot be read")]
     Explain {
-        /// The file; `-` is the standard input
-        file: PathBuf,
+        /// The files, or folders, of which the files are read that `run` reads; `-` is the standard input
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
         /// How to print
         #[command(flatten)]
         output: OutputArgs,
@@ -186,7 +187,7 @@ pub fn run(args: &PolicyArgs, out: &mut impl Write) -> anyhow::Result<u8> {
         PolicyCommand::Check { files, deny_warnings, pane, output, color } => check(&read_all(files), *output, color.wanted(), *deny_warnings, *pane),
         PolicyCommand::Test { files, run, output, color } => testing::run(files, run.as_deref(), *output, color.wanted()),
         PolicyCommand::Diff { before, after, output, color } => diff::diff(&read(before), &read(after), *output, color.wanted()),
-        PolicyCommand::Explain { file, output } => explain(&read(file), *output),
+        PolicyCommand::Explain { files, output } => explain(&read_all(files), *output),
     };
     out.write_all(answer.text.as_bytes()).context("failed to print the answer")?;
     Ok(answer.code)
@@ -201,11 +202,17 @@ pub struct Source {
     pub text: Result<String, String>,
 }
 
-/// Checks every file: its problems, and two policies for one target.
-pub fn check(sources: &[Source], format: CheckFormat, colours: bool, deny_warnings: bool, pane: Duration) -> Answer {
+/// The documents of every source, with every problem; none of what cannot be read.
+fn documents_of(sources: &[Source]) -> Vec<PolicyFile> {
     let mut files: Vec<PolicyFile> =
         sources.iter().map(|s| s.text.as_ref().map_or_else(|_| PolicyFile::default(), |text| documents_in(text, &s.name))).collect();
     refuse_doubles(&mut files);
+    files
+}
+
+/// Checks every file: its problems, and two policies for one target.
+pub fn check(sources: &[Source], format: CheckFormat, colours: bool, deny_warnings: bool, pane: Duration) -> Answer {
+    let mut files = documents_of(sources);
     together::advise(&mut files);
     files.iter_mut().flat_map(|file| &mut file.documents).for_each(|policy| forgive_short_windows(policy, pane));
     let count = |severity| files.iter().flat_map(PolicyFile::all_problems).filter(|p| p.severity == severity).count();
@@ -222,12 +229,7 @@ pub fn check(sources: &[Source], format: CheckFormat, colours: bool, deny_warnin
         CheckFormat::Sarif => sarif::sarif(sources, &files),
         CheckFormat::Text => {
             let mut text = String::new();
-            for (source, file) in sources.iter().zip(&files) {
-                match &source.text {
-                    Ok(source_text) => render::problems(&mut text, &source.name, source_text, &file.all_problems(), colours),
-                    Err(why) => render::unreadable(&mut text, &source.name, why, colours),
-                }
-            }
+            render::all(&mut text, sources, &files, colours);
             let policies: usize = files.iter().map(|f| f.documents.len()).sum();
             let others = |tests: bool| files.iter().flat_map(|f| &f.others).filter(|o| testing::is_test(&o.kind) == tests).count();
             let (fleets, tests) = (others(false), others(true));
@@ -249,33 +251,24 @@ pub fn check(sources: &[Source], format: CheckFormat, colours: bool, deny_warnin
     Answer { text, code }
 }
 
-/// The effective document of every policy of a file; its problems where it has errors.
-pub fn explain(source: &Source, output: OutputArgs) -> Answer {
-    let text = match &source.text {
-        Ok(text) => text,
-        Err(why) => {
-            let mut text = String::new();
-            render::unreadable(&mut text, &source.name, why, output.color.wanted());
-            return Answer { text, code: UNREADABLE };
-        }
+/// The effective document of every policy of the files, and the problems of every file.
+pub fn explain(sources: &[Source], output: OutputArgs) -> Answer {
+    let files = documents_of(sources);
+    let code = match (sources.iter().any(|s| s.text.is_err()), files.iter().any(PolicyFile::has_errors)) {
+        (true, _) => UNREADABLE,
+        (false, true) => FAULTY,
+        (false, false) => FINE,
     };
-    let mut files = [documents_in(text, &source.name)];
-    refuse_doubles(&mut files);
-    let [file] = files;
-    let code = if file.has_errors() { FAULTY } else { FINE };
     let text = match output.output {
-        Format::Json => explain::json(&file),
+        Format::Json => explain::json(sources, &files),
         Format::Text => {
-            let mut answer = explain::text(&file);
-            let problems = file.all_problems();
+            let mut answer = explain::text(&files);
+            let mut problems = String::new();
+            render::all(&mut problems, sources, &files, output.color.wanted());
             if !problems.is_empty() && !answer.is_empty() {
                 answer.push('\n');
             }
-            render::problems(&mut answer, &source.name, text, &problems, output.color.wanted());
-            if file.documents.is_empty() && problems.is_empty() {
-                let _ = writeln!(answer, "{}: no ScalingPolicy in it", source.name);
-            }
-            answer
+            answer + &problems
         }
     };
     Answer { text, code }
@@ -337,8 +330,21 @@ fn refuse_doubles(files: &mut [PolicyFile]) {
     }
 }
 
-fn read_all(files: &[PathBuf]) -> Vec<Source> {
-    files.iter().map(|file| read(file)).collect()
+/// The files that are named, and those of the folders that are.
+fn read_all(named: &[PathBuf]) -> Vec<Source> {
+    named.iter().flat_map(|path| if path.is_dir() { read_folder(path) } else { vec![read(path)] }).collect()
+}
+
+/// The files of a folder that `run` would read; a folder without one is nobody's aim.
+fn read_folder(folder: &Path) -> Vec<Source> {
+    let unreadable = |why: String| vec![Source { name: folder.display().to_string(), text: Err(why) }];
+    match files_in(folder) {
+        Ok(files) if files.is_empty() => {
+            unreadable("no policy file is in this folder: none whose name ends in .yaml or .yml, but for loadline.yaml".to_owned())
+        }
+        Ok(files) => files.iter().map(|file| read(file)).collect(),
+        Err(error) => unreadable(error.to_string()),
+    }
 }
 
 fn read(file: &Path) -> Source {

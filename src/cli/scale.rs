@@ -2,12 +2,14 @@
 
 use std::io::Write;
 
-use super::Output;
 use super::client::{Client, ServerArgs};
+use super::{Output, actor};
 use crate::edge::api::{ScaleRequest, Scaled, target_path};
 
 /// Set a target's count by hand. Its policy stays in force and goes on from there; to hold a count,
 /// set the policy's mode to Off.
+///
+/// A count beyond the policy's minimum and maximum is refused, unless it is said to be meant.
 ///
 /// Exit codes: 0 done, 1 refused or not reachable, 2 wrong usage.
 #[derive(Debug, clap::Args)]
@@ -20,9 +22,12 @@ pub struct ScaleArgs {
     /// Why; it is recorded
     #[arg(long)]
     reason: Option<String>,
-    /// Who; it is recorded [default: $USER]
+    /// Who; it is recorded [default: the login name, under sudo with the one who became it: root (sudo of anna)]
     #[arg(long)]
     actor: Option<String>,
+    /// A count beyond the policy's minimum or maximum is meant; it is recorded so
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     server: ServerArgs,
     /// How to print it
@@ -37,8 +42,8 @@ pub struct ScaleArgs {
 pub fn run(args: ScaleArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let client = Client::new(&args.server);
     let target = client.target(&args.target)?;
-    let actor = args.actor.or_else(|| std::env::var("USER").ok()).filter(|a| !a.is_empty()).unwrap_or_else(|| "unknown".to_owned());
-    let request = ScaleRequest { replicas: args.replicas, actor, reason: args.reason };
+    let actor = args.actor.unwrap_or_else(actor::of_this_process);
+    let request = ScaleRequest { replicas: args.replicas, actor, reason: args.reason, force: args.force };
     let scaled: Scaled = client.post(&format!("{}/scale", target_path(&target)), &request)?;
     match args.output {
         Output::Json => writeln!(out, "{}", serde_json::to_string(&scaled)?)?,

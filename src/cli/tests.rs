@@ -6,8 +6,8 @@ use super::{scale, status, why};
 use crate::edge::api::{Status, Story};
 use crate::edge::serve::tests::started;
 use crate::edge::testing::Running;
-use crate::edge::view::tests::{at, decision};
-use crate::model::Audit;
+use crate::edge::view::tests::{at, decision, policy};
+use crate::model::{Audit, Signal};
 
 #[derive(Parser)]
 #[command(no_binary_name = true)]
@@ -40,7 +40,14 @@ fn status_why_and_scale_work_through_the_port() {
     assert!(run(&server, "why api").unwrap().starts_with("prod/Deployment/api scales out from 5 to 6 replicas\n"));
     let story: Story = serde_json::from_str(&run(&server, "why prod/Deployment/api --at 2025-11-24T16:00:15Z --output json").unwrap()).unwrap();
     assert_eq!(story.decision.sequence, 10);
-    assert_eq!(run(&server, "scale api 8 --actor ana").unwrap(), "prod/Deployment/api: 3 → 8; there is no policy for it, so it stays\n");
+    let spec =
+        r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"api"},"replicas":{"max":30},"metrics":[{"name":"rps","track":{"perReplica":100}}]}"#;
+    view.signal(at(1), Signal::Policy(policy(1, Some(spec))));
+    assert_eq!(run(&server, "scale api 8 --actor ana").unwrap(), "prod/Deployment/api: 3 → 8; its policy goes on from there; set mode: Off to hold it\n");
+    let refused = run(&server, "scale api 80 --actor ana").unwrap_err();
+    assert!(refused.starts_with("80 is more than the maximum, 30,") && refused.contains("--force"), "{refused}");
+    let forced = run(&server, "scale api 80 --actor ana --force").unwrap();
+    assert_eq!(forced, "prod/Deployment/api: 3 → 80; its policy's maximum is 30, so it shrinks to that; set mode: Off to hold it\n");
 }
 
 #[test]

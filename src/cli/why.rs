@@ -151,7 +151,8 @@ fn now(out: &mut dyn Write, told: &Decision, status: &TargetStatus, paint: Paint
 /// What a person set.
 fn by_hand(Dated { at, record }: &Dated<ManualChange>) -> String {
     let reason = record.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    format!("By hand  {at}  {} set {} → {}{reason}", record.actor, record.from, record.to)
+    let set = if record.forced { "forced" } else { "set" };
+    format!("By hand  {at}  {} {set} {} → {}{reason}", record.actor, record.from, record.to)
 }
 
 /// Each metric of an evaluation at `near` against its target or limit, with what it waits for.

@@ -24,7 +24,7 @@ use crate::runtime::clock::{Clock, Stopwatch};
 use crate::stages::Effects;
 
 pub(in crate::edge) mod directory;
-pub(crate) use directory::MAX_FILE_BYTES;
+pub(crate) use directory::{MAX_FILE_BYTES, files_in};
 mod rounds;
 
 use rounds::Source;

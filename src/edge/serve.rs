@@ -30,6 +30,7 @@ use crate::model::{TargetId, Timestamp};
 use crate::runtime::clock::Clock;
 use crate::runtime::retention::{Pressure, Room};
 
+mod by_hand;
 #[cfg(test)]
 mod documented;
 mod fleet;
@@ -127,7 +128,7 @@ pub fn router(services: Services) -> Router {
         .route("/api/v1/targets/{namespace}/{kind}/{name}/series", get(history::series))
         .route("/api/v1/targets/{namespace}/{kind}/{name}/signals", get(history::signals))
         .route("/api/v1/targets/{namespace}/{kind}/{name}/decisions", get(targets::decisions))
-        .route("/api/v1/targets/{namespace}/{kind}/{name}/scale", post(targets::scale))
+        .route("/api/v1/targets/{namespace}/{kind}/{name}/scale", post(by_hand::scale))
         .merge(page::routes())
         .with_state(services)
         .merge(samples)

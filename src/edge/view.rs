@@ -21,6 +21,7 @@ use crate::model::{
     Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricName, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp, WhileBlind,
 };
 
+mod allowed;
 mod asked;
 mod facts;
 mod history;
@@ -32,6 +33,7 @@ mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use allowed::Allowed;
 pub use asked::Asked;
 use facts::Facts;
 pub use history::{gone, older};

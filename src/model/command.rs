@@ -207,4 +207,7 @@ pub struct ManualChange {
     /// Why, where they said it.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Whether the count was beyond the bounds of the policy, and set all the same since they said that it was meant.
+    #[serde(default)]
+    pub forced: bool,
 }

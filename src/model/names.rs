@@ -131,6 +131,9 @@ name!(
     |name| check("fleet", name)
 );
 
+/// The namespace of a `ProcessFleet`, and of the policy of one, where none is written: what runs on this machine.
+pub const LOCAL_NAMESPACE: &str = "local";
+
 impl TargetId {
     /// The target `namespace/kind/name`.
     ///

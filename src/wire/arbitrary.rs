@@ -404,13 +404,8 @@ fn audit() -> impl Strategy<Value = Audit> {
         outcome().prop_map(Audit::Outcome),
         policy().prop_map(Audit::Policy),
         rejected().prop_map(Audit::Rejected),
-        (target(), any::<u32>(), any::<u32>(), text(), option::of(text())).prop_map(|(target, from, to, actor, reason)| Audit::ByHand(ManualChange {
-            target,
-            from,
-            to,
-            actor,
-            reason
-        })),
+        (target(), any::<u32>(), any::<u32>(), text(), option::of(text()), any::<bool>())
+            .prop_map(|(target, from, to, actor, reason, forced)| Audit::ByHand(ManualChange { target, from, to, actor, reason, forced })),
     ]
 }
 

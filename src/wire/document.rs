@@ -9,10 +9,10 @@ mod yaml;
 
 use std::collections::BTreeMap;
 
-use crate::model::TargetId;
 use crate::model::document::{Node, Problem, Severity, Span, Value, shorten};
 use crate::model::policy::{Policy, Setting, habit_of_document, resolve, target_of};
 use crate::model::spelling::nearest;
+use crate::model::{LOCAL_NAMESPACE, TargetId};
 
 pub use yaml::from_yaml;
 
@@ -47,6 +47,8 @@ pub struct ParsedPolicy {
     pub name: Option<String>,
     /// Its target, where that could be read.
     pub target: Option<TargetId>,
+    /// Whether its namespace is written, and not that of its kind of target.
+    pub namespace_is_written: bool,
     /// Where the target stands.
     pub target_span: Option<Span>,
     /// The written `spec` as canonical JSON, for `PolicyEntry::spec`.
@@ -156,12 +158,18 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
 }
 
 fn policy(node: &Node) -> ParsedPolicy {
-    let mut problems = envelope(node);
+    let kind = node.get("spec").and_then(|spec| spec.get("target")?.get("kind")?.as_text());
+    // A fleet of processes is on this machine. Of everything else nothing here says in which namespace it is.
+    let default = kind.filter(|kind| *kind == "ProcessFleet").map(|_| LOCAL_NAMESPACE);
+    let mut problems = envelope(node, kind, default);
     let metadata = node.get("metadata");
     let text = |name: &str| metadata.and_then(|m| m.get(name)).and_then(Node::as_text);
+    let namespace_is_written = metadata.and_then(|m| written(m, "namespace")).is_some();
+    let namespace = if namespace_is_written { text("namespace") } else { default };
     let mut parsed = ParsedPolicy {
         name: text("name").map(ToOwned::to_owned),
         target: None,
+        namespace_is_written,
         target_span: None,
         spec_json: "null".to_owned(),
         policy: None,
@@ -171,10 +179,9 @@ fn policy(node: &Node) -> ParsedPolicy {
     };
     if let Some(spec) = node.get("spec") {
         // A namespace that is missing has its own problem; the rest is checked all the same.
-        let namespace = text("namespace").unwrap_or("default");
-        let resolution = resolve(spec, namespace);
+        let resolution = resolve(spec, namespace.unwrap_or("default"));
         parsed.spec_json = spec.to_json();
-        parsed.target = text("namespace").and_then(|namespace| target_of(spec, namespace));
+        parsed.target = namespace.and_then(|namespace| target_of(spec, namespace));
         parsed.target_span = spec.get("target").and_then(|t| t.get("name")).and_then(|n| n.span);
         parsed.policy = resolution.policy.filter(|_| problems.iter().all(|p| p.severity != Severity::Error));
         parsed.settings = resolution.settings;
@@ -194,8 +201,13 @@ fn policy(node: &Node) -> ParsedPolicy {
     parsed
 }
 
-/// What surrounds the `spec`.
-fn envelope(node: &Node) -> Vec<Problem> {
+/// A field of `metadata`; one without a value is not written.
+fn written<'a>(metadata: &'a Node, name: &str) -> Option<&'a Node> {
+    metadata.get(name).filter(|node| node.value != Value::Null)
+}
+
+/// What surrounds the `spec` of a policy for a target of `kind`, where that can be read; a namespace that is not written is `default`.
+fn envelope(node: &Node, kind: Option<&str>, default: Option<&str>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut error = |path: &str, span: Option<Span>, code, message: String, mend: &str| {
         let mend = Some(mend.to_owned());
@@ -226,12 +238,19 @@ fn envelope(node: &Node) -> Vec<Problem> {
     }
     for name in ["namespace", "name"] {
         let path = format!("metadata.{name}");
-        let mend = format!("write `metadata: {{ namespace: prod, name: api-server }}` with your {name}");
-        match node.get("metadata").map(|m| (m, m.get(name))) {
+        let mut mend = format!("write `metadata: {{ namespace: prod, name: api-server }}` with your {name}");
+        let mut missing = format!("`{path}` is missing");
+        if name == "namespace" {
+            let whose = kind.map(|kind| format!(": that of the {}", shorten(kind)));
+            missing.push_str(&whose.unwrap_or_default());
+            mend.push_str("; only a ProcessFleet has one without it, `local`");
+        }
+        match node.get("metadata").map(|m| (m, written(m, name))) {
             Some((_, Some(n))) if n.as_text().is_some_and(is_name) => {}
             Some((_, Some(n))) => error(&path, n.span, "name", format!("`{path}` is {}, not a name", n.describe()), &mend),
-            Some((m, None)) => error(&path, m.span, "missing-field", format!("`{path}` is missing"), &mend),
-            None => error(&path, None, "missing-field", format!("`{path}` is missing"), &mend),
+            _ if name == "namespace" && default.is_some() => {}
+            Some((m, None)) => error(&path, m.span, "missing-field", missing, &mend),
+            None => error(&path, None, "missing-field", missing, &mend),
         }
     }
     problems
@@ -312,9 +331,29 @@ spec:
         assert_eq!(resolve_spec_json(&file.documents[0].spec_json, &policy.target).as_ref(), Ok(policy));
     }
 
+    /// As in the fleet's own document: processes are `local` where nothing is written. Of everything else nobody can know it.
     #[test]
-    fn a_policy_without_a_namespace_has_no_target() {
-        let file = policies_in(&POLICY.replacen("namespace: local, ", "", 1), "a.yaml");
-        assert_eq!(file.documents[0].target, None);
+    fn a_namespace_that_is_not_written_is_that_of_processes_and_of_nothing_else() {
+        for metadata in ["{ name: bots }", "{ namespace: , name: bots }", "{ namespace: ~, name: bots }", "{ namespace: local, name: bots }"] {
+            let file = policies_in(&POLICY.replacen("{ namespace: local, name: bots }", metadata, 1), "a.yaml");
+            assert!(file.all_problems().is_empty(), "{metadata}: {:?}", file.all_problems());
+            let document = &file.documents[0];
+            assert_eq!(document.policy.as_ref().unwrap().target.as_str(), "local/ProcessFleet/bots");
+            assert_eq!((document.target.as_ref().unwrap().as_str(), document.namespace_is_written), ("local/ProcessFleet/bots", metadata.contains("local")));
+        }
+        let without = POLICY.replacen("namespace: local, ", "", 1);
+        for (target, message) in [
+            ("apiVersion: apps/v1, kind: Deployment", "`metadata.namespace` is missing: that of the Deployment"),
+            ("apiVersion: apps/v1", "`metadata.namespace` is missing"),
+        ] {
+            let file = policies_in(&without.replacen("kind: ProcessFleet", target, 1), "a.yaml");
+            let problem = *file.all_problems().first().unwrap();
+            assert_eq!((problem.code, problem.message.as_str(), problem.path.as_str()), ("missing-field", message, "metadata.namespace"));
+            assert!(problem.mend.as_ref().unwrap().contains("only a ProcessFleet"), "{problem}");
+            assert!(file.documents[0].target.is_none() && file.documents[0].policy.is_none());
+        }
+        // What is written and is no name is never taken for what is not written.
+        let file = policies_in(&POLICY.replacen("namespace: local", "namespace: 5", 1), "a.yaml");
+        assert_eq!((file.all_problems()[0].code, &file.documents[0].target), ("name", &None));
     }
 }

@@ -1,28 +1,48 @@
-//! The effective document of a policy: YAML that says the same with every default written out, each value
+//! The effective documents of policies: YAML that says the same with every default written out, each value
 //! with where it comes from and what it means.
 
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::render::problem_json;
+use super::Source;
+use super::render::all_json;
 use crate::model::policy::{Origin, Setting};
 use crate::wire::document::{API_VERSION, ParsedPolicy, PolicyFile};
 
 /// The column of the remarks, where the values leave room.
 const REMARKS_AT: usize = 46;
 
-/// Every policy of the file that has no errors, as YAML with remarks.
-pub(super) fn text(file: &PolicyFile) -> String {
-    let documents: Vec<String> = file.documents.iter().filter(|d| d.policy.is_some()).map(document).collect();
-    documents.join("---\n")
+/// Every policy of the files that has no errors, as YAML with remarks: a document each, under the name of its file where
+/// there are several. A file without a policy is named in a remark at the end.
+pub(super) fn text(files: &[PolicyFile]) -> String {
+    let explained: Vec<(&PolicyFile, &ParsedPolicy)> =
+        files.iter().flat_map(|file| file.documents.iter().filter(|d| d.policy.is_some()).map(move |d| (file, d))).collect();
+    let several = files.len() > 1 || explained.len() > 1;
+    let section = |(file, parsed): &(&PolicyFile, &ParsedPolicy)| {
+        let target = parsed.target.as_ref().map_or_else(String::new, |target| format!(": {target}"));
+        let head = if several { format!("# {}{target}\n", plain(&file.file)) } else { String::new() };
+        head + &document(parsed)
+    };
+    let mut out = explained.iter().map(section).collect::<Vec<_>>().join("---\n");
+    for file in files.iter().filter(|file| file.documents.is_empty() && file.all_problems().is_empty() && !file.file.is_empty()) {
+        let _ = writeln!(out, "# {}: no ScalingPolicy in it", plain(&file.file));
+    }
+    out
+}
+
+/// A file's name within a remark, which ends with its line.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn document(parsed: &ParsedPolicy) -> String {
     let mut out = format!("apiVersion: {API_VERSION}\nkind: ScalingPolicy\n");
     let quote = |text: &str| Value::from(text).to_string();
     if let (Some(name), Some(target)) = (&parsed.name, &parsed.target) {
-        let _ = writeln!(out, "metadata: {{ namespace: {}, name: {} }}", quote(target.namespace()), quote(name));
+        let metadata = format!("metadata: {{ namespace: {}, name: {} }}", quote(target.namespace()), quote(name));
+        let remark = if parsed.namespace_is_written { String::new() } else { remark(&metadata, Origin::Default, "the namespace of processes") };
+        let _ = writeln!(out, "{metadata}{remark}");
     }
     let mut before: Vec<&str> = Vec::new();
     for setting in &parsed.settings {
@@ -53,8 +73,13 @@ fn segments(path: &str) -> Vec<&str> {
 }
 
 fn line(value: &str, setting: &Setting) -> String {
-    let origin = origin(setting.origin);
-    format!("{value:REMARKS_AT$}  # {origin:7}  {}", setting.meaning)
+    format!("{value}{}", remark(value, setting.origin, setting.meaning))
+}
+
+/// What is said behind a value: where it comes from and what it means.
+fn remark(value: &str, from: Origin, meaning: &str) -> String {
+    let room = REMARKS_AT.saturating_sub(value.chars().count());
+    format!("{:room$}  # {:7}  {meaning}", "", origin(from))
 }
 
 fn origin(origin: Origin) -> &'static str {
@@ -65,17 +90,16 @@ fn origin(origin: Origin) -> &'static str {
     }
 }
 
-/// Every policy of the file, as one JSON object.
-pub(super) fn json(file: &PolicyFile) -> String {
-    let policies: Vec<Value> = file
-        .documents
+/// Every policy of the files and every problem, as one JSON object.
+pub(super) fn json(sources: &[Source], files: &[PolicyFile]) -> String {
+    let policies: Vec<Value> = files
         .iter()
-        .map(|d| {
+        .flat_map(|file| file.documents.iter().map(move |d| (file, d)))
+        .map(|(file, d)| {
             let settings: Vec<Value> =
                 d.settings.iter().map(|s| json!({ "path": s.path, "value": s.value, "origin": origin(s.origin), "meaning": s.meaning })).collect();
-            json!({ "name": d.name, "target": d.target, "settings": settings })
+            json!({ "file": file.file, "name": d.name, "target": d.target, "settings": settings })
         })
         .collect();
-    let problems: Vec<Value> = file.all_problems().into_iter().map(|p| problem_json(&file.file, p)).collect();
-    format!("{}\n", json!({ "file": file.file, "policies": policies, "problems": problems }))
+    format!("{}\n", json!({ "policies": policies, "problems": all_json(sources, files) }))
 }

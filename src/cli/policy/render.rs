@@ -39,6 +39,16 @@ pub(in crate::cli) fn problems(out: &mut String, file: &str, source: &str, probl
     }
 }
 
+/// Writes every problem of every file, and which files cannot be read.
+pub(super) fn all(out: &mut String, sources: &[Source], files: &[PolicyFile], colours: bool) {
+    for (source, file) in sources.iter().zip(files) {
+        match &source.text {
+            Ok(text) => problems(out, &source.name, text, &file.all_problems(), colours),
+            Err(why) => unreadable(out, &source.name, why, colours),
+        }
+    }
+}
+
 /// Says that a file cannot be read.
 pub(in crate::cli) fn unreadable(out: &mut String, file: &str, why: &str, colours: bool) {
     let _ = writeln!(out, "{}: failed to read {file}: {why}\n", Paint(colours).severity(Severity::Error, "error"));
@@ -86,7 +96,7 @@ fn excerpt(line: &str, span: Span) -> (String, String) {
 }
 
 /// A problem as JSON.
-pub(super) fn problem_json(file: &str, problem: &Problem) -> Value {
+fn problem_json(file: &str, problem: &Problem) -> Value {
     json!({
         "file": file,
         "line": problem.span.map(|s| s.line),
@@ -100,8 +110,8 @@ pub(super) fn problem_json(file: &str, problem: &Problem) -> Value {
     })
 }
 
-/// What `check` found, as one JSON object.
-pub(super) fn json(sources: &[Source], files: &[PolicyFile]) -> String {
+/// Every problem of every file as JSON, and which files cannot be read.
+pub(super) fn all_json(sources: &[Source], files: &[PolicyFile]) -> Vec<Value> {
     let mut problems = Vec::new();
     for (source, file) in sources.iter().zip(files) {
         if let Err(why) = &source.text {
@@ -110,6 +120,11 @@ pub(super) fn json(sources: &[Source], files: &[PolicyFile]) -> String {
         }
         problems.extend(file.all_problems().into_iter().map(|p| problem_json(&source.name, p)));
     }
+    problems
+}
+
+/// What `check` found, as one JSON object.
+pub(super) fn json(sources: &[Source], files: &[PolicyFile]) -> String {
     let policies: Vec<Value> = files
         .iter()
         .flat_map(|f| {
@@ -118,7 +133,7 @@ pub(super) fn json(sources: &[Source], files: &[PolicyFile]) -> String {
                 .map(|d| json!({ "file": f.file, "name": d.name, "target": d.target, "valid": d.problems.iter().all(|p| p.severity != Severity::Error) }))
         })
         .collect();
-    format!("{}\n", json!({ "policies": policies, "problems": problems }))
+    format!("{}\n", json!({ "policies": policies, "problems": all_json(sources, files) }))
 }
 
 /// What is wrong.

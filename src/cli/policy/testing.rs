@@ -81,9 +81,9 @@ pub(super) fn run(files: &[PathBuf], only: Option<&str>, format: TestFormat, col
     Answer { text, code }
 }
 
-/// What is wrong with a document of tests, apart from its policies.
-pub(in crate::cli) fn problems_of(node: &Node) -> Vec<Problem> {
-    document::read(node).1
+/// What is wrong with a document of tests of the file `file`, apart from its policies.
+pub(in crate::cli) fn problems_of(node: &Node, file: &str) -> Vec<Problem> {
+    document::read(node, file).1
 }
 
 /// Whether a document is one of tests.
@@ -113,10 +113,10 @@ fn of_file(file: &Path, only: Option<&str>) -> Ran {
             ran.problems.push(not_a_test(Some(&node)));
             continue;
         }
-        let (suite, problems) = document::read(&node);
+        let (suite, problems) = document::read(&node, &ran.source.name);
         ran.problems.extend(problems);
         let Some(suite) = suite else { continue };
-        let Bound { plans, problems, others } = bind(&suite, &folder);
+        let Bound { plans, problems, others } = bind(&suite, &folder, &ran.source.name);
         ran.problems.extend(document::placed(problems, &node));
         ran.others.extend(others);
         for (case, plan, policy) in plans.into_iter().filter(|(case, ..)| only.is_none_or(|only| case.name.contains(only))) {
@@ -125,6 +125,7 @@ fn of_file(file: &Path, only: Option<&str>) -> Ran {
             ran.tests.push(Tested { case, plan, policy, played, failures });
         }
     }
+    ran.problems.sort_by_key(|problem| problem.span);
     ran
 }
 

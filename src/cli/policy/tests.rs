@@ -201,20 +201,22 @@ fn a_file_that_cannot_be_read_is_named() {
     let answer = check(&[missing.clone(), source("a.yaml", GOOD)], CHECKED, false, false, PANE);
     assert_eq!(answer.code, UNREADABLE);
     assert!(answer.text.starts_with("error: failed to read /nonexistent/policy.yaml: "), "{}", answer.text);
-    assert_eq!(explain(&missing, TEXT).code, UNREADABLE);
+    assert_eq!(explain(&[missing], TEXT).code, UNREADABLE);
 }
 
 /// What is no policy at all says so, and what to name or to write instead.
 #[test]
 fn a_file_without_a_policy_says_what_it_is() {
     let folder = tempfile::tempdir().unwrap();
+    let without = tempfile::tempdir().unwrap();
+    std::fs::write(without.path().join("loadline.yaml"), "pane: 1s\n").unwrap();
     let written = |name: &str, bytes: &[u8]| {
         let file = folder.path().join(name);
         std::fs::write(&file, bytes).unwrap();
         file
     };
     let files = [
-        folder.path().to_path_buf(),
+        without.path().to_path_buf(),
         written("empty.yaml", b""),
         written("comments.yaml", b"# spec:\n---\n# later\n"),
         written("binary.yaml", b"\x7fELF\x02\x01\x01\0\0"),
@@ -224,17 +226,18 @@ fn a_file_without_a_policy_says_what_it_is() {
     let mut told = String::new();
     let good = source("good.yaml", GOOD);
     for file in &files {
-        let read = read(file);
+        let (all, read) = (read_all(std::slice::from_ref(file)), read(file));
         for (command, answer) in [
-            ("check", check(std::slice::from_ref(&read), CHECKED, false, false, PANE)),
-            ("explain", explain(&read, TEXT)),
+            ("check", check(&all, CHECKED, false, false, PANE)),
+            ("explain", explain(&all, TEXT)),
             ("diff", diff::diff(&read, &good, DiffFormat::Text, false)),
             ("test", testing::run(std::slice::from_ref(file), None, TestFormat::Text, false)),
         ] {
             let _ = write!(told, "# {command}, exit code {}\n{}", answer.code, answer.text);
         }
     }
-    insta::assert_snapshot!(told.replace(&folder.path().display().to_string(), "FOLDER"));
+    let told = told.replace(&folder.path().display().to_string(), "FOLDER");
+    insta::assert_snapshot!(told.replace(&without.path().display().to_string(), "WITHOUT"));
 }
 
 /// What `run` would not read is not checked in part either.
@@ -281,7 +284,7 @@ fn programs_get_json() {
     assert_eq!((problem["line"].as_u64(), problem["column"].as_u64(), problem["code"].as_str()), (Some(7), Some(20), Some("not-available")));
     assert_eq!(answer["policies"][0]["target"], "prod/Deployment/api-server");
     assert_eq!(answer["policies"][0]["valid"], false);
-    let answer: serde_json::Value = serde_json::from_str(&explain(&source("policy.yaml", GOOD), JSON).text).unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&explain(&[source("policy.yaml", GOOD)], JSON).text).unwrap();
     let settings = answer["policies"][0]["settings"].as_array().unwrap();
     assert!(settings.iter().any(|s| s["path"] == "spec.replicas.min" && s["value"] == "3" && s["origin"] == "written"));
 }
@@ -325,7 +328,7 @@ spec:
 #[test]
 fn the_effective_document_of_a_full_policy() {
     let full = FULL.replace("odd: name", "odd:name");
-    let answer = explain(&source("policy.yaml", &full), TEXT);
+    let answer = explain(&[source("policy.yaml", &full)], TEXT);
     insta::assert_snapshot!(answer.text);
     assert_eq!(answer.code, FINE);
 }
@@ -333,13 +336,17 @@ fn the_effective_document_of_a_full_policy() {
 /// What `explain` prints is a policy that says the same, with nothing left to a default.
 #[test]
 fn an_explained_policy_is_the_same_policy() {
-    for text in [GOOD.to_owned(), FULL.replace("odd: name", "odd:name")] {
-        let explained = explain(&source("policy.yaml", &text), TEXT).text;
+    let processes = GOOD.replace("namespace: prod, ", "").replace("apiVersion: apps/v1, kind: Deployment", "kind: ProcessFleet");
+    let told = explain(&[source("policy.yaml", &processes)], TEXT).text;
+    let metadata = r#"metadata: { namespace: "local", name: "api-server" }"#;
+    assert!(told.contains(&format!("{metadata}  # default  the namespace of processes\n")), "{told}");
+    for text in [GOOD.to_owned(), FULL.replace("odd: name", "odd:name"), processes] {
+        let explained = explain(&[source("policy.yaml", &text)], TEXT).text;
         let (before, after) = (policies_in(&text, "a"), policies_in(&explained, "b"));
         assert!(after.problems.is_empty());
         assert_eq!(before.documents[0].policy, after.documents[0].policy, "{explained}");
         assert!(after.documents[0].policy.is_some());
-        assert_eq!(explain(&source("policy.yaml", &explained), TEXT).text.lines().count(), explained.lines().count());
+        assert_eq!(explain(&[source("policy.yaml", &explained)], TEXT).text.lines().count(), explained.lines().count());
     }
 }
 
@@ -367,6 +374,48 @@ fn the_command_line_reads_files() {
     std::fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
     let cli = Cli::try_parse_from(["policy", "check", name]).unwrap();
     assert_eq!(run(&cli.policy, &mut Vec::new()).unwrap(), UNREADABLE);
+}
+
+/// A folder is what `run` reads of it, for `check` and `explain` alike; each policy is told under its file's name, and what is
+/// printed is still the policies.
+#[test]
+fn folders_and_several_files_are_checked_and_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let fleet = "apiVersion: loadline.dev/v1alpha1\nkind: ProcessFleet\nmetadata: { name: bots }\nspec: { command: sleep, replicas: 1 }\n";
+    write("b.yaml", &GOOD.replace("name: api-server", "name: other"));
+    write("a.yml", &format!("{GOOD}---\n{}", GOOD.replace("name: api-server", "name: third")));
+    write("fleet.yaml", fleet);
+    write("loadline.yaml", "pane: 1s\n");
+    write(".hidden.yaml", "kind: Secret\n");
+    write("notes.txt", "kind: Note\n");
+    let named = [folder.path().to_path_buf()];
+    let plain = |text: String| text.replace(&format!("{}/", folder.path().display()), "");
+    let checked = check(&read_all(&named), CHECKED, false, true, PANE);
+    assert_eq!((checked.code, checked.text.as_str()), (FINE, "3 policies and 1 fleet in 3 files: 0 errors, 0 warnings\n"));
+    let explained = explain(&read_all(&named), TEXT);
+    assert_eq!(explained.code, FINE);
+    let text = plain(explained.text);
+    let remarks: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
+    assert_eq!(
+        remarks,
+        ["# a.yml: prod/Deployment/api-server", "# a.yml: prod/Deployment/third", "# b.yaml: prod/Deployment/other", "# fleet.yaml: no ScalingPolicy in it"]
+    );
+    let again = policies_in(&text, "again.yaml");
+    assert!(again.documents.len() == 3 && again.documents.iter().all(|d| d.policy.is_some()), "{:?}", again.all_problems());
+
+    // What is wrong with one takes nothing from the others.
+    write("b.yaml", &GOOD.replace("min: 3", "min: 0"));
+    let files = [named[0].clone(), folder.path().join("missing.yaml")];
+    let answer = explain(&read_all(&files), TEXT);
+    let text = plain(answer.text);
+    assert_eq!(answer.code, UNREADABLE);
+    assert!(text.contains("# a.yml: prod/Deployment/third\n") && text.contains("--> b.yaml:7:20") && text.contains("failed to read missing.yaml"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&plain(explain(&read_all(&files), JSON).text)).unwrap();
+    let files_of = |list: &str| json[list].as_array().unwrap().iter().map(|entry| entry["file"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(files_of("policies"), ["a.yml", "a.yml", "b.yaml"]);
+    assert_eq!(files_of("problems"), ["b.yaml", "b.yaml", "missing.yaml"], "the target of a.yml once more, and its `min`");
+    assert_eq!(explain(&read_all(&named), JSON).code, FAULTY);
 }
 
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md"));
@@ -482,6 +531,57 @@ fn a_policy_is_held_against_its_fleet() {
     let enough = FLEET.replace("9000-9009", "9000-9099").replace("replicas: 2", "replicas: 2, requests: { cpu: 500m }");
     let answer = check(&[source("policy.yaml", &policy), source("fleet.yaml", &enough)], CHECKED, false, true, PANE);
     assert_eq!(answer.code, FINE, "{}", answer.text);
+}
+
+/// An error elsewhere hides nothing of what its fleet cannot give; one in a field that a warning hangs on does.
+#[test]
+fn a_policy_with_errors_is_held_against_its_fleet_as_far_as_it_is_sound() {
+    let policy = GOOD.replace("{ apiVersion: apps/v1, kind: Deployment, name: api-server }", "{ kind: ProcessFleet, name: bots }");
+    let (max, utilization) = ("max-beyond-fleet", "nothing-requested");
+    for (from, to, expected) in [
+        ("replicas:", "rolle: ApiServer\n  replicas:", vec![max, utilization]),
+        ("min: 3", "min: three", vec![max, utilization]),
+        ("max: 60", "max: 60, maximum: 5", vec![max, utilization]),
+        ("track: { utilization: 70% }", "track: { utilization: 70% }\n    - queue_depth", vec![max, utilization]),
+        ("track: { utilization: 70% }", "window: 5\n      track: { utilization: 70% }", vec![max, utilization]),
+        ("max: 60", "max: sixty", vec![utilization]),
+        ("max: 60", "max: -60", vec![utilization]),
+        ("{ min: 3, max: 60 }", "60", vec![utilization]),
+        ("utilization: 70%", "utilization: 0.7", vec![max]),
+        ("utilization: 70%", "utilization: 70%, value: 5", vec![max]),
+        ("track: { utilization: 70% }", "track: { utilization: 70% }\n      threshold: { scaleOutAbove: 1 }", vec![max]),
+        ("name: cpu", "name: [cpu]", vec![max]),
+        ("name: bots }", "name: [bots] }", vec![]),
+        ("namespace: prod", "namespace: 5", vec![]),
+    ] {
+        let faulty = policy.replacen(from, to, 1);
+        assert_ne!(faulty, policy, "{from}");
+        let answer = check(&[source("policy.yaml", &faulty), source("fleet.yaml", FLEET)], CheckFormat::Json, false, false, PANE);
+        assert_eq!(answer.code, FAULTY, "{to}: {}", answer.text);
+        let told: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+        let codes = told["problems"].as_array().unwrap().iter().filter_map(|p| p["code"].as_str());
+        let codes: Vec<&str> = codes.filter(|code| [max, utilization].contains(code)).collect();
+        assert_eq!(codes, expected, "{to}: {}", answer.text);
+    }
+}
+
+/// A policy that looks for its fleet where there is none of that name, while there is one beside it.
+#[test]
+fn a_policy_for_a_fleet_of_another_namespace_is_warned_of() {
+    let fleet = FLEET.replace("9000-9009", "9000-9099").replace("replicas: 2", "replicas: 2, requests: { cpu: 500m }");
+    let policy = GOOD.replace("{ apiVersion: apps/v1, kind: Deployment, name: api-server }", "{ kind: ProcessFleet, name: bots }");
+    let told = |namespace: &str, fleet: &str| {
+        check(&[source("policy.yaml", &policy.replace("namespace: prod, ", namespace)), source("fleet.yaml", fleet)], CHECKED, false, false, PANE).text
+    };
+    let warning = "warning[other-namespace]: the fleet `bots` is in the namespace `prod`, and this policy is for one in `local`\n --> policy.yaml:5:";
+    for namespace in ["", "namespace: local, "] {
+        let told = told(namespace, &fleet);
+        assert!(told.contains(warning) && told.contains("write `namespace: prod` in the policy's metadata, or `namespace: local` in the fleet's"), "{told}");
+    }
+    assert!(told("namespace: prod, ", &fleet).ends_with("0 errors, 0 warnings\n"));
+    assert!(told("namespace: local, ", &fleet.replace("name: bots", "name: others")).ends_with("0 errors, 0 warnings\n"), "nothing says where it is");
+    let both = format!("{fleet}---\n{}", fleet.replace("namespace: prod", "namespace: local"));
+    assert!(told("namespace: local, ", &both).ends_with("0 errors, 0 warnings\n"), "it is there");
 }
 
 /// Every code of a warning is in the reference.

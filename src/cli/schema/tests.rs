@@ -38,7 +38,7 @@ impl Schema {
 fn problems(node: &Node) -> Vec<Problem> {
     match node.get("kind").and_then(Node::as_text) {
         Some("ProcessFleet") => fleet_of(node).1,
-        Some("PolicyTest") => testing::problems_of(node),
+        Some("PolicyTest") => testing::problems_of(node, "a.yaml"),
         _ => policies_in(&node.to_json(), "x").all_problems().into_iter().cloned().collect(),
     }
 }
@@ -183,6 +183,7 @@ fn with_field(node: &mut Node, left: &mut usize) -> bool {
 fn an_editor_sees_what_the_reader_would_refuse() {
     let every = Schema::new(None);
     for (document, from, to) in [
+        (0, "\"namespace\":\"prod\",", ""),
         (0, "\"70%\"", "\"70 percent\""),
         (0, "\"70%\"", "70"),
         (0, "\"Min\"", "\"Minimum\""),
@@ -206,6 +207,15 @@ fn an_editor_sees_what_the_reader_would_refuse() {
         let node = Node::from_json(&WHOLE[document].replacen(from, to, 1)).unwrap();
         assert!(has_errors(&node), "{from} -> {to}: the reader takes it");
         assert!(every.takes(&node).is_err(), "{from} -> {to}: the schema takes it");
+    }
+    // Processes have a namespace without it.
+    let kind = r#""apiVersion": "apps/v1", "kind": "Deployment""#;
+    assert!(WHOLE[0].contains(kind), "{kind}");
+    for namespace in ["", "\"namespace\":null,"] {
+        let of_processes = WHOLE[0].replacen("\"namespace\":\"prod\",", namespace, 1).replacen(kind, r#""kind":"ProcessFleet""#, 1);
+        let node = Node::from_json(&of_processes).unwrap();
+        assert!(!has_errors(&node), "{:?}", problems(&node));
+        every.takes(&node).unwrap();
     }
     let unknown = Node::from_json(&WHOLE[0].replacen("ScalingPolicy", "ScalingPolicies", 1)).unwrap();
     assert!(every.takes(&unknown).is_err());

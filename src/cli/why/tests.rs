@@ -36,7 +36,7 @@ fn what_has_not_come_yet_is_said() {
 /// What people did stands where it belongs in time: before the decisions that came later, after what came earlier, under none as its consequence.
 #[test]
 fn changes_by_hand_are_told_in_the_order_of_time() {
-    let set = |from, to| Audit::ByHand(ManualChange { target: api(), from, to, actor: "ana".to_owned(), reason: None });
+    let set = |from, to| Audit::ByHand(ManualChange { target: api(), from, to, actor: "ana".to_owned(), reason: None, forced: to == 6 });
     let told = told([set(3, 4), Audit::Decision(decision(12, 4, 4)), Audit::Decision(decision(13, 4, 5)), grant(13, 4, 5), set(5, 6)]);
     let starts = |line: &&str| ["By hand", "Decided", "Grant"].iter().any(|word| line.starts_with(word));
     let lines: Vec<&str> = told.lines().filter(starts).map(|line| line.split_once('Z').map_or(line, |(start, _)| start)).collect();
@@ -48,6 +48,7 @@ fn changes_by_hand_are_told_in_the_order_of_time() {
         "By hand  2025-11-24T16:00:14",
     ];
     assert_eq!(lines.iter().map(|line| line.split('.').next().unwrap_or_default()).collect::<Vec<_>>(), expected, "{told}");
+    assert!(told.contains("  ana set 3 → 4\n") && told.contains("  ana forced 5 → 6\n"), "{told}");
 }
 
 #[test]

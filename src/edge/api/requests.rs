@@ -7,6 +7,12 @@ use super::Problem;
 use crate::model::TargetId;
 use crate::model::json::{self, Unusable};
 
+/// The most characters of who sets a count: as long as the longest name.
+const MOST_OF_ACTOR: usize = 253;
+
+/// The most characters of why: some sentences.
+const MOST_OF_REASON: usize = 1_000;
+
 /// `POST /api/v1/targets/…/scale`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -18,6 +24,9 @@ pub struct ScaleRequest {
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Whether a count beyond the policy's bounds is meant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 impl ScaleRequest {
@@ -35,6 +44,19 @@ impl ScaleRequest {
         })?;
         if request.actor.trim().is_empty() {
             return Err(Problem::new(StatusCode::BAD_REQUEST, "actor is empty", "say who wants it: it is recorded").at("actor"));
+        }
+        // What is recorded is read in terminals and in tables, and must fit into a record.
+        for (place, text, most) in [("actor", Some(&request.actor), MOST_OF_ACTOR), ("reason", request.reason.as_ref(), MOST_OF_REASON)] {
+            let Some(text) = text else { continue };
+            if let Some(c) = text.chars().find(|c| c.is_control()) {
+                let title = format!("{place} has a control character, {}", c.escape_unicode());
+                return Err(Problem::new(StatusCode::BAD_REQUEST, title, "write it on one line, as plain text").at(place));
+            }
+            let length = text.chars().count();
+            if length > most {
+                let title = format!("{place} has {length} characters, and may have {most}");
+                return Err(Problem::new(StatusCode::BAD_REQUEST, title, "write it shorter").at(place));
+            }
         }
         Ok(request)
     }

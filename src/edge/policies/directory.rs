@@ -45,6 +45,14 @@ pub(in crate::edge) fn list(path: &Path) -> io::Result<BTreeMap<String, Listed>>
     Ok(files)
 }
 
+/// The paths of the policy files of a folder, by name: those that `run` reads there.
+///
+/// # Errors
+/// Where it cannot be listed.
+pub(crate) fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(list(folder)?.into_values().map(|listed| listed.path).collect())
+}
+
 fn is_policy_path(path: &Path) -> bool {
     path.file_name().is_some_and(|name| is_policy_file(&name.to_string_lossy()))
 }

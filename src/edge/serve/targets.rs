@@ -3,20 +3,17 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-use super::{ScaleError, Services, fleet};
-use crate::edge::api::{Decisions, Problem, ScaleRequest, Scaled, Story, TargetDetail, TargetStatus, target_path};
+use super::{Services, fleet};
+use crate::edge::api::{Decisions, Problem, Story, TargetDetail, target_path};
 use crate::edge::view::{Until, gone, older};
-use crate::log::{Log, LogError, Topic};
+use crate::log::{Log, LogError};
 use crate::model::spelling::nearest;
-use crate::model::{Audit, ManualChange, Message, TargetId, Timestamp};
-use crate::runtime::publish;
-use crate::stages::Effects;
+use crate::model::{TargetId, Timestamp};
 
 /// The most decisions of one answer: what memory holds of a target.
 const MAX_LIMIT: usize = 200;
@@ -104,58 +101,6 @@ pub(super) async fn from_log<T: Send + 'static>(
         .await
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a fault in the program while reading {what}"), "report it"))?
         .map_err(|e| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{what} cannot be read: {e}"), "try again").retry_after(1))
-}
-
-pub(super) async fn scale(
-    State(services): State<Services>,
-    Path((namespace, kind, name)): Parts,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Scaled>, Problem> {
-    let target = parse(&namespace, &kind, &name)?;
-    let body = body.map_err(|e| Problem::new(e.status(), e.body_text(), ScaleRequest::EXAMPLE))?;
-    let request = ScaleRequest::read(&body)?;
-    if let Some(file) = services.freeze.mark_for(target.namespace()) {
-        let reason = format!("scaling is frozen by {file}");
-        return Err(Problem::new(StatusCode::CONFLICT, reason, "remove that file to let changes through again").at(target.to_string()));
-    }
-    let note = note(services.view.detail(&target).map(|d| d.status).as_ref(), request.replicas);
-    let (manual, log, of) = (Arc::clone(&services.manual), Arc::clone(&services.log), target.clone());
-    let ScaleRequest { replicas: to, actor, reason } = request;
-    let result = tokio::task::spawn_blocking(move || {
-        let from = manual.scale(&of, to, &actor)?;
-        if from != to {
-            record(log.as_ref(), ManualChange { target: of, from, to, actor, reason })?;
-        }
-        Ok(from)
-    });
-    match result.await {
-        Ok(Ok(from)) => Ok(Json(Scaled { target, from, to, note })),
-        Ok(Err(ScaleError::Unknown(target))) => Err(unknown(&services, &target)),
-        Ok(Err(ScaleError::Refused(reason))) => Err(Problem::new(StatusCode::CONFLICT, reason, "see loadline status").at(target.to_string())),
-        Ok(Err(ScaleError::Failed(reason))) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason, "try again").at(target.to_string()).retry_after(1)),
-        Err(_) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while scaling", "report it").at(target.to_string())),
-    }
-}
-
-/// Writes down who changed a count, and why.
-fn record(log: &dyn Log, change: ManualChange) -> Result<(), ScaleError> {
-    let mut effects = Effects::new();
-    let key = change.target.as_str().to_owned();
-    effects.to_key(Topic::Audit, key, Message::Audit(Audit::ByHand(change)));
-    publish(log, effects).map_err(|error| ScaleError::Failed(format!("the count is set, but who set it could not be recorded: {error}")))
-}
-
-/// What will happen next to a count that was set by hand.
-fn note(status: Option<&TargetStatus>, to: u32) -> String {
-    let Some(status) = status else { return "Loadline has no policy for it".to_owned() };
-    match (status.mode.as_deref(), status.min, status.max) {
-        (None, ..) => "there is no policy for it, so it stays".to_owned(),
-        (Some("Off" | "Advise"), ..) => format!("its policy's mode is {}, so it stays", status.mode.as_deref().unwrap_or_default()),
-        _ if to == 0 => "a target that was set to 0 by hand is left alone until it is set above 0".to_owned(),
-        (_, Some(min), _) if to < min => format!("its policy's minimum is {min}, so it goes back to that at once; set mode: Off to hold it"),
-        (_, _, Some(max)) if to > max => format!("its policy's maximum is {max}, so it shrinks to that; set mode: Off to hold it"),
-        _ => "its policy goes on from there; set mode: Off to hold it".to_owned(),
-    }
 }
 
 pub(super) fn parse(namespace: &str, kind: &str, name: &str) -> Result<TargetId, Problem> {

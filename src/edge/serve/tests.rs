@@ -5,13 +5,14 @@ use crate::edge::api::{Decisions, Scaled, TargetDetail};
 use crate::edge::ingest::Bounds;
 use crate::edge::testing::Running;
 use crate::edge::view::Tail;
-use crate::edge::view::tests::{api, at, command, decision, grant, outcome};
+use crate::edge::view::tests::{api, at, caught_up, command, decision, grant, outcome, policy};
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::memory::MemoryLog;
 use crate::log::{Batch, Membership, Partitions, Topic};
-use crate::model::{AlertState, Audit};
+use crate::model::{AlertState, Audit, Message, Signal};
 use crate::runtime::clock::{ManualClock, Stopwatch};
 use crate::runtime::retention::{Limits, Reader, Retention};
+use crate::wire;
 
 #[derive(Default)]
 pub(crate) struct Hand(Mutex<Vec<(String, u32, String)>>);
@@ -248,16 +249,21 @@ fn what_another_sites_page_makes_a_browser_send_is_refused() {
 #[test]
 fn scaling_by_hand_is_passed_on_and_recorded() {
     let (view, hand, server) = started();
-    view.audit(at(11), Audit::Decision(decision(10, 3, 5)));
+    // Long before the request: what is not known by then is not there.
+    caught_up(&view, at(0));
     let post = |body: &str| server.post("/api/v1/targets/prod/Deployment/api/scale", "application/json", body.as_bytes());
     let scaled: Scaled = post(r#"{"replicas":8,"actor":"ana"}"#).json();
     assert_eq!((scaled.from, scaled.to, scaled.note.as_str()), (3, 8, "there is no policy for it, so it stays"));
+    let long = format!(r#"{{"replicas":8,"actor":"ana","reason":"{}"}}"#, "ä".repeat(1001));
     for (body, status, title, place) in [
         (r#"{"replicas":8}"#, 400, r#""actor" is missing"#, "actor"),
         (r#"{"replicas":8,"actor":" "}"#, 400, "actor is empty", "actor"),
         (r#"{"replicas":-1,"actor":"ana"}"#, 400, r#""replicas" is -1, and must be a whole number from 0 to 4294967295"#, "replicas"),
         (r#"{"replicas":8,"actor":"ana","reson":"launch"}"#, 400, r#"unknown field "reson"; did you mean "reason"?"#, "reson"),
         (r#"{"replicas":8,"actor":"ana""#, 400, "not JSON at column 27: it ends too early", "body"),
+        (r#"{"replicas":8,"actor":"ana\u001b[2J"}"#, 400, r"actor has a control character, \u{1b}", "actor"),
+        (r#"{"replicas":8,"actor":"ana","reason":"a\nb"}"#, 400, r"reason has a control character, \u{a}", "reason"),
+        (&long, 400, "reason has 1001 characters, and may have 1000", "reason"),
         (r#"{"replicas":101,"actor":"ana"}"#, 409, "its port range has 10 ports", "prod/Deployment/api"),
     ] {
         let answer = post(body);
@@ -266,6 +272,88 @@ fn scaling_by_hand_is_passed_on_and_recorded() {
     }
     let asked = hand.0.lock().unwrap();
     assert_eq!(*asked, [("prod/Deployment/api".to_owned(), 8, "ana".to_owned()), ("prod/Deployment/api".to_owned(), 101, "ana".to_owned())]);
+}
+
+/// A slip of the finger, 300 for 30, does not start 300: who means it says so, and the record says that they did.
+#[test]
+fn a_count_beyond_the_policys_bounds_is_refused_unless_it_is_meant() {
+    let (services, hand, server) = begin(at(60));
+    let view = &services.view;
+    let bounds = |mode: &str, bounds: &str| {
+        format!(
+            r#"{{"target":{{"apiVersion":"apps/v1","kind":"Deployment","name":"api"}},"mode":"{mode}","replicas":{bounds},"metrics":[{{"name":"rps","track":{{"perReplica":100}}}}]}}"#
+        )
+    };
+    let post = |body: &str| server.post("/api/v1/targets/prod/Deployment/api/scale", "application/json", body.as_bytes());
+    let mut generation = 0;
+    let mut announce = |mode: &str, written: &str| {
+        generation += 1;
+        view.signal(at(1), Signal::Policy(policy(generation, Some(&bounds(mode, written)))));
+    };
+    announce("Active", r#"{"min":2,"max":30}"#);
+    for (body, title, mend) in [
+        (
+            r#"{"replicas":50,"actor":"ana"}"#,
+            "50 is more than the maximum, 30, of the policy of prod/Deployment/api (file:api.yaml@1)",
+            "set 2 to 30, or say that 50 is meant, with --force (in a request \"force\":true)",
+        ),
+        (
+            r#"{"replicas":1,"actor":"ana","force":false}"#,
+            "1 is less than the minimum, 2, of the policy of prod/Deployment/api (file:api.yaml@1)",
+            "set 2 to 30, or say that 1 is meant, with --force (in a request \"force\":true)",
+        ),
+        (
+            r#"{"replicas":0,"actor":"ana"}"#,
+            "0 is less than the minimum, 2, of the policy of prod/Deployment/api (file:api.yaml@1)",
+            "set 2 to 30, or say that 0 is meant, with --force (in a request \"force\":true); at 0 it is left alone until somebody sets it above 0",
+        ),
+    ] {
+        let answer = post(body);
+        let problem: Problem = answer.json();
+        assert_eq!((answer.status, problem.title.as_str(), problem.place.as_str(), problem.mend.as_str()), (409, title, "replicas", mend), "{body}");
+    }
+    assert!(hand.0.lock().unwrap().is_empty(), "nothing was set");
+    let done = |replicas: u32, force: bool| {
+        let answer = post(&format!(r#"{{"replicas":{replicas},"actor":"ana","force":{force}}}"#));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json::<Scaled>().note
+    };
+    assert_eq!(done(30, false), "its policy goes on from there; set mode: Off to hold it");
+    assert_eq!(done(50, true), "its policy's maximum is 30, so it shrinks to that; set mode: Off to hold it");
+    assert_eq!(done(1, true), "its policy's minimum is 2, so it goes back to that at once; set mode: Off to hold it");
+    assert_eq!(done(0, true), "a target that was set to 0 by hand is left alone until it is set above 0");
+    assert_eq!(done(2, true), "its policy goes on from there; set mode: Off to hold it");
+    // The bounds were written with care whatever the mode is.
+    announce("Off", r#"{"max":30}"#);
+    assert_eq!(post(r#"{"replicas":50,"actor":"ana"}"#).status, 409);
+    assert_eq!(done(50, true), "its policy's mode is Off, so it stays");
+    announce("OutOnly", r#"{"max":30}"#);
+    assert_eq!(done(50, true), "its policy's maximum is 30, and its mode, OutOnly, lets nothing shrink; so it stays");
+    let recorded = services.log.scan(Topic::Audit, 0, 0, 100).unwrap();
+    let forced = recorded.iter().map(|record| match wire::decode(Topic::Audit, &record.value).unwrap() {
+        Message::Audit(Audit::ByHand(change)) => (change.to, change.forced),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(forced.collect::<Vec<_>>(), [(30, false), (50, true), (1, true), (0, true), (2, false), (50, true), (50, true)]);
+}
+
+/// What is not known is said, and nothing is taken for unbounded in silence.
+#[test]
+fn a_count_that_cannot_be_held_against_a_policy_says_so() {
+    let (view, _, server) = started();
+    let note = || {
+        let scaled: Scaled = server.post("/api/v1/targets/prod/Deployment/api/scale", "application/json", br#"{"replicas":50,"actor":"ana"}"#).json();
+        scaled.note
+    };
+    let not_known = "what its policy allows is not known now, so 50 was not held against its bounds; see `loadline status`";
+    assert_eq!(note(), not_known, "the log has not been read to its end");
+    view.evaluated(&decision(10, 3, 5));
+    caught_up(&view, at(0));
+    assert_eq!(note(), not_known, "it was evaluated, and its policy is older than what was read");
+    view.signal(at(1), Signal::Policy(policy(1, Some(r#"{"replicas":"many"}"#))));
+    assert_eq!(note(), not_known, "a policy of another version");
+    view.signal(at(1), Signal::Policy(policy(2, None)));
+    assert_eq!(note(), "there is no policy for it, so it stays");
 }
 
 #[tokio::test]
@@ -355,7 +443,7 @@ fn a_wrong_parameter_is_told_in_words() {
 #[test]
 fn a_change_by_hand_stands_between_decisions() {
     let (view, _, server) = started();
-    let by_hand = |to| Audit::ByHand(crate::model::ManualChange { target: api(), from: 3, to, actor: "ana".to_owned(), reason: None });
+    let by_hand = |to| Audit::ByHand(crate::model::ManualChange { target: api(), from: 3, to, actor: "ana".to_owned(), reason: None, forced: false });
     for (second, entry) in [(10, Audit::Decision(decision(10, 3, 5))), (12, by_hand(7)), (20, Audit::Decision(decision(20, 5, 6))), (30, by_hand(9))] {
         view.audit(at(second), entry);
     }

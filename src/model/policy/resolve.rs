@@ -23,6 +23,7 @@ use crate::model::{FleetName, TargetId};
 use habits::{Place, habit};
 
 pub use crate::model::document::fields::{Origin, Setting};
+pub use doubt::is_sound;
 pub use habits::habit_of_document;
 
 /// The most replicas: a Kubernetes `int32`.

@@ -59,22 +59,24 @@ pub fn scaling_policy() -> Value {
     let outline = policy::outline();
     let name = json!({ "type": "string", "minLength": 1, "maxLength": 253, "pattern": r"^[^\s/]+$" });
     let mut metadata: Map<String, Value> = METADATA.iter().map(|field| ((*field).to_owned(), json!(true))).collect();
-    for field in ["namespace", "name"] {
-        metadata.insert(field.to_owned(), name.clone());
-    }
+    let mut namespace = nullable(name.clone());
+    namespace["description"] = json!("the namespace of the target; of a ProcessFleet local where none is written, else required");
+    metadata.extend([("namespace".to_owned(), namespace), ("name".to_owned(), name)]);
     let mut properties = Map::new();
     for field in ENVELOPE {
         let value = match field {
             "apiVersion" => json!({ "const": API_VERSION }),
             "kind" => json!({ "const": "ScalingPolicy", "description": "how many replicas one target may have, and what decides" }),
-            "metadata" => json!({ "type": "object", "properties": metadata, "required": ["namespace", "name"], "additionalProperties": false }),
+            "metadata" => json!({ "type": "object", "properties": metadata, "required": ["name"], "additionalProperties": false }),
             "spec" => map(&outline, "spec"),
             _ => json!(true),
         };
         properties.insert(field.to_owned(), value);
     }
+    let processes = json!({ "properties": { "spec": { "properties": { "target": { "properties": { "kind": { "const": "ProcessFleet" } } } } } } });
     json!({
         "type": "object", "properties": properties, "required": ["apiVersion", "kind", "metadata", "spec"], "additionalProperties": false,
+        "if": processes, "else": { "properties": { "metadata": { "required": ["namespace"] } } },
     })
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::{Source, read};
-use super::document::{Case, MetricExpectation, Of, Series, Suite};
+use super::super::{Source, read, refuse_doubles};
+use super::document::{Case, MetricExpectation, Of, Series, Suite, doubles};
 use super::notation;
 use super::world::{Happening, Plan, Track};
 use crate::cli::config::{Config, ConfigArgs, RemovalLimit};
@@ -29,14 +29,21 @@ pub(super) struct Bound {
     pub(super) others: Vec<(Source, PolicyFile)>,
 }
 
-/// Binds the tests of a file that stands in `folder`.
-pub(super) fn bind(suite: &Suite, folder: &Path) -> Bound {
-    let mut binder = Binder { folder, problems: Vec::new(), others: Vec::new() };
+/// Binds the tests of the file `file`, which stands in `folder`.
+pub(super) fn bind(suite: &Suite, folder: &Path, file: &str) -> Bound {
+    let mut binder = Binder { folder, file, problems: Vec::new(), others: Vec::new() };
     let (mut policies, mut fleets) = (Vec::new(), Vec::new());
-    for (name, span) in &suite.policies {
-        let file = binder.documents(name, *span, "spec.policies");
+    let named = suite.policies.iter().filter_map(|(name, span)| binder.source(name, *span, "spec.policies").map(|source| (source, *span)));
+    let (sources, spans): (Vec<_>, Vec<_>) = named.collect::<Vec<_>>().into_iter().unzip();
+    let mut files: Vec<PolicyFile> = sources.iter().map(|(source, text)| documents_in(text, &source.name)).collect();
+    // Of two policies for one target nobody could say which one is tested.
+    refuse_doubles(&mut files);
+    for (((source, _), span), file) in sources.into_iter().zip(spans).zip(files) {
+        let file = binder.told(source, file, span, "spec.policies");
         fleets.extend(file.others.iter().filter(|other| other.kind == KIND).filter_map(|other| fleet_of(&other.node).0));
-        policies.extend(file.documents.into_iter().filter(|d| d.policy.is_some()));
+        // The second of two is told, and not asked about once more.
+        let is_first = |d: &ParsedPolicy| d.problems.iter().all(|problem| problem.code != "duplicate-target");
+        policies.extend(file.documents.into_iter().filter(|d| d.policy.is_some() && is_first(d)));
     }
     let (pane, arbitrate) = binder.installation(suite);
     let mut plans = Vec::new();
@@ -50,6 +57,7 @@ pub(super) fn bind(suite: &Suite, folder: &Path) -> Bound {
 
 struct Binder<'a> {
     folder: &'a Path,
+    file: &'a str,
     problems: Vec<Problem>,
     others: Vec<(Source, PolicyFile)>,
 }
@@ -82,6 +90,11 @@ impl Binder<'_> {
     fn documents(&mut self, name: &str, span: Option<Span>, path: &str) -> PolicyFile {
         let Some((source, text)) = self.source(name, span, path) else { return PolicyFile::default() };
         let file = documents_in(&text, &source.name);
+        self.told(source, file, span, path)
+    }
+
+    /// The file, once its errors are told.
+    fn told(&mut self, source: Source, file: PolicyFile, span: Option<Span>, path: &str) -> PolicyFile {
         if file.has_errors() {
             self.error(path, span, Fault::new("policy", format!("{} has errors", source.name), format!("see `loadline policy check {}`", source.name)));
             self.others.push((source, file.clone()));
@@ -115,6 +128,7 @@ impl Binder<'_> {
         let fleet = fleets.iter().find(|fleet| fleet.target == policy.target);
         let (replicas, requests) = self.fleet(case, &policy, fleet);
         let series = case.series.iter().filter_map(|series| self.track(series, &policy)).collect();
+        self.problems.extend(doubles::with_every_instance(case, &policy.target, self.file));
         let mut later = vec![policy.clone()];
         let mut events = Vec::new();
         for event in &case.events {
@@ -153,7 +167,8 @@ impl Binder<'_> {
             events,
             looks,
         };
-        (self.problems.len() == found).then_some((plan, policy))
+        let is_sound = self.problems.len() == found && doubles::in_case(case, self.file).is_empty();
+        is_sound.then_some((plan, policy))
     }
 
     fn policy_of<'p>(&mut self, case: &Case, policies: &'p [ParsedPolicy]) -> Option<&'p ParsedPolicy> {

@@ -13,6 +13,7 @@ use crate::model::policy::Unit;
 use crate::model::{Amount, Kind, MetricStatus, Reason, StepKind, Verdict};
 use crate::wire::document::API_VERSION;
 
+pub(super) mod doubles;
 mod words;
 
 use words::{MEANINGS, OfWord};
@@ -151,11 +152,14 @@ pub(super) struct MetricExpectation {
     pub(super) proposal: Option<u32>,
 }
 
-/// Reads a document of this kind. There are tests only where nothing is wrong.
-pub(super) fn read(node: &Node) -> (Option<Suite>, Vec<Problem>) {
+/// Reads a document of this kind, of the file `file`. There are tests only where each can be read; one with series that
+/// double each other is among them, so that what else is wrong with it is told at once.
+pub(super) fn read(node: &Node, file: &str) -> (Option<Suite>, Vec<Problem>) {
     let mut report = Report::default();
     let suite = document(node, &mut report);
-    (report.problems.is_empty().then_some(suite), placed(report.problems, node))
+    let readable = report.problems.is_empty();
+    report.problems.extend(suite.tests.iter().flat_map(|case| doubles::in_case(case, file)));
+    (readable.then_some(suite), placed(report.problems, node))
 }
 
 /// Problems in the order of the text, each with a place and a path from the document's root.

@@ -237,12 +237,42 @@ fn mistakes_in_tests_name_their_place() {
     assert_eq!(answer.code, FAULTY);
 }
 
+/// Two series of one metric for the same instances would be mixed into a third that nobody wrote.
+#[test]
+fn two_series_of_one_thing_are_refused_with_both_places() {
+    let series = |of: &str| {
+        let series: Vec<String> = of.split(" & ").map(|of| format!("        - {{ metric: queue_depth, {of}values: 100x20 }}\n")).collect();
+        format!("{HEAD}    - name: twice\n      series:\n{}      expect: [{{ at: 1m, metrics: {{ queue_depth: {{ status: Ok }} }} }}]\n", series.concat())
+    };
+    for (of, whose) in [
+        (" & ", "the target as a whole"),
+        ("kind: Gauge,  & kind: Delta, ", "the target as a whole"),
+        ("of: Each,  & of: Split, ", "every ready instance"),
+        ("instance: bots-1,  & instance: bots-1, ", "the instance bots-1"),
+        ("of: Each,  & instance: bots-1, ", "the instance bots-1"),
+        ("instance: bots-1,  & of: Split, ", "the instance bots-1"),
+    ] {
+        let answer = tested(POLICY, &series(of));
+        let said = format!("`queue_depth` of {whose} has a series already, at policy_test.yaml:8:21; what is measured would be a mix of both");
+        assert!(answer.code == FAULTY && answer.text.contains(&said) && answer.text.contains("policy_test.yaml:9:21"), "{of}: {}", answer.text);
+    }
+    for of in ["", " & instance: bots-1, ", "instance: bots-1,  & instance: bots-2, ", "of: Each,  & instance: gone-1, ", "of: Each,  & instance: bots-x, "] {
+        let answer = tested(POLICY, &series(of));
+        assert_eq!(answer.code, FINE, "{of}: {}", answer.text);
+    }
+    // As a person sees it, from `policy check` too, which knows no fleet.
+    let source = Source { name: "policy_test.yaml".to_owned(), text: Ok(series(" & ")) };
+    let checked = super::super::check(&[source], super::super::CheckFormat::Text, false, false, Duration::from_secs(5));
+    insta::assert_snapshot!(checked.text);
+}
+
 #[test]
 fn files_that_cannot_be_used_are_named() {
     for (policy, tests, code, says) in [
         (POLICY.to_owned(), POLICY.to_owned(), FAULTY, "this is a ScalingPolicy, not a PolicyTest"),
         (POLICY.to_owned(), String::new(), FAULTY, "there is no PolicyTest in this file"),
         (POLICY.replace("max: 10", "max: 0"), format!("{HEAD}{FAILING}"), FAULTY, "policy.yaml has errors"),
+        (format!("{POLICY}---\n{POLICY}"), format!("{HEAD}{FAILING}"), FAULTY, "local/ProcessFleet/bots has a policy already, at policy.yaml:5:39"),
         (POLICY.to_owned(), format!("{HEAD}{FAILING}").replace("[policy.yaml]", "[polcy.yaml]"), FAULTY, "failed to read polcy.yaml"),
         (format!("{POLICY}---\n{}", POLICY.replace("bots", "others")), format!("{HEAD}{FAILING}"), FAULTY, "write `target: local/ProcessFleet/bots`"),
         (

@@ -11,7 +11,7 @@ use crate::model::document::fields::{Fields, Report, whole};
 use crate::model::document::shape::{Outline, Shape};
 use crate::model::document::{Node, Problem, Value, shorten};
 use crate::model::policy::Unit;
-use crate::model::{Amount, TargetId};
+use crate::model::{Amount, LOCAL_NAMESPACE, TargetId};
 
 /// The finest interval of measuring; below it the kernel's ticks of 10 ms would be most of a value.
 const MIN_MEASURE: Duration = Duration::from_millis(250);
@@ -108,7 +108,7 @@ fn document(node: &Node, report: &mut Report) -> (Option<TargetId>, Option<Fleet
     for name in METADATA {
         metadata.take(name);
     }
-    let namespace = metadata.read("namespace", NAME, report, path_name).unwrap_or_else(|| "local".to_owned());
+    let namespace = metadata.read("namespace", NAME, report, path_name).unwrap_or_else(|| LOCAL_NAMESPACE.to_owned());
     let name = metadata.required("name", NAME, "write `metadata: { name: bots }` with your name", report, path_name);
     metadata.finish(report, |_| None);
     let spec = spec(document.map("spec", report, "write `spec` with `command` and `replicas`"), report);

@@ -104,11 +104,11 @@ fn after(story: &Story) -> Markup {
 
 /// What a person set, as an entry of the list.
 pub(super) fn by_hand(change: &Dated<ManualChange>, times: Times) -> Markup {
-    let ManualChange { from, to, actor, reason, .. } = &change.record;
+    let ManualChange { from, to, actor, reason, forced, .. } = &change.record;
     html! {
         span.when { (when(change.at, times)) }
         span.change { (from) " → " (to) }
-        span.does { "by hand" }
+        span.does { @if *forced { "forced" } @else { "by hand" } }
         span.sentence { (actor) @if let Some(reason) = reason { ": " (reason) } }
     }
 }

@@ -22,6 +22,11 @@ pub(super) fn withhold(draft: &Policy, report: &mut Report) {
     report.problems.retain(|problem| problem.severity == Severity::Error || !hangs_on(problem).iter().any(|path| is_unknown(path)));
 }
 
+/// Whether the written field at `path` says what it means, whatever else is wrong with the document.
+pub fn is_sound(path: &str, problems: &[Problem]) -> bool {
+    !problems.iter().any(|problem| problem.severity == Severity::Error && obscures(problem, path, true))
+}
+
 /// Whether the value of the field at `path` is unknown because of `error`.
 fn obscures(error: &Problem, path: &str, is_written: bool) -> bool {
     match error.code {
