@@ -33,7 +33,8 @@ fn every_setting_can_be_written_in_the_file_as_it_is_shown() {
     let text = "data: /var/lib/loadline\nlisten: 9090\nhosts: [scaling.example.com, loadline.local]\npolicies: [a.yaml, fleet]\npane: 250ms\ngrace: 1s\n\
         removals:\n  percent: 20%\n  atLeast: 2\n  period: 1m30s\n  fleets:\n    storefront:\n      percent: 50%\n\
         freezeFile: /run/freeze\ningest:\n  queue: 8\n  samplesPerSecond: 5000\nretention:\n  size: 512MiB\n  metrics: 90m\n  \
-        signals: 2d\n  requests: 1h\n  commands: 1h\n  audit: 365d\n  alerts: 1d\n  deadLetters: 1d\nlog:\n  format: json\n  level: debug\nstopFleetsOnExit: true\n";
+        signals: 2d\n  requests: 1h\n  commands: 1h\n  audit: 365d\n  alerts: 1d\n  deadLetters: 1d\n\
+        kafka:\n  brokers: [a:9092, b:9092]\n  prefix: prod.\n  partitions: [24, metrics=48]\n  replication: 2\n  config: kafka.properties\nroles: [ingest, view]\nlog:\n  format: json\n  level: debug\nstopFleetsOnExit: true\n";
     let config = load(text, &[], &ConfigArgs::default()).unwrap().config;
     assert_eq!(config.listen.to_string(), "127.0.0.1:9090");
     assert_eq!(config.removals.of(&"storefront".parse().unwrap()), RemovalLimit { percent: 50, at_least: 2, period: Duration::from_secs(90) });
