@@ -476,7 +476,7 @@ impl Target {
     }
 
     fn is_fed_by(&self, sources: &BTreeSet<u32>) -> bool {
-        self.panes.iter().any(|(_, panes)| panes.sources.keys().any(|source| sources.contains(source)))
+        self.memory.metrics.values().any(|metric| metric.fed.keys().any(|source| sources.contains(source)))
     }
 
     /// Whether it has no policy, and nobody has seen it for long.

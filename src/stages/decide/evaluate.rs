@@ -21,8 +21,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) through: Timestamp,
     /// The length of a pane.
     pub(super) pane: std::time::Duration,
-    /// Whether a source is silent.
-    pub(super) silent: &'a dyn Fn(u32) -> bool,
+    /// Of a source that is silent: up to when it has marked.
+    pub(super) silent: &'a dyn Fn(u32) -> Option<Timestamp>,
 }
 
 /// The decision under way: the count, and the steps that took part.
@@ -148,17 +148,20 @@ fn measure_and_propose(policy: &Policy, memory: &mut Memory, panes: &mut Panes, 
         remembered.status = result.status;
         proposed.push(result);
     }
-    forget(policy, memory, panes, around.through);
+    forget(policy, memory, panes, around);
     proposed
 }
 
-/// Forgets the panes that nothing needs after `through`, and remembers which ones count no more.
-pub(super) fn forget(policy: &Policy, memory: &mut Memory, panes: &mut Panes, through: Timestamp) {
+/// Forgets the panes that nothing needs after `around.through`, and remembers which ones count no more.
+pub(super) fn forget(policy: &Policy, memory: &mut Memory, panes: &mut Panes, around: Surroundings<'_>) {
+    let through = around.through;
     for metric in &policy.metrics {
         let remembered = memory.metric(&metric.name);
         let since = remembered.complete_since.max(Some(super::panes::complete_since(through, metric.window)));
         let forgotten = remembered.forgotten_through.max(Some(super::panes::forgotten_through(through, metric.window, metric.stale_after)));
         (remembered.complete_since, remembered.forgotten_through) = (since, forgotten);
+        // What a silent source fed is missed until it speaks again, or is none any more.
+        remembered.fed.retain(|source, end| Some(*end) > forgotten || (around.silent)(*source).is_some());
         panes.prune(&metric.name, since.unwrap_or(Timestamp::MIN), forgotten.unwrap_or(Timestamp::MIN));
     }
     memory.evaluated_through = Some(through);

@@ -44,6 +44,8 @@ impl Target {
         for pane in &part.panes {
             if let Some(memory) = self.memory.metrics.get_mut(&pane.metric) {
                 memory.newest = memory.newest.max(Some(pane.end));
+                let fed = memory.fed.entry(part.source).or_insert(pane.end);
+                *fed = pane.end.max(*fed);
                 memory.source_error = None;
             }
         }
@@ -283,8 +285,10 @@ impl Target {
         let target = &in_force.policy.target;
         if !self.decides() || self.memory.fleet.is_none() {
             // Panes come all the same, and are kept as if it were evaluated: for when it is.
-            let through = self.complete_through(sources);
-            forget(&in_force.policy, &mut self.memory, &mut self.panes, through);
+            let (through, now) = (self.complete_through(sources), self.memory.now);
+            let silent = |source| sources.silent_after(source, now);
+            let around = Surroundings { through, pane: sources.pane(), silent: &silent };
+            forget(&in_force.policy, &mut self.memory, &mut self.panes, around);
         }
         let Some(fleet) = self.memory.fleet.take() else {
             self.not_seen(effects);
@@ -302,7 +306,7 @@ impl Target {
         }
         claim::close_lost(target, memory, effects);
         let now = memory.now;
-        let silent = |source| sources.is_silent(source, now);
+        let silent = |source| sources.silent_after(source, now);
         let around = Surroundings { through, pane, silent: &silent };
         let decision = evaluate(&in_force.policy, &in_force.version, memory, &mut self.panes, &fleet, around);
         alerts::set(memory, target, "TargetNotSeen", Severity::Warning, false, || "its replicas are seen".to_owned(), effects);

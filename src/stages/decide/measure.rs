@@ -11,7 +11,7 @@ use crate::model::{Amount, HistogramReading, Kind, MetricStatus, Timestamp};
 
 use super::evaluate::Surroundings;
 use super::memory::{FleetSeen, MetricMemory};
-use super::panes::{Cell, Fed, MetricPanes, Series};
+use super::panes::{Cell, MetricPanes, Series};
 
 /// What was measured of one metric.
 #[derive(Debug)]
@@ -84,9 +84,9 @@ pub(super) fn measure(
     let since = super::panes::complete_since(through, policy.window);
     let pane_ms = i64::try_from(pane.as_millis()).unwrap_or(i64::MAX).max(1);
     let window = Window { since: memory.complete_since.map_or(since, |c| c.max(since)), through, pane_ms };
-    // A sum with a part missing is not a smaller sum.
-    let counts = |fed: &Fed| fed.end > window.since || now.since(fed.end) <= policy.stale_after;
-    if let Some((source, _)) = panes.sources.iter().find(|(source, fed)| counts(fed) && silent(**source)) {
+    // A sum with a part missing is not a smaller sum, however long it has been missing: what counted when its source fell silent would count now.
+    let counted = |fed: Timestamp, through: Timestamp| fed > through - policy.window.max(policy.stale_after);
+    if let Some((source, _)) = memory.fed.iter().find(|(source, fed)| silent(**source).is_some_and(|through| counted(**fed, through))) {
         let note = format!("partition {source} of the metrics, which feeds it, is silent");
         return Measured::Nothing { status: MetricStatus::Stale, note: Some(Cow::Owned(note)) };
     }

@@ -47,6 +47,8 @@ pub(super) struct MetricMemory {
     pub(super) begun_at: Option<Timestamp>,
     /// The end of the newest pane ever merged.
     pub(super) newest: Option<Timestamp>,
+    /// The end of the newest pane that each source fed; of those that are silent however long ago, else as far as panes are held.
+    pub(super) fed: BTreeMap<u32, Timestamp>,
     /// Panes that end after this are all held; earlier ones may have been forgotten.
     pub(super) complete_since: Option<Timestamp>,
     /// Panes that end by this are not held any more, and never count again.
@@ -304,7 +306,9 @@ impl Memory {
         // Panes of the time that was taken back would be merged with those that come again.
         self.evaluated_through = None;
         for metric in self.metrics.values_mut() {
-            *metric = MetricMemory { source_error: metric.source_error.take(), ..MetricMemory::begun(offset, at) };
+            let mut fed = std::mem::take(&mut metric.fed);
+            fed.values_mut().for_each(earlier);
+            *metric = MetricMemory { source_error: metric.source_error.take(), fed, ..MetricMemory::begun(offset, at) };
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Panes are not part of a snapshot; they are merged again from the log. So what is measured may
 //! depend only on panes that an undisturbed run and a restored one both hold: those that end after
-//! `complete_since`, the newest one of each instance, the one before it, and the newest one that each
-//! source fed; and of all these none that ends by `forgotten_through`. Both bounds are remembered (in the snapshot) and never run back, whatever
+//! `complete_since`, the newest one of each instance, and the one before it; and of all these none
+//! that ends by `forgotten_through`. Both bounds are remembered (in the snapshot) and never run back, whatever
 //! the policy does to the window.
 
 use std::cell::RefCell;
@@ -34,21 +34,10 @@ pub(super) struct MetricPanes {
     pub(super) sketches: VecDeque<Sketched>,
     /// Those of the last window that was asked for, together.
     merged: RefCell<Option<Merged>>,
-    /// The sources of the panes, with the newest pane that each one fed.
-    pub(super) sources: BTreeMap<u32, Fed>,
     /// The end of the newest pane.
     pub(super) newest: Timestamp,
     /// The end of the newest pane of any other kind: earlier ones do not count.
     other_kind: Timestamp,
-}
-
-/// The newest pane that a source fed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Fed {
-    /// Where it ends.
-    pub(super) end: Timestamp,
-    /// The offset of the source's first part of it.
-    offset: Offset,
 }
 
 /// The observations of one pane of a Distribution.
@@ -115,7 +104,6 @@ impl Panes {
                 series: Vec::new(),
                 sketches: VecDeque::new(),
                 merged: RefCell::new(None),
-                sources: BTreeMap::new(),
                 newest: Timestamp::MIN,
                 other_kind: Timestamp::MIN,
             });
@@ -131,17 +119,11 @@ impl Panes {
                 metric.series.clear();
                 metric.sketches.clear();
                 *metric.merged.get_mut() = None;
-                metric.sources.clear();
             }
             if pane.end < metric.other_kind {
                 continue;
             }
             metric.newest = metric.newest.max(pane.end);
-            let newer = Fed { end: pane.end, offset };
-            let fed = metric.sources.entry(part.source).or_insert(newer);
-            if (newer.end, fed.offset) > (fed.end, newer.offset) {
-                *fed = newer;
-            }
             let kind = metric.kind;
             for (instance, reading) in pane.instances {
                 match metric.series_of(instance) {
@@ -206,7 +188,6 @@ impl Panes {
             *metric.merged.get_mut() = None;
         }
         metric.sketches.drain(..gone);
-        metric.sources.retain(|_, fed| fed.end > forgotten);
         if metric.series.is_empty() && metric.sketches.is_empty() {
             // As if none had ever come: a restored fold does not know better.
             self.metrics.remove(name);
@@ -222,7 +203,7 @@ impl Panes {
     pub(super) fn earliest_offset(&self) -> Option<Offset> {
         let of = |m: &MetricPanes| {
             let cells = m.series.iter().flat_map(|s| &s.cells).map(|c| c.offset);
-            cells.chain(m.sketches.iter().map(|s| s.offset)).chain(m.sources.values().map(|fed| fed.offset)).min()
+            cells.chain(m.sketches.iter().map(|s| s.offset)).min()
         };
         self.metrics.values().filter_map(of).min()
     }

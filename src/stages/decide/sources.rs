@@ -58,10 +58,11 @@ impl Sources {
         Duration::from_millis(u64::try_from(self.pane_ms).unwrap_or(0).max(1))
     }
 
-    /// Whether a source is silent at `now`: what it fed is not complete. Nothing ticks while the stage is down, so what comes first
-    /// after that is held against the time itself.
-    pub(super) fn is_silent(&self, source: u32, now: Timestamp) -> bool {
-        self.silent.contains(&source) || self.by_number.get(&source).is_some_and(|source| now.since(source.at) > self.longest_silence())
+    /// Up to when a source has marked that is silent at `now`: what it fed is not complete. Nothing ticks while the stage is down, so what
+    /// comes first after that is held against the time itself.
+    pub(super) fn silent_after(&self, source: u32, now: Timestamp) -> Option<Timestamp> {
+        let is_silent = |s: &&Source| self.silent.contains(&source) || now.since(s.at) > self.longest_silence();
+        self.by_number.get(&source).filter(is_silent).map(|source| source.through)
     }
 
     /// For so long a source need not mark.

@@ -234,6 +234,73 @@ fn what_comes_first_after_a_standstill_finds_a_silent_source_silent() {
     assert_eq!(spoke.fleet("a", 8).last().map(String::as_str), Some("a ScaleIn 4"));
 }
 
+/// A sum over instances that two sources measure, each 20 of two; the second one is silent from 20 s on.
+struct TwoSources {
+    story: Story,
+    /// When the next pane begins, in seconds.
+    start: Offset,
+}
+
+impl TwoSources {
+    fn begin() -> Self {
+        let mut story = Story::default();
+        let spec = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"a"},"replicas":{"min":1,"max":10},
+            "metrics":[{"name":"q","measure":{"over":"Mean","across":"Sum"},"window":"10s","staleAfter":"30s",
+                        "threshold":{"scaleOutAbove":100,"scaleInBelow":50,"for":"5s","step":{"out":1,"in":1}}}],
+            "behavior":{"scaleIn":{"stabilization":"0s","cooldown":"0s","policies":[{"percent":100,"period":"5s"}]}}}"#;
+        let order = Order { source: "file".to_owned(), generation: 1 };
+        story.say(Signal::Policy(PolicyAnnouncement { target: id("a"), spec: Some(spec.to_owned()), order }));
+        TwoSources { story, start: 10 }
+    }
+
+    /// The next pane, of the first source and, where it speaks, the second one: the last verdict.
+    fn pane(&mut self, of: u32, second_speaks: bool) -> String {
+        let (start, end) = (at(self.start), at(self.start + 5));
+        self.story.next = self.start + 5;
+        let instances = (1..=4).map(|n| Instance { name: format!("i{n}").parse().unwrap(), ready: Some(true), ..Instance::default() }).collect();
+        let (uid, sequence) = ("a".to_owned(), i64::try_from(self.start).unwrap());
+        let seen = FleetObservation { target: id("a"), uid, term: 1, sequence, revision: None, desired: 4, status_replicas: 4, updating: false, instances };
+        let mut said = self.story.say(Signal::Fleet(seen));
+        for source in if second_speaks { 0..2 } else { 0..1 } {
+            let amount = Amount::from_units(20);
+            let reading = Reading { count: 1, sum: amount, max: amount, last: amount, last_at: start, histogram: None };
+            let instances = [1, 2].map(|n| (format!("i{}", source * 2 + n).parse().unwrap(), reading.clone())).into();
+            let pane = Pane { metric: "q".parse().unwrap(), kind: Kind::Gauge, start, end, instances, sketch: None };
+            self.story.say(Signal::Part(Part { target: id("a"), source, panes: vec![pane] }));
+            said.extend(self.story.say(Signal::Mark(Mark { source, of, through: end, pane_ms: 5_000, records: 1, late: 0, rejected: 0, repeated: 0 })));
+        }
+        // Ticks tell of silence.
+        self.start += 10;
+        self.story.next = self.start;
+        said.extend(self.story.say(Signal::Tick(Tick {})));
+        said.into_iter().rfind(|said| said.starts_with("a ")).unwrap_or_default()
+    }
+}
+
+/// However long a source says nothing: a sum without its share is no smaller sum.
+#[test]
+fn what_a_silent_source_fed_is_missed_until_it_speaks_again_or_is_none_any_more() {
+    for speaks in [true, false] {
+        let mut two = TwoSources::begin();
+        assert_eq!([two.pane(2, true), two.pane(2, true), two.pane(2, true)].last().map(String::as_str), Some("a Hold 4"));
+        two.pane(2, false);
+        let verdicts: BTreeSet<String> = (0..60).map(|_| two.pane(2, false)).collect();
+        assert_eq!(verdicts, ["a Blind 4".to_owned()].into(), "ten minutes of silence");
+        // What it remembers of that outlasts a restart.
+        let target = two.story.state.targets.get(&id("a")).unwrap();
+        let restored: Memory = serde_json::from_slice(&serde_json::to_vec(&target.memory).unwrap()).unwrap();
+        assert_eq!(restored.metrics, target.memory.metrics);
+        assert_eq!(restored.metrics.values().next().unwrap().fed.keys().collect::<Vec<_>>(), [&0, &1]);
+        if speaks {
+            assert_eq!(two.pane(2, true), "a Hold 4", "80 again");
+        } else {
+            // There is one source now: what is gone is not waited for.
+            two.pane(1, false);
+            assert_eq!(two.pane(1, false), "a ScaleIn 3");
+        }
+    }
+}
+
 /// What changed before a policy was written anew counts for as long as the new one says, also where the old one had forgotten it.
 #[test]
 fn a_policy_with_longer_periods_counts_what_changed_before_it() {
