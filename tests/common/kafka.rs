@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -29,31 +30,40 @@ pub(crate) struct Broker {
     /// It ends when this does: its standard input is ours.
     child: Child,
     directory: PathBuf,
+    /// What a client needs to be let in.
+    client: BTreeMap<String, String>,
 }
 
 /// The broker of this process.
 pub(crate) fn broker() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(Broker::start)
+    BROKER.get_or_init(|| Broker::start(&[], &[]))
 }
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+fn next() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::SeqCst)
+}
+
 impl Broker {
-    fn start() -> Broker {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}", std::process::id()));
+    /// Another broker, with settings of its own (`NAME=VALUE`), which lets in who has these settings of the client.
+    pub(crate) fn start(settings: &[&str], client: &[(&str, &str)]) -> Broker {
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{}", std::process::id(), next()));
         drop(std::fs::remove_dir_all(&directory));
         let (port, controller) = (free_port(), free_port());
-        let child = Command::new(root.join("tests/env/kafka.sh"))
+        let child = Command::new(Broker::script())
             .args(["run", &port.to_string(), &controller.to_string()])
             .arg(&directory)
+            .args(settings)
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut broker = Broker { address: format!("127.0.0.1:{port}"), child, directory };
+        let client = client.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut broker = Broker { address: format!("127.0.0.1:{port}"), child, directory, client };
         let started = Stopwatch::start();
         while let Err(error) = topics::apply(&broker.options("ready."), false) {
             let ended = broker.child.try_wait().unwrap();
@@ -63,12 +73,18 @@ impl Broker {
         broker
     }
 
+    /// What fetches and starts brokers.
+    pub(crate) fn script() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/env/kafka.sh")
+    }
+
     /// How to reach it; quick to give up, as it is near. A topic has one partition, and one replica, as there is one broker.
     pub(crate) fn options(&self, prefix: &str) -> Options {
         Options {
             prefix: prefix.to_owned(),
             partitions: Some(Partitions::default()),
             replicas: Some(1),
+            settings: self.client.clone(),
             transaction_timeout: Duration::from_secs(4),
             patience: Duration::from_secs(10),
             ..Options::new(self.address.clone())
@@ -77,8 +93,7 @@ impl Broker {
 
     /// A prefix that nobody else uses.
     pub(crate) fn prefix() -> String {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        format!("test-{}.", NEXT.fetch_add(1, Ordering::SeqCst))
+        format!("test-{}.", next())
     }
 
     /// The log, as soon as the broker shows all its topics.
@@ -92,8 +107,13 @@ impl Broker {
         }
     }
 
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
-        ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap()
+    pub(crate) fn admin(&self) -> AdminClient<DefaultClientContext> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address);
+        for (name, value) in &self.client {
+            config.set(name, value);
+        }
+        config.create().unwrap()
     }
 
     /// Deletes the records of a topic's partition before an offset.
@@ -118,8 +138,9 @@ impl Broker {
     }
 
     /// A topic as somebody creates it by hand.
-    pub(crate) fn create_topic(&self, name: &str, partitions: i32) {
+    pub(crate) fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
         wait_for(self.admin().create_topics([&new], &AdminOptions::new())).unwrap().into_iter().for_each(|result| drop(result.unwrap()));
     }
 
@@ -147,6 +168,7 @@ impl Broker {
     }
 }
 
-fn wait_for<T>(future: impl Future<Output = T>) -> T {
+/// Waits for an answer of the admin client.
+pub(crate) fn wait_for<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }

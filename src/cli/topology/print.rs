@@ -98,20 +98,19 @@ pub(super) fn differences(out: &mut dyn Write, differences: &[Difference]) -> io
     });
     table::write(out, &["", "TOPIC", "SETTING", "DECLARED", "FOUND"], rows)?;
     // The same of several topics is said once.
-    let mut told: Vec<(Weight, &str, Vec<&Difference>)> = Vec::new();
+    let mut told: Vec<Vec<&Difference>> = Vec::new();
+    let kind = |difference: &Difference| (difference.weight, difference.setting.clone(), difference.means.clone());
     for difference in differences {
-        match told.iter_mut().find(|(weight, means, _)| (*weight, *means) == (difference.weight, difference.means.as_str())) {
-            Some((_, _, same)) => same.push(difference),
-            None => told.push((difference.weight, &difference.means, vec![difference])),
+        match told.iter_mut().find(|same| same.first().is_some_and(|first| kind(first) == kind(difference))) {
+            Some(same) => same.push(difference),
+            None => told.push(vec![difference]),
         }
     }
-    for (weight, means, same) in told {
-        let of: Vec<String> = same
-            .iter()
-            .map(|difference| difference.setting.as_ref().map_or_else(|| difference.topic.clone(), |setting| format!("{} {setting}", difference.topic)))
-            .collect();
-        writeln!(out, "\n{}  {}", painted(paint, weight), of.join(", "))?;
-        writeln!(out, "  {means}")?;
+    for same in told {
+        let Some(first) = same.first() else { continue };
+        let topics: Vec<&str> = same.iter().map(|difference| difference.topic.as_str()).collect();
+        let setting = first.setting.as_ref().map_or_else(String::new, |setting| format!("{setting} of "));
+        writeln!(out, "\n{}  {setting}{}\n  {}", painted(paint, first.weight), topics.join(", "), first.means)?;
         let mut mends: Vec<&str> = same.iter().map(|difference| difference.mend.as_str()).collect();
         mends.dedup();
         for mend in mends {

@@ -1,6 +1,7 @@
 //! The declaration is whole, valid, and says what the program does; the page shows it; settings are read and secrets kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::Parser;
@@ -148,7 +149,8 @@ fn the_page_shows_the_declared_topics() {
             Role::State { input, .. } => format!("as `{input}`"),
         };
         let (cleanup, key) = (&topic.settings["cleanup.policy"], &topic.key);
-        table += &format!("| `{}` | {partitions} | {cleanup} | {kept} | {key} | {} | {} |\n", topic.name, topic.writers.join(", "), topic.readers.join(", "));
+        writeln!(table, "| `{}` | {partitions} | {cleanup} | {kept} | {key} | {} | {} |", topic.name, topic.writers.join(", "), topic.readers.join(", "))
+            .unwrap();
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kafka.md");
     let page = std::fs::read_to_string(&path).unwrap();

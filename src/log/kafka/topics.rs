@@ -92,11 +92,8 @@ pub fn wanted(options: &Options) -> Result<Vec<Wanted>, LogError> {
     let of = |declared: &'static Declared| {
         let replicas = options.replicas.unwrap_or(declared.replicas);
         let mut settings = declared.settings.clone();
-        if let Some(in_sync) = settings.get_mut(IN_SYNC)
-            && let Ok(declared) = in_sync.parse::<u32>()
-        {
-            // One replica may be away, where there is another one.
-            *in_sync = declared.min(replicas.saturating_sub(1).max(1)).to_string();
+        if let Some(declared) = settings.get_mut(IN_SYNC) {
+            *declared = in_sync(declared, replicas);
         }
         let topic = match declared.role {
             Role::Flow(topic) | Role::State { input: topic, .. } => topic,
@@ -109,6 +106,12 @@ pub fn wanted(options: &Options) -> Result<Vec<Wanted>, LogError> {
 
 /// The setting that depends on the number of replicas.
 const IN_SYNC: &str = "min.insync.replicas";
+
+/// How many of so many replicas must be in sync: one may be away, where there is another one.
+fn in_sync(declared: &str, replicas: u32) -> String {
+    let most = replicas.saturating_sub(1).max(1);
+    declared.parse::<u32>().map_or_else(|_| declared.to_owned(), |declared| declared.min(most).to_string())
+}
 
 /// What [`apply`] did and found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +140,7 @@ pub fn apply(options: &Options, dry_run: bool) -> Result<Applied, LogError> {
         return Ok(Applied { created: missing, differences });
     }
     // Another one may create the same at the same time: then what it created is what counts.
-    let found = cluster::look_until(options, &wanted, |found| !missing.iter().any(|topic| found.lacks(&topic.name)))?;
+    let found = cluster::look_for(options, &wanted, &missing)?;
     let created = missing.into_iter().filter(|topic| names.contains(&topic.name)).collect();
     Ok(Applied { created, differences: compare(&options.brokers, &wanted, &found) })
 }

@@ -22,6 +22,9 @@ const SLICE: Duration = Duration::from_millis(250);
 /// How soon it is looked again for what is about to be there.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How long the settings of a topic that was just created are waited for; whoever may create topics need not be allowed to see their settings.
+const SETTLE: Duration = Duration::from_secs(3);
+
 /// So many different reasons why no broker answers are kept.
 const REASONS: usize = 4;
 
@@ -52,8 +55,8 @@ pub struct There {
     pub partitions: u32,
     /// How many replicas the partition has that has the fewest.
     pub replicas: u32,
-    /// Its settings, those that the cluster tells; or why it tells none.
-    pub settings: Result<BTreeMap<String, String>, String>,
+    /// Its settings, those that the cluster tells; none where it tells none.
+    pub settings: Option<BTreeMap<String, String>>,
 }
 
 impl Cluster {
@@ -76,12 +79,11 @@ pub fn look(options: &Options, wanted: &[Wanted]) -> Result<Cluster, LogError> {
     let listed: BTreeMap<&str, &MetadataTopic> = metadata.topics().iter().map(|topic| (topic.name(), topic)).collect();
     for name in wanted.iter().map(|topic| &topic.name) {
         // A list of all topics leaves out those that this user may not see: only the question for one tells them from what is missing.
-        let found = match listed.get(name.as_str()) {
-            Some(topic) => described(topic),
-            None => {
-                let one = consumer.fetch_metadata(Some(name), options.patience).map_err(|error| unanswered(&error, options, &brokers))?;
-                one.topics().first().map_or(Found::Missing, described)
-            }
+        let found = if let Some(topic) = listed.get(name.as_str()) {
+            described(topic)
+        } else {
+            let one = consumer.fetch_metadata(Some(name), options.patience).map_err(|error| unanswered(&error, options, &brokers))?;
+            one.topics().first().map_or(Found::Missing, described)
         };
         topics.insert(name.clone(), found);
     }
@@ -90,12 +92,15 @@ pub fn look(options: &Options, wanted: &[Wanted]) -> Result<Cluster, LogError> {
     Ok(cluster)
 }
 
-/// Looks until it is as `is_there` wants it.
-pub(super) fn look_until(options: &Options, wanted: &[Wanted], is_there: impl Fn(&Cluster) -> bool) -> Result<Cluster, LogError> {
+/// Looks until topics that were created are there: brokers follow their controller a moment later.
+pub(super) fn look_for(options: &Options, wanted: &[Wanted], created: &[Wanted]) -> Result<Cluster, LogError> {
     let started = Stopwatch::start();
     loop {
         let cluster = look(options, wanted)?;
-        if is_there(&cluster) || started.elapsed() > options.patience {
+        let is_there = created.iter().all(|topic| !cluster.lacks(&topic.name));
+        let is_told = created.iter().all(|topic| matches!(cluster.topics.get(&topic.name), Some(Found::There(There { settings: Some(_), .. }))));
+        let enough = if is_there { options.patience.min(SETTLE) } else { options.patience };
+        if is_told || started.elapsed() > enough {
             return Ok(cluster);
         }
         std::thread::sleep(LOOK_AGAIN);
@@ -134,7 +139,8 @@ fn why_refused(code: Code, topics: &[Wanted], cluster: &Cluster) -> String {
     match code {
         Code::InvalidReplicationFactor => {
             let (replicas, brokers) = (topics.first().map_or(0, |topic| topic.replicas), cluster.brokers.len());
-            format!("{replicas} replicas are asked for, and it has {brokers} brokers that could hold one; start more, or say --replication {brokers}")
+            let has = if brokers == 1 { "1 broker".to_owned() } else { format!("{brokers} brokers") };
+            format!("{replicas} replicas are asked for, and it has {has}: start more, or say --replication {brokers}")
         }
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
             format!("{code}; this user needs the right to create topics (Create on the cluster, or on topics with the prefix)")
@@ -186,41 +192,27 @@ fn described(topic: &MetadataTopic) -> Found {
         _ => {
             let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
             let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-            Found::There(There { partitions: number(topic.partitions().len()), replicas: number(replicas), settings: Err("it was not asked".to_owned()) })
+            Found::There(There { partitions: number(topic.partitions().len()), replicas: number(replicas), settings: None })
         }
     }
 }
 
 /// Asks for the settings of the topics that are there.
 fn settings(options: &Options, cluster: &mut Cluster) -> Result<(), LogError> {
-    let names: Vec<String> = cluster.topics.iter().filter(|(_, found)| matches!(found, Found::There(_))).map(|(name, _)| name.clone()).collect();
-    if names.is_empty() {
+    let there: Vec<&String> = cluster.topics.iter().filter(|(_, found)| matches!(found, Found::There(_))).map(|(name, _)| name).collect();
+    if there.is_empty() {
         return Ok(());
     }
     let admin = client::admin(options)?;
-    let ask = |names: &[String]| {
-        let topics: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        block_on(admin.describe_configs(&topics, &deadlines(options)))?.map_err(|error| unanswered(&error, options, &cluster.brokers))
-    };
-    let mut told: BTreeMap<String, Result<BTreeMap<String, String>, Code>> = BTreeMap::new();
-    for resource in ask(&names)?.into_iter().flatten() {
-        if let OwnedResourceSpecifier::Topic(name) = resource.specifier {
-            let settings = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect();
-            told.insert(name, Ok(settings));
-        }
-    }
-    // An answer that is an error does not say which topic it is about.
-    for name in names.iter().filter(|name| !told.contains_key(*name)).cloned().collect::<Vec<_>>() {
-        if let Some(Err(code)) = ask(std::slice::from_ref(&name))?.into_iter().next() {
-            told.insert(name, Err(code));
-        }
-    }
-    for (name, settings) in told {
-        let Some(found) = cluster.topics.get_mut(&name) else { continue };
-        match (settings, &mut *found) {
-            (Err(Code::UnknownTopicOrPartition | Code::UnknownTopic), found) => *found = Found::Missing,
-            (settings, Found::There(there)) => there.settings = settings.map_err(|code| code.to_string()),
-            _ => {}
+    let topics: Vec<ResourceSpecifier<'_>> = there.into_iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    let answer = block_on(admin.describe_configs(&topics, &deadlines(options)))?.map_err(|error| unanswered(&error, options, &cluster.brokers))?;
+    for resource in answer.into_iter().flatten() {
+        // The binding tells no reason where a topic's settings are refused: that there are none is what it tells.
+        if let OwnedResourceSpecifier::Topic(name) = resource.specifier
+            && let Some(Found::There(there)) = cluster.topics.get_mut(&name)
+            && !resource.entries.is_empty()
+        {
+            there.settings = Some(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect());
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::super::declaration::{Role, Weight, age};
-use super::{Cluster, Found, IN_SYNC, There, Wanted};
+use super::{Cluster, Found, IN_SYNC, There, Wanted, in_sync};
 
 /// What to do where the cluster does not say.
 const RIGHTS: &str = "this user needs the rights Describe and DescribeConfigs on the topics with the prefix";
@@ -67,14 +67,14 @@ pub fn compare(brokers: &str, wanted: &[Wanted], found: &Cluster) -> Vec<Differe
             Some(Found::Hidden(reason)) => {
                 differences.push(whole(Weight::Unknown, None, format!("The cluster does not say what it is like: {reason}."), sentence(RIGHTS)));
             }
-            Some(Found::There(there)) => of_topic(&Topic { brokers, topic, there, wanted, found }, &mut differences),
+            Some(Found::There(there)) => of_topic(&At { brokers, topic, there, wanted, found }, &mut differences),
         }
     }
     differences
 }
 
 /// A topic that is there, and all that it is judged by.
-struct Topic<'a> {
+struct At<'a> {
     brokers: &'a str,
     topic: &'a Wanted,
     there: &'a There,
@@ -93,8 +93,8 @@ fn judged(weight: Weight, means: impl Into<String>, mend: impl Into<String>) -> 
     Judged { weight, means: means.into(), mend: mend.into() }
 }
 
-fn of_topic(at: &Topic<'_>, differences: &mut Vec<Difference>) {
-    let Topic { topic, there, .. } = at;
+fn of_topic(at: &At<'_>, differences: &mut Vec<Difference>) {
+    let At { topic, there, .. } = at;
     let mut differs = |setting: &str, declared: &str, found: Option<&str>, Judged { weight, means, mend }: Judged| {
         let (setting, declared, found) = (Some(setting.to_owned()), declared.to_owned(), found.map(ToOwned::to_owned));
         differences.push(Difference { topic: topic.name.clone(), setting, declared, found, weight, means, mend });
@@ -106,29 +106,27 @@ fn of_topic(at: &Topic<'_>, differences: &mut Vec<Difference>) {
     if let Some(judgement) = at.replicas() {
         differs("replicas", &topic.replicas.to_string(), Some(&there.replicas.to_string()), judgement);
     }
-    let settings = match &there.settings {
-        Ok(settings) => settings,
-        Err(reason) => {
-            let means = format!("The cluster does not tell its settings: {reason}.");
-            return differs("settings", "as declared", None, judged(Weight::Unknown, means, sentence(RIGHTS)));
-        }
+    let Some(settings) = &there.settings else {
+        let means = "The cluster does not tell its settings, so whether they fit is not known.";
+        return differs("settings", "as declared", None, judged(Weight::Unknown, means, sentence(RIGHTS)));
     };
     for (name, declared) in &topic.settings {
+        let declared = if name == IN_SYNC { &at.in_sync(declared) } else { declared };
         match settings.get(name) {
             None => {
                 let means = "The cluster does not tell it, so whether it fits is not known.";
                 differs(name, declared, None, judged(Weight::Unknown, means, format!("Where the cluster knows it: {}", at.set(name, declared))));
             }
-            Some(found) if same(found, declared) && !(name == IN_SYNC && at.exceeds_replicas(found)) => {}
+            Some(found) if same(found, declared) => {}
             Some(found) => differs(name, declared, Some(found), at.setting(name, declared, found)),
         }
     }
 }
 
-impl Topic<'_> {
+impl At<'_> {
     /// How many partitions it must have, and what follows where it has others.
     fn partitions(&self) -> (u32, Option<Judged>) {
-        let Topic { topic, there, .. } = self;
+        let At { topic, there, .. } = self;
         let found = there.partitions;
         if let Role::State { input, .. } = topic.declared.role {
             let Some(input) = self.wanted.iter().find(|other| other.declared.role == Role::Flow(input)) else { return (topic.partitions, None) };
@@ -192,6 +190,11 @@ impl Topic<'_> {
         }
     }
 
+    /// How many replicas must be in sync, of those that there are: that there are fewer than wanted is told of the replicas.
+    fn in_sync(&self, declared: &str) -> String {
+        in_sync(declared, self.there.replicas)
+    }
+
     /// Whether so many in-sync replicas can never be.
     fn exceeds_replicas(&self, in_sync: &str) -> bool {
         in_sync.parse::<u32>().is_ok_and(|in_sync| in_sync > self.there.replicas)
@@ -202,10 +205,7 @@ impl Topic<'_> {
         let topic = self.topic.declared;
         let folded = topic.is_folded();
         let is_state = matches!(topic.role, Role::State { .. });
-        // A number of replicas in sync that can never be is no mend.
-        let most = self.there.replicas.saturating_sub(1).max(1).to_string();
-        let mend = if name == IN_SYNC && self.exceeds_replicas(declared) { &most } else { declared };
-        let mend = format!("To mend it: {}", self.set(name, mend));
+        let mend = format!("To mend it: {}", self.set(name, declared));
         let less = match (found.parse::<i64>(), declared.parse::<i64>()) {
             // -1 is without limit.
             (Ok(found), Ok(declared)) => Some(found != -1 && (declared == -1 || found < declared)),

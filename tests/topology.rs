@@ -1,0 +1,381 @@
+//! `loadline topology` against a real broker: what is missing is created, what differs is told, and nothing that is there is ever changed.
+//!
+//! The broker creates topics for whoever asks for one that is missing (`auto.create.topics.enable`), as many clusters do: looking must not create any.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use loadline::log::kafka::topics::{Cluster, Difference, Found, Weight, look, wanted};
+use loadline::log::kafka::{KafkaLog, Options};
+use loadline::log::{Log, LogError, Topic};
+use loadline::runtime::clock::Stopwatch;
+use rdkafka::admin::{AdminOptions, ResourceSpecifier};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use serde_json::Value;
+
+#[path = "common/kafka.rs"]
+mod kafka;
+
+use kafka::{Broker, wait_for};
+
+/// Far longer than anything here takes: it only ends a failure.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The topics that are declared.
+const TOPICS: usize = 12;
+
+fn broker() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(|| Broker::start(&["auto.create.topics.enable=true"], &[]))
+}
+
+fn loadline(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loadline")).arg("topology").args(args).env_remove("LOADLINE_CONFIG").output().unwrap()
+}
+
+/// Runs it on the broker, for an installation with a replica each; answers with the exit code and what it printed.
+fn topology(command: &str, prefix: &str, more: &[&str]) -> (i32, String) {
+    let output = loadline(&[&[command, "--brokers", &broker().address, "--prefix", prefix, "--replication", "1"], more].concat());
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+fn json(command: &str, prefix: &str, more: &[&str]) -> (i32, Value) {
+    let (code, text) = topology(command, prefix, &[more, &["--output", "json"]].concat());
+    (code, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+}
+
+/// What the JSON says that differs: topic without its prefix, setting, what was found, how bad it is.
+fn differences(answer: &Value, prefix: &str) -> BTreeSet<String> {
+    let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
+    let said = |difference: &Value| {
+        let topic = text(&difference["topic"]);
+        let topic = topic.strip_prefix(prefix).unwrap_or_else(|| panic!("{topic} is not of {prefix}"));
+        format!("{topic} {} {} {}", text(&difference["setting"]), text(&difference["found"]), text(&difference["weight"]))
+    };
+    answer["differences"].as_array().unwrap().iter().map(said).collect()
+}
+
+/// Everything that the broker says of the topics with a prefix: partitions, replicas and every setting, by a client of its own.
+fn everything(prefix: &str) -> BTreeMap<String, BTreeMap<String, Option<String>>> {
+    let reader: BaseConsumer = rdkafka::ClientConfig::new().set("bootstrap.servers", &broker().address).create().unwrap();
+    let metadata = reader.fetch_metadata(None, DEADLINE).unwrap();
+    let admin = broker().admin();
+    let of_prefix = metadata.topics().iter().filter(|topic| topic.name().starts_with(prefix));
+    let described = of_prefix.map(|topic| {
+        let answer = wait_for(admin.describe_configs([&ResourceSpecifier::Topic(topic.name())], &AdminOptions::new())).unwrap();
+        let mut all: BTreeMap<String, Option<String>> =
+            answer.into_iter().next().unwrap().unwrap().entries.into_iter().map(|entry| (entry.name, entry.value)).collect();
+        let partitions = topic.partitions().iter().map(|partition| format!("{}:{:?}", partition.id(), partition.replicas())).collect::<Vec<_>>();
+        all.insert("(partitions)".to_owned(), Some(partitions.join(" ")));
+        (topic.name().to_owned(), all)
+    });
+    described.collect()
+}
+
+/// A new cluster: all is missing, and only said to be; `apply` creates it as declared; then all fits, and a second one changes nothing. Another
+/// installation on the cluster has topics of its own.
+#[test]
+fn an_empty_cluster_gets_all_topics_once() {
+    let prefix = Broker::prefix();
+    let (code, answer) = json("check", &prefix, &[]);
+    assert_eq!((code, &answer["fits"]), (1, &false.into()), "{answer}");
+    assert_eq!(differences(&answer, &prefix).len(), TOPICS);
+    assert!(differences(&answer, &prefix).contains("signals – missing Missing"), "{answer}");
+    let (code, text) = topology("apply", &prefix, &["--dry-run"]);
+    assert_eq!((code, text.matches("would create ").count()), (0, TOPICS), "{text}");
+    assert!(text.ends_with("All 12 topics are to be created.\n"), "{text}");
+    assert_eq!(everything(&prefix), BTreeMap::new(), "looking and asking created nothing, though the broker creates what is asked for");
+
+    let (code, text) = topology("apply", &prefix, &[]);
+    assert_eq!((code, text.matches("created ").count()), (0, TOPICS), "{text}");
+    assert!(text.contains(&format!("created {prefix}signals (12 partitions, 1 replica)\n")), "{text}");
+    assert!(text.ends_with("All 12 topics are there.\n"), "{text}");
+    let before = everything(&prefix);
+    let setting = |topic: &str, name: &str| before[&format!("{prefix}{topic}")][name].clone().unwrap();
+    assert_eq!(before.len(), TOPICS);
+    assert_eq!(["metrics", "control", "audit"].map(|topic| setting(topic, "retention.ms")), ["21600000", "5270400000", "7776000000"]);
+    assert_eq!(["signals", "decide-state"].map(|topic| setting(topic, "cleanup.policy")), ["delete", "compact"]);
+    for topic in before.keys() {
+        let name = topic.strip_prefix(&prefix).unwrap();
+        assert_eq!(
+            [setting(name, "message.timestamp.type"), setting(name, "min.insync.replicas"), setting(name, "max.message.bytes")],
+            ["LogAppendTime", "1", "589824"]
+        );
+    }
+
+    assert_eq!(topology("check", &prefix, &[]), (0, "12 topics, all as declared.\n".to_owned()));
+    let again = "12 of 12 topics were there already, and are as they were; all are as declared.\n";
+    assert_eq!(topology("apply", &prefix, &[]), (0, again.to_owned()));
+    assert_eq!(everything(&prefix), before);
+    let other = Broker::prefix();
+    assert_eq!(topology("apply", &other, &["--partitions", "2"]).0, 0);
+    assert_eq!(topology("check", &other, &["--partitions", "2"]).0, 0);
+    assert_eq!((everything(&prefix), everything(&other).len()), (before, TOPICS), "each installation has its own");
+
+    let log = KafkaLog::open(Options { partitions: None, ..broker().options(&prefix) }).unwrap();
+    assert_eq!((log.partitions(Topic::Signals), log.partitions(Topic::Control), log.differences()), (12, 1, &[][..]));
+}
+
+/// Whoever made the topics by hand is told all that is not as it must be, and how bad that is; `apply` adds what is missing and changes none of
+/// it; what would corrupt is refused; and the commands that are printed mend what they say.
+#[test]
+fn what_differs_is_told_and_never_changed() {
+    let prefix = Broker::prefix();
+    let mine = |topic: &str| format!("{prefix}{topic}");
+    let as_declared = |topic: &str| -> BTreeMap<String, String> {
+        let wanted = wanted(&broker().options(&prefix)).unwrap();
+        wanted.into_iter().find(|wanted| wanted.name == mine(topic)).unwrap().settings
+    };
+    let by_hand = |topic: &str, partitions: i32, changed: &[(&str, &str)]| {
+        let mut settings = as_declared(topic);
+        settings.extend(changed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        broker().create_topic(&mine(topic), partitions, &settings);
+    };
+    by_hand("metrics", 6, &[]);
+    by_hand("aggregate-state", 6, &[("cleanup.policy", "delete")]);
+    by_hand("signals", 12, &[("message.timestamp.type", "CreateTime"), ("retention.ms", "3600000")]);
+    by_hand("decide-state", 8, &[]);
+    by_hand("control", 1, &[("cleanup.policy", "compact"), ("retention.bytes", "1000000")]);
+    by_hand("audit", 12, &[("retention.ms", "-1"), ("unclean.leader.election.enable", "true")]);
+    by_hand("commands", 24, &[("min.insync.replicas", "2"), ("max.message.bytes", "100000")]);
+    let differ: BTreeSet<String> = [
+        "metrics partitions 6 Differs",
+        "aggregate-state cleanup.policy delete Corrupts",
+        "signals message.timestamp.type CreateTime Corrupts",
+        "signals retention.ms 3600000 Loses",
+        "decide-state partitions 8 Corrupts",
+        "control cleanup.policy compact Corrupts",
+        "control retention.bytes 1000000 Loses",
+        "audit retention.ms -1 Differs",
+        "audit unclean.leader.election.enable true Loses",
+        "commands partitions 24 Differs",
+        "commands min.insync.replicas 2 Stops",
+        "commands max.message.bytes 100000 Loses",
+    ]
+    .map(ToOwned::to_owned)
+    .into();
+    let before = everything(&prefix);
+    assert_eq!(before.len(), 7);
+
+    let (code, answer) = json("check", &prefix, &[]);
+    assert_eq!((code, differences(&answer, &prefix).len()), (1, differ.len() + 5));
+    assert!(differ.is_subset(&differences(&answer, &prefix)), "{answer}");
+    let (code, answer) = json("apply", &prefix, &[]);
+    assert_eq!((code, answer["created"].as_array().unwrap().len()), (1, 5), "something would corrupt");
+    assert_eq!(differences(&answer, &prefix), differ);
+    let (code, text) = topology("apply", &prefix, &[]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.starts_with("12 of 12 topics were there already, and are as they were.\n"), "{text}");
+    assert!(text.contains("LOSES"), "{text}");
+    assert!(text.contains("3600000 (1h)"), "{text}");
+    let mut after = everything(&prefix);
+    after.retain(|topic, _| before.contains_key(topic));
+    assert_eq!(after, before, "nothing that was there was changed");
+
+    let Err(LogError::Fatal { reason }) = KafkaLog::open(Options { partitions: None, ..broker().options(&prefix) }) else { panic!("it opened") };
+    assert!(reason.starts_with("the topics do not fit, and Loadline does not run on them: "), "{reason}");
+    assert!(reason.contains("(4 more)"), "those that merely differ are no reason: {reason}");
+
+    // A state that has fewer partitions than its input may grow, and so may metrics, with the state of aggregate.
+    let shape = ["--partitions", "commands=24"];
+    for _ in 0..2 {
+        let (_, answer) = json("check", &prefix, &shape);
+        for difference in answer["differences"].as_array().unwrap() {
+            carry_out(difference["mend"].as_str().unwrap());
+        }
+        until_seen(&prefix, &answer);
+    }
+    assert_eq!(topology("check", &prefix, &shape), (0, "12 topics, all as declared.\n".to_owned()));
+}
+
+/// Runs the last command that a mend names, with the tools of Kafka.
+fn carry_out(mend: &str) {
+    static TOOLS: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let tools = TOOLS.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let jars = Command::new(Broker::script()).arg("install").output().unwrap();
+        let jars = String::from_utf8(jars.stdout).unwrap();
+        for (tool, class) in [("kafka-configs.sh", "kafka.admin.ConfigCommand"), ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand")] {
+            tool_in(folder.path(), tool, jars.trim(), class);
+        }
+        folder
+    });
+    let command = mend.rsplit('`').nth(1).unwrap_or_else(|| panic!("no command: {mend}"));
+    let path = format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap());
+    let output = Command::new("sh").args(["-c", command]).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{command}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+fn tool_in(folder: &Path, tool: &str, jars: &str, class: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let script = folder.join(tool);
+    std::fs::write(&script, format!("#!/bin/sh\nexec java -XX:TieredStopAtLevel=1 -cp '{jars}/*' {class} \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Waits until the broker shows that what was told is mended: it follows its controller a moment later.
+fn until_seen(prefix: &str, told: &Value) {
+    let started = Stopwatch::start();
+    while differences(&json("check", prefix, &["--partitions", "commands=24"]).1, prefix).intersection(&differences(told, prefix)).next().is_some() {
+        assert!(started.elapsed() < DEADLINE, "it stays as it was: {told}");
+    }
+}
+
+/// Two at once create everything once between them, and both are content.
+#[test]
+fn two_at_once_are_fine() {
+    let prefix = Broker::prefix();
+    let answers = std::thread::scope(|scope| {
+        let both: Vec<_> = (0..2).map(|_| scope.spawn(|| json("apply", &prefix, &[]))).collect();
+        both.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+    });
+    let mut created: Vec<String> = Vec::new();
+    for (code, answer) in &answers {
+        assert_eq!((*code, differences(answer, &prefix)), (0, BTreeSet::new()), "{answer}");
+        created.extend(answer["created"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()));
+    }
+    created.sort();
+    assert_eq!(created, everything(&prefix).into_keys().collect::<Vec<_>>());
+    assert_eq!(created.len(), TOPICS);
+    assert_eq!(topology("check", &prefix, &[]).0, 0);
+}
+
+/// With signals enlarged after they were created each target's signals would stand in two partitions: refused until it is said that this is how
+/// the installation was made. A state that is missing is created to fit its input.
+#[test]
+fn another_number_of_partitions_is_refused() {
+    let prefix = Broker::prefix();
+    assert_eq!(topology("apply", &prefix, &["--partitions", "2"]).0, 0);
+    let (code, answer) = json("check", &prefix, &[]);
+    assert_eq!(code, 1);
+    let expected = ["signals partitions 2 Corrupts", "metrics partitions 2 Differs", "commands partitions 2 Differs", "audit partitions 2 Loses"];
+    assert_eq!(differences(&answer, &prefix), expected.map(ToOwned::to_owned).into());
+    let Err(LogError::Fatal { reason }) = KafkaLog::open(Options { partitions: None, ..broker().options(&prefix) }) else { panic!("it opened") };
+    assert!(reason.contains("signals: partitions is 2, declared is 12: The signals of a target would stand in two partitions"), "{reason}");
+    assert!(reason.contains("--partitions signals=2"), "{reason}");
+
+    let other = Broker::prefix();
+    broker().create_topic(&format!("{other}signals"), 3, &[]);
+    assert_eq!(topology("apply", &other, &[]).0, 1);
+    let options = broker().options(&other);
+    let Cluster { topics, .. } = look(&options, &wanted(&options).unwrap()).unwrap();
+    let Found::There(state) = &topics[&format!("{other}decide-state")] else { panic!("{topics:?}") };
+    assert_eq!(state.partitions, 3);
+}
+
+/// What differs and does no harm is no reason not to run, and told.
+#[test]
+fn what_merely_differs_is_told_when_the_log_is_opened() {
+    let prefix = Broker::prefix();
+    assert_eq!(topology("apply", &prefix, &[]).0, 0);
+    let log = KafkaLog::open(Options { partitions: None, replicas: None, ..broker().options(&prefix) }).unwrap();
+    let told: BTreeSet<(&str, Option<&str>, Weight)> =
+        log.differences().iter().map(|Difference { topic, setting, weight, .. }| (topic.as_str(), setting.as_deref(), *weight)).collect();
+    let all = wanted(&broker().options(&prefix)).unwrap();
+    assert_eq!(told, all.iter().map(|topic| (topic.name.as_str(), Some("replicas"), Weight::Loses)).collect());
+}
+
+/// A cluster that is too small says so, with what to say instead.
+#[test]
+fn more_replicas_than_brokers_are_refused() {
+    let prefix = Broker::prefix();
+    let output = loadline(&["apply", "--brokers", &broker().address, "--prefix", &prefix]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.starts_with("loadline: the cluster does not create ")
+            && text.contains("3 replicas are asked for, and it has 1 broker: start more, or say --replication 1"),
+        "{text}"
+    );
+    assert_eq!(everything(&prefix), BTreeMap::new());
+}
+
+/// Where nobody answers it says where it asked, how long, what it heard, and what to look at.
+#[test]
+fn no_broker_there_is_told_with_what_to_check() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for command in ["check", "apply"] {
+        let output = loadline(&[command, "--brokers", &format!("127.0.0.1:{port}"), "--wait", "1s"]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{text}");
+        assert!(text.starts_with(&format!("loadline: no broker answers at 127.0.0.1:{port} (waited 1 s): ")), "{text}");
+        assert!(text.contains("Connection refused") && text.contains("check that a broker runs there"), "{text}");
+        assert!(!text.contains("tried again"), "{text}");
+    }
+}
+
+const LOGIN: &str = "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"admin\" password=\"admins-word\" \
+                     user_admin=\"admins-word\" user_looker=\"lookers-word\";";
+
+/// A cluster with users and rights: a wrong password is told at once and without it; what a user may not see is unknown, and neither missing nor
+/// fine; a file has the settings.
+#[test]
+fn users_and_rights_are_told_apart_from_what_is_there() {
+    let login = format!("listener.name.plaintext.plain.sasl.jaas.config={LOGIN}");
+    let settings = [
+        "listener.security.protocol.map=PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name=PLAINTEXT",
+        "sasl.mechanism.inter.broker.protocol=PLAIN",
+        "sasl.enabled.mechanisms=PLAIN",
+        &login,
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users=User:admin;User:ANONYMOUS",
+    ];
+    let admin = [("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "admin"), ("sasl.password", "admins-word")];
+    let broker = Broker::start(&settings, &admin);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kafka.properties");
+    let run = |command: &str, user: &str, password: &str| {
+        let text = format!(
+            "# who we are\nbootstrap.servers = {}\nsecurity.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.username={user}\nsasl.password={password}\n",
+            broker.address
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = loadline(&[command, "--kafka-config", file.to_str().unwrap(), "--prefix", "ready.", "--partitions", "1", "--replication", "1"]);
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!text.contains(password), "{text}");
+        (output.status.code().unwrap(), text)
+    };
+    assert_eq!(run("check", "admin", "admins-word"), (0, "12 topics, all as declared.\n".to_owned()));
+    let started = Stopwatch::start();
+    let (code, text) = run("check", "admin", "a-wrong-word");
+    assert_eq!(code, 2, "{text}");
+    assert!(text.starts_with(&format!("loadline: {} refuses this client: ", broker.address)), "{text}");
+    assert!(text.contains("Invalid username or password") && text.contains("sasl.mechanism"), "{text}");
+    assert!(started.elapsed() < DEADLINE);
+
+    // A user without any rights.
+    let (code, text) = run("check", "looker", "lookers-word");
+    assert_eq!((code, text.contains("UNKNOWN"), text.contains("MISSING")), (2, true, false), "{text}");
+    assert!(text.contains("This user needs the rights Describe and DescribeConfigs on the topics with the prefix."), "{text}");
+    let (code, text) = run("apply", "looker", "lookers-word");
+    assert_eq!((code, text.contains("created ")), (1, false), "{text}");
+    // One that sees the topics, and not their settings.
+    let jars = String::from_utf8(Command::new(Broker::script()).arg("install").output().unwrap().stdout).unwrap();
+    let java = folder.path().join("java.properties");
+    std::fs::write(&java, format!("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config={LOGIN}\n")).unwrap();
+    let granted = Command::new("java")
+        .args(["-cp", &format!("{}/*", jars.trim()), "org.apache.kafka.tools.AclCommand", "--bootstrap-server", &broker.address, "--command-config"])
+        .arg(&java)
+        .args(["--add", "--allow-principal", "User:looker", "--operation", "Describe", "--topic", "ready.", "--resource-pattern-type", "prefixed"])
+        .output()
+        .unwrap();
+    assert!(granted.status.success(), "{granted:?}");
+    let started = Stopwatch::start();
+    let (code, text) = loop {
+        let (code, text) = run("check", "looker", "lookers-word");
+        if text.contains(" settings ") || started.elapsed() > DEADLINE {
+            break (code, text);
+        }
+    };
+    assert_eq!((code, text.matches("UNKNOWN").count()), (2, TOPICS + 1), "{text}");
+    assert!(text.contains("The cluster does not tell its settings, so whether they fit is not known."), "{text}");
+}
