@@ -248,6 +248,23 @@ fn two_at_once_are_fine() {
     assert_eq!(topology("check", &prefix, &[]).0, 0);
 }
 
+/// Two that disagree about the shape: what was first stays, every state fits its input, and who finds another shape than it was told says so.
+#[test]
+fn two_at_once_with_other_partitions_leave_states_that_fit() {
+    let prefix = Broker::prefix();
+    let codes: BTreeSet<i32> = std::thread::scope(|scope| {
+        let (a, b) =
+            (scope.spawn(|| topology("apply", &prefix, &["--partitions", "2"]).0), scope.spawn(|| topology("apply", &prefix, &["--partitions", "3"]).0));
+        [a.join().unwrap(), b.join().unwrap()].into()
+    });
+    assert!(codes.contains(&1), "signals have one number of partitions, which one of them was not told: {codes:?}");
+    let there = everything(&prefix);
+    let partitions = |topic: &str| there[&format!("{prefix}{topic}")]["(partitions)"].clone();
+    for (state, input) in [("aggregate-state", "metrics"), ("admit-state", "control"), ("decide-state", "signals"), ("arbitrate-state", "requests")] {
+        assert_eq!(partitions(state), partitions(input), "{state}");
+    }
+}
+
 /// With signals enlarged after they were created each target's signals would stand in two partitions: refused until it is said that this is how
 /// the installation was made. A state that is missing is created to fit its input.
 #[test]

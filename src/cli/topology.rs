@@ -15,7 +15,7 @@ use serde_json::json;
 use self::connection::ConnectionArgs;
 use self::print::{differences, shape};
 use super::config::Kafka;
-use super::{Output, Unusable};
+use super::{Output, Paint, Unusable};
 use crate::log::kafka::Options;
 use crate::log::kafka::declaration::{self, PREFIX, Role};
 use crate::log::kafka::topics::{self, Difference, Weight};
@@ -188,7 +188,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             match output {
                 Output::Json => print::json(out, &json!({ "fits": differing.is_empty(), "differences": differing }))?,
                 Output::Text if differing.is_empty() => writeln!(out, "{} topics, all as declared.", wanted.len())?,
-                Output::Text => differences(out, &differing)?,
+                Output::Text => differences(out, &differing, Paint::for_stdout())?,
             }
             Ok(match () {
                 () if differing.is_empty() => FITS,
@@ -204,7 +204,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                     let created: Vec<&str> = applied.created.iter().map(|topic| topic.name.as_str()).collect();
                     print::json(out, &json!({ "dryRun": dry_run, "created": created, "differences": applied.differences }))?;
                 }
-                Output::Text => print::applied(out, &applied, topics::wanted(&options)?.len(), *dry_run)?,
+                Output::Text => print::applied(out, &applied, topics::wanted(&options)?.len(), *dry_run, Paint::for_stdout())?,
             }
             Ok(if applied.differences.iter().any(Difference::refuses) { DIFFERS } else { FITS })
         }

@@ -137,11 +137,16 @@ impl Broker {
         producer
     }
 
-    /// A topic as somebody creates it by hand.
+    /// A topic as somebody creates it by hand; it is there when the broker shows it, a moment after its controller.
     pub(crate) fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
-        wait_for(self.admin().create_topics([&new], &AdminOptions::new())).unwrap().into_iter().for_each(|result| drop(result.unwrap()));
+        let admin = self.admin();
+        wait_for(admin.create_topics([&new], &AdminOptions::new())).unwrap().into_iter().for_each(|result| drop(result.unwrap()));
+        let started = Stopwatch::start();
+        while !admin.inner().fetch_metadata(None, START).unwrap().topics().iter().any(|topic| topic.name() == name) {
+            assert!(started.elapsed() < START, "{name} is never shown");
+        }
     }
 
     /// Begins to be the producer of these transactions.

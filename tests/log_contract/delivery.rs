@@ -243,23 +243,24 @@ pub(crate) fn a_state_can_be_replaced_and_deleted<H: Harness>() {
 }
 
 pub(crate) fn states_belong_to_their_group_and_partition<H: Harness>() {
-    let harness = H::create(signals(2));
+    let harness = H::create(signals(2).with(Topic::Metrics, 2));
     let mut decide = join(harness.log(), "a");
-    let mut forecast = join_as(harness.log(), "forecast", "a", Topic::Signals);
+    let mut aggregate = join_as(harness.log(), "aggregate", "a", Topic::Metrics);
     poll_assigned(&mut *decide, 2);
-    poll_assigned(&mut *forecast, 2);
+    poll_assigned(&mut *aggregate, 2);
     for (partition, value) in [(0, "decide 0"), (1, "decide 1")] {
         decide.commit(&Batch { states: vec![put("k", Some(value))], ..position(partition, u64::from(partition)) }).unwrap();
     }
-    forecast.commit(&Batch { states: vec![put("k", Some("forecast 0"))], ..position(0, 7) }).unwrap();
+    aggregate.commit(&Batch { states: vec![put("k", Some("aggregate 0"))], ..position(0, 7) }).unwrap();
     harness.settle();
     let state = |group, partition| harness.log().states(group, partition).unwrap().into_iter().map(|(_, value)| String::from_utf8(value).unwrap()).collect();
     assert_eq!(
-        [state("decide", 0), state("decide", 1), state("forecast", 0), state("forecast", 1)].map(|values: Vec<_>| values.join(" ")),
-        ["decide 0", "decide 1", "forecast 0", ""]
+        [state("decide", 0), state("decide", 1), state("aggregate", 0), state("aggregate", 1)].map(|values: Vec<_>| values.join(" ")),
+        ["decide 0", "decide 1", "aggregate 0", ""]
     );
-    let committed = |group, partition| harness.log().committed(group, Topic::Signals, partition).unwrap();
-    assert_eq!([committed("decide", 0), committed("decide", 1), committed("forecast", 0), committed("forecast", 1)], [Some(0), Some(1), Some(7), None]);
+    let committed = |group, topic, partition| harness.log().committed(group, topic, partition).unwrap();
+    assert_eq!([0, 1].map(|partition| committed("decide", Topic::Signals, partition)), [Some(0), Some(1)]);
+    assert_eq!([0, 1].map(|partition| committed("aggregate", Topic::Metrics, partition)), [Some(7), None]);
 }
 
 pub(crate) fn an_unknown_partition_is_named<H: Harness>() {

@@ -52,14 +52,14 @@ fn as_json(topic: &Wanted) -> Value {
 }
 
 /// The settings that are the same for all.
-pub(super) fn of_all(topics: &[Wanted]) -> BTreeMap<&str, &str> {
+fn of_all(topics: &[Wanted]) -> BTreeMap<&str, &str> {
     let Some((first, rest)) = topics.split_first() else { return BTreeMap::new() };
     let same = |(name, value): &(&String, &String)| rest.iter().all(|topic| topic.settings.get(*name) == Some(*value));
     first.settings.iter().filter(same).map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 /// What was created, and what differs.
-pub(super) fn applied(out: &mut dyn Write, applied: &Applied, all: usize, dry_run: bool) -> io::Result<()> {
+pub(super) fn applied(out: &mut dyn Write, applied: &Applied, all: usize, dry_run: bool, paint: Paint) -> io::Result<()> {
     let (verb, rest) = if dry_run { ("would create", "would stay as they are") } else { ("created", "were there already, and are as they were") };
     for topic in &applied.created {
         let Wanted { name, partitions, replicas, .. } = topic;
@@ -75,14 +75,13 @@ pub(super) fn applied(out: &mut dyn Write, applied: &Applied, all: usize, dry_ru
     }
     if !applied.differences.is_empty() {
         writeln!(out)?;
-        differences(out, &applied.differences)?;
+        differences(out, &applied.differences, paint)?;
     }
     Ok(())
 }
 
 /// A table of what differs, and below it what each does and how it is mended.
-pub(super) fn differences(out: &mut dyn Write, differences: &[Difference]) -> io::Result<()> {
-    let paint = Paint::for_stdout();
+pub(super) fn differences(out: &mut dyn Write, differences: &[Difference], paint: Paint) -> io::Result<()> {
     let rows = differences.iter().map(|difference| {
         let shown = |value: &str| match difference.setting.as_deref() {
             Some("retention.ms") => format!("{value} ({})", age(value)),

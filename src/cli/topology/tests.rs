@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::edge::actuate;
 use crate::log::kafka::declaration::{Declared, TEXT, declared};
+use crate::log::kafka::topics::{Cluster, Found, There, Wanted};
 use crate::runtime::retention::Limits;
 use crate::stages::Stage;
 use crate::stages::admit::Admit;
@@ -161,6 +162,27 @@ fn the_page_shows_the_declared_topics() {
     } else {
         assert_eq!(shown, table, "DOCS=write cargo test -p loadline --lib the_page_shows_the_declared_topics writes it");
     }
+}
+
+/// What `check` prints is what the page shows.
+#[test]
+fn the_page_shows_what_check_prints() {
+    let wanted = topics::wanted(&Options::new("kafka-1:9092")).unwrap();
+    let there = |topic: &Wanted| Found::There(There { partitions: topic.partitions, replicas: topic.replicas, settings: Some(topic.settings.clone()) });
+    let mut cluster = Cluster { brokers: Vec::new(), topics: wanted.iter().map(|topic| (topic.name.clone(), there(topic))).collect() };
+    for (topic, change) in [("loadline.signals", ("retention.ms", "3600000")), ("loadline.decide-state", ("partitions", "8"))] {
+        let Some(Found::There(there)) = cluster.topics.get_mut(topic) else { panic!("{topic}") };
+        match change {
+            ("partitions", count) => there.partitions = count.parse().unwrap(),
+            (setting, value) => drop(there.settings.as_mut().unwrap().insert(setting.to_owned(), value.to_owned())),
+        }
+    }
+    let found = topics::compare("kafka-1:9092", &wanted, &cluster);
+    let mut out = Vec::new();
+    differences(&mut out, &found, Paint::PLAIN).unwrap();
+    let printed = String::from_utf8(out).unwrap();
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kafka.md")).unwrap();
+    assert!(page.contains(&printed), "{printed}");
 }
 
 #[derive(Debug, Parser)]

@@ -128,20 +128,31 @@ pub struct Applied {
 /// [`LogError::Fatal`] where the cluster refuses one, with its reason; [`LogError::Retry`] where it cannot be reached.
 pub fn apply(options: &Options, dry_run: bool) -> Result<Applied, LogError> {
     let wanted = wanted(options)?;
-    let found = look(options, &wanted)?;
-    let missing: Vec<Wanted> = wanted.iter().filter(|topic| found.lacks(&topic.name)).map(|topic| fitting(topic, options, &found)).collect();
-    if missing.is_empty() {
-        return Ok(Applied { created: missing, differences: compare(&options.brokers, &wanted, &found) });
-    }
-    let names = cluster::create(options, &missing, &found, dry_run)?;
+    let mut found = look(options, &wanted)?;
+    let missing = |found: &Cluster, of: fn(&Role) -> bool| -> Vec<Wanted> {
+        let all = wanted.iter().filter(|topic| of(&topic.declared.role) && found.lacks(&topic.name));
+        all.map(|topic| fitting(topic, options, found)).collect()
+    };
     if dry_run {
+        let created = missing(&found, |_| true);
+        if !created.is_empty() {
+            cluster::create(options, &created, &found, true)?;
+        }
         let mut differences = compare(&options.brokers, &wanted, &found);
         differences.retain(|difference| difference.weight != Weight::Missing);
-        return Ok(Applied { created: missing, differences });
+        return Ok(Applied { created, differences });
     }
-    // Another one may create the same at the same time: then what it created is what counts.
-    let found = cluster::look_for(options, &wanted, &missing)?;
-    let created = missing.into_iter().filter(|topic| names.contains(&topic.name)).collect();
+    let mut created = Vec::new();
+    // The states after what they are of, as that then is: another one may create the same at the same time, in another shape.
+    let steps: [fn(&Role) -> bool; 2] = [|role| matches!(role, Role::Flow(_)), |role| matches!(role, Role::State { .. })];
+    for of in steps {
+        let missing = missing(&found, of);
+        if !missing.is_empty() {
+            let names = cluster::create(options, &missing, &found, false)?;
+            found = cluster::look_for(options, &wanted, &missing)?;
+            created.extend(missing.into_iter().filter(|topic| names.contains(&topic.name)));
+        }
+    }
     Ok(Applied { created, differences: compare(&options.brokers, &wanted, &found) })
 }
 
