@@ -248,6 +248,21 @@ fn two_at_once_are_fine() {
     assert_eq!(topology("check", &prefix, &[]).0, 0);
 }
 
+/// What `run` says where it does not come to run, on these topics and without policies.
+fn run(prefix: &str, more: &[&str]) -> (i32, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("timeout")
+        .arg(DEADLINE.as_secs().to_string())
+        .args([env!("CARGO_BIN_EXE_loadline"), "run", "--brokers", &broker().address, "--listen", "127.0.0.1:0", "--policies", "no-such-policies"])
+        .args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.replication=1"])
+        .args(more)
+        .current_dir(folder.path())
+        .env_remove("LOADLINE_CONFIG")
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
 /// Two that disagree about the shape: what was first stays, every state fits its input, and who finds another shape than it was told says so.
 #[test]
 fn two_at_once_with_other_partitions_leave_states_that_fit() {
@@ -278,6 +293,11 @@ fn another_number_of_partitions_is_refused() {
     let Err(LogError::Fatal { reason }) = KafkaLog::open(Options { partitions: None, ..broker().options(&prefix) }) else { panic!("it opened") };
     assert!(reason.contains("signals: partitions is 2, declared is 12: The signals of a target would stand in two partitions"), "{reason}");
     assert!(reason.contains("--partitions signals=2"), "{reason}");
+    let (code, text) = run(&prefix, &[]);
+    assert!(code == 2 && text.contains(&reason), "{code}: {text}");
+    // Once it is said the same topics are fine, and `run` gets as far as a folder of policies that is not there.
+    let (code, text) = run(&prefix, &["--set", "kafka.partitions=2"]);
+    assert!(code == 2 && text.contains("the log is on Kafka") && text.contains("no-such-policies"), "{code}: {text}");
 
     let other = Broker::prefix();
     broker().create_topic(&format!("{other}signals"), 3, &[]);

@@ -8,7 +8,7 @@ use clap::Parser;
 use serde_json::Value;
 
 use super::*;
-use crate::edge::actuate;
+use crate::cli::config::Role as Part;
 use crate::log::kafka::declaration::{Declared, TEXT, declared};
 use crate::log::kafka::topics::{Cluster, Found, There, Wanted};
 use crate::runtime::retention::Limits;
@@ -43,7 +43,9 @@ fn the_declaration_has_every_topic_and_nothing_else() {
         assert_eq!((&state.writers[..], &state.readers[..]), (&[stage.to_owned()][..], &[stage.to_owned()][..]));
         assert!(of(input).readers.iter().any(|reader| reader == stage), "{stage} reads {input}");
     }
-    assert_eq!(of(Topic::Commands).readers, [actuate::GROUP]);
+    let roles: BTreeSet<String> = Part::all().iter().map(|role| format!("{role:?}").to_lowercase()).collect();
+    let parts = declared().unwrap().iter().flat_map(|topic| topic.writers.iter().chain(&topic.readers)).cloned().collect();
+    assert_eq!(roles, parts, "each role reads or writes something, and nobody else does");
 }
 
 /// It is AsyncAPI by AsyncAPI's own schema, the Kafka bindings too.
@@ -233,7 +235,7 @@ fn topics_are_shown_as_an_installation_has_them() {
     let signals = &topics[2];
     assert_eq!(
         (&signals["replicas"], &signals["settings"]["min.insync.replicas"], &signals["readBy"]),
-        (&1.into(), &"1".into(), &serde_json::json!(["api", "decide"]))
+        (&1.into(), &"1".into(), &serde_json::json!(["decide", "view"]))
     );
     let in_sync = |replicas: &str| -> Value {
         let text = ran(&["show", "--replication", replicas, "--output", "json"]).unwrap();

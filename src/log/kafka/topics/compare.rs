@@ -151,7 +151,8 @@ impl At<'_> {
             return (found, None);
         }
         let say = if topic.declared.is_spread() {
-            format!("If the installation was made with {found}, say so: --partitions {}={found}. ", topic.declared.name)
+            let name = &topic.declared.name;
+            format!("If the installation was made with {found}, say so: --partitions {name}={found} (to `run`: kafka.partitions). ")
         } else {
             String::new()
         };
@@ -172,7 +173,7 @@ impl At<'_> {
 
     fn replicas(&self) -> Option<Judged> {
         let (wanted, found) = (self.topic.replicas, self.there.replicas);
-        let say = format!("say --replication {found} where that is meant");
+        let say = format!("say --replication {found} (to `run`: kafka.replication) where that is meant");
         match found {
             _ if found == wanted => None,
             _ if found < wanted => {

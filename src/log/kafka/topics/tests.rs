@@ -80,7 +80,11 @@ fn other_partitions_are_told_with_what_they_do() {
     let signals = partitions("signals", 24);
     assert_eq!(signals.len(), 2, "{signals:?}");
     assert_eq!((signals[0].0.as_str(), signals[0].1), ("loadline.signals 12→24", Weight::Corrupts));
-    assert!(signals[0].2.starts_with("If the installation was made with 24, say so: --partitions signals=24. Else begin anew"), "{}", signals[0].2);
+    assert!(
+        signals[0].2.starts_with("If the installation was made with 24, say so: --partitions signals=24 (to `run`: kafka.partitions). Else begin anew"),
+        "{}",
+        signals[0].2
+    );
     assert!(signals[0].2.contains("`kafka-topics.sh --bootstrap-server b:9092 --delete --topic loadline.signals`"), "{}", signals[0].2);
     assert_eq!(signals[1], ("loadline.decide-state 24→12".to_owned(), Weight::Corrupts, "First mend loadline.signals.".to_owned()));
 
