@@ -21,10 +21,10 @@ LEN := 512
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: setup ## Start the demo: a real fleet that follows a real load, until Ctrl-C
+run: setup ## Start the demo: a real fleet that follows a real load, until Ctrl-C; with LOG=kafka on a Kafka broker
 	@tools/first-build $(DEMO)
 	@cargo build --quiet --locked --release --package loadline --package loadgen --bins
-	@exec $(DEMO) demo
+	@exec $(if $(LOG),tools/demo-on $(LOG)) $(DEMO) demo
 
 test: setup-tests ## Everything that must hold before a change goes in: formatting, and every test
 	@cargo fmt --all --check

@@ -97,6 +97,7 @@ pub(super) fn check_fleets(config: &Config) -> anyhow::Result<()> {
 
 #[cfg(feature = "kafka")]
 mod kafka {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use tracing::{info, warn};
@@ -107,6 +108,7 @@ mod kafka {
     use crate::edge::processes;
     use crate::log::embedded::{Occupied, occupy};
     use crate::log::kafka::KafkaLog;
+    use crate::log::kafka::topics::Difference;
 
     /// How soon a cluster that could not be reached is tried again.
     const AGAIN: Duration = Duration::from_secs(1);
@@ -134,9 +136,7 @@ mod kafka {
             loop {
                 match KafkaLog::open(options.clone()) {
                     Ok(log) => {
-                        for difference in log.differences() {
-                            warn!("{difference}");
-                        }
+                        warn_of(log.differences());
                         info!(brokers = options.brokers, prefix = options.prefix, "the log is on Kafka");
                         return Ok(Kafka { log, group, _directory: directory });
                     }
@@ -151,6 +151,21 @@ mod kafka {
 
         pub(super) fn reach(&self) -> Reach {
             Reach::Own { group: self.group }
+        }
+    }
+
+    /// What differs and is no reason not to run: the same of several topics in one line.
+    fn warn_of(differences: &[Difference]) {
+        let mut told: BTreeMap<(Option<&str>, &str, Option<&str>), Vec<&Difference>> = BTreeMap::new();
+        for difference in differences {
+            let Difference { setting, declared, found, .. } = difference;
+            told.entry((setting.as_deref(), declared, found.as_deref())).or_default().push(difference);
+        }
+        for ((setting, declared, found), same) in told {
+            let topics: Vec<&str> = same.iter().map(|difference| difference.topic.as_str()).collect();
+            let (setting, found) = (setting.unwrap_or("what there is"), found.unwrap_or("not known"));
+            let means = same.first().map_or("", |first| first.means.as_str());
+            warn!("{setting} of {} is {found}, declared is {declared}: {means} `loadline topology check` says how it is mended", topics.join(", "));
         }
     }
 }
