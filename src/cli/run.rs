@@ -142,7 +142,7 @@ struct Pipeline {
 /// What supervises process fleets.
 struct Fleets {
     files: FleetFiles,
-    fleets: Arc<ProcessFleets>,
+    supervised: Arc<ProcessFleets>,
     actuator: Actuator,
     observer: Observer,
 }
@@ -156,7 +156,7 @@ impl Fleets {
         let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
         let hands = Hands::new(freeze.clone(), Arc::clone(clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
         let actuator = Actuator::start(Arc::clone(log), hands, ActuatorSettings { member: MEMBER.to_owned(), reach })?;
-        Ok(Fleets { files, fleets, actuator, observer })
+        Ok(Fleets { files, supervised: fleets, actuator, observer })
     }
 }
 
@@ -202,7 +202,7 @@ impl Pipeline {
             room: Arc::clone(&self.room),
             clock: Arc::clone(&self.clock),
             ingest: self.ingest.as_ref().map(|(ingest, _)| ingest.clone()),
-            manual: Arc::new(ByHand(self.fleets.as_ref().map(|fleets| Arc::clone(&fleets.fleets)))),
+            manual: Arc::new(ByHand(self.fleets.as_ref().map(|fleets| Arc::clone(&fleets.supervised)))),
             shows: self.tail.is_some(),
             freeze: self.freeze.clone(),
             started_at: self.clock.now(),
@@ -263,7 +263,7 @@ impl Pipeline {
             ("the thread that watches policies", self.watcher.as_ref().is_some_and(PolicyWatcher::has_ended)),
         ];
         let part = parts.into_iter().find_map(|(part, ended)| ended.then(|| format!("{part} ended")));
-        let failed = || self.fleets.as_ref()?.fleets.failed().map(|target| format!("the supervisor of {target} ended"));
+        let failed = || self.fleets.as_ref()?.supervised.failed().map(|target| format!("the supervisor of {target} ended"));
         part.or_else(failed)
     }
 
@@ -277,7 +277,7 @@ impl Pipeline {
         let mut supervised = None;
         if let Some(fleets) = self.fleets {
             drop(fleets.files);
-            (observer, supervised) = (Some(fleets.observer), Some((fleets.fleets, fleets.actuator)));
+            (observer, supervised) = (Some(fleets.observer), Some((fleets.supervised, fleets.actuator)));
         }
         if let Some(watcher) = self.watcher {
             told("the policy watcher", watcher.stop().map_err(|e| e.to_string()));

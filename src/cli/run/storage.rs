@@ -156,16 +156,13 @@ mod kafka {
 
     /// What differs and is no reason not to run: the same of several topics in one line.
     fn warn_of(differences: &[Difference]) {
-        let mut told: BTreeMap<(Option<&str>, &str, Option<&str>), Vec<&Difference>> = BTreeMap::new();
-        for difference in differences {
-            let Difference { setting, declared, found, .. } = difference;
-            told.entry((setting.as_deref(), declared, found.as_deref())).or_default().push(difference);
+        let mut topics: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for Difference { topic, setting, declared, found, means, .. } in differences {
+            let (setting, found) = (setting.as_deref().unwrap_or("what there is"), found.as_deref().unwrap_or("not known"));
+            topics.entry(format!("{setting} is {found}, declared is {declared}: {means}")).or_default().push(topic);
         }
-        for ((setting, declared, found), same) in told {
-            let topics: Vec<&str> = same.iter().map(|difference| difference.topic.as_str()).collect();
-            let (setting, found) = (setting.unwrap_or("what there is"), found.unwrap_or("not known"));
-            let means = same.first().map_or("", |first| first.means.as_str());
-            warn!("{setting} of {} is {found}, declared is {declared}: {means} `loadline topology check` says how it is mended", topics.join(", "));
+        for (differs, topics) in topics {
+            warn!("{differs} `loadline topology check` says how it is mended. Of: {}", topics.join(", "));
         }
     }
 }

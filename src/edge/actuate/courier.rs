@@ -164,10 +164,9 @@ impl Courier {
     /// Whether it is this member's to carry out, or to put aside.
     fn is_ours(&self, (_, command): &Received) -> bool {
         match (self.reach, command) {
-            (Reach::All, _) => true,
             (Reach::Own { .. }, Ok(command)) => self.hands.serves(&command.target),
-            // Of nobody: each puts it aside, as none knows whether another one does.
-            (Reach::Own { .. }, Err(_)) => true,
+            // What is no command is nobody's: each puts it aside, as none knows whether another one does.
+            (Reach::All, _) | (Reach::Own { .. }, Err(_)) => true,
         }
     }
 
