@@ -115,7 +115,7 @@ fn prometheus_and_the_browser_and_its_driver_are_installed_for_tests_alone() {
     let (code, said, _) = machine.set_up_with(&root, &[]);
     assert_eq!((code, said.as_str()), (Some(0), ""), "without --tests nothing is missing");
     let (_, said, installed) = machine.set_up_with(&root, &["--tests"]);
-    for thing in ["installing prometheus", "installing Chromium", "installing Node.js and npm"] {
+    for thing in ["installing prometheus", "installing Java and Maven", "installing Chromium", "installing Node.js and npm"] {
         assert!(said.contains(thing), "{said}");
     }
     assert!(
@@ -124,7 +124,7 @@ fn prometheus_and_the_browser_and_its_driver_are_installed_for_tests_alone() {
     );
     assert!(said.contains("could not install them; run this once") && said.contains("npm ci --prefix target/page-tests"), "{said}");
 
-    for there in ["prometheus", "promtool", "chromium", "node"] {
+    for there in ["prometheus", "promtool", "java", "mvn", "chromium", "node"] {
         machine.program(there, "exit 0");
     }
     machine.program("npm", "echo \"npm $*\"");
