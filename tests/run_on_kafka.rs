@@ -13,8 +13,8 @@ use common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
 use kafka::{Broker, broker};
 
 /// Makes the topics of an installation of its own, with several partitions, as an operator does.
-fn installation() -> String {
-    let (broker, prefix) = (broker(), Broker::prefix());
+fn installation(broker: &Broker) -> String {
+    let prefix = Broker::prefix();
     let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
     let applied = Command::new(LOADLINE).args(apply).output().unwrap();
     assert!(applied.status.success(), "{applied:?}");
@@ -22,14 +22,17 @@ fn installation() -> String {
 }
 
 /// A command that runs these roles on it.
-fn run(directory: &Path, prefix: &str, roles: &str) -> Command {
+fn run(broker: &Broker, directory: &Path, prefix: &str, roles: &str) -> Command {
     let mut command = Command::new(LOADLINE);
-    command.current_dir(directory).args(["run", "--brokers", &broker().address, "--data", "data", "--policies", "policies"]);
+    command.current_dir(directory).args(["run", "--brokers", &broker.address, "--data", "data", "--policies", "policies"]);
     command.args(["--listen", "127.0.0.1:0", "--pane", "1s", "--roles", roles]);
     command.args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.partitions=3", "--set", "kafka.replication=1"]);
     command.env_remove("LOADLINE_CONFIG");
     command
 }
+
+/// What one process does that is alone.
+const ALL: &str = "ingest,policies,admit,aggregate,decide,arbitrate,fleets,view";
 
 const STAGES: &str = "admit,aggregate,decide,arbitrate";
 
@@ -43,21 +46,21 @@ fn scales_to(front: &Running, data: &Path, waits: f64, count: usize) {
 
 #[test]
 fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
-    let prefix = installation();
+    let prefix = installation(broker());
     let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleIn: { stabilization: 0s, cooldown: 0s }, scaleOut: { cooldown: 0s } }\n");
     let data = home.path().join("data");
-    let front = Running::spawn(run(home.path(), &prefix, "ingest,policies,fleets,view"));
+    let front = Running::spawn(run(broker(), home.path(), &prefix, "ingest,policies,fleets,view"));
     let elsewhere = tempfile::tempdir().unwrap();
     let [one, other] = [(); 2].map(|()| {
         std::fs::create_dir_all(elsewhere.path().join("policies")).unwrap();
-        Running::spawn(run(elsewhere.path(), &prefix, STAGES))
+        Running::spawn(run(broker(), elsewhere.path(), &prefix, STAGES))
     });
     assert!(!elsewhere.path().join("data").exists(), "what supervises no fleets keeps nothing");
     scales_to(&front, &data, 30.0, 3);
     // One of both is gone, and the other one has its work.
     one.kill();
     scales_to(&front, &data, 50.0, 5);
-    let third = Running::spawn(run(elsewhere.path(), &prefix, STAGES));
+    let third = Running::spawn(run(broker(), elsewhere.path(), &prefix, STAGES));
     other.kill();
     scales_to(&front, &data, 20.0, 2);
     // What went over the log is what the front shows.
@@ -66,8 +69,7 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     let pids = common::pids_of(&data, "sleepers");
     assert_eq!(front.stop(), 0);
     // The fleet went on; the next process finds it, and decides on from the log.
-    let all = "ingest,policies,admit,aggregate,decide,arbitrate,fleets,view";
-    let mut command = run(home.path(), &prefix, all);
+    let mut command = run(broker(), home.path(), &prefix, ALL);
     command.arg("--stop-fleets-on-exit");
     let alone = Running::spawn(command);
     assert_eq!(common::pids_of(&data, "sleepers"), pids);
@@ -79,8 +81,7 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
 /// Each fleet is scaled by the process that supervises it, also where the command comes over a partition of another one.
 #[test]
 fn two_processes_each_scale_their_own_fleets() {
-    let prefix = installation();
-    let all = "ingest,policies,admit,aggregate,decide,arbitrate,fleets,view";
+    let prefix = installation(broker());
     let homes = ["north", "south"].map(|name| {
         let (home, policies) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
         for file in ["fleet.yaml", "policy.yaml"] {
@@ -93,8 +94,8 @@ fn two_processes_each_scale_their_own_fleets() {
     let [(_, north), (_, south)] = &homes;
     std::fs::copy(south.path().join("policies/policy.yaml"), north.path().join("policies/south.yaml")).unwrap();
     let running = homes.each_ref().map(|(name, home)| {
-        let roles = if *name == "north" { all } else { "admit,aggregate,decide,arbitrate,fleets,view" };
-        let mut command = run(home.path(), &prefix, roles);
+        let roles = if *name == "north" { ALL } else { "admit,aggregate,decide,arbitrate,fleets,view" };
+        let mut command = run(broker(), home.path(), &prefix, roles);
         command.arg("--stop-fleets-on-exit");
         Running::spawn(command)
     });
@@ -116,11 +117,11 @@ fn it_does_not_start_on_topics_that_are_not_there_or_not_its_own() {
         let ended = command.output().unwrap();
         (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
     };
-    let (code, words) = said(&mut run(home.path(), "nobody-made-it.", STAGES));
+    let (code, words) = said(&mut run(broker(), home.path(), "nobody-made-it.", STAGES));
     assert_eq!(code, Some(2), "{words}");
     assert!(words.contains("nobody-made-it.metrics") && words.contains("loadline topology apply"), "{words}");
-    let prefix = installation();
-    let (code, words) = said(run(home.path(), &prefix, STAGES).args(["--set", "kafka.partitions=4"]));
+    let prefix = installation(broker());
+    let (code, words) = said(run(broker(), home.path(), &prefix, STAGES).args(["--set", "kafka.partitions=4"]));
     assert_eq!(code, Some(2), "{words}");
     assert!(words.contains("signals") && words.contains("partitions"), "{words}");
     let mut embedded = Command::new(LOADLINE);
@@ -128,4 +129,27 @@ fn it_does_not_start_on_topics_that_are_not_there_or_not_its_own() {
     let (code, words) = said(&mut embedded);
     assert_eq!(code, Some(2), "{words}");
     assert!(words.contains("leave roles out, or name kafka.brokers"), "{words}");
+}
+
+/// While the broker is away samples are refused and the fleet stands; what was acknowledged before is there after it.
+#[test]
+fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
+    let mut broker = Broker::start(&[], &[]);
+    let prefix = installation(&broker);
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
+    let data = home.path().join("data");
+    let mut command = run(&broker, home.path(), &prefix, ALL);
+    command.arg("--stop-fleets-on-exit");
+    let loadline = Running::spawn(command);
+    scales_to(&loadline, &data, 30.0, 3);
+    broker.kill();
+    let answers = || {
+        let request = ureq::post(format!("{}/api/v1/metrics", loadline.url)).config().http_status_as_error(false).build();
+        request.header("content-type", "application/x-ndjson").send(waiting(50.0)).unwrap().status().as_u16()
+    };
+    wait_for("samples to be refused", || (answers() == 503).then_some(()));
+    assert_eq!(sleepers(&data), 3, "the fleet stands");
+    broker.start_again();
+    scales_to(&loadline, &data, 50.0, 5);
+    assert_eq!(loadline.stop(), 0);
 }

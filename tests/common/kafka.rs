@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,6 +29,9 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     /// It ends when this does: its standard input is ours.
     child: Child,
+    /// Its own, and its controller's.
+    ports: [u16; 2],
+    settings: Vec<String>,
     directory: PathBuf,
     /// What a client needs to be let in.
     client: BTreeMap<String, String>,
@@ -54,23 +57,45 @@ impl Broker {
     pub(crate) fn start(settings: &[&str], client: &[(&str, &str)]) -> Broker {
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{}", std::process::id(), next()));
         drop(std::fs::remove_dir_all(&directory));
-        let (port, controller) = (free_port(), free_port());
-        let child = Command::new(Broker::script())
-            .args(["run", &port.to_string(), &controller.to_string()])
-            .arg(&directory)
-            .args(settings)
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let ports = [free_port(), free_port()];
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect::<Vec<_>>();
+        let child = Broker::spawn(ports, &directory, &settings);
         let client = client.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut broker = Broker { address: format!("127.0.0.1:{port}"), child, directory, client };
-        let started = Stopwatch::start();
-        while let Err(error) = topics::apply(&broker.options("ready."), false) {
-            let ended = broker.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the broker ended, {ended:?}: see above, and {}/broker.log", broker.directory.display());
-            assert!(started.elapsed() < START, "the broker is not ready: {error}; see {}/broker.log", broker.directory.display());
-        }
+        let mut broker = Broker { address: format!("127.0.0.1:{}", ports[0]), ports, settings, child, directory, client };
+        broker.is_ready();
         broker
+    }
+
+    fn spawn(ports: [u16; 2], directory: &Path, settings: &[String]) -> Child {
+        let mut command = Command::new(Broker::script());
+        command.arg("run").args(ports.map(|port| port.to_string())).arg(directory).args(settings);
+        command.stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn is_ready(&mut self) {
+        let started = Stopwatch::start();
+        while let Err(error) = topics::apply(&self.options("ready."), false) {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the broker ended, {ended:?}: see above, and {}/broker.log", self.directory.display());
+            assert!(started.elapsed() < START, "the broker is not ready: {error}; see {}/broker.log", self.directory.display());
+        }
+    }
+
+    /// `kill -9` of the broker; [`Broker::start_again`] brings it back, with what was on its disk.
+    pub(crate) fn kill(&mut self) {
+        let script = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{script}/task/{script}/children")).unwrap();
+        let is_java = |pid: &&str| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "java");
+        let java = children.split_whitespace().find(is_java).unwrap_or_else(|| panic!("no broker among {children}"));
+        let pid = rustix::process::Pid::from_raw(java.parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it at the same place.
+    pub(crate) fn start_again(&mut self) {
+        self.child = Broker::spawn(self.ports, &self.directory, &self.settings);
+        self.is_ready();
     }
 
     /// What fetches and starts brokers.
