@@ -149,7 +149,14 @@ fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
     };
     wait_for("samples to be refused", || (answers() == 503).then_some(()));
     assert_eq!(sleepers(&data), 3, "the fleet stands");
+    let ready = || {
+        let mut answer = ureq::get(format!("{}/readyz", loadline.url)).config().http_status_as_error(false).build().call().unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    };
+    let said = wait_for("it to say so", || Some(ready()).filter(|(status, said)| *status == 503 && said.contains("nothing can be written since")));
+    assert!(said.1.contains("see that the brokers run and can be reached"), "{said:?}");
     broker.start_again();
     scales_to(&loadline, &data, 50.0, 5);
+    wait_for("it to be ready", || (ready().0 == 200).then_some(()));
     assert_eq!(loadline.stop(), 0);
 }

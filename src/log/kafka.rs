@@ -10,7 +10,7 @@
 //! - [`declaration`]: the one declaration of the topics, `topology/asyncapi.yaml`
 //! - [`errors`]: what each error of Kafka means for a caller
 //! - [`topics`]: names of the topics; creating them, and how those on a cluster differ from the declaration
-//! - [`session`], [`transaction`]: consuming and committing
+//! - [`session`], [`transaction`]: consuming and committing; [`standing`]: how that fares
 //! - [`reader`], [`follower`]: reading outside of a group, once and as it grows; [`appender`]: appending outside of one
 //!
 //! All calls block, and have deadlines.
@@ -23,11 +23,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::coordinator::{closed, lock};
-use super::{Follower, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic};
+use super::{CommitTimes, Follower, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
 use appender::Appender;
 use follower::Following;
 use reader::Reader;
 use session::Member;
+use standing::Standing;
 use topics::{Difference, Names};
 
 mod appender;
@@ -37,6 +38,7 @@ mod errors;
 mod follower;
 mod reader;
 mod session;
+mod standing;
 pub mod topics;
 mod transaction;
 
@@ -103,6 +105,7 @@ struct Shared {
     differences: Vec<Difference>,
     closed: AtomicBool,
     appender: Appender,
+    standing: Standing,
     /// Readers that nobody uses now.
     readers: Mutex<Vec<Reader>>,
     /// Clients that ask for the positions of a group, without being members.
@@ -123,8 +126,9 @@ impl KafkaLog {
         let (partitions, differences) = topics::verified(&options)?;
         let reader = Reader::new(&options)?;
         let appender = Appender::new(&options)?;
+        let standing = Standing::new(&options.brokers);
         let (readers, closed) = (Mutex::new(vec![reader]), AtomicBool::new(false));
-        Ok(KafkaLog(Arc::new(Shared { options, names, partitions, differences, closed, appender, readers, positions: Mutex::default() })))
+        Ok(KafkaLog(Arc::new(Shared { options, names, partitions, differences, closed, appender, standing, readers, positions: Mutex::default() })))
     }
 
     /// How the topics differed from what is declared when it was opened, where that is no reason not to run: to be told once, as warnings.
@@ -175,7 +179,7 @@ impl Log for KafkaLog {
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
         self.0.check_open()?;
         self.0.partitions.check_appends(&appends)?;
-        self.0.appender.append(&self.0.names, &appends)
+        self.0.standing.note(|| self.0.appender.append(&self.0.names, &appends))
     }
 
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
@@ -218,6 +222,14 @@ impl Log for KafkaLog {
             }
         };
         client::committed(&*asker, self.0.names.of(topic), partition, self.0.options.patience)
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        self.0.standing.trouble()
+    }
+
+    fn commit_times(&self) -> Option<&CommitTimes> {
+        Some(self.0.standing.times())
     }
 
     fn close(&self) {

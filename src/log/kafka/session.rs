@@ -392,6 +392,18 @@ impl Session for Member {
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+        let shared = Arc::clone(&self.shared);
+        shared.standing.note(|| self.try_commit(batch))
+    }
+
+    fn waker(&self) -> Waker {
+        let woken = Arc::clone(&self.woken);
+        Waker::new(move || woken.store(true, Ordering::SeqCst))
+    }
+}
+
+impl Member {
+    fn try_commit(&mut self, batch: &Batch) -> Result<(), LogError> {
         self.shared.check_open()?;
         self.shared.partitions.check_appends(&batch.appends)?;
         let partition = batch.partition;
@@ -423,11 +435,6 @@ impl Session for Member {
                 }
             }
         }
-    }
-
-    fn waker(&self) -> Waker {
-        let woken = Arc::clone(&self.woken);
-        Waker::new(move || woken.store(true, Ordering::SeqCst))
     }
 }
 
