@@ -8,6 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::lock_file::{LOCK, LockFile};
 use super::{DATABASE, RESTORING, refusal};
 use crate::log::LogError;
+use crate::log::directory as names;
 
 /// Writes a copy of the log in `directory`, as of one moment, to the file `to`, which must not be there yet; also while
 /// a process runs on it, which is not held up.
@@ -39,12 +40,14 @@ impl Restoring {
     /// [`LogError::Fatal`] where it is not empty, or cannot be written.
     pub fn begin(directory: &Path) -> Result<Self, LogError> {
         let failed = |error: std::io::Error| refusal(directory, LogError::Fatal { reason: format!("{} cannot be used: {error}", directory.display()) });
-        fs::create_dir_all(directory).map_err(failed)?;
+        names::make(directory).map_err(failed)?;
         let mut entries = fs::read_dir(directory).map_err(failed)?;
         if entries.next().is_some() {
             return Err(LogError::Fatal { reason: format!("{} is not empty; restore into a new directory, or move away what is there", directory.display()) });
         }
         File::create(directory.join(RESTORING)).and_then(|file| file.sync_all()).map_err(failed)?;
+        // The name too, before there is any other: what is found after a power failure says that it is not complete.
+        names::sync(directory).map_err(failed)?;
         let lock = LockFile::take(directory)?;
         Ok(Restoring { directory: directory.to_owned(), _lock: lock })
     }
