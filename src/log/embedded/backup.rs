@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::lock_file::{LOCK, LockFile};
 use super::{DATABASE, RESTORING, refusal};
@@ -23,7 +23,12 @@ pub fn copy(directory: &Path, to: &Path) -> Result<(), LogError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(directory.join(DATABASE), flags).map_err(|error| failed(&error))?;
     // One read transaction: the newest part cannot be copied into the database meanwhile, and grows by what is written.
-    connection.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(|error| failed(&error))?;
+    connection.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => failed(&format!(
+            "{error}. To save all that is there, stop what runs on it and copy the directory itself (`cp -a`); then see what `loadline doctor` says of the copy"
+        )),
+        _ => failed(&error),
+    })?;
     File::open(to).and_then(|file| file.sync_all()).map_err(|error| failed(&error))
 }
 
