@@ -495,7 +495,11 @@ pub fn check_snapshots<S: Stage>(log: &dyn Log) -> Result<(), LogError> {
             Some(position) => position,
             None => log.range(S::INPUT, partition)?.start,
         };
-        snapshots::restore::<S>(&log.states(S::NAME, partition)?, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
+        let rows = log.states(S::NAME, partition).map_err(|error| match error {
+            LogError::Fatal { reason } => unreadable::<S>(partition, &reason.into()),
+            error => error,
+        })?;
+        snapshots::restore::<S>(&rows, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
     }
     Ok(())
 }

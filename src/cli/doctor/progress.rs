@@ -61,7 +61,7 @@ struct Behind {
 
 fn positions_are_known(positions: &Positions, ranges: &Ranges, report: &mut Report) {
     for error in &positions.errors {
-        report.mendable("positions", format!("they cannot all be read: {error}"), "--mend takes what the other of the two tables says");
+        report.mendable("positions", format!("they cannot all be read: {error}"), "--mend takes what either table still says");
     }
     for difference in &positions.differences {
         let (group, ..) = &difference.key;
