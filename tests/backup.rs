@@ -14,7 +14,7 @@ use std::sync::Arc;
 use common::{LOADLINE, Running, SLEEPERS, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, sleepers, wait_for, waiting};
 use loadline::log::embedded::{EmbeddedLog, Options};
 use loadline::log::{Log, RawAppend, Topic};
-use loadline::model::{Message, OutcomeResult, Signal};
+use loadline::model::{DeadLetter, Message, OutcomeResult, Signal};
 use loadline::runtime::clock::SystemClock;
 use loadline::wire;
 
@@ -154,7 +154,10 @@ fn what_is_damaged_is_backed_up_and_said_to_be() {
     let home = tempfile::tempdir().unwrap();
     let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
     let log = EmbeddedLog::open(&home.path().join("data"), Arc::new(SystemClock), Options::default()).unwrap();
-    let record = |n: u8| RawAppend { topic: Topic::DeadLetters, partition: 0, key: None, value: vec![n; 3000] };
+    let record = |n: u8| {
+        let letter = DeadLetter { topic: "signals".to_owned(), partition: 0, offset: 0, reason: "a test".to_owned(), record: vec![n; 3000] };
+        RawAppend { topic: Topic::DeadLetters, partition: 0, key: None, value: wire::encode(&Message::DeadLetter(letter)) }
+    };
     (0..50).for_each(|n| drop(log.append(vec![record(n)]).unwrap()));
     log.close();
     let database = home.path().join("data/log.db");

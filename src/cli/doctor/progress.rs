@@ -21,12 +21,12 @@ type Rows = Vec<(String, Vec<u8>)>;
 pub(super) fn check(inspection: &Inspection, partitions: &[PartitionReport], report: &mut Report) {
     let ranges: Ranges = partitions.iter().map(|p| ((p.topic, p.partition), p.range.clone())).collect();
     let positions = inspection.positions();
-    positions_are_known(&positions, &ranges, report);
+    let known = positions_are_known(&positions, &ranges, report);
     let progress = Progress { partitions, settled: positions.settled(&GROUPS, &ranges, false), ranges };
     let behind = snapshots_are_usable(inspection.states(), &progress, report);
     if !behind.is_empty() {
         positions_are_older(&behind, &progress, report);
-    } else if positions.are_sound() {
+    } else if known {
         report.say("positions", State::Ok, format!("{}, the same in both tables that have them, and none behind the snapshots", positions.next.len()));
     }
 }
@@ -59,7 +59,9 @@ struct Behind {
     until: Offset,
 }
 
-fn positions_are_known(positions: &Positions, ranges: &Ranges, report: &mut Report) {
+/// Whether all positions can be read, and each is within what its group reads.
+fn positions_are_known(positions: &Positions, ranges: &Ranges, report: &mut Report) -> bool {
+    let before = report.findings.len();
     for error in &positions.errors {
         report.mendable("positions", format!("they cannot all be read: {error}"), "--mend takes what either table still says");
     }
@@ -90,6 +92,7 @@ fn positions_are_known(positions: &Positions, ranges: &Ranges, report: &mut Repo
             );
         }
     }
+    report.findings.len() == before
 }
 
 /// The positions and the snapshots are committed together: if one is behind, what was written last is gone, of all of them.
