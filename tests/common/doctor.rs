@@ -48,10 +48,11 @@ pub(crate) fn sum(fields: &[&[u8]]) -> i64 {
     i64::from(crc.finalize())
 }
 
-pub(crate) fn run(home: &Path) -> Output {
-    let mut command = Command::new(LOADLINE);
-    command.current_dir(home).args(["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
-    command.env_remove("LOADLINE_CONFIG").output().unwrap()
+/// What `run` says of `home`; one that is not refused is ended, with its fleets, and has the exit code of `timeout`.
+fn run(home: &Path) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["60", LOADLINE, "run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0", "--stop-fleets-on-exit"]);
+    command.current_dir(home).env_remove("LOADLINE_CONFIG").output().unwrap()
 }
 
 /// That `run` refuses to start on `home`, and says all of `words`.
