@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::log::embedded::{EmbeddedLog, Options};
-    use crate::log::{Log, RawAppend};
+    use crate::log::{Log, Offset, RawAppend};
     use crate::runtime::clock::SystemClock;
 
     fn open(directory: &Path) -> Result<EmbeddedLog, LogError> {
