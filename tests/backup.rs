@@ -6,13 +6,16 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use common::{LOADLINE, Running, SLEEPERS, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, sleepers, wait_for, waiting};
-use loadline::log::Topic;
-use loadline::log::embedded::EmbeddedLog;
-use loadline::model::{Message, OutcomeResult, Signal};
+use loadline::log::embedded::{EmbeddedLog, Options};
+use loadline::log::{Log, RawAppend, Topic};
+use loadline::model::{DeadLetter, Message, OutcomeResult, Signal};
+use loadline::runtime::clock::SystemClock;
 use loadline::wire;
 
 fn cli(arguments: &[&str]) -> Output {
@@ -145,6 +148,44 @@ fn a_copy_and_its_original_never_run_the_same_fleets() {
     assert_eq!((trial.stop(), original.stop()), (0, 0));
 }
 
+/// At night the disk fails: what can be read is saved, and nobody takes it for a sound backup.
+#[test]
+fn what_is_damaged_is_backed_up_and_said_to_be() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let log = EmbeddedLog::open(&home.path().join("data"), Arc::new(SystemClock), Options::default()).unwrap();
+    let record = |n: u8| {
+        let letter = DeadLetter { topic: "signals".to_owned(), partition: 0, offset: 0, reason: "a test".to_owned(), record: vec![n; 3000] };
+        RawAppend { topic: Topic::DeadLetters, partition: 0, key: None, value: wire::encode(&Message::DeadLetter(letter)) }
+    };
+    (0..50).for_each(|n| drop(log.append(vec![record(n)]).unwrap()));
+    log.close();
+    let database = home.path().join("data/log.db");
+    let whole = fs::read(&database).unwrap();
+    // A row that holds something else than what was written: SQLite copies it as it is.
+    let at = whole.windows(100).position(|window| window == [20; 100]).unwrap();
+    fs::File::options().write(true).open(&database).unwrap().write_all_at(&[7], at as u64).unwrap();
+    let done = cli(&["backup", &path("data"), &path("backup")]);
+    assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+    for words in ["backup, and is not sound itself:", "records: dead-letters/0: 49 records", "Keep the backups from before", "cp -a"] {
+        assert!(said(&done).contains(words), "{words:?} is not in {}", said(&done));
+    }
+    let refused = cli(&["restore", &path("backup"), &path("new")]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    // What is left of it can be gone on with.
+    assert_eq!(cli(&["doctor", &path("backup"), "--mend"]).status.code(), Some(0));
+    let restored = cli(&["restore", &path("backup"), &path("new")]);
+    assert_eq!(restored.status.code(), Some(0), "{}", said(&restored));
+
+    // A page that SQLite cannot read ends the copy: then it is said how to save the files.
+    fs::write(&database, &whole).unwrap();
+    fs::File::options().write(true).open(&database).unwrap().write_all_at(&[0xAA; 4096], (at / 4096 * 4096) as u64).unwrap();
+    let failed = cli(&["backup", &path("data"), &path("again")]);
+    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+    assert!(said(&failed).contains("malformed. To save all that is there, stop what runs on it and copy the directory itself (`cp -a`)"), "{}", said(&failed));
+    assert!(!home.path().join("again").exists());
+}
+
 #[test]
 fn a_backup_that_is_not_sound_is_not_restored() {
     let home = tempfile::tempdir().unwrap();
@@ -152,8 +193,7 @@ fn a_backup_that_is_not_sound_is_not_restored() {
     let nothing = cli(&["backup", &path("nothing"), &path("backup")]);
     assert_eq!(nothing.status.code(), Some(2), "{}", said(&nothing));
     assert!(!home.path().join("backup").exists());
-    let clock = std::sync::Arc::new(loadline::runtime::clock::SystemClock);
-    EmbeddedLog::open(&home.path().join("data"), clock, loadline::log::embedded::Options::default()).unwrap();
+    EmbeddedLog::open(&home.path().join("data"), Arc::new(SystemClock), Options::default()).unwrap();
     let done = cli(&["backup", &path("data"), &path("backup")]);
     assert!(done.status.success(), "{}", said(&done));
     let again = cli(&["backup", &path("backup"), &path("again")]);

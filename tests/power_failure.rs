@@ -211,3 +211,42 @@ fn a_log_that_does_not_sync_is_caught() {
     });
     assert_eq!(caught, checked);
 }
+
+/// A restore that the power ends leaves nothing, or says that it is not complete; and when it has said that it is done it is,
+/// by the name of its directory too. (What is in its files is not written down: the system copies them.)
+#[test]
+fn a_restore_that_the_power_ends_is_never_taken_for_a_log() {
+    let mut random = Random::from_environment();
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path().canonicalize().unwrap();
+    EmbeddedLog::open(&home.join("data"), Arc::new(SystemClock), Options::default()).unwrap().close();
+    let root = home.join("disk");
+    std::fs::create_dir(&root).unwrap();
+    let run = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(Command::new(LOADLINE).arg("backup").args([home.join("data"), home.join("backup")]));
+    let (shim, journal) = (compile_shim(&home), home.join("journal"));
+    let mut restore = Command::new(LOADLINE);
+    restore.env("LD_PRELOAD", &shim).env("LOADLINE_JOURNAL", &journal).env("LOADLINE_JOURNAL_ROOT", &root);
+    run(restore.arg("restore").args([home.join("backup"), root.join("machine/data")]));
+    let events = read_journal(&std::fs::read(&journal).unwrap());
+    assert!(events.iter().any(|event| matches!(event, Event::Created { path, .. } if path == Path::new("machine/data/log.db"))), "{events:?}");
+
+    let mut disk = Disk::new(Syncs::Kept).names_in_any_order();
+    let mut unfinished = 0;
+    for (number, event) in events.iter().enumerate() {
+        disk.apply(event);
+        for _ in 0..8 {
+            let found = tempfile::tempdir().unwrap();
+            disk.found_after_power_failure(found.path(), &mut random);
+            let there = |name: &str| found.path().join("machine/data").join(name).exists();
+            let complete = events[..=number].iter().any(|event| matches!(event, Event::Removed { path } if path.ends_with("restoring")));
+            assert!(!there("log.db") || there("restoring") || complete, "event {number}: {event:?}");
+            assert!(there("log.db") || number + 1 < events.len(), "it was done, and is gone");
+            unfinished += usize::from(there("log.db") && there("restoring"));
+        }
+    }
+    assert!(unfinished > 0);
+}

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::Unusable;
-use super::doctor::{self, State};
+use super::doctor::{self, Finding, State};
 use crate::edge::processes;
 use crate::log::embedded::{Inspection, Restoring, copy};
 use crate::model::Timestamp;
@@ -29,12 +29,13 @@ const OF_A_FLEET: [&str; 2] = ["state.json", "instances.json"];
 ///
 /// Has the log as of one moment, and after it the fleets (their counts, revisions and notes), the freeze files and
 /// the observer's term. Has not: what instances print, hook.log, and the configuration and policies, which are not in
-/// the data directory.
+/// the data directory. What was backed up is checked afterwards, as by doctor: of a directory that is damaged there is a
+/// backup too, which says so.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   loadline backup /var/lib/loadline /backup/loadline-$(date +%F)
 
-Exit codes: 0 done, 1 it failed (nothing is left at TO), 2 no log there, or TO is there already.")]
+Exit codes: 0 done, 1 it failed (nothing is left at TO) or DIR is not sound (TO has what could be read), 2 no log there, or TO is there already.")]
 pub struct BackupArgs {
     /// The data directory
     #[arg(value_name = "DIR")]
@@ -99,8 +100,23 @@ pub fn run_backup(args: &BackupArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
         drop(fs::remove_dir_all(&partial));
         return Err(error);
     }
-    writeln!(out, "{} is backed up to {}; check it with `loadline doctor {}`", directory.display(), to.display(), to.display())?;
-    Ok(0)
+    // Only now: what can be saved is saved first.
+    let report = doctor::check(directory)?;
+    let (of, to) = (directory.display(), to.display());
+    if report.is_healthy() {
+        writeln!(out, "{of} is backed up to {to}; check it with `loadline doctor {to}`")?;
+        return Ok(0);
+    }
+    writeln!(out, "{of} is backed up to {to}, and is not sound itself:")?;
+    for Finding { check, says, .. } in report.findings.iter().filter(|finding| finding.state == State::Wrong) {
+        writeln!(out, "  {check}: {says}")?;
+    }
+    writeln!(
+        out,
+        "what is damaged there is damaged or missing in the backup too. Keep the backups from before; see `loadline doctor {of}` for the way out, and what it says of \
+         {to}. To save the files as they are, copy the directory itself (`cp -a`) with nothing running on it"
+    )?;
+    Ok(1)
 }
 
 fn write_backup(directory: &Path, partial: &Path) -> anyhow::Result<()> {

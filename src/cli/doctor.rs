@@ -11,6 +11,7 @@ use crate::log::embedded::{Mending, mend};
 use crate::runtime::clock::{Clock, SystemClock};
 
 mod checks;
+mod progress;
 
 pub(super) use checks::check;
 
@@ -70,12 +71,31 @@ pub(super) struct Report {
     /// Snapshots that cannot be used: group and partition.
     #[serde(skip)]
     pub(super) unusable_states: Vec<(String, u32)>,
+    /// Whether the positions are older than the snapshots.
+    #[serde(skip)]
+    pub(super) positions_are_older: bool,
     /// Whether `--mend` changes anything for the better.
     #[serde(skip)]
     pub(super) mendable: bool,
 }
 
 impl Report {
+    /// Says how it stands.
+    fn say(&mut self, check: &'static str, state: State, says: impl Into<String>) {
+        self.findings.push(Finding { check, state, says: says.into(), mend: None });
+    }
+
+    /// Says what is wrong and that it can be mended.
+    fn mendable(&mut self, check: &'static str, says: impl Into<String>, mend: impl Into<String>) {
+        self.mendable = true;
+        self.findings.push(Finding { check, state: State::Wrong, says: says.into(), mend: Some(mend.into()) });
+    }
+
+    /// Says what is wrong, and what people can do: --mend cannot.
+    fn wrong(&mut self, check: &'static str, says: impl Into<String>, mend: impl Into<String>) {
+        self.findings.push(Finding { check, state: State::Wrong, says: says.into(), mend: Some(mend.into()) });
+    }
+
     /// Whether nothing is wrong.
     pub(super) fn is_healthy(&self) -> bool {
         self.findings.iter().all(|finding| finding.state != State::Wrong)
@@ -97,7 +117,8 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             write(out, &report)?;
         }
         let groups = checks::GROUPS.to_vec();
-        let mending = Mending { drop_states: std::mem::take(&mut report.unusable_states), groups };
+        let drop_states = std::mem::take(&mut report.unusable_states);
+        let mending = Mending { drop_states, groups, positions_are_older: report.positions_are_older };
         aside = Some(mend(&args.directory, &mending, SystemClock.now())?);
         report = check(&args.directory)?;
     }

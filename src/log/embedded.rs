@@ -33,19 +33,23 @@ mod inspect;
 mod lock_file;
 mod mend;
 mod place;
+mod positions;
 mod read_only;
 mod reader;
 mod rows;
 mod schema;
+mod states;
 mod tails;
 mod transaction;
 mod trouble;
 mod writer;
 
 pub use backup::{Restoring, copy};
-pub use inspect::{Inspection, Lost, PartitionReport, Position, Readable, State, Unopened};
+pub use inspect::{Inspection, Lost, PartitionReport, Readable, Unopened};
 pub use mend::{Mending, mend};
+pub use positions::{Difference, PositionKey, Positions, Ranges};
 pub use read_only::ReadOnlyLog;
+pub use states::{State, States};
 
 use lock_file::{Content, LOCK, LockFile};
 use place::Place;

@@ -264,7 +264,7 @@ impl<S: Stage> Runner<S> {
     /// Also gives the records that it needed and that are gone.
     fn restore(&self, partition: u32, position: Offset, now: Timestamp) -> Result<(Owned<S>, Vec<Range<Offset>>), LogError> {
         let rows = self.log.states(S::NAME, partition)?;
-        let snapshots::Restored { state, round, .. } = snapshots::restore::<S>(&rows, Some(position)).map_err(|reason| unreadable::<S>(partition, &reason))?;
+        let snapshots::Restored { state, round, .. } = snapshots::restore::<S>(&rows, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
         let start = self.log.range(S::INPUT, partition)?.start;
         let needed = match round {
             // A stage that flushes saves with each flush what it holds across it: there is nothing to read again.
@@ -474,7 +474,7 @@ impl<S: Stage> Owned<S> {
 }
 
 /// That the snapshots of a partition cannot be used.
-fn unreadable<S: Stage>(partition: u32, reason: &str) -> LogError {
+fn unreadable<S: Stage>(partition: u32, reason: &snapshots::Unusable) -> LogError {
     let name = S::NAME;
     LogError::Fatal {
         reason: format!(
@@ -490,8 +490,16 @@ fn unreadable<S: Stage>(partition: u32, reason: &str) -> LogError {
 /// As the log's reads; [`LogError::Fatal`] where a snapshot cannot be used.
 pub fn check_snapshots<S: Stage>(log: &dyn Log) -> Result<(), LogError> {
     for partition in 0..log.partitions(S::INPUT) {
-        let committed = log.committed(S::NAME, S::INPUT, partition)?;
-        snapshots::restore::<S>(&log.states(S::NAME, partition)?, committed).map_err(|reason| unreadable::<S>(partition, &reason))?;
+        // Who has committed nothing begins at the earliest record.
+        let position = match log.committed(S::NAME, S::INPUT, partition)? {
+            Some(position) => position,
+            None => log.range(S::INPUT, partition)?.start,
+        };
+        let rows = log.states(S::NAME, partition).map_err(|error| match error {
+            LogError::Fatal { reason } => unreadable::<S>(partition, &reason.into()),
+            error => error,
+        })?;
+        snapshots::restore::<S>(&rows, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
     }
     Ok(())
 }

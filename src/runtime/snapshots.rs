@@ -43,18 +43,40 @@ pub struct Restored<S> {
     pub keys: usize,
 }
 
-/// Puts the snapshots of one partition back, as [`crate::log::Log::states`] gives them. `committed` is the position that was committed with
-/// the newest of them.
+/// Why snapshots are not put back: nothing is guessed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// One of them cannot be used by this version, or not at all.
+    #[error("{0}")]
+    Unreadable(String),
+    /// They hold input that was not read, by the position: what lies between would be passed over, or done twice.
+    #[error("the snapshots hold the input up to {until}, and it was read up to {position} only")]
+    Ahead {
+        /// The first offset that none of them holds.
+        until: Offset,
+        /// The position.
+        position: Offset,
+    },
+}
+
+impl From<String> for Unusable {
+    fn from(reason: String) -> Self {
+        Unusable::Unreadable(reason)
+    }
+}
+
+/// Puts the snapshots of one partition back, as [`crate::log::Log::states`] gives them. `position` is from where its input is read
+/// on: what was committed with the newest of them, and the earliest offset where nothing was committed yet.
 ///
 /// # Errors
-/// The reason, where one of them cannot be used by this version, or stands for input that was not read: nothing is guessed then.
-pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], committed: Option<Offset>) -> Result<Restored<S::State>, String> {
+/// [`Unusable`].
+pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result<Restored<S::State>, Unusable> {
     let find = |key: &str| rows.iter().find(|(k, _)| k == key).map(|(_, bytes)| bytes.as_slice());
     if let Some((first, _)) = rows.first() {
         let version = find(VERSION_KEY).ok_or_else(|| format!("the snapshots, {first:?} among them, have no version"))?;
         let version: u32 = json::read_bytes(version).map_err(|error| format!("the version of the snapshots: {error}"))?;
         if version != S::VERSION {
-            return Err(format!("a newer Loadline wrote the snapshots (they have version {version}, this one knows {})", S::VERSION));
+            return Err(format!("a newer Loadline wrote the snapshots (they have version {version}, this one knows {})", S::VERSION).into());
         }
     }
     let round: Option<Round> = find(ROUND_KEY).map(json::read_bytes).transpose().map_err(|error| format!("the last round: {error}"))?;
@@ -69,8 +91,8 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], committed: Option<Offset>) 
     }
     // What a snapshot holds is not read again: one that holds what was never read would have it left out.
     let until = round.map_or(0, |round| round.start.max(round.replay_from)).max(state.held_until());
-    if let Some(committed) = committed.filter(|committed| until > *committed) {
-        return Err(format!("the snapshots hold the input up to {until}, and it was read up to {committed} only"));
+    if until > position {
+        return Err(Unusable::Ahead { until, position });
     }
     Ok(Restored { state, round, keys })
 }
@@ -85,16 +107,18 @@ mod tests {
     fn a_snapshot_of_what_was_not_read_is_refused() {
         let row = |key: &str, value: &str| (key.to_owned(), value.as_bytes().to_vec());
         let rows = |round: &str, target: &str| [row(VERSION_KEY, "1"), row(ROUND_KEY, round), row("prod/Deployment/api", target)];
-        let refused = |rows: &[(String, Vec<u8>)], committed| restore::<Decide>(rows, committed).err();
+        let refused = |rows: &[(String, Vec<u8>)], position| restore::<Decide>(rows, position).err();
         let sound = rows(r#"{"start":10,"replayFrom":4}"#, r#"{"nextOffset":10}"#);
-        assert_eq!([refused(&sound, Some(10)), refused(&sound, None)], [None, None]);
-        let said = Some("the snapshots hold the input up to 11, and it was read up to 10 only".to_owned());
+        assert_eq!(refused(&sound, 10), None);
         for ahead in [
             rows(r#"{"start":11,"replayFrom":4}"#, r#"{"nextOffset":10}"#),
             rows(r#"{"start":10,"replayFrom":11}"#, r#"{"nextOffset":10}"#),
             rows(r#"{"start":10,"replayFrom":4}"#, r#"{"nextOffset":11}"#),
         ] {
-            assert_eq!(refused(&ahead, Some(10)), said);
+            let refused = refused(&ahead, 10);
+            assert_eq!(refused, Some(Unusable::Ahead { until: 11, position: 10 }));
+            let said = refused.map(|refused| refused.to_string());
+            assert_eq!(said.as_deref(), Some("the snapshots hold the input up to 11, and it was read up to 10 only"));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What was synced is there. Of what was written to a file since, each write is there, lost, or torn at sectors of 512
 //! bytes, each for itself. Of the names that changed in a directory since it was synced the first few are there: file
-//! systems keep that order, but not that between two directories, nor between a name and what it names.
+//! systems keep that order, but not that between two directories, nor between a name and what it names. [`Disk::names_in_any_order`] does not keep it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -140,6 +140,8 @@ pub(crate) enum Syncs {
 /// The disk below the program.
 pub(crate) struct Disk {
     syncs: Syncs,
+    /// Whether of two new names in a directory the first is there where the second is; POSIX does not promise it.
+    names_in_order: bool,
     directories: BTreeMap<PathBuf, Directory>,
     files: Vec<File>,
     /// The file of each id that is in use.
@@ -150,7 +152,13 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn new(syncs: Syncs) -> Disk {
         let directories = BTreeMap::from([(PathBuf::new(), Directory::default())]);
-        Disk { syncs, directories, files: Vec::new(), ids: HashMap::new(), under_way: HashMap::new() }
+        Disk { syncs, names_in_order: true, directories, files: Vec::new(), ids: HashMap::new(), under_way: HashMap::new() }
+    }
+
+    /// A file system that keeps the changes of names since a sync in no order.
+    pub(crate) fn names_in_any_order(mut self) -> Disk {
+        self.names_in_order = false;
+        self
     }
 
     /// Does what the program did.
@@ -229,8 +237,12 @@ impl Disk {
     fn write_directory(&self, path: &Path, home: &Path, random: &mut Random) {
         let directory = &self.directories[path];
         let mut names = directory.synced.clone();
-        let kept = random.below(directory.since.len() as u64 + 1);
-        directory.since.iter().take(usize::try_from(kept).unwrap()).for_each(|change| change.clone().make(&mut names));
+        let kept = usize::try_from(random.below(directory.since.len() as u64 + 1)).unwrap();
+        for (number, change) in directory.since.iter().enumerate() {
+            if if self.names_in_order { number < kept } else { random.percent(50) } {
+                change.clone().make(&mut names);
+            }
+        }
         for (name, node) in names {
             let path = path.join(&name);
             match node {

@@ -1,16 +1,15 @@
-//! The checks, from the file system up to the snapshots.
+//! The checks, from the file system up to the records; those of the stages are in [`progress`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Finding, Report, State};
+use super::{Report, State, progress};
 use crate::cli::Unusable;
 use crate::edge::actuate;
 use crate::edge::processes::{self, Claimed};
 use crate::log::Topic;
 use crate::log::embedded::{Inspection, Lost, PartitionReport, Unopened};
 use crate::model::Timestamp;
-use crate::runtime::snapshots::{self, Restored};
 use crate::stages::Stage;
 use crate::stages::admit::Admit;
 use crate::stages::aggregate::Aggregate;
@@ -35,25 +34,6 @@ const LISTED: usize = 20;
 
 /// What `--mend` does about most things.
 const MENDS: &str = "--mend keeps all else; whoever reads across what is lost is told of the gap (alert RecordsLost)";
-
-/// The snapshots of one group and partition: keys and bytes.
-type Rows = Vec<(String, Vec<u8>)>;
-
-impl Report {
-    fn say(&mut self, check: &'static str, state: State, says: impl Into<String>) {
-        self.findings.push(Finding { check, state, says: says.into(), mend: None });
-    }
-
-    /// Says what is wrong and that it can be mended.
-    fn mendable(&mut self, check: &'static str, says: impl Into<String>, mend: impl Into<String>) {
-        self.mendable = true;
-        self.findings.push(Finding { check, state: State::Wrong, says: says.into(), mend: Some(mend.into()) });
-    }
-
-    fn wrong(&mut self, check: &'static str, says: impl Into<String>, mend: impl Into<String>) {
-        self.findings.push(Finding { check, state: State::Wrong, says: says.into(), mend: Some(mend.into()) });
-    }
-}
 
 /// Checks a directory. Changes nothing.
 ///
@@ -108,8 +88,7 @@ pub(crate) fn check(directory: &Path) -> Result<Report, Unusable> {
         report.mendable("partitions", format!("where they begin and end cannot be read: {error}"), "--mend takes it from the records");
     }
     let partitions = records(&inspection, &mut report);
-    positions(&inspection, &partitions, &mut report);
-    states(&inspection, &partitions, &mut report);
+    progress::check(&inspection, &partitions, &mut report);
     if Inspection::holder(directory).is_none() {
         for Claimed { fleet, by } in processes::claimed_fleets(&directory.join("fleets")) {
             report.say("fleets", State::Note, format!("{by} supervises the fleet {fleet}: this directory is a copy; `run` is refused here while it does"));
@@ -156,94 +135,6 @@ fn records(inspection: &Inspection, report: &mut Report) -> Vec<PartitionReport>
         );
     }
     partitions
-}
-
-fn positions(inspection: &Inspection, partitions: &[PartitionReport], report: &mut Report) {
-    let positions = inspection.positions();
-    let ends: BTreeMap<(Topic, u32), u64> = partitions.iter().map(|p| ((p.topic, p.partition), p.range.end)).collect();
-    let mut sound = true;
-    if let Some(error) = positions.error {
-        sound = false;
-        report.mendable("positions", format!("how far each stage was cannot be read: {error}"), "--mend has those that are lost go on at the end");
-        // What the snapshots hold and what was read belong together.
-        report
-            .unusable_states
-            .extend(partitions.iter().flat_map(|p| GROUPS.iter().filter(|(_, t)| *t == p.topic).map(|(g, _)| ((*g).to_owned(), p.partition))));
-    }
-    for (group, topic, partition, next) in &positions.rows {
-        let end = ends.get(&(*topic, *partition)).copied().unwrap_or(0);
-        if *next > end {
-            sound = false;
-            report.mendable(
-                "positions",
-                format!("{group} stands at {next} of {topic}/{partition}, which ends at {end}: it would skip what is appended next"),
-                "--mend sets it to the end, and has its state rebuilt",
-            );
-            report.unusable_states.push((group.clone(), *partition));
-        }
-    }
-    if sound {
-        report.say("positions", State::Ok, format!("{}, each within what it reads", positions.rows.len()));
-    }
-}
-
-fn states(inspection: &Inspection, partitions: &[PartitionReport], report: &mut Report) {
-    let states = inspection.states();
-    if let Some(error) = &states.error {
-        report.mendable("snapshots", format!("they cannot all be read: {error}"), "--mend drops them: state is rebuilt from the records");
-        report.unusable_states.extend(partitions.iter().flat_map(|p| GROUPS.iter().map(|(g, _)| ((*g).to_owned(), p.partition))));
-        return;
-    }
-    let mut of: BTreeMap<(String, u32), Rows> = BTreeMap::new();
-    for (group, partition, key, value) in states.rows {
-        of.entry((group, partition)).or_default().push((key, value));
-    }
-    let known: BTreeSet<&str> = [Aggregate::NAME, Admit::NAME, Decide::NAME, Arbitrate::NAME].into();
-    let positions = inspection.positions().rows;
-    for ((group, partition), mut rows) in of {
-        rows.sort();
-        let committed = positions.iter().find(|(of, _, number, _)| (of, number) == (&group, &partition)).map(|(.., next)| *next);
-        let (restored, input) = match group.as_str() {
-            Aggregate::NAME => (of_stage::<Aggregate>(&rows, committed), Aggregate::INPUT),
-            Admit::NAME => (of_stage::<Admit>(&rows, committed), Admit::INPUT),
-            Decide::NAME => (of_stage::<Decide>(&rows, committed), Decide::INPUT),
-            Arbitrate::NAME => (of_stage::<Arbitrate>(&rows, committed), Arbitrate::INPUT),
-            _ => (Err(format!("no stage of this name is known; known are {known:?}")), Topic::Signals),
-        };
-        match restored {
-            Ok(says) => report.say("snapshots", State::Ok, format!("{group}/{partition}: {says}")),
-            Err(error) => {
-                report.mendable("snapshots", format!("{group}/{partition}: {error}"), rebuilt(&group, input, partition, partitions));
-                report.unusable_states.push((group, partition));
-            }
-        }
-    }
-}
-
-fn of_stage<S: Stage>(rows: &[(String, Vec<u8>)], committed: Option<u64>) -> Result<String, String> {
-    let Restored { round, keys, .. } = snapshots::restore::<S>(rows, committed)?;
-    Ok(match round {
-        Some(round) => format!("{keys} that can be restored; the input is read again from {}", round.replay_from),
-        None => format!("{keys} of a round that did not come to its end: the input is read again from its beginning"),
-    })
-}
-
-/// What a state that is rebuilt from the records knows, and what not.
-fn rebuilt(group: &str, input: Topic, partition: u32, partitions: &[PartitionReport]) -> String {
-    if group == Aggregate::NAME {
-        return "--mend drops them; aggregate forgets which messages it has taken: a request that was taken before counts once more where it is sent again"
-            .to_owned();
-    }
-    let found = partitions.iter().find(|p| (p.topic, p.partition) == (input, partition));
-    let since = match found.and_then(|p| Some((p.range.start, p.times?.0))) {
-        Some((0, first)) => format!("the whole of {input}/{partition}, which begins at {first}: nothing is missing then"),
-        Some((start, first)) => format!(
-            "{input}/{partition} from offset {start} on, appended at {first}; what came before is not known then: cooldowns and windows that began earlier, \
-             policies announced earlier (they come again within a day)"
-        ),
-        None => format!("{input}/{partition}, which is empty"),
-    };
-    format!("--mend drops them; {group} rebuilds its state from {since}")
 }
 
 fn stretch(lost: &Lost) -> String {

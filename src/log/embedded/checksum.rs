@@ -49,9 +49,9 @@ pub(super) fn of_partition(topic: &str, partition: u32, earliest: Offset, next: 
     Sum::of("partitions").text(topic).number(partition.into()).number(earliest).number(next).number(bytes).end()
 }
 
-/// Of a group's position.
-pub(super) fn of_position(group: &str, topic: &str, partition: u32, next: Offset) -> i64 {
-    Sum::of("positions").text(group).text(topic).number(partition.into()).number(next).end()
+/// Of a group's position, in one of the two tables that have it.
+pub(super) fn of_position(table: &str, group: &str, topic: &str, partition: u32, next: Offset) -> i64 {
+    Sum::of(table).text(group).text(topic).number(partition.into()).number(next).end()
 }
 
 /// Of an entry of a state.
@@ -92,7 +92,8 @@ mod tests {
             of_records("signals", 0, 1, 1, at(5), Some("[\"a\"]x"), b""),
             of_state("decide", 0, "ab", b"c"),
             of_state("decide", 0, "a", b"bc"),
-            of_position("decide", "signals", 0, 1),
+            of_position("positions", "decide", "signals", 0, 1),
+            of_position("positions_copy", "decide", "signals", 0, 1),
             of_partition("signals", 0, 0, 1, 2),
             of_partition("signals", 0, 1, 1, 2),
         ];

@@ -14,8 +14,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use super::checksum;
 use super::failure::Failure;
 use super::lock_file::{Content, holder};
+use super::positions::{self, Positions};
 use super::rows::Row;
-use super::schema::{all_found, check_version, entries, unsigned};
+use super::schema::{check_version, unsigned};
+use super::states::{self, States};
 use super::{DATABASE, RESTORING, mend, trouble};
 use crate::log::{LogError, Offset, RawRecord, Topic};
 use crate::model::Timestamp;
@@ -102,12 +104,6 @@ pub struct Readable<T> {
     /// Why it ended before its end, where it did.
     pub error: Option<String>,
 }
-
-/// A position: group, topic, partition, next offset.
-pub type Position = (String, Topic, u32, Offset);
-
-/// A snapshot: group, partition, key, bytes.
-pub type State = (String, u32, String, Vec<u8>);
 
 /// A row of records as it stands in the table.
 pub(super) struct StoredRow {
@@ -359,42 +355,13 @@ impl Inspection {
     }
 
     /// How far each group is.
-    pub fn positions(&self) -> Readable<Position> {
-        self.read("SELECT group_name, topic, partition, next, crc FROM positions", |row| {
-            let (group, name): (String, String) = (row.get(0)?, row.get(1)?);
-            let (partition, next) = (row.get(2)?, unsigned(row.get(3)?));
-            let sum = checksum::of_position(&group, &name, partition, next);
-            checksum::holds(|| format!("the position of {group:?} in {name:?}/{partition}"), row.get(4)?, sum)?;
-            Ok(topic_of(&name).map(|topic| (group, topic, partition, next)))
-        })
+    pub fn positions(&self) -> Positions {
+        positions::read(&self.connection)
     }
 
-    /// The snapshots of each group, each of them: by the table, and not by an index, which may hide one.
-    pub fn states(&self) -> Readable<State> {
-        let mut states = self.read("SELECT group_name, partition, key, value, crc FROM states NOT INDEXED", |row| {
-            let state: State = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            let (group, partition, key, value) = &state;
-            let sum = checksum::of_state(group, *partition, key, value);
-            checksum::holds(|| format!("the snapshot of {group:?}/{partition}, key {key:?},"), row.get(4)?, sum)?;
-            Ok(Some(state))
-        });
-        if states.error.is_none() {
-            states.error = self.miscounted(&states.rows).err().map(|failure| failure.reason().to_owned());
-        }
-        states
-    }
-
-    /// That the snapshots are as many as were counted when they were written.
-    fn miscounted(&self, states: &[State]) -> Result<(), Failure> {
-        let mut found: BTreeMap<(String, u32), u64> = BTreeMap::new();
-        let mut select = self.connection.prepare("SELECT group_name, partition FROM entries")?;
-        for counted in select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
-            found.insert(counted?, 0);
-        }
-        for (group, partition, ..) in states {
-            *found.entry((group.clone(), *partition)).or_default() += 1;
-        }
-        found.iter().try_for_each(|((group, partition), found)| all_found(group, *partition, *found, entries(&self.connection, group, *partition)?))
+    /// The snapshots of each group.
+    pub fn states(&self) -> States {
+        states::read(&self.connection)
     }
 
     /// What can be read; of what is damaged, the first.
@@ -449,6 +416,6 @@ fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StoredRow>> {
     }))
 }
 
-fn topic_of(name: &str) -> Option<Topic> {
+pub(super) fn topic_of(name: &str) -> Option<Topic> {
     Topic::ALL.into_iter().find(|topic| topic.name() == name)
 }

@@ -1,6 +1,5 @@
 //! A new log of what can still be read of a damaged one.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +9,12 @@ use rusqlite::{Connection, params};
 use super::checksum;
 use super::inspect::{Inspection, connect};
 use super::lock_file::LockFile;
+use super::positions::{self, Ranges};
 use super::rows::ROW_OVERHEAD;
 use super::schema::{self, signed, unsigned};
+use super::states;
 use super::{DATABASE, RESTORING, half_restored, refusal};
-use crate::log::{LogError, Offset, Topic, directory};
+use crate::log::{LogError, Topic, directory};
 use crate::model::Timestamp;
 
 /// How the name of a log that was put aside begins: behind it is the time.
@@ -28,11 +29,13 @@ const MENDED: &str = "log.db.mended-";
 /// What is to be left out of a mended log, and what its groups are.
 #[derive(Debug, Clone, Default)]
 pub struct Mending {
-    /// Groups and partitions whose snapshots are dropped: their state is rebuilt from the records.
+    /// Groups and partitions whose snapshots are dropped, beside those that are not all there: their state is rebuilt from the
+    /// records.
     pub drop_states: Vec<(String, u32)>,
-    /// Each group and what it reads: one whose position cannot be read any more stands at the end, so that it does
-    /// nothing twice.
+    /// Each group and what it reads: one whose position may have been lost goes on at the end, so that it does nothing twice.
     pub groups: Vec<(&'static str, Topic)>,
+    /// Whether the positions are older than what was done: then each group goes on at the end.
+    pub positions_are_older: bool,
 }
 
 /// Makes a new log of what can be read of the one in `directory`, and puts the old one aside: its file's name, which
@@ -197,17 +200,15 @@ fn write_new(old: &Inspection, path: &Path, mending: &Mending) -> rusqlite::Resu
         return Err(error);
     }
     let positions = old.positions();
-    let mut ends: BTreeMap<(Topic, u32), Offset> = reports.iter().map(|report| ((report.topic, report.partition), report.range.end)).collect();
+    let mut ranges: Ranges = reports.iter().map(|report| ((report.topic, report.partition), report.range.clone())).collect();
     if old.ends().error.is_some() {
         // What a group has read was there.
-        for (_, topic, partition, next) in &positions.rows {
-            ends.entry((*topic, *partition)).and_modify(|end| *end = (*end).max(*next));
+        for ((_, topic, partition), next) in &positions.next {
+            ranges.entry((*topic, *partition)).and_modify(|range| range.end = range.end.max(*next));
         }
     }
-    let mut known: BTreeMap<(String, Topic, u32), Offset> =
-        positions.rows.into_iter().map(|(group, topic, partition, next)| ((group, topic, partition), next)).collect();
     for report in &reports {
-        let end = ends.get(&(report.topic, report.partition)).copied().unwrap_or(report.range.end);
+        let end = ranges.get(&(report.topic, report.partition)).map_or(report.range.end, |range| range.end);
         let start = report.lost.first().filter(|lost| lost.offsets.start == report.range.start).map_or(report.range.start, |lost| lost.offsets.end).min(end);
         let (topic, partition) = (report.topic.name(), report.partition);
         let bytes: i64 = transaction.query_row(
@@ -220,20 +221,16 @@ fn write_new(old: &Inspection, path: &Path, mending: &Mending) -> rusqlite::Resu
             "INSERT INTO partitions (topic, partition, earliest, next, bytes, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![topic, partition, signed(start), signed(end), bytes, crc],
         )?;
-        for (group, topic) in mending.groups.iter().filter(|(_, topic)| positions.error.is_some() && *topic == report.topic) {
-            known.entry(((*group).to_owned(), *topic, report.partition)).or_insert(end);
-        }
     }
-    for ((group, topic, partition), next) in known {
-        let next = next.min(ends.get(&(topic, partition)).copied().unwrap_or(next));
-        transaction.execute(
-            "INSERT INTO positions (group_name, topic, partition, next, crc) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![group, topic.name(), partition, signed(next), checksum::of_position(&group, topic.name(), partition, next)],
-        )?;
+    for ((group, topic, partition), next) in positions.settled(&mending.groups, &ranges, mending.positions_are_older) {
+        positions::put(&transaction, &group, topic, partition, next)?;
     }
-    for (group, partition, key, value) in old.states().rows {
-        if !mending.drop_states.contains(&(group.clone(), partition)) {
+    let states = old.states();
+    for (group, partition, key, value) in states.rows {
+        let place = (group, partition);
+        if !mending.drop_states.contains(&place) && !states.damaged.contains_key(&place) {
             let put = "INSERT OR REPLACE INTO states (group_name, partition, key, value, crc) VALUES (?1, ?2, ?3, ?4, ?5)";
+            let (group, partition) = place;
             transaction.execute(put, params![group, partition, key, value, checksum::of_state(&group, partition, &key, &value)])?;
         }
     }
@@ -242,7 +239,7 @@ fn write_new(old: &Inspection, path: &Path, mending: &Mending) -> rusqlite::Resu
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     for (group, partition, count) in counted {
-        schema::put_entries(&transaction, &group, partition, unsigned(count))?;
+        states::put_count(&transaction, &group, partition, unsigned(count))?;
     }
     transaction.commit()
 }
@@ -253,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::log::embedded::{EmbeddedLog, Options};
-    use crate::log::{Log, RawAppend};
+    use crate::log::{Log, Offset, RawAppend};
     use crate::runtime::clock::SystemClock;
 
     fn open(directory: &Path) -> Result<EmbeddedLog, LogError> {

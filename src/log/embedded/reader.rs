@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::checksum;
 use super::failure::Failure;
 use super::rows::{ROW_OVERHEAD, Row};
-use super::schema::{all_found, entries, read_partitions, signed, unsigned};
+use super::schema::{read_partitions, signed, unsigned};
 use super::tails::Ends;
-use super::{RowExtent, Space};
+use super::{RowExtent, Space, positions, states};
 use crate::log::coordinator::lock;
 use crate::log::{LogError, Offset, Partitions, RawRecord, Topic};
 use crate::model::Timestamp;
@@ -71,14 +70,14 @@ impl Reader {
             let transaction = connection.unchecked_transaction()?;
             let mut select = transaction.prepare_cached("SELECT key, value, crc FROM states WHERE group_name = ?1 AND partition = ?2 ORDER BY key")?;
             let mut rows = select.query(params![group, partition])?;
-            let mut states = Vec::new();
+            let mut found = Vec::new();
             while let Some(row) = rows.next()? {
                 let (key, value): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
-                state_holds(group, partition, &key, &value, row.get(2)?)?;
-                states.push((key, value));
+                states::holds(group, partition, &key, &value, row.get(2)?)?;
+                found.push((key, value));
             }
-            all_found(group, partition, states.len() as u64, entries(&transaction, group, partition)?)?;
-            Ok(states)
+            states::all_found(group, partition, found.len() as u64, states::counted(&transaction, group, partition)?)?;
+            Ok(found)
         })
     }
 
@@ -88,7 +87,7 @@ impl Reader {
             let mut select = connection.prepare_cached("SELECT value, crc FROM states WHERE group_name = ?1 AND partition = ?2 AND key = ?3")?;
             let found: Option<(Vec<u8>, i64)> = select.query_row(params![group, partition, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
             let Some((value, crc)) = found else { return Ok(None) };
-            state_holds(group, partition, key, &value, crc)?;
+            states::holds(group, partition, key, &value, crc)?;
             Ok(Some(value))
         })
     }
@@ -124,13 +123,7 @@ impl Reader {
 
     /// As [`crate::log::Log::committed`].
     pub(super) fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
-        self.with(|connection| {
-            let mut select = connection.prepare_cached("SELECT next, crc FROM positions WHERE group_name = ?1 AND topic = ?2 AND partition = ?3")?;
-            let found: Option<(i64, i64)> = select.query_row(params![group, topic.name(), partition], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-            let Some((next, crc)) = found.map(|(next, crc)| (unsigned(next), crc)) else { return Ok(None) };
-            checksum::holds(|| format!("the position of {group} in {topic}/{partition}"), crc, checksum::of_position(group, topic.name(), partition, next))?;
-            Ok(Some(next))
-        })
+        self.with(|connection| positions::of(connection, group, topic, partition))
     }
 
     /// The partitions and their ends.
@@ -157,10 +150,6 @@ impl Reader {
     pub(super) fn close(&self) {
         lock(&self.idle).clear();
     }
-}
-
-fn state_holds(group: &str, partition: u32, key: &str, value: &[u8], crc: i64) -> Result<(), Failure> {
-    checksum::holds(|| format!("the snapshot of {group}/{partition}, key {key:?},"), crc, checksum::of_state(group, partition, key, value))
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {

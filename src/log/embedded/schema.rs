@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use super::Options;
-use super::checksum;
 use super::failure::Failure;
 use super::tails::{Ends, Extent, Tails};
-use crate::log::{LogError, Offset, Partitions, Topic};
+use super::{checksum, positions};
+use crate::log::{LogError, Partitions, Topic};
 
 /// The version of the tables below. A release reads what the one before it wrote; it refuses what a
 /// newer one wrote.
@@ -57,6 +57,14 @@ CREATE TABLE positions (
     topic      TEXT    NOT NULL,
     partition  INTEGER NOT NULL,
     next       INTEGER NOT NULL, -- the next offset to process
+    crc        INTEGER NOT NULL,
+    PRIMARY KEY (group_name, topic, partition)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE positions_copy ( -- the same once more, on pages of its own: a row that is missing or older in one is missed
+    group_name TEXT    NOT NULL,
+    topic      TEXT    NOT NULL,
+    partition  INTEGER NOT NULL,
+    next       INTEGER NOT NULL,
     crc        INTEGER NOT NULL,
     PRIMARY KEY (group_name, topic, partition)
 ) WITHOUT ROWID, STRICT;
@@ -112,7 +120,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails)
         // Also where it says so already: what cannot be written is to be known now.
         transaction.pragma_update(None, "user_version", VERSION)?;
         let found = settle_partitions(&transaction, is_new, &options.partitions)?;
-        check_positions(&transaction)?;
+        check_positions(&transaction, &found.1)?;
         transaction.commit()?;
         Ok(found)
     };
@@ -189,19 +197,11 @@ pub(super) fn check_version(connection: &Connection) -> Result<bool, SetUpError>
     }
 }
 
-/// That every position holds what was written, and that no group stands beyond the end of what it reads: it would skip what
-/// is appended next.
-fn check_positions(connection: &Connection) -> Result<(), SetUpError> {
-    let mut select = connection
-        .prepare("SELECT p.group_name, p.topic, p.partition, p.next, p.crc, t.next FROM positions p LEFT JOIN partitions t USING (topic, partition)")?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let (group, topic): (String, String) = (row.get(0)?, row.get(1)?);
-        let (partition, next, end): (u32, Offset, Option<i64>) = (row.get(2)?, unsigned(row.get(3)?), row.get(5)?);
-        // Also of a name that nobody asks for: it was another one.
-        checksum::holds(|| format!("the position of {group} in {topic}/{partition}"), row.get(4)?, checksum::of_position(&group, &topic, partition, next))
-            .map_err(SetUpError::Damaged)?;
-        let end = end.map_or(0, unsigned);
+/// That every position holds what was written last, and that no group stands beyond the end of what it reads: it would skip
+/// what is appended next.
+fn check_positions(connection: &Connection, ends: &Ends) -> Result<(), SetUpError> {
+    for ((group, topic, partition), next) in positions::read_whole(connection)? {
+        let end = ends.get(&(topic, partition)).map_or(0, |extent| extent.offsets.end);
         if next > end {
             return Err(SetUpError::Refused { reason: format!("{group} stands at {next} of {topic}/{partition}, which ends at {end}"), mend: DOCTOR });
         }
@@ -256,31 +256,6 @@ pub(super) fn read_partitions(connection: &Connection) -> Result<(Partitions, En
         partitions = partitions.with(topic, read_ends(connection, topic, &mut ends)?);
     }
     Ok((partitions, ends))
-}
-
-/// How many entries the state of (group, partition) has, as counted when they were written.
-pub(super) fn entries(connection: &Connection, group: &str, partition: u32) -> Result<u64, Failure> {
-    let mut select = connection.prepare_cached("SELECT count, crc FROM entries WHERE group_name = ?1 AND partition = ?2")?;
-    let found: Option<(i64, i64)> = select.query_row(params![group, partition], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let Some((count, crc)) = found.map(|(count, crc)| (unsigned(count), crc)) else { return Ok(0) };
-    checksum::holds(|| format!("the number of snapshots of {group}/{partition}"), crc, checksum::of_entries(group, partition, count))?;
-    Ok(count)
-}
-
-/// Says how many there are now.
-pub(super) fn put_entries(connection: &Connection, group: &str, partition: u32, count: u64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO entries (group_name, partition, count, crc) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![group, partition, signed(count), checksum::of_entries(group, partition, count)])
-        .map(drop)
-}
-
-/// That all entries of a state were found.
-pub(super) fn all_found(group: &str, partition: u32, found: u64, counted: u64) -> Result<(), Failure> {
-    if found == counted {
-        return Ok(());
-    }
-    Err(Failure::Lasting(format!("the snapshots of {group}/{partition} are damaged: {found} are found, and {counted} were written")))
 }
 
 /// A number as SQLite has it; numbers here count records and never come near 2^63.

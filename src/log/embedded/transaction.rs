@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::checksum;
 use super::failure::Failure;
 use super::rows::{Chunk, ROW_OVERHEAD};
-use super::schema::{self, signed, unsigned};
+use super::schema::{signed, unsigned};
 use super::tails::{Ends, Extent, Tails};
 use super::writer::{Outcome, Work};
-use crate::log::coordinator::Committer;
+use super::{checksum, positions, states};
 use crate::log::{Offset, StatePut, Topic};
 use crate::model::Timestamp;
 
@@ -29,7 +28,7 @@ pub(super) fn transact(connection: &mut Connection, tails: &Tails, at: Timestamp
             Work::Commit { committer, partition, position, chunks, states } => {
                 writes.append(chunks)?;
                 if let Some(position) = position {
-                    writes.position(committer, partition, position)?;
+                    positions::put(&transaction, committer.group, committer.topic, partition, position)?;
                 }
                 writes.states(committer.group, partition, states)?;
                 Outcome::Committed
@@ -97,17 +96,6 @@ impl Writes<'_> {
         Ok(())
     }
 
-    fn position(&self, committer: Committer, partition: u32, next: Offset) -> Result<(), Failure> {
-        let (group, topic) = (committer.group, committer.topic);
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO positions (group_name, topic, partition, next, crc) VALUES (?1, ?2, ?3, ?4, ?5) \
-                 ON CONFLICT (group_name, topic, partition) DO UPDATE SET next = excluded.next, crc = excluded.crc",
-            )?
-            .execute(params![group, topic.name(), partition, signed(next), checksum::of_position(group, topic.name(), partition, next)])?;
-        Ok(())
-    }
-
     fn states(&self, group: &str, partition: u32, states: Vec<StatePut>) -> Result<(), Failure> {
         let (mut added, mut removed) = (0, 0);
         for StatePut { key, value } in states {
@@ -124,8 +112,8 @@ impl Writes<'_> {
             }
         }
         if added != removed {
-            let before = schema::entries(self.transaction, group, partition)?;
-            schema::put_entries(self.transaction, group, partition, (before + added).saturating_sub(removed))?;
+            let before = states::counted(self.transaction, group, partition)?;
+            states::put_count(self.transaction, group, partition, (before + added).saturating_sub(removed))?;
         }
         Ok(())
     }
