@@ -154,6 +154,27 @@ fn a_lost_connection_is_said_and_comes_back() {
     assert_eq!(again.stop(), 0);
 }
 
+/// On a terminal of the usual size the sentence that says why is read to its end: of the chosen row, and of the target that is opened.
+#[test]
+fn why_is_read_at_80_by_24() {
+    let (_home, loadline) = grown();
+    let watch = Watch::start(&loadline.url, &[], 24, 80);
+    let joined = || watch.text().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    wait_for("the reason of the chosen row", || {
+        let reason = loadline.status(SLEEPERS)?["reason"].as_str()?.to_owned();
+        joined().contains(&format!("› {SLEEPERS}: {reason}")).then_some(())
+    });
+    watch.types("\r");
+    wait_for("when it was evaluated", || {
+        let text = joined();
+        let (_, evaluated) = text.split_once(", evaluated ")?;
+        evaluated.split_whitespace().nth(2).filter(|zone| *zone == "UTC").map(drop)
+    });
+    watch.types("q");
+    assert_eq!(watch.ends(), 0);
+    assert_eq!(loadline.stop(), 0);
+}
+
 /// SIGTERM gives the terminal back, too.
 #[test]
 fn a_signal_leaves_the_terminal_as_it_was() {

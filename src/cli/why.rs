@@ -109,8 +109,8 @@ fn write(out: &mut dyn Write, story: &Story, around: &Decisions, paint: Paint) -
     before(out, story, around)?;
     writeln!(out, "Decided  {}, decision {}, on what had been measured up to {}", decision.at, decision.sequence, decision.through)?;
     writeln!(out, "Policy   {}{}\n", decision.policy_version, if decision.advised { ", advice only: nothing is commanded" } else { "" })?;
-    metrics(out, &decision.metrics, decision.at, paint)?;
-    steps(out, decision, paint)?;
+    metrics(out, &decision.metrics, decision.at, usize::MAX, paint)?;
+    steps(out, decision, usize::MAX, paint)?;
     after(out, story, &around.by_hand)
 }
 
@@ -143,7 +143,7 @@ fn now(out: &mut dyn Write, told: &Decision, status: &TargetStatus, paint: Paint
     }
     writeln!(out, "\nNow      {current}; evaluated again at {at}:\n         {}\n", status.reason)?;
     let mut table = Vec::new();
-    metrics(&mut table, &status.metrics, at, paint)?;
+    metrics(&mut table, &status.metrics, at, usize::MAX, paint)?;
     out.write_all(table.trim_ascii_end())?;
     if table.is_empty() { Ok(()) } else { writeln!(out) }
 }
@@ -155,8 +155,8 @@ fn by_hand(Dated { at, record }: &Dated<ManualChange>) -> String {
     format!("By hand  {at}  {} {set} {} → {}{reason}", record.actor, record.from, record.to)
 }
 
-/// Each metric of an evaluation at `near` against its target or limit, with what it waits for.
-pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], near: Timestamp, paint: Paint) -> io::Result<()> {
+/// Each metric of an evaluation at `near` against its target or limit, with what it waits for, in lines of `width` columns.
+pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], near: Timestamp, width: usize, paint: Paint) -> io::Result<()> {
     if metrics.is_empty() {
         return Ok(());
     }
@@ -172,19 +172,19 @@ pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], near: Times
         let asks = m.proposal.map_or_else(|| "–".to_owned(), |n| n.to_string());
         vec![m.name.to_string(), status, value, against, asks, words::remarks(m, near).unwrap_or_default()]
     });
-    table::write(out, &["METRIC", "STATUS", "VALUE", "AGAINST", "ASKS FOR", ""], rows)?;
+    table::write_within(out, &["METRIC", "STATUS", "VALUE", "AGAINST", "ASKS FOR", ""], rows, width)?;
     writeln!(out)
 }
 
-/// Each step that took part.
-pub(super) fn steps(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result<()> {
+/// Each step that took part, in lines of `width` columns.
+pub(super) fn steps(out: &mut dyn Write, decision: &Decision, width: usize, paint: Paint) -> io::Result<()> {
     let rows = decision.steps.iter().map(|step| {
         let name = format!("{:?}", step.step);
         let name = if step.step == decision.binding { paint.bold(&format!("{name} *")) } else { name };
         let change = if step.before == step.after { step.after.to_string() } else { format!("{} → {}", step.before, step.after) };
         vec![name, change, words::why(decision, step)]
     });
-    table::write(out, &["STEP", "REPLICAS", "WHY"], rows)?;
+    table::write_within(out, &["STEP", "REPLICAS", "WHY"], rows, width)?;
     writeln!(out, "{}\n", paint.dim("* the step that bound"))
 }
 
