@@ -27,6 +27,7 @@ const LAST: usize = 20;
 )]
 pub struct HistoryArgs {
     /// The target: namespace/Kind/name, or its end where that is unique
+    #[arg(value_hint = clap::ValueHint::Other)]
     target: String,
     /// From when on: 30m, 2h, 3d ago, RFC 3339, Unix milliseconds, or a time of the last 24 hours in UTC, as 12:03:20 [default: the last 20 decisions]
     #[arg(long, value_name = "TIME")]
