@@ -57,10 +57,15 @@ impl Watch {
 
     /// Goes down until a decision with these words is the chosen one. Newer ones may come meanwhile.
     fn chooses(&self, words: &[&str]) -> String {
+        // Closed, each is a line; open, one that is longer than the screen is scrolled first.
+        self.types("\r");
+        wait_for("the steps to be closed", || (!self.text().contains("STEP")).then_some(()));
         let chosen = || self.text().lines().find(|line| line.starts_with('›')).map(str::to_owned);
         loop {
             let before = wait_for("a decision to be chosen", chosen);
             if words.iter().all(|word| before.contains(word)) {
+                self.types("\r");
+                self.shows("its steps", &["STEP"]);
                 return before;
             }
             self.types("j");
