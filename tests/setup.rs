@@ -122,7 +122,6 @@ fn prometheus_and_the_browser_and_its_driver_are_installed_for_tests_alone() {
         "installing mandoc",
         "installing prometheus",
         "installing Java and Maven",
-        "installing Java and Maven",
         "installing Chromium",
         "installing Node.js and npm",
     ] {

@@ -258,7 +258,7 @@ mod tests {
         let lines = lines(&mut fleet, &known, 10);
         assert_eq!((lines.len(), lines[0].as_str()), (10, "head"));
         assert!(lines[1].starts_with("2 targets"), "{}", lines[1]);
-        assert!(lines[3].starts_with("prod/Deployment/api") && lines[4].starts_with("prod/Deployment/web"), "{lines:#?}");
+        assert!(lines[3].starts_with("prod/Deployment/api") && lines[4].contains("Deployment/web"), "{lines:#?}");
         assert!(lines[9].contains("q quit"));
     }
 
@@ -303,7 +303,7 @@ mod tests {
         fleet.key(KeyCode::Down, &known, 24);
         for (width, height) in [(80, 24), (60, 15)] {
             let lines = fleet.lines(&known, "head".to_owned(), width, height, Paint::PLAIN);
-            assert!(lines.len() <= height && lines[4].starts_with("prod/Deployment/web"), "{lines:#?}");
+            assert!(lines.len() <= height && lines[4].contains("Deployment/web"), "{lines:#?}");
             assert!(lines[2].contains("WHY") && !lines[2].contains("MODE"), "{}", lines[2]);
             let shown: Vec<String> = lines.iter().map(|line| fit(line, width).trim().to_owned()).collect();
             let shown = shown.join(" ");

@@ -264,7 +264,10 @@ fn mistakes_in_tests_name_their_place() {
 fn two_series_of_one_thing_are_refused_with_both_places() {
     let series = |of: &str| {
         let series: Vec<String> = of.split(" & ").map(|of| format!("        - {{ metric: queue_depth, {of}values: 100x20 }}\n")).collect();
-        format!("{HEAD}    - name: twice\n      series:\n{}      expect: [{{ at: 1m, metrics: {{ queue_depth: {{ status: Ok }} }} }}]\n", series.concat())
+        format!(
+            "{HEAD}    - name: twice\n      series:\n{}      fleet: {{ replicas: 2 }}\n      expect: [{{ at: 1m, metrics: {{ queue_depth: {{ status: Ok }} }} }}]\n",
+            series.concat()
+        )
     };
     for (of, whose) in [
         (" & ", "the target as a whole"),
