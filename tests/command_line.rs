@@ -18,9 +18,11 @@ fn printed(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether a program is installed.
-fn has(program: &str) -> bool {
-    Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status().unwrap().success()
+/// Where a program is missing that a test needs, the test fails with the command that installs it.
+#[track_caller]
+fn needs(program: &str) {
+    let there = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status().unwrap().success();
+    assert!(there, "{program} is missing; `tools/setup --tests` installs it");
 }
 
 /// The commands that `loadline --help` lists.
@@ -59,7 +61,7 @@ fn bash_completes() {
     }
 }
 
-/// The scripts of zsh and fish name every command, and are read by their shells where these are installed.
+/// The scripts of zsh and fish name every command, and are read by their shells.
 #[test]
 fn zsh_and_fish_know_every_command() {
     for (shell, begins, check) in [("zsh", "#compdef loadline", "-n"), ("fish", "# Print an optspec", "--no-execute")] {
@@ -68,13 +70,18 @@ fn zsh_and_fish_know_every_command() {
         for command in commands() {
             assert!(text.contains(&command), "{shell} does not know {command}");
         }
-        if has(shell) {
-            let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), &text).unwrap();
-            let output = Command::new(shell).arg(check).arg(file.path()).output().unwrap();
-            assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
-        }
+        needs(shell);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &text).unwrap();
+        let output = Command::new(shell).arg(check).arg(file.path()).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
     }
+    // The files of the folder are no targets.
+    let zsh = printed(&["completions", "zsh"]);
+    for target in zsh.lines().filter(|line| line.contains(":target -- ")) {
+        assert!(!target.contains("_files") && !target.contains("_default"), "{target}");
+    }
+    assert!(zsh.lines().filter(|line| line.contains(":target -- ")).count() >= 4, "{zsh}");
     assert_eq!(loadline(&["completions", "tcsh"]).status.code(), Some(2));
 }
 
@@ -96,23 +103,15 @@ fn every_command_has_a_manual_page() {
     for part in [".TH loadline-policy-test 1", ".SH SYNOPSIS", ".SH EXIT STATUS"] {
         assert!(test.contains(part), "{part}: {test}");
     }
-    let mut shown = 0;
+    needs("mandoc");
     for page in &pages {
         let path = into.join(page);
-        if has("man") {
-            let output = Command::new("man").args(["--warnings", "-l"]).arg(&path).env("MANPAGER", "cat").env("MANWIDTH", "100").output().unwrap();
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && output.stderr.is_empty(), "{page}: {}", String::from_utf8_lossy(&output.stderr));
-            assert!(text.contains("SYNOPSIS") && text.contains("loadline"), "{page}: {text}");
-            shown += 1;
-        }
-        if has("mandoc") {
-            let output = Command::new("mandoc").args(["-T", "lint", "-W", "error"]).arg(&path).output().unwrap();
-            assert!(output.status.success(), "{page}: {}", String::from_utf8_lossy(&output.stdout));
-            shown += 1;
-        }
+        let reads = |flags: &[&str]| Command::new("mandoc").args(flags).arg(&path).output().unwrap();
+        let checked = reads(&["-T", "lint", "-W", "error"]);
+        assert!(checked.status.success(), "{page}: {}", String::from_utf8_lossy(&checked.stdout));
+        let shown = String::from_utf8(reads(&["-T", "utf8"]).stdout).unwrap();
+        assert!(shown.contains("loadline"), "{page}: {shown}");
     }
-    eprintln!("{shown} pages were shown");
     assert_eq!(loadline(&["man", "/dev/null/man"]).status.code(), Some(2));
 }
 

@@ -57,10 +57,15 @@ impl Watch {
 
     /// Goes down until a decision with these words is the chosen one. Newer ones may come meanwhile.
     fn chooses(&self, words: &[&str]) -> String {
+        // Closed, each is a line; open, one that is longer than the screen is scrolled first.
+        self.types("\r");
+        wait_for("the steps to be closed", || (!self.text().contains("STEP")).then_some(()));
         let chosen = || self.text().lines().find(|line| line.starts_with('›')).map(str::to_owned);
         loop {
             let before = wait_for("a decision to be chosen", chosen);
             if words.iter().all(|word| before.contains(word)) {
+                self.types("\r");
+                self.shows("its steps", &["STEP"]);
                 return before;
             }
             self.types("j");
@@ -152,6 +157,27 @@ fn a_lost_connection_is_said_and_comes_back() {
     watch.types("\u{3}");
     assert_eq!(watch.ends(), 0);
     assert_eq!(again.stop(), 0);
+}
+
+/// On a terminal of the usual size the sentence that says why is read to its end: of the chosen row, and of the target that is opened.
+#[test]
+fn why_is_read_at_80_by_24() {
+    let (_home, loadline) = grown();
+    let watch = Watch::start(&loadline.url, &[], 24, 80);
+    let joined = || watch.text().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    wait_for("the reason of the chosen row", || {
+        let reason = loadline.status(SLEEPERS)?["reason"].as_str()?.to_owned();
+        joined().contains(&format!("› {SLEEPERS}: {reason}")).then_some(())
+    });
+    watch.types("\r");
+    wait_for("when it was evaluated", || {
+        let text = joined();
+        let (_, evaluated) = text.split_once(", evaluated ")?;
+        evaluated.split_whitespace().nth(2).filter(|zone| *zone == "UTC").map(drop)
+    });
+    watch.types("q");
+    assert_eq!(watch.ends(), 0);
+    assert_eq!(loadline.stop(), 0);
 }
 
 /// SIGTERM gives the terminal back, too.

@@ -32,7 +32,7 @@ pub struct ExportArgs {
     /// Only this target's signals, and those that concern every target
     #[arg(long)]
     target: Option<String>,
-    /// Only what was appended at this time or later: RFC 3339, Unix milliseconds, or a time of the last 24 hours in UTC, as 12:03:20
+    /// Only what was appended at this time or later: 30m, 2h, 3d ago, RFC 3339, Unix milliseconds, or a time of the last 24 hours in UTC, as 12:03:20
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
 }
@@ -42,7 +42,7 @@ pub struct ExportArgs {
 /// # Errors
 /// Where the log cannot be read or `out` cannot be written.
 pub(super) fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let from = args.from.as_deref().map(|text| moment(text, SystemClock.now())).transpose()?;
+    let from = args.from.as_deref().map(|text| moment("from", text, SystemClock.now())).transpose()?;
     each_signal(&args.data, from, &mut |at, partition, signal| {
         if wanted(&signal, args.target.as_deref()) {
             writeln!(out, "{}", jsonl::signal_to_line(at, partition, &signal))?;

@@ -48,9 +48,9 @@ pub struct ReplayArgs {
     /// Read the log in this data directory, also while Loadline runs, in the place of lines.
     #[arg(long, value_name = "DIR", conflicts_with = "file", requires = "policy")]
     data: Option<PathBuf>,
-    /// Of the log, only what was appended at this time or later: RFC 3339, Unix milliseconds, or a time of the last 24 hours in
-    /// UTC, as 12:03:20.
-    #[arg(long, value_name = "TIME", requires = "data")]
+    /// Compare only what was appended at this time or later: 30m, 2h, 3d ago, RFC 3339, Unix milliseconds, or a time of the last
+    /// 24 hours in UTC, as 12:03:20.
+    #[arg(long, value_name = "TIME", requires = "policy")]
     from: Option<String>,
     /// How the comparison is printed.
     #[arg(long, value_enum, requires = "policy", default_value_t = compare::Format::Text)]

@@ -16,6 +16,7 @@ use crate::edge::api::{ScaleRequest, Scaled, target_path};
 #[command(after_help = "Examples:\n  loadline scale local/ProcessFleet/storefront 8 --reason \"launch at noon\"\n  loadline scale storefront 8 --output json")]
 pub struct ScaleArgs {
     /// The target: namespace/Kind/name, or its end where that is unique
+    #[arg(value_hint = clap::ValueHint::Other)]
     target: String,
     /// How many replicas
     replicas: u32,

@@ -40,6 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 )]
 pub struct WatchArgs {
     /// The target: namespace/Kind/name, or its end where that is unique [default: the fleet]
+    #[arg(value_hint = clap::ValueHint::Other)]
     target: Option<String>,
     #[command(flatten)]
     server: ServerArgs,

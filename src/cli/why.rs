@@ -21,8 +21,9 @@ use crate::wire::words;
 )]
 pub struct WhyArgs {
     /// The target: namespace/Kind/name, or its end where that is unique
+    #[arg(value_hint = clap::ValueHint::Other)]
     target: String,
-    /// The last decision at or before this time: RFC 3339, Unix milliseconds, or a time of the last 24 hours in UTC, as 12:03:20
+    /// The last decision at or before this time: 30m, 2h, 3d ago, RFC 3339, Unix milliseconds, or a time of the last 24 hours in UTC, as 12:03:20
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     #[command(flatten)]
@@ -42,7 +43,7 @@ const BEFORE: usize = 10;
 /// Where the server cannot be reached, or there is no such target, time or decision.
 pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let client = Client::new(&args.server);
-    let at = args.at.as_deref().map(|text| moment(text, SystemClock.now())).transpose()?;
+    let at = args.at.as_deref().map(|text| moment("at", text, SystemClock.now())).transpose()?;
     let target = client.target(&args.target)?;
     let at = at.map(|at| format!("&at={}", escape(&at.as_millis().to_string()))).unwrap_or_default();
     // The one that is told, and what came shortly before it.
@@ -74,11 +75,20 @@ fn removed(gone: Option<&Gone>) -> String {
     format!(": audit 0..{to} of partition {partition} were removed by retention (retention.audit, retention.size){since}")
 }
 
-/// A time as a person writes it. A time of day is the last such moment in UTC.
-pub(super) fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+/// The time that a flag names, as a person writes it: how long ago, or a moment. A time of day is the last such moment in UTC.
+pub(super) fn moment(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     const DAY_MS: i64 = 86_400_000;
+    // Numbers of Unix milliseconds have as many digits since 1973; a shorter one is no moment that anybody means.
+    const DIGITS: usize = 12;
     if let Ok(ms) = text.parse::<i64>() {
+        if text.len() < DIGITS {
+            let hint = format!("--{flag} \"{text}\" has no unit; write {text}m, {text}h or {text}d ago, or all {} digits of Unix milliseconds", DIGITS + 1);
+            return Err(Unusable(hint).into());
+        }
         return Ok(Timestamp::from_millis(ms));
+    }
+    if let Some(ago) = ago(text) {
+        return Ok(now - ago);
     }
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Ok(Timestamp::from_millis(at.as_millisecond()));
@@ -89,7 +99,22 @@ pub(super) fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
         let today = now.as_millis().div_euclid(DAY_MS) * DAY_MS + into_day;
         return Ok(Timestamp::from_millis(if today > now.as_millis() { today - DAY_MS } else { today }));
     }
-    Err(Unusable(format!("--at \"{text}\" is no time; write 2026-03-01T12:03:20Z, 12:03:20 (UTC), or Unix milliseconds")).into())
+    let forms = "30m, 2h or 3d (ago), 2026-03-01T12:03:20Z, 12:03:20 (UTC), or Unix milliseconds";
+    Err(Unusable(format!("--{flag} \"{text}\" is no time; write {forms}")).into())
+}
+
+fn ago(text: &str) -> Option<Duration> {
+    let unit = text.chars().last()?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let count: u64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+    // A century: further back there is nothing, and times stay in their range.
+    Some(Duration::from_secs(count.saturating_mul(seconds).min(100 * 366 * 86_400)))
 }
 
 /// Tells `story`, with what people did before it and since, in the order of time. `around` has the decisions before it, and the changes by
@@ -109,8 +134,8 @@ fn write(out: &mut dyn Write, story: &Story, around: &Decisions, paint: Paint) -
     before(out, story, around)?;
     writeln!(out, "Decided  {}, decision {}, on what had been measured up to {}", decision.at, decision.sequence, decision.through)?;
     writeln!(out, "Policy   {}{}\n", decision.policy_version, if decision.advised { ", advice only: nothing is commanded" } else { "" })?;
-    metrics(out, &decision.metrics, decision.at, paint)?;
-    steps(out, decision, paint)?;
+    metrics(out, &decision.metrics, decision.at, usize::MAX, paint)?;
+    steps(out, decision, usize::MAX, paint)?;
     after(out, story, &around.by_hand)
 }
 
@@ -143,7 +168,7 @@ fn now(out: &mut dyn Write, told: &Decision, status: &TargetStatus, paint: Paint
     }
     writeln!(out, "\nNow      {current}; evaluated again at {at}:\n         {}\n", status.reason)?;
     let mut table = Vec::new();
-    metrics(&mut table, &status.metrics, at, paint)?;
+    metrics(&mut table, &status.metrics, at, usize::MAX, paint)?;
     out.write_all(table.trim_ascii_end())?;
     if table.is_empty() { Ok(()) } else { writeln!(out) }
 }
@@ -155,8 +180,8 @@ fn by_hand(Dated { at, record }: &Dated<ManualChange>) -> String {
     format!("By hand  {at}  {} {set} {} → {}{reason}", record.actor, record.from, record.to)
 }
 
-/// Each metric of an evaluation at `near` against its target or limit, with what it waits for.
-pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], near: Timestamp, paint: Paint) -> io::Result<()> {
+/// Each metric of an evaluation at `near` against its target or limit, with what it waits for, in lines of `width` columns.
+pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], near: Timestamp, width: usize, paint: Paint) -> io::Result<()> {
     if metrics.is_empty() {
         return Ok(());
     }
@@ -172,19 +197,19 @@ pub(super) fn metrics(out: &mut dyn Write, metrics: &[MetricReport], near: Times
         let asks = m.proposal.map_or_else(|| "–".to_owned(), |n| n.to_string());
         vec![m.name.to_string(), status, value, against, asks, words::remarks(m, near).unwrap_or_default()]
     });
-    table::write(out, &["METRIC", "STATUS", "VALUE", "AGAINST", "ASKS FOR", ""], rows)?;
+    table::write_within(out, &["METRIC", "STATUS", "VALUE", "AGAINST", "ASKS FOR", ""], rows, width)?;
     writeln!(out)
 }
 
-/// Each step that took part.
-pub(super) fn steps(out: &mut dyn Write, decision: &Decision, paint: Paint) -> io::Result<()> {
+/// Each step that took part, in lines of `width` columns.
+pub(super) fn steps(out: &mut dyn Write, decision: &Decision, width: usize, paint: Paint) -> io::Result<()> {
     let rows = decision.steps.iter().map(|step| {
         let name = format!("{:?}", step.step);
         let name = if step.step == decision.binding { paint.bold(&format!("{name} *")) } else { name };
         let change = if step.before == step.after { step.after.to_string() } else { format!("{} → {}", step.before, step.after) };
         vec![name, change, words::why(decision, step)]
     });
-    table::write(out, &["STEP", "REPLICAS", "WHY"], rows)?;
+    table::write_within(out, &["STEP", "REPLICAS", "WHY"], rows, width)?;
     writeln!(out, "{}\n", paint.dim("* the step that bound"))
 }
 

@@ -16,6 +16,7 @@ use super::super::documents::nothing_in;
 use super::{Answer, FAULTY, FINE, Source, UNREADABLE, read};
 use crate::model::document::{Node, Problem, Span, Value};
 use crate::model::policy::Policy;
+use crate::model::spelling::nearest;
 use crate::wire::document::{PolicyFile, from_yaml};
 use bind::{Bound, bind, unit_of};
 use document::{Case, Expectation, KIND};
@@ -121,12 +122,39 @@ fn of_file(file: &Path, only: Option<&str>) -> Ran {
         ran.others.extend(others);
         for (case, plan, policy) in plans.into_iter().filter(|(case, ..)| only.is_none_or(|only| case.name.contains(only))) {
             let played = play(&plan);
+            ran.problems.extend(strangers(&case, &plan, &played));
             let failures = case.expect.iter().flat_map(|expected| failures(expected, &played, &policy)).collect();
             ran.tests.push(Tested { case, plan, policy, played, failures });
         }
     }
     ran.problems.sort_by_key(|problem| problem.span);
     ran
+}
+
+/// The series of instances that the fleet of the test never had: they would count all the same, as those of an instance that is not seen yet.
+fn strangers(case: &Case, plan: &Plan, played: &Played) -> Vec<Problem> {
+    let had: Vec<String> = (1..=played.instances).map(|number| world::instance(&plan.target, number)).collect();
+    let problem = |series: &document::Series| {
+        let document::Of::Instance(name) = &series.of else { return None };
+        if had.contains(name) {
+            return None;
+        }
+        let all = match had.as_slice() {
+            [] => "none".to_owned(),
+            [one] => format!("`{one}`"),
+            [first, .., last] => format!("`{first}` to `{last}`"),
+        };
+        let near = nearest(name, had.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
+        Some(Problem {
+            path: format!("{}.instance", series.path).trim_start_matches('.').to_owned(),
+            span: series.metric_span,
+            severity: crate::model::document::Severity::Error,
+            message: format!("the fleet of this test never has an instance `{}`; it has {all}", crate::model::document::shorten(name)),
+            mend: Some(near.unwrap_or_else(|| "name one of them, or write `of: Each`".to_owned())),
+            code: "instance",
+        })
+    };
+    case.series.iter().filter_map(problem).collect()
 }
 
 fn not_a_test(node: Option<&Node>) -> Problem {

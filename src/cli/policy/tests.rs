@@ -584,6 +584,20 @@ fn a_policy_for_a_fleet_of_another_namespace_is_warned_of() {
     assert!(told("namespace: local, ", &both).ends_with("0 errors, 0 warnings\n"), "it is there");
 }
 
+/// A fleet of nearly the same name that nobody scales is the one that was meant.
+#[test]
+fn a_policy_for_a_fleet_of_nearly_that_name_is_warned_of() {
+    let fleet = FLEET.replace("9000-9009", "9000-9099").replace("replicas: 2", "replicas: 2, requests: { cpu: 500m }");
+    let policy = |name: &str| GOOD.replace("{ apiVersion: apps/v1, kind: Deployment, name: api-server }", &format!("{{ kind: ProcessFleet, name: {name} }}"));
+    let told = |policies: &str| check(&[source("policy.yaml", policies), source("fleet.yaml", &fleet)], CHECKED, false, false, PANE).text;
+    let said = told(&policy("bot"));
+    assert!(said.contains("warning[no-such-fleet]: there is no fleet `bot` in these files") && said.contains("did you mean `bots`"), "{said}");
+    let both = told(&format!("{}---\n{}", policy("bot"), policy("bots")));
+    assert!(!both.contains("no-such-fleet"), "the other one has a policy of its own: {both}");
+    let kind = told(&policy("bots").replace("kind: ProcessFleet", "kind: Processfleet"));
+    assert!(kind.contains("did you mean `ProcessFleet`?") && !kind.contains("apps/v1"), "{kind}");
+}
+
 /// Every code of a warning is in the reference.
 #[test]
 fn the_reference_names_every_warning() {

@@ -3,12 +3,13 @@
 //! A policy with errors is held against its fleet as far as it is sound: each warning hangs on the fields that it names and on
 //! nothing else, so that it does not come as one more round once the errors are mended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::edge::processes::{FleetDocument, KIND, MAX_REPLICAS, fleet_of};
 use crate::model::TargetId;
 use crate::model::document::{Problem, Severity};
 use crate::model::policy::{Origin, is_sound};
+use crate::model::spelling::nearest;
 use crate::wire::document::{ParsedPolicy, PolicyFile};
 
 /// Warns where a policy asks for what its fleet cannot give, or looks for its fleet in another namespace.
@@ -20,11 +21,16 @@ pub(super) fn advise(files: &mut [PolicyFile]) {
         .filter_map(|other| fleet_of(&other.node).0)
         .map(|fleet| (fleet.target.clone(), fleet))
         .collect();
+    let scaled: BTreeSet<TargetId> = files.iter().flat_map(|file| &file.documents).filter_map(|document| document.target.clone()).collect();
     for document in files.iter_mut().flat_map(|file| &mut file.documents) {
         let Some(target) = document.target.clone().filter(|target| target.kind() == KIND) else { continue };
         match fleets.get(&target) {
             Some(fleet) => advise_one(fleet, document),
-            None => elsewhere(&target, fleets.keys().filter(|fleet| fleet.name() == target.name()), document),
+            None if fleets.keys().any(|fleet| fleet.name() == target.name()) => {
+                elsewhere(&target, fleets.keys().filter(|fleet| fleet.name() == target.name()), document);
+            }
+            // A fleet that has a policy of its own is not meant.
+            None => misspelt(&target, fleets.keys().filter(|fleet| !scaled.contains(*fleet) && fleet.namespace() == target.namespace()), document),
         }
     }
 }
@@ -60,6 +66,14 @@ fn elsewhere<'a>(target: &TargetId, named: impl Iterator<Item = &'a TargetId>, d
     let message = format!("the fleet `{}` is in the namespace `{other}`, and this policy is for one in `{own}`", target.name());
     let mend = format!("write `namespace: {other}` in the policy's metadata, or `namespace: {own}` in the fleet's");
     warn(document, "spec.target.name", "other-namespace", message, mend);
+}
+
+/// Warns where there is a fleet of nearly the same name.
+fn misspelt<'a>(target: &TargetId, fleets: impl Iterator<Item = &'a TargetId>, document: &mut ParsedPolicy) {
+    let Some(near) = nearest(target.name(), fleets.map(TargetId::name)) else { return };
+    let message = format!("there is no fleet `{}` in these files", target.name());
+    let mend = format!("did you mean `{near}`, a fleet without a policy?");
+    warn(document, "spec.target.name", "no-such-fleet", message, mend);
 }
 
 /// The value of a field that is written and sound.

@@ -5,7 +5,7 @@
 //! is the policies' doing; but a metric does not answer to a count that was never there: of a policy that would have kept more
 //! replicas the latency is shown as it was with fewer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -24,7 +24,8 @@ use crate::cli::why::moment;
 use crate::cli::{Unusable, table};
 use crate::model::document::amounts::show_duration;
 use crate::model::document::{Entry, Node, Severity, Value as Tree};
-use crate::model::{Order, PolicyAnnouncement, Signal, TargetId, Timestamp};
+use crate::model::spelling::nearest;
+use crate::model::{MetricName, Order, PolicyAnnouncement, Signal, TargetId, Timestamp};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::replay::{Caused, Replay};
 use crate::wire::jsonl;
@@ -71,11 +72,17 @@ impl Limit {
     }
 }
 
+/// What is replayed: what was appended at `from` or later.
+struct History {
+    source: Source,
+    from: Option<Timestamp>,
+}
+
 /// Where the history is.
-enum History {
+enum Source {
     File(PathBuf),
     Lines(Vec<String>),
-    Log(PathBuf, Option<Timestamp>),
+    Log(PathBuf),
 }
 
 /// Runs it.
@@ -84,11 +91,13 @@ enum History {
 /// Policies with errors, a history that cannot be read, or that has nothing of a policy's target.
 pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let candidates = candidates(&args.policy)?;
-    let history = match (&args.data, &args.file) {
-        (Some(data), _) => History::Log(data.clone(), args.from.as_deref().map(|text| moment(text, SystemClock.now())).transpose()?),
-        (None, Some(file)) if file.as_os_str() != "-" => History::File(file.clone()),
-        _ => History::Lines(std::io::stdin().lock().lines().collect::<Result<_, _>>().context("failed to read the standard input")?),
+    let from = args.from.as_deref().map(|text| moment("from", text, SystemClock.now())).transpose()?;
+    let source = match (&args.data, &args.file) {
+        (Some(data), _) => Source::Log(data.clone()),
+        (None, Some(file)) if file.as_os_str() != "-" => Source::File(file.clone()),
+        _ => Source::Lines(std::io::stdin().lock().lines().collect::<Result<_, _>>().context("failed to read the standard input")?),
     };
+    let history = History { source, from };
     let only = args.target.as_deref();
     let candidates: Vec<Candidate> = candidates.into_iter().filter(|c| only.is_none_or(|only| only == c.target.as_str())).collect();
     if candidates.is_empty() {
@@ -96,9 +105,13 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
     }
     // What the history has of the targets: where it names no policy, the other one begins with the target's first signal.
     let (mut seen, mut named) = (BTreeSet::new(), BTreeSet::new());
+    let mut sampled: BTreeMap<TargetId, BTreeSet<MetricName>> = BTreeMap::new();
     history.each(&mut |_, _, signal| {
         if let Some(target) = signal.target() {
             seen.insert(target.clone());
+            if let Signal::Part(part) = &signal {
+                sampled.entry(target.clone()).or_default().extend(part.panes.iter().map(|pane| pane.metric.clone()));
+            }
             if matches!(signal, Signal::Policy(_)) {
                 named.insert(target.clone());
             }
@@ -110,6 +123,11 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
             let known: Vec<&str> = seen.iter().take(10).map(TargetId::as_str).collect();
             let known = if known.is_empty() { "it has no target at all".to_owned() } else { format!("it has {}", known.join(", ")) };
             bail!("the history has no signal of {}; {known}", candidate.target);
+        }
+    }
+    for candidate in &candidates {
+        for note in unsampled(candidate, sampled.get(&candidate.target)) {
+            eprintln!("loadline: {note}");
         }
     }
     let all = compare(&history, &candidates, &named)?;
@@ -126,6 +144,22 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
 struct Candidate {
     target: TargetId,
     spec: String,
+    metrics: Vec<String>,
+}
+
+/// Which metrics of a policy the history has no sample of: whatever differs then is not the policy's doing.
+fn unsampled(candidate: &Candidate, sampled: Option<&BTreeSet<MetricName>>) -> Vec<String> {
+    let had: Vec<&str> = sampled.into_iter().flatten().map(MetricName::as_str).collect();
+    let missing = candidate.metrics.iter().filter(|metric| !had.contains(&metric.as_str()));
+    let told = missing.map(|metric| {
+        let mend = match nearest(metric, had.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if had.is_empty() => "it has no sample of any".to_owned(),
+            None => format!("it has {}", had.join(", ")),
+        };
+        format!("{}: the history has no sample of `{metric}`, which the policy uses; {mend}", candidate.target)
+    });
+    told.collect()
 }
 
 fn candidates(files: &[PathBuf]) -> anyhow::Result<Vec<Candidate>> {
@@ -145,7 +179,8 @@ fn candidates(files: &[PathBuf]) -> anyhow::Result<Vec<Candidate>> {
             if candidates.iter().any(|c| c.target == target) {
                 bail!("{name}: {target} has two policies to compare with; name one");
             }
-            candidates.push(Candidate { target, spec: document.spec_json });
+            let metrics = document.policy.iter().flat_map(|policy| &policy.metrics).map(|metric| metric.name.to_string()).collect();
+            candidates.push(Candidate { target, spec: document.spec_json, metrics });
         }
     }
     if candidates.is_empty() {
@@ -162,14 +197,15 @@ impl History {
                 return Ok(());
             }
             match jsonl::line_to_signal(line) {
+                Ok((at, ..)) if self.from.is_some_and(|from| at < from) => Ok(()),
                 Ok((at, partition, signal)) => each(at, partition.unwrap_or(0), signal),
                 Err(error) => bail!("line {number} cannot be used: {error}"),
             }
         };
-        match self {
-            History::Log(data, from) => each_signal(data, *from, each),
-            History::Lines(lines) => (1..).zip(lines).try_for_each(|(number, text)| line(number, text.as_str())),
-            History::File(path) => {
+        match &self.source {
+            Source::Log(data) => each_signal(data, self.from, each),
+            Source::Lines(lines) => (1..).zip(lines).try_for_each(|(number, text)| line(number, text.as_str())),
+            Source::File(path) => {
                 let file = File::open(path).map_err(|error| Unusable(format!("failed to open {}: {error}", path.display())))?;
                 for (number, text) in (1..).zip(BufReader::new(file).lines()) {
                     line(number, &text.with_context(|| format!("failed to read line {number} of {}", path.display()))?)?;

@@ -71,6 +71,29 @@ fn written() -> Vec<(String, String)> {
     all
 }
 
+/// An editor says what a field is for, also of one that holds others.
+#[test]
+fn every_field_that_holds_others_says_what_it_is_for() {
+    fn look(schema: &Value, path: &str, silent: &mut Vec<String>) {
+        for (name, value) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            let forms: Vec<&Value> = std::iter::once(value).chain(value["anyOf"].as_array().into_iter().flatten()).collect();
+            if forms.iter().any(|form| form["type"] == "object") && value["description"].as_str().is_none_or(str::is_empty) {
+                silent.push(path.clone());
+            }
+            for form in forms {
+                look(form, &path, silent);
+                look(&form["items"], &format!("{path}[]"), silent);
+            }
+        }
+    }
+    let mut silent = Vec::new();
+    for kind in [Kind::ScalingPolicy, Kind::ProcessFleet, Kind::PolicyTest] {
+        look(&of(kind), &format!("{kind:?}"), &mut silent);
+    }
+    assert_eq!(silent, [""; 0]);
+}
+
 #[test]
 fn every_example_and_every_document_of_the_docs_fits_its_schema() {
     let (every, config) = (Schema::new(None), Schema::new(Some(Kind::Configuration)));

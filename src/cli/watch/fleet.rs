@@ -11,11 +11,10 @@ use crate::model::TargetId;
 /// Lines that are no targets: the head, the summary, the table's own head, the keys.
 const FRAME: usize = 4;
 
-/// Below so many columns the mode is left out: what a target does says it where it matters.
-const NARROW: usize = 100;
-
-/// The column of the mode.
-const MODE: usize = 4;
+/// Columns that are left out, the first one first, until so many are left for why: what a target does says its mode where it matters, and a
+/// target's own view has the others.
+const LEAST_WHY: usize = 40;
+const SPARED: [&str; 3] = ["MODE", "RANGE", "READY"];
 
 /// The fewest columns of a name.
 const LEAST_NAME: usize = 16;
@@ -100,29 +99,17 @@ impl Fleet {
         let (all, wrong) = (status.targets.len(), status.targets.iter().filter(|t| t.needs_attention()).count());
         lines.push(self.summary(all, shown.len(), wrong, paint));
         let chosen = self.chosen.as_ref().and_then(|chosen| shown.iter().position(|t| t.target == *chosen)).unwrap_or(0);
-        let mut told = troubles(status, paint);
-        // Troubles take a third of the screen at most: the targets are what is watched.
         let room = height.saturating_sub(FRAME);
-        let most = (room / 3).max(1);
-        if told.len() > most {
-            let more = told.len() - most + 1;
-            told.truncate(most - 1);
-            told.push(paint.yellow(&format!("! {more} more: loadline status")));
-        }
+        let mut told = foot(status, shown.get(chosen).copied(), width, room, paint);
         let rows = room.saturating_sub(told.len()).max(1);
         self.first = self.first.min(chosen).max((chosen + 1).saturating_sub(rows)).min(shown.len().saturating_sub(rows));
         // The widths are those of all targets, so that nothing jumps when it is scrolled.
-        let narrow = width < NARROW;
-        let header: Vec<&str> = status::HEADER.into_iter().enumerate().filter(|(column, _)| !narrow || *column != MODE).map(|(_, name)| name).collect();
         let row = |target: &&TargetStatus| {
             let mut row = status::row(target, status.at, paint);
             row[0] = paint.bold(&shortened(target.target.as_str(), (width * 3 / 10).max(LEAST_NAME)));
-            if narrow {
-                row.remove(MODE);
-            }
             row
         };
-        let table = rendered(&header, shown.iter().map(row));
+        let table = spared(shown.iter().map(row).collect(), width);
         for (n, row) in table.into_iter().enumerate() {
             match n.checked_sub(1) {
                 None => lines.push(paint.dim(&row)),
@@ -167,11 +154,57 @@ impl Fleet {
     }
 }
 
+/// The lines below the table, in `room` lines for both: what a person should look at, then why the chosen one has what it has, with its alerts. The
+/// targets are what is watched: troubles take a third at most, and the chosen one leaves a row.
+fn foot(status: &Status, chosen: Option<&TargetStatus>, width: usize, room: usize, paint: Paint) -> Vec<String> {
+    let own = chosen.map(|chosen| {
+        troubles(&Status { started_at: status.started_at, at: status.at, targets: vec![chosen.clone()], lag: Vec::new(), log: None, alerts: Vec::new() }, paint)
+    });
+    let own = own.unwrap_or_default();
+    let of_others = troubles(status, paint).into_iter().filter(|line| !own.contains(line));
+    let mut told: Vec<String> = of_others.flat_map(|line| table::wrapped(&line, width)).collect();
+    cut(&mut told, (room / 3).max(1), "loadline status", paint);
+    let Some(chosen) = chosen else { return told };
+    let mut why = table::wrapped(&format!("› {}: {}", chosen.target, chosen.reason), width);
+    why.extend(own.iter().flat_map(|line| table::wrapped(line, width)));
+    cut(&mut why, room.saturating_sub(told.len() + 1), "Enter", paint);
+    told.append(&mut why);
+    told
+}
+
+/// So many lines of it, the last of which says how many are missing, and where they are.
+fn cut(lines: &mut Vec<String>, most: usize, place: &str, paint: Paint) {
+    if lines.len() > most {
+        let more = lines.len() - most + 1;
+        lines.truncate(most.saturating_sub(1));
+        if most > 0 {
+            lines.push(paint.yellow(&format!("! {more} more: {place}")));
+        }
+    }
+}
+
 fn troubles(status: &Status, paint: Paint) -> Vec<String> {
     let mut out = Vec::new();
     // Writing into memory cannot fail.
     let _ = status::troubles(&mut out, status, paint);
     String::from_utf8_lossy(&out).lines().map(str::to_owned).collect()
+}
+
+/// The table of the rows of [`status::row`] without the columns that leave too little room for why.
+fn spared(mut rows: Vec<Vec<String>>, width: usize) -> Vec<String> {
+    let mut header = status::HEADER.to_vec();
+    for column in SPARED {
+        let taken = |n: usize| rows.iter().map(|row| table::seen(&row[n])).chain([header[n].len()]).max().unwrap_or(0) + 2;
+        let before: usize = (0..header.len() - 1).map(taken).sum();
+        if before + LEAST_WHY <= width {
+            break;
+        }
+        if let Some(n) = header.iter().position(|name| *name == column) {
+            header.remove(n);
+            rows.iter_mut().for_each(|row| drop(row.remove(n)));
+        }
+    }
+    rendered(&header, rows)
 }
 
 /// A table as lines.
@@ -201,7 +234,7 @@ mod tests {
     use super::*;
     use crate::edge::view::View;
     use crate::edge::view::tests::{at, decision};
-    use crate::model::{Audit, Decision};
+    use crate::model::{Alert, AlertState, Audit, Decision};
 
     fn known(names: &[&str]) -> Known {
         let view = View::new();
@@ -225,7 +258,7 @@ mod tests {
         let lines = lines(&mut fleet, &known, 10);
         assert_eq!((lines.len(), lines[0].as_str()), (10, "head"));
         assert!(lines[1].starts_with("2 targets"), "{}", lines[1]);
-        assert!(lines[3].starts_with("prod/Deployment/api") && lines[4].starts_with("prod/Deployment/web"), "{lines:#?}");
+        assert!(lines[3].starts_with("prod/Deployment/api") && lines[4].contains("Deployment/web"), "{lines:#?}");
         assert!(lines[9].contains("q quit"));
     }
 
@@ -235,12 +268,12 @@ mod tests {
         let all = known(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let mut fleet = Fleet::default();
         (0..30).for_each(|_| fleet.key(KeyCode::Down, &all, 10));
-        assert!(lines(&mut fleet, &all, 10).iter().any(|line| line.contains("t40")), "scrolled to it");
+        assert!(lines(&mut fleet, &all, 10).iter().any(|line| line.starts_with("prod/Deployment/t40")), "scrolled to it");
         assert_eq!(fleet.chosen(&all).unwrap().name(), "t40");
         let fewer = known(&["t40", "t50"]);
         assert_eq!(fleet.chosen(&fewer).unwrap().name(), "t40", "others went");
         fleet.key(KeyCode::End, &all, 10);
-        assert!(lines(&mut fleet, &all, 10)[8].contains("t59"));
+        assert!(lines(&mut fleet, &all, 10).iter().any(|line| line.starts_with("prod/Deployment/t59")));
     }
 
     #[test]
@@ -257,15 +290,35 @@ mod tests {
         assert!(lines(&mut fleet, &known, 10)[3].contains("api"));
     }
 
+    /// Why the chosen target has what it has stands below the table, in full, with its alerts.
+    #[test]
+    fn the_reason_of_the_chosen_one_is_read_at_80_columns() {
+        let (mut fleet, mut known) = (Fleet::default(), known(&["api", "web"]));
+        let reason =
+            "RateLimit: queue_depth 4,000 jobs against 10 jobs per replica asks for 400, and no more than 4 replicas are added in 15 s after the last step";
+        let message = "the replicas wait at the maximum of the policy while a metric asks for more than that, and have done so for 300 s";
+        let status = known.status.as_mut().unwrap();
+        status.targets[1].reason = reason.to_owned();
+        status.targets[1].alerts.push(Alert { message: message.to_owned(), ..crate::edge::view::tests::alert(AlertState::Firing) });
+        fleet.key(KeyCode::Down, &known, 24);
+        for (width, height) in [(80, 24), (60, 15)] {
+            let lines = fleet.lines(&known, "head".to_owned(), width, height, Paint::PLAIN);
+            assert!(lines.len() <= height && lines[4].contains("Deployment/web"), "{lines:#?}");
+            assert!(lines[2].contains("WHY") && !lines[2].contains("MODE"), "{}", lines[2]);
+            let shown: Vec<String> = lines.iter().map(|line| fit(line, width).trim().to_owned()).collect();
+            let shown = shown.join(" ");
+            assert!(shown.contains(&format!("› prod/Deployment/web: {reason}")) && shown.contains(message), "at {width}: {shown}");
+            assert_eq!(shown.matches(message).count(), 1, "once: {shown}");
+        }
+    }
+
     /// A long name leaves room for what is watched.
     #[test]
     fn a_long_name_hides_no_column() {
         let name = format!("{}-7f9c", "checkout-payment-settlement-reconciliation-".repeat(4).trim_end_matches('-'));
         let (mut fleet, known) = (Fleet::default(), known(&[&name, "web"]));
         let shown = lines(&mut fleet, &known, 10);
-        for (line, expected) in
-            [(&shown[2], ["REPLICAS", "READY", "RANGE", "DOES", "WHY"].as_slice()), (&shown[3], &["3 → 5", "scales out", "cpu 84 %", "7f9c"])]
-        {
+        for (line, expected) in [(&shown[2], ["REPLICAS", "DOES", "WHY"].as_slice()), (&shown[3], &["3 → 5", "scales out", "cpu 84 %", "7f9c"])] {
             let fitted = fit(line, 80);
             assert!(expected.iter().all(|part| fitted.contains(part)), "{fitted}");
         }

@@ -1,10 +1,12 @@
 //! One target: its replicas, its metrics against their targets, its last decisions with their steps.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 use crossterm::event::KeyCode;
 
-use super::super::{Paint, history, status, table, why};
+use super::super::table::wrapped;
+use super::super::{Paint, history, status, why};
 use super::fleet::rendered;
 use super::follow::Known;
 use crate::edge::api::{Decisions, Story, TargetDetail, TargetStatus};
@@ -20,14 +22,30 @@ pub(super) struct One {
     chosen: Option<i64>,
     /// Whether the steps of the chosen one are closed.
     closed: bool,
-    /// The first line of the decisions that is shown.
+    /// The first line that is shown of what is scrolled.
     first: usize,
+    /// What was drawn last.
+    drawn: Drawn,
 }
+
+/// Where the chosen decision was drawn, among the lines that are scrolled.
+#[derive(Debug, Default)]
+struct Drawn {
+    /// Which one it was.
+    sequence: Option<i64>,
+    /// Its lines; those of the newest begin with all that stands above it.
+    lines: Range<usize>,
+    /// How many lines were in sight.
+    room: usize,
+}
+
+/// So many lines remain in sight where a decision that is longer than the screen is scrolled.
+const KEPT: usize = 2;
 
 impl One {
     /// Of a target, its newest decision open.
     pub(super) fn new(target: TargetId, from_fleet: bool) -> Self {
-        One { target, from_fleet, chosen: None, closed: false, first: 0 }
+        One { target, from_fleet, chosen: None, closed: false, first: 0, drawn: Drawn::default() }
     }
 
     /// Does what a key says.
@@ -36,6 +54,18 @@ impl One {
         // The newest first, as they are shown.
         let sequences: Vec<i64> = decisions.decisions.iter().rev().map(|story| story.decision.sequence).collect();
         let at = self.chosen.and_then(|chosen| sequences.iter().position(|s| *s == chosen)).unwrap_or(0);
+        // A decision that is longer than the screen is read to its end before the next one is chosen.
+        let Drawn { lines, room, .. } = &self.drawn;
+        let step = room.saturating_sub(KEPT).max(1);
+        match key {
+            KeyCode::Up | KeyCode::Char('k') if self.first > lines.start => {
+                return self.first = self.first.saturating_sub(step).max(lines.start);
+            }
+            KeyCode::Down | KeyCode::Char('j') if self.first + room < lines.end => {
+                return self.first = (self.first + step).min(lines.end.saturating_sub(*room));
+            }
+            _ => {}
+        }
         let to = match key {
             KeyCode::Up | KeyCode::Char('k') => at.saturating_sub(1),
             KeyCode::Down | KeyCode::Char('j') => at + 1,
@@ -60,19 +90,42 @@ impl One {
         let mut out = Vec::new();
         // Writing into memory cannot fail.
         let _ = now(&mut out, detail, width, paint);
-        lines.extend(String::from_utf8_lossy(&out).lines().map(str::to_owned));
+        let mut top: Vec<String> = String::from_utf8_lossy(&out).lines().map(str::to_owned).collect();
+        let (mut told, mut chosen) = self.decisions(decisions, width, paint);
+        // What is so now stands still while decisions are scrolled, unless it would take most of the screen: then it is scrolled with them.
+        if top.len() <= height / 2 {
+            lines.append(&mut top);
+        } else {
+            chosen = if chosen.start == 0 { 0..chosen.end + top.len() } else { chosen.start + top.len()..chosen.end + top.len() };
+            top.append(&mut told);
+            told = top;
+        }
         let room = height.saturating_sub(lines.len() + 1);
-        let (mut told, chosen) = self.decisions(decisions, paint);
-        self.first = self.first.min(chosen.start).max(chosen.end.min(chosen.start + room).saturating_sub(room)).min(told.len().saturating_sub(room));
-        lines.extend(told.drain(self.first.min(told.len())..).take(room));
+        self.scroll(decisions, chosen, room);
+        self.first = self.first.min(told.len().saturating_sub(room));
+        lines.extend(told.drain(self.first..).take(room));
         lines.resize_with(height.saturating_sub(1).max(1), String::new);
         let back = if self.from_fleet { "Esc back" } else { "Esc fleet" };
         lines.push(paint.dim(&format!("q quit  {back}  ↑↓ choose a decision  Enter open, close")));
         lines
     }
 
+    /// Brings the chosen decision into sight where another one is chosen; else what is read of it stays where it is, though newer ones come.
+    fn scroll(&mut self, decisions: &Decisions, chosen: Range<usize>, room: usize) {
+        let sequence = self.chosen.or_else(|| decisions.decisions.last().map(|story| story.decision.sequence));
+        let (newest, before) = (chosen.start == 0 && self.drawn.lines.start == 0, &self.drawn);
+        if before.room == room && (newest || before.sequence == sequence) {
+            // What was above it may have become more or less.
+            self.first = (self.first + chosen.start).saturating_sub(before.lines.start).min(chosen.end.saturating_sub(1));
+        } else {
+            self.first = self.first.min(chosen.start).max(chosen.end.min(chosen.start + room).saturating_sub(room));
+        }
+        self.drawn = Drawn { sequence, lines: chosen, room };
+    }
+
     /// The decisions, the newest first, and which lines are of the chosen one.
-    fn decisions(&self, decisions: &Decisions, paint: Paint) -> (Vec<String>, std::ops::Range<usize>) {
+    fn decisions(&self, decisions: &Decisions, width: usize, paint: Paint) -> (Vec<String>, Range<usize>) {
+        const INDENT: usize = 6;
         let stories: Vec<&Story> = decisions.decisions.iter().rev().collect();
         let at = self.chosen.and_then(|chosen| stories.iter().position(|story| story.decision.sequence == chosen)).unwrap_or(0);
         let table = rendered(&history::HEADER, stories.iter().map(|story| history::row(story, paint)));
@@ -91,8 +144,9 @@ impl One {
             lines.push(format!("{} {row}", paint.bold("›")));
             if !self.closed {
                 let mut out = Vec::new();
-                let _ = opened(&mut out, stories[n], paint);
-                lines.extend(String::from_utf8_lossy(&out).lines().filter(|line| !line.is_empty()).map(|line| format!("      {line}")));
+                let _ = opened(&mut out, stories[n], width.saturating_sub(INDENT), paint);
+                let out = String::from_utf8_lossy(&out);
+                lines.extend(out.lines().filter(|line| !line.is_empty()).map(|line| format!("{:INDENT$}{line}", "")));
             }
             chosen = start..lines.len();
         }
@@ -103,39 +157,22 @@ impl One {
     }
 }
 
-/// A text in lines of at most `width` columns, broken between words.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let Some(line) = lines.last_mut() else { break };
-        if line.is_empty() {
-            line.push_str(word);
-        } else if table::seen(line) + 1 + table::seen(word) <= width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
-}
-
 fn now(out: &mut dyn Write, detail: &TargetDetail, width: usize, paint: Paint) -> io::Result<()> {
     let status = &detail.status;
     writeln!(out, "{}", paint.bold(status.target.as_str()))?;
-    for line in wrapped(&status.reason, width) {
-        writeln!(out, "{line}")?;
-    }
-    writeln!(out, "{}", replicas(status, paint))?;
+    let mut told = vec![status.reason.clone(), replicas(status, paint)];
     if let Some(file) = &status.frozen {
-        writeln!(out, "{}", paint.red(&format!("! frozen by {file}: nothing is commanded until it is removed")))?;
+        told.push(paint.red(&format!("! frozen by {file}: nothing is commanded until it is removed")));
     }
     for alert in status.alerts.iter().filter(|alert| alert.state == AlertState::Firing) {
         let line = format!("! {} ({})", alert.message, alert.name);
-        writeln!(out, "{}", if alert.severity == Severity::Critical { paint.red(&line) } else { paint.yellow(&line) })?;
+        told.push(if alert.severity == Severity::Critical { paint.red(&line) } else { paint.yellow(&line) });
+    }
+    for line in told.iter().flat_map(|line| wrapped(line, width)) {
+        writeln!(out, "{line}")?;
     }
     writeln!(out)?;
-    why::metrics(out, &status.metrics, status.at.unwrap_or(Timestamp::MIN), paint)
+    why::metrics(out, &status.metrics, status.at.unwrap_or(Timestamp::MIN), width, paint)
 }
 
 fn replicas(shown: &TargetStatus, paint: Paint) -> String {
@@ -152,10 +189,18 @@ fn replicas(shown: &TargetStatus, paint: Paint) -> String {
     format!("{does}  replicas {count}  ready {}  range {range}  mode {mode}  {}", number(shown.ready), paint.dim(&format!("{seen}{evaluated}")))
 }
 
-/// A decision's metrics, steps, and what came of it.
-fn opened(out: &mut dyn Write, story: &Story, paint: Paint) -> io::Result<()> {
-    why::steps(out, &story.decision, paint)?;
-    why::after(out, story, &[])
+/// Why a decision was made, its steps, and what came of it.
+fn opened(out: &mut dyn Write, story: &Story, width: usize, paint: Paint) -> io::Result<()> {
+    for line in wrapped(&story.sentence, width) {
+        writeln!(out, "{line}")?;
+    }
+    why::steps(out, &story.decision, width, paint)?;
+    let mut came = Vec::new();
+    why::after(&mut came, story, &[])?;
+    for line in String::from_utf8_lossy(&came).lines().flat_map(|line| wrapped(line, width)) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -188,10 +233,37 @@ mod tests {
         assert!(!one.lines(&known, "head".to_owned(), 100, 30, Paint::PLAIN).join("\n").contains("Outcome"));
     }
 
+    /// Everything that is to be read of a decision is reached with the arrows, on a small terminal too, and nothing of it is cut.
     #[test]
-    fn a_reason_is_broken_between_words() {
-        assert_eq!(wrapped("cpu 84 % asks for 8", 8), ["cpu 84 %", "asks for", "8"]);
-        assert_eq!(wrapped("unbreakable", 4), ["unbreakable"]);
+    fn what_is_longer_than_the_screen_is_scrolled() {
+        for (width, height) in [(80, 24), (60, 15)] {
+            let (known, mut one) = (known(), One::new(api(), true));
+            let (_, decisions) = known.of(&api()).unwrap();
+            let mut seen = String::new();
+            let mut draw = |one: &mut One| {
+                let lines = one.lines(&known, "head".to_owned(), width, height, Paint::PLAIN);
+                assert!(lines.len() <= height);
+                let lines: Vec<String> = lines.iter().map(|line| super::super::screen::fit(line, width).trim().to_owned()).collect();
+                seen += &lines.join(" ");
+                lines
+            };
+            let first = draw(&mut one);
+            for _ in 0..20 {
+                one.key(KeyCode::Down, &known);
+                draw(&mut one);
+            }
+            for _ in 0..20 {
+                one.key(KeyCode::Up, &known);
+            }
+            assert_eq!(draw(&mut one), first, "and back to the top");
+            assert!(seen.contains(", evaluated ") && seen.contains(" UTC"), "{seen}");
+            for story in &decisions.decisions {
+                assert!(seen.contains(&story.sentence), "at {width}: {} in {seen}", story.sentence);
+                for step in &story.decision.steps {
+                    assert!(seen.contains(&format!("{:?}", step.step)), "at {width}: {:?} in {seen}", step.step);
+                }
+            }
+        }
     }
 
     #[test]

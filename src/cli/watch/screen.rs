@@ -48,7 +48,7 @@ pub(super) fn fit(line: &str, width: usize) -> String {
     let (mut fitted, mut columns, mut coloured) = (String::with_capacity(line.len() + width), 0, false);
     let mut rest = line;
     while let Some(c) = rest.chars().next() {
-        if let Some(sequence) = colour(rest) {
+        if let Some(sequence) = super::super::table::colour_of(rest) {
             fitted.push_str(sequence);
             coloured = true;
             rest = &rest[sequence.len()..];
@@ -73,13 +73,6 @@ pub(super) fn fit(line: &str, width: usize) -> String {
     }
     fitted.extend(std::iter::repeat_n(' ', width.saturating_sub(columns)));
     fitted
-}
-
-/// The colour sequence with which a text begins.
-fn colour(text: &str) -> Option<&str> {
-    let parameters = text.strip_prefix("\u{1b}[")?;
-    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
-    parameters[end..].starts_with('m').then(|| &text[..end + 3])
 }
 
 #[cfg(test)]

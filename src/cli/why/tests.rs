@@ -57,10 +57,14 @@ fn times_are_read_as_people_write_them() {
     for (text, ms) in [
         ("1764000000000", 1_764_000_000_000),
         ("2025-11-24T16:00:00Z", 1_764_000_000_000),
+        ("2h", 1_764_000_000_000 - 7_200_000),
         ("15:59:30", 1_764_000_000_000 - 30_000),
         ("16:00:30", 1_764_000_000_000 + 30_000 - 86_400_000),
     ] {
-        assert_eq!(moment(text, now).unwrap().as_millis(), ms, "{text}");
+        assert_eq!(moment("at", text, now).unwrap().as_millis(), ms, "{text}");
     }
-    assert!(moment("yesterday", now).unwrap_err().to_string().contains("is no time"));
+    for (text, says) in [("yesterday", "--from \"yesterday\" is no time; write 30m, 2h or 3d"), ("2", "--from \"2\" has no unit; write 2m, 2h or 2d ago")] {
+        assert!(moment("from", text, now).unwrap_err().to_string().contains(says), "{text}");
+    }
+    assert_eq!(ago("99999999999999d"), ago("36600d"), "no time overflows");
 }

@@ -98,8 +98,8 @@ fn amount_of(text: &str, unit: Option<Unit>) -> Result<Amount, Fault> {
     }
     let (quantity, time, percent) = (quantity(text), time(text), percent(text));
     let wrong_unit = |is: &str, mend: String| {
-        let what = unit.map_or("no unit", unit_name);
-        Err(Fault::new("unit", format!("`{shown}` is {is}, but this metric's unit is {what}"), mend))
+        let has = unit.map_or_else(|| "it has no unit (it is a count)".to_owned(), |unit| format!("this metric's unit is {}", unit_name(unit)));
+        Err(Fault::new("unit", format!("`{shown}` is {is}, but {has}"), mend))
     };
     match unit {
         Some(Unit::Seconds) => {

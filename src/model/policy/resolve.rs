@@ -18,6 +18,7 @@ use crate::model::document::amounts::{self, Fault};
 use crate::model::document::fields::{Choice, Fields, Report, quoted, whole};
 use crate::model::document::shape::{Outline, Shape};
 use crate::model::document::{MOST_PROBLEMS, Node, Problem, Severity, Span, Value, shorten};
+use crate::model::spelling::nearest;
 use crate::model::{FleetName, TargetId};
 
 use habits::{Place, habit};
@@ -36,6 +37,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
 /// The largest tolerance: an HPA has no bound, but ten times the target is beyond any use.
 const LARGEST_TOLERANCE: f64 = 10.0;
+/// The kind of target that needs no `apiVersion`.
+const FLEET: &str = "ProcessFleet";
+
 /// What `apiVersion` a target of kind `ProcessFleet` may have.
 const OWN_API_VERSION: &str = "loadline.dev/v1alpha1";
 
@@ -232,10 +236,14 @@ fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option
     let (kind, name) = (required("kind", report), required("name", report));
     let path = target.at("apiVersion");
     match (&kind, &version) {
-        (Some(kind), Some(version)) if kind == "ProcessFleet" && version != OWN_API_VERSION => {
+        (Some(kind), Some(version)) if kind == FLEET && version != OWN_API_VERSION => {
             report.error(&path, Fault::new("api-version", format!("a ProcessFleet has no `apiVersion: {}`", shorten(version)), "remove it"));
         }
-        (Some(kind), None) if kind != "ProcessFleet" && !version_is_written => {
+        (Some(kind), None) if kind != FLEET && !version_is_written && nearest(kind, [FLEET]).is_some() => {
+            let message = format!("there is no kind `{}` without an `apiVersion`", shorten(kind));
+            report.error(&target.at("kind"), Fault::new("kind", message, format!("did you mean `{FLEET}`?")));
+        }
+        (Some(kind), None) if kind != FLEET && !version_is_written => {
             report.error(target.path(), missing("apiVersion", &format!("write the API version of {}, as in `apiVersion: apps/v1`", shorten(kind))));
         }
         _ => {}

@@ -4,6 +4,8 @@
 //! A schema refuses no document that its reader takes; of what the reader refuses it refuses unknown fields, wrong
 //! types, words and forms of numbers. What depends on other fields is the reader's alone.
 
+mod objects;
+
 use serde_json::{Map, Value, json};
 
 use super::{API_VERSION, ENVELOPE, METADATA};
@@ -67,8 +69,14 @@ pub fn scaling_policy() -> Value {
         let value = match field {
             "apiVersion" => json!({ "const": API_VERSION }),
             "kind" => json!({ "const": "ScalingPolicy", "description": "how many replicas one target may have, and what decides" }),
-            "metadata" => json!({ "type": "object", "properties": metadata, "required": ["name"], "additionalProperties": false }),
-            "spec" => map(&outline, "spec"),
+            "metadata" => {
+                json!({ "type": "object", "description": "of which target it is the policy", "properties": metadata, "required": ["name"], "additionalProperties": false })
+            }
+            "spec" => {
+                let mut spec = map(&outline, "spec");
+                spec["description"] = json!(objects::meaning("spec"));
+                spec
+            }
             _ => json!(true),
         };
         properties.insert(field.to_owned(), value);
@@ -96,6 +104,9 @@ pub fn map(outline: &Outline, path: &str) -> Value {
             required.push(Value::from(name));
         } else {
             value = nullable(value);
+        }
+        if let (Value::Object(fields), Some(meaning)) = (&mut value, objects::meaning(whole)) {
+            fields.entry("description").or_insert_with(|| Value::from(meaning));
         }
         properties.insert(name.to_owned(), value);
     }

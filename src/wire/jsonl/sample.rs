@@ -38,6 +38,17 @@ struct SampleLine {
 /// # Errors
 /// [`LineError`], which says what is wrong and how to mend it.
 pub fn sample_from_line(text: &str, received: Timestamp) -> Result<Sample, LineError> {
+    match text.trim_start() {
+        array if array.starts_with('[') => {
+            return Err(LineError::contradiction(
+                "one object a line is read, and this is an array: write its objects without [ and ], each on a line of its own",
+            ));
+        }
+        begun if begun.trim_end() == "{" => {
+            return Err(LineError::contradiction("one object a line is read, and this is one over several lines: write it on one, as `jq -c .` does"));
+        }
+        _ => {}
+    }
     let shape: SampleLine = json::read(text)?;
     let targets = match (shape.target, shape.targets) {
         (Some(target), None) => vec![target],

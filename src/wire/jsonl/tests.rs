@@ -95,6 +95,15 @@ fn a_wrong_line_says_what_is_wrong_and_the_mend() {
     );
 }
 
+/// What is JSON and no lines of it is said as such, not as an error of a field.
+#[test]
+fn samples_that_are_no_lines_are_said_to_be_none() {
+    let said = |text: &str| sample_from_line(text, Timestamp::from_millis(0)).unwrap_err().to_string();
+    assert!(said(r#"[{"target":"a/b/c","metric":"cpu","value":1}]"#).starts_with("one object a line is read, and this is an array"));
+    assert!(said("[").contains("this is an array"));
+    assert!(said("{").starts_with("one object a line is read, and this is one over several lines"));
+}
+
 /// Whatever stands in a line: what is said of it fits on one, and disturbs no terminal.
 #[test]
 fn what_is_said_of_a_line_is_short_and_plain() {

@@ -358,6 +358,10 @@ fn metric(name: &str, node: &Node, path: String, report: &mut Report) -> Option<
     });
     let proposal = fields.read("proposal", COUNT, report, count);
     fields.finish(report, |_| None);
+    if matches!(&node.value, Value::Map(entries) if entries.is_empty()) {
+        let message = format!("nothing is expected of `{}`", crate::model::document::shorten(name));
+        report.error(&path, Fault::new("empty", message, "write `{ status: Ok }`, `{ proposal: 5 }` or `{ value: … }`"));
+    }
     matches!(node.value, Value::Map(_)).then(|| MetricExpectation { name: name.to_owned(), path, span: node.span, status, value, proposal })
 }
 

@@ -46,6 +46,28 @@ fn a_choice_that_chooses_nothing_is_said() {
     assert!(answer.text.ends_with("no test has a name that contains \"zzz\"\n"), "{}", answer.text);
 }
 
+/// What cannot fail tests nothing: an expectation without a field, a series of an instance that is never there.
+#[test]
+fn a_test_that_tests_nothing_is_an_error() {
+    for (test, says) in [
+        ("series: [{ metric: queue_depth, values: 200x11 }], expect: [{ at: 60s, metrics: { queue_depth: {} } }]", "nothing is expected of `queue_depth`"),
+        (
+            "fleet: { replicas: 2 }, series: [{ metric: queue_depth, instance: bot-1, values: 200x11 }], expect: [{ at: 1s, replicas: 2 }]",
+            "the fleet of this test never has an instance `bot-1`; it has `bots-1` to `bots-2`",
+        ),
+    ] {
+        let answer = tested(POLICY, &format!("{HEAD}    - {{ name: n, {test} }}\n"));
+        assert!(answer.code == FAULTY && answer.text.contains(says), "{says}: {}", answer.text);
+    }
+    let mended = tested(
+        POLICY,
+        &format!(
+            "{HEAD}    - {{ name: n, fleet: {{ replicas: 2 }}, series: [{{ metric: queue_depth, instance: bot-1, values: 1 }}], expect: [{{ at: 1s, replicas: 2 }}] }}\n"
+        ),
+    );
+    assert!(mended.text.contains("did you mean `bots-1`?"), "{}", mended.text);
+}
+
 #[track_caller]
 fn passes(policy: &str, test: &str) {
     let answer = tested(policy, &format!("{HEAD}{test}"));
@@ -242,7 +264,10 @@ fn mistakes_in_tests_name_their_place() {
 fn two_series_of_one_thing_are_refused_with_both_places() {
     let series = |of: &str| {
         let series: Vec<String> = of.split(" & ").map(|of| format!("        - {{ metric: queue_depth, {of}values: 100x20 }}\n")).collect();
-        format!("{HEAD}    - name: twice\n      series:\n{}      expect: [{{ at: 1m, metrics: {{ queue_depth: {{ status: Ok }} }} }}]\n", series.concat())
+        format!(
+            "{HEAD}    - name: twice\n      series:\n{}      fleet: {{ replicas: 2 }}\n      expect: [{{ at: 1m, metrics: {{ queue_depth: {{ status: Ok }} }} }}]\n",
+            series.concat()
+        )
     };
     for (of, whose) in [
         (" & ", "the target as a whole"),
@@ -256,7 +281,7 @@ fn two_series_of_one_thing_are_refused_with_both_places() {
         let said = format!("`queue_depth` of {whose} has a series already, at policy_test.yaml:8:21; what is measured would be a mix of both");
         assert!(answer.code == FAULTY && answer.text.contains(&said) && answer.text.contains("policy_test.yaml:9:21"), "{of}: {}", answer.text);
     }
-    for of in ["", " & instance: bots-1, ", "instance: bots-1,  & instance: bots-2, ", "of: Each,  & instance: gone-1, ", "of: Each,  & instance: bots-x, "] {
+    for of in ["", " & instance: bots-1, ", "instance: bots-1,  & instance: bots-2, "] {
         let answer = tested(POLICY, &series(of));
         assert_eq!(answer.code, FINE, "{of}: {}", answer.text);
     }

@@ -98,6 +98,8 @@ pub(super) struct Played {
     pub(super) looks: Vec<Look>,
     /// What kept the policy from being used.
     pub(super) troubles: Vec<String>,
+    /// How many instances there ever were; they are numbered from 1.
+    pub(super) instances: u64,
 }
 
 struct Running {
@@ -155,7 +157,12 @@ pub(super) fn play(plan: &Plan) -> Played {
             None => break,
         }
     }
-    world.played
+    Played { instances: world.started, ..world.played }
+}
+
+/// The name of the instance of this number.
+pub(super) fn instance(target: &TargetId, number: u64) -> String {
+    format!("{}-{number}", target.name())
 }
 
 impl World<'_> {
@@ -230,7 +237,7 @@ impl World<'_> {
     fn grow(&mut self, started: i64, ready_at: i64) {
         while self.instances.len() < self.replicas as usize {
             self.started += 1;
-            if let Ok(name) = format!("{}-{}", self.plan.target.name(), self.started).parse() {
+            if let Ok(name) = instance(&self.plan.target, self.started).parse() {
                 self.instances.push(Running { name, started, ready_at });
             }
         }

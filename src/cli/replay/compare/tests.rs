@@ -94,6 +94,26 @@ fn a_history_without_a_policy_says_so() {
     assert!(text.contains("nothing to compare"), "{text}");
 }
 
+/// The beginning of a file is left out as that of a log is; what is no time is refused.
+#[test]
+fn a_file_is_compared_from_a_time_on() {
+    let lines = recorded("cooldown");
+    let (_, all) = compared(&lines, QUEUE, &[]).unwrap();
+    let error = compared(&lines, QUEUE, &["--from", "2999-01-01T00:00:00Z"]).unwrap_err().to_string();
+    assert!(error.contains("it has no target at all") && !all.contains("no target"), "{error}");
+    let error = compared(&lines, QUEUE, &["--from", "tomorrow"]).unwrap_err().to_string();
+    assert!(error.starts_with("--from \"tomorrow\" is no time"), "{error}");
+}
+
+#[test]
+fn a_metric_that_the_history_never_had_is_said() {
+    let candidate = Candidate { target: "a/B/c".parse().unwrap(), spec: String::new(), metrics: vec!["queue_dept".to_owned(), "cpu".to_owned()] };
+    let had = ["cpu", "queue_depth"].map(|name| name.parse().unwrap()).into();
+    let said = unsampled(&candidate, Some(&had));
+    assert_eq!(said, ["a/B/c: the history has no sample of `queue_dept`, which the policy uses; did you mean `queue_depth`?"]);
+    assert!(unsampled(&candidate, None)[0].ends_with("it has no sample of any"));
+}
+
 #[test]
 fn what_cannot_be_compared_says_why() {
     let lines = recorded("cooldown");

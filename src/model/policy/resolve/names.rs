@@ -7,7 +7,7 @@ const COUNTED: [&str; 7] = ["total", "rate", "ratio", "count", "percent", "per",
 const ERRORS: [&str; 5] = ["error", "errors", "failure", "failures", "5xx"];
 /// What may follow the name of a time: which of many it is.
 const STATISTICS: [&str; 9] = ["p50", "p75", "p90", "p95", "p99", "p999", "avg", "mean", "max"];
-const TIMES: [&str; 8] = ["latency", "duration", "seconds", "ms", "millis", "milliseconds", "responsetime", "requesttime"];
+const TIMES: [&str; 10] = ["latency", "duration", "seconds", "ms", "millis", "milliseconds", "responsetime", "requesttime", "ttfb", "rtt"];
 /// Whose seconds are work done, which more replicas share.
 const WORK: [&str; 5] = ["cpu", "busy", "work", "user", "system"];
 
@@ -19,9 +19,10 @@ pub(super) fn is_of_errors(name: &str) -> bool {
     thing.last().is_some_and(|last| ERRORS.contains(last) && (*last != "error" || thing.len() < words.len()))
 }
 
-/// Whether a name is that of a time: `latency`, `request_duration_seconds`, `response_time`, `p99`, `latency_p95`.
+/// Whether a name is that of a time: `latency`, `request_duration_seconds`, `response_time`, `p99`, `latency_p95`, `responseTimeMs`.
 pub(super) fn is_of_time(name: &str) -> bool {
-    let words = words(name);
+    let name = parted(name);
+    let words = words(&name);
     if words.iter().any(|word| WORK.contains(word)) {
         return false;
     }
@@ -30,6 +31,19 @@ pub(super) fn is_of_time(name: &str) -> bool {
         [.., "response" | "request", "time"] => true,
         [.., last] => TIMES.contains(last),
     }
+}
+
+/// `responseTimeMs` as `response_time_ms`.
+fn parted(name: &str) -> String {
+    let mut parted = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_uppercase() && parted.ends_with(|before: char| before.is_lowercase()) {
+            parted.push('_');
+        }
+        // The case of what comes before is looked at, so it is lowered at the end.
+        parted.push(c);
+    }
+    parted.to_lowercase()
 }
 
 fn words(name: &str) -> Vec<&str> {
@@ -73,6 +87,10 @@ mod tests {
             "response_time",
             "api.response_time",
             "upstream_ms",
+            "responseTimeMs",
+            "RTT",
+            "ttfb",
+            "rtt_p99",
             "latency_p99",
             "p95_latency",
             "p50",
