@@ -302,9 +302,9 @@ pub struct Series {
 /// Counts over time.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ReplicaSeries {
-    /// The count that was asked for.
+    /// The count that was asked for. In mode Advise it is the observed one, which of evaluations before the last start is not known.
     pub current: Vec<Option<u32>>,
-    /// The count that was decided.
+    /// The count that was decided, in mode Advise advised.
     pub desired: Vec<Option<u32>>,
     /// How many instances were ready; of evaluations before the last start it is not known.
     pub ready: Vec<Option<u32>>,
