@@ -80,6 +80,19 @@ fn a_person_sees_what_the_fleet_does_and_why() {
     loadline.stop();
 }
 
+/// More windows than a browser has connections to a server: six, for all of them.
+#[test]
+fn however_many_windows_are_open_each_is_told_what_changes() {
+    let (home, _) = fleet_of_sleepers(2, "");
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    wait_for("an evaluation", || {
+        loadline.post(&waiting(15.0)).unwrap();
+        loadline.status(SLEEPERS).filter(|status| status["metrics"][0]["status"] == "Ok").map(drop)
+    });
+    story("tabs", &loadline.url, loadline.pid());
+    loadline.stop();
+}
+
 /// As long as names get where companies name things by what they are.
 const LONG: &str = "checkout-payment-settlement-reconciliation-and-notification-workers-of-the-european-region-blue";
 

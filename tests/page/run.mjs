@@ -23,8 +23,8 @@ const browser = await chromium.launch({
 const errors = [];
 
 /** A page that fails the story where the console has an error, or anything is loaded from elsewhere. */
-async function open(where, { viewport = DESKTOP, colorScheme = "light", expect = 200, ...more } = {}) {
-  const context = await browser.newContext({ viewport, colorScheme, ...more });
+async function open(where, { viewport = DESKTOP, colorScheme = "light", expect = 200, context, ...more } = {}) {
+  context ??= await browser.newContext({ viewport, colorScheme, ...more });
   const page = await context.newPage();
   page.setDefaultTimeout(15000);
   page.on("console", (message) => { if (message.type() === "error" && !page.tolerant) errors.push(`${where}: ${message.text()}`); });
@@ -252,6 +252,68 @@ const stories = {
     assert.ok(await phone.locator(".waterfall .bar-of-step").first().isVisible());
     const bar = await phone.locator(".waterfall .bar-of-step").first().boundingBox();
     assert.ok(bar.width > 200 && bar.height >= 6, `a bar of ${bar.width} × ${bar.height}`);
+  },
+
+  async tabs() {
+    // More windows than the browser has connections to a server: all load, and all are told what changes.
+    const producer = produce();
+    const context = await browser.newContext({ viewport: DESKTOP });
+    const pages = [];
+    for (let i = 0; i < 8; i++) {
+      const page = await open(i % 2 ? SLEEPERS : "/", { context });
+      page.streams = new Set();
+      const of = (request) => request.url().includes("/live");
+      page.on("request", (request) => { if (of(request)) page.streams.add(request); });
+      for (const ended of ["requestfinished", "requestfailed"]) page.on(ended, (request) => page.streams.delete(request));
+      await live(page);
+      pages.push(page);
+    }
+    const later = async (page) => {
+      const was = await page.locator("#updated").innerText();
+      await page.waitForFunction((was) => document.querySelector("#updated.live") && document.querySelector("#updated").innerText !== was, was);
+    };
+    await Promise.all(pages.map(later));
+    assert.equal(await pages.at(-1).locator(".plot canvas").first().isVisible(), true, "the last one has its charts");
+    await pages.at(-2).locator("#filter").fill("no-such-name");
+    await pages.at(-2).waitForFunction(() => document.querySelector("#rows").innerText.includes("No target here is named like"));
+    await later(pages.at(-2));
+    assert.deepEqual(await Promise.all(pages.map((page) => page.locator("#lost").isVisible())), pages.map(() => false));
+
+    // What nobody sees takes no connection; seen again, it is fresh.
+    const see = (page, hidden) => page.evaluate((hidden) => {
+      Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, hidden);
+    const target = pages[1];
+    await see(target, true);
+    while (target.streams.size > 0) await target.waitForEvent("requestfailed");
+    assert.match(await target.locator("#updated").innerText(), /^as of \d\d:\d\d:\d\d UTC$/, "it does not say that it is live");
+    depth = 58;
+    const replicas = () => document.querySelector("#now .big").textContent === "6";
+    await pages[3].waitForFunction(replicas);
+    assert.equal(await target.evaluate(replicas), false);
+    await see(target, false);
+    await live(target);
+    await target.waitForFunction(replicas);
+
+    // Where the server refuses a stream, the page says so and why.
+    const refused = await browser.newContext({ viewport: DESKTOP });
+    const problem = { title: "64 pages follow already", mend: "close some; reload to see what is new", status: 503 };
+    await refused.route("**/live", (route) => route.fulfill({ status: 503, contentType: "application/problem+json", body: JSON.stringify(problem) }));
+    const page = await open("/", { context: refused });
+    page.tolerant = true;
+    await page.locator("#lost:not([hidden])").waitFor();
+    assert.match(await page.locator("#lost").innerText(), /^Not live: 64 pages follow already; close some[^]*What is shown is from \d\d:\d\d:\d\d UTC\. Trying again\./);
+    await isAccessible(page, "refused");
+    errors.splice(0, errors.length, ...errors.filter((error) => !error.includes("503")));
+    await refused.unroute("**/live");
+    await live(page);
+
+    // Nor is anything else waited for without an end.
+    await refused.route("**/?filter=*", () => {});
+    await page.locator("#filter").fill("sleepers");
+    await page.locator("#lost:not([hidden])").waitFor();
+    clearInterval(producer);
   },
 
   async empty() {
