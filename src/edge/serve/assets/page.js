@@ -43,6 +43,9 @@
   let heard = Date.now();
   let shownAt = Number(updated.dataset.at);
   let isLost = false;
+  // Asks again for what was chosen and could not be asked for.
+  let choose = null;
+  let chosen = true;
 
   // What one looks at stays as it is: what is open stays open, what has the focus keeps it.
   function replace(id, text) {
@@ -187,6 +190,7 @@
     lost.hidden = true;
     lost.textContent = "";
     charts.load();
+    if (!chosen) choose();
   }
   setInterval(() => {
     ages();
@@ -218,7 +222,8 @@
   if (filter) {
     let asked = null;
     let soon = null;
-    const choose = async () => {
+    choose = async () => {
+      chosen = false;
       const query = new URLSearchParams(new FormData(filter.form));
       for (const [key, value] of [...query]) if (value === "") query.delete(key);
       const url = query.size > 0 ? `/?${query}` : "/";
@@ -233,9 +238,10 @@
         }
         main.dataset.live = page.getElementById("main").dataset.live;
         history.replaceState(null, "", url);
+        chosen = true;
         connect();
       } catch {
-        // What failed is told; an older choice gives way to a newer one.
+        // What failed is told, and asked for again when the connection is found; an older choice gives way to a newer one.
       }
     };
     filter.addEventListener("input", () => { clearTimeout(soon); soon = setTimeout(choose, 150); });
