@@ -207,7 +207,7 @@ const stories = {
     await plain.goto(`${base}/?filter=unfed`);
     assert.equal(await plain.locator("#rows tr").count(), 1);
 
-    // What is no longer so is told: first a silence, then an end; and that it goes on.
+    // What is no longer so is told, where the process stands still; and that it goes on.
     for (const page of [fleet, target, keys, guarded]) page.tolerant = true;
     clearInterval(producer);
     process.kill(Number(pid), "SIGSTOP");
@@ -252,6 +252,32 @@ const stories = {
     assert.ok(await phone.locator(".waterfall .bar-of-step").first().isVisible());
     const bar = await phone.locator(".waterfall .bar-of-step").first().boundingBox();
     assert.ok(bar.width > 200 && bar.height >= 6, `a bar of ${bar.width} × ${bar.height}`);
+  },
+
+  async end() {
+    const [target, fleet] = [await open(SLEEPERS), await open("/")];
+    await drawn(target);
+    await live(fleet);
+    target.tolerant = fleet.tolerant = true;
+    // tests/page.rs ends the server, and starts another on the same port.
+    console.log("ask: end");
+    for (const page of [target, fleet]) {
+      await page.locator("#lost:not([hidden])").waitFor();
+      assert.match(await page.locator("#lost").innerText(), /^Connection lost: what is shown is from \d\d:\d\d:\d\d UTC\. Trying again\.$/);
+      assert.match(await page.locator("#updated").innerText(), /^not live, as of/);
+    }
+    // What is chosen meanwhile is asked for when it can be.
+    const tried = fleet.waitForEvent("requestfailed", (request) => request.url().includes("filter="));
+    await fleet.locator("#filter").fill("no-such-name");
+    await tried;
+    console.log("ask: return");
+    for (const page of [target, fleet]) {
+      await page.locator("#updated.live").waitFor({ timeout: 60000 });
+      await page.locator("#lost").waitFor({ state: "hidden" });
+    }
+    await fleet.waitForFunction(() => document.querySelector("#rows").innerText.includes("No target here is named like"));
+    assert.equal(new URL(fleet.url()).search, "?filter=no-such-name");
+    assert.equal(await target.locator(".plot canvas").count() > 0, true);
   },
 
   async tabs() {
@@ -325,14 +351,6 @@ const stories = {
   async thousand() {
     const html = Buffer.byteLength(await (await fetch(base)).text());
     assert.ok(html < 150000, `${html} bytes of a page`);
-    const paints = [];
-    for (let i = 0; i < 5; i++) {
-      const page = await open("/");
-      await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length > 0);
-      paints.push(Math.round(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime)));
-      await page.context().close();
-    }
-    console.log(`1,000 targets: a page of ${html} bytes; first contentful paint after ${paints.join(", ")} ms`);
     const page = await open("/");
     await live(page);
     assert.equal(await page.locator("#rows tr").count(), 50);
@@ -344,6 +362,16 @@ const stories = {
     await page.waitForFunction(() => document.querySelectorAll("#rows tr").length === 1);
     assert.match(await page.locator("#rows").innerText(), /service-0777[^]*(against|between)/);
     await look("/", "thousand", { ready: live });
+  },
+
+  // No test: benches/page.rs makes a row of it.
+  async paints() {
+    for (let i = 0; i < 20; i++) {
+      const page = await open("/");
+      await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length > 0);
+      console.log(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime));
+      await page.context().close();
+    }
   },
 };
 
