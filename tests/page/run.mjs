@@ -135,6 +135,19 @@ const stories = {
     const said = await target.locator('[data-chart="queue_depth"] .u-legend').innerText();
     assert.match(said, /value[^]*\d[^]*target[^]*10/, "the chart's legend has values");
 
+    // What is selected stays so until it no longer is; then what came meanwhile is there.
+    await target.evaluate(() => getSelection().selectAllChildren(document.querySelector("#now .measures")));
+    const selected = await target.evaluate(() => getSelection().toString());
+    const measured = await target.evaluate(() => document.querySelector("#now .measures").textContent);
+    assert.match(selected, /queue_depth/);
+    depth = 48;
+    await target.waitForFunction(() => /^selected, as of \d\d:\d\d:\d\d UTC$/.test(document.querySelector("#updated").innerText));
+    assert.equal(await target.evaluate(() => getSelection().toString()), selected);
+    await target.evaluate(() => getSelection().removeAllRanges());
+    await live(target);
+    await target.waitForFunction((was) => document.querySelector("#now .measures").textContent !== was, measured);
+    depth = 58;
+
     // The keyboard alone: skip link, filter, a target, a chart, a decision.
     const keys = await open("/");
     await live(keys);

@@ -13,6 +13,12 @@
   const two = (n) => String(n).padStart(2, "0");
   const ofDay = (ms) => { const t = new Date(ms); return `${two(t.getUTCHours())}:${two(t.getUTCMinutes())}:${two(t.getUTCSeconds())}`; };
 
+  // Whether a part of it is selected: to be copied, or read aloud. It would be lost with what it lies in.
+  function isSelected(element) {
+    const selection = getSelection();
+    return !selection.isCollapsed && selection.containsNode(element, true);
+  }
+
   // ---- Ages
 
   function age(ms) {
@@ -24,6 +30,7 @@
   }
   function ages() {
     for (const element of document.querySelectorAll("[data-age]")) {
+      if (isSelected(element)) continue;
       const text = age(now() - Number(element.dataset.age));
       if (element.textContent !== text) element.textContent = text;
     }
@@ -47,10 +54,18 @@
   let choose = null;
   let chosen = true;
 
-  // What one looks at stays as it is: what is open stays open, what has the focus keeps it.
-  function replace(id, text) {
+  // What did not change since something in it was selected, and when that was.
+  const kept = new Set();
+  let keptAt = 0;
+  // What one looks at stays as it is: what is open stays open, what has the focus keeps it, and what is selected waits.
+  function replace(id, text, asked = false) {
     const old = document.getElementById(id);
     if (!old) return;
+    if (!asked && isSelected(old)) {
+      if (kept.size === 0) keptAt = shownAt;
+      kept.add(id);
+      return;
+    }
     const template = document.createElement("template");
     template.innerHTML = text;
     const fresh = template.content.firstElementChild;
@@ -163,14 +178,25 @@
   function take(message) {
     heard = Date.now();
     ahead = message.at - heard;
-    shownAt = message.at;
     for (const [id, text] of Object.entries(message.blocks)) replace(id, text);
+    shownAt = message.at;
     if (isLost) found();
     if (message.series) charts.add(message.series);
     tell();
     ages();
   }
+  // A new stream begins with all there is: also with what was kept back.
+  document.addEventListener("selectionchange", () => {
+    if (kept.size === 0 || [...kept].some((id) => document.getElementById(id) && isSelected(document.getElementById(id)))) return;
+    kept.clear();
+    connect();
+  });
   function tell() {
+    if (kept.size > 0) {
+      updated.className = "updated";
+      updated.textContent = `selected, as of ${ofDay(keptAt)} UTC`;
+      return;
+    }
     updated.className = "updated live";
     updated.textContent = `live, updated ${ofDay(shownAt)} UTC`;
   }
@@ -234,7 +260,7 @@
         const page = new DOMParser().parseFromString(text, "text/html");
         for (const id of ["tabs", "alerts", "rows", "pager"]) {
           const part = page.getElementById(id);
-          if (part) replace(id, part.outerHTML);
+          if (part) replace(id, part.outerHTML, true);
         }
         main.dataset.live = page.getElementById("main").dataset.live;
         history.replaceState(null, "", url);
