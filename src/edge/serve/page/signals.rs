@@ -14,7 +14,7 @@ use crate::edge::api::{Problem, target_path};
 use crate::edge::serve::history::seen;
 use crate::edge::serve::targets::{Parts, bad_place, bad_query, parse, parse_time};
 use crate::edge::view::{SignalsFound, SignalsFrom};
-use crate::model::policy::Unit;
+use crate::model::policy::{Unit, known_unit, resolve_spec_json};
 use crate::model::{Amount, Kind, MetricName, Pane, Reading, Signal, TargetId, Timestamp};
 use crate::wire::words;
 
@@ -33,9 +33,9 @@ pub(super) async fn page(State(services): State<Services>, parts: Parts, asked: 
     let now = services.clock.now();
     let found = find(&services, parts, asked).await;
     let (target, until, found) = found.map_err(|problem| Trouble(problem, now))?;
-    // A signal has amounts in base units; what they are of is in the policy, and so in what was last evaluated under it.
-    let status = services.view.detail(&target).map(|detail| detail.status);
-    let units: Units = status.into_iter().flat_map(|status| status.metrics).map(|metric| (metric.name, metric.unit)).collect();
+    // Samples are in the units of the policy, also where an evaluation makes a share of them.
+    let policy = services.view.detail(&target).and_then(|detail| detail.policy).and_then(|spec| resolve_spec_json(&spec, &target).ok());
+    let units: Units = policy.into_iter().flat_map(|policy| policy.metrics).map(|metric| (metric.name, metric.unit)).collect();
     let body = body(&target, until, &found, &units);
     Ok(whole(&format!("Signals of {target}"), now, None, &format!("{}/signals", target_path(&target)), false, &body))
 }
@@ -97,9 +97,9 @@ fn kind(signal: &Signal) -> &'static str {
     }
 }
 
-/// A metric's samples of a time: "queue_depth 38 (1 sample)", "cpu mean 72 %, largest 84 % (6 samples of 3 instances)".
+/// A metric's samples of a time: "`queue_depth` 38 (1 sample)", "cpu mean 0.72 cores, largest 0.84 cores (6 samples of 3 instances)".
 fn pane(pane: &Pane, units: &Units) -> String {
-    let unit = units.get(&pane.metric).copied().unwrap_or_default();
+    let unit = units.get(&pane.metric).copied().or_else(|| known_unit(&pane.metric)).unwrap_or_default();
     let readings = || pane.instances.values().filter(|reading| reading.count > 0);
     let count: i64 = readings().map(|reading| reading.count).sum();
     let write = |value: f64| Amount::from_f64(value).map_or_else(|_| "–".to_owned(), |value| words::amount(value, unit));
@@ -182,6 +182,7 @@ mod tests {
         for (metric, kind, readings, said) in [
             ("queue_depth", Kind::Gauge, vec![of(&[38.0])], "queue_depth 38 (1 sample)"),
             ("cpu", Kind::Gauge, vec![of(&[0.6, 0.8]), of(&[0.7])], "cpu mean 70 %, largest 80 % (3 samples of 2 instances)"),
+            ("memory", Kind::Gauge, vec![of(&[1_572_864.0])], "memory 1.5 MiB (1 sample)"),
             ("latency", Kind::Distribution, vec![of(&[0.1, 0.3])], "latency mean 200 ms, largest 300 ms (2 samples)"),
             ("requests", Kind::Counter, vec![of(&[1_000.0, 1_240.0]), of(&[60.0])], "requests total 1,300 (3 samples of 2 instances)"),
             ("orders", Kind::Delta, vec![of(&[3.0, 4.0])], "orders sum 7 (2 samples)"),
