@@ -42,7 +42,7 @@ lint: setup ## Formatting, clippy without warnings, shell scripts, licences of d
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	@tools/lint-extra
 
-bench: setup ## The benchmarks (criterion)
+bench: setup-tests ## The benchmarks (criterion; the page in a browser)
 	cargo bench --workspace --locked
 
 doc: setup ## The documentation of the crates, in target/doc

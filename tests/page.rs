@@ -9,45 +9,13 @@
 mod common;
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
-use common::{Running, SLEEPERS, fleet_of_sleepers, fleet_yaml, policy_yaml, wait_for, waiting};
-use loadline::log::embedded::{EmbeddedLog, Options};
-use loadline::log::{Log, Partitions, Topic};
-use loadline::model::{FleetObservation, Instance, Message, Phase, Signal, TargetId};
-use loadline::runtime::clock::{Clock, SystemClock};
-use loadline::runtime::publish;
-use loadline::stages::Effects;
+#[path = "page/drive.rs"]
+mod drive;
 
-const MEND: &str = "the browser tests need Chromium, Node.js and the packages of tests/page; install them with: tools/setup --tests";
-
-fn chromium() -> PathBuf {
-    if let Some(named) = std::env::var_os("CHROMIUM") {
-        return named.into();
-    }
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = names.iter().flat_map(|name| std::env::split_paths(&path).map(move |folder| folder.join(name))).find(|file| file.is_file());
-    found.unwrap_or_else(|| panic!("there is no Chromium in PATH; {MEND}"))
-}
-
-/// Runs one story of `run.mjs` to its end.
-fn story(name: &str, url: &str, pid: u32) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let modules = root.join("target/page-tests");
-    let lock = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-    let (wanted, there) = (lock(root.join("tests/page/package-lock.json")), lock(modules.join("installed-lock.json")));
-    assert!(wanted == there, "target/page-tests is not what tests/page/package-lock.json says; {MEND}");
-    let mut command = Command::new("node");
-    command.arg(root.join("tests/page/run.mjs")).args([name, url, &pid.to_string()]);
-    command.env("CHROMIUM", chromium()).env("PAGE_TESTS", &modules);
-    let done = command.output().unwrap_or_else(|error| panic!("node cannot be started ({error}); {MEND}"));
-    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    println!("{out}");
-    assert!(done.status.success(), "{out}\n{err}");
-}
+use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, fleet_yaml, policy_yaml, wait_for, waiting};
+use drive::{a_thousand_targets, story, story_that_asks};
 
 /// A fleet that scales, one whose only metric never comes, one that is frozen, and a policy for what does not exist.
 #[test]
@@ -77,6 +45,19 @@ fn a_person_sees_what_the_fleet_does_and_why() {
     wait_for("the blind one", || loadline.status("local/ProcessFleet/unfed").filter(|status| status["verdict"] == "Blind").map(drop));
     story("fleet", &loadline.url, loadline.pid());
     // The story ended by stopping it for a while.
+    loadline.stop();
+}
+
+/// More windows than a browser has connections to a server: six, for all of them.
+#[test]
+fn however_many_windows_are_open_each_is_told_what_changes() {
+    let (home, _) = fleet_of_sleepers(2, "");
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    wait_for("an evaluation", || {
+        loadline.post(&waiting(15.0)).unwrap();
+        loadline.status(SLEEPERS).filter(|status| status["metrics"][0]["status"] == "Ok").map(drop)
+    });
+    story("tabs", &loadline.url, loadline.pid());
     loadline.stop();
 }
 
@@ -146,51 +127,36 @@ fn an_empty_fleet_says_how_to_begin() {
     loadline.stop();
 }
 
-/// A thousand targets are a page that a browser paints at once, and a name away.
+/// A thousand targets are a light page, and a name away.
 #[test]
 fn a_thousand_targets_are_light_and_can_be_found() {
-    let home = tempfile::tempdir().unwrap();
-    let policies = home.path().join("policies");
-    std::fs::create_dir(&policies).unwrap();
-    let (mut documents, mut samples) = (String::new(), String::new());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let log = EmbeddedLog::open(&home.path().join("data"), Arc::clone(&clock), Options { partitions: Partitions::default(), max_bytes: None }).unwrap();
-    let mut effects = Effects::new();
-    for n in 0..1_000_u32 {
-        let name = format!("service-{n:04}");
-        let target: TargetId = format!("prod/Deployment/{name}").parse().unwrap();
-        write!(
-            documents,
-            "---\napiVersion: loadline.dev/v1alpha1\nkind: ScalingPolicy\nmetadata: {{ namespace: prod, name: {name} }}\nspec:\n  target: {{ apiVersion: apps/v1, kind: Deployment, name: {name} }}\n  mode: Advise\n  replicas: {{ min: 2, max: 40 }}\n  metrics:\n    - {{ name: queue_depth, track: {{ perReplica: 10 }}, staleAfter: 10m }}\n    - {{ name: response_time, kind: Gauge, staleAfter: 10m, threshold: {{ scaleOutAbove: 300ms, scaleInBelow: 120ms, for: 30s }} }}\n"
-        )
-        .unwrap();
-        if n % 100 == 99 {
-            std::fs::write(policies.join(format!("{n:04}.yaml")), std::mem::take(&mut documents)).unwrap();
-        }
-        let replicas = 3 + n % 5;
-        let instances =
-            (0..replicas).map(|i| Instance { name: format!("{name}-{i}").parse().unwrap(), phase: Phase::Running, ready: Some(true), ..Instance::default() });
-        let fleet = FleetObservation {
-            target: target.clone(),
-            uid: name.clone(),
-            term: 1,
-            sequence: 1,
-            revision: None,
-            desired: replicas,
-            status_replicas: replicas,
-            updating: false,
-            instances: instances.collect(),
-        };
-        effects.to_key(Topic::Signals, target.as_str(), Message::Signal(Signal::Fleet(fleet)));
-        writeln!(samples, "{{\"target\":\"{target}\",\"metric\":\"queue_depth\",\"value\":{}}}", 5 + n % 70).unwrap();
-        writeln!(samples, "{{\"target\":\"{target}\",\"metric\":\"response_time\",\"value\":0.{}}}", 100 + n % 300).unwrap();
-    }
-    publish(&log, effects).unwrap();
-    log.close();
-    let loadline = Running::start(home.path(), &[]);
-    wait_for("the last one's policy", || loadline.status("prod/Deployment/service-0999").filter(|status| status["mode"] == "Advise").map(drop));
-    loadline.post(&samples).unwrap();
-    wait_for("decisions on samples", || loadline.status("prod/Deployment/service-0999").filter(|status| status["metrics"][0]["status"] == "Ok").map(drop));
+    let (_home, loadline) = a_thousand_targets();
     story("thousand", &loadline.url, loadline.pid());
     loadline.stop();
+}
+
+/// The server ends, and another one takes its place.
+#[test]
+fn an_end_is_told_and_so_is_a_return() {
+    let (home, _) = fleet_of_sleepers(2, "");
+    let start = |listen: &str| {
+        let mut command = Command::new(LOADLINE);
+        command.current_dir(home.path()).args(["run", "--data", "data", "--policies", "policies", "--listen", listen, "--stop-fleets-on-exit"]);
+        command.args(["--pane", "250ms", "--grace", "100ms"]).env_remove("LOADLINE_CONFIG");
+        Running::spawn(command)
+    };
+    let loadline = start("127.0.0.1:0");
+    wait_for("an evaluation", || {
+        loadline.post(&waiting(15.0)).unwrap();
+        loadline.status(SLEEPERS).filter(|status| status["metrics"][0]["status"] == "Ok").map(drop)
+    });
+    let (url, pid) = (loadline.url.clone(), loadline.pid());
+    let port = url.rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
+    let mut running = Some(loadline);
+    story_that_asks("end", &url, pid, |asked| match asked {
+        "end" => drop(running.take().unwrap().stop()),
+        "return" => running = Some(start(&format!("127.0.0.1:{port}"))),
+        _ => panic!("{asked} is asked for"),
+    });
+    running.unwrap().stop();
 }

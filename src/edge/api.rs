@@ -7,10 +7,11 @@ use serde_json::value::RawValue;
 
 use crate::model::policy::Unit;
 use crate::model::{
-    Alert, AlertState, Command, Decision, FleetObservation, Grant, ManualChange, MetricName, MetricReport, MetricStatus, Outcome, StepKind, TargetId,
-    Timestamp, Verdict,
+    Alert, AlertState, Command, Decision, FleetObservation, Grant, GrantLimit, ManualChange, MetricName, MetricReport, MetricStatus, Outcome, OutcomeResult,
+    StepKind, TargetId, Timestamp, Verdict,
 };
 use crate::runtime::retention::Usage;
+use crate::wire::words;
 
 mod does;
 mod problem;
@@ -234,6 +235,27 @@ impl Story {
         };
         self.outcomes.is_empty().then_some(said)
     }
+
+    /// Why another count that was decided does not stand, or is not known to; `None` where it was applied, or nothing was to be done.
+    pub fn not_carried_out(&self) -> Option<String> {
+        if self.decision.current == self.decision.desired || self.decision.advised {
+            return None;
+        }
+        match (self.outcomes.last(), self.grants.last()) {
+            (Some(last), _) => (last.record.result != OutcomeResult::Applied).then(|| words::outcome(&last.record)),
+            (None, Some(grant)) if self.commands.is_empty() && grant.record.command.is_none() => Some(words::grant(&grant.record)),
+            (None, _) => self.so_far().map(str::to_owned),
+        }
+    }
+
+    /// What keeps it from being carried out, where a word says it.
+    pub fn held(&self) -> Option<Held> {
+        let frozen = match (self.outcomes.last(), self.grants.last()) {
+            (Some(outcome), _) => outcome.record.result == OutcomeResult::Frozen,
+            (None, grant) => self.commands.is_empty() && grant.is_some_and(|grant| grant.record.limit == GrantLimit::Freeze),
+        };
+        if self.decision.advised { Some(Held::Advises) } else { frozen.then_some(Held::Frozen) }
+    }
 }
 
 /// `GET /api/v1/targets/…/decisions`: the newest last.
@@ -302,9 +324,9 @@ pub struct Series {
 /// Counts over time.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ReplicaSeries {
-    /// The count that was asked for.
+    /// The count that was asked for. In mode Advise it is the observed one, which of evaluations before the last start is not known.
     pub current: Vec<Option<u32>>,
-    /// The count that was decided.
+    /// The count that was decided, in mode Advise advised.
     pub desired: Vec<Option<u32>>,
     /// How many instances were ready; of evaluations before the last start it is not known.
     pub ready: Vec<Option<u32>>,

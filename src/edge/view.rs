@@ -38,7 +38,7 @@ pub use asked::Asked;
 use facts::Facts;
 pub use history::{gone, older};
 use measured::Measured;
-use series::{Room, Series};
+use series::{Room, Seen, Series};
 pub use signals::{From as SignalsFrom, SignalsFound, signals_before};
 use stories::Stories;
 pub use stories::Until;
@@ -281,11 +281,15 @@ fn blind(metrics: &[MetricReport], means: impl Fn(WhileBlind) -> bool) -> Vec<St
     metrics.iter().filter(|m| m.status.is_blind() && means(m.while_blind)).map(|m| m.name.to_string()).collect()
 }
 
+fn ready(fleet: &FleetObservation) -> u32 {
+    u32::try_from(fleet.instances.iter().filter(|i| i.ready == Some(true) && !i.deleting).count()).unwrap_or(u32::MAX)
+}
+
 impl Known {
     /// Takes an evaluation: the last one is what the status says. A clock that was set back counts on from there.
     fn evaluated(&mut self, decision: &Decision, room: Room, live: bool) {
-        let ready = self.ready().filter(|_| live);
-        self.series.take(decision, ready, self.policy.as_ref().map(|(_, facts)| facts), room);
+        let seen = self.fleet.as_ref().filter(|_| live).map(|(_, fleet)| Seen { current: fleet.desired, ready: ready(fleet) });
+        self.series.take(decision, seen, self.policy.as_ref().map(|(_, facts)| facts), room);
         if live || self.latest.as_ref().is_none_or(|latest| (latest.at, latest.sequence) <= (decision.at, decision.sequence)) {
             self.latest = Some(decision.clone());
         }
@@ -293,8 +297,7 @@ impl Known {
 
     /// How many instances were ready when the replicas were last observed.
     fn ready(&self) -> Option<u32> {
-        let (_, fleet) = self.fleet.as_ref()?;
-        Some(u32::try_from(fleet.instances.iter().filter(|i| i.ready == Some(true) && !i.deleting).count()).unwrap_or(u32::MAX))
+        self.fleet.as_ref().map(|(_, fleet)| ready(fleet))
     }
 
     /// A target whose policy was removed and whose replicas nobody sees any more is history.

@@ -23,8 +23,8 @@ const browser = await chromium.launch({
 const errors = [];
 
 /** A page that fails the story where the console has an error, or anything is loaded from elsewhere. */
-async function open(where, { viewport = DESKTOP, colorScheme = "light", expect = 200, ...more } = {}) {
-  const context = await browser.newContext({ viewport, colorScheme, ...more });
+async function open(where, { viewport = DESKTOP, colorScheme = "light", expect = 200, context, ...more } = {}) {
+  context ??= await browser.newContext({ viewport, colorScheme, ...more });
   const page = await context.newPage();
   page.setDefaultTimeout(15000);
   page.on("console", (message) => { if (message.type() === "error" && !page.tolerant) errors.push(`${where}: ${message.text()}`); });
@@ -135,6 +135,19 @@ const stories = {
     const said = await target.locator('[data-chart="queue_depth"] .u-legend').innerText();
     assert.match(said, /value[^]*\d[^]*target[^]*10/, "the chart's legend has values");
 
+    // What is selected stays so until it no longer is; then what came meanwhile is there.
+    await target.evaluate(() => getSelection().selectAllChildren(document.querySelector("#now .measures")));
+    const selected = await target.evaluate(() => getSelection().toString());
+    const measured = await target.evaluate(() => document.querySelector("#now .measures").textContent);
+    assert.match(selected, /queue_depth/);
+    depth = 48;
+    await target.waitForFunction(() => /^selected, as of \d\d:\d\d:\d\d UTC$/.test(document.querySelector("#updated").innerText));
+    assert.equal(await target.evaluate(() => getSelection().toString()), selected);
+    await target.evaluate(() => getSelection().removeAllRanges());
+    await live(target);
+    await target.waitForFunction((was) => document.querySelector("#now .measures").textContent !== was, measured);
+    depth = 58;
+
     // The keyboard alone: skip link, filter, a target, a chart, a decision.
     const keys = await open("/");
     await live(keys);
@@ -207,7 +220,7 @@ const stories = {
     await plain.goto(`${base}/?filter=unfed`);
     assert.equal(await plain.locator("#rows tr").count(), 1);
 
-    // What is no longer so is told: first a silence, then an end; and that it goes on.
+    // What is no longer so is told, where the process stands still; and that it goes on.
     for (const page of [fleet, target, keys, guarded]) page.tolerant = true;
     clearInterval(producer);
     process.kill(Number(pid), "SIGSTOP");
@@ -254,6 +267,94 @@ const stories = {
     assert.ok(bar.width > 200 && bar.height >= 6, `a bar of ${bar.width} × ${bar.height}`);
   },
 
+  async end() {
+    const [target, fleet] = [await open(SLEEPERS), await open("/")];
+    await drawn(target);
+    await live(fleet);
+    target.tolerant = fleet.tolerant = true;
+    // tests/page.rs ends the server, and starts another on the same port.
+    console.log("ask: end");
+    for (const page of [target, fleet]) {
+      await page.locator("#lost:not([hidden])").waitFor();
+      assert.match(await page.locator("#lost").innerText(), /^Connection lost: what is shown is from \d\d:\d\d:\d\d UTC\. Trying again\.$/);
+      assert.match(await page.locator("#updated").innerText(), /^not live, as of/);
+    }
+    // What is chosen meanwhile is asked for when it can be.
+    const tried = fleet.waitForEvent("requestfailed", (request) => request.url().includes("filter="));
+    await fleet.locator("#filter").fill("no-such-name");
+    await tried;
+    console.log("ask: return");
+    for (const page of [target, fleet]) {
+      await page.locator("#updated.live").waitFor({ timeout: 60000 });
+      await page.locator("#lost").waitFor({ state: "hidden" });
+    }
+    await fleet.waitForFunction(() => document.querySelector("#rows").innerText.includes("No target here is named like"));
+    assert.equal(new URL(fleet.url()).search, "?filter=no-such-name");
+    assert.equal(await target.locator(".plot canvas").count() > 0, true);
+  },
+
+  async tabs() {
+    // More windows than the browser has connections to a server: all load, and all are told what changes.
+    const producer = produce();
+    const context = await browser.newContext({ viewport: DESKTOP });
+    const pages = [];
+    for (let i = 0; i < 8; i++) {
+      const page = await open(i % 2 ? SLEEPERS : "/", { context });
+      page.streams = new Set();
+      const of = (request) => request.url().includes("/live");
+      page.on("request", (request) => { if (of(request)) page.streams.add(request); });
+      for (const ended of ["requestfinished", "requestfailed"]) page.on(ended, (request) => page.streams.delete(request));
+      await live(page);
+      pages.push(page);
+    }
+    const later = async (page) => {
+      const was = await page.locator("#updated").innerText();
+      await page.waitForFunction((was) => document.querySelector("#updated.live") && document.querySelector("#updated").innerText !== was, was);
+    };
+    await Promise.all(pages.map(later));
+    assert.equal(await pages.at(-1).locator(".plot canvas").first().isVisible(), true, "the last one has its charts");
+    await pages.at(-2).locator("#filter").fill("no-such-name");
+    await pages.at(-2).waitForFunction(() => document.querySelector("#rows").innerText.includes("No target here is named like"));
+    await later(pages.at(-2));
+    assert.deepEqual(await Promise.all(pages.map((page) => page.locator("#lost").isVisible())), pages.map(() => false));
+
+    // What nobody sees takes no connection; seen again, it is fresh.
+    const see = (page, hidden) => page.evaluate((hidden) => {
+      Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, hidden);
+    const target = pages[1];
+    await see(target, true);
+    while (target.streams.size > 0) await target.waitForEvent("requestfailed");
+    assert.match(await target.locator("#updated").innerText(), /^as of \d\d:\d\d:\d\d UTC$/, "it does not say that it is live");
+    depth = 58;
+    const replicas = () => document.querySelector("#now .big").textContent === "6";
+    await pages[3].waitForFunction(replicas);
+    assert.equal(await target.evaluate(replicas), false);
+    await see(target, false);
+    await live(target);
+    await target.waitForFunction(replicas);
+
+    // Where the server refuses a stream, the page says so and why.
+    const refused = await browser.newContext({ viewport: DESKTOP });
+    const problem = { title: "64 pages follow already", mend: "close some; reload to see what is new", status: 503 };
+    await refused.route("**/live", (route) => route.fulfill({ status: 503, contentType: "application/problem+json", body: JSON.stringify(problem) }));
+    const page = await open("/", { context: refused });
+    page.tolerant = true;
+    await page.locator("#lost:not([hidden])").waitFor();
+    assert.match(await page.locator("#lost").innerText(), /^Not live: 64 pages follow already; close some[^]*What is shown is from \d\d:\d\d:\d\d UTC\. Trying again\./);
+    await isAccessible(page, "refused");
+    errors.splice(0, errors.length, ...errors.filter((error) => !error.includes("503")));
+    await refused.unroute("**/live");
+    await live(page);
+
+    // Nor is anything else waited for without an end.
+    await refused.route("**/?filter=*", () => {});
+    await page.locator("#filter").fill("sleepers");
+    await page.locator("#lost:not([hidden])").waitFor();
+    clearInterval(producer);
+  },
+
   async empty() {
     await look("/", "empty", { ready: live });
     const page = await open("/");
@@ -263,14 +364,6 @@ const stories = {
   async thousand() {
     const html = Buffer.byteLength(await (await fetch(base)).text());
     assert.ok(html < 150000, `${html} bytes of a page`);
-    const paints = [];
-    for (let i = 0; i < 5; i++) {
-      const page = await open("/");
-      await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length > 0);
-      paints.push(Math.round(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime)));
-      await page.context().close();
-    }
-    console.log(`1,000 targets: a page of ${html} bytes; first contentful paint after ${paints.join(", ")} ms`);
     const page = await open("/");
     await live(page);
     assert.equal(await page.locator("#rows tr").count(), 50);
@@ -282,6 +375,16 @@ const stories = {
     await page.waitForFunction(() => document.querySelectorAll("#rows tr").length === 1);
     assert.match(await page.locator("#rows").innerText(), /service-0777[^]*(against|between)/);
     await look("/", "thousand", { ready: live });
+  },
+
+  // No test: benches/page.rs makes a row of it.
+  async paints() {
+    for (let i = 0; i < 20; i++) {
+      const page = await open("/");
+      await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length > 0);
+      console.log(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime));
+      await page.context().close();
+    }
   },
 };
 

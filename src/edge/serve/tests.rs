@@ -455,6 +455,45 @@ fn a_change_by_hand_stands_between_decisions() {
     assert!(inside.contains("</details>"), "it is no part of the decision above it");
 }
 
+/// What was decided and never carried out does not read like what was: not green, and why.
+#[test]
+fn a_decision_that_was_not_carried_out_says_so_in_its_line() {
+    let (view, _, server) = started();
+    let row = |second: i64| {
+        let page = server.get("/targets/prod/Deployment/api").body;
+        let row = page.split(&format!("id=\"d{second}\"")).nth(1).and_then(|rest| rest.split("</summary>").next()).unwrap_or_default().to_owned();
+        assert!(row.contains("3 → 5"), "{page}");
+        row
+    };
+    let but = |audit: Audit, change: &dyn Fn(&mut crate::model::Grant, &mut crate::model::Outcome)| {
+        let (Audit::Grant(mut granted), Audit::Outcome(mut came)) = (grant(20, 3, 5), outcome(30, 3)) else { unreachable!() };
+        change(&mut granted, &mut came);
+        if matches!(audit, Audit::Grant(_)) { Audit::Grant(granted) } else { Audit::Outcome(came) }
+    };
+    view.audit(at(10), Audit::Decision(decision(10, 3, 5)));
+    assert!(row(10).contains("class=\"calm\">scales out<") && row(10).contains("The arbiter has not answered yet."), "{}", row(10));
+    for entry in [grant(10, 3, 5), command(10, 3, 5)] {
+        view.audit(at(11), entry);
+    }
+    assert!(row(10).contains("class=\"calm\"") && row(10).contains("What came of the command is not known yet."), "{}", row(10));
+    view.audit(at(12), outcome(10, 5));
+    assert!(row(10).contains("class=\"out\">scales out<") && !row(10).contains("undone"), "{}", row(10));
+    view.audit(at(20), Audit::Decision(decision(20, 3, 5)));
+    let freeze = |grant: &mut crate::model::Grant, _: &mut crate::model::Outcome| {
+        (grant.granted, grant.limit, grant.command) = (3, crate::model::GrantLimit::Freeze, None);
+    };
+    view.audit(at(21), but(grant(20, 3, 5), &freeze));
+    assert!(row(20).contains("class=\"bad\">frozen (would scale out)<") && row(20).contains("A freeze is in force: nothing is issued"), "{}", row(20));
+    view.audit(at(30), Audit::Decision(decision(30, 3, 5)));
+    view.audit(at(31), command(30, 3, 5));
+    let fail = |_: &mut crate::model::Grant, outcome: &mut crate::model::Outcome| {
+        (outcome.result, outcome.error) = (crate::model::OutcomeResult::Failed, Some("no such program".to_owned()));
+    };
+    view.audit(at(32), but(outcome(30, 3), &fail));
+    assert!(row(30).contains("class=\"calm\">scales out<"), "{}", row(30));
+    assert!(row(30).contains("Not applied: the call failed (no such program); 3 replicas now"), "{}", row(30));
+}
+
 /// What has no value and holds nothing back is not said to; and what is not carried out does not read or count as if it were.
 #[test]
 fn the_page_says_only_what_is_so() {

@@ -68,11 +68,11 @@ struct Aim {
 }
 
 impl Series {
-    /// Takes an evaluation. `ready` is known of one that is made now. Bounds are those of `facts`, where the decision was
+    /// Takes an evaluation. What was observed of the replicas is known of one that is made now. Bounds are those of `facts`, where the decision was
     /// made under that policy.
-    pub(super) fn take(&mut self, decision: &Decision, ready: Option<u32>, facts: Option<&Facts>, room: Room) {
+    pub(super) fn take(&mut self, decision: &Decision, seen: Option<Seen>, facts: Option<&Facts>, room: Room) {
         let at = decision.at;
-        if self.fine.at.back().is_some_and(|last| at + CLOCK_SET_BACK < *last) && ready.is_some() {
+        if self.fine.at.back().is_some_and(|last| at + CLOCK_SET_BACK < *last) && seen.is_some() {
             // What was remembered of a time that has not come yet.
             self.fine.forget_after(at);
             self.coarse.forget_after(at);
@@ -89,8 +89,8 @@ impl Series {
                 aim.against.set(at, (out, below.map(Amount::as_f64)));
             }
         }
-        self.fine.take(decision, ready, room.fine, FINE_SPAN);
-        self.coarse.take(decision, ready, room.coarse, COARSE_SPAN);
+        self.fine.take(decision, seen, room.fine, FINE_SPAN);
+        self.coarse.take(decision, seen, room.coarse, COARSE_SPAN);
         if self.aims.len() > self.coarse.metrics.len() {
             let Series { fine, coarse, aims, .. } = self;
             aims.retain(|name, _| coarse.metrics.contains_key(name) || fine.metrics.contains_key(name));
@@ -106,7 +106,7 @@ impl Series {
         let counts = |row: &Row| point(row).map(|i| ring.counts[i]);
         let bounds = |row: &Row| point(row).and_then(|_| self.bounds.at(at(row)));
         let replicas = ReplicaSeries {
-            current: rows.iter().map(|r| counts(r).map(|c| c.current)).collect(),
+            current: rows.iter().map(|r| counts(r).and_then(|c| c.current)).collect(),
             desired: rows.iter().map(|r| counts(r).map(|c| c.desired)).collect(),
             ready: rows.iter().map(|r| counts(r).and_then(|c| c.ready)).collect(),
             min: rows.iter().map(|r| bounds(r).and_then(|b| b.0)).collect(),
@@ -150,9 +150,18 @@ impl Row {
     }
 }
 
+/// What was observed of a target's replicas when it was evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// The count that was asked for.
+    pub(super) current: u32,
+    /// How many were ready.
+    pub(super) ready: u32,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counts {
-    current: u32,
+    current: Option<u32>,
     desired: u32,
     ready: Option<u32>,
 }
@@ -176,14 +185,16 @@ struct Column {
 }
 
 impl Ring {
-    fn take(&mut self, decision: &Decision, ready: Option<u32>, most: usize, span: Duration) {
+    fn take(&mut self, decision: &Decision, seen: Option<Seen>, most: usize, span: Duration) {
         self.resolution = span / u32::try_from(most).unwrap_or(u32::MAX).max(1);
-        let counts = Counts { current: decision.current, desired: decision.desired, ready };
+        // Advice is decided against the count that would stand, had it been followed: what stands is what was observed.
+        let current = if decision.advised { seen.map(|seen| seen.current) } else { Some(decision.current) };
+        let counts = Counts { current, desired: decision.desired, ready: seen.map(|seen| seen.ready) };
         let place = self.at.partition_point(|at| *at < decision.at);
         if self.at.get(place) == Some(&decision.at) {
             // Written down and evaluated are the same decision; of several in one millisecond the last counts.
-            let known = self.counts[place].ready;
-            self.put(place, decision, Counts { ready: ready.or(known), ..counts });
+            let known = self.counts[place];
+            self.put(place, decision, Counts { ready: counts.ready.or(known.ready), current: counts.current.or(known.current), ..counts });
             return;
         }
         let newest = place == self.at.len();

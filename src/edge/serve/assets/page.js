@@ -13,6 +13,12 @@
   const two = (n) => String(n).padStart(2, "0");
   const ofDay = (ms) => { const t = new Date(ms); return `${two(t.getUTCHours())}:${two(t.getUTCMinutes())}:${two(t.getUTCSeconds())}`; };
 
+  // Whether a part of it is selected: to be copied, or read aloud. It would be lost with what it lies in.
+  function isSelected(element) {
+    const selection = getSelection();
+    return !selection.isCollapsed && selection.containsNode(element, true);
+  }
+
   // ---- Ages
 
   function age(ms) {
@@ -24,6 +30,7 @@
   }
   function ages() {
     for (const element of document.querySelectorAll("[data-age]")) {
+      if (isSelected(element)) continue;
       const text = age(now() - Number(element.dataset.age));
       if (element.textContent !== text) element.textContent = text;
     }
@@ -33,17 +40,32 @@
 
   // A message comes every second; after this long without one the connection counts as lost.
   const SILENCE = 5000;
+  // How long anything that is asked for once may take: as long as a lost stream is waited for.
+  const DEADLINE = SILENCE;
   const AGAIN = 2000;
-  let events = null;
+  // A browser keeps six connections to a server, for all its tabs together: once they are taken, no further page even loads. Four of a
+  // browser's pages keep their stream; any further one takes a message every two seconds and lets go.
+  const SEATS = 4;
+  let following = null;
   let heard = Date.now();
   let shownAt = Number(updated.dataset.at);
   let isLost = false;
-  let retry = null;
+  // Asks again for what was chosen and could not be asked for.
+  let choose = null;
+  let chosen = true;
 
-  // What one looks at stays as it is: what is open stays open, what has the focus keeps it.
-  function replace(id, text) {
+  // What did not change since something in it was selected, and when that was.
+  const kept = new Set();
+  let keptAt = 0;
+  // What one looks at stays as it is: what is open stays open, what has the focus keeps it, and what is selected waits.
+  function replace(id, text, asked = false) {
     const old = document.getElementById(id);
     if (!old) return;
+    if (!asked && isSelected(old)) {
+      if (kept.size === 0) keptAt = shownAt;
+      kept.add(id);
+      return;
+    }
     const template = document.createElement("template");
     template.innerHTML = text;
     const fresh = template.content.firstElementChild;
@@ -68,41 +90,125 @@
     return [...element.querySelectorAll("a[href], summary, input, button, [tabindex]")];
   }
 
-  function connect() {
-    clearTimeout(retry);
-    if (events) events.close();
-    if (!main.dataset.live) return;
-    const source = new EventSource(main.dataset.live);
-    events = source;
-    source.onmessage = (event) => {
-      if (source !== events) return;
-      const message = JSON.parse(event.data);
-      heard = Date.now();
-      ahead = message.at - heard;
-      shownAt = message.at;
-      for (const [id, text] of Object.entries(message.blocks)) replace(id, text);
-      if (isLost) found();
-      if (message.series) charts.add(message.series);
-      tell();
-      ages();
-    };
-    // An answer that is no stream (too many follow, or it is another server) ends the source for good: it is tried anew.
-    source.onerror = () => {
-      if (source !== events) return;
-      lose();
-      if (source.readyState === EventSource.CLOSED) retry = setTimeout(connect, AGAIN);
-    };
+  // Asks once; the loss of the connection is told as that of the stream is.
+  async function ask(url, asked = new AbortController()) {
+    const timer = setTimeout(() => asked.abort(new DOMException("no answer in time", "TimeoutError")), DEADLINE);
+    try {
+      const answer = await fetch(url, { signal: asked.signal });
+      return { ok: answer.ok, text: await answer.text() };
+    } catch (error) {
+      if (error.name !== "AbortError") lose();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
   }
+
+  // What gives a seat back; null where none is free, or cannot be told to be (browsers have locks on this machine and over HTTPS alone).
+  async function seat() {
+    if (!navigator.locks) return null;
+    for (let i = 0; i < SEATS; i++) {
+      const free = await new Promise((taken) => {
+        const hold = (lock) => (lock ? new Promise((free) => { taken(free); }) : taken(null));
+        navigator.locks.request(`loadline stream ${i}`, { ifAvailable: true }, hold).catch(() => taken(null));
+      });
+      if (free) return free;
+    }
+    return null;
+  }
+
+  // An answer that is no stream, and what it says: so many follow already, or there is no such target any more.
+  class Refused extends Error {}
+  async function refusal(answer) {
+    try {
+      const { title, mend } = await answer.json();
+      return new Refused(`${title}; ${mend}`);
+    } catch {
+      return new Refused(`the server answers ${answer.status}`);
+    }
+  }
+
+  // Takes the messages of a stream to its end, or the first one only. Ends by an error in any case but that.
+  async function listen(url, signal, firstOnly) {
+    const answer = await fetch(url, { signal });
+    if (!answer.ok) throw await refusal(answer);
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) throw new Error("the stream has ended");
+      text += value;
+      const events = text.split("\n\n");
+      text = events.pop();
+      for (const event of events) {
+        if (signal.aborted) return;
+        const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
+        if (!data) continue;
+        take(JSON.parse(data));
+        if (firstOnly) return reader.cancel();
+      }
+    }
+  }
+
+  // Until it is aborted; what ends or is refused is tried anew.
+  async function follow(url, signal) {
+    while (!signal.aborted) {
+      const free = await seat();
+      try {
+        if (!signal.aborted) await listen(url, signal, !free);
+      } catch (error) {
+        if (!signal.aborted) lose(error instanceof Refused ? error.message : undefined);
+      } finally {
+        if (free) free();
+      }
+      await new Promise((next) => { setTimeout(next, AGAIN); });
+    }
+  }
+  function disconnect() {
+    if (following) following.abort();
+    following = null;
+  }
+  // A page that nobody sees takes no connection from those that are seen.
+  function connect() {
+    disconnect();
+    if (!main.dataset.live || document.hidden) return;
+    following = new AbortController();
+    follow(main.dataset.live, following.signal);
+  }
+  function take(message) {
+    heard = Date.now();
+    ahead = message.at - heard;
+    for (const [id, text] of Object.entries(message.blocks)) replace(id, text);
+    shownAt = message.at;
+    if (isLost) found();
+    if (message.series) charts.add(message.series);
+    tell();
+    ages();
+  }
+  // A new stream begins with all there is: also with what was kept back.
+  document.addEventListener("selectionchange", () => {
+    if (kept.size === 0 || [...kept].some((id) => document.getElementById(id) && isSelected(document.getElementById(id)))) return;
+    kept.clear();
+    connect();
+  });
   function tell() {
+    if (kept.size > 0) {
+      updated.className = "updated";
+      updated.textContent = `selected, as of ${ofDay(keptAt)} UTC`;
+      return;
+    }
     updated.className = "updated live";
     updated.textContent = `live, updated ${ofDay(shownAt)} UTC`;
   }
-  function lose() {
-    if (isLost) return;
+  function lose(why) {
+    if (document.hidden) return;
+    const said = why ? `Not live: ${why}. What` : "Connection lost: what";
+    const text = `${said} is shown is from ${ofDay(shownAt)} UTC. Trying again.`;
+    if (isLost && (!why || lost.textContent === text)) return;
     isLost = true;
     updated.className = "updated lost-now";
     updated.textContent = `not live, as of ${ofDay(shownAt)} UTC`;
-    lost.textContent = `Connection lost: what is shown is from ${ofDay(shownAt)} UTC. Trying again.`;
+    lost.textContent = text;
     lost.hidden = false;
   }
   function found() {
@@ -110,19 +216,31 @@
     lost.hidden = true;
     lost.textContent = "";
     charts.load();
+    if (!chosen) choose();
   }
   setInterval(() => {
     ages();
     charts.tick();
-    if (main.dataset.live && Date.now() - heard > SILENCE) {
+    if (following && Date.now() - heard > SILENCE) {
       lose();
-      if (!events || events.readyState === EventSource.CLOSED) return;
       // Silent for long: the stream may be dead without an error.
       if (Date.now() - heard > 4 * SILENCE) { heard = Date.now(); connect(); }
     }
   }, 1000);
-  window.addEventListener("pagehide", () => { if (events) events.close(); });
-  window.addEventListener("pageshow", (event) => { if (event.persisted) { heard = Date.now(); connect(); } });
+  function rest() {
+    disconnect();
+    if (isLost || !main.dataset.live) return;
+    updated.className = "updated";
+    updated.textContent = `as of ${ofDay(shownAt)} UTC`;
+  }
+  function resume() {
+    heard = Date.now();
+    connect();
+    charts.load();
+  }
+  document.addEventListener("visibilitychange", () => { if (document.hidden) rest(); else resume(); });
+  window.addEventListener("pagehide", rest);
+  window.addEventListener("pageshow", (event) => { if (event.persisted) resume(); });
 
   // ---- Filter
 
@@ -130,28 +248,30 @@
   if (filter) {
     let asked = null;
     let soon = null;
-    const ask = async () => {
+    choose = async () => {
+      chosen = false;
       const query = new URLSearchParams(new FormData(filter.form));
       for (const [key, value] of [...query]) if (value === "") query.delete(key);
       const url = query.size > 0 ? `/?${query}` : "/";
       if (asked) asked.abort();
       asked = new AbortController();
       try {
-        const answer = await fetch(url, { signal: asked.signal });
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const { text } = await ask(url, asked);
+        const page = new DOMParser().parseFromString(text, "text/html");
         for (const id of ["tabs", "alerts", "rows", "pager"]) {
           const part = page.getElementById(id);
-          if (part) replace(id, part.outerHTML);
+          if (part) replace(id, part.outerHTML, true);
         }
         main.dataset.live = page.getElementById("main").dataset.live;
         history.replaceState(null, "", url);
+        chosen = true;
         connect();
-      } catch (error) {
-        if (error.name !== "AbortError") lose();
+      } catch {
+        // What failed is told, and asked for again when the connection is found; an older choice gives way to a newer one.
       }
     };
-    filter.addEventListener("input", () => { clearTimeout(soon); soon = setTimeout(ask, 150); });
-    filter.form.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(soon); ask(); });
+    filter.addEventListener("input", () => { clearTimeout(soon); soon = setTimeout(choose, 150); });
+    filter.form.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(soon); choose(); });
     document.addEventListener("keydown", (event) => {
       if (event.key === "/" && !event.ctrlKey && !event.metaKey && !event.altKey && document.activeElement !== filter) {
         event.preventDefault();
@@ -205,9 +325,9 @@
       if (loading) return;
       loading = true;
       try {
-        const answer = await fetch(root.dataset.series);
-        if (answer.ok) { series = await answer.json(); draw(); }
-      } catch { /* the live connection tells of it, and loads again */ } finally { loading = false; }
+        const answer = await ask(root.dataset.series);
+        if (answer.ok) { series = JSON.parse(answer.text); draw(); }
+      } catch { /* it is told, and loaded again when the connection is found */ } finally { loading = false; }
     }
 
     // New rows at the end; what is older than the span goes.

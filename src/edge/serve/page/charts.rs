@@ -72,7 +72,7 @@ fn against(metric: &MetricSeries) -> String {
 fn table(series: &Series, times: Times) -> Markup {
     let points = series.times.len();
     let every = points.div_ceil(ROWS).max(1);
-    let mut chosen: Vec<usize> = (0..points).rev().step_by(every).filter(|i| series.replicas.current[*i].is_some()).collect();
+    let mut chosen: Vec<usize> = (0..points).rev().step_by(every).filter(|i| series.replicas.desired[*i].is_some()).collect();
     chosen.truncate(ROWS);
     html! {
         div.scroll role="region" aria-label="Figures of the charts" tabindex="0" {

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::target::{metrics, signals_page};
 use super::target_page;
 use super::text::{self, Times};
-use crate::edge::api::{Dated, Decisions, Held, Story, does};
+use crate::edge::api::{Dated, Decisions, Story, does};
 use crate::model::{Decision, ManualChange, Step, TargetId, Timestamp};
 use crate::wire::words;
 
@@ -15,15 +15,17 @@ const WIDTH: f64 = 100.0;
 /// One decision: a line that opens.
 pub(super) fn story(story: &Story, times: Times) -> Markup {
     let decision = &story.decision;
-    let held = decision.advised.then_some(Held::Advises);
-    let (does, class) = (does(Some(decision.verdict), held), text::class(Some(decision.verdict), held));
+    let (held, undone) = (story.held(), story.not_carried_out());
+    let does = does(Some(decision.verdict), held);
+    // The colour of a change is that of one that took place.
+    let class = if undone.is_some() && held.is_none() { "calm" } else { text::class(Some(decision.verdict), held) };
     html! {
         details.decision id=(format!("d{}", decision.sequence)) {
             summary {
                 span.when { (when(decision.at, times)) }
                 span.change { @if decision.current == decision.desired { (decision.desired) } @else { (decision.current) " → " (decision.desired) } }
                 span.does { span class=(class) { (does) } }
-                span.sentence { (story.sentence) }
+                span.sentence { (story.sentence) @if let Some(undone) = &undone { span.undone { (text::capital(undone)) } } }
             }
             div.inside {
                 h3 { "Steps" }

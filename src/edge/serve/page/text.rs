@@ -96,6 +96,12 @@ pub(super) fn class(verdict: Option<Verdict>, held: Option<Held>) -> &'static st
     }
 }
 
+/// A fragment as the beginning of a line.
+pub(super) fn capital(fragment: &str) -> String {
+    let mut letters = fragment.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// A step's name as words.
 pub(super) fn step(step: StepKind) -> &'static str {
     match step {

@@ -3,8 +3,13 @@ use crate::edge::view::tests::{api, at, decision};
 
 const ROOM: Room = Room { fine: FINE_POINTS, coarse: COARSE_POINTS };
 
+#[expect(clippy::unnecessary_wraps, reason = "as it is taken")]
+fn seen(current: u32, ready: u32) -> Option<Seen> {
+    Some(Seen { current, ready })
+}
+
 fn take(series: &mut Series, seconds: i64, current: u32, desired: u32) {
-    series.take(&decision(seconds, current, desired), Some(current), None, ROOM);
+    series.take(&decision(seconds, current, desired), seen(current, current), None, ROOM);
 }
 
 fn seconds(answer: &Answer) -> Vec<i64> {
@@ -36,7 +41,7 @@ fn evaluations_that_change_nothing_are_thinned_and_changes_are_all_kept() {
 fn in_a_day_too_every_change_of_a_count_is_kept() {
     let mut series = Series::default();
     for second in 0..600 {
-        series.take(&decision(second, 20, 20), Some(if second < 100 { 13 } else { 20 }), None, ROOM);
+        series.take(&decision(second, 20, 20), seen(20, if second < 100 { 13 } else { 20 }), None, ROOM);
     }
     let day = series.answer(api(), at(600 - 86_400), at(600), None);
     let ready: Vec<(i64, u32)> = seconds(&day).into_iter().zip(day.replicas.ready.iter().flatten().copied()).collect();
@@ -69,11 +74,29 @@ fn what_has_no_value_has_none_whatever_stood_before() {
 fn the_same_decision_by_two_ways_is_one_point_in_any_order() {
     let mut series = Series::default();
     for (second, live) in [(60, true), (0, false), (60, false), (30, false), (0, false)] {
-        series.take(&decision(second, 3, 5), Some(3).filter(|_| live), None, ROOM);
+        series.take(&decision(second, 3, 5), seen(3, 3).filter(|_| live), None, ROOM);
     }
     let answer = hour(&series, 100);
     assert_eq!(seconds(&answer), [0, 30, 60]);
     assert_eq!(answer.replicas.ready, [None, None, Some(3)], "of what was written down it is not known who was ready");
+}
+
+/// Advice is decided against the count that would stand: the chart's current is what stands.
+#[test]
+fn of_advice_the_current_count_is_the_observed_one() {
+    let mut series = Series::default();
+    let advice = |second| {
+        let mut decision = decision(second, 12, 14);
+        decision.advised = true;
+        decision
+    };
+    series.take(&advice(0), None, None, ROOM);
+    series.take(&advice(60), seen(3, 3), None, ROOM);
+    // The same one as it was written down.
+    series.take(&advice(60), None, None, ROOM);
+    let replicas = hour(&series, 100).replicas;
+    assert_eq!(replicas.current, [None, Some(3)], "of what was written down it is not known what was observed");
+    assert_eq!(replicas.desired, [Some(14), Some(14)]);
 }
 
 #[test]
@@ -85,7 +108,7 @@ fn memory_is_bounded_and_a_metric_that_is_gone_goes() {
         if second > 100 {
             decision.metrics.truncate(1);
         }
-        series.take(&decision, Some(3), None, room);
+        series.take(&decision, seen(3, 3), None, room);
     }
     let answer = hour(&series, 2_000);
     assert_eq!((answer.times.len(), answer.metrics.len()), (20, 1));

@@ -33,6 +33,11 @@ const KNOWN_UNITS: [(&str, Unit); 7] = [
     ("error_rate", Unit::Ratio),
 ];
 
+/// The unit of a metric that is known by its name, whether a policy names it or not.
+pub fn known_unit(name: &MetricName) -> Option<Unit> {
+    KNOWN_UNITS.iter().find(|(known, _)| *known == name.as_str()).map(|(_, unit)| *unit)
+}
+
 pub(super) fn metrics(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> Vec<MetricPolicy> {
     const MEND: &str = "write `metrics: [{ name: cpu, track: { utilization: 70% } }]`";
     let path = spec.at("metrics");
@@ -138,7 +143,7 @@ fn kind(fields: &mut Fields<'_>, report: &mut Report) -> Option<Kind> {
 
 /// The written or known unit; `None` where there is neither, and a plain count is meant.
 fn unit(fields: &mut Fields<'_>, name: Option<&MetricName>, report: &mut Report) -> Option<Unit> {
-    let known = name.and_then(|name| KNOWN_UNITS.iter().find(|(known, _)| *known == name.as_str())).map(|(_, unit)| *unit);
+    let known = name.and_then(known_unit);
     let written = fields.word::<Unit>("unit", report);
     if let (Some(name), Some(known), Some(written)) = (name, known, written)
         && known != written
