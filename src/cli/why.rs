@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::client::{Client, ServerArgs};
 use super::{Output, Paint, Unusable, table};
-use crate::edge::api::{Dated, Decisions, Gone, Story, TargetDetail, TargetStatus, escape, target_path};
+use crate::edge::api::{Dated, Decisions, Gone, MOST_PARTS, Story, TargetDetail, TargetStatus, escape, target_path};
 use crate::model::{Decision, ManualChange, MetricReport, MetricStatus, Timestamp, Verdict};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::wire::words;
@@ -227,7 +227,9 @@ fn folded<T>(records: &[Dated<T>], says: impl Fn(&T) -> String, line: impl Fn(Ti
     }
     let told = of_words.iter().filter_map(|(said, same)| {
         let (first, last) = (same.first()?, same.last()?);
-        let times = if same.len() > 1 { format!("; {} times, the last at {}", same.len(), last.at) } else { String::new() };
+        // Of more than are kept, how many there were is not known.
+        let least = if records.len() >= MOST_PARTS { "at least " } else { "" };
+        let times = if same.len() > 1 { format!("; {least}{} times, the last at {}", same.len(), last.at) } else { String::new() };
         Some((first.at, format!("{}{times}", line(first.at, said, &first.record))))
     });
     told.collect()

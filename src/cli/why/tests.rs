@@ -58,8 +58,10 @@ fn what_came_again_and_again_is_told_once_with_how_often() {
         Audit::Outcome(outcome) => Audit::Outcome(crate::model::Outcome { result: crate::model::OutcomeResult::Frozen, ..outcome }),
         other => other,
     };
-    let tries = (0..12).flat_map(|n| [grant(10 + n, 3, 5), command(10 + n, 3, 5), frozen(10 + n)]);
-    let told = told([Audit::Decision(decision(10, 3, 5))].into_iter().chain(tries).chain([grant(30, 3, 5), command(30, 3, 5), outcome(30, 5)]));
+    let tries = |n| (0..n).flat_map(|n| [grant(10 + n, 3, 5), command(10 + n, 3, 5), frozen(10 + n)]);
+    let held = told([Audit::Decision(decision(10, 3, 5))].into_iter().chain(tries(25)));
+    assert!(held.contains("; at least 20 times, the last at 2025"), "only so many are kept: {held}");
+    let told = told([Audit::Decision(decision(10, 3, 5))].into_iter().chain(tries(12)).chain([grant(30, 3, 5), command(30, 3, 5), outcome(30, 5)]));
     let count = |word: &str| told.lines().filter(|line| line.starts_with(word)).collect::<Vec<_>>();
     assert_eq!([count("Grant").len(), count("Command").len(), count("Outcome").len()], [1, 1, 2], "{told}");
     assert!(
