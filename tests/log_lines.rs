@@ -4,9 +4,12 @@
 
 mod common;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{LOADLINE, Running, SLEEPERS, arguments, fleet_of_sleepers, wait_for, waiting};
+use common::{LOADLINE, Running, SLEEPERS, arguments, fleet_of_sleepers, fleet_yaml, messages, wait_for, waiting};
+use loadline::log::Topic;
+use loadline::model::{Alert, AlertState, Message};
 use serde_json::Value;
 
 const AT_ONCE: &str =
@@ -60,4 +63,72 @@ fn without_a_terminal_each_line_is_an_object() {
     assert_eq!((&decided["level"], &decided["target_id"], &decided["from"], &decided["to"]), (&"INFO".into(), &SLEEPERS.into(), &1.into(), &4.into()));
     assert_eq!((&decided["verdict"], &decided["step"]), (&"ScaleOut".into(), &"Combine".into()));
     assert!(lines.iter().any(|line| line["event"] == "policy-changed"), "{lines:#?}");
+}
+
+/// The alerts that stand in the log, each with whether it fires.
+fn alerts(home: &Path) -> Vec<(String, AlertState)> {
+    let alert = |message| if let Message::Alert(Alert { name, state, .. }) = message { Some((name, state)) } else { None };
+    messages(&home.join("data"), Topic::Alerts).into_iter().filter_map(alert).collect()
+}
+
+fn lines_of<'a>(said: &'a [String], event: &str) -> Vec<&'a String> {
+    let event = format!("event=\"{event}\"");
+    said.iter().filter(|line| line.contains(&event)).collect()
+}
+
+/// A fleet whose processes no other test takes for those of another incarnation, without a policy: nothing is to be told of
+/// it. Its target, and the file of its document.
+fn fleet_of_its_own(name: &str) -> (tempfile::TempDir, String, PathBuf) {
+    let (home, policies) = fleet_of_sleepers(1, AT_ONCE);
+    std::fs::remove_file(policies.join("policy.yaml")).unwrap();
+    let (name, document) = (format!("{name}-{}", std::process::id()), policies.join("fleet.yaml"));
+    std::fs::write(&document, fleet_yaml(1).replace("name: sleepers", &format!("name: {name}"))).unwrap();
+    (home, format!("local/ProcessFleet/{name}"), document)
+}
+
+#[test]
+fn a_restart_of_a_healthy_fleet_tells_of_no_alert() {
+    let (home, target, _) = fleet_of_its_own("healthy");
+    for _ in 0..2 {
+        let loadline = Running::start(home.path(), &[]);
+        wait_for("its fleet to be looked after", || loadline.said().iter().any(|line| line.contains("supervis")).then_some(()));
+        wait_for("its fleet", || (loadline.status(&target)?["current"] == 1).then_some(()));
+        // What a supervisor put by then is appended, and told, before the end.
+        let said = loadline.said();
+        assert_eq!(loadline.stop(), 0);
+        assert_eq!(lines_of(&said, "alert"), Vec::<&String>::new());
+        assert_eq!(alerts(home.path()), []);
+    }
+    assert_eq!(Running::start(home.path(), &["--stop-fleets-on-exit"]).stop(), 0);
+}
+
+#[test]
+fn an_alert_that_fired_before_kill_9_and_holds_no_more_is_told_as_over_once() {
+    const CANNOT_START: &str = "CommandCannotStart";
+    let (home, target, document) = fleet_of_its_own("mended");
+    let sound = std::fs::read_to_string(&document).unwrap();
+    std::fs::write(&document, sound.replace("command: sleep", "command: /no/such/command")).unwrap();
+    let loadline = Running::start(home.path(), &[]);
+    wait_for("the alert", || lines_of(&loadline.said(), "alert").iter().any(|line| line.contains(CANNOT_START)).then_some(()));
+    loadline.kill();
+    std::fs::write(&document, sound).unwrap();
+    let over = |said: &[String]| lines_of(said, "alert").iter().filter(|line| line.contains(&format!("{CANNOT_START} is over"))).count();
+    let loadline = Running::start(home.path(), &[]);
+    wait_for("its end", || (over(&loadline.said()) == 1).then_some(()));
+    let firing = home.path().join("data/fleets").join(target.replace("ProcessFleet/", "")).join("firing.json");
+    wait_for("its end to be noted", || (std::fs::read_to_string(&firing).ok()? == "{}").then_some(()));
+    assert_eq!(over(&loadline.said()), 1, "told once");
+    assert_eq!(loadline.stop(), 0);
+    let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    wait_for("its fleet", || (loadline.status(&target)?["current"] == 1).then_some(()));
+    assert_eq!(loadline.stop(), 0);
+    let told: Vec<AlertState> = alerts(home.path())
+        .into_iter()
+        .map(|(name, state)| {
+            assert_eq!(name, CANNOT_START);
+            state
+        })
+        .collect();
+    assert_eq!(told.iter().filter(|state| **state == AlertState::Resolved).count(), 1, "{told:?}");
+    assert_eq!(told.last(), Some(&AlertState::Resolved));
 }

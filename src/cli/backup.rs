@@ -23,7 +23,7 @@ const MANIFEST: &str = "backup.json";
 const VERSION: u32 = 1;
 
 /// The names in a fleet's directory that a backup has.
-const OF_A_FLEET: [&str; 2] = ["state.json", "instances.json"];
+const OF_A_FLEET: [&str; 3] = ["state.json", "instances.json", "firing.json"];
 
 /// Copy a data directory, also while Loadline runs on it.
 ///

@@ -19,6 +19,8 @@ const LAST: usize = 20;
 /// Show what was decided about a target, the newest last, and what came of it.
 ///
 /// A decision is written down when its count, verdict, binding step, policy or a metric's status changed, and once an hour.
+/// What came of it is that of its last command; `no answer` where none was asked for in its name: the same count had been asked
+/// for before, or a command that came to nothing is tried again later. `loadline why --at TIME` tells the rest.
 ///
 /// Exit codes: 0 shown, 1 no such target, or not reachable, 2 wrong usage.
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::client::{Client, ServerArgs};
 use super::{Output, Paint, Unusable, table};
-use crate::edge::api::{Dated, Decisions, Gone, Story, TargetDetail, TargetStatus, escape, target_path};
+use crate::edge::api::{Dated, Decisions, Gone, MOST_PARTS, Story, TargetDetail, TargetStatus, escape, target_path};
 use crate::model::{Decision, ManualChange, MetricReport, MetricStatus, Timestamp, Verdict};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::wire::words;
@@ -217,15 +217,15 @@ pub(super) fn steps(out: &mut dyn Write, decision: &Decision, width: usize, pain
 pub(super) fn after(out: &mut dyn Write, story: &Story, by_hand_since: &[Dated<ManualChange>]) -> io::Result<()> {
     let Story { decision, grants, commands, outcomes, .. } = story;
     let mut told: Vec<(Timestamp, String)> = Vec::new();
-    told.extend(grants.iter().map(|grant| (grant.at, format!("Grant    {}  {}", grant.at, words::grant(&grant.record)))));
-    told.extend(
-        commands
-            .iter()
-            .map(|Dated { at, record }| (*at, format!("Command  {at}  set {} where {} are found, until {}", record.to, record.from, record.expires_at))),
-    );
-    told.extend(outcomes.iter().map(|Dated { at, record }| {
+    told.extend(folded(grants, words::grant, |at, said, _| format!("Grant    {at}  {said}")));
+    told.extend(folded(
+        commands,
+        |command| format!("set {} where {} are found", command.to, command.from),
+        |at, said, command| format!("Command  {at}  {said}, until {}", command.expires_at),
+    ));
+    told.extend(folded(outcomes, words::outcome, |at, said, _| {
         let took = at.since(decision.at).as_secs_f64();
-        (*at, format!("Outcome  {at}  {}, {took:.1} s after the decision", words::outcome(record)))
+        format!("Outcome  {at}  {said}, {took:.1} s after the decision")
     }));
     told.extend(by_hand_since.iter().map(|change| (change.at, by_hand(change))));
     // Stable: of the same time in the order of the flow.
@@ -237,6 +237,27 @@ pub(super) fn after(out: &mut dyn Write, story: &Story, by_hand_since: &[Dated<M
         writeln!(out, "{so_far}")?;
     }
     Ok(())
+}
+
+/// A line for all records that say the same, as those of a command that is tried again and again do: the first, with how often
+/// it came in all, and when last.
+fn folded<T>(records: &[Dated<T>], says: impl Fn(&T) -> String, line: impl Fn(Timestamp, &str, &T) -> String) -> Vec<(Timestamp, String)> {
+    let mut of_words: Vec<(String, Vec<&Dated<T>>)> = Vec::new();
+    for dated in records {
+        let said = says(&dated.record);
+        match of_words.iter_mut().find(|(known, _)| *known == said) {
+            Some((_, same)) => same.push(dated),
+            None => of_words.push((said, vec![dated])),
+        }
+    }
+    let told = of_words.iter().filter_map(|(said, same)| {
+        let (first, last) = (same.first()?, same.last()?);
+        // Of more than are kept, how many there were is not known.
+        let least = if records.len() >= MOST_PARTS { "at least " } else { "" };
+        let times = if same.len() > 1 { format!("; {least}{} times, the last at {}", same.len(), last.at) } else { String::new() };
+        Some((first.at, format!("{}{times}", line(first.at, said, &first.record))))
+    });
+    told.collect()
 }
 
 #[cfg(test)]

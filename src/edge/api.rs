@@ -222,6 +222,10 @@ pub struct Story {
     pub by_hand: Vec<Dated<ManualChange>>,
 }
 
+/// The most grants, commands and outcomes that one story keeps, each: paced removals and commands that are held answer one
+/// claim again and again. The newest stay.
+pub const MOST_PARTS: usize = 20;
+
 impl Story {
     /// How far it has come, where there is no outcome yet.
     pub fn so_far(&self) -> Option<&'static str> {

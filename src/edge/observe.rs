@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub struct Sighting {
 #[derive(Debug, Default)]
 pub struct Outbox {
     posted: Mutex<Posted>,
+    /// Alerts that were put, and are not in the log yet.
+    alerts_under_way: AtomicUsize,
     bell: Bell,
 }
 
@@ -103,9 +106,21 @@ impl Outbox {
         self.with(|posted| {
             if posted.alerts.len() == MAX_ALERTS {
                 posted.alerts.pop_front();
+            } else {
+                self.alerts_under_way.fetch_add(1, Ordering::SeqCst);
             }
             posted.alerts.push_back(alert);
         });
+    }
+
+    /// Whether every alert that was put is in the log.
+    pub fn alerts_are_appended(&self) -> bool {
+        self.alerts_under_way.load(Ordering::SeqCst) == 0
+    }
+
+    /// So many alerts that were taken out are in the log, or were put again.
+    fn settle(&self, alerts: usize) {
+        self.alerts_under_way.fetch_sub(alerts, Ordering::SeqCst);
     }
 
     /// Takes out all that is there; waits at most `wait` while there is nothing.
@@ -248,10 +263,14 @@ impl Appender {
         }
         for _ in 0..TRIES {
             match publish(self.log.as_ref(), effects.clone()) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.outbox.settle(alerts.len());
+                    return Ok(());
+                }
                 Err(LogError::Fatal { reason }) => return Err(LogError::Fatal { reason }),
                 Err(error @ LogError::TooLarge { .. }) => {
                     error!(%error, "failed to append what was observed; this is a fault of the program");
+                    self.outbox.settle(alerts.len());
                     return Ok(());
                 }
                 // `Log::trouble` tells of it.
@@ -263,9 +282,11 @@ impl Appender {
         }
         // Sources see anew what is there now: only the alerts would be lost.
         self.ledger.forget();
+        let taken = alerts.len();
         for alert in alerts {
             self.outbox.alert(alert);
         }
+        self.outbox.settle(taken);
         Ok(())
     }
 
@@ -353,6 +374,30 @@ mod tests {
         let posted = outbox.take(Duration::ZERO);
         assert_eq!(posted.sightings.into_values().map(|s| s.desired).collect::<Vec<_>>(), [2]);
         assert_eq!((posted.samples.len(), posted.dropped), (MAX_BATCHES, 3));
+    }
+
+    #[test]
+    fn an_alert_is_under_way_until_it_is_in_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(crate::runtime::clock::ManualClock::new(Timestamp::from_millis(500)));
+        let log = crate::log::memory::MemoryLog::new(crate::log::Partitions::default(), Arc::clone(&clock) as Arc<dyn Clock>);
+        let outbox = Arc::new(Outbox::default());
+        assert!(outbox.alerts_are_appended(), "there is none");
+        let alert = Alert {
+            target: None,
+            name: "A".to_owned(),
+            subject: String::new(),
+            severity: crate::model::Severity::Warning,
+            state: crate::model::AlertState::Firing,
+            message: String::new(),
+            at: Timestamp::from_millis(1),
+        };
+        (0..MAX_ALERTS + 2).for_each(|_| outbox.alert(alert.clone()));
+        assert!(!outbox.alerts_are_appended());
+        let observer = Observer::start(Arc::new(log.clone()), Arc::clone(&outbox), clock, &directory.path().join("term"), Arc::new(Room::unlimited())).unwrap();
+        observer.stop().unwrap();
+        assert!(outbox.alerts_are_appended(), "those that found no room are not waited for");
+        assert_eq!(log.scan(Topic::Alerts, 0, 0, 1000).unwrap().len(), MAX_ALERTS);
     }
 
     #[test]

@@ -46,6 +46,7 @@ mod condition;
 mod document;
 mod endpoints;
 mod files;
+mod firing;
 mod group;
 mod health;
 mod instance;

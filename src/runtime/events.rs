@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use crate::model::{
-    Alert, AlertState, DeadLetter, Decision, Grant, GrantLimit, Mark, Outcome, OutcomeResult, PolicyAnnouncement, PolicyRejected, Severity, Timestamp,
-};
+use crate::model::{Alert, AlertState, DeadLetter, Decision, Grant, GrantLimit, Mark, Outcome, PolicyAnnouncement, PolicyRejected, Severity, Timestamp};
 use crate::wire::words;
 
+mod refusals;
 mod repeated;
 mod tally;
 
+use refusals::Refusals;
 pub use repeated::Repeated;
 pub use tally::{Latest, Tally, TargetTally};
 
@@ -35,6 +35,8 @@ const READERS: &[&str] = &["aggregate", "admit", "decide", "arbitrate", "view-au
 pub static DECISIONS: TargetTally = TargetTally::new();
 /// Commands, by what came of them.
 pub static COMMANDS: TargetTally = TargetTally::new();
+/// What keeps the commands of each target from being carried out.
+static REFUSALS: Refusals = Refusals::new();
 /// Grants that were cut, by the limit that cut them.
 pub static LIMITED_GRANTS: TargetTally = TargetTally::new();
 /// Policies that took effect, or were removed.
@@ -91,20 +93,23 @@ impl Decided<'_> {
 pub struct CommandEnded<'a>(pub &'a Outcome);
 
 impl CommandEnded<'_> {
-    /// INFO where it was applied or a newer one took its place, else WARN.
+    /// INFO where it was applied or a newer one took its place. Else WARN, limited, since it is tried again: the first of
+    /// its kind for this target, then one a minute with the count.
     pub fn emit(self) {
         let CommandEnded(outcome) = self;
         let Outcome { target, command, result, replicas, error, .. } = outcome;
         COMMANDS.add(target, result.name(), "");
+        let Some(times) = REFUSALS.note(outcome) else { return };
+        let again = if times > 1 { format!("; {times} times since this was told last") } else { String::new() };
         macro_rules! line {
             ($level:ident) => {
                 $level!(
-                    event = "command-ended", target_id = %target, command, result = result.name(), replicas, error,
-                    "command for {target}: {}", words::outcome(outcome)
+                    event = "command-ended", target_id = %target, command, result = result.name(), replicas, error, times,
+                    "command for {target}: {}{again}", words::outcome(outcome)
                 )
             };
         }
-        if matches!(result, OutcomeResult::Applied | OutcomeResult::Superseded) { line!(info) } else { line!(warn) }
+        if refusals::is_refusal(*result) { line!(warn) } else { line!(info) }
     }
 }
 

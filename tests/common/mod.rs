@@ -258,15 +258,20 @@ fn decision(message: Message) -> Option<Decision> {
 }
 
 fn audited(data: &Path) -> Vec<Decision> {
+    messages(data, Topic::Audit).into_iter().filter_map(decision).collect()
+}
+
+/// What stands in a topic's only partition, in `data` on which nothing runs.
+pub(crate) fn messages(data: &Path, topic: Topic) -> Vec<Message> {
     let log = EmbeddedLog::open_read_only(data).unwrap();
-    let range = log.range(Topic::Audit, 0).unwrap();
-    let mut decisions = Vec::new();
+    let range = log.range(topic, 0).unwrap();
+    let mut messages = Vec::new();
     let mut next = range.start;
     while next < range.end {
-        for record in log.scan(Topic::Audit, 0, next, 1000).unwrap() {
+        for record in log.scan(topic, 0, next, 1000).unwrap() {
             next = record.offset + 1;
-            decisions.extend(wire::decode(Topic::Audit, &record.value).ok().and_then(decision));
+            messages.extend(wire::decode(topic, &record.value));
         }
     }
-    decisions
+    messages
 }

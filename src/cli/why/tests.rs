@@ -51,6 +51,26 @@ fn changes_by_hand_are_told_in_the_order_of_time() {
     assert!(told.contains("  ana set 3 → 4\n") && told.contains("  ana forced 5 → 6\n"), "{told}");
 }
 
+/// A command that an emergency stop holds is tried again every few seconds, for as long as the stop is in force.
+#[test]
+fn what_came_again_and_again_is_told_once_with_how_often() {
+    let frozen = |n| match outcome(n, 3) {
+        Audit::Outcome(outcome) => Audit::Outcome(crate::model::Outcome { result: crate::model::OutcomeResult::Frozen, ..outcome }),
+        other => other,
+    };
+    let tries = |n| (0..n).flat_map(|n| [grant(10 + n, 3, 5), command(10 + n, 3, 5), frozen(10 + n)]);
+    let held = told([Audit::Decision(decision(10, 3, 5))].into_iter().chain(tries(25)));
+    assert!(held.contains("; at least 20 times, the last at 2025"), "only so many are kept: {held}");
+    let told = told([Audit::Decision(decision(10, 3, 5))].into_iter().chain(tries(12)).chain([grant(30, 3, 5), command(30, 3, 5), outcome(30, 5)]));
+    let count = |word: &str| told.lines().filter(|line| line.starts_with(word)).collect::<Vec<_>>();
+    assert_eq!([count("Grant").len(), count("Command").len(), count("Outcome").len()], [1, 1, 2], "{told}");
+    assert!(
+        count("Outcome")[0].contains("an emergency stop is in force") && count("Outcome")[0].contains("; 12 times, the last at 2025-11-24T16:00:46"),
+        "{told}"
+    );
+    assert!(count("Outcome")[1].contains("applied; 5 replicas now"), "{told}");
+}
+
 #[test]
 fn times_are_read_as_people_write_them() {
     let now = at(0); // 2025-11-24T16:00:00Z

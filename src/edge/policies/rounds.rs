@@ -73,11 +73,13 @@ impl Source {
 
     /// A round was appended in full.
     pub(super) fn announced(&mut self, number: i64, elapsed: Duration) {
+        let is_first = self.last_round == 0;
         self.last_round = number;
         self.announced = Some(elapsed);
         self.failure = None;
         let targets: BTreeSet<TargetId> = self.files.values().flat_map(|file| file.parsed.policies.iter().map(|(target, _)| target.clone())).collect();
-        self.confirm = !self.targets.is_subset(&targets);
+        // What was removed while nobody watched is missing from the first round, without any before it to tell.
+        self.confirm = is_first || !self.targets.is_subset(&targets);
         self.targets = targets;
     }
 

@@ -83,6 +83,19 @@ fn a_round_is_announced_at_the_start_on_a_change_and_every_5_minutes() {
     assert!(desk.look(302).is_some());
 }
 
+/// A policy whose file went away while nobody watched is missing from the first round already.
+#[test]
+fn the_first_round_is_confirmed_after_11_seconds() {
+    let mut desk = Desk::new();
+    desk.write("a.yaml", "prod/Deployment/api 1");
+    desk.look(0).unwrap();
+    assert_eq!(desk.look(10), None);
+    assert_eq!(desk.look(11).unwrap(), ["a.yaml: api 1", "end"]);
+    assert_eq!(desk.look(22), None, "once");
+    assert_eq!(desk.look(310), None);
+    assert!(desk.look(311).is_some());
+}
+
 #[test]
 fn a_removed_policy_is_confirmed_after_11_seconds() {
     let mut desk = Desk::new();

@@ -21,6 +21,7 @@ use super::claim::{self, Claim, Holder};
 use super::condition::{Condition, Conditions};
 use super::document::FleetSpec;
 use super::endpoints::Publisher;
+use super::firing::FiringFile;
 use super::group;
 use super::health::{Prober, Question};
 use super::instance::{Instance, Leaving, Life, Moment, Running, Trouble, first_to_leave};
@@ -116,6 +117,8 @@ pub(crate) struct Supervisor {
     publisher: Publisher,
     meter: Meter,
     conditions: Conditions,
+    /// What was told of them, for the next Loadline.
+    firing: FiringFile,
     /// Those of this turn.
     now_holding: Conditions,
     output_trouble: Option<String>,
@@ -147,6 +150,7 @@ impl Supervisor {
         Ok(Supervisor {
             target,
             notes: NotesFile::new(&around.directory.join("instances.json")),
+            firing: FiringFile::new(&around.directory.join("firing.json")),
             directory: around.directory,
             record: around.record,
             shared,

@@ -5,13 +5,9 @@
 
 use std::collections::VecDeque;
 
-use crate::edge::api::{Dated, Story};
+use crate::edge::api::{Dated, MOST_PARTS, Story};
 use crate::model::{Command, Decision, Grant, ManualChange, Outcome, Timestamp};
 use crate::wire::words;
-
-/// The most grants, commands and outcomes that one story keeps, each: paced removals answer one claim
-/// again and again. The newest stay.
-const MAX_PARTS: usize = 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Stories {
@@ -135,7 +131,7 @@ fn push<T: PartialEq>(list: &mut Vec<Dated<T>>, at: Timestamp, record: T) {
     if list.iter().any(|dated| dated.record == record) {
         return;
     }
-    if list.len() == MAX_PARTS {
+    if list.len() == MOST_PARTS {
         list.remove(0);
     }
     list.push(Dated { at, record });

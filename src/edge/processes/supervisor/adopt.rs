@@ -69,10 +69,13 @@ impl Supervisor {
         self.next = self.instances.values().map(|instance| instance.number + 1).max().unwrap_or(1).max(notes.next).max(1);
         self.foreign = found.of_others;
         // What fired when Loadline ended may be over: what does not hold now is resolved in the first report.
-        if known_before {
-            let unknown = || "it was so when Loadline ended".to_owned();
-            self.conditions = Condition::ALL.into_iter().map(|condition| (condition, unknown())).collect();
+        if known_before && !self.firing.is_known() {
+            let unknown = || "it is not so; whether it was when Loadline ended is not known".to_owned();
+            self.firing.add(&Condition::ALL.into_iter().map(|condition| (condition, unknown())).collect());
         }
+        let before = self.firing.told().clone();
+        self.firing.add(&before);
+        self.conditions = before.into_iter().chain(std::mem::take(&mut self.conditions)).collect();
         self.boot = boot;
         self.uid = Some(uid.to_owned());
         let running = self.instances.values().filter(|instance| instance.running().is_some()).count();

@@ -58,7 +58,6 @@ impl Supervisor {
         self.output_trouble = rotated.or(tidied).map(|error| format!("output in {} cannot be rotated: {error}", directory.display()));
     }
 
-    /// Tells what is there and what is wrong.
     /// Nothing holds of a fleet that nobody looks after.
     pub(super) fn resolve_all(&mut self) {
         for alert in condition::changes(&self.target, &self.conditions, &condition::Conditions::new(), self.clock.now()) {
@@ -66,6 +65,7 @@ impl Supervisor {
         }
     }
 
+    /// Tells what is there and what is wrong.
     pub(super) fn report(&mut self, record: Option<&FleetRecord>, moment: Moment, now: Timestamp) {
         let mut holding = std::mem::take(&mut self.now_holding);
         holding.extend(condition::of_instances(&self.instances));
@@ -85,7 +85,16 @@ impl Supervisor {
                 ),
             );
         }
-        for alert in condition::changes(&self.target, &self.conditions, &holding, now) {
+        // What fired before is written over only once it is taken up.
+        if self.uid.is_some() || self.firing.is_known() {
+            self.firing.add(&holding);
+        }
+        let changes = condition::changes(&self.target, &self.conditions, &holding, now);
+        // Before the incarnation is known, what fired before it is not known to be over.
+        if changes.is_empty() && self.uid.is_some() && self.outbox.alerts_are_appended() {
+            self.firing.keep(&holding);
+        }
+        for alert in changes {
             // Its line is written when it is in the log, as that of every alert.
             self.outbox.alert(alert);
         }
