@@ -1,5 +1,7 @@
 //! `loadline doctor` and `loadline run` on a directory that is damaged; and the check sums that a damage would not know.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
