@@ -76,7 +76,7 @@ impl From<&SchemaError> for WireError {
 /// accepts, so the fault shows where the message is missed.
 pub fn encode(message: &Message) -> Vec<u8> {
     write(message).unwrap_or_else(|error| {
-        tracing::error!(%error, "a message cannot be encoded; a dead letter stands in its place");
+        tracing::error!(event = "message-unwritable", %error, "a message cannot be encoded; a dead letter stands in its place");
         let letter = DeadLetter { topic: String::new(), partition: 0, offset: 0, reason: format!("it could not be encoded: {error}"), record: Vec::new() };
         avro::write(RecordType::DeadLetter, &letter).unwrap_or_default()
     })

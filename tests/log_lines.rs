@@ -65,6 +65,48 @@ fn without_a_terminal_each_line_is_an_object() {
     assert!(lines.iter().any(|line| line["event"] == "policy-changed"), "{lines:#?}");
 }
 
+/// Of a run with a bad policy file, a scale by hand, a freeze and a restart, too: who filters lines by their event misses none.
+#[test]
+fn each_line_of_a_troubled_run_names_its_event() {
+    let (home, policies) = fleet_of_sleepers(1, AT_ONCE);
+    let start = |flags: &[&str]| {
+        let mut command = Command::new(LOADLINE);
+        arguments(&mut command, home.path(), flags);
+        command.env("LOADLINE_LOG_FORMAT", "json");
+        Running::spawn(command)
+    };
+    let told = |loadline: &Running, event: &str| loadline.said().iter().any(|line| line.contains(&format!("\"event\":\"{event}\"")));
+    let await_event = |loadline: &Running, event: &str| wait_for(event, || told(loadline, event).then_some(()));
+    let mut said = Vec::new();
+    let loadline = start(&[]);
+    ["supervising", "instance-started", "actuating", "policy-changed"].iter().for_each(|event| await_event(&loadline, event));
+    std::fs::write(policies.join("bad.yaml"), "kind: Nonsense\n").unwrap();
+    await_event(&loadline, "policy-file-unusable");
+    std::fs::remove_file(policies.join("bad.yaml")).unwrap();
+    let by_hand = ureq::post(format!("{}/api/v1/targets/{SLEEPERS}/scale", loadline.url));
+    by_hand.header("content-type", "application/json").send("{\"replicas\":2,\"actor\":\"ana\"}").unwrap();
+    await_event(&loadline, "by-hand");
+    std::fs::write(home.path().join("data/freeze"), "").unwrap();
+    wait_for("a command that the freeze holds", || {
+        loadline.post(&waiting(50.0))?;
+        told(&loadline, "command-ended").then_some(())
+    });
+    said.extend(loadline.said());
+    assert_eq!(loadline.stop(), 0);
+    std::fs::remove_file(home.path().join("data/freeze")).unwrap();
+    let loadline = start(&["--stop-fleets-on-exit"]);
+    await_event(&loadline, "supervising");
+    said.extend(loadline.said());
+    assert_eq!(loadline.stop(), 0);
+    for line in said {
+        let line: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert!(line["event"].is_string() && line["message"].is_string(), "{line}");
+        if ["instance-started", "supervising", "by-hand"].iter().any(|event| line["event"] == *event) {
+            assert!(line["message"].as_str().unwrap().contains(SLEEPERS), "{line}");
+        }
+    }
+}
+
 /// The alerts that stand in the log, each with whether it fires.
 fn alerts(home: &Path) -> Vec<(String, AlertState)> {
     let alert = |message| if let Message::Alert(Alert { name, state, .. }) = message { Some((name, state)) } else { None };

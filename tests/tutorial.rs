@@ -153,7 +153,7 @@ fn every_command_does_what_the_page_says() {
     }
     let log = std::fs::read_to_string(log).unwrap();
     assert!(!log.contains("ERROR"), "{log}");
-    assert_eq!(log.matches("instance started").count(), log.matches("instance left").count(), "a worker is left:\n{log}");
+    assert_eq!(log.matches("instance-started").count(), log.matches("instance-left").count(), "a worker is left:\n{log}");
 }
 
 /// Stands before a block of commands that no test can run, with why.

@@ -14,12 +14,13 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::Unusable;
 use super::config::{Config, ConfigArgs, LogFormat, RemovalLimit, Role};
 use super::documents::documents_in;
 use crate::edge::actuate::{self, Actuator, ActuatorSettings, FreezeFiles, Hands, Reach, Scalable};
+use crate::edge::events::Program;
 use crate::edge::ingest::{Appender, Bounds, Ingest};
 use crate::edge::log_watch::LogWatch;
 use crate::edge::observe::{Observer, Outbox};
@@ -77,7 +78,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let loaded = Config::load(&args.config)?;
     logs(&loaded.config);
     for warning in &loaded.warnings {
-        warn!("{warning}");
+        warn!(event = "configuration", "{warning}");
     }
     // Two threads: HTTP is all that is asynchronous here, and the stages need the cores more.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the HTTP threads")?;
@@ -211,13 +212,13 @@ impl Pipeline {
         let live = services.live.clone();
         let (end, ending) = oneshot::channel::<()>();
         let server = tokio::spawn(serve::serve(listener, serve::router(services), hosts, async move { drop(ending.await) }));
-        info!("ready: http://{address}");
+        Program::Ready(&address.to_string()).emit();
         let reason = self.wait().await;
-        info!("ending");
+        Program::Ending.emit();
         live.close();
         drop(end);
         if let Err(error) = server.await.map_err(anyhow::Error::from).and_then(|served| Ok(served?)) {
-            error!(%error, "the HTTP interface failed");
+            PartFailed { part: "the HTTP interface", reason: &error.to_string() }.emit();
         }
         tokio::task::spawn_blocking(move || self.end(stop_fleets)).await?;
         match reason {
@@ -286,7 +287,7 @@ impl Pipeline {
             told("the actuator", actuator.stop().map_err(|e| e.to_string()));
             if stop_fleets {
                 if let Err(left) = fleets.stop_all(fleets.longest_grace() + STOP_FLEETS_WITHIN) {
-                    error!(?left, "these fleets did not stop in time; their processes may still run");
+                    error!(event = "fleets-left", ?left, "these fleets did not stop in time; their processes may still run");
                 }
             } else {
                 fleets.detach();
@@ -302,7 +303,7 @@ impl Pipeline {
         self.stop.ask();
         for stage in self.stages {
             if stage.join().is_err() {
-                error!("a stage ended by a fault in the program");
+                error!(event = "part-failed", "a stage ended by a fault in the program");
             }
         }
         if let Some(retention) = self.retention {

@@ -86,7 +86,7 @@ impl Drop for LogWatch {
     fn drop(&mut self) {
         self.bell.stop();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            error!("the watch over the log ended by a fault in the program");
+            error!(event = "part-failed", "the watch over the log ended by a fault in the program");
         }
     }
 }
@@ -153,15 +153,17 @@ impl Said {
     /// Writes the line; gives the alert that is to be appended.
     fn tell(self) -> Option<Alert> {
         match self {
-            Said::Began(trouble) => error!(directory = trouble.place, "{}; {}", words(&trouble), trouble.mend),
-            Said::Lasts(trouble) => error!(directory = trouble.place, refused = trouble.refused, "still {}; {}", words(&trouble), trouble.mend),
+            Said::Began(trouble) => error!(event = "log-not-writable", directory = trouble.place, "{}; {}", words(&trouble), trouble.mend),
+            Said::Lasts(trouble) => {
+                error!(event = "log-not-writable", directory = trouble.place, refused = trouble.refused, "still {}; {}", words(&trouble), trouble.mend)
+            }
             Said::Over(trouble, at) => {
                 let Trouble { since, refused, reason, .. } = trouble;
                 let message = format!(
                     "nothing could be written for {} s, from {since} to {at}: {reason}; nothing acknowledged was lost, and nothing was decided meanwhile",
                     at.since(since).as_secs()
                 );
-                info!(refused, "it goes on: {message}");
+                info!(event = "log-writable", refused, "it goes on: {message}");
                 return Some(alert(AlertState::Event, at, message));
             }
         }

@@ -225,7 +225,7 @@ impl Observer {
 impl Drop for Observer {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            error!(%error, "the observer ended");
+            error!(event = "part-failed", %error, "the observer ended");
         }
     }
 }
@@ -254,7 +254,7 @@ impl Appender {
 
     fn append(&mut self, posted: Posted) -> Result<(), LogError> {
         if posted.dropped > 0 {
-            debug!(batches = posted.dropped, "measurements were dropped: the log did not take them in time");
+            debug!(event = "measurements-dropped", batches = posted.dropped, "measurements were dropped: the log did not take them in time");
         }
         let alerts = posted.alerts.clone();
         let effects = self.effects(posted);
@@ -269,12 +269,12 @@ impl Appender {
                 }
                 Err(LogError::Fatal { reason }) => return Err(LogError::Fatal { reason }),
                 Err(error @ LogError::TooLarge { .. }) => {
-                    error!(%error, "failed to append what was observed; this is a fault of the program");
+                    error!(event = "observations-lost", %error, "failed to append what was observed; this is a fault of the program");
                     self.outbox.settle(alerts.len());
                     return Ok(());
                 }
                 // `Log::trouble` tells of it.
-                Err(error) => debug!(%error, "failed to append what was observed; trying again"),
+                Err(error) => debug!(event = "observations-retried", %error, "failed to append what was observed; trying again"),
             }
             if !self.stopping.pause(RETRY_WAIT) {
                 break;

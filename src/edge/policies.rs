@@ -18,9 +18,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::events::PoliciesUnread;
 use crate::log::LogError;
 use crate::model::TargetId;
 use crate::runtime::clock::{Clock, Stopwatch};
+use crate::runtime::events::PartFailed;
 use crate::stages::Effects;
 
 pub(in crate::edge) mod directory;
@@ -133,7 +135,7 @@ impl PolicyWatcher {
 impl Drop for PolicyWatcher {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            tracing::error!("{error}");
+            PartFailed { part: "the policy watcher", reason: &error.to_string() }.emit();
         }
     }
 }
@@ -157,7 +159,7 @@ fn announce(source: &mut Source, clock: &dyn Clock, elapsed: Duration, parse: &P
         Ok(None) => return Ok(()),
         Err(error) => {
             if source.note_failure(&error) {
-                tracing::warn!("policies stay as they are: {error}");
+                PoliciesUnread(&error).emit();
             }
             return Ok(());
         }
@@ -169,7 +171,7 @@ fn announce(source: &mut Source, clock: &dyn Clock, elapsed: Duration, parse: &P
             Err(error) => {
                 // The round stays incomplete, so it says nothing; the next look makes another one.
                 if source.note_failure(&error.to_string()) {
-                    tracing::warn!("policies were not announced: {error}");
+                    PoliciesUnread(&error.to_string()).emit();
                 }
                 return Ok(());
             }

@@ -31,12 +31,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::error;
 
 use self::health::Prober;
 use self::record::{FleetRecord, RecordError, RecordFile};
 use self::supervisor::{Mode, Shared, Supervisor, Surroundings};
 use super::actuate::{Scalable, ScaleError, ScaleRecord};
+use super::events::{self, OfFleet};
 use super::observe::Outbox;
 use crate::model::TargetId;
 use crate::runtime::clock::{Clock, Stopwatch};
@@ -112,7 +113,7 @@ impl ProcessFleets {
         let mut wanted = BTreeMap::new();
         for FleetDocument { target, spec } in documents {
             match wanted.entry(target) {
-                Entry::Occupied(first) => error!(target_id = %first.key(), "there are two documents for this target; the first one counts"),
+                Entry::Occupied(first) => OfFleet { target: first.key(), what: events::Fleet::DocumentTwice }.emit(),
                 Entry::Vacant(place) => {
                     place.insert(spec);
                 }
@@ -122,7 +123,7 @@ impl ProcessFleets {
         let gone: Vec<TargetId> = fleets.keys().filter(|target| !wanted.contains_key(*target)).cloned().collect();
         for target in gone {
             if let Some(fleet) = fleets.remove(&target) {
-                warn!(target_id = %target, "the fleet's document is gone; processes of it that run, run on and are not looked after any more");
+                OfFleet { target: &target, what: events::Fleet::DocumentGone }.emit();
                 fleet.shared.gone.store(true, Ordering::SeqCst);
                 fleet.let_go(&target);
             }
@@ -131,7 +132,7 @@ impl ProcessFleets {
             if let Some(fleet) = fleets.get(&target) {
                 let mut orders = fleet.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
                 if *orders.0 != spec {
-                    info!(target_id = %target, "the fleet's document changed; checks, drain and endpoints follow at once, command, args and env with each start, ports and requests with new instances");
+                    OfFleet { target: &target, what: events::Fleet::DocumentChanged }.emit();
                     orders.0 = Arc::new(spec);
                     fleet.shared.bell.ring();
                 }
@@ -250,7 +251,7 @@ impl Fleet {
     fn let_go(self, target: &TargetId) {
         self.shared.bell.stop();
         if self.thread.join().is_err() {
-            error!(target_id = %target, "the fleet's supervisor panicked; its instances run on");
+            error!(event = "part-failed", target_id = %target, "the supervisor of {target} ended by a fault in the program; its instances run on");
         }
     }
 }
@@ -299,7 +300,7 @@ pub fn scale_by_hand(directory: &Path, target: &TargetId, replicas: u32, actor: 
             Err(RecordError::Conflict { .. }) if tries < HAND_TRIES => {}
             written => {
                 let written = written.map_err(scale_error)?;
-                info!(target_id = %target, from = found.replicas, to = replicas, actor, "scaled by hand");
+                OfFleet { target, what: events::Fleet::ByHand { from: found.replicas, to: replicas, actor } }.emit();
                 return Ok(ByHand { from: found.replicas, record: scale_record(written) });
             }
         }

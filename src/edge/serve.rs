@@ -217,7 +217,7 @@ pub async fn serve(listener: TcpListener, router: Router, hosts: Hosts, stop: im
     tokio::select! {
         result = serving => result,
         () = drained => {
-            tracing::warn!(seconds = DRAIN_DEADLINE.as_secs(), "requests were still under way when the server stopped");
+            tracing::warn!(event = "requests-cut", seconds = DRAIN_DEADLINE.as_secs(), "requests were still under way when the server stopped");
             Ok(())
         }
     }
@@ -227,7 +227,7 @@ pub async fn serve(listener: TcpListener, router: Router, hosts: Hosts, stop: im
 fn drop_if_unread(connection: &tokio::net::TcpStream) {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(connection, 30_000) {
-        tracing::debug!(%error, "a connection has no time-out for unread answers");
+        tracing::debug!(event = "connection", %error, "a connection has no time-out for unread answers");
     }
     #[cfg(not(target_os = "linux"))]
     let _ = connection;

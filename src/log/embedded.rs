@@ -116,7 +116,7 @@ impl EmbeddedLog {
         directory::make(directory).map_err(|error| unusable(&error))?;
         let lock_file = LockFile::take(directory)?;
         if let Some(before) = mend::settle(directory, &lock_file)? {
-            tracing::warn!("a mend of the log was stopped, and is brought to its end: the log as it was is {}", before.display());
+            tracing::warn!(event = "mend-resumed", "a mend of the log was stopped, and is brought to its end: the log as it was is {}", before.display());
         }
         let found = Content::read(directory);
         let path = directory.join(DATABASE);

@@ -127,7 +127,7 @@ impl Retention {
 impl Drop for Retention {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            tracing::error!(%error, "retention ended");
+            tracing::error!(event = "part-failed", %error, "retention ended");
         }
     }
 }
@@ -156,7 +156,7 @@ impl Keeper {
                 Ok(true) => self.room.pause(started.elapsed().max(LEAST_REST)),
                 Ok(false) => self.room.pause(LOOK_REST) && self.room.wait(LOOK_EVERY),
                 Err(LogError::Retry { reason }) => {
-                    tracing::warn!(reason, "nothing can be deleted for now, trying again in {RETRY_WAIT:?}");
+                    tracing::warn!(event = "retention-waits", reason, "nothing can be deleted for now, trying again in {RETRY_WAIT:?}");
                     self.room.pause(RETRY_WAIT)
                 }
                 Err(error) => return Err(error),
@@ -196,7 +196,7 @@ impl Keeper {
             match self.tell(full, &held_by, facts.now) {
                 Ok(()) => self.full = full,
                 // What makes room must not wait for the alert; it is due again at the next look.
-                Err(LogError::Retry { reason }) => tracing::warn!(reason, "the alert {ALERT} cannot be told for now"),
+                Err(LogError::Retry { reason }) => tracing::warn!(event = "alert-untold", reason, "the alert {ALERT} cannot be told for now"),
                 Err(error) => return Err(error),
             }
         }

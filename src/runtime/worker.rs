@@ -109,12 +109,12 @@ impl<S: Stage> Worker<S> {
             Ok(()) => Ok(self.done(&batch)),
             Err(LogError::TooLarge { topic, bytes }) => {
                 let reason = LogError::TooLarge { topic, bytes }.to_string();
-                tracing::error!(stage = S::NAME, reason, "a record was refused");
+                tracing::error!(event = "record-put-aside", stage = S::NAME, reason, "a record was refused");
                 self.runner.refused(batch.partition, topic, bytes, now);
                 Ok(Committed::Refused)
             }
             Err(LogError::Fenced { partition, group }) => {
-                tracing::warn!(stage = S::NAME, partition, group, "another member took over");
+                tracing::warn!(event = "taken-over", stage = S::NAME, partition, group, "another member took over");
                 self.runner.lost(batch.partition);
                 self.unsettled.remove(&batch.partition);
                 Ok(Committed::Lost { partition: batch.partition })

@@ -65,7 +65,7 @@ impl LineError {
 /// JSON can always hold.
 fn line(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|error| {
-        tracing::error!(%error, "a line cannot be written as JSON; an empty one stands in its place");
+        tracing::error!(event = "message-unwritable", %error, "a line cannot be written as JSON; an empty one stands in its place");
         "{}".to_owned()
     })
 }

@@ -127,7 +127,7 @@ mod kafka {
             let options = topology::options_of(&config.kafka)?;
             let directory = if config.roles.contains(&Role::Fleets) { Some(occupy(&config.data)?) } else { None };
             if config.data.join("log.db").exists() {
-                warn!("the log is on Kafka: the one in {} is not read", config.data.display());
+                warn!(event = "log-unused", "the log is on Kafka: the one in {} is not read", config.data.display());
             }
             let group = match directory {
                 Some(_) => Box::leak(format!("{}-{}", actuate::GROUP, processes::site(&config.data)?).into_boxed_str()),
@@ -137,11 +137,11 @@ mod kafka {
                 match KafkaLog::open(options.clone()) {
                     Ok(log) => {
                         warn_of(log.differences());
-                        info!(brokers = options.brokers, prefix = options.prefix, "the log is on Kafka");
+                        info!(event = "log-on-kafka", brokers = options.brokers, prefix = options.prefix, "the log is on Kafka");
                         return Ok(Kafka { log, group, _directory: directory });
                     }
                     Err(LogError::Retry { reason }) => {
-                        warn!("{reason}; trying again");
+                        warn!(event = "log-unreachable", "{reason}; trying again");
                         std::thread::sleep(AGAIN);
                     }
                     Err(error) => return Err(error.into()),
@@ -162,7 +162,7 @@ mod kafka {
             topics.entry(format!("{setting} is {found}, declared is {declared}: {means}")).or_default().push(topic);
         }
         for (differs, topics) in topics {
-            warn!("{differs} `loadline topology check` says how it is mended. Of: {}", topics.join(", "));
+            warn!(event = "topology-differs", "{differs} `loadline topology check` says how it is mended. Of: {}", topics.join(", "));
         }
     }
 }

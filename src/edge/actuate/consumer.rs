@@ -77,7 +77,7 @@ impl Actuator {
 impl Drop for Actuator {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            error!(%error, "the actuator ended");
+            error!(event = "part-failed", %error, "the actuator ended");
         }
     }
 }
@@ -98,7 +98,7 @@ impl Consumer {
             match self.carry(&mut courier) {
                 Err(LogError::Fenced { group, partition }) => {
                     // Another member of this name is at work: give it room before joining again.
-                    warn!(group, partition, "another actuator took over; joining again");
+                    warn!(event = "taken-over", group, partition, "another actuator took over; joining again");
                     self.bell.pause(POLL_WAIT);
                 }
                 ended => return ended,

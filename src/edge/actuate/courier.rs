@@ -8,9 +8,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 
 use super::{Hands, refusal};
+use crate::edge::events::Actuating;
 use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
 use crate::model::{Audit, Command, DeadLetter, Message, Outcome, OutcomeResult, Signal};
 use crate::runtime::events::CommandEnded;
@@ -137,6 +138,7 @@ impl Courier {
         if polled.is_empty() {
             return Ok(Stepped::Idle);
         }
+        let mut assigned = Vec::new();
         for event in polled {
             match event {
                 Polled::Records { records, .. } => {
@@ -150,13 +152,16 @@ impl Courier {
                     let kept: Vec<Received> = kept.collect();
                     self.queue.extend(kept);
                 }
-                Polled::Assigned { partition, position } => info!(partition, position, "actuating commands"),
+                Polled::Assigned { partition, .. } => assigned.push(partition),
                 Polled::Revoked { partition } => self.leave(partition),
                 Polled::Gap { partition, from, to } => {
                     // Whatever stood there expired long ago; the fold has closed it as lost.
-                    error!(partition, from, to, "commands were removed before they were read; none of them was carried out");
+                    error!(event = "commands-removed", partition, from, to, "commands were removed before they were read; none of them was carried out");
                 }
             }
+        }
+        if !assigned.is_empty() {
+            Actuating(&assigned).emit();
         }
         Ok(Stepped::Polled)
     }
@@ -221,12 +226,12 @@ impl Courier {
             Ok(()) => Ok(Stepped::Told),
             Err(LogError::Fatal { reason }) => Err(LogError::Fatal { reason }),
             Err(_) if tries + 1 >= OUTCOME_TRIES => {
-                error!(at = %self.hands.now(), "gave up appending an outcome; the fold will close its command as lost");
+                error!(event = "outcome-lost", at = %self.hands.now(), "gave up appending an outcome; the fold will close its command as lost");
                 Ok(Stepped::Told)
             }
             Err(error) => {
                 // The same outcome twice is the same: the fold knows commands by their id. `Log::trouble` tells of it.
-                debug!(%error, "failed to append an outcome; trying again");
+                debug!(event = "outcome-retried", %error, "failed to append an outcome; trying again");
                 self.doing = Some(Doing::Tell { effects, tries: tries + 1 });
                 Err(LogError::Retry { reason: error.to_string() })
             }
@@ -246,7 +251,7 @@ fn tell(outcome: &Outcome) -> Effects {
 
 /// Keeps a record that is no command.
 fn put_aside(record: &RawRecord, reason: String) -> Effects {
-    error!(partition = record.partition, offset = record.offset, reason, "a record of commands cannot be used");
+    error!(event = "record-put-aside", partition = record.partition, offset = record.offset, reason, "a record of commands cannot be used");
     let letter = DeadLetter {
         topic: Topic::Commands.name().to_owned(),
         partition: record.partition,

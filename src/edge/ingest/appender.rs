@@ -112,7 +112,7 @@ fn commit(log: &dyn Log, mut jobs: Vec<Job>) {
         Err(LogError::TooLarge { .. }) if jobs.len() > 1 => jobs.into_iter().for_each(|job| answer(job.done, log.append(job.appends).map(drop))),
         Err(error) => {
             // Each client is told; of a log that cannot be written, `Log::trouble` tells.
-            tracing::debug!(%error, requests = jobs.len(), "samples were not taken");
+            tracing::debug!(event = "samples-untaken", %error, requests = jobs.len(), "samples were not taken");
             let reason = match &error {
                 LogError::Retry { reason } => reason.clone(),
                 other => other.to_string(),

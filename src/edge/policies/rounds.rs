@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::directory::{self, Listed};
 use super::{Parse, ParsedFile};
+use crate::edge::events::PolicyFileUnusable;
 use crate::log::Topic;
 use crate::model::{ControlEntry, Message, PolicyEntry, PolicyRejected, RoundEnd, TargetId, Timestamp};
 use crate::runtime::clock::Stopwatch;
@@ -118,7 +119,7 @@ impl Source {
                     Err(error) => ParsedFile { policies: Vec::new(), errors: vec![error] },
                 };
                 for problem in &parsed.errors {
-                    tracing::warn!("{}: {problem}; its last valid policies, if any, stay in force", file.path.display());
+                    PolicyFileUnusable { file: &file.path, problem }.emit();
                 }
                 read.push((name.clone(), Known { listed: file.clone(), hash, parsed }));
             }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing::{error, info};
+use tracing::error;
 
 use super::{FleetDocument, ProcessFleets, parse_documents};
+use crate::edge::events::DocumentUnusable;
 use crate::edge::policies::directory::{Listed, list, read};
 use crate::edge::stop::Bell;
 
@@ -50,13 +51,13 @@ impl FleetFiles {
                 while watching.wait(LOOK_EVERY) {
                     let before = documents(&known);
                     for problem in look(&paths, &mut known) {
-                        error!(problem, "a document cannot be used; what the file said last, if anything, stays in force");
+                        DocumentUnusable(&problem).emit();
                     }
                     let now = documents(&known);
                     if now != before {
-                        info!(fleets = now.len(), "fleet documents changed");
+                        tracing::debug!(event = "documents-changed", fleets = now.len(), "fleet documents changed");
                         if let Err(error) = fleets.set_documents(now) {
-                            error!(%error, "a fleet cannot be supervised");
+                            error!(event = "part-failed", %error, "a fleet cannot be supervised: {error}");
                         }
                     }
                 }
@@ -72,7 +73,7 @@ impl Drop for FleetFiles {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            error!("the thread that watches fleet documents ended by a fault in the program");
+            error!(event = "part-failed", "the thread that watches fleet documents ended by a fault in the program");
         }
     }
 }

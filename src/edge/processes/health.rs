@@ -62,7 +62,7 @@ impl Drop for Prober {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the prober's thread panicked");
+            tracing::error!(event = "part-failed", "the prober's thread panicked");
         }
     }
 }

@@ -72,7 +72,7 @@ impl NotesFile {
     pub(crate) fn read(&mut self) -> Notes {
         let notes: Notes = match std::fs::read(&self.path) {
             Ok(bytes) => json::read_bytes(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(path = %self.path.display(), %error, "the notes about instances cannot be understood; looking for the instances themselves");
+                tracing::warn!(event = "notes-unreadable", path = %self.path.display(), %error, "the notes about instances cannot be understood; looking for the instances themselves");
                 Notes::default()
             }),
             Err(_) => Notes::default(),

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::claim::{self, Claim, Holder};
 use super::condition::{Condition, Conditions};
@@ -31,6 +31,7 @@ use super::notes::{Notes, NotesFile};
 use super::procfs::{self, ProcessId};
 use super::record::{FleetRecord, RecordFile};
 use super::status::FleetStatus;
+use crate::edge::events::{Fleet, OfFleet};
 use crate::edge::observe::{Outbox, Sighting};
 use crate::edge::stop::Bell;
 use crate::model::{InstanceName, MetricName, TargetId, Timestamp};
@@ -300,10 +301,10 @@ impl Supervisor {
             let (after, doomed) = (moment.saturating_sub(running.since), running.doomed);
             // What its process left behind would hold its port, and be a second one beside the next.
             if let Err(error) = group::kill(&group::identity(&uid, name.as_str()), None) {
-                warn!(target_id = %self.target, instance = %name, %error, "failed to end what an instance left behind");
+                warn!(event = "instance-not-ended", target_id = %self.target, instance = %name, "{}: what instance {name} left behind could not be ended: {error}", self.target);
             }
             if instance.leaving.is_some() {
-                info!(target_id = %self.target, instance = %name, "instance left: {how}");
+                OfFleet { target: &self.target, what: Fleet::InstanceLeft { instance: name.as_str(), how: &how } }.emit();
                 gone.push(name.clone());
                 continue;
             }
@@ -313,7 +314,7 @@ impl Supervisor {
             } else {
                 Trouble::Ended(format!("{how} after {} ms; its output is in {}", after.as_millis(), output.display()))
             };
-            warn!(target_id = %self.target, instance = %name, "{}", trouble.words());
+            OfFleet { target: &self.target, what: Fleet::InstanceFailed { instance: name.as_str(), why: trouble.words() } }.emit();
             instance.failed(trouble, self.spec.restart, moment, now);
         }
         self.instances.retain(|name, _| !gone.contains(name));
@@ -390,7 +391,10 @@ impl Supervisor {
             let other = other.and_then(|range| launch::free_port(range, |port| self.instances.values().any(|i| i.port == Some(port))));
             let Some(instance) = self.instances.get_mut(&name) else { continue };
             if let Some(port) = other {
-                warn!(target_id = %self.target, instance = %name, ?own, port, "another program listens on the port of an instance; it gets another one");
+                warn!(
+                    event = "port-taken", target_id = %self.target, instance = %name, ?own, port,
+                    "{}: another program listens on the port of instance {name}, which gets port {port}", self.target
+                );
                 instance.port = Some(port);
             } else if lost {
                 let why = format!("another program listens on its port {}, and no other is free", own.unwrap_or_default());
@@ -400,7 +404,7 @@ impl Supervisor {
             let launch = Launch { target: &self.target, uid: &uid, name: name.as_str(), port: instance.port, output: &output };
             match launch::start(&self.spec, launch) {
                 Ok((child, id)) => {
-                    info!(target_id = %self.target, instance = %name, pid = id.pid, port = instance.port, "instance started");
+                    OfFleet { target: &self.target, what: Fleet::InstanceStarted { instance: name.as_str(), pid: id.pid, port: instance.port } }.emit();
                     instance.restarts += u32::from(instance.started_at.is_some());
                     instance.started_at.get_or_insert(now);
                     if matches!(instance.trouble, Some(Trouble::CannotStart(_))) {
@@ -419,8 +423,9 @@ impl Supervisor {
                     });
                 }
                 Err(error) => {
-                    warn!(target_id = %self.target, instance = %name, %error, "failed to start an instance");
-                    instance.failed(Trouble::CannotStart(error.to_string()), self.spec.restart, moment, now);
+                    let why = error.to_string();
+                    OfFleet { target: &self.target, what: Fleet::InstanceFailed { instance: name.as_str(), why: &why } }.emit();
+                    instance.failed(Trouble::CannotStart(why), self.spec.restart, moment, now);
                 }
             }
         }
@@ -444,7 +449,7 @@ impl Supervisor {
             if !leaving && !running.was_healthy && !running.doomed && moment.saturating_sub(running.since) >= self.spec.startup_timeout {
                 running.doomed = true;
                 if let Err(error) = group::kill(&group::identity(uid, name.as_str()), Some(running.id)) {
-                    warn!(target_id = %self.target, instance = %name, %error, "failed to end an instance that was not healthy in time");
+                    warn!(event = "instance-not-ended", target_id = %self.target, instance = %name, "{}: instance {name} was not healthy in time, and could not be ended: {error}", self.target);
                 }
                 continue;
             }
@@ -481,7 +486,10 @@ impl Supervisor {
             };
             instance.leaving = Some(next);
             if let Err(error) = group::signal(&group::identity(uid, instance.name.as_str()), Some(id), signal) {
-                warn!(target_id = %self.target, instance = %instance.name, ?signal, %error, "failed to signal an instance; trying again");
+                warn!(
+                    event = "instance-not-ended", target_id = %self.target, instance = %instance.name, ?signal,
+                    "{}: instance {} could not be signalled, and is again: {error}", self.target, instance.name
+                );
                 instance.leaving = Some(leaving);
             }
         }

@@ -230,7 +230,7 @@ impl Follower {
                 let topic = self.topic;
                 let message =
                     format!("status and why lack what {topic} {from}..{to} of partition {partition} said: retention removed them before they were read");
-                tracing::warn!("{message}");
+                tracing::warn!(event = "records-lost", "{message}");
                 self.view.alert(Alert {
                     target: None,
                     name: "RecordsLost".to_owned(),
@@ -259,7 +259,7 @@ impl Follower {
                 }
             }
             // The stage that consumes the topic makes a dead letter of it; here it is only not shown.
-            Err(error) => tracing::debug!(topic = %self.topic, offset = record.offset, %error, "the view cannot read a record"),
+            Err(error) => tracing::debug!(event = "record-unreadable", topic = %self.topic, offset = record.offset, %error, "the view cannot read a record"),
         }
     }
 

@@ -36,7 +36,7 @@ impl ConsumerContext for Quiet {}
 
 /// What a client says besides the answers to calls: of brokers that are down, again and again.
 pub(super) fn said(error: &KafkaError, reason: &str) {
-    tracing::debug!(%error, reason, "kafka");
+    tracing::debug!(event = "kafka", %error, reason, "kafka");
 }
 
 /// Whether a setting's value is for nobody to see.

@@ -84,7 +84,7 @@ impl Following {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => self.assigned = false,
             _ => match errors::of_reading(&error) {
                 // Brokers come back by themselves.
-                LogError::Retry { reason } => tracing::debug!(reason, "kafka"),
+                LogError::Retry { reason } => tracing::debug!(event = "kafka", reason, "kafka"),
                 error => return Err(error),
             },
         }

@@ -102,7 +102,7 @@ impl ConsumerContext for Changes {
             known.and_then(|()| consumer.incremental_unassign(list))
         };
         if let Err(error) = outcome {
-            tracing::error!(%error, "the group's client does not take an assignment");
+            tracing::error!(event = "kafka", %error, "the group's client does not take an assignment");
         }
     }
 }
@@ -144,7 +144,7 @@ impl Member {
                     _ => match errors::of_reading(&error) {
                         // Brokers come back by themselves; what is there is handed out first.
                         LogError::Retry { reason } => {
-                            tracing::debug!(reason, "kafka");
+                            tracing::debug!(event = "kafka", reason, "kafka");
                             break false;
                         }
                         error => return Err(error),
@@ -455,7 +455,7 @@ impl Drop for Member {
         }
         if !self.consumer.closed() {
             // The client's own end would wait without one; its session ends by its time-out.
-            tracing::warn!(group = self.membership.group, "the member could not leave its group in order");
+            tracing::warn!(event = "kafka", group = self.membership.group, "the member could not leave its group in order");
             std::mem::forget(Arc::clone(&self.consumer));
         }
     }

@@ -3,14 +3,13 @@
 use std::io;
 use std::time::Duration;
 
-use tracing::info;
-
 use super::super::condition::Condition;
 use super::super::group::{self, Running as Found};
 use super::super::instance::{Instance, Leaving, Life, Moment, Running};
 use super::super::notes::Note;
 use super::super::procfs;
 use super::{ENDPOINTS_WAIT, Supervisor};
+use crate::edge::events::{Fleet, OfFleet};
 use crate::model::{InstanceName, Timestamp};
 
 /// How often, and after which wait, an instance is looked for that was being started when Loadline
@@ -79,7 +78,7 @@ impl Supervisor {
         self.boot = boot;
         self.uid = Some(uid.to_owned());
         let running = self.instances.values().filter(|instance| instance.running().is_some()).count();
-        info!(target_id = %self.target, uid, instances = self.instances.len(), running, "supervising");
+        OfFleet { target: &self.target, what: Fleet::Supervised { uid, instances: self.instances.len(), running } }.emit();
         Ok(())
     }
 

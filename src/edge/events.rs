@@ -1,0 +1,171 @@
+//! Operational events at the edge: what an operator meets of fleets, files and the program itself, one struct each, whose
+//! `emit` writes its line. Levels as in `runtime::events`.
+
+use std::path::Path;
+
+use tracing::{error, info, warn};
+
+use crate::model::TargetId;
+
+/// What happened to a fleet, or to one of its instances.
+#[derive(Debug)]
+pub struct OfFleet<'a> {
+    /// The fleet.
+    pub target: &'a TargetId,
+    /// What happened.
+    pub what: Fleet<'a>,
+}
+
+/// What can happen to a fleet.
+#[derive(Debug)]
+pub enum Fleet<'a> {
+    /// Loadline looks after it from now on.
+    Supervised {
+        /// The incarnation.
+        uid: &'a str,
+        /// How many instances it has.
+        instances: usize,
+        /// How many of them were found running.
+        running: usize,
+    },
+    /// A process of an instance was started.
+    InstanceStarted {
+        /// The instance.
+        instance: &'a str,
+        /// Its process.
+        pid: i32,
+        /// Its port, where it has one.
+        port: Option<u16>,
+    },
+    /// An instance that was to leave has ended.
+    InstanceLeft {
+        /// The instance.
+        instance: &'a str,
+        /// How its process ended.
+        how: &'a str,
+    },
+    /// An instance ended, was not healthy in time, or could not be started; it is started again.
+    InstanceFailed {
+        /// The instance.
+        instance: &'a str,
+        /// Why.
+        why: &'a str,
+    },
+    /// A person set its count.
+    ByHand {
+        /// The count before.
+        from: u32,
+        /// The count now.
+        to: u32,
+        /// Who.
+        actor: &'a str,
+    },
+    /// Its document changed.
+    DocumentChanged,
+    /// Its document is gone.
+    DocumentGone,
+    /// It has two documents.
+    DocumentTwice,
+}
+
+impl OfFleet<'_> {
+    /// INFO, where something failed or is gone WARN, where a document cannot count ERROR.
+    pub fn emit(self) {
+        let OfFleet { target, what } = self;
+        match what {
+            Fleet::Supervised { uid, instances, running } => {
+                info!(event = "supervising", target_id = %target, uid, instances, running, "{target} is supervised: {running} of its {instances} instances run already");
+            }
+            Fleet::InstanceStarted { instance, pid, port } => {
+                info!(event = "instance-started", target_id = %target, instance, pid, port, "{target}: instance {instance} was started as pid {pid}");
+            }
+            Fleet::InstanceLeft { instance, how } => {
+                info!(event = "instance-left", target_id = %target, instance, "{target}: instance {instance} left: {how}");
+            }
+            Fleet::InstanceFailed { instance, why } => {
+                warn!(event = "instance-failed", target_id = %target, instance, "{target}: instance {instance} failed, and is started again: {why}");
+            }
+            Fleet::ByHand { from, to, actor } => {
+                info!(event = "by-hand", target_id = %target, from, to, actor, "{target} was set from {from} to {to} replicas by {actor}");
+            }
+            Fleet::DocumentChanged => info!(
+                event = "document-changed", target_id = %target,
+                "{target}: its document changed; checks, drain and endpoints follow at once, command, args and env with each start, ports and requests with new instances"
+            ),
+            Fleet::DocumentGone => {
+                warn!(event = "document-gone", target_id = %target, "{target}: its document is gone; its processes run on and are not looked after any more");
+            }
+            Fleet::DocumentTwice => error!(event = "document-twice", target_id = %target, "{target} has two documents; the first one counts"),
+        }
+    }
+}
+
+/// A document of a fleet cannot be used.
+#[derive(Debug)]
+pub struct DocumentUnusable<'a>(pub &'a str);
+
+impl DocumentUnusable<'_> {
+    /// ERROR.
+    pub fn emit(self) {
+        error!(event = "document-unusable", "a fleet's document cannot be used; what its file said last, if anything, stays in force: {}", self.0);
+    }
+}
+
+/// A policy file cannot be used.
+#[derive(Debug)]
+pub struct PolicyFileUnusable<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// What is wrong, and the mend.
+    pub problem: &'a str,
+}
+
+impl PolicyFileUnusable<'_> {
+    /// WARN.
+    pub fn emit(self) {
+        let PolicyFileUnusable { file, problem } = self;
+        warn!(event = "policy-file-unusable", file = %file.display(), "{}: {problem}; its last valid policies, if any, stay in force", file.display());
+    }
+}
+
+/// Policy files cannot be looked at, or what they say cannot be announced.
+#[derive(Debug)]
+pub struct PoliciesUnread<'a>(pub &'a str);
+
+impl PoliciesUnread<'_> {
+    /// WARN.
+    pub fn emit(self) {
+        warn!(event = "policies-unread", "policies stay as they are, and are looked at again: {}", self.0);
+    }
+}
+
+/// The actuator carries out the commands of these partitions from now on.
+#[derive(Debug)]
+pub struct Actuating<'a>(pub &'a [u32]);
+
+impl Actuating<'_> {
+    /// INFO.
+    pub fn emit(self) {
+        let partitions = self.0.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        info!(event = "actuating", partitions, "commands of {} partitions are carried out here", self.0.len());
+    }
+}
+
+/// The program answers, or ends.
+#[derive(Debug)]
+pub enum Program<'a> {
+    /// It answers here.
+    Ready(&'a str),
+    /// It was told to end, or must.
+    Ending,
+}
+
+impl Program<'_> {
+    /// INFO.
+    pub fn emit(self) {
+        match self {
+            Program::Ready(address) => info!(event = "ready", address, "ready: http://{address}"),
+            Program::Ending => info!(event = "ending", "ending: what was accepted is brought to its end"),
+        }
+    }
+}
