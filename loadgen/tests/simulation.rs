@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use loadgen::simulate::check::Violation;
 use loadgen::simulate::run::{run, trace};
-use loadgen::simulate::scenario::{Fault, Scenario};
-use loadgen::simulate::{All, shrink};
+use loadgen::simulate::scenario::{Fault, Part, Planned, Scenario};
+use loadgen::simulate::{All, judge, shrink};
 use serde_json::Value;
 
 #[test]
@@ -113,4 +113,20 @@ fn a_failing_scenario_is_made_smaller() {
     let (scenario, violation) = large.find_map(|scenario| run(&scenario).violations.into_iter().next().map(|v: Violation| (scenario, v))).unwrap();
     let (smallest, found) = shrink::shrink(&scenario, &violation, Duration::from_secs(60));
     assert_eq!((found.invariant, smallest.faults.len(), smallest.targets.len()), (violation.invariant, 0, 1));
+}
+
+/// A panic outside of a stage is found as any other violation: with its place, and in the shortest form that panics.
+#[test]
+fn a_panic_is_a_violation_of_its_seed() {
+    let scenario = (0..).map(Scenario::draw).find(|scenario| scenario.faults.len() >= 3 && scenario.faults[0].at > 10_000).unwrap();
+    let mut panics = scenario.clone();
+    // No process has this number: what plays the fault panics.
+    panics.faults.push(Planned { at: 6_000, fault: Fault::KillPart { process: 99, part: Part::Decide, down: 1_000, zombie: None } });
+    panics.faults.sort_by_key(|planned| planned.at);
+    let violation = judge(&panics).violation.unwrap();
+    assert_eq!(violation.invariant, "nothing panics");
+    assert!(violation.details.contains("index is 99") && violation.details.contains("run.rs:"), "{violation}");
+    let (smallest, found) = shrink::shrink(&panics, &violation, Duration::from_secs(60));
+    assert_eq!((found.invariant, smallest.faults.len(), smallest.targets.len()), ("nothing panics", 1, 1));
+    assert!(judge(&scenario).violation.is_none(), "and the next one is judged as ever");
 }
