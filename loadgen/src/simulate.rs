@@ -11,6 +11,7 @@
 //! | [`run`](mod@run) | one run |
 //! | [`check`] | the invariants |
 //! | [`shrink`] | the shortest scenario that still fails |
+//! | `panics` | a panic ends a run as any other violation does |
 //!
 //! The same seed gives the same run, byte for byte.
 
@@ -20,9 +21,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::bail;
+use loadline::runtime::clock::Stopwatch;
 
 pub mod check;
 pub mod faulty;
+mod panics;
 pub mod policy;
 pub mod process;
 pub mod run;
@@ -52,13 +55,19 @@ pub struct Arguments {
     /// Run the first seed alone, and print all that happens: with its faults, then without them.
     #[arg(long)]
     pub trace: bool,
-    /// For how many seconds a shorter scenario is looked for.
+    /// Of a seed that fails, trace the shortest form.
+    #[arg(long, requires = "trace", conflicts_with = "no_shrink")]
+    pub shortest: bool,
+    /// For how many seconds a shorter scenario is looked for, of each seed that fails.
     #[arg(long, default_value_t = 60)]
     pub shrink_for: u64,
     /// Print a failing seed as it is, without looking for a shorter scenario.
     #[arg(long)]
     pub no_shrink: bool,
 }
+
+/// In a long run, how it goes is said as often as this.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// What came of a seed: of its disturbed run, and of the one without faults.
 #[derive(Debug)]
@@ -154,41 +163,50 @@ fn same_again(scenario: &Scenario, first: &Ran) -> Option<Violation> {
 /// With the number of seeds that failed.
 pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.trace {
-        let scenario = Scenario::draw(arguments.from);
-        println!("{scenario}");
-        let ran = trace(&scenario, &mut |line| println!("{line}"));
-        let judged = judge_ran(&scenario, ran);
-        if let Some(undisturbed) = &judged.undisturbed {
-            println!("\nwithout its faults:");
-            trace(&scenario.undisturbed(), &mut |line| println!("{line}"));
-            for (number, end) in &judged.ran.ends {
-                let other = undisturbed.ends.get(number).map(|end| end.replicas);
-                println!("t{number} ended with {} replicas, without faults with {other:?}; its policy rests at {:?}", end.replicas, end.rests_at);
-            }
-        }
-        return match judged.violation {
-            Some(violation) => bail!("seed {}: {violation}", arguments.from),
-            None => Ok(()),
-        };
+        return trace_one(arguments);
     }
-    let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let started = loadline::runtime::clock::Stopwatch::start();
+    let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let started = Stopwatch::start();
+    let said = Mutex::new(Duration::ZERO);
     let all = All::run(arguments.from, arguments.seeds, threads, arguments.most_failures, |done, failed| {
-        if done % 1_000 == 0 {
-            eprintln!("{done} of {} seeds, {failed} failed, {:.0} s", arguments.seeds, started.elapsed().as_secs_f64());
+        let (elapsed, mut said) = (started.elapsed(), said.lock().unwrap_or_else(PoisonError::into_inner));
+        if elapsed >= *said + PROGRESS_EVERY {
+            *said = elapsed;
+            eprintln!("{done} of {} seeds, {failed} failed, {:.0} s", arguments.seeds, elapsed.as_secs_f64());
         }
     });
-    println!("{} seeds from {} in {:.1} s, {} failed", arguments.seeds, arguments.from, started.elapsed().as_secs_f64(), all.failed.len());
+    println!("{} in {:.1} s, {} failed", all.ran(arguments), started.elapsed().as_secs_f64(), all.failed.len());
     for (what, count) in &all.counts {
         println!("  {count:>12} {what}");
     }
-    for (number, (seed, violation, scenario)) in all.failed.iter().enumerate() {
-        println!("\nseed {seed}: {violation}");
-        if number < 3 && !arguments.no_shrink {
-            println!("{}", shrink::report(scenario, violation, Duration::from_secs(arguments.shrink_for)));
+    all.report(threads, (!arguments.no_shrink).then(|| Duration::from_secs(arguments.shrink_for)));
+    if all.failed.is_empty() { Ok(()) } else { bail!("{} of {} seeds failed", all.failed.len(), all.done) }
+}
+
+/// Runs one seed, or its shortest form, and says all that happens.
+fn trace_one(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut scenario = Scenario::draw(arguments.from);
+    if arguments.shortest {
+        let Some(violation) = judge(&scenario).violation else {
+            bail!("seed {} does not fail: it has no shortest form; --trace alone shows it", arguments.from)
+        };
+        (scenario, _) = shrink::shrink(&scenario, &violation, Duration::from_secs(arguments.shrink_for));
+    }
+    println!("{scenario}");
+    let ran = trace(&scenario, &mut |line| println!("{line}"));
+    let judged = judge_ran(&scenario, ran);
+    if let Some(undisturbed) = &judged.undisturbed {
+        println!("\nwithout its faults:");
+        trace(&scenario.undisturbed(), &mut |line| println!("{line}"));
+        for (number, end) in &judged.ran.ends {
+            let other = undisturbed.ends.get(number).map(|end| end.replicas);
+            println!("t{number} ended with {} replicas, without faults with {other:?}; its policy rests at {:?}", end.replicas, end.rests_at);
         }
     }
-    if all.failed.is_empty() { Ok(()) } else { bail!("{} of {} seeds failed", all.failed.len(), arguments.seeds) }
+    match judged.violation {
+        Some(violation) => bail!("seed {}: {violation}", arguments.from),
+        None => Ok(()),
+    }
 }
 
 /// What came of many seeds.
@@ -198,13 +216,39 @@ pub struct All {
     pub failed: Vec<(u64, Violation, Scenario)>,
     /// How much there was of what.
     pub counts: BTreeMap<&'static str, u64>,
+    /// How many seeds were run: fewer than were asked for, where enough of them failed before.
+    pub done: u64,
 }
 
 impl All {
-    /// Runs `count` seeds from `from` on, on so many threads, until so many have failed. `progress` gets how many are done,
-    /// and how many failed.
+    /// How many seeds were run, of how many, and why not all of them.
+    fn ran(&self, asked: &Arguments) -> String {
+        if self.done == asked.seeds {
+            format!("{} seeds from {}", self.done, asked.from)
+        } else {
+            format!("{} of {} seeds from {} (--most-failures {} ended it)", self.done, asked.seeds, asked.from, asked.most_failures)
+        }
+    }
+
+    /// Prints each seed that failed; with `shrink_for`, in its shortest form that is found in this time, on so many threads.
+    fn report(&self, threads: usize, shrink_for: Option<Duration>) {
+        for some in self.failed.chunks(threads) {
+            let reports: Vec<Option<String>> = std::thread::scope(|scope| {
+                let report = |(_, violation, scenario): &'_ (u64, Violation, Scenario)| Some(shrink::report(scenario, violation, shrink_for?));
+                let at_once: Vec<_> = some.iter().map(|failed| scope.spawn(move || report(failed))).collect();
+                at_once.into_iter().map(|report| report.join().unwrap_or_default()).collect()
+            });
+            for ((seed, violation, _), report) in some.iter().zip(reports) {
+                println!("\nseed {seed}: {violation}");
+                report.into_iter().for_each(|report| println!("{report}"));
+            }
+        }
+    }
+
+    /// Runs `count` seeds from `from` on, on so many threads, until so many have failed (and those that are under way then).
+    /// `progress` gets how many are done, and how many failed.
     pub fn run(from: u64, count: u64, threads: usize, most_failures: usize, progress: impl Fn(u64, usize) + Sync) -> All {
-        let (next, done, enough) = (AtomicU64::new(from), AtomicU64::new(0), AtomicBool::new(false));
+        let (next, enough) = (AtomicU64::new(from), AtomicBool::new(false));
         let all = Mutex::new(All::default());
         std::thread::scope(|scope| {
             for _ in 0..threads.max(1) {
@@ -225,7 +269,8 @@ impl All {
                             all.failed.push((number, violation, scenario));
                             enough.store(all.failed.len() >= most_failures, Ordering::Relaxed);
                         }
-                        progress(done.fetch_add(1, Ordering::Relaxed) + 1, all.failed.len());
+                        all.done += 1;
+                        progress(all.done, all.failed.len());
                     }
                 });
             }

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use loadgen::simulate::check::Violation;
 use loadgen::simulate::run::{run, trace};
-use loadgen::simulate::scenario::{Fault, Scenario};
-use loadgen::simulate::{All, shrink};
+use loadgen::simulate::scenario::{Fault, Part, Planned, Scenario};
+use loadgen::simulate::{All, judge, shrink};
 use serde_json::Value;
 
 #[test]
 fn what_must_hold_holds() {
     let all = All::run(0, 24, 2, 1, |_, _| {});
     assert!(all.failed.is_empty(), "{:?}", all.failed.iter().map(|(seed, violation, _)| format!("seed {seed}: {violation}")).collect::<Vec<_>>());
-    for what in ["decisions", "commands that took effect", "records that nobody can read", "unknown, done"] {
+    assert_eq!(all.done, 24);
+    for what in ["decisions", "commands that took effect", "measured values that were added up anew", "records that nobody can read", "unknown, done"] {
         assert!(all.counts.contains_key(what), "{what} was met");
     }
 }
@@ -109,8 +110,25 @@ fn restless(mut scenario: Scenario) -> Scenario {
 /// What is not needed for the failure is taken out: here all faults, and all targets but one.
 #[test]
 fn a_failing_scenario_is_made_smaller() {
-    let mut large = (0..).map(Scenario::draw).filter(|scenario| scenario.faults.len() >= 3 && scenario.targets.len() >= 2).map(restless);
+    let fits = |scenario: &Scenario| scenario.faults.len() == 3 && scenario.targets.len() == 2 && scenario.end_at - scenario.calm_at < 300_000;
+    let mut large = (0..).map(Scenario::draw).filter(fits).map(restless);
     let (scenario, violation) = large.find_map(|scenario| run(&scenario).violations.into_iter().next().map(|v: Violation| (scenario, v))).unwrap();
-    let (smallest, found) = shrink::shrink(&scenario, &violation, Duration::from_secs(60));
+    let (smallest, found) = shrink::shrink(&scenario, &violation, Duration::MAX);
     assert_eq!((found.invariant, smallest.faults.len(), smallest.targets.len()), (violation.invariant, 0, 1));
+}
+
+/// A panic outside of a stage is found as any other violation: with its place, and in the shortest form that panics.
+#[test]
+fn a_panic_is_a_violation_of_its_seed() {
+    let scenario = (0..).map(Scenario::draw).find(|scenario| scenario.faults.len() >= 3 && scenario.faults[0].at > 10_000).unwrap();
+    let mut panics = scenario.clone();
+    // No process has this number: what plays the fault panics.
+    panics.faults.push(Planned { at: 6_000, fault: Fault::KillPart { process: 99, part: Part::Decide, down: 1_000, zombie: None } });
+    panics.faults.sort_by_key(|planned| planned.at);
+    let violation = judge(&panics).violation.unwrap();
+    assert_eq!(violation.invariant, "nothing panics");
+    assert!(violation.details.contains("index is 99") && violation.details.contains("run.rs:"), "{violation}");
+    let (smallest, found) = shrink::shrink(&panics, &violation, Duration::MAX);
+    assert_eq!((found.invariant, smallest.faults.len(), smallest.targets.len()), ("nothing panics", 1, 1));
+    assert!(judge(&scenario).violation.is_none(), "and the next one is judged as ever");
 }

@@ -21,6 +21,10 @@ pub(super) trait Store: Send + Sync + 'static {
     fn leaves_gaps(&self) -> bool {
         false
     }
+    /// Whether there are records that readers do not see yet.
+    fn hides(&self, _topic: Topic, _partition: u32) -> bool {
+        false
+    }
     /// As [`super::Log::committed`].
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError>;
     /// As [`Session::commit`]; whether `committer` may is checked inside of the commit.
@@ -151,6 +155,11 @@ impl<S: Store> Session for Member<S> {
             }
             self.coordinator.wait(self.committer.session, left);
         }
+    }
+
+    fn has_read_to_end(&mut self) -> Result<bool, LogError> {
+        let topic = self.committer.topic;
+        Ok(!self.places.next.keys().any(|partition| self.store.hides(topic, *partition)))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {

@@ -292,6 +292,10 @@ impl Store for MemoryStore {
         lock(&self.data).markers
     }
 
+    fn hides(&self, topic: Topic, partition: u32) -> bool {
+        lock(&self.data).records.get(&(topic, partition)).is_some_and(|records| records.held.is_some_and(|held| held < records.end))
+    }
+
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
         Ok(lock(&self.data).positions.get(&(group.to_owned(), topic, partition)).copied())
     }
@@ -381,9 +385,11 @@ mod tests {
             polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum()
         };
         assert_eq!((seen(&mut session), seen(&mut session)), (1, 0));
+        assert!(!session.has_read_to_end().unwrap(), "one is hidden");
         assert_eq!((log.range(Topic::Signals, 0).unwrap(), log.scan(Topic::Signals, 0, 0, 10).unwrap().len()), (0..1, 1));
         log.release(Topic::Signals, 0);
         assert_eq!((seen(&mut session), log.range(Topic::Signals, 0).unwrap()), (1, 0..2));
+        assert!(session.has_read_to_end().unwrap());
     }
 
     #[test]

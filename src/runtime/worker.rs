@@ -89,8 +89,9 @@ impl<S: Stage> Worker<S> {
         let nothing = self.polled.is_empty();
         self.runner.take(&mut self.polled, asked_at, self.read_to_end_at)?;
         Ok(match self.read_to_end_at {
+            // Also where there is more that cannot be read yet: it is waited for.
+            _ if nothing => Read::Nothing,
             None => Read::Full,
-            Some(_) if nothing => Read::Nothing,
             Some(_) => Read::All,
         })
     }

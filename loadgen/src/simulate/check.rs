@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`tape`] | everything that was ever appended, also what retention removed |
 //! | [`panes`] | every acknowledged sample is in exactly one pane |
+//! | [`measured`] | what decide measures is what the parts in the log come to |
 //! | [`limits`] | bounds, rate limits, cooldowns, the pacing of removals, and that no command takes effect twice |
 //! | [`sight`] | the blind never shrink |
 //! | [`people`] | what people said holds: freeze marks, counts of 0, policies that cannot be read |
@@ -32,6 +33,7 @@ use super::world::{Fleet, World, number_of};
 mod folds;
 mod holds;
 mod limits;
+mod measured;
 mod panes;
 mod people;
 mod sight;
@@ -41,6 +43,7 @@ mod warming;
 use folds::Excuses;
 use holds::Holds;
 use limits::Limits;
+use measured::Measured;
 use panes::Panes;
 use people::People;
 use sight::Sight;
@@ -100,6 +103,7 @@ pub struct Checker {
     plans: Plans,
     panes: Panes,
     limits: Limits,
+    measured: Measured,
     sight: Sight,
     people: People,
     warming: Warming,
@@ -122,6 +126,7 @@ impl Checker {
             tape: Tape::new(log),
             panes: Panes::new(pane),
             limits: Limits::new(&settings.arbitrate),
+            measured: Measured::new(pane),
             sight: Sight::new(&settings.aggregate),
             people: People::new(scenario),
             warming: Warming::new(scenario),
@@ -159,6 +164,10 @@ impl Checker {
         self.holds.clock_set();
         self.limits.clock_set(by, clock);
         self.sight.clock_set(by, self.now, clock);
+        self.measured.clock_set();
+        if by < 0 {
+            self.panes.unsure();
+        }
     }
 
     /// A policy was written anew.
@@ -174,12 +183,16 @@ impl Checker {
     /// Retention removed what stands before an offset; where that loses what somebody needs: up to where it had committed.
     pub fn trimmed(&mut self, topic: Topic, partition: u32, before: Offset, lost: Option<Offset>) {
         self.tape.read_up_to(topic, partition, before);
+        if topic == Topic::Metrics && lost.is_some() {
+            self.panes.unsure();
+        }
         self.excuses.lost.extend(lost.map(|committed| (topic, partition, committed)));
     }
 
     /// The log takes no record above a size, until then.
     pub fn size_limited(&mut self, bytes: usize, until: Millis) {
         self.excuses.limits.push((bytes, until));
+        self.panes.unsure();
     }
 
     /// Looks at what is new in the log and in the world.
@@ -195,6 +208,7 @@ impl Checker {
                 People::told_of(outcome, &world.changes)?;
             }
         }
+        self.panes.marked(self.tape.partitions(Topic::Signals))?;
         for change in &world.changes[self.changes_seen..] {
             told.say(|| {
                 let by = change.epoch.map_or("by hand".to_owned(), |epoch| format!("epoch {epoch}"));
@@ -205,7 +219,7 @@ impl Checker {
             let plans = self.plans.lately(change.target, now);
             if let Some(decision) = self.limits.change(change, &plans, &self.decisions)? {
                 // By one of the policies it must be allowed.
-                let refused: Vec<Violation> = plans.iter().filter_map(|plan| self.sight.change(change, &decision, plan, &self.scenario).err()).collect();
+                let refused: Vec<Violation> = plans.iter().filter_map(|plan| self.sight.change(change, &decision, plan).err()).collect();
                 if refused.len() == plans.len()
                     && let Some(violation) = refused.into_iter().next_back()
                 {
@@ -227,13 +241,21 @@ impl Checker {
         };
         match message {
             Message::Samples(batch) => {
-                self.panes.record(batch, entry.at, self.now);
+                self.panes.record(batch, entry.partition, entry.at, self.now)?;
                 self.sight.samples(batch, entry.partition, entry.at);
             }
-            Message::Signal(Signal::Part(part)) => self.panes.part(part)?,
-            Message::Signal(Signal::Mark(mark)) => self.sight.mark(mark.source, entry.partition, entry.at),
+            Message::Signal(Signal::Part(part)) => {
+                self.panes.part(part)?;
+                self.measured.part(part, entry.offset, entry.at);
+            }
+            Message::Signal(Signal::Mark(mark)) => {
+                self.panes.mark(mark, entry.partition, entry.at);
+                self.sight.mark(mark, entry.partition, entry.at);
+            }
             Message::Signal(Signal::Policy(announced)) => {
                 self.people.policy(announced, self.now)?;
+                self.sight.policy(announced, entry.at);
+                self.measured.policy(announced, entry.offset, entry.at);
                 if announced.spec.is_none() {
                     self.limits.policy_gone(&announced.target, entry.at);
                 }
@@ -242,12 +264,16 @@ impl Checker {
             Message::Signal(Signal::Fleet(seen)) => {
                 self.limits.seen(seen, entry.at);
                 self.holds.seen(seen, entry.at);
-                self.sight.seen(&seen.target, entry.at);
+                self.sight.seen(seen, entry.at);
+                self.measured.seen(seen, entry.at);
             }
             Message::Signal(Signal::Outcome(outcome)) => self.limits.outcome(outcome, entry.at)?,
             Message::Audit(Audit::Decision(decision)) => {
                 self.count("decisions");
-                self.holds.decision(decision, &self.plans.lately(number_of(&decision.target), self.now))?;
+                let plans = self.plans.lately(number_of(&decision.target), self.now);
+                self.holds.decision(decision, &plans)?;
+                let compared = self.measured.decision(decision, &plans)?;
+                *self.counts.entry("measured values that were added up anew").or_default() += compared;
                 self.decisions.entry(decision.target.clone()).or_default().push(decision.clone());
             }
             Message::Request(request) => self.limits.claim(request, entry.at),
@@ -262,6 +288,9 @@ impl Checker {
             Message::Alert(alert) => {
                 if alert.name == "RecordFaulted" || alert.name == "Faulted" {
                     return Err(Violation::new("no stage panics", alert.message.clone()));
+                }
+                if alert.name == "RecordsLost" && !self.excuses.is_lost(&alert.subject) {
+                    return Err(Violation::new("nothing is told to be lost that is not", format!("{}: {}", alert.subject, alert.message)));
                 }
                 if alert.name == "PolicyUnusable" && alert.state == AlertState::Firing {
                     return Err(Violation::new("every policy that is drawn can be used", alert.message.clone()));

@@ -164,6 +164,11 @@ impl Session for FaultySession {
         self.inner.poll(max, wait)
     }
 
+    fn has_read_to_end(&mut self) -> Result<bool, LogError> {
+        self.log.faults().check_read()?;
+        self.inner.has_read_to_end()
+    }
+
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
         let mut faults = self.log.faults();
         faults.check_write(&batch.appends)?;

@@ -75,8 +75,8 @@ pub enum Rule {
     Memory(u32),
     /// Increments of ten a second a unit of load, of the target as a whole: so many a second for each replica.
     Orders(u32),
-    /// Ten a unit of load, of each instance, and over the instances: out above.
-    Busy(u32, &'static str),
+    /// Ten a unit of load, of each instance, and over the instances: out above, in below.
+    Busy(u32, Option<u32>, &'static str),
     /// As `Latency`, as a cumulative histogram.
     Duration(u32, Option<u32>),
     /// Twenty a unit of load, for each replica: out above, in below.
@@ -132,7 +132,28 @@ impl Rule {
         matches!(self, Rule::Requests(_) | Rule::Cpu(_) | Rule::Memory(_) | Rule::Level(_) | Rule::Latency(..) | Rule::Busy(..) | Rule::Duration(..))
     }
 
-    /// What is measured where `replicas` ready instances share `load`. For a counter: its rate.
+    /// What the instance at `place` of `replicas` ready ones measures. They do not share evenly: neighbours have 40 % more
+    /// and 40 % less than their share, the last of an odd number its share.
+    pub fn measure_at(self, load: f64, replicas: u32, place: u32) -> f64 {
+        let uneven = matches!(self, Rule::Requests(_) | Rule::Busy(..) | Rule::Cpu(_) | Rule::Memory(_) | Rule::Level(_));
+        let last_of_odd = replicas % 2 == 1 && place + 1 == replicas;
+        let share = match place % 2 {
+            _ if !uneven || last_of_odd => 1.0,
+            0 => 1.4,
+            _ => 0.6,
+        };
+        self.measure(load * share, replicas)
+    }
+
+    /// What all of them come to: the largest, where the metric is of the largest, else their mean.
+    fn measure_all(self, load: f64, replicas: u32) -> f64 {
+        match self {
+            Rule::Level(_) | Rule::Busy(_, _, "Max") => self.measure_at(load, replicas, 0),
+            _ => (0..replicas).map(|place| self.measure_at(load, replicas, place)).sum::<f64>() / f64::from(replicas.max(1)),
+        }
+    }
+
+    /// What is measured where `replicas` ready instances share `load` evenly. For a counter: its rate.
     pub fn measure(self, load: f64, replicas: u32) -> f64 {
         let each = load / f64::from(replicas.max(1));
         match self {
@@ -160,11 +181,17 @@ impl Rule {
         }
     }
 
+    /// Whether it asks for the same count, however many there are: what it measures is the target's as a whole.
+    pub fn asks_whatever_there_is(self) -> bool {
+        matches!(self, Rule::Queue(_) | Rule::Orders(_))
+    }
+
     /// Out above, in below, of a threshold; exact, in base units.
     pub fn threshold(self) -> Option<(Amount, Option<Amount>)> {
         match self {
-            Rule::Backlog(above, below, _) => Some((Amount::from_units(above.into()), below.map(|below| Amount::from_units(below.into())))),
-            Rule::Busy(above, _) => Some((Amount::from_units(above.into()), None)),
+            Rule::Backlog(above, below, _) | Rule::Busy(above, below, _) => {
+                Some((Amount::from_units(above.into()), below.map(|below| Amount::from_units(below.into()))))
+            }
             Rule::Latency(above, below) | Rule::Duration(above, below) => {
                 Some((Amount::from_millis(above.into()), below.map(|below| Amount::from_millis(below.into()))))
             }
@@ -183,8 +210,10 @@ impl Rule {
             7 => Rule::Memory(draw.from(&[50, 70])),
             8 => Rule::Orders(draw.from(&[10, 14])),
             9 => match draw.from(&["Mean", "Max", "Sum"]) {
-                "Sum" => Rule::Busy(100, "Sum"),
-                across => Rule::Busy(15, across),
+                "Sum" => Rule::Busy(100, draw.from(&[None, Some(60)]), "Sum"),
+                // The largest of instances that do not share evenly: else it would ask for what others take back at once.
+                "Max" => Rule::Busy(21, None, "Max"),
+                across => Rule::Busy(15, None, across),
             },
             10 => Rule::Duration(160, draw.from(&[Some(60), None])),
             _ => Rule::Observed,
@@ -193,7 +222,7 @@ impl Rule {
 
     /// The counts that it may ask for in steady state; none where it asks for nothing. Near an edge both sides count.
     fn asks(self, load: f64, n: u32, tolerance: [u32; 2]) -> BTreeSet<Option<u32>> {
-        let value = self.measure(load, n);
+        let value = self.measure_all(load, n);
         let at = f64::from(n);
         match self {
             Rule::Queue(each) | Rule::Orders(each) => tracked(value / (f64::from(each) * at), at, tolerance),
@@ -209,7 +238,7 @@ impl Rule {
             Rule::Level(whole) => tracked(value / f64::from(whole), at, tolerance),
             Rule::Backlog(above, below, _) => stepped(value, f64::from(above), below.map(f64::from), n),
             Rule::Latency(above, below) => stepped(value * 1_000.0, f64::from(above), below.map(f64::from), n),
-            Rule::Busy(above, across) => stepped(if across == "Sum" { value * at } else { value }, f64::from(above), None, n),
+            Rule::Busy(above, below, across) => stepped(if across == "Sum" { value * at } else { value }, f64::from(above), below.map(f64::from), n),
             Rule::Duration(above, below) => {
                 // Within its bucket the quantile is told by its place alone; near an edge both buckets count.
                 let told = [value * 0.98, value * 1.02].map(|value| bucket_quantile(value, 0.9) * 1_000.0);
@@ -316,6 +345,18 @@ impl Plan {
         };
         plan.omit(draw);
         plan
+    }
+
+    /// Makes it one that shrinks soon where the sum over its instances, which do not measure the same, becomes smaller; what
+    /// is not measured any more is stale soon.
+    pub(super) fn sum_up(&mut self, draw: &mut Draw, pane_ms: u64) {
+        let window_s = draw.from(&[5, 10]);
+        let stale_s = window_s.max(2 * pane_ms.div_ceil(1_000)) + 8;
+        let rule = Rule::Busy(100, Some(60), "Sum");
+        self.metrics = vec![Metric { rule, window_s, stale_s, ignore: false, for_s: draw.from(&[2, 3, 8]), kind: draw.one_in(2), unit: None }];
+        self.omitted.clear();
+        (self.mode, self.min, self.max, self.fallback.1) = ("Active", 1, self.max.max(9), "Hold");
+        self.rules[1] = Rules { stabilization_s: draw.from(&[0, 5]), cooldown_s: draw.from(&[0, 5]), select: "Max", ..self.rules[1].clone() };
     }
 
     /// Leaves fields out, each with the default of its role; only such whose defaults a run has the time for.
@@ -501,7 +542,9 @@ impl Metric {
             Rule::Backlog(above, below, step) => {
                 ("Gauge", json!({ "over": "Last" }), Value::Null, threshold(json!(above), below.map(|below| json!(below)), step))
             }
-            Rule::Busy(above, across) => ("Gauge", json!({ "over": "Mean", "across": across }), Value::Null, threshold(json!(above), None, "1")),
+            Rule::Busy(above, below, across) => {
+                ("Gauge", json!({ "over": "Mean", "across": across }), Value::Null, threshold(json!(above), below.map(|below| json!(below)), "1"))
+            }
             Rule::Latency(above, below) => ("Distribution", json!({ "quantile": "90%" }), Value::Null, threshold(ms(above), below.map(ms), "2")),
             Rule::Duration(above, below) => ("Histogram", json!({ "quantile": "90%" }), Value::Null, threshold(ms(above), below.map(ms), "2")),
             Rule::Observed => ("Delta", Value::Null, Value::Null, Value::Null),

@@ -1,6 +1,7 @@
 //! One run: the scenario played under a virtual clock, and everything that happened checked.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::random::Random;
 
 use super::check::{Checker, Violation};
 use super::faulty::FaultyLog;
+use super::panics;
 use super::process::{Process, Settings, Zombie, end_in_order};
 use super::scenario::{Fault, Millis, Part, Planned, Scenario, TOPICS};
 use super::world::{Observing, Shared, World, target};
@@ -58,21 +60,41 @@ pub struct End {
     pub by_person: u32,
 }
 
-/// Runs a scenario to its end, or to its first violation.
+/// Runs a scenario to its end, or to its first violation: a panic is one too.
 pub fn run(scenario: &Scenario) -> Ran {
-    Run::new(scenario).play(&mut Told(None))
+    guarded(|| Run::new(scenario).play(&mut Told(None)))
 }
 
 /// The same, without the folds beside it: where only the end counts.
 pub fn run_to_compare(scenario: &Scenario) -> Ran {
-    let mut run = Run::new(scenario);
-    run.checker.without_folds();
-    run.play(&mut Told(None))
+    guarded(|| {
+        let mut run = Run::new(scenario);
+        run.checker.without_folds();
+        run.play(&mut Told(None))
+    })
 }
 
 /// The same, and says what happens, line by line.
 pub fn trace(scenario: &Scenario, say: &mut dyn FnMut(&str)) -> Ran {
-    Run::new(scenario).play(&mut Told(Some(say)))
+    guarded(|| Run::new(scenario).play(&mut Told(Some(say))))
+}
+
+/// A run that panics has come to its end by that.
+fn guarded(play: impl FnOnce() -> Ran) -> Ran {
+    match panics::caught(play) {
+        Ok(mut ran) => {
+            if let Some(violation) = ran.violations.first_mut().filter(|violation| violation.invariant == "no stage panics")
+                && let Some(panic) = panics::last()
+            {
+                let _ = write!(violation.details, " ({panic})");
+            }
+            ran
+        }
+        Err(panic) => {
+            let violations = vec![Violation::new("nothing panics", panic)];
+            Ran { violations, trace: 0, counts: BTreeMap::from([("runs that panicked", 1)]), ends: BTreeMap::new() }
+        }
+    }
 }
 
 /// Where what happens is said, if anywhere: lines are made only for somebody who reads them.

@@ -241,12 +241,13 @@ impl Scenario {
     /// The scenario of a seed.
     pub fn draw(seed: u64) -> Scenario {
         let mut draw = Draw(Random::new(seed));
-        let setup = Setup::draw(&mut draw);
+        let mut setup = Setup::draw(&mut draw);
         let count = draw.from(&[1, 1, 2, 2, 3, 4]);
         // One in sixteen is long enough for a target that nobody sees for minutes.
         let long = draw.one_in(16);
         let calm_at = if long { draw.between(250, 300) } else { draw.between(70, 170) } * 1_000;
         let mut targets: Vec<TargetPlan> = (0..count).map(|number| TargetPlan::draw(number, draw.0.bits(), &setup, calm_at)).collect();
+        let unheard = unheard(&mut Draw(Random::new(seed ^ 0x5117)), &mut setup, &mut targets, calm_at);
         let queues = |target: &TargetPlan| target.metrics().any(|rule| matches!(rule, Rule::Queue(_)));
         if let Some(load) = targets.iter().find(|target| queues(target)).map(|target| target.load.clone()) {
             for target in targets.iter_mut().filter(|target| queues(target)) {
@@ -254,6 +255,7 @@ impl Scenario {
             }
         }
         let mut faults: Vec<Planned> = (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw(&mut draw, &setup, &targets, calm_at)).collect();
+        faults.extend(unheard);
         // One in six: a metric falls silent while the others would let the fleet shrink.
         let sees_little = |target: &&TargetPlan| target.policy.metrics.iter().filter(|metric| metric.rule != Rule::Observed).count() > 1;
         let several: Vec<usize> = targets.iter().filter(sees_little).map(|target| target.number).collect();
@@ -295,6 +297,29 @@ impl Scenario {
     }
 }
 
+/// Once in eight, a part of the pipeline stands still through which some of a target's instances are heard and others are
+/// not, for longer than what they measured stays fresh: their sum would be smaller, and the target would shrink by it.
+fn unheard(draw: &mut Draw, setup: &mut Setup, targets: &mut [TargetPlan], calm_at: Millis) -> Option<Planned> {
+    if !draw.one_in(8) {
+        return None;
+    }
+    if setup.processes < 2 {
+        setup.processes = 2;
+        setup.skew_ms.push(0);
+    }
+    setup.partitions[0] = setup.partitions[0].max(2);
+    let at = draw.between(15, 25) * 1_000;
+    let lasts = (calm_at - 1_000 - at).min(draw.between(50, 80) * 1_000);
+    let chosen = draw.0.below(targets.len());
+    let target = &mut targets[chosen];
+    target.policy.sum_up(draw, setup.pane_ms);
+    (target.spread, target.replicas) = (true, u32::try_from(draw.between(4, 8)).unwrap_or(4));
+    // 80 in all, between the values at which it steps.
+    target.load.retain(|(from, _)| *from > at + lasts);
+    target.load.insert(0, (0, 8.0));
+    Some(Planned { at, fault: Fault::Stall { process: draw.0.below(setup.processes), part: Part::Aggregate, lasts } })
+}
+
 impl Setup {
     fn draw(draw: &mut Draw) -> Setup {
         let processes = draw.from(&[1, 1, 2, 3]);
@@ -313,7 +338,8 @@ impl Setup {
             rounds: (draw.from(&[10, 30, 300]), draw.from(&[20, 100, 1_000]), draw.from(&[1, 2_000, 1_000_000])),
             pacing: (draw.from(&[10, 50]), draw.from(&[2, 5]), draw.from(&[5, 10])),
             pacing_of_other: draw.one_in(2).then(|| (draw.from(&[20, 100]), draw.from(&[1, 3]), draw.from(&[5, 8]))),
-            skew_ms: (0..processes).map(|_| if draw.one_in(3) { draw.between(-400, 400) } else { 0 }).collect(),
+            // One in four of those by ten times as much: longer than any pause between two marks.
+            skew_ms: (0..processes).map(|_| if draw.one_in(3) { draw.between(-400, 400) * draw.from(&[1, 1, 1, 10]) } else { 0 }).collect(),
         }
     }
 }

@@ -75,11 +75,12 @@ pub fn report(scenario: &Scenario, violation: &Violation, most: Duration) -> Str
         scenario.targets.len()
     );
     if skipped > 0 {
-        let _ = writeln!(report, "  … {skipped} lines; all of them with --trace on this seed");
+        let _ = writeln!(report, "  … {skipped} lines");
     }
     for line in &lines[skipped..] {
         let _ = writeln!(report, "{line}");
     }
-    let _ = write!(report, "{found}");
+    let _ = writeln!(report, "{found}");
+    let _ = write!(report, "all lines: loadgen simulate --from {} --trace --shortest --shrink-for {}", scenario.seed, most.as_secs());
     report
 }

@@ -169,12 +169,14 @@ impl Fleet {
         }
         let load = self.plan.load_at(now);
         let (ready, startup, never) = (self.ready(), self.plan.startup_ms, self.never_ready);
+        let mut place = 0;
         for instance in &mut self.instances {
             if instance.ready.is_none() && !never && now - instance.started >= startup {
                 instance.ready = Some(clock);
             }
             if instance.ready.is_some() {
-                instance.served += Rule::Requests(1).measure(load, ready) * elapsed as f64 / 1_000.0;
+                instance.served += Rule::Requests(1).measure_at(load, ready, place) * elapsed as f64 / 1_000.0;
+                place += 1;
                 instance.observe(Rule::Duration(1, None).measure(load, ready));
             }
         }
@@ -237,7 +239,8 @@ impl Fleet {
                 own.push(sample("", kind, value));
                 continue;
             }
-            for running in self.instances.iter().filter(|i| i.ready.is_some()) {
+            for (place, running) in (0..).zip(self.instances.iter().filter(|i| i.ready.is_some())) {
+                let value = rule.measure_at(load, ready, place);
                 let histogram = matches!(rule, Rule::Duration(..)).then(|| running.histogram());
                 let (kind, value) = match rule {
                     Rule::Duration(..) => (Kind::Histogram, 0.0),

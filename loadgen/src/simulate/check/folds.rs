@@ -40,6 +40,11 @@ impl Excuses {
         self.lost.iter().filter(|(t, p, _)| (*t, *p) == (topic, partition)).map(|(_, _, committed)| *committed).min().unwrap_or(Offset::MAX)
     }
 
+    /// Whether records of `topic/partition` were lost that somebody needed.
+    pub(super) fn is_lost(&self, subject: &str) -> bool {
+        self.lost.iter().any(|(topic, partition, _)| format!("{topic}/{partition}") == subject)
+    }
+
     /// Whether the log may have refused a record for its size.
     fn too_large(&self, message: &Message, key: usize, seen: Millis) -> bool {
         let size = || wire::encode(message).len() + key;

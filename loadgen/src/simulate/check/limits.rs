@@ -276,7 +276,7 @@ impl Limits {
         // What was decided before the clock was set back is of another time.
         if change.from != change.to && now >= self.unsure_until && now <= self.time.0 + SET_SLACK {
             let slacks = BTreeSet::from([0, self.slack, -self.slack]);
-            let judged = plans.iter().flat_map(|plan| slacks.iter().flat_map(|slack| known.iter().map(|known| allows(plan, change, known, now, *slack))));
+            let judged = plans.iter().flat_map(|plan| slacks.iter().flat_map(|slack| known.iter().map(|known| allows(plan, change, &decision, known, *slack))));
             let refused: Vec<Violation> = judged.filter_map(Result::err).collect();
             if refused.len() == plans.len() * slacks.len() * known.len()
                 && let Some(violation) = refused.into_iter().next_back()
@@ -322,8 +322,8 @@ fn millis(duration: Duration) -> i64 {
 }
 
 /// Whether a policy allows a change, after what was applied before.
-fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i64) -> Result<(), Violation> {
-    let (from, to) = (change.from, change.to);
+fn allows(plan: &Plan, change: &Change, decision: &Decision, applied: &[Applied], slack: i64) -> Result<(), Violation> {
+    let (from, to, now) = (change.from, change.to, decision.at.as_millis());
     let refuse = |invariant, details: String| {
         Err(Violation::new(invariant, format!("{details}: {change:?} after {applied:?} at {now}, by {}", plan.spec(change.target))))
     };
@@ -353,13 +353,11 @@ fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i6
         if to > allowed {
             return refuse("rate limits hold over every window", format!("to {allowed} at most"));
         }
-        // A larger proposal may still raise to what it would have been from the count at the start of the cooldown.
-        let step = plan.metrics.iter().map(|m| m.rule.step_out(from)).try_fold(0, |most, step| Some(most.max(step?)));
-        if let (Some(step), "Hold") = (step, plan.fallback.1)
-            && let Some((count, _)) = cooling(rules.cooldown_s).rfind(|(f, t)| t > f)
-            && to > count + step
-        {
-            return refuse("cooldowns hold", format!("in the cooldown to {} at most", count + step));
+        if let Some((start, _)) = cooling(rules.cooldown_s).rfind(|(f, t)| t > f) {
+            let most = raised_to(plan, decision, start, from);
+            if to > most {
+                return refuse("cooldowns hold", format!("in the cooldown, which began at {start}, to {most} at most; {:?} were asked for", decision.metrics));
+            }
         }
     }
     if to < from {
@@ -376,6 +374,19 @@ fn allows(plan: &Plan, change: &Change, applied: &[Applied], now: i64, slack: i6
         }
     }
     Ok(())
+}
+
+/// How far a count may still grow in a cooldown that began at `start`: to what the largest proposal would have been from
+/// there, or the fallback's; what a metric of the target as a whole asks for does not depend on the count.
+fn raised_to(plan: &Plan, decision: &Decision, start: u32, from: u32) -> u32 {
+    let in_proportion = |wanted: u32| u32::try_from((u64::from(wanted) * u64::from(start)).div_ceil(u64::from(from.max(1)))).unwrap_or(u32::MAX);
+    let asked = decision.metrics.iter().filter_map(|report| {
+        let wanted = report.proposal?;
+        let rule = plan.metrics.iter().map(|metric| metric.rule).find(|rule| rule.name() == report.name.as_str())?;
+        Some(if rule.asks_whatever_there_is() { wanted } else { in_proportion(wanted) })
+    });
+    let fallback = (plan.fallback.1 != "Hold").then(|| in_proportion(plan.fallback.2.max(plan.min)));
+    asked.chain(fallback).max().unwrap_or(0)
 }
 
 /// The limit of the policies: the one that allows the most, or the least.

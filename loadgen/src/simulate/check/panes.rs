@@ -1,9 +1,9 @@
-//! Every acknowledged sample is in exactly one pane of each of its targets.
+//! Every acknowledged sample is in exactly one pane of each of its targets, and is there when a mark says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use loadline::model::{InstanceName, MetricName, Part, Sample, SampleBatch, TargetId, Timestamp};
+use loadline::model::{InstanceName, Mark, MetricName, Part, Sample, SampleBatch, TargetId, Timestamp};
 
 use super::super::scenario::Millis;
 use super::Violation;
@@ -12,56 +12,123 @@ use super::Violation;
 const FUTURE: Duration = Duration::from_secs(30);
 
 const INVARIANT: &str = "every acknowledged sample is in exactly one pane";
+const MARKS: &str = "what a mark says is in the log is there";
 
 type PaneOf = (TargetId, MetricName, InstanceName, Timestamp);
 
-/// How many samples a pane holds (the repetition of a message that its producer numbered counts once), and when the last of
-/// them was seen in the log.
+/// How many samples a pane holds (the repetition of a message that its producer numbered counts once), how many of them
+/// must have been seen by the marks, how many were, and when the last of them was seen in the log.
 #[derive(Default)]
-struct Expected {
-    count: i64,
+struct Counts {
+    expected: i64,
+    due: i64,
+    seen: i64,
     last: Millis,
 }
 
 pub(super) struct Panes {
     pane: Duration,
-    expected: BTreeMap<PaneOf, Expected>,
-    seen: BTreeMap<PaneOf, i64>,
+    /// Their places in `counts`.
+    places: BTreeMap<PaneOf, usize>,
+    counts: Vec<Counts>,
     messages: BTreeSet<(String, i64)>,
     acknowledged: BTreeSet<(String, i64)>,
+    sources: BTreeMap<u32, Source>,
+    /// Samples may have been lost, or times were set back: what a mark says is not held against it.
+    unsure: bool,
+}
+
+/// A source partition.
+#[derive(Default)]
+struct Source {
+    /// Up to when its marks say that all is in the log, as of the last look.
+    marked: Option<Timestamp>,
+    /// The same in each partition of signals, of which one may lie behind an open transaction; as of now.
+    marks: BTreeMap<u32, Timestamp>,
+    /// What came since: when, and into which panes.
+    unmarked: VecDeque<(Timestamp, Vec<usize>)>,
 }
 
 impl Panes {
     pub(super) fn new(pane: Duration) -> Self {
-        Panes { pane, expected: BTreeMap::new(), seen: BTreeMap::new(), messages: BTreeSet::new(), acknowledged: BTreeSet::new() }
+        let (places, counts, sources) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Panes { pane, places, counts, messages: BTreeSet::new(), acknowledged: BTreeSet::new(), sources, unsure: false }
+    }
+
+    /// From here on samples may be lost, or a time comes again.
+    pub(super) fn unsure(&mut self) {
+        self.unsure = true;
+        self.sources.clear();
     }
 
     pub(super) fn acknowledged(&mut self, batch: &SampleBatch) {
         self.acknowledged.extend(message_of(batch));
     }
 
-    /// A message that stands on `metrics`.
-    pub(super) fn record(&mut self, batch: &SampleBatch, at: Timestamp, now: Millis) {
+    /// A message that stands in partition `source` of `metrics`.
+    pub(super) fn record(&mut self, batch: &SampleBatch, source: u32, at: Timestamp, now: Millis) -> Result<(), Violation> {
+        if let Some(marked) = self.sources.get(&source).and_then(|source| source.marked).filter(|marked| *marked > at) {
+            return Err(Violation::new(MARKS, format!("source {source} said that all up to {marked} is in, and a record of {at} could not be read yet")));
+        }
+        let mut panes = Vec::new();
         let first = message_of(batch).is_none_or(|message| self.messages.insert(message));
         for sample in batch.samples.iter().filter(|sample| is_taken(sample, at)) {
             for target in &sample.targets {
                 let pane = (target.clone(), sample.metric.clone(), sample.instance.clone(), sample.time.window_start(self.pane));
-                let expected = self.expected.entry(pane).or_default();
-                expected.count += i64::from(first);
-                expected.last = now;
+                let place = *self.places.entry(pane).or_insert(self.counts.len());
+                if place == self.counts.len() {
+                    self.counts.push(Counts::default());
+                }
+                self.counts[place].expected += i64::from(first);
+                self.counts[place].last = now;
+                panes.push(place);
             }
         }
+        if first && !self.unsure && !panes.is_empty() {
+            self.sources.entry(source).or_default().unmarked.push_back((at, panes));
+        }
+        Ok(())
+    }
+
+    /// "All of this source up to then is in the log."
+    pub(super) fn mark(&mut self, mark: &Mark, partition: u32, at: Timestamp) {
+        if !self.unsure {
+            let marked = self.sources.entry(mark.source).or_default().marks.entry(partition).or_insert(Timestamp::MIN);
+            *marked = mark.through.min(at).max(*marked);
+        }
+    }
+
+    /// What the marks say, which stand in all of so many partitions of signals, is so.
+    pub(super) fn marked(&mut self, partitions: u32) -> Result<(), Violation> {
+        for (number, source) in &mut self.sources {
+            let all = (0..partitions).map(|partition| source.marks.get(&partition).copied()).min().flatten();
+            let Some(through) = all.filter(|through| source.marked.is_none_or(|marked| marked < *through)) else { continue };
+            source.marked = Some(through);
+            let marked = source.unmarked.partition_point(|(at, _)| *at < through);
+            let marked: Vec<usize> = source.unmarked.drain(..marked).flat_map(|(_, panes)| panes).collect();
+            for place in &marked {
+                self.counts[*place].due += 1;
+            }
+            if let Some(place) = marked.into_iter().find(|place| self.counts[*place].seen < self.counts[*place].due) {
+                let of = self.places.iter().find(|(_, of)| **of == place).map(|(of, _)| of);
+                let Counts { due, seen, .. } = self.counts[place];
+                return Err(Violation::new(MARKS, format!("source {number} said that all up to {through} is in, and {of:?} has {seen} samples of {due}")));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn part(&mut self, part: &Part) -> Result<(), Violation> {
         for pane in &part.panes {
             for (instance, reading) in &pane.instances {
                 let of = (part.target.clone(), pane.metric.clone(), instance.clone(), pane.start);
-                let seen = self.seen.entry(of.clone()).or_default();
-                *seen += reading.count;
-                let most = self.expected.get(&of).map_or(0, |expected| expected.count);
-                if *seen > most {
-                    return Err(Violation::new(INVARIANT, format!("{of:?} has {seen} samples, and {most} were sent")));
+                let counts = self.places.get(&of).and_then(|place| self.counts.get_mut(*place));
+                let (seen, expected) = counts.map_or((reading.count, 0), |counts| {
+                    counts.seen += reading.count;
+                    (counts.seen, counts.expected)
+                });
+                if seen > expected {
+                    return Err(Violation::new(INVARIANT, format!("{of:?} has {seen} samples, and {expected} were sent")));
                 }
             }
         }
@@ -75,10 +142,10 @@ impl Panes {
         }
         // What came last may still be held.
         let held = Millis::try_from(self.pane.as_millis()).unwrap_or(Millis::MAX) * 2 + 5_000;
-        for (of, Expected { count, .. }) in self.expected.iter().filter(|(_, expected)| expected.last < now - held) {
-            let seen = self.seen.get(of).copied().unwrap_or(0);
-            if seen != *count {
-                return Err(Violation::new(INVARIANT, format!("{of:?} has {seen} samples, and {count} were sent")));
+        for (of, place) in &self.places {
+            let Counts { expected, seen, last, .. } = self.counts[*place];
+            if last < now - held && seen != expected {
+                return Err(Violation::new(INVARIANT, format!("{of:?} has {seen} samples, and {expected} were sent")));
             }
         }
         Ok(())
