@@ -34,7 +34,8 @@ pub(super) fn last() -> Option<String> {
 }
 
 fn remember(panic: &PanicHookInfo<'_>) {
-    let message = panic.payload_as_str().unwrap_or("a value that is no text");
+    let message = panic.payload().downcast_ref::<&str>().copied().or_else(|| panic.payload().downcast_ref::<String>().map(String::as_str));
+    let message = message.unwrap_or("a value that is no text");
     let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     LAST.set(Some(format!("{message}, at {place}")));
 }

@@ -62,11 +62,10 @@ impl Measured {
         }
         target.order = Some(announced.order.clone());
         target.begun = match (&target.policy, &announced.spec) {
-            (_, None) => None,
             (None, Some(_)) => Some((offset, at)),
             (Some(known), Some(spec)) if known == spec => target.begun,
-            // How far back another window reaches depends on the one before.
-            (Some(_), Some(_)) => None,
+            // It is gone; or another one came, and how far back its window reaches depends on the one before.
+            _ => None,
         };
         target.policy.clone_from(&announced.spec);
     }

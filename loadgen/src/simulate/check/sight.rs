@@ -25,6 +25,9 @@ const UNSEEN_FOR: Duration = Duration::from_secs(180);
 /// A sample's own time, and that of its record.
 type Measured = (Timestamp, Timestamp);
 
+/// The samples of each source partition and instance.
+type BySource = BTreeMap<(u32, InstanceName), Vec<Measured>>;
+
 /// An observation: its term and sequence, when it stood in the log, and the instances that it lists.
 struct Seen {
     order: (i64, i64),
@@ -52,7 +55,7 @@ pub(super) struct Sight {
     pane: Duration,
     grace: Duration,
     /// Of each target and metric, by source partition and instance: the samples, in the order of the log.
-    samples: BTreeMap<(usize, MetricName), BTreeMap<(u32, InstanceName), Vec<Measured>>>,
+    samples: BTreeMap<(usize, MetricName), BySource>,
     /// What each source marked in each partition of signals.
     marks: BTreeMap<(u32, u32), Vec<Marked>>,
     /// When each target was seen, and what was.
