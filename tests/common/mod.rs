@@ -87,8 +87,8 @@ impl Running {
             match lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
                     if let Some((_, url)) = line.split_once("ready: ") {
-                        // In JSON the message ends with a quote.
-                        break url.split('"').next().unwrap_or(url).trim().to_owned();
+                        // Fields follow in text; in JSON the message ends with a quote.
+                        break url.split(['"', ' ']).next().unwrap_or(url).to_owned();
                     }
                 }
                 Err(_) => panic!("loadline did not become ready; it said:\n{}", said.lock().unwrap().join("\n")),
