@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
@@ -212,8 +212,10 @@ impl Pipeline {
         let live = services.live.clone();
         let (end, ending) = oneshot::channel::<()>();
         let server = tokio::spawn(serve::serve(listener, serve::router(services), hosts, async move { drop(ending.await) }));
+        // Before it says that it is ready: whoever ends it then ends it in order.
+        let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
         Program::Ready(&address.to_string()).emit();
-        let reason = self.wait().await;
+        let reason = self.wait(signals).await;
         Program::Ending.emit();
         live.close();
         drop(end);
@@ -228,10 +230,7 @@ impl Pipeline {
     }
 
     /// Waits for a signal (`None`), or for a part that ended by itself (its reason).
-    async fn wait(&self) -> Option<String> {
-        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-            return Some("signals cannot be received".to_owned());
-        };
+    async fn wait(&self, [mut term, mut int]: [Signal; 2]) -> Option<String> {
         let mut look = tokio::time::interval(WATCH_EVERY);
         loop {
             tokio::select! {
