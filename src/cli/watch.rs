@@ -95,20 +95,14 @@ impl Watch {
         loop {
             self.known.take(&self.follow);
             let (width, height) = crossterm::terminal::size()?;
-            let drawn = screen.draw(&mut out, self.lines(usize::from(width), usize::from(height)), width, height).and_then(|()| out.flush());
-            if drawn.is_err() && terminal.is_gone_within(Duration::ZERO) {
-                return Ok(129);
-            }
-            drawn?;
+            screen.draw(&mut out, self.lines(usize::from(width), usize::from(height)), width, height)?;
+            out.flush()?;
             match terminal.ended() {
                 Some(Ended::Terminated) => return Ok(143),
                 Some(Ended::HungUp) => return Ok(129),
                 None => {}
             }
-            if terminal.is_gone_within(LOOK_EVERY) {
-                return Ok(129);
-            }
-            if !event::poll(Duration::ZERO)? {
+            if !event::poll(LOOK_EVERY)? {
                 continue;
             }
             match event::read()? {

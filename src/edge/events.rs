@@ -164,7 +164,7 @@ impl Program<'_> {
     /// INFO.
     pub fn emit(self) {
         match self {
-            Program::Ready(address) => info!(event = "ready", address, "ready: http://{address}"),
+            Program::Ready(address) => info!(event = "ready", "ready: http://{address}"),
             Program::Ending => info!(event = "ending", "ending: what was accepted is brought to its end"),
         }
     }

@@ -3,12 +3,10 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crossterm::cursor::{Hide, Show};
 use crossterm::execute;
 use crossterm::terminal::{DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
 /// What is to end it.
@@ -43,17 +41,6 @@ impl Terminal {
         let terminal = Terminal { terminated, hung_up };
         execute!(io::stdout(), EnterAlternateScreen, DisableLineWrap, Hide)?;
         Ok(terminal)
-    }
-
-    /// Waits for input, a signal or the end of `wait`, and says whether the terminal is gone. Not everybody whose terminal goes is sent SIGHUP; and of one
-    /// that is gone crossterm reads nothing, again and again, without coming back.
-    pub(super) fn is_gone_within(&self, wait: Duration) -> bool {
-        let stdin = io::stdin();
-        let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
-        let wait = Timespec { tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX), tv_nsec: wait.subsec_nanos().into() };
-        // A signal ends the wait: a resize, for one.
-        let _ = poll(&mut fds, Some(&wait));
-        fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
     }
 
     /// Whether somebody else ended it.
