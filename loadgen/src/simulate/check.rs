@@ -121,10 +121,15 @@ impl Checker {
     /// A checker of a run that has not begun.
     pub fn new(scenario: &Scenario, settings: Settings, log: MemoryLog) -> Self {
         let pane = settings.aggregate.pane;
+        let mut panes = Panes::new(pane);
+        // A process whose clock is ahead of the log's by more than the grace marks what may still come (seed 456).
+        if scenario.setup.skew_ms.iter().any(|skew| *skew > 0) {
+            panes.unsure();
+        }
         Checker {
             plans: Plans(scenario.targets.iter().map(|t| (t.number, vec![(0, t.policy.clone())])).collect()),
             tape: Tape::new(log),
-            panes: Panes::new(pane),
+            panes,
             limits: Limits::new(&settings.arbitrate),
             measured: Measured::new(pane),
             sight: Sight::new(&settings.aggregate),
