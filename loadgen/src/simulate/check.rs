@@ -122,7 +122,7 @@ impl Checker {
     pub fn new(scenario: &Scenario, settings: Settings, log: MemoryLog) -> Self {
         let pane = settings.aggregate.pane;
         let mut panes = Panes::new(pane);
-        // A process whose clock is ahead of the log's by more than the grace marks what may still come (seed 456).
+        // A process whose clock is ahead of the log's marks what may still come.
         if scenario.setup.skew_ms.iter().any(|skew| *skew > 0) {
             panes.unsure();
         }
