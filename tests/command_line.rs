@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
+#[path = "common/files.rs"]
+mod files;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use files::files_below;
 
 const LOADLINE: &str = env!("CARGO_BIN_EXE_loadline");
 
@@ -115,22 +120,10 @@ fn every_command_has_a_manual_page() {
     assert_eq!(loadline(&["man", "/dev/null/man"]).status.code(), Some(2));
 }
 
-fn yaml_below(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            yaml_below(&path, found);
-        } else if path.extension().is_some_and(|e| e == "yaml") {
-            found.push(path);
-        }
-    }
-}
-
 /// Every policy of the examples has tests, and they pass.
 #[test]
 fn the_policies_of_the_examples_pass_their_tests() {
-    let mut files = Vec::new();
-    yaml_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"), &mut files);
+    let files = files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"), "yaml");
     let (tests, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(|f| std::fs::read_to_string(f).unwrap().contains("kind: PolicyTest"));
     let tested: Vec<(PathBuf, String)> = tests.iter().map(|t| (t.parent().unwrap().to_path_buf(), std::fs::read_to_string(t).unwrap())).collect();
     for policy in others.iter().filter(|f| std::fs::read_to_string(f).unwrap().contains("kind: ScalingPolicy")) {

@@ -216,15 +216,20 @@ fn a_wal_that_is_gone_or_damaged_is_missed() {
     assert!(said.contains("lacks the newest 50 records"), "{said}");
 }
 
-#[test]
-fn a_position_beyond_the_end_is_refused_and_set_to_the_end() {
-    let (directory, database) = a_log(3);
-    let log = open(directory.path()).unwrap();
+/// A position of decide, at the beginning.
+fn decide_commits(directory: &Path) {
+    let log = open(directory).unwrap();
     let mut session = log.join(Membership { group: "decide", member: "one".to_owned(), topic: Topic::Signals }).unwrap();
     session.poll(1, Duration::ZERO).unwrap();
     session.commit(&Batch { position: Some(0), ..Batch::default() }).unwrap();
     drop(session);
     log.close();
+}
+
+#[test]
+fn a_position_beyond_the_end_is_refused_and_set_to_the_end() {
+    let (directory, database) = a_log(3);
+    decide_commits(directory.path());
     for table in ["positions", "positions_copy"] {
         let crc = sum(&[table.as_bytes(), b"decide", b"signals", &0_u64.to_le_bytes(), &7_u64.to_le_bytes()]);
         Connection::open(&database).unwrap().execute(&format!("UPDATE {table} SET next = 7, crc = ?1"), [crc]).unwrap();
@@ -288,12 +293,7 @@ fn a_snapshot_that_the_index_hides_is_missed() {
 #[test]
 fn a_position_under_another_name_is_refused() {
     let (directory, database) = a_log(3);
-    let log = open(directory.path()).unwrap();
-    let mut session = log.join(Membership { group: "decide", member: "one".to_owned(), topic: Topic::Signals }).unwrap();
-    session.poll(1, Duration::ZERO).unwrap();
-    session.commit(&Batch { position: Some(0), ..Batch::default() }).unwrap();
-    drop(session);
-    log.close();
+    decide_commits(directory.path());
     Connection::open(&database).unwrap().execute("UPDATE positions SET group_name = 'decidf'", []).unwrap();
     let said = refused(directory.path());
     assert!(said.contains("the position of decidf in signals/0 is damaged: its check sum is ") && said.contains("`loadline doctor "), "{said}");

@@ -2,24 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
+#[path = "common/files.rs"]
+mod files;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, into);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            into.push(path);
-        }
-    }
-}
+use files::files_below;
 
 /// The code of every file, without tests and comments.
 fn code() -> Vec<(PathBuf, String)> {
-    let mut files = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let files = files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "rs");
     assert!(files.len() > 100, "only {} files were found", files.len());
     let code = |file: PathBuf| {
         let text = std::fs::read_to_string(&file).unwrap();

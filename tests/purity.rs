@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
-use std::path::{Path, PathBuf};
+#[path = "common/files.rs"]
+mod files;
+
+use std::path::Path;
+
+use files::files_below;
 
 /// What may not stand in `model` and `stages`, and why.
 const FORBIDDEN: [(&str, &str); 17] = [
@@ -25,23 +30,11 @@ const FORBIDDEN: [(&str, &str); 17] = [
     ("crate::runtime", "dependencies point one way"),
 ];
 
-fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, into);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            into.push(path);
-        }
-    }
-}
-
 #[test]
 fn model_and_stages_are_pure() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = vec![root.join("model.rs"), root.join("stages.rs")];
-    sources(&root.join("model"), &mut files);
-    sources(&root.join("stages"), &mut files);
+    files.extend(["model", "stages"].iter().flat_map(|folder| files_below(&root.join(folder), "rs")));
     assert!(files.len() > 30, "only {} files were found", files.len());
     let (mut found, mut lines) = (Vec::new(), 0);
     for file in files {

@@ -93,7 +93,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         })
         .await??;
         if config.roles.contains(&Role::Fleets) {
-            storage::check_fleets(&config)?;
+            processes::check_unclaimed(&config.data.join("fleets")).map_err(Unusable)?;
         }
         let log = storage.log();
         let code = match Pipeline::start(&config, storage, clock) {
@@ -158,6 +158,27 @@ impl Fleets {
         let hands = Hands::new(freeze.clone(), Arc::clone(clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
         let actuator = Actuator::start(Arc::clone(log), hands, ActuatorSettings { member: MEMBER.to_owned(), reach })?;
         Ok(Fleets { files, supervised: fleets, actuator, observer })
+    }
+
+    /// Commands end before what they scale, and the observer after it.
+    fn end(self, stop_fleets: bool) {
+        drop(self.files);
+        told("the actuator", self.actuator.stop().map_err(|e| e.to_string()));
+        if stop_fleets {
+            if let Err(left) = self.supervised.stop_all(self.supervised.longest_grace() + STOP_FLEETS_WITHIN) {
+                error!(event = "fleets-left", ?left, "these fleets did not stop in time; their processes may still run");
+            }
+        } else {
+            self.supervised.detach();
+        }
+        told("the observer", self.observer.stop().map_err(|e| e.to_string()));
+    }
+}
+
+/// Tells of a part that ended with an error.
+fn told(part: &str, ended: Result<(), String>) {
+    if let Err(error) = ended {
+        PartFailed { part, reason: &error }.emit();
     }
 }
 
@@ -268,32 +289,11 @@ impl Pipeline {
     }
 
     fn end(self, stop_fleets: bool) {
-        let told = |part: &str, ended: Result<(), String>| {
-            if let Err(error) = ended {
-                PartFailed { part, reason: &error }.emit();
-            }
-        };
-        let mut observer = None;
-        let mut supervised = None;
-        if let Some(fleets) = self.fleets {
-            drop(fleets.files);
-            (observer, supervised) = (Some(fleets.observer), Some((fleets.supervised, fleets.actuator)));
-        }
         if let Some(watcher) = self.watcher {
             told("the policy watcher", watcher.stop().map_err(|e| e.to_string()));
         }
-        if let Some((fleets, actuator)) = supervised {
-            told("the actuator", actuator.stop().map_err(|e| e.to_string()));
-            if stop_fleets {
-                if let Err(left) = fleets.stop_all(fleets.longest_grace() + STOP_FLEETS_WITHIN) {
-                    error!(event = "fleets-left", ?left, "these fleets did not stop in time; their processes may still run");
-                }
-            } else {
-                fleets.detach();
-            }
-        }
-        if let Some(observer) = observer {
-            told("the observer", observer.stop().map_err(|e| e.to_string()));
+        if let Some(fleets) = self.fleets {
+            fleets.end(stop_fleets);
         }
         if let Some((ingest, appender)) = self.ingest {
             drop(ingest);

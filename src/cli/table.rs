@@ -36,7 +36,7 @@ pub(super) fn write_within(out: &mut dyn Write, header: &[&str], rows: impl Into
             None if before + seen(&last) <= width => (before, vec![last].into_iter()),
             None => {
                 writeln!(out, "{}", line.trim_end())?;
-                line = "    ".to_owned();
+                "    ".clone_into(&mut line);
                 (4, wrapped(&last, width.saturating_sub(4)).into_iter())
             }
         };

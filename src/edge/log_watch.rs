@@ -155,7 +155,7 @@ impl Said {
         match self {
             Said::Began(trouble) => error!(event = "log-not-writable", directory = trouble.place, "{}; {}", words(&trouble), trouble.mend),
             Said::Lasts(trouble) => {
-                error!(event = "log-not-writable", directory = trouble.place, refused = trouble.refused, "still {}; {}", words(&trouble), trouble.mend)
+                error!(event = "log-not-writable", directory = trouble.place, refused = trouble.refused, "still {}; {}", words(&trouble), trouble.mend);
             }
             Said::Over(trouble, at) => {
                 let Trouble { since, refused, reason, .. } = trouble;

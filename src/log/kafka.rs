@@ -112,6 +112,9 @@ struct Shared {
     positions: Mutex<BTreeMap<String, Arc<client::Consumer>>>,
 }
 
+/// How long a session's or a follower's poll waits at a time: so long a waker, or the end of the log, may be waited for.
+const SLICE: Duration = Duration::from_millis(50);
+
 /// So many readers are kept for the next scan.
 const IDLE_READERS: usize = 4;
 

@@ -1,13 +1,12 @@
 //! Reading a topic outside of any group.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::channel;
 
 use loadline::log::{Batch, Follower, Offset, Partitions, Polled, Topic};
 use loadline::runtime::clock::Stopwatch;
 
 use crate::harness::{
-    DEADLINE, Harness, assert_fatal, behind, gone, join_as, nothing_is_skipped_silently, poll_records, records, signal, signals, text, to, until,
+    DEADLINE, Harness, assert_fatal, behind, gone, join_as, nothing_is_skipped_silently, poll_records, records, signal, signals, text, to, until, while_waiting,
 };
 
 /// From these places on, of partitions 0, 1, …
@@ -66,23 +65,10 @@ pub(crate) fn a_follower_waits_for_what_comes_and_for_its_waker<H: Harness>() {
     waker.wake();
     let started = Stopwatch::start();
     assert!(follower.poll(10, DEADLINE).unwrap().is_empty());
-    std::thread::scope(|scope| {
-        let (about_to, is_about_to) = channel();
-        let waiting = scope.spawn(move || {
-            about_to.send(()).unwrap();
-            let woken = follower.poll(10, DEADLINE).unwrap();
-            about_to.send(()).unwrap();
-            (woken, follow_until(&mut *follower, |polled| !polled.is_empty()))
-        });
-        is_about_to.recv().unwrap();
-        waker.wake();
-        is_about_to.recv().unwrap();
-        harness.log().append(vec![signal(0, "a")]).unwrap();
-        let (woken, came) = waiting.join().unwrap();
-        assert!(woken.is_empty(), "{woken:?}");
-        assert_eq!(records(&came).iter().map(text).collect::<Vec<_>>(), ["a"]);
-    });
     assert!(started.elapsed() < DEADLINE, "it waited until its time was over");
+    assert!(while_waiting(|| follower.poll(10, DEADLINE).unwrap(), || waker.wake()).is_empty());
+    let came = while_waiting(|| follow_until(&mut *follower, |polled| !polled.is_empty()), || drop(harness.log().append(vec![signal(0, "a")]).unwrap()));
+    assert_eq!(records(&came).iter().map(text).collect::<Vec<_>>(), ["a"]);
 }
 
 pub(crate) fn a_follower_that_is_overtaken_is_told<H: Harness>() {
@@ -107,18 +93,6 @@ pub(crate) fn a_follower_that_is_overtaken_is_told<H: Harness>() {
 pub(crate) fn closing_ends_a_follower<H: Harness>() {
     let harness = H::create(Partitions::default());
     let mut follower = follow(&harness, &[]);
-    std::thread::scope(|scope| {
-        let (about_to, is_about_to) = channel();
-        let waiting = scope.spawn(move || {
-            about_to.send(()).unwrap();
-            let started = Stopwatch::start();
-            let polled = follower.poll(10, DEADLINE);
-            assert!(started.elapsed() < DEADLINE, "it waited until its time was over");
-            polled
-        });
-        is_about_to.recv().unwrap();
-        harness.log().close();
-        assert_fatal(waiting.join().unwrap());
-    });
+    assert_fatal(while_waiting(|| follower.poll(10, DEADLINE), || harness.log().close()));
     assert!(harness.log().follow(Topic::Signals, &BTreeMap::new()).is_err());
 }

@@ -1,6 +1,7 @@
 //! A log under test, and the words in which the checks are written.
 
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use loadline::log::embedded::{EmbeddedLog, Options};
@@ -202,6 +203,23 @@ pub(crate) fn all(log: &dyn Log, topic: Topic, partition: u32) -> Vec<String> {
         next = last.offset + 1;
         texts.extend(records.iter().map(text));
     }
+}
+
+/// Runs `poll` on a thread of its own, and `act` when that is about to begin; what `poll` came to, before its time was over.
+pub(crate) fn while_waiting<T: Send>(poll: impl FnOnce() -> T + Send, act: impl FnOnce()) -> T {
+    std::thread::scope(|scope| {
+        let (about_to, is_about_to) = channel();
+        let waiting = scope.spawn(move || {
+            about_to.send(()).unwrap();
+            let started = Stopwatch::start();
+            let polled = poll();
+            assert!(started.elapsed() < DEADLINE, "it waited until its time was over");
+            polled
+        });
+        is_about_to.recv().unwrap();
+        act();
+        waiting.join().unwrap()
+    })
 }
 
 /// Asks again until `done` holds of everything that came.

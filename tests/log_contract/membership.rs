@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, Session, Topic};
@@ -10,7 +9,7 @@ use loadline::runtime::clock::Stopwatch;
 
 use crate::harness::{
     DEADLINE, Harness, all, assert_fatal, assert_fenced, assigned, behind, gone, join, join_as, poll_assigned, poll_fenced, poll_records, poll_until, position,
-    put, records, revoked, signal, signals, text, to,
+    put, records, revoked, signal, signals, text, to, while_waiting,
 };
 
 /// How long a member waits in its poll where several take turns in one thread.
@@ -284,26 +283,14 @@ pub(crate) fn a_changing_group_processes_each_record_once<H: Harness>() {
 }
 
 /// Runs `act` while a member waits with nothing to read, and gives what its poll answered.
-fn while_waiting<H: Harness>(harness: &H, act: impl FnOnce(&H)) -> Result<Vec<Polled>, LogError> {
+fn while_a_member_waits<H: Harness>(harness: &H, act: impl FnOnce(&H)) -> Result<Vec<Polled>, LogError> {
     let mut session = join(harness.log(), "a");
     poll_assigned(&mut *session, 1);
-    std::thread::scope(|scope| {
-        let (about_to, is_about_to) = channel();
-        let waiting = scope.spawn(move || {
-            about_to.send(()).unwrap();
-            let started = Stopwatch::start();
-            let polled = session.poll(10, DEADLINE);
-            assert!(started.elapsed() < DEADLINE, "it waited until its time was over");
-            polled
-        });
-        is_about_to.recv().unwrap();
-        act(harness);
-        waiting.join().unwrap()
-    })
+    while_waiting(|| session.poll(10, DEADLINE), || act(harness))
 }
 
 pub(crate) fn an_append_wakes_a_waiting_poll<H: Harness>() {
-    let polled = while_waiting(&H::create(Partitions::default()), |harness| {
+    let polled = while_a_member_waits(&H::create(Partitions::default()), |harness| {
         harness.log().append(vec![to(Topic::Audit, 0, "not its own")]).unwrap();
         harness.log().append(vec![signal(0, "a")]).unwrap();
     });
@@ -311,7 +298,7 @@ pub(crate) fn an_append_wakes_a_waiting_poll<H: Harness>() {
 }
 
 pub(crate) fn a_commit_wakes_the_next_stage<H: Harness>() {
-    let polled = while_waiting(&H::create(Partitions::default()), |harness| {
+    let polled = while_a_member_waits(&H::create(Partitions::default()), |harness| {
         harness.log().append(vec![to(Topic::Metrics, 0, "input")]).unwrap();
         let mut aggregate = join_as(harness.log(), "aggregate", "a", Topic::Metrics);
         let input = poll_records(&mut *aggregate, 1).remove(0);
@@ -338,7 +325,7 @@ pub(crate) fn a_waker_ends_the_poll_that_waits_or_the_next_one<H: Harness>() {
 pub(crate) fn closing_ends_a_waiting_poll_and_all_later_calls<H: Harness>() {
     let harness = H::create(Partitions::default());
     let mut other = join_as(harness.log(), "forecast", "b", Topic::Signals);
-    let polled = while_waiting(&harness, |harness| harness.log().close());
+    let polled = while_a_member_waits(&harness, |harness| harness.log().close());
     assert_eq!(assert_fatal(polled), "the log is closed");
     let log = harness.log();
     assert_fatal(log.append(vec![signal(0, "a")]));

@@ -122,8 +122,9 @@ impl Checker {
     pub fn new(scenario: &Scenario, settings: Settings, log: MemoryLog) -> Self {
         let pane = settings.aggregate.pane;
         let mut panes = Panes::new(pane);
+        let skew = scenario.setup.skew_ms.iter().copied().max().unwrap_or(0).max(0);
         // A process whose clock is ahead of the log's marks what may still come.
-        if scenario.setup.skew_ms.iter().any(|skew| *skew > 0) {
+        if skew > 0 {
             panes.unsure();
         }
         Checker {
@@ -141,7 +142,7 @@ impl Checker {
             counts: BTreeMap::new(),
             violations: Vec::new(),
             holds: Holds::default(),
-            excuses: Excuses { skew: scenario.setup.skew_ms.iter().copied().max().unwrap_or(0).max(0), ..Excuses::default() },
+            excuses: Excuses { skew, ..Excuses::default() },
             without_folds: false,
             scenario: scenario.clone(),
             settings,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::cli::config::Config;
 use crate::edge::actuate::{self, Reach};
-use crate::edge::processes;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::{Log, LogError, Partitions, Topic};
 use crate::runtime::clock::Clock;
@@ -90,11 +89,6 @@ impl Storage {
     }
 }
 
-/// That no other process supervises the fleets of the data directory.
-pub(super) fn check_fleets(config: &Config) -> anyhow::Result<()> {
-    Ok(processes::check_unclaimed(&config.data.join("fleets")).map_err(crate::cli::Unusable)?)
-}
-
 #[cfg(feature = "kafka")]
 mod kafka {
     use std::collections::BTreeMap;
@@ -141,6 +135,7 @@ mod kafka {
                         return Ok(Kafka { log, group, _directory: directory });
                     }
                     Err(LogError::Retry { reason }) => {
+                        // Nothing runs yet that would wait for this thread, or want to end in order.
                         warn!(event = "log-unreachable", "{reason}; trying again");
                         std::thread::sleep(AGAIN);
                     }

@@ -9,12 +9,9 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::message::Message as _;
 
-use super::{Shared, client, errors, reader};
+use super::{SLICE, Shared, client, errors, reader};
 use crate::log::{Follower, LogError, Offset, Polled, RawRecord, Topic, Waker};
 use crate::runtime::clock::Stopwatch;
-
-/// How long a poll waits at a time: so long a waker, or the end of the log, may be waited for.
-const SLICE: Duration = Duration::from_millis(50);
 
 /// Reads all partitions of a topic.
 pub(super) struct Following {

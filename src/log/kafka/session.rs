@@ -12,13 +12,11 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 use super::transaction::{Failure, Put, Transactions};
-use super::{Shared, client, errors, reader};
+use super::{SLICE, Shared, client, errors, reader};
 use crate::log::coordinator::lock;
 use crate::log::{Batch, LogError, Membership, Offset, Polled, RawRecord, Session, Waker};
 use crate::runtime::clock::Stopwatch;
 
-/// How long a poll waits at a time: so long a waker, or the end of the log, may be waited for.
-const SLICE: Duration = Duration::from_millis(50);
 /// So many bytes are taken from the client before they are asked for: it has them in one queue, in which one partition could
 /// starve another.
 const AHEAD_BYTES: usize = 4 * 1024 * 1024;
