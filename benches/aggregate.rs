@@ -86,7 +86,8 @@ fn read_all(state: &mut State, offset: &mut u64, series: &[(usize, usize, &'stat
 fn flush(state: &mut State) -> (Duration, Effects) {
     let mut effects = Effects::new();
     let before = cpu_time();
-    STAGE.apply(state, Input::Flush { partition: 0, now: Timestamp::from_millis(1_700_000_005_500) }, &mut effects);
+    let now = Timestamp::from_millis(1_700_000_005_500);
+    STAGE.apply(state, Input::Flush { partition: 0, now, read_through: now }, &mut effects);
     (cpu_time().saturating_sub(before), effects)
 }
 

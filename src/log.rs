@@ -283,6 +283,10 @@ pub trait Log: Send + Sync + 'static {
         false
     }
 
+    /// A time that the log's own clock has reached for certain: no later record has an earlier `at`, unless that clock is set
+    /// back. [`Timestamp::MIN`] where nothing is known of it yet. The clock of who asks may be another one.
+    fn reached(&self) -> Timestamp;
+
     /// The state of (group, partition), in the order of its keys.
     ///
     /// # Errors

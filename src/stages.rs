@@ -36,6 +36,8 @@ pub enum Input<R> {
         partition: u32,
         /// The runtime's clock; behind the end of the input: the append time of the last record read.
         now: Timestamp,
+        /// By the log's own clock: all that was appended up to then has been read.
+        read_through: Timestamp,
     },
 }
 

@@ -35,6 +35,7 @@ macro_rules! contract {
             delivery: offsets_count_up_and_are_returned_in_the_order_of_the_appends,
             delivery: a_scan_reads_to_the_end_in_slices,
             delivery: at_is_the_logs_and_the_same_on_every_read,
+            delivery: the_logs_clock_is_known_from_a_commit_on_and_never_ahead,
             delivery: an_append_with_a_record_too_large_leaves_nothing,
             delivery: a_commit_with_a_record_too_large_leaves_nothing,
             delivery: the_largest_record_is_accepted,

@@ -18,7 +18,7 @@ use loadline::model::{
 };
 use loadline::runtime::clock::{Clock, ManualClock};
 use loadline::runtime::retention::plan::{Progress, Restart, hold};
-use loadline::runtime::runner::{Rounds, Runner};
+use loadline::runtime::runner::{ReadToEnd, Rounds, Runner};
 use loadline::runtime::snapshots::replays_from;
 use loadline::runtime::{publish, raw_appends};
 use loadline::stages::arbitrate::{Arbitrate, Pacing};
@@ -123,7 +123,7 @@ impl<S: Stage + Clone> World<S> {
         match turn {
             Turn::Take(most) => {
                 let polled = life.session.poll(most, Duration::ZERO).unwrap();
-                life.runner.take(&mut VecDeque::from(polled), now, Some(now)).unwrap();
+                life.runner.take(&mut VecDeque::from(polled), now, Some(ReadToEnd { at: now, log: now })).unwrap();
             }
             Turn::Commit(most) => {
                 for _ in 0..most {

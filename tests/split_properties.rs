@@ -161,7 +161,8 @@ fn read(stage: &Aggregate, state: &mut aggregate::State, partition: u32, seen: &
 
 fn flush(stage: &Aggregate, state: &mut aggregate::State, partition: u32, now: i64) -> Vec<Signal> {
     let mut effects = Effects::new();
-    stage.apply(state, Input::Flush { partition, now: Timestamp::from_millis(now) }, &mut effects);
+    let now = Timestamp::from_millis(now);
+    stage.apply(state, Input::Flush { partition, now, read_through: now }, &mut effects);
     let signals = effects.take().into_iter().map(|e| match e.message {
         Message::Signal(signal) => signal,
         other => panic!("a flush said {other:?}"),

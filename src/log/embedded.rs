@@ -142,14 +142,14 @@ impl EmbeddedLog {
             connection,
             tails: Arc::clone(&tails),
             coordinator: Arc::clone(&coordinator),
-            clock,
+            clock: Arc::clone(&clock),
             standing: Arc::clone(&standing),
             times: Arc::clone(&times),
             place: Arc::clone(&place),
             mark,
         };
         let writer = Writer::start(writing).map_err(|error| unusable(&error))?;
-        let store = EmbeddedStore { writer, reader: Reader::new(path), tails, standing, times, place, lock_file: Mutex::new(Some(lock_file)) };
+        let store = EmbeddedStore { clock, writer, reader: Reader::new(path), tails, standing, times, place, lock_file: Mutex::new(Some(lock_file)) };
         Ok(EmbeddedLog { store: Arc::new(store), coordinator })
     }
 
@@ -339,6 +339,10 @@ impl Log for EmbeddedLog {
         self.store.scan(topic, partition, from, max)
     }
 
+    fn reached(&self) -> Timestamp {
+        self.store.clock.now()
+    }
+
     fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         self.coordinator.check_open()?;
         self.store.reader.states(group, partition)
@@ -366,6 +370,7 @@ impl Log for EmbeddedLog {
 
 /// The storage behind an [`EmbeddedLog`].
 struct EmbeddedStore {
+    clock: Arc<dyn Clock>,
     writer: Writer,
     reader: Reader,
     tails: Arc<Tails>,

@@ -10,7 +10,7 @@
 //! - [`declaration`]: the one declaration of the topics, `topology/asyncapi.yaml`
 //! - [`errors`]: what each error of Kafka means for a caller
 //! - [`topics`]: names of the topics; creating them, and how those on a cluster differ from the declaration
-//! - [`session`], [`transaction`]: consuming and committing; [`standing`]: how that fares
+//! - [`session`], [`transaction`]: consuming and committing; [`standing`]: how that fares; [`clock`]: the time there
 //! - [`reader`], [`follower`]: reading outside of a group, once and as it grows; [`appender`]: appending outside of one
 //!
 //! All calls block, and have deadlines.
@@ -24,7 +24,9 @@ use std::time::Duration;
 
 use super::coordinator::{closed, lock};
 use super::{CommitTimes, Follower, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
+use crate::model::Timestamp;
 use appender::Appender;
+use clock::ClusterClock;
 use follower::Following;
 use reader::Reader;
 use session::Member;
@@ -33,6 +35,7 @@ use topics::{Difference, Names};
 
 mod appender;
 mod client;
+mod clock;
 pub mod declaration;
 mod errors;
 mod follower;
@@ -106,6 +109,7 @@ struct Shared {
     closed: AtomicBool,
     appender: Appender,
     standing: Standing,
+    clock: ClusterClock,
     /// Readers that nobody uses now.
     readers: Mutex<Vec<Reader>>,
     /// Clients that ask for the positions of a group, without being members.
@@ -131,7 +135,18 @@ impl KafkaLog {
         let appender = Appender::new(&options)?;
         let standing = Standing::new(&options.brokers);
         let (readers, closed) = (Mutex::new(vec![reader]), AtomicBool::new(false));
-        Ok(KafkaLog(Arc::new(Shared { options, names, partitions, differences, closed, appender, standing, readers, positions: Mutex::default() })))
+        Ok(KafkaLog(Arc::new(Shared {
+            options,
+            names,
+            partitions,
+            differences,
+            closed,
+            appender,
+            standing,
+            clock: ClusterClock::default(),
+            readers,
+            positions: Mutex::default(),
+        })))
     }
 
     /// How the topics differed from what is declared when it was opened, where that is no reason not to run: to be told once, as warnings.
@@ -198,6 +213,10 @@ impl Log for KafkaLog {
 
     fn leaves_gaps(&self) -> bool {
         true
+    }
+
+    fn reached(&self) -> Timestamp {
+        self.0.clock.reached().unwrap_or(Timestamp::MIN)
     }
 
     fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {

@@ -143,6 +143,10 @@ impl Log for MemoryLog {
         self.store.leaves_gaps()
     }
 
+    fn reached(&self) -> Timestamp {
+        self.store.clock.now()
+    }
+
     fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         self.coordinator.check_open()?;
         let data = lock(&self.store.data);

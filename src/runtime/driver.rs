@@ -213,6 +213,10 @@ mod tests {
             self.log.scan(topic, partition, from, max)
         }
 
+        fn reached(&self) -> Timestamp {
+            self.log.reached()
+        }
+
         fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
             self.log.states(group, partition)
         }

@@ -34,7 +34,7 @@ impl Rehearsal {
     /// Hands over what was taken, and completes the panes that end by `at` less the grace. What it causes, in order.
     pub fn flush(&mut self, at: Timestamp) -> Vec<Caused> {
         let mut effects = Effects::new();
-        self.aggregate.apply(&mut self.state, Input::Flush { partition: 0, now: at }, &mut effects);
+        self.aggregate.apply(&mut self.state, Input::Flush { partition: 0, now: at, read_through: at }, &mut effects);
         let signals = effects.take().into_iter().filter_map(|effect| if let Message::Signal(signal) = effect.message { Some(signal) } else { None });
         signals.flat_map(|signal| self.replay.signal(at, 0, signal)).collect()
     }

@@ -44,6 +44,22 @@ struct Writing {
     versioned: bool,
 }
 
+/// An instant whose earlier records have all been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadToEnd {
+    /// It, by this process's clock.
+    pub at: Timestamp,
+    /// It, by the log's own clock, which may be another one: [`Log::reached`].
+    pub log: Timestamp,
+}
+
+impl ReadToEnd {
+    /// Behind the end: all before the last record has been read, which carries the log's time.
+    fn at_record(at: Option<Timestamp>, now: Timestamp) -> Self {
+        ReadToEnd { at: at.unwrap_or(now), log: at.unwrap_or(Timestamp::MIN) }
+    }
+}
+
 /// One partition that this member owns.
 struct Owned<S: Stage> {
     state: S::State,
@@ -55,9 +71,9 @@ struct Owned<S: Stage> {
     appends: Vec<RawAppend>,
     /// A batch that was handed out and not yet confirmed.
     pending: Option<Batch>,
-    /// The `at` of the last record, and whether the input was read to its end at `read_at`.
+    /// The `at` of the last record.
     last_at: Option<Timestamp>,
-    read_to_end_at: Option<Timestamp>,
+    read_to_end: Option<ReadToEnd>,
     ticked_at: Option<Timestamp>,
     writing: Option<Writing>,
     /// There is no round yet.
@@ -114,13 +130,12 @@ impl<S: Stage> Runner<S> {
     }
 
     /// Takes what a poll brought, one event after the other: on an error the rest is left in `polled`, for
-    /// another call. `read_to_end_at` is an instant whose earlier records have all been
-    /// read now, `None` where more may be waiting.
+    /// another call. `read_to_end` is `None` where more may be waiting.
     ///
     /// # Errors
     /// As the log's reads, while a partition's state is restored; the snapshot's own faults are
     /// [`LogError::Fatal`].
-    pub fn take(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp, read_to_end_at: Option<Timestamp>) -> Result<(), LogError> {
+    pub fn take(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp, read_to_end: Option<ReadToEnd>) -> Result<(), LogError> {
         while let Some(event) = polled.pop_front() {
             match event {
                 Polled::Assigned { partition, position } => {
@@ -140,23 +155,22 @@ impl<S: Stage> Runner<S> {
                     self.owned.remove(&partition);
                 }
                 Polled::Gap { partition, from, to } => self.gap(partition, from, to, now),
-                Polled::Records { partition, records } => self.records(partition, records),
+                Polled::Records { partition, records } => self.records(partition, records, now),
             }
         }
         for owned in self.owned.values_mut() {
-            owned.read_to_end_at = read_to_end_at;
+            owned.read_to_end = read_to_end;
         }
         Ok(())
     }
 
-    fn records(&mut self, partition: u32, records: Vec<RawRecord>) {
+    fn records(&mut self, partition: u32, records: Vec<RawRecord>, now: Timestamp) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
         let mut effects = Effects::new();
         for record in records {
             owned.fold(&self.stage, record, &mut effects);
             if S::FLUSHES && self.stage.is_full(&owned.state) {
-                let now = owned.last_at.unwrap_or(Timestamp::MIN);
-                owned.flush(&self.stage, &*self.log, partition, now);
+                owned.flush(&self.stage, &*self.log, partition, ReadToEnd::at_record(owned.last_at, now));
             }
         }
         owned.appends.extend(raw_appends(&*self.log, effects.take()));
@@ -282,7 +296,7 @@ impl<S: Stage> Runner<S> {
             appends: Vec::new(),
             pending: None,
             last_at: None,
-            read_to_end_at: None,
+            read_to_end: None,
             ticked_at: None,
             writing: None,
             first_round: round.is_none(),
@@ -362,16 +376,17 @@ impl<S: Stage> Owned<S> {
 
     /// Whether what is held is to be flushed now. Appends that wait to be committed need a position.
     fn flush_is_due(&self, stage: &S, now: Timestamp) -> bool {
-        let due = match self.read_to_end_at {
+        let due = match self.read_to_end {
             Some(_) => stage.flush_at(&self.state, now).is_some_and(|at| now >= at),
             None => stage.flushes_behind(&self.state),
         };
         due || !self.appends.is_empty()
     }
 
-    fn flush(&mut self, stage: &S, log: &dyn Log, partition: u32, now: Timestamp) {
+    fn flush(&mut self, stage: &S, log: &dyn Log, partition: u32, ReadToEnd { at: now, log: read_through }: ReadToEnd) {
         let mut effects = Effects::new();
-        if catch_unwind(AssertUnwindSafe(|| stage.apply(&mut self.state, Input::Flush { partition, now }, &mut effects))).is_err() {
+        let input = Input::Flush { partition, now, read_through };
+        if catch_unwind(AssertUnwindSafe(|| stage.apply(&mut self.state, input, &mut effects))).is_err() {
             // What it held is lost: to hold it on would lose every flush after this one too.
             effects = Effects::new();
             let message = format!("a fault in Loadline: {} lost what it held of partition {partition} of {}; please report it", S::NAME, S::INPUT);
@@ -390,11 +405,11 @@ impl<S: Stage> Owned<S> {
         let flushed = !S::FLUSHES || self.flush_is_due(stage, now);
         if S::FLUSHES && flushed {
             // Read to the end, everything up to then is in; else up to the last record read.
-            let through = self.read_to_end_at.or(self.last_at).unwrap_or(now);
-            self.flush(stage, log, partition, through);
+            let read = self.read_to_end.unwrap_or_else(|| ReadToEnd::at_record(self.last_at, now));
+            self.flush(stage, log, partition, read);
             // A further flush says nothing new before the input was read again: however long a commit
             // takes, it is followed by a read.
-            self.read_to_end_at = None;
+            self.read_to_end = None;
         }
         let mut appends = std::mem::take(&mut self.appends);
         appends.retain(|append| !is_expired_request(append, now));

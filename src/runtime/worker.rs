@@ -11,7 +11,7 @@ use crate::log::{Batch, Log, LogError, Membership, Polled, Session, Waker};
 use crate::model::Timestamp;
 use crate::stages::Stage;
 
-use super::runner::{Rounds, Runner};
+use super::runner::{ReadToEnd, Rounds, Runner};
 
 /// One member of the group of `S`.
 pub struct Worker<S: Stage> {
@@ -21,7 +21,7 @@ pub struct Worker<S: Stage> {
     /// What was polled and could not be taken yet: it is not polled again.
     polled: VecDeque<Polled>,
     /// What the last poll told: up to when everything has been read.
-    read_to_end_at: Option<Timestamp>,
+    read_to_end: Option<ReadToEnd>,
     /// Partitions whose last commit is of unknown outcome.
     unsettled: BTreeSet<u32>,
 }
@@ -65,7 +65,7 @@ impl<S: Stage> Worker<S> {
         let membership = Membership { group: S::NAME, member: member.to_owned(), topic: S::INPUT };
         let session = log.join(membership)?;
         let runner = Runner::with_rounds(stage, Arc::clone(&log), rounds);
-        Ok(Worker { log, session, runner, polled: VecDeque::new(), read_to_end_at: None, unsettled: BTreeSet::new() })
+        Ok(Worker { log, session, runner, polled: VecDeque::new(), read_to_end: None, unsettled: BTreeSet::new() })
     }
 
     /// Ends a waiting [`Worker::read`] from another thread.
@@ -80,15 +80,16 @@ impl<S: Stage> Worker<S> {
     /// [`LogError::Retry`]: the same call again, later; nothing that was polled is lost. Any other ends this member.
     pub fn read(&mut self, asked_at: Timestamp, most: usize, wait: Duration) -> Result<Read, LogError> {
         if self.polled.is_empty() {
+            let asked = ReadToEnd { at: asked_at, log: self.log.reached() };
             self.polled = self.session.poll(most, wait)?.into();
             let records: usize = self.polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
             // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
             let to_end = records < most && (!S::FLUSHES || matches!(self.session.has_read_to_end(), Ok(true)));
-            self.read_to_end_at = to_end.then_some(asked_at);
+            self.read_to_end = to_end.then_some(asked);
         }
         let nothing = self.polled.is_empty();
-        self.runner.take(&mut self.polled, asked_at, self.read_to_end_at)?;
-        Ok(match self.read_to_end_at {
+        self.runner.take(&mut self.polled, asked_at, self.read_to_end)?;
+        Ok(match self.read_to_end {
             // Also where there is more that cannot be read yet: it is waited for.
             _ if nothing => Read::Nothing,
             None => Read::Full,

@@ -133,12 +133,13 @@ impl Aggregate {
         }
     }
 
-    fn flush(&self, state: &mut State, partition: u32, now: Timestamp, effects: &mut Effects) {
+    fn flush(&self, state: &mut State, partition: u32, now: Timestamp, read_through: Timestamp, effects: &mut Effects) {
         for part in std::mem::take(&mut state.held).into_parts(partition, self.pane) {
             effects.to_key(Topic::Signals, part.target.as_str().to_owned(), Message::Signal(Signal::Part(part)));
         }
         state.refusals.flush(now, effects);
-        let due = now - self.grace;
+        // A clock that is ahead of the log's makes nothing complete of which records may still come.
+        let due = (now - self.grace).min(read_through);
         // Never back, but where the clock itself was set back.
         let through = state.through.filter(|last| *last <= due + CLOCK_SET_BACK).map_or(due, |last| last.max(due));
         let mark = Mark {
@@ -169,7 +170,7 @@ impl Stage for Aggregate {
     fn apply(&self, state: &mut State, input: Input<SampleBatch>, effects: &mut Effects) {
         match input {
             Input::Record(record) => self.record(state, &record),
-            Input::Flush { partition, now } => self.flush(state, partition, now, effects),
+            Input::Flush { partition, now, read_through } => self.flush(state, partition, now, read_through, effects),
         }
     }
 

@@ -9,7 +9,7 @@ use loadline::log::{Log, Membership, Partitions, RawRecord, Session, Topic};
 use loadline::model::{Alert, Audit, DeadLetter, Message, TargetId, Timestamp};
 use loadline::runtime::clock::{Clock, ManualClock};
 use loadline::runtime::publish;
-use loadline::runtime::runner::Runner;
+use loadline::runtime::runner::{ReadToEnd, Runner};
 use loadline::stages::{Effects, Stage};
 use loadline::wire;
 
@@ -49,7 +49,7 @@ impl<S: Stage + Clone> World<S> {
             (session, Runner::new(self.stage.clone(), Arc::new(self.log.clone())))
         });
         for _ in 0..4 {
-            runner.take(&mut VecDeque::from(session.poll(10_000, Duration::ZERO).unwrap()), now, Some(now)).unwrap();
+            runner.take(&mut VecDeque::from(session.poll(10_000, Duration::ZERO).unwrap()), now, Some(ReadToEnd { at: now, log: now })).unwrap();
             while let Some(batch) = runner.next_batch(now) {
                 session.commit(&batch).unwrap();
                 runner.confirmed(batch.partition);

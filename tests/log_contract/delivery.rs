@@ -87,6 +87,20 @@ pub(crate) fn at_is_the_logs_and_the_same_on_every_read<H: Harness>() {
     assert_eq!(poll_records(&mut *session, 3).iter().map(|record| record.at).collect::<Vec<_>>(), first);
 }
 
+/// What is appended after the question has no earlier time. A log whose clock is another machine's knows it from its answers.
+pub(crate) fn the_logs_clock_is_known_from_a_commit_on_and_never_ahead<H: Harness>() {
+    let harness = H::create(Partitions::default());
+    harness.log().append(vec![signal(0, "a")]).unwrap();
+    let mut session = join(harness.log(), "a");
+    let input = poll_records(&mut *session, 1).remove(0);
+    session.commit(&Batch { appends: vec![signal(0, "b")], ..behind(&input) }).unwrap();
+    let last_at = || harness.log().scan(Topic::Signals, 0, 0, 10).unwrap().last().unwrap().at;
+    let (committed, reached) = (last_at(), harness.log().reached());
+    assert!(reached >= committed, "{reached} is all that is known, and {committed} was answered");
+    harness.log().append(vec![signal(0, "c")]).unwrap();
+    assert!(last_at() >= reached, "{} came after {reached}", last_at());
+}
+
 fn too_large() -> RawAppend {
     RawAppend { value: vec![0; MAX_RECORD_BYTES], ..signal(0, "") }
 }

@@ -14,6 +14,7 @@
 //! | [`people`] | what people said holds: freeze marks, counts of 0, policies that cannot be read |
 //! | [`holds`] | a threshold steps only where its value was beyond it for as long as it says |
 //! | [`warming`] | a threshold waits for the instances of its last step |
+//! | [`waiting`] | a claim that waits for its fleet's removals is served when there is room |
 //! | [`folds`] | what was decided is what an undisturbed fold decides, also of one target's signals alone |
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ mod panes;
 mod people;
 mod sight;
 mod tape;
+mod waiting;
 mod warming;
 
 use folds::Excuses;
@@ -48,6 +50,7 @@ use panes::Panes;
 use people::People;
 use sight::Sight;
 use tape::{Entry, Tape};
+use waiting::Waiting;
 use warming::Warming;
 
 /// More than any target of a run comes to.
@@ -106,6 +109,7 @@ pub struct Checker {
     measured: Measured,
     sight: Sight,
     people: People,
+    waiting: Waiting,
     warming: Warming,
     decisions: BTreeMap<TargetId, Vec<Decision>>,
     changes_seen: usize,
@@ -121,20 +125,16 @@ impl Checker {
     /// A checker of a run that has not begun.
     pub fn new(scenario: &Scenario, settings: Settings, log: MemoryLog) -> Self {
         let pane = settings.aggregate.pane;
-        let mut panes = Panes::new(pane);
         let skew = scenario.setup.skew_ms.iter().copied().max().unwrap_or(0).max(0);
-        // A process whose clock is ahead of the log's marks what may still come.
-        if skew > 0 {
-            panes.unsure();
-        }
         Checker {
             plans: Plans(scenario.targets.iter().map(|t| (t.number, vec![(0, t.policy.clone())])).collect()),
             tape: Tape::new(log),
-            panes,
+            panes: Panes::new(pane),
             limits: Limits::new(&settings.arbitrate),
             measured: Measured::new(pane),
             sight: Sight::new(&settings.aggregate),
             people: People::new(scenario),
+            waiting: Waiting::new(&settings.arbitrate, scenario.calm_at),
             warming: Warming::new(scenario),
             decisions: BTreeMap::new(),
             changes_seen: 0,
@@ -207,14 +207,19 @@ impl Checker {
     /// The first thing that does not hold.
     pub fn look(&mut self, world: &World, now: Millis, told: &mut Told<'_>) -> Result<(), Violation> {
         self.now = now;
+        let mut clock = None;
         for entry in self.tape.look(now) {
             told.say(|| line_of(&entry, now));
             self.record(&entry)?;
+            clock = Some(entry.at);
             if let Ok(Message::Signal(Signal::Outcome(outcome))) = &entry.message {
                 People::told_of(outcome, &world.changes)?;
             }
         }
         self.panes.marked(self.tape.partitions(Topic::Signals))?;
+        if let Some(clock) = clock {
+            self.waiting.look(now, clock)?;
+        }
         for change in &world.changes[self.changes_seen..] {
             told.say(|| {
                 let by = change.epoch.map_or("by hand".to_owned(), |epoch| format!("epoch {epoch}"));
@@ -282,7 +287,11 @@ impl Checker {
                 *self.counts.entry("measured values that were added up anew").or_default() += compared;
                 self.decisions.entry(decision.target.clone()).or_default().push(decision.clone());
             }
-            Message::Request(request) => self.limits.claim(request, entry.at),
+            Message::Request(request) => {
+                self.limits.claim(request, entry.at);
+                self.waiting.claim(request);
+            }
+            Message::Signal(Signal::Grant(grant)) => self.waiting.grant(grant),
             Message::Command(command) => {
                 self.count("commands");
                 // Of the policies that it may have been decided by, one that is and one that is not.
@@ -290,6 +299,7 @@ impl Checker {
                 let paced = |plan: &&Plan| plan.role != "Generic";
                 let paced = (plans.iter().any(paced), plans.iter().all(paced));
                 self.limits.command(command, entry, paced)?;
+                self.waiting.command(command, self.now);
             }
             Message::Alert(alert) => {
                 if alert.name == "RecordFaulted" || alert.name == "Faulted" {

@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use loadline::log::memory::MemoryLog;
 use loadline::log::{Batch, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
+use loadline::model::Timestamp;
 
 use super::scenario::How;
 
@@ -88,12 +90,25 @@ fn fail<T>(how: Option<How>, faults: &mut Faults, write: impl FnOnce() -> Result
 pub struct FaultyLog {
     inner: MemoryLog,
     faults: Arc<Mutex<Faults>>,
+    /// A commit of this process was answered.
+    answered: Arc<AtomicBool>,
 }
 
 impl FaultyLog {
     /// Before `inner`, with nothing planned.
     pub fn new(inner: MemoryLog) -> Self {
-        FaultyLog { inner, faults: Arc::default() }
+        FaultyLog { inner, faults: Arc::default(), answered: Arc::default() }
+    }
+
+    /// The same log, as another process has it.
+    #[must_use]
+    pub fn of_another_process(&self) -> Self {
+        FaultyLog { answered: Arc::default(), ..self.clone() }
+    }
+
+    /// Its process died.
+    pub fn died(&self) {
+        self.answered.store(false, Ordering::SeqCst);
     }
 
     /// What is planned.
@@ -137,6 +152,11 @@ impl Log for FaultyLog {
         self.inner.leaves_gaps()
     }
 
+    /// A client of a broker knows its clock from the answers to its own writes alone.
+    fn reached(&self) -> Timestamp {
+        if self.inner.leaves_gaps() && !self.answered.load(Ordering::SeqCst) { Timestamp::MIN } else { self.inner.reached() }
+    }
+
     fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         self.faults().check_read()?;
         self.inner.states(group, partition)
@@ -173,7 +193,9 @@ impl Session for FaultySession {
         let mut faults = self.log.faults();
         faults.check_write(&batch.appends)?;
         let how = faults.commits.get_mut(self.group).and_then(VecDeque::pop_front);
-        fail(how, &mut faults, || self.inner.commit(batch))
+        fail(how, &mut faults, || self.inner.commit(batch))?;
+        self.log.answered.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     fn waker(&self) -> Waker {

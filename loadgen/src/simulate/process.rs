@@ -15,6 +15,7 @@ use loadline::stages::aggregate::Aggregate;
 use loadline::stages::arbitrate::Arbitrate;
 use loadline::stages::decide::{AuditWhen, Decide};
 
+use super::faulty::FaultyLog;
 use super::scenario::Part;
 
 /// The most records of one poll: small, so that a poll rarely takes all.
@@ -34,7 +35,7 @@ pub struct Settings {
 /// A running process.
 pub struct Process {
     name: String,
-    log: Arc<dyn Log>,
+    log: Arc<FaultyLog>,
     settings: Settings,
     hands: Arc<Hands>,
     aggregate: Member<Aggregate>,
@@ -117,7 +118,7 @@ const ALL_COMMITS: usize = 10_000;
 
 impl Process {
     /// A process that has not begun to work yet.
-    pub fn new(name: String, log: Arc<dyn Log>, settings: Settings, hands: Arc<Hands>) -> Self {
+    pub fn new(name: String, log: Arc<FaultyLog>, settings: Settings, hands: Arc<Hands>) -> Self {
         Process { name, log, settings, hands, aggregate: Member::new(), admit: Member::new(), decide: Member::new(), arbitrate: Member::new(), courier: None }
     }
 
@@ -126,7 +127,7 @@ impl Process {
     /// # Errors
     /// [`LogError::Fatal`]: no run may come to that.
     pub fn step(&mut self, part: Part, now: Timestamp) -> Result<bool, LogError> {
-        let (log, name, rounds) = (Arc::clone(&self.log), self.name.clone(), self.settings.rounds);
+        let (log, name, rounds) = (Arc::clone(&self.log) as Arc<dyn Log>, self.name.clone(), self.settings.rounds);
         let stepped = match part {
             Part::Aggregate => self.aggregate.step(|| Worker::join(self.settings.aggregate, log, &name, rounds), now),
             Part::Admit => self.admit.step(|| Worker::join(Admit, log, &name, rounds), now),
@@ -149,7 +150,7 @@ impl Process {
     fn carry(&mut self) -> Result<bool, LogError> {
         let courier = match &mut self.courier {
             Some(courier) => courier,
-            None => self.courier.insert(Courier::join(Arc::clone(&self.log), Arc::clone(&self.hands), &self.name, Reach::All)?),
+            None => self.courier.insert(Courier::join(Arc::clone(&self.log) as Arc<dyn Log>, Arc::clone(&self.hands), &self.name, Reach::All)?),
         };
         Ok(courier.step(Duration::ZERO)? != Stepped::Idle)
     }
@@ -166,6 +167,7 @@ impl Process {
 
     /// Dies at once. What its stages were committing, for a log that gets it later.
     pub fn kill(&mut self, now: Timestamp) -> Vec<Zombie> {
+        self.log.died();
         Part::ALL.into_iter().filter_map(|part| self.kill_part(part, now)).collect()
     }
 

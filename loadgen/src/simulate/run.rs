@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
         let freeze = FreezeFiles::new("/nonexistent/loadline-simulation/freeze");
         let hands = Hands::new(freeze, Arc::clone(&clock) as Arc<dyn Clock>).with_kind("Deployment", Arc::new(world.clone()));
         let hands = Arc::new(hands);
-        let process = |number: usize| Process::new(format!("p{number}"), Arc::new(log.clone()), settings.clone(), Arc::clone(&hands));
+        let process = |number: usize| Process::new(format!("p{number}"), Arc::new(log.of_another_process()), settings.clone(), Arc::clone(&hands));
         Run {
             scenario,
             processes: (0..setup.processes).map(process).collect(),

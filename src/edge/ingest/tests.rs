@@ -89,6 +89,9 @@ impl Log for Double {
     fn scan(&self, _: Topic, _: u32, _: Offset, _: usize) -> Result<Vec<RawRecord>, LogError> {
         unused()
     }
+    fn reached(&self) -> Timestamp {
+        Timestamp::MIN
+    }
     fn states(&self, _: &str, _: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         unused()
     }

@@ -342,11 +342,16 @@ impl Member {
         let offsets = batch.position.map(|position| client::one(self.topic(), partition, client::at(position)));
         // As of the beginning of the transaction.
         let group = self.consumer.group_metadata();
-        Ok(match (&offsets, &group) {
+        let outcome = match (&offsets, &group) {
             (Some(offsets), Some(group)) => transactions.commit(&puts, Some((offsets, group))),
             (Some(_), None) => return Err(LogError::Retry { reason: "Kafka: the member is not in its group now".to_owned() }),
             (None, _) => transactions.commit(&puts, None),
-        })
+        };
+        Ok(outcome.map(|first_at| {
+            if let Some(at) = first_at {
+                self.shared.clock.heard(at);
+            }
+        }))
     }
 }
 

@@ -4,11 +4,12 @@
 //! time, and a transaction takes about 10 ms.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message as _, Timestamp as KafkaTime};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, TopicPartitionList};
@@ -17,6 +18,7 @@ use super::errors::{self, Step};
 use super::{Options, client};
 use crate::log::coordinator::lock;
 use crate::log::{LogError, Topic};
+use crate::model::Timestamp;
 use crate::runtime::clock::Stopwatch;
 
 /// How long deliveries are waited for at a time.
@@ -51,9 +53,13 @@ pub(super) struct Transactions {
     patience: Duration,
 }
 
-/// What could not be delivered, by its place in the transaction.
-#[derive(Default)]
-struct Reports(Mutex<Vec<(usize, KafkaError)>>);
+/// What the broker answered.
+struct Reports {
+    /// What could not be delivered, by its place in the transaction.
+    refused: Mutex<Vec<(usize, KafkaError)>>,
+    /// The earliest time that it gave to a record of the transaction.
+    first_at: AtomicI64,
+}
 
 impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -65,8 +71,13 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
-        if let Err((error, _)) = result {
-            lock(&self.0).push((index, error.clone()));
+        match result {
+            Ok(message) => {
+                if let KafkaTime::LogAppendTime(at) = message.timestamp() {
+                    self.first_at.fetch_min(at, Ordering::Relaxed);
+                }
+            }
+            Err((error, _)) => lock(&self.refused).push((index, error.clone())),
         }
     }
 }
@@ -74,7 +85,7 @@ impl ProducerContext for Reports {
 impl Transactions {
     /// Ends what an earlier owner of this id left open, and shuts it out.
     pub(super) fn begin_as(options: &Options, id: &str) -> Result<Self, LogError> {
-        let producer: BaseProducer<Reports> = client::transactional(options, id, Reports::default())?;
+        let producer: BaseProducer<Reports> = client::transactional(options, id, Reports { refused: Mutex::default(), first_at: AtomicI64::new(i64::MAX) })?;
         let started = Stopwatch::start();
         loop {
             match producer.init_transactions(options.patience) {
@@ -85,14 +96,15 @@ impl Transactions {
         }
     }
 
-    /// Commits records, and a position where there is one.
-    pub(super) fn commit(&self, puts: &[Put<'_>], position: Option<(&TopicPartitionList, &ConsumerGroupMetadata)>) -> Result<(), Failure> {
+    /// Commits records, and a position where there is one. The earliest time that a broker gave to one of them.
+    pub(super) fn commit(&self, puts: &[Put<'_>], position: Option<(&TopicPartitionList, &ConsumerGroupMetadata)>) -> Result<Option<Timestamp>, Failure> {
         let started = Stopwatch::start();
         self.producer.begin_transaction().map_err(|error| match errors::of_step(&error) {
             Step::Dead => Failure::Dead(error),
             Step::Again | Step::Abort => Failure::Nothing(errors::of_reading(&error)),
         })?;
-        lock(&self.producer.context().0).clear();
+        lock(&self.producer.context().refused).clear();
+        self.producer.context().first_at.store(i64::MAX, Ordering::Relaxed);
         for (index, put) in puts.iter().enumerate() {
             if let Err(error) = self.send(index, put, &started) {
                 return Err(self.give_up(&error, puts.get(index)));
@@ -101,7 +113,7 @@ impl Transactions {
         while self.producer.in_flight_count() > 0 && started.elapsed() < self.patience {
             self.producer.poll(SLICE);
         }
-        let refused = std::mem::take(&mut *lock(&self.producer.context().0)).into_iter().next();
+        let refused = std::mem::take(&mut *lock(&self.producer.context().refused)).into_iter().next();
         if let Some((index, error)) = refused {
             return Err(self.give_up(&error, puts.get(index)));
         }
@@ -113,7 +125,10 @@ impl Transactions {
         loop {
             // Any other time-out may leave librdkafka in a state that is not the broker's; the call itself ends with the transaction's time-out.
             match self.producer.commit_transaction(Timeout::Never) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    let first_at = self.producer.context().first_at.load(Ordering::Relaxed);
+                    return Ok((first_at < i64::MAX).then_some(Timestamp::from_millis(first_at)));
+                }
                 Err(error) => match errors::of_step(&error) {
                     Step::Again => {}
                     Step::Abort => return Err(self.give_up(&error, None)),

@@ -21,7 +21,7 @@ fn read_batch(stage: &Aggregate, state: &mut State, at: i64, record: SampleBatch
 
 pub(super) fn flush(stage: &Aggregate, state: &mut State, now: i64) -> Vec<Effect> {
     let mut effects = Effects::new();
-    stage.apply(state, Input::Flush { partition: 2, now: time(now) }, &mut effects);
+    stage.apply(state, Input::Flush { partition: 2, now: time(now), read_through: time(now) }, &mut effects);
     effects.take()
 }
 
@@ -105,6 +105,19 @@ fn a_flush_without_samples_marks_all_the_same() {
     let said = said(flush(&stage(), &mut State::default(), 10_500));
     assert!(said.parts.is_empty());
     assert_eq!(said.marks[0].through, time(10_000));
+}
+
+/// Records of later times may still come, whatever this process's clock says.
+#[test]
+fn a_clock_that_is_ahead_of_the_logs_marks_no_more_than_was_read() {
+    let (stage, mut state) = (stage(), State::default());
+    let mut through = |now: i64, read_through: i64| {
+        let mut effects = Effects::new();
+        stage.apply(&mut state, Input::Flush { partition: 2, now: time(now), read_through: time(read_through) }, &mut effects);
+        said(effects.take()).marks[0].through
+    };
+    assert_eq!(through(14_500, 10_500), time(10_500));
+    assert_eq!(through(20_000, 19_700), time(19_500), "a clock that is ahead by less than the grace costs nothing");
 }
 
 #[test]
