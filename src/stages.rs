@@ -30,6 +30,13 @@ pub struct Located<R> {
 pub enum Input<R> {
     /// The next record of the partition.
     Record(Located<R>),
+    /// Records of the partition before `next` are gone, and were never read. The record that comes next was appended at `at`.
+    Lost {
+        /// The first offset that is there.
+        next: Offset,
+        /// The time of that record.
+        at: Timestamp,
+    },
     /// Aggregate's: append all that is held, as of `now`.
     Flush {
         /// The partition of the stage's input whose state this is.

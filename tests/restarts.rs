@@ -23,7 +23,7 @@ use loadline::runtime::snapshots::replays_from;
 use loadline::runtime::{publish, raw_appends};
 use loadline::stages::arbitrate::{Arbitrate, Pacing};
 use loadline::stages::decide::Decide;
-use loadline::stages::{Effects, Input, Located, Stage};
+use loadline::stages::{Effects, Input, Located, Snapshot, Stage};
 use loadline::wire;
 use proptest::prelude::*;
 
@@ -527,6 +527,10 @@ fn records_that_are_gone_are_told() {
     world.finish();
     let told = world.messages(Topic::Alerts);
     assert!(told.iter().any(|m| matches!(m, Message::Alert(alert) if alert.name == "RecordsLost")), "{told:?}");
+    // What metrics came to is counted from there on, and no part of it is taken for the whole.
+    let state = world.life().runner.state(0).unwrap().encode(target(0).as_str(), 0).unwrap();
+    let state = String::from_utf8(state).unwrap();
+    assert!(state.contains(&format!("\"sinceOffset\":{}", end - 1)), "{state}");
     // A policy may have been among them, and would not be said again for a day.
     let asked = world.messages(Topic::Control);
     assert!(asked.iter().any(|m| matches!(m, Message::Control(ControlEntry::AnnounceAgain(ask)) if ask.asker == "decide")), "{asked:?}");

@@ -74,6 +74,8 @@ struct Owned<S: Stage> {
     /// The `at` of the last record.
     last_at: Option<Timestamp>,
     read_to_end: Option<ReadToEnd>,
+    /// What stood before this is gone, and the stage is to know it before the next record.
+    lost_before: Option<Offset>,
     ticked_at: Option<Timestamp>,
     writing: Option<Writing>,
     /// There is no round yet.
@@ -180,6 +182,7 @@ impl<S: Stage> Runner<S> {
     fn gap(&mut self, partition: u32, from: Offset, to: Offset, now: Timestamp) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
         owned.position = owned.position.max(to);
+        owned.lost_before = owned.lost_before.max(Some(to));
         let mut effects = Effects::new();
         let message = format!("{} cannot read {} {from}..{to} of partition {partition}: they were trimmed before, or damaged", S::NAME, S::INPUT);
         let alert = Alert {
@@ -297,6 +300,7 @@ impl<S: Stage> Runner<S> {
             pending: None,
             last_at: None,
             read_to_end: None,
+            lost_before: (needed < from).then_some(from),
             ticked_at: None,
             writing: None,
             first_round: round.is_none(),
@@ -318,12 +322,16 @@ impl<S: Stage> Runner<S> {
         while owned.position < position {
             let slice = self.log.scan(S::INPUT, partition, owned.position, RESTORE_SLICE)?;
             if slice.is_empty() {
-                gap(owned.position..if told { position } else { owned.position });
+                if told {
+                    gap(owned.position..position);
+                    owned.lost_before = Some(position);
+                }
                 break;
             }
             for record in slice {
-                if told {
+                if told && record.offset > owned.position {
                     gap(owned.position..record.offset.min(position));
+                    owned.lost_before = Some(record.offset);
                 }
                 owned.position = record.offset.min(position);
                 if record.offset >= position {
@@ -344,6 +352,9 @@ impl<S: Stage> Owned<S> {
         let RawRecord { partition, offset, at, value, .. } = raw;
         self.position = offset + 1;
         self.last_at = Some(at);
+        if let Some(next) = self.lost_before.take() {
+            stage.apply(&mut self.state, Input::Lost { next, at }, effects);
+        }
         self.records += 1;
         let decoded = wire::decode(S::INPUT, &value).map_err(|e| e.to_string());
         let record = decoded.and_then(|message| S::Record::try_from(message).map_err(|_| format!("not a record that {} reads", S::NAME)));

@@ -170,6 +170,8 @@ impl Stage for Aggregate {
     fn apply(&self, state: &mut State, input: Input<SampleBatch>, effects: &mut Effects) {
         match input {
             Input::Record(record) => self.record(state, &record),
+            // An alert has told of them, and there is nothing to be known of what they held.
+            Input::Lost { .. } => {}
             Input::Flush { partition, now, read_through } => self.flush(state, partition, now, read_through, effects),
         }
     }

@@ -312,6 +312,15 @@ impl State {
         }
     }
 
+    /// What stood before `next` is gone: what metrics came to is counted from there on, or a part would pass for the whole.
+    fn lost(&mut self, next: Offset, at: Timestamp) {
+        for (id, target) in &mut self.targets {
+            if target.begin_metrics_anew(next, at) {
+                self.changed.insert(id.clone());
+            }
+        }
+    }
+
     /// Evaluates the targets that have panes which are complete now.
     fn evaluate_fresh(&mut self, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         let through = self.sources.complete_through();
@@ -359,7 +368,11 @@ impl Stage for Decide {
     });
 
     fn apply(&self, state: &mut State, input: Input<Signal>, effects: &mut Effects) {
-        let Input::Record(Located { offset, at, record, .. }) = input else { return };
+        let Located { offset, at, record, .. } = match input {
+            Input::Record(record) => record,
+            Input::Lost { next, at } => return state.lost(next, at),
+            Input::Flush { .. } => return,
+        };
         match record {
             Signal::Mark(mark) => {
                 if !state.sources.holds(offset) {

@@ -170,7 +170,7 @@ impl Checker {
         self.holds.clock_set();
         self.limits.clock_set(by, clock);
         self.sight.clock_set(by, self.now, clock);
-        self.measured.clock_set();
+        self.measured.unsure();
         if by < 0 {
             self.panes.unsure();
         }
@@ -191,6 +191,9 @@ impl Checker {
         self.tape.read_up_to(topic, partition, before);
         if topic == Topic::Metrics && lost.is_some() {
             self.panes.unsure();
+        }
+        if topic == Topic::Signals && lost.is_some() {
+            self.measured.unsure();
         }
         self.excuses.lost.extend(lost.map(|committed| (topic, partition, committed)));
     }

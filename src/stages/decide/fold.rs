@@ -1,5 +1,7 @@
 //! What each signal does to its target.
 
+use std::collections::BTreeSet;
+
 use crate::log::Offset;
 use crate::model::policy::Mode;
 use crate::model::{
@@ -37,6 +39,17 @@ impl Target {
             metrics.get(&pane.metric).is_some_and(counts)
         });
         self.panes.merge(part, offset);
+    }
+
+    /// Holds panes of its metrics from `next` on, which was appended at `at`. Whether it held earlier ones.
+    pub(super) fn begin_metrics_anew(&mut self, next: Offset, at: Timestamp) -> bool {
+        let mut begun = BTreeSet::new();
+        for (name, memory) in self.memory.metrics.iter_mut().filter(|(_, memory)| memory.since_offset < next) {
+            (memory.since_offset, memory.begun_at) = (next, Some(at));
+            begun.insert(name.clone());
+        }
+        self.panes.retain(|name| !begun.contains(name));
+        !begun.is_empty()
     }
 
     /// A part of its panes.

@@ -383,3 +383,38 @@ fn a_threshold_that_waits_for_instances_says_so() {
     let starts = [20, 30, 40, 50].map(|second| look(&mut story, second, 40));
     assert_eq!(starts.map(waits).last().copied().flatten(), Some(Wait::StartUp));
 }
+
+/// A rate over a window of which a part was lost is the rate of what is left: the part that is missing was not zero.
+#[test]
+fn a_loss_makes_no_rate_smaller() {
+    let mut story = Story::default();
+    let spec = SPEC.replace("NAME", "a").replace("MIN", "1").replace(r#""track""#, r#""window":"30s","track""#);
+    story.say(Signal::Policy(PolicyAnnouncement { target: id("a"), spec: Some(spec), order: Order { source: "file".to_owned(), generation: 1 } }));
+    story.fleet("a", 4);
+    // 200 in each pane of 5 s.
+    let rate = |story: &mut Story, start: Offset| {
+        story.next = start + 5;
+        let Signal::Part(mut part) = depth(at(start), 200) else { unreachable!() };
+        part.panes[0].kind = Kind::Delta;
+        story.say(Signal::Part(part));
+        let mut effects = Effects::new();
+        let input = Input::Record(Located { partition: 0, offset: story.next, at: at(story.next), record: mark(at(start + 5)) });
+        Decide { audit: AuditWhen::Always, probe: None }.apply(&mut story.state, input, &mut effects);
+        story.next += 1;
+        let decisions = effects.take().into_iter().filter_map(|effect| match effect.message {
+            Message::Audit(Audit::Decision(decision)) => Some(decision),
+            _ => None,
+        });
+        decisions.last().unwrap().metrics.remove(0).value.map(Amount::as_f64)
+    };
+    // A second and replica.
+    assert_eq!([0, 5].map(|start| rate(&mut story, start)), [Some(10.0); 2]);
+    // Two panes are lost, and a part of the third: what comes next was appended at second 22.
+    let lost = |story: &mut Story, now| Decide::default().apply(&mut story.state, Input::Lost { next: 22, at: at(now) }, &mut Effects::new());
+    lost(&mut story, 22);
+    assert_eq!(rate(&mut story, 20), None, "nobody knows what this pane held before");
+    assert_eq!(rate(&mut story, 25), Some(10.0));
+    // It is remembered, and said once more changes nothing.
+    lost(&mut story, 31);
+    assert_eq!(rate(&mut story, 30), Some(10.0));
+}

@@ -2,7 +2,7 @@
 //! of them at each decision, in whatever order they came.
 //!
 //! Compared are values that decisions record, of a target whose policy is the one that it began with, until the clock is
-//! set. Of the moment of the decision itself the parts may have come before it or after: it must be one of these values.
+//! set, or signals were lost. Of the moment of the decision itself the parts may have come before it or after: it must be one of these values.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use super::{Plan, Violation};
 pub(super) struct Measured {
     pane: Duration,
     targets: BTreeMap<usize, Target>,
-    clock_was_set: bool,
+    /// Nothing is told of any target any more.
+    unsure: bool,
 }
 
 #[derive(Default)]
@@ -47,11 +48,12 @@ struct Seen {
 
 impl Measured {
     pub(super) fn new(pane: Duration) -> Self {
-        Measured { pane, targets: BTreeMap::new(), clock_was_set: false }
+        Measured { pane, targets: BTreeMap::new(), unsure: false }
     }
 
-    pub(super) fn clock_set(&mut self) {
-        self.clock_was_set = true;
+    /// The clock was set, or signals are gone that decide had not read.
+    pub(super) fn unsure(&mut self) {
+        self.unsure = true;
         self.targets.clear();
     }
 
@@ -87,7 +89,7 @@ impl Measured {
 
     /// Something was decided, by one of these policies. How many values were compared.
     pub(super) fn decision(&self, decision: &Decision, plans: &[&Plan]) -> Result<u64, Violation> {
-        let (Some(target), [plan], false) = (self.targets.get(&number_of(&decision.target)), plans, self.clock_was_set) else { return Ok(0) };
+        let (Some(target), [plan], false) = (self.targets.get(&number_of(&decision.target)), plans, self.unsure) else { return Ok(0) };
         let Some(begun) = target.begun.filter(|(_, at)| *at < decision.at) else { return Ok(0) };
         let mut compared = 0;
         for metric in plan.metrics.iter().filter(|metric| is_compared(metric.rule)) {
