@@ -270,6 +270,19 @@ fn rules_and_dashboard_name_only_what_is_exported() {
     assert_eq!(loadline.stop(), 0);
 }
 
+/// The configurations that come with it are ones that Prometheus takes.
+#[test]
+fn prometheus_takes_its_configurations() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(repository("topology/prometheus/loadline.rules.yml"), folder.path().join("loadline.rules.yml")).unwrap();
+    for path in ["topology/prometheus/prometheus.yml", "topology/compose/prometheus.yml"] {
+        let config = folder.path().join("prometheus.yml");
+        std::fs::write(&config, read(path).replace("/etc/prometheus/", "")).unwrap();
+        let said = promtool(&["check", "config", config.to_str().unwrap()], "").unwrap_or_else(|said| panic!("{path}: {said}"));
+        assert!(said.contains("1 rule files found"), "{path}: {said}");
+    }
+}
+
 /// Every family is in docs/metrics.md, which names no other, and the running program has samples of each.
 #[test]
 fn every_family_is_documented_and_exported() {
