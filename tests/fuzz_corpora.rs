@@ -7,6 +7,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
+use loadline::runtime::clock::Stopwatch;
 use peak_alloc::PeakAlloc;
 
 #[path = "../fuzz/src/lib.rs"]
@@ -18,7 +19,7 @@ mod seed;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// How many mutations of a target's corpus are tried.
+/// How many mutations of a target's corpus are tried, where `MUTATIONS` does not say so.
 const MUTATIONS: u64 = 2_000;
 /// The longest mutation, in bytes: what takes long is for the long runs.
 const LONGEST: usize = 4_096;
@@ -66,6 +67,12 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// A number from the environment: of a longer run.
+fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
+}
+
 fn holds(name: &str, check: checks::Check) {
     let read = |of: &str| -> Vec<(PathBuf, Vec<u8>)> { files(&root().join(of).join(name)).into_iter().map(|p| (p.clone(), fs::read(p).unwrap())).collect() };
     let (corpus, regressions) = (read("corpus"), read("regressions"));
@@ -73,14 +80,18 @@ fn holds(name: &str, check: checks::Check) {
     for (path, input) in &corpus {
         tried(check, input, &path.display().to_string());
     }
-    let mut random = Random(corpus.len() as u64);
-    for number in 0..MUTATIONS {
+    let (mutations, seed) = (number_from("MUTATIONS").unwrap_or(MUTATIONS), number_from("SEED").unwrap_or(corpus.len() as u64));
+    let (mut random, started) = (Random(seed), Stopwatch::start());
+    for number in 0..mutations {
         let mut input = corpus[random.below(corpus.len())].1.clone();
         for _ in 0..=random.below(4) {
             mutate(&mut input, &corpus[random.below(corpus.len())].1, &mut random);
         }
         input.truncate(LONGEST);
-        tried(check, &input, &format!("mutation {number}"));
+        tried(check, &input, &format!("mutation {number} of seed {seed}"));
+        if (number + 1) % 100_000 == 0 {
+            println!("{name}: {} of {mutations} mutations of seed {seed}, {} s", number + 1, started.elapsed().as_secs());
+        }
     }
     for (what, input) in enormous() {
         tried(check, &input, what);

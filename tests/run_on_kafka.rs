@@ -14,9 +14,14 @@ use kafka::{Broker, broker};
 
 /// Makes the topics of an installation of its own, with several partitions, as an operator does.
 fn installation(broker: &Broker) -> String {
+    installation_as(broker, &[])
+}
+
+/// The same, with flags that say who asks.
+fn installation_as(broker: &Broker, flags: &[&str]) -> String {
     let prefix = Broker::prefix();
     let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
-    let applied = Command::new(LOADLINE).args(apply).output().unwrap();
+    let applied = Command::new(LOADLINE).args(apply).args(flags).output().unwrap();
     assert!(applied.status.success(), "{applied:?}");
     prefix
 }
@@ -159,4 +164,46 @@ fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
     scales_to(&loadline, &data, 50.0, 5);
     wait_for("it to be ready", || (ready().0 == 200).then_some(()));
     assert_eq!(loadline.stop(), 0);
+}
+
+/// Four users, each with the rights that `topology acls` prints for its roles: a fleet scales with them, and none can do what is another one's.
+#[test]
+fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
+    let users = [("producer", "ingest"), ("stages", "admit,aggregate,arbitrate"), ("decider", "decide"), ("people", "policies,fleets,view")];
+    let broker = Broker::with_users(&users.map(|(user, _)| user));
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
+    let file = |user: &str| {
+        let path = home.path().join(format!("{user}.properties"));
+        std::fs::write(&path, broker.properties(user, &Broker::password(user))).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let prefix = installation_as(&broker, &["--kafka-config", &file("admin")]);
+    for (user, roles) in users {
+        let acls = ["topology", "acls", "--role", roles, "--principal", &format!("User:{user}"), "--prefix", &prefix, "--brokers", &broker.address];
+        let printed = Command::new(LOADLINE).args(acls).output().unwrap();
+        assert!(printed.status.success(), "{printed:?}");
+        for line in String::from_utf8(printed.stdout).unwrap().lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(words[..3], ["kafka-acls.sh", "--bootstrap-server", &broker.address], "{line}");
+            broker.acls(&words[3..]);
+        }
+    }
+    let [producer, stages, decider, people] = users.map(|(user, roles)| {
+        let directory = if user == "people" { home.path().to_owned() } else { home.path().join(user) };
+        std::fs::create_dir_all(directory.join("policies")).unwrap();
+        let mut command = run(&broker, &directory, &prefix, roles);
+        command.args(["--set", &format!("kafka.config={}", file(user)), "--stop-fleets-on-exit"]);
+        Running::spawn(command)
+    });
+    scales_to(&producer, &home.path().join("data"), 30.0, 3);
+    for running in [producer, stages, decider, people] {
+        let denied: Vec<String> = running.said().into_iter().filter(|line| line.to_lowercase().contains("authoriz")).collect();
+        assert_eq!((denied, running.stop()), (Vec::new(), 0));
+    }
+    // What somebody is refused, by the name of the error; nothing where it was taken.
+    let refused = |user: &str, topic: &str| broker.refuses(user, &format!("{prefix}{topic}"));
+    assert_eq!(refused("producer", "metrics"), None);
+    for (user, topic) in [("producer", "signals"), ("producer", "control"), ("decider", "commands"), ("decider", "metrics"), ("people", "commands")] {
+        assert_eq!(refused(user, topic).as_deref(), Some("TopicAuthorizationFailed"), "{user} on {topic}");
+    }
 }

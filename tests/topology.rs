@@ -349,33 +349,15 @@ fn no_broker_there_is_told_with_what_to_check() {
     }
 }
 
-const LOGIN: &str = "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"admin\" password=\"admins-word\" \
-                     user_admin=\"admins-word\" user_looker=\"lookers-word\";";
-
 /// A cluster with users and rights: a wrong password is told at once and without it; what a user may not see is unknown, and neither missing nor
 /// fine; a file has the settings.
 #[test]
 fn users_and_rights_are_told_apart_from_what_is_there() {
-    let login = format!("listener.name.plaintext.plain.sasl.jaas.config={LOGIN}");
-    let settings = [
-        "listener.security.protocol.map=PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name=PLAINTEXT",
-        "sasl.mechanism.inter.broker.protocol=PLAIN",
-        "sasl.enabled.mechanisms=PLAIN",
-        &login,
-        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users=User:admin;User:ANONYMOUS",
-    ];
-    let admin = [("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "admin"), ("sasl.password", "admins-word")];
-    let broker = Broker::start(&settings, &admin);
+    let broker = Broker::with_users(&["looker"]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kafka.properties");
     let run = |command: &str, user: &str, password: &str| {
-        let text = format!(
-            "# who we are\nbootstrap.servers = {}\nsecurity.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.username={user}\nsasl.password={password}\n",
-            broker.address
-        );
-        std::fs::write(&file, text).unwrap();
+        std::fs::write(&file, broker.properties(user, password)).unwrap();
         let output = loadline(&[command, "--kafka-config", file.to_str().unwrap(), "--prefix", "ready.", "--partitions", "1", "--replication", "1"]);
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(!text.contains(password), "{text}");
@@ -396,16 +378,7 @@ fn users_and_rights_are_told_apart_from_what_is_there() {
     let (code, text) = run("apply", "looker", "lookers-word");
     assert_eq!((code, text.contains("created ")), (1, false), "{text}");
     // One that sees the topics, and not their settings.
-    let jars = String::from_utf8(Command::new(Broker::script()).arg("install").output().unwrap().stdout).unwrap();
-    let java = folder.path().join("java.properties");
-    std::fs::write(&java, format!("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config={LOGIN}\n")).unwrap();
-    let granted = Command::new("java")
-        .args(["-cp", &format!("{}/*", jars.trim()), "org.apache.kafka.tools.AclCommand", "--bootstrap-server", &broker.address, "--command-config"])
-        .arg(&java)
-        .args(["--add", "--allow-principal", "User:looker", "--operation", "Describe", "--topic", "ready.", "--resource-pattern-type", "prefixed"])
-        .output()
-        .unwrap();
-    assert!(granted.status.success(), "{granted:?}");
+    broker.acls(&["--add", "--allow-principal", "User:looker", "--operation", "Describe", "--topic", "ready.", "--resource-pattern-type", "prefixed"]);
     let started = Stopwatch::start();
     let (code, text) = loop {
         let (code, text) = run("check", "looker", "lookers-word");

@@ -131,18 +131,20 @@ fn judge_ran(scenario: &Scenario, ran: Ran) -> Judged {
     Judged { ran, undisturbed: Some(undisturbed), violation }
 }
 
-/// Each target ends where it ends without faults. By its policy it may end elsewhere in three cases, and in no other:
+/// Each target ends where it ends without faults. By its policy it may end elsewhere in four cases, and in no other:
 ///
 /// - the policy leaves more than one count alone under the load of the end (its tolerance, what lies between the two
 ///   values of a threshold, a direction that it forbids): the count then depends on the way that led there. Both must be
 ///   such counts.
 /// - the policy moves nothing (`Off`, `Advise`): it stands where somebody left it.
+/// - the policy leaves no count alone: it swings between some.
 /// - a person set it to 0, which is left alone.
 fn ends_alike(disturbed: &Ran, undisturbed: &Ran) -> Option<Violation> {
     disturbed.ends.iter().find_map(|(number, end)| {
         let other = undisturbed.ends.get(number)?;
         let leaves_alone = |end: &run::End| end.rests_at.len() > 1 && end.rests_at.contains(&end.replicas);
-        let may_differ = !end.acts || (end.replicas, end.by_person) == (0, 0) || leaves_alone(end) && leaves_alone(other);
+        let swings = |end: &run::End| end.rests_at.is_empty();
+        let may_differ = !end.acts || (end.replicas, end.by_person) == (0, 0) || leaves_alone(end) && leaves_alone(other) || swings(end) && swings(other);
         let differ = end.replicas != other.replicas && !may_differ;
         differ.then(|| {
             let details = format!("t{number} has {} replicas, and {} without faults; its policy rests at {:?}", end.replicas, other.replicas, end.rests_at);

@@ -2,6 +2,7 @@
 //!
 //! What is missing is created; what is there is never changed or deleted, only told, with the command that mends it.
 
+mod acls;
 mod connection;
 mod print;
 #[cfg(test)]
@@ -9,12 +10,13 @@ mod tests;
 
 use std::io::Write;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use self::connection::ConnectionArgs;
 use self::print::{differences, shape};
-use super::config::Kafka;
+use super::config::{Kafka, roles};
 use super::{Output, Paint, Unusable};
 use crate::log::kafka::Options;
 use crate::log::kafka::declaration::{self, PREFIX, Role};
@@ -47,6 +49,29 @@ Exit codes: 0 printed, 2 wrong usage.")]
     Show {
         #[command(flatten)]
         shape: ShapeArgs,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Print what a user of the cluster must be allowed so that a process of some roles can run as that user, as commands of Apache Kafka
+    #[command(after_help = "Examples:
+  loadline topology acls --role decide --principal User:loadline-decide --brokers kafka-1:9092
+  loadline topology acls --role admit,aggregate,decide,arbitrate --principal User:loadline --output json
+
+Reaches no broker. Exit codes: 0 printed, 2 wrong usage.")]
+    Acls {
+        /// What the process does: as `roles` of its configuration
+        #[arg(long, value_name = "ROLE", value_delimiter = ',', required = true, value_parser = PossibleValuesParser::new(roles()))]
+        role: Vec<String>,
+        /// Who it is to Kafka: User:NAME
+        #[arg(long, value_name = "PRINCIPAL", value_parser = principal)]
+        principal: String,
+        /// Where the commands are to go
+        #[arg(long, value_name = "HOST:PORT,…")]
+        brokers: Option<String>,
+        /// What the names of the topics begin with
+        #[arg(long, default_value = PREFIX)]
+        prefix: String,
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -86,6 +111,13 @@ reached, or refused.")]
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+}
+
+/// Kafka's tool takes a principal without a type for one whose type is its name.
+fn principal(text: &str) -> Result<String, String> {
+    let is_whole = text.split_once(':').is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty());
+    let is_word = !text.contains(|c: char| c.is_whitespace() || "'\"$`\\;|&<>".contains(c));
+    if is_whole && is_word { Ok(text.to_owned()) } else { Err("a type and a name, without spaces and quotes: User:loadline-decide".to_owned()) }
 }
 
 /// How an installation was made.
@@ -178,6 +210,11 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         TopologyCommand::Show { shape: of, output } => {
             let options = of.options("")?;
             shape(out, &topics::wanted(&options)?, *output)?;
+            Ok(FITS)
+        }
+        TopologyCommand::Acls { role, principal, brokers, prefix, output } => {
+            let roles: Vec<&str> = role.iter().map(String::as_str).collect();
+            acls::write(out, &acls::rights(prefix, &roles)?, principal, brokers.as_deref(), *output)?;
             Ok(FITS)
         }
         TopologyCommand::Check { connection, shape, output } => {

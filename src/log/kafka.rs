@@ -45,7 +45,7 @@ mod standing;
 pub mod topics;
 mod transaction;
 
-pub use client::{LARGEST_MESSAGE, check_setting, is_secret};
+pub use client::{LARGEST_MESSAGE, READERS, check_setting, is_secret};
 
 /// How to reach a cluster, and what to ask of it.
 #[derive(Clone)]

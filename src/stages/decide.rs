@@ -314,6 +314,9 @@ impl State {
 
     /// What stood before `next` is gone: what metrics came to is counted from there on, or a part would pass for the whole.
     fn lost(&mut self, next: Offset, at: Timestamp) {
+        if !self.sources.holds(next) {
+            self.sources.lost(at);
+        }
         for (id, target) in &mut self.targets {
             if target.begin_metrics_anew(next, at) {
                 self.changed.insert(id.clone());

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use loadline::log::Partitions;
@@ -17,8 +17,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::{Offset as At, TopicPartitionList};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 /// How long a broker may take to start on a busy machine.
 const START: Duration = Duration::from_secs(120);
@@ -64,6 +66,52 @@ impl Broker {
         let mut broker = Broker { address: format!("127.0.0.1:{}", ports[0]), ports, settings, child, directory, client };
         broker.is_ready();
         broker
+    }
+
+    /// Another broker, which asks for users with their passwords ([`Broker::password`]) and allows nobody anything but `admin`, as whom the tests reach it.
+    pub(crate) fn with_users(users: &[&str]) -> Broker {
+        let login = format!("listener.name.plaintext.plain.sasl.jaas.config={}", Broker::login(users));
+        let settings = [
+            "listener.security.protocol.map=PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name=PLAINTEXT",
+            "sasl.mechanism.inter.broker.protocol=PLAIN",
+            "sasl.enabled.mechanisms=PLAIN",
+            &login,
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=User:admin;User:ANONYMOUS",
+        ];
+        let password = Broker::password("admin");
+        let admin = [("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "admin"), ("sasl.password", &password)];
+        Broker::start(&settings, &admin)
+    }
+
+    fn login(users: &[&str]) -> String {
+        let users: String = users.iter().chain(&["admin"]).map(|user| format!(" user_{user}=\"{}\"", Broker::password(user))).collect();
+        let admin = Broker::password("admin");
+        format!("org.apache.kafka.common.security.plain.PlainLoginModule required username=\"admin\" password=\"{admin}\"{users};")
+    }
+
+    /// The password of a user.
+    pub(crate) fn password(user: &str) -> String {
+        format!("{user}s-word")
+    }
+
+    /// Settings of a client for a file of `--kafka-config`, as this user with this password.
+    pub(crate) fn properties(&self, user: &str, password: &str) -> String {
+        let who = format!("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.username={user}\nsasl.password={password}\n");
+        format!("# who we are\nbootstrap.servers = {}\n{who}", self.address)
+    }
+
+    /// Runs `kafka-acls.sh` of Apache Kafka with these arguments, as `admin`.
+    pub(crate) fn acls(&self, arguments: &[&str]) {
+        let jars = String::from_utf8(Command::new(Broker::script()).arg("install").output().unwrap().stdout).unwrap();
+        let java = self.directory.join("admin.properties");
+        std::fs::write(&java, format!("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config={}\n", Broker::login(&[]))).unwrap();
+        let mut command = Command::new("java");
+        command.args(["-XX:TieredStopAtLevel=1", "-cp", &format!("{}/*", jars.trim()), "org.apache.kafka.tools.AclCommand"]);
+        command.args(["--bootstrap-server", &self.address, "--command-config"]).arg(java).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
 
     fn spawn(ports: [u16; 2], directory: &Path, settings: &[String]) -> Child {
@@ -174,6 +222,21 @@ impl Broker {
         }
     }
 
+    /// Why a user may not write a record to a topic; `None` where it was written.
+    pub(crate) fn refuses(&self, user: &str, topic: &str) -> Option<String> {
+        let mut config = ClientConfig::new();
+        for (name, value) in self.client.iter().filter(|(name, _)| !name.starts_with("sasl.user") && *name != "sasl.password") {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.address).set("sasl.username", user).set("sasl.password", Broker::password(user));
+        let producer: BaseProducer<Told> = config.create_with_context(Told::default()).unwrap();
+        let record: BaseRecord<'_, (), str> = BaseRecord::to(topic).partition(0).payload("x");
+        producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+        producer.flush(START).unwrap();
+        let told = producer.context().0.lock().unwrap().take().unwrap();
+        told.map(|code| format!("{code:?}"))
+    }
+
     /// Begins to be the producer of these transactions.
     pub(crate) fn begin_as(&self, id: &str) {
         let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &self.address).set("transactional.id", id).create().unwrap();
@@ -195,6 +258,20 @@ impl Broker {
                 }
             }
         }
+    }
+}
+
+/// What became of a record: delivered, or the code of its error.
+#[derive(Default)]
+struct Told(Mutex<Option<Option<RDKafkaErrorCode>>>);
+
+impl ClientContext for Told {}
+
+impl ProducerContext for Told {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        *self.0.lock().unwrap() = Some(result.as_ref().err().and_then(|(error, _)| error.rdkafka_error_code()));
     }
 }
 

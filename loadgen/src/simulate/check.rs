@@ -53,9 +53,6 @@ use tape::{Entry, Tape};
 use waiting::Waiting;
 use warming::Warming;
 
-/// More than any target of a run comes to.
-const MOST_REPLICAS: u32 = 64;
-
 /// For so long before the end no count changes any more.
 const STANDS_FOR: Millis = 40_000;
 
@@ -353,6 +350,10 @@ impl Checker {
         for (number, fleet) in &world.fleets {
             let Some(plan) = self.plans.of(*number) else { continue };
             let load = self.scenario.targets.iter().find(|t| t.number == *number).map_or(0.0, |t| t.load_at(now));
+            if plan.rests_at(load).is_empty() {
+                self.count("targets whose policy rests at no count");
+                continue;
+            }
             let reaches = "after the faults the fleet reaches what its policy wants, and stays there";
             if !is_a_persons_zero(fleet) && !plan.is_content(load, fleet.desired) {
                 let last = self.decisions.get(&fleet.target()).and_then(|decisions| decisions.last());
@@ -374,7 +375,7 @@ impl Checker {
     pub fn end_of(&self, number: usize, fleet: &Fleet, now: Millis) -> End {
         let plan = self.plans.of(number);
         let load = self.scenario.targets.iter().find(|t| t.number == number).map_or(0.0, |t| t.load_at(now));
-        let rests_at = plan.map(|plan| (1..=MOST_REPLICAS).filter(|count| plan.is_content(load, *count)).collect());
+        let rests_at = plan.map(|plan| plan.rests_at(load));
         End { replicas: fleet.desired, rests_at: rests_at.unwrap_or_default(), acts: plan.is_some_and(Plan::acts), by_person: fleet.by_person }
     }
 

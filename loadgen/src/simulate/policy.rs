@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use super::scenario::{Draw, Millis};
 
+/// More than any target of a run comes to.
+const MOST_REPLICAS: u32 = 64;
+
 /// A policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -500,6 +503,11 @@ impl Plan {
         };
         let seconds = 110 + window + rest(&self.rules[0]).max(rest(&self.rules[1])) + self.evaluate_every_s.map_or(0, |every| 8 * every);
         Millis::try_from(seconds * 1_000).unwrap_or(Millis::MAX)
+    }
+
+    /// The counts at which it rests under a load that stands. None where one metric asks for fewer wherever another one does not ask for more.
+    pub fn rests_at(&self, load: f64) -> BTreeSet<u32> {
+        (1..=MOST_REPLICAS).filter(|count| self.is_content(load, *count)).collect()
     }
 
     /// Whether `n` replicas are what it wants under a load that stands, with all of them ready for long.

@@ -132,7 +132,7 @@ impl Role {
     }
 }
 
-fn roles() -> Vec<&'static str> {
+pub(in crate::cli) fn roles() -> Vec<&'static str> {
     ROLES.iter().map(|(word, _)| *word).collect()
 }
 

@@ -11,6 +11,7 @@ use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 use super::Options;
 use super::errors::{self, unusable};
+use super::topics::group_name;
 use crate::log::{LogError, MAX_RECORD_BYTES, Offset};
 use crate::runtime::clock::Stopwatch;
 
@@ -19,6 +20,9 @@ pub const LARGEST_MESSAGE: usize = MAX_RECORD_BYTES + 64 * 1024;
 
 /// How soon a question is asked again that has no answer yet.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// librdkafka reads nothing without a group. This one has no members and commits nothing, and whoever reads must be allowed it.
+pub const READERS: &str = "readers";
 
 /// A consumer that is no member of a group.
 pub(super) type Consumer = BaseConsumer<Quiet>;
@@ -136,15 +140,14 @@ pub(super) fn member<C: ConsumerContext + 'static>(options: &Options, group: &st
 /// Reads partitions that it is told to, outside of any group.
 pub(super) fn reader(options: &Options) -> Result<Consumer, LogError> {
     let mut config = consumer(options)?;
-    // librdkafka reads nothing without a group; this one has no members and commits nothing.
-    config.set("group.id", format!("{}readers", options.prefix)).set("enable.partition.eof", "true");
+    config.set("group.id", group_name(&options.prefix, READERS)).set("enable.partition.eof", "true");
     create(&config, Quiet)
 }
 
 /// Follows topics, or asks what there is on the cluster, outside of any group; `context` hears what stands in the way.
 pub(super) fn listening<C: ConsumerContext + 'static>(options: &Options, context: C) -> Result<BaseConsumer<C>, LogError> {
     let mut config = consumer(options)?;
-    config.set("group.id", format!("{}readers", options.prefix));
+    config.set("group.id", group_name(&options.prefix, READERS));
     create(&config, context)
 }
 

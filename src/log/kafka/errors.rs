@@ -82,7 +82,7 @@ pub(super) fn of_reading(error: &KafkaError) -> LogError {
     };
     match code {
         Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::TransactionalIdAuthorizationFailed) => {
-            LogError::Fatal { reason: format!("{reason}; grant the rights that docs/operations.md lists to this principal") }
+            LogError::Fatal { reason: format!("{reason}; grant this user what `loadline topology acls` prints for its roles") }
         }
         Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
             LogError::Fatal { reason: format!("{reason}; see the user and password in kafka.settings") }

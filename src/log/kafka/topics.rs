@@ -44,13 +44,18 @@ impl Names {
     }
 
     pub(super) fn group(&self, group: &str) -> String {
-        format!("{}{group}", self.prefix)
+        group_name(&self.prefix, group)
     }
 
     /// The transactions of who owns a partition of a group's input.
     pub(super) fn transactions(&self, group: &str, partition: u32) -> String {
-        format!("{}{group}.{partition}", self.prefix)
+        format!("{}.{partition}", self.group(group))
     }
+}
+
+/// The name of a group on the cluster; those of its transactions begin with it and a dot.
+pub fn group_name(prefix: &str, group: &str) -> String {
+    format!("{prefix}{group}")
 }
 
 /// The stages that keep a state.

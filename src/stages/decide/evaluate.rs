@@ -23,6 +23,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) pane: std::time::Duration,
     /// Of a source that is silent: up to when it has marked.
     pub(super) silent: &'a dyn Fn(u32) -> Option<Timestamp>,
+    /// A source that is silent since before signals were lost.
+    pub(super) unheard: Option<u32>,
 }
 
 /// The decision under way: the count, and the steps that took part.

@@ -300,7 +300,7 @@ impl Target {
             // Panes come all the same, and are kept as if it were evaluated: for when it is.
             let (through, now) = (self.complete_through(sources), self.memory.now);
             let silent = |source| sources.silent_after(source, now);
-            let around = Surroundings { through, pane: sources.pane(), silent: &silent };
+            let around = Surroundings { through, pane: sources.pane(), silent: &silent, unheard: None };
             forget(&in_force.policy, &mut self.memory, &mut self.panes, around);
         }
         let Some(fleet) = self.memory.fleet.take() else {
@@ -320,7 +320,7 @@ impl Target {
         claim::close_lost(target, memory, effects);
         let now = memory.now;
         let silent = |source| sources.silent_after(source, now);
-        let around = Surroundings { through, pane, silent: &silent };
+        let around = Surroundings { through, pane, silent: &silent, unheard: sources.unheard_since_loss(now) };
         let decision = evaluate(&in_force.policy, &in_force.version, memory, &mut self.panes, &fleet, around);
         alerts::set(memory, target, "TargetNotSeen", Severity::Warning, false, || "its replicas are seen".to_owned(), effects);
         let dropped = self.panes.take_dropped();

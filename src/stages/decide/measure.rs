@@ -68,7 +68,7 @@ pub(super) fn measure(
     around: Surroundings<'_>,
     now: Timestamp,
 ) -> Measured {
-    let Surroundings { through, pane, silent } = around;
+    let Surroundings { through, pane, silent, unheard } = around;
     if memory.source_error.is_some() {
         return Measured::Nothing { status: MetricStatus::Error, note: Some(Cow::Borrowed("its source failed")) };
     }
@@ -88,6 +88,10 @@ pub(super) fn measure(
     let counted = |fed: Timestamp, through: Timestamp| fed > through - policy.window.max(policy.stale_after);
     if let Some((source, _)) = memory.fed.iter().find(|(source, fed)| silent(**source).is_some_and(|through| counted(**fed, through))) {
         let note = format!("partition {source} of the metrics, which feeds it, is silent");
+        return Measured::Nothing { status: MetricStatus::Stale, note: Some(Cow::Owned(note)) };
+    }
+    if let Some(source) = unheard {
+        let note = format!("partition {source} of the metrics has been silent since signals were lost, and may feed it");
         return Measured::Nothing { status: MetricStatus::Stale, note: Some(Cow::Owned(note)) };
     }
     if policy.kind.is_some_and(|kind| kind != panes.kind) {

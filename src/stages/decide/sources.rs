@@ -17,6 +17,12 @@ struct Source {
     at: Timestamp,
 }
 
+impl Source {
+    fn is_unheard_since(&self, lost_at: Timestamp) -> bool {
+        self.through == Timestamp::MIN || self.at < lost_at
+    }
+}
+
 /// A partition's sources, and its clock.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -33,6 +39,8 @@ pub(super) struct Sources {
     silent: BTreeSet<u32>,
     /// Event time up to which panes are complete; never runs back.
     complete: Option<Timestamp>,
+    /// When what came next after a loss was appended, until all sources have marked since: what the others had fed may be among what is lost.
+    lost_at: Option<Timestamp>,
 }
 
 /// A source is silent after two panes without a mark, but not before this: ticks come once a second,
@@ -65,6 +73,18 @@ impl Sources {
         self.by_number.get(&source).filter(is_silent).map(|source| source.through)
     }
 
+    /// Records were lost; what came next was appended at `at`.
+    pub(super) fn lost(&mut self, at: Timestamp) {
+        self.lost_at = self.lost_at.max(Some(at));
+    }
+
+    /// A source that has been silent since before a loss: nobody knows what it had fed.
+    pub(super) fn unheard_since_loss(&self, now: Timestamp) -> Option<u32> {
+        let lost_at = self.lost_at?;
+        let unheard = |(number, source): &(&u32, &Source)| source.is_unheard_since(lost_at) && self.silent_after(**number, now).is_some();
+        self.by_number.iter().find(unheard).map(|(number, _)| *number)
+    }
+
     /// For so long a source need not mark.
     fn longest_silence(&self) -> Duration {
         (self.pane() * 2).max(SHORTEST_SILENCE)
@@ -88,6 +108,7 @@ impl Sources {
             self.by_number.entry(number).or_insert(Source { through: Timestamp::MIN, at });
         }
         let spoke = self.silent.take(&mark.source).into_iter().collect();
+        self.lost_at = self.lost_at.filter(|lost_at| self.by_number.values().any(|source| source.is_unheard_since(*lost_at)));
         self.complete();
         spoke
     }

@@ -418,3 +418,27 @@ fn a_loss_makes_no_rate_smaller() {
     lost(&mut story, 31);
     assert_eq!(rate(&mut story, 30), Some(10.0));
 }
+
+/// What a source had fed may be among what was lost: while it is silent, nothing shrinks.
+#[test]
+fn a_source_that_is_silent_since_a_loss_blinds_what_it_may_have_fed() {
+    let mut story = Story::default();
+    Decide::default().apply(&mut story.state, Input::Lost { next: 0, at: at(0) }, &mut Effects::new());
+    story.behave("a", 1, r#""scaleIn":{"stabilization":"0s","cooldown":"0s"}"#);
+    story.fleet("a", 4);
+    let marked = |source, end| Signal::Mark(Mark { source, of: 2, through: at(end), pane_ms: 5_000, records: 1, late: 0, rejected: 0, repeated: 0 });
+    let mut last = |start: Offset, sources: &[u32]| {
+        story.next = start + 5;
+        let mut told = story.say(depth(at(start), 10));
+        for source in sources {
+            told.extend(story.say(marked(*source, start + 5)));
+        }
+        told.extend(story.say(Signal::Tick(Tick {})));
+        told.retain(|word| word.starts_with("a "));
+        told.pop()
+    };
+    let told = [5, 10, 15, 20, 25, 30].map(|start| last(start, &[0]));
+    assert_eq!(told.last().unwrap().as_deref(), Some("a Blind 4"), "one of two sources says nothing: {told:?}");
+    last(35, &[0, 1]);
+    assert_eq!(last(40, &[0, 1]).as_deref(), Some("a ScaleIn 1"));
+}
