@@ -34,6 +34,20 @@ fn told(format: &str) -> Vec<String> {
     said
 }
 
+/// Whoever reads its lines may go, as a terminal that is closed: it works on.
+#[test]
+fn it_works_on_where_nobody_reads_its_lines() {
+    let (home, _) = fleet_of_sleepers(1, AT_ONCE);
+    let mut command = Command::new(LOADLINE);
+    arguments(&mut command, home.path(), &["--stop-fleets-on-exit"]);
+    let loadline = Running::spawn_unread(command);
+    wait_for("the fleet to grow to 4", || {
+        loadline.post(&waiting(40.0))?;
+        (loadline.status(SLEEPERS)?["ready"] == 4).then_some(())
+    });
+    assert_eq!(loadline.stop(), 0);
+}
+
 /// On a terminal, or where it is asked for: a line says in words what changed, from how many to how many, and why.
 #[test]
 fn as_text_a_change_is_one_line_in_words() {

@@ -5,11 +5,14 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, wait_for, waiting};
 use pty_process::Size;
+use pty_process::blocking::Pty;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::Value;
 
@@ -19,7 +22,7 @@ const AT_ONCE: &str =
 /// `loadline watch` in a terminal. Dropping it kills it.
 struct Watch {
     child: Child,
-    terminal: Arc<pty_process::blocking::Pty>,
+    terminal: Arc<Pty>,
     screen: Arc<Mutex<vt100::Parser>>,
     before: LocalModes,
 }
@@ -180,14 +183,69 @@ fn why_is_read_at_80_by_24() {
     assert_eq!(loadline.stop(), 0);
 }
 
-/// SIGTERM gives the terminal back, too.
+/// Each signal that ends it gives the terminal back, too.
 #[test]
 fn a_signal_leaves_the_terminal_as_it_was() {
     let (_home, loadline) = grown();
-    let watch = Watch::start(&loadline.url, &[], 24, 80);
-    watch.shows("the fleet", &[SLEEPERS]);
-    rustix::process::kill_process(rustix::process::Pid::from_child(&watch.child), rustix::process::Signal::TERM).unwrap();
-    assert_eq!(watch.ends(), 143);
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+        let watch = Watch::start(&loadline.url, &[], 24, 80);
+        watch.shows("the fleet", &[SLEEPERS]);
+        kill_process(Pid::from_child(&watch.child), signal).unwrap();
+        assert_eq!(watch.ends(), code);
+    }
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// A program. Dropping it kills it.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// `loadline watch` in a terminal of this size that is nobody's: no session is told when it goes. The side that is read, and the program.
+fn in_a_terminal_of_nobody(url: &str, size: Size) -> (Pty, Program) {
+    let (terminal, end) = pty_process::blocking::open().unwrap();
+    terminal.resize(size).unwrap();
+    let side = || Stdio::from(end.as_fd().try_clone_to_owned().unwrap());
+    let mut command = Command::new(LOADLINE);
+    command.args(["watch", "--server", url]).env("TERM", "xterm-256color").stdin(side()).stdout(side()).stderr(side());
+    (terminal, Program(command.spawn().unwrap()))
+}
+
+/// A terminal may go without a SIGHUP.
+#[test]
+fn a_terminal_that_is_gone_ends_it() {
+    let (_home, loadline) = grown();
+    let (mut terminal, mut watch) = in_a_terminal_of_nobody(&loadline.url, Size::new(24, 80));
+    let (mut said, mut bytes) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&said).contains(SLEEPERS) {
+        let read = terminal.read(&mut bytes).unwrap();
+        said.extend_from_slice(&bytes[..read]);
+    }
+    drop(terminal);
+    let status = wait_for("watch to end", || watch.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(129));
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// A terminal that nobody reads holds up what is drawn; a second signal ends it all the same.
+#[test]
+fn a_terminal_that_takes_nothing_holds_up_no_second_signal() {
+    let (_home, loadline) = grown();
+    // One screen is more than a terminal keeps for whoever reads late.
+    let (_terminal, mut watch) = in_a_terminal_of_nobody(&loadline.url, Size::new(500, 500));
+    let (path, write) = (format!("/proc/{}/syscall", watch.0.id()), if cfg!(target_arch = "x86_64") { "1 0x1 " } else { "64 0x1 " });
+    wait_for("it to wait for its terminal", || std::fs::read_to_string(&path).is_ok_and(|call| call.starts_with(write)).then_some(()));
+    let pid = Pid::from_child(&watch.0);
+    let status = wait_for("watch to end", || {
+        kill_process(pid, Signal::TERM).unwrap();
+        watch.0.try_wait().unwrap()
+    });
+    assert_eq!(status.code(), Some(143));
     assert_eq!(loadline.stop(), 0);
 }
 

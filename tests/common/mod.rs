@@ -65,7 +65,16 @@ impl Running {
     }
 
     /// Starts what `command` says and waits until it is ready.
-    pub(crate) fn spawn(mut command: Command) -> Running {
+    pub(crate) fn spawn(command: Command) -> Running {
+        Running::begin(command, true)
+    }
+
+    /// As [`Running::spawn`], but nobody reads what it says once it is ready.
+    pub(crate) fn spawn_unread(command: Command) -> Running {
+        Running::begin(command, false)
+    }
+
+    fn begin(mut command: Command, is_read: bool) -> Running {
         // As people read it, unless a test says otherwise.
         if !command.get_envs().any(|(name, _)| name == "LOADLINE_LOG_FORMAT") {
             command.env("LOADLINE_LOG_FORMAT", "text");
@@ -76,12 +85,16 @@ impl Running {
         let saying = Arc::clone(&said);
         let errors = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
-            errors.lines().map_while(Result::ok).for_each(|line| {
+            for line in errors.lines().map_while(Result::ok) {
                 // Shown where the test fails.
                 eprintln!("{line}");
                 saying.lock().unwrap().push(line.clone());
+                let is_ready = line.contains("ready: ");
                 drop(say.send(line));
-            });
+                if is_ready && !is_read {
+                    break;
+                }
+            }
         });
         let url = loop {
             match lines.recv_timeout(PATIENCE) {

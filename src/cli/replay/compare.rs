@@ -127,7 +127,7 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
     }
     for candidate in &candidates {
         for note in unsampled(candidate, sampled.get(&candidate.target)) {
-            eprintln!("loadline: {note}");
+            crate::cli::tell(&format!("loadline: {note}"));
         }
     }
     let all = compare(&history, &candidates, &named)?;
