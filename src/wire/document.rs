@@ -1,8 +1,9 @@
 //! Documents that people write: YAML to located trees, and the policies among them.
 //!
-//! What a policy means is `model::policy`'s. A file may hold several documents; a `ScalingPolicy` is resolved,
+//! What a policy means is `model::policy`'s. A file may hold several documents, each read on its own; a `ScalingPolicy` is resolved,
 //! a `ProcessFleet` is given back as its tree, and everything else is an error, so that no document is passed over.
 
+mod parts;
 pub mod schema;
 mod slips;
 mod yaml;
@@ -14,7 +15,7 @@ use crate::model::policy::{Policy, Setting, habit_of_document, resolve, target_o
 use crate::model::spelling::nearest;
 use crate::model::{LOCAL_NAMESPACE, TargetId};
 
-pub use yaml::from_yaml;
+pub use yaml::{Document, documents, from_yaml};
 
 /// The kinds of documents.
 pub const KINDS: [&str; 3] = ["ScalingPolicy", "ProcessFleet", "PolicyTest"];
@@ -81,8 +82,10 @@ pub struct PolicyFile {
     pub documents: Vec<ParsedPolicy>,
     /// Its documents of other known kinds (`ProcessFleet`, `PolicyTest`), in their order.
     pub others: Vec<OtherDocument>,
-    /// Problems of the file as a whole: not YAML, an unknown kind.
+    /// Problems of no policy: a document that is not YAML, an unknown kind.
     pub problems: Vec<Problem>,
+    /// How many documents are not YAML: what they are for is not known.
+    pub unread: usize,
 }
 
 impl PolicyFile {
@@ -99,18 +102,23 @@ impl PolicyFile {
     }
 }
 
-/// Reads the documents of the file `name`, whose text is `text`. A file that is not YAML has one problem
-/// and no documents: what it said before stays in force.
+/// Reads the documents of the file `name`, whose text is `text`, each on its own. With an error in any of them what the file said
+/// before stays in force.
 pub fn policies_in(text: &str, name: &str) -> PolicyFile {
     let mut file = PolicyFile { file: name.to_owned(), ..PolicyFile::default() };
-    match from_yaml(text) {
-        Ok(nodes) => nodes.into_iter().for_each(|node| sort_in(node, &mut file)),
-        Err(problem) => file.problems.push(problem),
+    for Document { node, problems } in documents(text) {
+        if let Some(node) = node {
+            sort_in(node, problems, &mut file);
+        } else {
+            file.problems.extend(problems);
+            file.unread += 1;
+        }
     }
     file
 }
 
-fn sort_in(node: Node, file: &mut PolicyFile) {
+/// Takes in a document with what is wrong with it as YAML.
+fn sort_in(node: Node, problems: Vec<Problem>, file: &mut PolicyFile) {
     if node.value == Value::Null {
         return; // An empty document: a `---` at the end, a file of comments.
     }
@@ -134,7 +142,10 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
     }
     let kind = node.get("kind");
     match kind.and_then(Node::as_text) {
-        Some("ScalingPolicy") => file.documents.push(policy(&node)),
+        Some("ScalingPolicy") => {
+            file.documents.push(policy(&node, problems));
+            return;
+        }
         Some(known @ ("ProcessFleet" | "PolicyTest")) => file.others.push(OtherDocument { kind: known.to_owned(), node }),
         Some(other) => {
             let message = match habit_of_document(other) {
@@ -155,13 +166,15 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
             "write `kind: ScalingPolicy`; a configuration, loadline.yaml, is checked by `loadline config`".into(),
         )),
     }
+    file.problems.extend(problems);
 }
 
-fn policy(node: &Node) -> ParsedPolicy {
+/// The policy of a document, with what is wrong with it as YAML.
+fn policy(node: &Node, mut problems: Vec<Problem>) -> ParsedPolicy {
     let kind = node.get("spec").and_then(|spec| spec.get("target")?.get("kind")?.as_text());
     // A fleet of processes is on this machine. Of everything else nothing here says in which namespace it is.
     let default = kind.filter(|kind| *kind == "ProcessFleet").map(|_| LOCAL_NAMESPACE);
-    let mut problems = envelope(node, kind, default);
+    problems.extend(envelope(node, kind, default));
     let metadata = node.get("metadata");
     let text = |name: &str| metadata.and_then(|m| m.get(name)).and_then(Node::as_text);
     let namespace_is_written = metadata.and_then(|m| written(m, "namespace")).is_some();

@@ -178,6 +178,19 @@ fn text_that_is_no_yaml() {
     assert_eq!(answer.code, FAULTY);
 }
 
+/// A slip in one document hides nothing that is wrong with the others, and makes no fleet of another document a missing one.
+#[test]
+fn each_document_of_a_file_is_checked() {
+    let slip = GOOD.replace("name: api-server", "name: slip").replace("70% }", "70%");
+    let twice = GOOD.replace("name: api-server", "name: twice").replace("spec:\n", "spec:\n  role: ApiServer\n  role: Generic\n  rool: x\n");
+    let wrong = GOOD.replace("name: api-server", "name: wrong").replace("min: 3", "min: many");
+    let bots = GOOD.replace("kind: Deployment", "kind: ProcessFleet").replace("apiVersion: apps/v1, ", "").replace("name: api-server", "name: bots");
+    let (open, near) = (FLEET.replace("command: bot", "command: \"bot"), FLEET.replace("name: bots", "name: boots"));
+    let answer = checked(&[&slip, &twice, &wrong, GOOD, &bots, &open, &near].map(str::trim_end).join("\n---\n"));
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FAULTY);
+}
+
 /// In braces a colon without a space is legal YAML and no field.
 #[test]
 fn a_colon_without_a_space_in_braces_has_its_mend() {
