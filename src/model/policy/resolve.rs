@@ -26,7 +26,6 @@ use habits::{Place, habit};
 pub use crate::model::document::fields::{Origin, Setting};
 pub use doubt::is_sound;
 pub use habits::habit_of_document;
-pub use metric::known_unit;
 
 /// The most replicas: a Kubernetes `int32`.
 const MAX_REPLICAS: i64 = i32::MAX as i64;
