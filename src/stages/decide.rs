@@ -44,6 +44,7 @@ mod propose;
 mod rate_limit;
 mod sources;
 mod stabilize;
+mod unlisted;
 #[cfg(test)]
 mod tests;
 

@@ -156,7 +156,7 @@ impl Target {
     /// Its replicas were seen.
     pub(super) fn fleet(&mut self, seen: FleetObservation, at: Timestamp, stage: Decide, sources: &Sources, effects: &mut Effects) {
         let memory = &mut self.memory;
-        let FleetSeen { seen, names, .. } = FleetSeen::after(memory.fleet.as_ref(), at, seen);
+        let FleetSeen { seen, named_at, names, .. } = FleetSeen::after(memory.fleet.as_ref(), at, seen);
         let before = memory.fleet.as_ref().map(|f| &f.seen);
         if before.is_some_and(|b| (b.term, b.sequence) >= (seen.term, seen.sequence)) {
             return;
@@ -191,7 +191,7 @@ impl Target {
         if self.policy.as_ref().is_some_and(|p| p.policy.mode == Mode::Advise) && memory.shadow.is_none() {
             memory.shadow = Some(memory.current);
         }
-        memory.fleet = Some(FleetSeen { at, seen, names });
+        memory.fleet = Some(FleetSeen { at, seen, named_at, names });
         if self.policy.is_none() {
             memory.due = Some(memory.now + FORGET_AFTER);
         } else if !same {
