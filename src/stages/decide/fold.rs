@@ -1,6 +1,7 @@
 //! What each signal does to its target.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::log::Offset;
 use crate::model::policy::Mode;
@@ -87,7 +88,13 @@ impl Target {
             self.leave(effects);
             return;
         };
-        if memory.policy.as_ref().is_some_and(|known| known.spec == spec) {
+        if let Some(known) = memory.policy.as_mut().filter(|known| known.spec == spec) {
+            // Perhaps from elsewhere, as of a file that was renamed: decisions name where it is now.
+            if known.order != order {
+                let version = order.to_string();
+                known.order = order;
+                self.policy = self.policy.take().map(|in_force| Arc::new(InForce { policy: in_force.policy.clone(), version }));
+            }
             let message = || "the policy in force was announced again".to_owned();
             alerts::set(memory, &target, "PolicyUnusable", Severity::Warning, false, message, effects);
             return; // said again

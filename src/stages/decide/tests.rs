@@ -39,11 +39,15 @@ impl Story {
     }
 
     fn fleet(&mut self, name: &str, desired: u32) -> Vec<String> {
+        self.say(self.seen(name, desired))
+    }
+
+    /// An observation of a target without instances.
+    fn seen(&self, name: &str, desired: u32) -> Signal {
         let sequence = i64::try_from(self.next).unwrap();
         let (revision, updating, instances) = (None, false, Vec::new());
-        let seen =
-            FleetObservation { target: id(name), uid: "a".to_owned(), term: 1, sequence, revision, desired, status_replicas: desired, updating, instances };
-        self.say(Signal::Fleet(seen))
+        let (target, uid, status_replicas) = (id(name), "a".to_owned(), desired);
+        Signal::Fleet(FleetObservation { target, uid, term: 1, sequence, revision, desired, status_replicas, updating, instances })
     }
 }
 
@@ -96,6 +100,34 @@ fn a_fault_holds_its_target_alone() {
     assert_eq!(story.fleet("a", 4), ["a Blind 4"], "it starts as new");
 }
 
+/// A policy that was moved to another file is the same, and decisions name where it is now.
+#[test]
+fn a_policy_is_named_by_the_file_that_it_is_in() {
+    let mut story = Story::default();
+    let spec = SPEC.replace("NAME", "a").replace("MIN", "1");
+    let mut effects = Effects::new();
+    let mut version = |story: &mut Story, record: Signal| {
+        let input = Input::Record(Located { partition: 0, offset: story.next, at: at(story.next), record });
+        Decide { audit: AuditWhen::Always, probe: None }.apply(&mut story.state, input, &mut effects);
+        story.next += 1;
+        let versions = effects.take().into_iter().filter_map(|effect| match effect.message {
+            Message::Audit(Audit::Decision(decision)) => Some(decision.policy_version),
+            _ => None,
+        });
+        versions.last()
+    };
+    let policy = |source: &str, generation: i64| {
+        let order = Order { source: source.to_owned(), generation };
+        Signal::Policy(PolicyAnnouncement { target: id("a"), spec: Some(spec.clone()), order })
+    };
+    version(&mut story, policy("/etc/a.yaml", 1));
+    let seen = story.seen("a", 3);
+    assert_eq!(version(&mut story, seen).as_deref(), Some("/etc/a.yaml@1"));
+    assert_eq!(version(&mut story, policy("/etc/b.yaml", 2)), None, "nothing is evaluated for it");
+    let seen = story.seen("a", 4);
+    assert_eq!(version(&mut story, seen).as_deref(), Some("/etc/b.yaml@2"));
+}
+
 /// A name that the fleet does not list is told for as long as samples come under it; not that of an instance which was just removed, nor of
 /// one that starts and is listed when it is seen.
 #[test]
@@ -137,6 +169,7 @@ fn samples_of_an_instance_that_the_fleet_does_not_list_are_told() {
     let (two, one) = (["a-1", "a-2"], ["a-1"]);
     for (listed, senders, value, note) in [
         (&two[..], &["a-1", "a-2"][..], "20", ""),
+        (&two, &["a-1", "a-2"], "20", ""),
         (&two, &["a-1", "a-2", "a2"], "20", "the fleet does not list a2, whose samples do not count"),
         (&two, &["a-1", "a-2", "a2", "a1", "b"], "20", "the fleet does not list 3 instances, a1 among them, whose samples do not count"),
         (&two, &["a-1", "a-2"], "20", "the fleet does not list 3 instances, a1 among them, whose samples do not count"),
