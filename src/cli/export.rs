@@ -71,7 +71,9 @@ pub(super) fn each_signal(data: &Path, from: Option<Timestamp>, each: &mut dyn F
                 let (offset, at) = (record.offset, record.at);
                 if offset > expected && from.is_none_or(|from| from < at) {
                     if expected == 0 {
-                        super::tell(&format!("loadline: signals 0..{offset} of partition {partition} are left out: retention has removed them; they go on at {at}"));
+                        super::tell(&format!(
+                            "loadline: signals 0..{offset} of partition {partition} are left out: retention has removed them; they go on at {at}"
+                        ));
                     } else {
                         super::tell(&format!("loadline: records {expected}..{offset} of partition {partition} are gone: a replay decides without them"));
                     }

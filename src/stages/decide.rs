@@ -44,9 +44,9 @@ mod propose;
 mod rate_limit;
 mod sources;
 mod stabilize;
-mod unlisted;
 #[cfg(test)]
 mod tests;
+mod unlisted;
 
 use memory::{Announced, Fault, Memory};
 use panes::Panes;

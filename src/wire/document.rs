@@ -9,9 +9,10 @@ mod slips;
 mod yaml;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::model::document::{Node, Problem, Severity, Span, Value, shorten};
-use crate::model::policy::{Policy, Setting, habit_of_document, resolve, target_of};
+use crate::model::policy::{DEFAULT_PANE, Policy, Setting, habit_of_document, resolve_for, target_of};
 use crate::model::spelling::nearest;
 use crate::model::{LOCAL_NAMESPACE, TargetId};
 
@@ -105,10 +106,15 @@ impl PolicyFile {
 /// Reads the documents of the file `name`, whose text is `text`, each on its own. With an error in any of them what the file said
 /// before stays in force.
 pub fn policies_in(text: &str, name: &str) -> PolicyFile {
+    policies_for(text, name, DEFAULT_PANE)
+}
+
+/// As [`policies_in`], with the warnings of an installation whose panes have this length.
+pub fn policies_for(text: &str, name: &str, pane: Duration) -> PolicyFile {
     let mut file = PolicyFile { file: name.to_owned(), ..PolicyFile::default() };
     for Document { node, problems } in documents(text) {
         if let Some(node) = node {
-            sort_in(node, problems, &mut file);
+            sort_in(node, problems, pane, &mut file);
         } else {
             file.problems.extend(problems);
             file.unread += 1;
@@ -118,7 +124,7 @@ pub fn policies_in(text: &str, name: &str) -> PolicyFile {
 }
 
 /// Takes in a document with what is wrong with it as YAML.
-fn sort_in(node: Node, problems: Vec<Problem>, file: &mut PolicyFile) {
+fn sort_in(node: Node, problems: Vec<Problem>, pane: Duration, file: &mut PolicyFile) {
     if node.value == Value::Null {
         return; // An empty document: a `---` at the end, a file of comments.
     }
@@ -143,7 +149,7 @@ fn sort_in(node: Node, problems: Vec<Problem>, file: &mut PolicyFile) {
     let kind = node.get("kind");
     match kind.and_then(Node::as_text) {
         Some("ScalingPolicy") => {
-            file.documents.push(policy(&node, problems));
+            file.documents.push(policy(&node, problems, pane));
             return;
         }
         Some(known @ ("ProcessFleet" | "PolicyTest")) => file.others.push(OtherDocument { kind: known.to_owned(), node }),
@@ -170,7 +176,7 @@ fn sort_in(node: Node, problems: Vec<Problem>, file: &mut PolicyFile) {
 }
 
 /// The policy of a document, with what is wrong with it as YAML.
-fn policy(node: &Node, mut problems: Vec<Problem>) -> ParsedPolicy {
+fn policy(node: &Node, mut problems: Vec<Problem>, pane: Duration) -> ParsedPolicy {
     let kind = node.get("spec").and_then(|spec| spec.get("target")?.get("kind")?.as_text());
     // A fleet of processes is on this machine. Of everything else nothing here says in which namespace it is.
     let default = kind.filter(|kind| *kind == "ProcessFleet").map(|_| LOCAL_NAMESPACE);
@@ -192,7 +198,7 @@ fn policy(node: &Node, mut problems: Vec<Problem>) -> ParsedPolicy {
     };
     if let Some(spec) = node.get("spec") {
         // A namespace that is missing has its own problem; the rest is checked all the same.
-        let resolution = resolve(spec, namespace.unwrap_or("default"));
+        let resolution = resolve_for(spec, namespace.unwrap_or("default"), pane);
         parsed.spec_json = spec.to_json();
         parsed.target = namespace.and_then(|namespace| target_of(spec, namespace));
         parsed.target_span = spec.get("target").and_then(|t| t.get("name")).and_then(|n| n.span);

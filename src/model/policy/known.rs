@@ -22,13 +22,34 @@ const KNOWN: [Known; 7] = [
     Known {
         name: "memory",
         unit: Unit::Bytes,
-        others: &["mem", "ram", "mem_usage", "mem_used", "mem_bytes", "memory_usage", "memory_used", "memory_bytes", "memory_utilization", "memory_utilisation"],
+        others: &[
+            "mem",
+            "ram",
+            "mem_usage",
+            "mem_used",
+            "mem_bytes",
+            "memory_usage",
+            "memory_used",
+            "memory_bytes",
+            "memory_utilization",
+            "memory_utilisation",
+        ],
     },
     Known {
         name: "response_time",
         unit: Unit::Seconds,
         others: &[
-            "latency", "latencies", "response", "resp", "resp_time", "rt", "response_latency", "response_duration", "request_latency", "request_time", "request_duration",
+            "latency",
+            "latencies",
+            "response",
+            "resp",
+            "resp_time",
+            "rt",
+            "response_latency",
+            "response_duration",
+            "request_latency",
+            "request_time",
+            "request_duration",
         ],
     },
     Known { name: "connections", unit: Unit::Count, others: &["conn", "conns", "connection_count", "open_connections", "active_connections"] },
@@ -64,7 +85,8 @@ pub(super) fn meant(name: &str) -> Option<Meant> {
 pub fn nearest_metric<'a>(name: &str, names: impl IntoIterator<Item = &'a str, IntoIter: Clone>) -> Option<&'a str> {
     let mut names = names.into_iter();
     nearest(name, names.clone()).or_else(|| {
-        let of = |name: &str| called(name).map(|known| known.name).or_else(|| KNOWN.iter().find(|known| same_letters(known.name, name)).map(|known| known.name));
+        let of =
+            |name: &str| called(name).map(|known| known.name).or_else(|| KNOWN.iter().find(|known| same_letters(known.name, name)).map(|known| known.name));
         let meant = of(name)?;
         names.find(|other| of(other) == Some(meant))
     })
@@ -124,7 +146,8 @@ mod tests {
         for known in &KNOWN {
             assert_eq!(meant(known.name), None);
             for other in known.others {
-                let all: Vec<&str> = KNOWN.iter().filter(|k| same_letters(k.name, other) || k.others.iter().any(|o| same_letters(o, other))).map(|k| k.name).collect();
+                let all: Vec<&str> =
+                    KNOWN.iter().filter(|k| same_letters(k.name, other) || k.others.iter().any(|o| same_letters(o, other))).map(|k| k.name).collect();
                 assert_eq!(all, [known.name], "{other}");
             }
         }
@@ -133,7 +156,14 @@ mod tests {
     #[test]
     fn among_the_metrics_of_a_policy_the_one_that_is_called_so_is_found() {
         let names = ["cpu", "response_time", "queue_depth"];
-        for (name, expected) in [("cpuu", Some("cpu")), ("latency", Some("response_time")), ("queue_dpeth", Some("queue_depth")), ("backlog", Some("queue_depth")), ("mem", None), ("temperature", None)] {
+        for (name, expected) in [
+            ("cpuu", Some("cpu")),
+            ("latency", Some("response_time")),
+            ("queue_dpeth", Some("queue_depth")),
+            ("backlog", Some("queue_depth")),
+            ("mem", None),
+            ("temperature", None),
+        ] {
             assert_eq!(nearest_metric(name, names), expected, "{name}");
         }
         assert_eq!(nearest_metric("response_time", ["mem", "latency"]), Some("latency"), "also the other way round");

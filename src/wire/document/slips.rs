@@ -143,7 +143,12 @@ fn indentation(lines: &[&str], lines_before: usize, around: &[usize], at: Span) 
     let (span, reason) = match *around {
         [here, above] if margin(here) != margin(above) => (
             place(here, margin(here) + 1, 1),
-            format!("the indentation does not fit: {} spaces here, {} on line {}, and no field above begins there", margin(here), margin(above), lines_before + above),
+            format!(
+                "the indentation does not fit: {} spaces here, {} on line {}, and no field above begins there",
+                margin(here),
+                margin(above),
+                lines_before + above
+            ),
         ),
         _ => (at, "the indentation does not fit the lines above".to_owned()),
     };
