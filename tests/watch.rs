@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, wait_for, waiting};
+use common::{FLEET, LOADLINE, Running, SLEEPERS, fleet_of_sleepers, wait_for, waiting};
 use pty_process::Size;
 use pty_process::blocking::Pty;
 use rustix::process::{Pid, Signal, kill_process};
@@ -108,7 +108,7 @@ fn grown() -> (tempfile::TempDir, Running) {
     let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
     wait_for("the fleet to grow to 4, and to rest", || {
         loadline.post(&waiting(40.0))?;
-        let status = loadline.status(SLEEPERS)?;
+        let status = loadline.status(&SLEEPERS)?;
         (status["current"] == 4 && status["ready"] == 4 && status["verdict"] == "Hold").then_some(())
     });
     (home, loadline)
@@ -119,7 +119,7 @@ fn grown() -> (tempfile::TempDir, Running) {
 fn the_fleet_and_a_target_are_watched_live() {
     let (_home, loadline) = grown();
     let watch = Watch::start(&loadline.url, &[], 24, 100);
-    let text = watch.shows("the fleet", &["1 target", "TARGET", SLEEPERS, "1–6", "holds", "q quit", "updated"]);
+    let text = watch.shows("the fleet", &["1 target", "TARGET", &SLEEPERS, "1–6", "holds", "q quit", "updated"]);
     assert!(text.lines().count() <= 24, "{text}");
     assert!(tcgetattr(&*watch.terminal).unwrap().local_modes != watch.before, "keys are read as they are pressed");
 
@@ -147,8 +147,8 @@ fn the_fleet_and_a_target_are_watched_live() {
 fn a_lost_connection_is_said_and_comes_back() {
     let (home, loadline) = grown();
     let (url, port) = (loadline.url.clone(), loadline.url.rsplit(':').next().unwrap().to_owned());
-    let watch = Watch::start(&url, &["sleepers"], 24, 140);
-    watch.shows("the target", &[SLEEPERS, "replicas 4"]);
+    let watch = Watch::start(&url, &[&FLEET], 24, 140);
+    watch.shows("the target", &[&SLEEPERS, "replicas 4"]);
     loadline.kill();
     let text = watch.shows("the loss", &["no connection for", "trying again"]);
     assert!(text.contains("replicas 4"), "what was known stays: {text}");
@@ -169,7 +169,7 @@ fn why_is_read_at_80_by_24() {
     let watch = Watch::start(&loadline.url, &[], 24, 80);
     let joined = || watch.text().lines().map(str::trim).collect::<Vec<_>>().join(" ");
     wait_for("the reason of the chosen row", || {
-        let reason = loadline.status(SLEEPERS)?["reason"].as_str()?.to_owned();
+        let reason = loadline.status(&SLEEPERS)?["reason"].as_str()?.to_owned();
         joined().contains(&format!("› {SLEEPERS}: {reason}")).then_some(())
     });
     watch.types("\r");
@@ -189,7 +189,7 @@ fn a_signal_leaves_the_terminal_as_it_was() {
     let (_home, loadline) = grown();
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
         let watch = Watch::start(&loadline.url, &[], 24, 80);
-        watch.shows("the fleet", &[SLEEPERS]);
+        watch.shows("the fleet", &[&SLEEPERS]);
         kill_process(Pid::from_child(&watch.child), signal).unwrap();
         assert_eq!(watch.ends(), code);
     }
@@ -222,7 +222,7 @@ fn a_terminal_that_is_gone_ends_it() {
     let (_home, loadline) = grown();
     let (mut terminal, mut watch) = in_a_terminal_of_nobody(&loadline.url, Size::new(24, 80));
     let (mut said, mut bytes) = (Vec::new(), [0; 4096]);
-    while !String::from_utf8_lossy(&said).contains(SLEEPERS) {
+    while !String::from_utf8_lossy(&said).contains(&*SLEEPERS) {
         let read = terminal.read(&mut bytes).unwrap();
         said.extend_from_slice(&bytes[..read]);
     }
@@ -270,18 +270,18 @@ fn history_and_why_tell_what_came_of_a_decision() {
         assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
         String::from_utf8(answer.stdout).unwrap()
     };
-    let changes = asks(&["history", "sleepers", "--since", "1h", "--changes"]);
+    let changes = asks(&["history", &FLEET, "--since", "1h", "--changes"]);
     let lines: Vec<&str> = changes.lines().collect();
     assert!(lines[0].starts_with("TIME (UTC)") && lines.len() == 2, "{changes}");
     assert!(["1 → 4", "out", "Combine", "applied", "queue_depth 40 against 10 asks for 4"].iter().all(|word| lines[1].contains(word)), "{changes}");
-    assert!(asks(&["history", "sleepers"]).lines().count() > 2, "all that was written down");
-    let found: Value = serde_json::from_str(&asks(&["history", "sleepers", "--since", "1h", "--output", "json"])).unwrap();
+    assert!(asks(&["history", &FLEET]).lines().count() > 2, "all that was written down");
+    let found: Value = serde_json::from_str(&asks(&["history", &FLEET, "--since", "1h", "--output", "json"])).unwrap();
     let grew =
         found["decisions"].as_array().unwrap().iter().find(|story| story["decision"]["desired"] == 4 && story["decision"]["current"] == 1).unwrap().clone();
     assert_eq!((&grew["outcomes"][0]["record"]["result"], &grew["commands"][0]["record"]["to"]), (&"Applied".into(), &4.into()));
-    assert_eq!(asks(&["history", "sleepers", "--since", "0s"]), format!("No decision about {SLEEPERS} was written down since then.\n"));
+    assert_eq!(asks(&["history", &FLEET, "--since", "0s"]), format!("No decision about {SLEEPERS} was written down since then.\n"));
 
-    let why = asks(&["why", "sleepers"]);
+    let why = asks(&["why", &FLEET]);
     assert!(why.contains("\nNow      4 asked for, 4 ready"), "{why}");
     assert_eq!(loadline.stop(), 0);
 }
