@@ -188,7 +188,7 @@ fn reaction() {
         });
         let stands_at = |count: u32| {
             common::wait_for("the fleet to follow", || {
-                let status = running.status(SLEEPERS)?;
+                let status = running.status(&SLEEPERS)?;
                 (status["current"] == count && status["ready"] == count).then_some(())
             });
         };

@@ -112,6 +112,12 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     run::exit_code(error)
 }
 
+/// Tells a person something beside the answer: a line on standard error. Where nobody can read it any more, as on a terminal that
+/// is gone, it is for nobody.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// What a command was given and cannot use.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

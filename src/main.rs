@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         // Whoever reads the answer has read enough (`| head`).
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("loadline: {error:#}");
+            cli::tell(&format!("loadline: {error:#}"));
             ExitCode::from(cli::exit_code(&error))
         }
     }

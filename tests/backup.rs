@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use common::{LOADLINE, Running, SLEEPERS, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, sleepers, wait_for, waiting};
+use common::{FLEET, LOADLINE, Running, SLEEPERS, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, sleepers, wait_for, waiting};
 use loadline::log::embedded::{EmbeddedLog, Options};
 use loadline::log::{Log, RawAppend, Topic};
 use loadline::model::{DeadLetter, Message, OutcomeResult, Signal};
@@ -128,7 +128,7 @@ fn a_copy_and_its_original_never_run_the_same_fleets() {
         let holder = format!("process {} (`", loadline.pid());
         let fleet = format!(" --data {running} ");
         assert!(said(&refused).contains(&holder) && said(&refused).contains(&fleet), "{}", said(&refused));
-        assert!(said(&refused).contains(&format!("supervises the fleet local/sleepers of {other}/fleets")), "{}", said(&refused));
+        assert!(said(&refused).contains(&format!("supervises the fleet local/{FLEET} of {other}/fleets")), "{}", said(&refused));
         let seen = cli(&["doctor", &at(other)]);
         assert_eq!(seen.status.code(), Some(0), "{}", said(&seen));
         assert!(said(&seen).contains("this directory is a copy; `run` is refused here while it does"), "{}", said(&seen));
@@ -141,7 +141,7 @@ fn a_copy_and_its_original_never_run_the_same_fleets() {
 
     // A copy with incarnations of its own is no copy of the fleets any more.
     let original = Running::spawn(run_on(home.path(), "data"));
-    fs::remove_file(home.path().join("copy/fleets/local/sleepers/state.json")).unwrap();
+    fs::remove_file(home.path().join(format!("copy/fleets/local/{FLEET}/state.json"))).unwrap();
     let trial = Running::spawn(run_on(home.path(), "copy"));
     wait_for("fleets of its own", || (sleepers(&home.path().join("copy")) == 2).then_some(()));
     assert_eq!(sleepers(&home.path().join("data")), 2);

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::random::Random;
-use common::{LOADLINE, Running, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, sleepers, wait_for, waiting};
+use common::{LOADLINE, Running, SLEEPERS, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, sleepers, wait_for, waiting};
 use doctor::{doctor, open, refused, refuses_to_run, sum, wrong};
 use loadline::log::embedded::{EmbeddedLog, Mending, mend};
 use loadline::log::{Batch, Log, LogError, Membership, Offset, Polled, RawAppend, StatePut, Topic};
@@ -365,7 +365,7 @@ fn snapshots_that_cannot_be_used_are_refused_and_state_is_rebuilt_from_the_log()
     change_states(&database, "\u{1}version", |_| b"1".to_vec());
     // Truncated.
     change_states(&database, "local/%", |value| value[..20].to_vec());
-    refuses_to_run(home.path(), &["the state of decide for partition 0 cannot be restored: the snapshot of local/ProcessFleet/sleepers cannot be read"]);
+    refuses_to_run(home.path(), &[&format!("the state of decide for partition 0 cannot be restored: the snapshot of {SLEEPERS} cannot be read")]);
     let (code, answer) = doctor(&data, &[]);
     assert_eq!((code, wrong(&answer)[0].0.as_str()), (1, "snapshots"), "{answer}");
     assert!(answer.to_string().contains("decide rebuilds its state from the whole of signals/0"), "{answer}");

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, sleepers, wait_for, waiting};
+use common::{FLEET, LOADLINE, Running, SLEEPERS, fleet_of_sleepers, sleepers, wait_for, waiting};
 use loadline::log::embedded::{EmbeddedLog, Options};
 use loadline::log::{Log, LogError, RawAppend, Topic};
 use loadline::model::{Alert, AlertState, DeadLetter, Message};
@@ -108,7 +108,7 @@ fn a_full_disk_holds_the_fleet_and_goes_on_by_itself() {
         assert!(shown.contains("! nothing can be written since") && shown.contains("(LogNotWritable)"), "{shown}");
 
         // The fleet stands, however much is asked for, and what ends is started again.
-        let pid = |n: usize| std::fs::read_to_string(data.join("fleets/local/sleepers/instances.json")).unwrap().contains(&n.to_string());
+        let pid = |n: usize| std::fs::read_to_string(data.join(format!("fleets/local/{FLEET}/instances.json"))).unwrap().contains(&n.to_string());
         let victim = sleeper_pids(&data)[0];
         assert!(pid(victim), "it is supervised");
         rustix::process::kill_process(rustix::process::Pid::from_raw(i32::try_from(victim).unwrap()).unwrap(), rustix::process::Signal::KILL).unwrap();
@@ -251,7 +251,7 @@ fn a_log_at_its_limit_says_so() {
 
 /// The leaders of the fleet's instances.
 fn sleeper_pids(data: &Path) -> Vec<usize> {
-    let state = std::fs::read_to_string(data.join("fleets/local/sleepers/state.json")).unwrap();
+    let state = std::fs::read_to_string(data.join(format!("fleets/local/{FLEET}/state.json"))).unwrap();
     let state: Value = serde_json::from_str(&state).unwrap();
     let mark = format!("LOADLINE_FLEET_UID={}", state["uid"].as_str().unwrap());
     let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<usize>().ok());

@@ -7,7 +7,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{LOADLINE, Running, SLEEPERS, arguments, fleet_of_sleepers, fleet_yaml, messages, wait_for, waiting};
+use common::{FLEET, LOADLINE, Running, SLEEPERS, arguments, fleet_of_sleepers, fleet_yaml, messages, own, wait_for, waiting};
 use loadline::log::Topic;
 use loadline::model::{Alert, AlertState, Message};
 use serde_json::Value;
@@ -27,11 +27,25 @@ fn told(format: &str) -> Vec<String> {
         loadline.post(&waiting(40.0))?;
         let said = loadline.said();
         let about = |word: &str| said.iter().any(|line| line.contains(word));
-        (loadline.status(SLEEPERS)?["current"] == 4 && about("decided") && about("command-ended")).then_some(())
+        (loadline.status(&SLEEPERS)?["current"] == 4 && about("decided") && about("command-ended")).then_some(())
     });
     let said = loadline.said();
     assert_eq!(loadline.stop(), 0);
     said
+}
+
+/// Whoever reads its lines may go, as a terminal that is closed: it works on.
+#[test]
+fn it_works_on_where_nobody_reads_its_lines() {
+    let (home, _) = fleet_of_sleepers(1, AT_ONCE);
+    let mut command = Command::new(LOADLINE);
+    arguments(&mut command, home.path(), &["--stop-fleets-on-exit"]);
+    let loadline = Running::spawn_unread(command);
+    wait_for("the fleet to grow to 4", || {
+        loadline.post(&waiting(40.0))?;
+        (loadline.status(&SLEEPERS)?["ready"] == 4).then_some(())
+    });
+    assert_eq!(loadline.stop(), 0);
 }
 
 /// On a terminal, or where it is asked for: a line says in words what changed, from how many to how many, and why.
@@ -60,7 +74,7 @@ fn without_a_terminal_each_line_is_an_object() {
     let decided: Vec<&Value> = lines.iter().filter(|line| line["event"] == "decided").collect();
     assert_eq!(decided.len(), 1, "{lines:#?}");
     let decided = decided[0];
-    assert_eq!((&decided["level"], &decided["target_id"], &decided["from"], &decided["to"]), (&"INFO".into(), &SLEEPERS.into(), &1.into(), &4.into()));
+    assert_eq!((&decided["level"], &decided["target_id"], &decided["from"], &decided["to"]), (&"INFO".into(), &Value::from(&*SLEEPERS), &1.into(), &4.into()));
     assert_eq!((&decided["verdict"], &decided["step"]), (&"ScaleOut".into(), &"Combine".into()));
     assert!(lines.iter().any(|line| line["event"] == "policy-changed"), "{lines:#?}");
 }
@@ -102,7 +116,7 @@ fn each_line_of_a_troubled_run_names_its_event() {
         let line: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
         assert!(line["event"].is_string() && line["message"].is_string(), "{line}");
         if ["instance-started", "supervising", "by-hand"].iter().any(|event| line["event"] == *event) {
-            assert!(line["message"].as_str().unwrap().contains(SLEEPERS), "{line}");
+            assert!(line["message"].as_str().unwrap().contains(&*SLEEPERS), "{line}");
         }
     }
 }
@@ -123,8 +137,8 @@ fn lines_of<'a>(said: &'a [String], event: &str) -> Vec<&'a String> {
 fn fleet_of_its_own(name: &str) -> (tempfile::TempDir, String, PathBuf) {
     let (home, policies) = fleet_of_sleepers(1, AT_ONCE);
     std::fs::remove_file(policies.join("policy.yaml")).unwrap();
-    let (name, document) = (format!("{name}-{}", std::process::id()), policies.join("fleet.yaml"));
-    std::fs::write(&document, fleet_yaml(1).replace("name: sleepers", &format!("name: {name}"))).unwrap();
+    let (name, document) = (own(name), policies.join("fleet.yaml"));
+    std::fs::write(&document, fleet_yaml(1).replace(&format!("name: {FLEET}"), &format!("name: {name}"))).unwrap();
     (home, format!("local/ProcessFleet/{name}"), document)
 }
 

@@ -14,19 +14,31 @@ use std::process::Command;
 #[path = "page/drive.rs"]
 mod drive;
 
-use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, fleet_yaml, policy_yaml, wait_for, waiting};
-use drive::{a_thousand_targets, story, story_that_asks};
+use common::{FLEET, LOADLINE, Running, SLEEPERS, fleet_called, fleet_yaml, own, policy_yaml, wait_for, waiting};
+use drive::{a_thousand_targets, story, story_of, story_that_asks};
+
+/// A sample of how many wait for a fleet: each test here has one of its own, since it is told on the page where processes of another one
+/// are found.
+fn waiting_for(fleet: &str, value: f64) -> String {
+    waiting(value).replace(&*FLEET, fleet)
+}
+
+/// The target that a fleet is.
+fn target(fleet: &str) -> String {
+    SLEEPERS.replace(&*FLEET, fleet)
+}
 
 /// A fleet that scales, one whose only metric never comes, one that is frozen, and a policy for what does not exist.
 #[test]
 fn a_person_sees_what_the_fleet_does_and_why() {
-    let (home, policies) = fleet_of_sleepers(2, "");
-    let named = |text: String, namespace: &str, name: &str| text.replace("namespace: local", &format!("namespace: {namespace}")).replace("sleepers", name);
-    for (namespace, name) in [("local", "unfed"), ("shop", "frozen")] {
+    let [sleepers, unfed, frozen, missing] = ["sleepers", "unfed", "frozen", "missing"].map(own);
+    let (home, policies) = fleet_called(&sleepers, 2, "");
+    let named = |text: String, namespace: &str, name: &str| text.replace("namespace: local", &format!("namespace: {namespace}")).replace(&*FLEET, name);
+    for (namespace, name) in [("local", &unfed), ("shop", &frozen)] {
         std::fs::write(policies.join(format!("{name}-fleet.yaml")), named(fleet_yaml(1), namespace, name)).unwrap();
         std::fs::write(policies.join(format!("{name}-policy.yaml")), named(policy_yaml(4, ""), namespace, name)).unwrap();
     }
-    std::fs::write(policies.join("missing-policy.yaml"), named(policy_yaml(4, ""), "local", "missing")).unwrap();
+    std::fs::write(policies.join("missing-policy.yaml"), named(policy_yaml(4, ""), "local", &missing)).unwrap();
     std::fs::create_dir(home.path().join("data")).unwrap();
     std::fs::write(home.path().join("data/freeze.shop"), "").unwrap();
     let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
@@ -34,16 +46,16 @@ fn a_person_sees_what_the_fleet_does_and_why() {
     for depth in [15.0, 38.0] {
         let reached = i64::from(depth > 20.0) * 2 + 2;
         wait_for("a scale-out", || {
-            loadline.post(&waiting(depth)).unwrap();
-            loadline.status(SLEEPERS).filter(|status| status["ready"].as_i64() >= Some(reached))
+            loadline.post(&waiting_for(&sleepers, depth)).unwrap();
+            loadline.status(&target(&sleepers)).filter(|status| status["ready"].as_i64() >= Some(reached))
         });
     }
     wait_for("the alert about what does not exist", || {
-        let status = loadline.status("local/ProcessFleet/missing")?;
+        let status = loadline.status(&target(&missing))?;
         status["alerts"].as_array().filter(|alerts| alerts.iter().any(|alert| alert["name"] == "TargetNotSeen")).map(drop)
     });
-    wait_for("the blind one", || loadline.status("local/ProcessFleet/unfed").filter(|status| status["verdict"] == "Blind").map(drop));
-    story("fleet", &loadline.url, loadline.pid());
+    wait_for("the blind one", || loadline.status(&target(&unfed)).filter(|status| status["verdict"] == "Blind").map(drop));
+    story_of("fleet", &loadline.url, loadline.pid(), &sleepers);
     // The story ended by stopping it for a while.
     loadline.stop();
 }
@@ -51,13 +63,14 @@ fn a_person_sees_what_the_fleet_does_and_why() {
 /// More windows than a browser has connections to a server: six, for all of them.
 #[test]
 fn however_many_windows_are_open_each_is_told_what_changes() {
-    let (home, _) = fleet_of_sleepers(2, "");
+    let crowd = own("crowd");
+    let (home, _) = fleet_called(&crowd, 2, "");
     let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
     wait_for("an evaluation", || {
-        loadline.post(&waiting(15.0)).unwrap();
-        loadline.status(SLEEPERS).filter(|status| status["metrics"][0]["status"] == "Ok").map(drop)
+        loadline.post(&waiting_for(&crowd, 15.0)).unwrap();
+        loadline.status(&target(&crowd)).filter(|status| status["metrics"][0]["status"] == "Ok").map(drop)
     });
-    story("tabs", &loadline.url, loadline.pid());
+    story_of("tabs", &loadline.url, loadline.pid(), &crowd);
     loadline.stop();
 }
 
@@ -89,7 +102,7 @@ fn long_names_and_reasons_fit_any_window() {
         writeln!(unknown, "    - {{ name: messages_that_wait_in_the_queue_of_{word}_ready_for_delivery, track: {{ perReplica: 10 }} }}").unwrap();
     }
     for (name, mode, metrics) in [(LONG, "Active", every_kind.as_str()), (&LONG.replace("blue", "dark"), "Active", &unknown), ("advised", "Advise", &unknown)] {
-        std::fs::write(policies.join(format!("{name}-fleet.yaml")), fleet_yaml(2).replace("sleepers", name)).unwrap();
+        std::fs::write(policies.join(format!("{name}-fleet.yaml")), fleet_yaml(2).replace(&*FLEET, name)).unwrap();
         std::fs::write(policies.join(format!("{name}-policy.yaml")), policy(name, mode, metrics)).unwrap();
     }
     let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
@@ -138,7 +151,8 @@ fn a_thousand_targets_are_light_and_can_be_found() {
 /// The server ends, and another one takes its place.
 #[test]
 fn an_end_is_told_and_so_is_a_return() {
-    let (home, _) = fleet_of_sleepers(2, "");
+    let ending = own("ending");
+    let (home, _) = fleet_called(&ending, 2, "");
     let start = |listen: &str| {
         let mut command = Command::new(LOADLINE);
         command.current_dir(home.path()).args(["run", "--data", "data", "--policies", "policies", "--listen", listen, "--stop-fleets-on-exit"]);
@@ -147,13 +161,13 @@ fn an_end_is_told_and_so_is_a_return() {
     };
     let loadline = start("127.0.0.1:0");
     wait_for("an evaluation", || {
-        loadline.post(&waiting(15.0)).unwrap();
-        loadline.status(SLEEPERS).filter(|status| status["metrics"][0]["status"] == "Ok").map(drop)
+        loadline.post(&waiting_for(&ending, 15.0)).unwrap();
+        loadline.status(&target(&ending)).filter(|status| status["metrics"][0]["status"] == "Ok").map(drop)
     });
     let (url, pid) = (loadline.url.clone(), loadline.pid());
     let port = url.rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
     let mut running = Some(loadline);
-    story_that_asks("end", &url, pid, |asked| match asked {
+    story_that_asks("end", &url, pid, &ending, |asked| match asked {
         "end" => drop(running.take().unwrap().stop()),
         "return" => running = Some(start(&format!("127.0.0.1:{port}"))),
         _ => panic!("{asked} is asked for"),

@@ -29,7 +29,7 @@ fn another_policy_is_tried_on_the_history_of_a_running_loadline() {
     let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
     wait_for("the fleet to grow to 4", || {
         loadline.post(&waiting(40.0))?;
-        (loadline.status(SLEEPERS)?["current"] == 4).then_some(())
+        (loadline.status(&SLEEPERS)?["current"] == 4).then_some(())
     });
     // A further decision, so that time passes at the larger count.
     let largest = wait_for("the larger count to have lasted", || {

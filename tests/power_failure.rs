@@ -131,7 +131,7 @@ impl Journaled {
 
     /// The log opens; what it holds are the first records of the undisturbed one, each at its offset, with its `at` and
     /// its bytes; what was acknowledged is there, and everything belongs together.
-    fn check(&self, home: &Path, told: &[Told]) -> Ledger {
+    fn check(&self, home: &Path, told: &[Told]) -> Ledger<'static> {
         let data = home.join("data");
         let log = EmbeddedLog::open(&data, Arc::new(SystemClock), Options::default()).unwrap();
         for (topic, records) in &self.records {
@@ -182,7 +182,7 @@ fn a_power_failure_at_any_moment_loses_nothing_acknowledged() {
 }
 
 /// The program starts on what was found, takes more, and decides on.
-fn go_on(home: &Path, told: &mut [Told], ledger: &mut Ledger) {
+fn go_on(home: &Path, told: &mut [Told], ledger: &mut Ledger<'_>) {
     write_documents(home, TARGETS);
     let before = ledger.decisions;
     let running = Running::start(home, &["--stop-fleets-on-exit"]);

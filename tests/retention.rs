@@ -74,7 +74,7 @@ fn what_retention_deletes_changes_no_decision_and_is_named() {
     let follows = |loadline: &Running, level: u32| {
         wait_for("the fleet to follow its load", || {
             loadline.post(&waiting(f64::from(level * 10)))?;
-            (loadline.status(SLEEPERS)?["current"] == level).then_some(())
+            (loadline.status(&SLEEPERS)?["current"] == level).then_some(())
         });
     };
     let gone = |topic: Topic, at_least: Offset| wait_for(&format!("{topic} to go"), || (earliest(&data, topic) >= at_least).then_some(()));
@@ -140,7 +140,7 @@ fn what_retention_deletes_changes_no_decision_and_is_named() {
     // So does `why`, of a decision that is gone.
     let last = Running::start(home.path(), &[&AGGRESSIVE[..], &["--set", "retention.audit=1s", "--stop-fleets-on-exit"]].concat());
     gone(Topic::Audit, 1);
-    let why = Command::new(LOADLINE).args(["why", SLEEPERS, "--at", "2001-09-09T01:46:40Z", "--server", &last.url]).output().unwrap();
+    let why = Command::new(LOADLINE).args(["why", &*SLEEPERS, "--at", "2001-09-09T01:46:40Z", "--server", &last.url]).output().unwrap();
     let said = String::from_utf8_lossy(&why.stderr);
     assert!(why.status.code() == Some(1) && said.contains("of partition 0 were removed by retention (retention.audit, retention.size)"), "{said}");
     // And how far back the log reaches, and what a day brings, is in the status.
@@ -245,7 +245,7 @@ fn a_flood_is_held_to_the_rate_that_is_set_and_nothing_that_was_taken_is_lost() 
     let data = home.path().join("data");
     let (rate, queue) = (format!("ingest.samplesPerSecond={taken_a_second}"), format!("ingest.queue={QUEUE}"));
     let loadline = Running::start(home.path(), &["--set", &rate, "--set", &queue, "--stop-fleets-on-exit"]);
-    wait_for("the fleet to be seen", || (loadline.status(SLEEPERS)?["current"] == 1).then_some(()));
+    wait_for("the fleet to be seen", || (loadline.status(&SLEEPERS)?["current"] == 1).then_some(()));
     let (before, sent, over) = (memory(loadline.pid(), "VmRSS"), Sent::default(), AtomicBool::new(false));
     let senders = 8;
     let every = Duration::from_secs(1) * REQUEST * senders / sent_a_second;

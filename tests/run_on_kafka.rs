@@ -69,15 +69,15 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     other.kill();
     scales_to(&front, &data, 20.0, 2);
     // What went over the log is what the front shows.
-    wait_for("the count in the status", || (front.status("local/ProcessFleet/sleepers")?["current"] == 2).then_some(()));
+    wait_for("the count in the status", || (front.status(&common::SLEEPERS)?["current"] == 2).then_some(()));
     assert_eq!(third.stop(), 0);
-    let pids = common::pids_of(&data, "sleepers");
+    let pids = common::pids_of(&data, &common::FLEET);
     assert_eq!(front.stop(), 0);
     // The fleet went on; the next process finds it, and decides on from the log.
     let mut command = run(broker(), home.path(), &prefix, ALL);
     command.arg("--stop-fleets-on-exit");
     let alone = Running::spawn(command);
-    assert_eq!(common::pids_of(&data, "sleepers"), pids);
+    assert_eq!(common::pids_of(&data, &common::FLEET), pids);
     scales_to(&alone, &data, 40.0, 4);
     assert_eq!(alone.stop(), 0);
     assert_eq!(sleepers(&data), 0);
@@ -91,7 +91,7 @@ fn two_processes_each_scale_their_own_fleets() {
         let (home, policies) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
         for file in ["fleet.yaml", "policy.yaml"] {
             let text = std::fs::read_to_string(policies.join(file)).unwrap();
-            std::fs::write(policies.join(file), text.replace("sleepers", name)).unwrap();
+            std::fs::write(policies.join(file), text.replace(&*common::FLEET, name)).unwrap();
         }
         (name, home)
     });

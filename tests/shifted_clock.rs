@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::ledger::Ledger;
-use common::{LOADLINE, Running, SLEEPERS, arguments, fleet_of_sleepers, pids_of, wait_for, waiting};
+use common::{FLEET, LOADLINE, Running, SLEEPERS, arguments, fleet_of_sleepers, pids_of, wait_for, waiting};
 use loadline::log::Topic;
 use loadline::log::embedded::EmbeddedLog;
 use loadline::model::{Alert, Message, Signal};
@@ -65,9 +65,9 @@ impl Shifted {
     fn follows(&self, level: u32, least: u64) {
         wait_for("the fleet to follow its load", || {
             self.running.post(&waiting(f64::from(level * 10)))?;
-            let current = self.running.status(SLEEPERS)?["current"].as_u64()?;
+            let current = self.running.status(&SLEEPERS)?["current"].as_u64()?;
             assert!(current >= least, "{current} replicas, while the load asked for {least} or more");
-            (current == u64::from(level) && pids_of(&self.data(), "sleepers").len() == level as usize).then_some(())
+            (current == u64::from(level) && pids_of(&self.data(), &FLEET).len() == level as usize).then_some(())
         });
     }
 
@@ -76,7 +76,7 @@ impl Shifted {
         let from = self.signals_end();
         wait_for("panes to go by", || {
             self.running.post(&waiting(f64::from(level * 10)))?;
-            assert_eq!(self.running.status(SLEEPERS)?["current"].as_u64()?, u64::from(level), "nothing moves it");
+            assert_eq!(self.running.status(&SLEEPERS)?["current"].as_u64()?, u64::from(level), "nothing moves it");
             (self.marks_since(from) >= panes).then_some(())
         });
     }
@@ -85,13 +85,13 @@ impl Shifted {
     /// load in and out, as fast as ever.
     fn through(&mut self, hours: i32, meanwhile: impl FnOnce(&mut Shifted)) {
         self.follows(3, 1);
-        let before = pids_of(&self.data(), "sleepers");
+        let before = pids_of(&self.data(), &FLEET);
         let jumped = self.signals_end();
         let by = hours - std::mem::replace(&mut self.hours, hours);
         set_clock(self.home.path(), hours);
         meanwhile(self);
         self.stays(3, 8);
-        assert_eq!(pids_of(&self.data(), "sleepers"), before, "each instance is still there");
+        assert_eq!(pids_of(&self.data(), &FLEET), before, "each instance is still there");
         assert!(self.clock_was_seen_to_jump(jumped, by));
         for (level, least) in [(2, 2), (5, 2)] {
             let from = self.signals_end();
@@ -138,8 +138,9 @@ impl Shifted {
     fn end(self) -> Vec<Alert> {
         let (data, alerts) = (self.data(), self.alerts());
         assert_eq!(self.running.stop(), 0);
-        assert!(pids_of(&data, "sleepers").is_empty(), "nothing is left running");
-        let mut ledger = Ledger::new(&["sleepers"]);
+        assert!(pids_of(&data, &FLEET).is_empty(), "nothing is left running");
+        let fleets: [&str; 1] = [&FLEET];
+        let mut ledger = Ledger::new(&fleets);
         ledger.compare_decisions(&data);
         assert!(ledger.decisions > 5);
         alerts

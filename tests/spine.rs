@@ -6,7 +6,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{LOADLINE, Running, SLEEPERS, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, policy_yaml, sleepers, wait_for, waiting};
+use common::{FLEET, LOADLINE, Running, SLEEPERS, decisions_are_those_of_an_undisturbed_fold, fleet_of_sleepers, policy_yaml, sleepers, wait_for, waiting};
 
 const AT_ONCE: &str =
     "  behavior: { scaleIn: { stabilization: 1s, policies: [{ percent: 100, period: 1s }] }, scaleOut: { policies: [{ replicas: 10, period: 1s }] } }\n";
@@ -20,11 +20,11 @@ fn a_fleet_follows_its_load() {
     let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
     wait_for("the fleet to grow to 4", || {
         loadline.post(&waiting(40.0))?;
-        (loadline.status(SLEEPERS)?["current"] == 4 && sleepers(&data) == 4).then_some(())
+        (loadline.status(&SLEEPERS)?["current"] == 4 && sleepers(&data) == 4).then_some(())
     });
     wait_for("the fleet to shrink to 2", || {
         loadline.post(&waiting(20.0))?;
-        (loadline.status(SLEEPERS)?["current"] == 2 && sleepers(&data) == 2).then_some(())
+        (loadline.status(&SLEEPERS)?["current"] == 2 && sleepers(&data) == 2).then_some(())
     });
     assert_eq!(loadline.stop(), 0);
     assert_eq!(sleepers(&data), 0, "told to, Loadline ends what it started");
@@ -38,7 +38,7 @@ fn a_policy_is_changed_while_it_runs() {
     let grows_to = |count: u32| {
         wait_for("the new policy to act", || {
             loadline.post(&waiting(1000.0))?;
-            (loadline.status(SLEEPERS)?["current"] == count).then_some(())
+            (loadline.status(&SLEEPERS)?["current"] == count).then_some(())
         });
     };
     grows_to(6);
@@ -48,7 +48,7 @@ fn a_policy_is_changed_while_it_runs() {
         alerts.contains("PolicyInvalid").then_some(alerts)
     });
     assert!(refused.contains("behavior"), "it says what was meant: {refused}");
-    assert_eq!(loadline.status(SLEEPERS).unwrap()["max"], 6, "the last valid policy stays in force");
+    assert_eq!(loadline.status(&SLEEPERS).unwrap()["max"], 6, "the last valid policy stays in force");
     std::fs::write(policies.join("policy.yaml"), policy_yaml(8, AT_ONCE)).unwrap();
     grows_to(8);
     assert_eq!(loadline.stop(), 0);
@@ -68,23 +68,23 @@ fn a_manual_change_is_seen_recorded_and_respected() {
     };
     wait_for("the load to be known", || {
         loadline.post(&waiting(20.0))?;
-        (loadline.status(SLEEPERS)?["verdict"] == "Hold").then_some(())
+        (loadline.status(&SLEEPERS)?["verdict"] == "Hold").then_some(())
     });
-    let (code, said) = asks(&["scale", "sleepers", "4", "--actor", "ana", "--reason", "launch at noon"]);
-    assert_eq!((code, said.as_str()), (Some(0), "local/ProcessFleet/sleepers: 2 → 4; its policy goes on from there; set mode: Off to hold it\n"));
+    let (code, said) = asks(&["scale", &FLEET, "4", "--actor", "ana", "--reason", "launch at noon"]);
+    assert_eq!((code, said), (Some(0), format!("{SLEEPERS}: 2 → 4; its policy goes on from there; set mode: Off to hold it\n")));
     wait_for("the change to be respected", || {
         loadline.post(&waiting(20.0))?;
-        let status = loadline.status(SLEEPERS)?;
+        let status = loadline.status(&SLEEPERS)?;
         (status["current"] == 4 && sleepers(&data) == 4 && status["binding"] == "Cooldown").then_some(())
     });
-    wait_for("the record of it", || asks(&["why", "sleepers"]).1.contains("ana set 2 → 4: launch at noon").then_some(()));
-    assert_eq!(loadline.status(SLEEPERS).unwrap()["current"], 4);
+    wait_for("the record of it", || asks(&["why", &FLEET]).1.contains("ana set 2 → 4: launch at noon").then_some(()));
+    assert_eq!(loadline.status(&SLEEPERS).unwrap()["current"], 4);
     // Who says nothing is who they are, not what the environment says of them; under sudo with the person who became it.
-    let sudo = Command::new(LOADLINE).args(["scale", "sleepers", "5", "--server", &loadline.url]).env("USER", "else").env("SUDO_USER", "anna").status();
+    let sudo = Command::new(LOADLINE).args(["scale", &*FLEET, "5", "--server", &loadline.url]).env("USER", "else").env("SUDO_USER", "anna").status();
     assert!(sudo.unwrap().success());
     let me = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
     let recorded = format!("{} (sudo of anna)", me.trim());
-    wait_for("the person in the record", || asks(&["history", "sleepers"]).1.contains(&recorded).then_some(()));
+    wait_for("the person in the record", || asks(&["history", &FLEET]).1.contains(&recorded).then_some(()));
     assert_eq!(loadline.stop(), 0);
 }
 
@@ -105,8 +105,8 @@ fn a_freeze_file_stops_the_actuators() {
         frozen()
     });
     assert_eq!(sleepers(&data), 1);
-    assert!(loadline.status(SLEEPERS).unwrap()["frozen"].as_str().unwrap().ends_with("data/freeze"));
-    let by_hand = Command::new(LOADLINE).args(["scale", "sleepers", "3", "--server", &loadline.url]).output().unwrap();
+    assert!(loadline.status(&SLEEPERS).unwrap()["frozen"].as_str().unwrap().ends_with("data/freeze"));
+    let by_hand = Command::new(LOADLINE).args(["scale", &*FLEET, "3", "--server", &loadline.url]).output().unwrap();
     let said = String::from_utf8_lossy(&by_hand.stderr);
     assert!(by_hand.status.code() == Some(1) && said.contains("frozen by") && said.contains("remove that file"), "{said}");
     std::fs::remove_file(data.join("freeze")).unwrap();
@@ -130,7 +130,7 @@ fn killed_at_any_moment_the_decisions_go_on() {
             // Held until the fleet has followed, so that there are changes however fast the machine is.
             wait_for("the fleet to follow its load", || {
                 loadline.post(&waiting(f64::from(level * 10)))?;
-                (loadline.status(SLEEPERS)?["current"] == *level).then_some(())
+                (loadline.status(&SLEEPERS)?["current"] == *level).then_some(())
             });
         }
         // The kill comes at another moment of the next change in each life.
@@ -141,7 +141,7 @@ fn killed_at_any_moment_the_decisions_go_on() {
     }
     let last = Running::start(home.path(), &["--stop-fleets-on-exit"]);
     let counted = wait_for("the fleet to be as large as it is asked to be", || {
-        let status = last.status(SLEEPERS)?;
+        let status = last.status(&SLEEPERS)?;
         (status["current"].as_u64()? == sleepers(&data) as u64).then(|| status["current"].as_u64())
     });
     assert!(counted.is_some());

@@ -27,6 +27,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The address of the page.
 const ADDRESS: &str = "127.0.0.1:8080";
+/// Where the reader of the page works.
+const HOME: &str = "/home/ana";
 /// Stands before what a block prints.
 const BEGINS: &str = "@@@ line ";
 /// How long the whole page may take: five times what it takes on a slow machine.
@@ -143,6 +145,7 @@ fn every_command_does_what_the_page_says() {
     let address = free_address();
     let log = home.path().join("first-fleet/loadline.log");
     let said = run(&script(&page, &steps, &address), home.path(), &address, &log);
+    let said = said.replace(home.path().to_str().unwrap(), HOME);
     for Step { run, shown } in &steps {
         let printed = printed_by(&said, run.line);
         match shown {

@@ -5,11 +5,14 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, wait_for, waiting};
+use common::{FLEET, LOADLINE, Running, SLEEPERS, fleet_of_sleepers, wait_for, waiting};
 use pty_process::Size;
+use pty_process::blocking::Pty;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::Value;
 
@@ -19,7 +22,7 @@ const AT_ONCE: &str =
 /// `loadline watch` in a terminal. Dropping it kills it.
 struct Watch {
     child: Child,
-    terminal: Arc<pty_process::blocking::Pty>,
+    terminal: Arc<Pty>,
     screen: Arc<Mutex<vt100::Parser>>,
     before: LocalModes,
 }
@@ -105,7 +108,7 @@ fn grown() -> (tempfile::TempDir, Running) {
     let loadline = Running::start(home.path(), &["--stop-fleets-on-exit"]);
     wait_for("the fleet to grow to 4, and to rest", || {
         loadline.post(&waiting(40.0))?;
-        let status = loadline.status(SLEEPERS)?;
+        let status = loadline.status(&SLEEPERS)?;
         (status["current"] == 4 && status["ready"] == 4 && status["verdict"] == "Hold").then_some(())
     });
     (home, loadline)
@@ -116,7 +119,7 @@ fn grown() -> (tempfile::TempDir, Running) {
 fn the_fleet_and_a_target_are_watched_live() {
     let (_home, loadline) = grown();
     let watch = Watch::start(&loadline.url, &[], 24, 100);
-    let text = watch.shows("the fleet", &["1 target", "TARGET", SLEEPERS, "1–6", "holds", "q quit", "updated"]);
+    let text = watch.shows("the fleet", &["1 target", "TARGET", &SLEEPERS, "1–6", "holds", "q quit", "updated"]);
     assert!(text.lines().count() <= 24, "{text}");
     assert!(tcgetattr(&*watch.terminal).unwrap().local_modes != watch.before, "keys are read as they are pressed");
 
@@ -144,8 +147,8 @@ fn the_fleet_and_a_target_are_watched_live() {
 fn a_lost_connection_is_said_and_comes_back() {
     let (home, loadline) = grown();
     let (url, port) = (loadline.url.clone(), loadline.url.rsplit(':').next().unwrap().to_owned());
-    let watch = Watch::start(&url, &["sleepers"], 24, 140);
-    watch.shows("the target", &[SLEEPERS, "replicas 4"]);
+    let watch = Watch::start(&url, &[&FLEET], 24, 140);
+    watch.shows("the target", &[&SLEEPERS, "replicas 4"]);
     loadline.kill();
     let text = watch.shows("the loss", &["no connection for", "trying again"]);
     assert!(text.contains("replicas 4"), "what was known stays: {text}");
@@ -166,7 +169,7 @@ fn why_is_read_at_80_by_24() {
     let watch = Watch::start(&loadline.url, &[], 24, 80);
     let joined = || watch.text().lines().map(str::trim).collect::<Vec<_>>().join(" ");
     wait_for("the reason of the chosen row", || {
-        let reason = loadline.status(SLEEPERS)?["reason"].as_str()?.to_owned();
+        let reason = loadline.status(&SLEEPERS)?["reason"].as_str()?.to_owned();
         joined().contains(&format!("› {SLEEPERS}: {reason}")).then_some(())
     });
     watch.types("\r");
@@ -180,14 +183,69 @@ fn why_is_read_at_80_by_24() {
     assert_eq!(loadline.stop(), 0);
 }
 
-/// SIGTERM gives the terminal back, too.
+/// Each signal that ends it gives the terminal back, too.
 #[test]
 fn a_signal_leaves_the_terminal_as_it_was() {
     let (_home, loadline) = grown();
-    let watch = Watch::start(&loadline.url, &[], 24, 80);
-    watch.shows("the fleet", &[SLEEPERS]);
-    rustix::process::kill_process(rustix::process::Pid::from_child(&watch.child), rustix::process::Signal::TERM).unwrap();
-    assert_eq!(watch.ends(), 143);
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+        let watch = Watch::start(&loadline.url, &[], 24, 80);
+        watch.shows("the fleet", &[&SLEEPERS]);
+        kill_process(Pid::from_child(&watch.child), signal).unwrap();
+        assert_eq!(watch.ends(), code);
+    }
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// A program. Dropping it kills it.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// `loadline watch` in a terminal of this size that is nobody's: no session is told when it goes. The side that is read, and the program.
+fn in_a_terminal_of_nobody(url: &str, size: Size) -> (Pty, Program) {
+    let (terminal, end) = pty_process::blocking::open().unwrap();
+    terminal.resize(size).unwrap();
+    let side = || Stdio::from(end.as_fd().try_clone_to_owned().unwrap());
+    let mut command = Command::new(LOADLINE);
+    command.args(["watch", "--server", url]).env("TERM", "xterm-256color").stdin(side()).stdout(side()).stderr(side());
+    (terminal, Program(command.spawn().unwrap()))
+}
+
+/// A terminal may go without a SIGHUP.
+#[test]
+fn a_terminal_that_is_gone_ends_it() {
+    let (_home, loadline) = grown();
+    let (mut terminal, mut watch) = in_a_terminal_of_nobody(&loadline.url, Size::new(24, 80));
+    let (mut said, mut bytes) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&said).contains(&*SLEEPERS) {
+        let read = terminal.read(&mut bytes).unwrap();
+        said.extend_from_slice(&bytes[..read]);
+    }
+    drop(terminal);
+    let status = wait_for("watch to end", || watch.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(129));
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// A terminal that nobody reads holds up what is drawn; a second signal ends it all the same.
+#[test]
+fn a_terminal_that_takes_nothing_holds_up_no_second_signal() {
+    let (_home, loadline) = grown();
+    // One screen is more than a terminal keeps for whoever reads late.
+    let (_terminal, mut watch) = in_a_terminal_of_nobody(&loadline.url, Size::new(500, 500));
+    let (path, write) = (format!("/proc/{}/syscall", watch.0.id()), if cfg!(target_arch = "x86_64") { "1 0x1 " } else { "64 0x1 " });
+    wait_for("it to wait for its terminal", || std::fs::read_to_string(&path).is_ok_and(|call| call.starts_with(write)).then_some(()));
+    let pid = Pid::from_child(&watch.0);
+    let status = wait_for("watch to end", || {
+        kill_process(pid, Signal::TERM).unwrap();
+        watch.0.try_wait().unwrap()
+    });
+    assert_eq!(status.code(), Some(143));
     assert_eq!(loadline.stop(), 0);
 }
 
@@ -212,18 +270,18 @@ fn history_and_why_tell_what_came_of_a_decision() {
         assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
         String::from_utf8(answer.stdout).unwrap()
     };
-    let changes = asks(&["history", "sleepers", "--since", "1h", "--changes"]);
+    let changes = asks(&["history", &FLEET, "--since", "1h", "--changes"]);
     let lines: Vec<&str> = changes.lines().collect();
     assert!(lines[0].starts_with("TIME (UTC)") && lines.len() == 2, "{changes}");
     assert!(["1 → 4", "out", "Combine", "applied", "queue_depth 40 against 10 asks for 4"].iter().all(|word| lines[1].contains(word)), "{changes}");
-    assert!(asks(&["history", "sleepers"]).lines().count() > 2, "all that was written down");
-    let found: Value = serde_json::from_str(&asks(&["history", "sleepers", "--since", "1h", "--output", "json"])).unwrap();
+    assert!(asks(&["history", &FLEET]).lines().count() > 2, "all that was written down");
+    let found: Value = serde_json::from_str(&asks(&["history", &FLEET, "--since", "1h", "--output", "json"])).unwrap();
     let grew =
         found["decisions"].as_array().unwrap().iter().find(|story| story["decision"]["desired"] == 4 && story["decision"]["current"] == 1).unwrap().clone();
     assert_eq!((&grew["outcomes"][0]["record"]["result"], &grew["commands"][0]["record"]["to"]), (&"Applied".into(), &4.into()));
-    assert_eq!(asks(&["history", "sleepers", "--since", "0s"]), format!("No decision about {SLEEPERS} was written down since then.\n"));
+    assert_eq!(asks(&["history", &FLEET, "--since", "0s"]), format!("No decision about {SLEEPERS} was written down since then.\n"));
 
-    let why = asks(&["why", "sleepers"]);
+    let why = asks(&["why", &FLEET]);
     assert!(why.contains("\nNow      4 asked for, 4 ready"), "{why}");
     assert_eq!(loadline.stop(), 0);
 }

@@ -433,7 +433,7 @@ pub fn run(command: &ConfigCommand, out: &mut dyn Write) -> anyhow::Result<u8> {
     }
     for warning in loaded.warnings {
         // Apart from the answer, which a program may read.
-        eprintln!("warning: {warning}");
+        super::tell(&format!("warning: {warning}"));
     }
     Ok(0)
 }

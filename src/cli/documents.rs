@@ -1,15 +1,23 @@
 //! The documents of a file, of every kind that Loadline reads, with everything that is wrong with them.
 
+use std::time::Duration;
+
 use crate::edge::processes::fleet_of;
 use crate::model::TargetId;
 use crate::model::document::{Problem, Severity, Span};
-use crate::wire::document::{API_VERSION, OtherDocument, PolicyFile, policies_in};
+use crate::model::policy::DEFAULT_PANE;
+use crate::wire::document::{API_VERSION, OtherDocument, PolicyFile, policies_for};
 
 use super::policy::testing::{is_test, problems_of};
 
 /// Reads the documents of the file `name`: its policies, and the problems of every document.
 pub(super) fn documents_in(text: &str, name: &str) -> PolicyFile {
-    let mut file = policies_in(text, name);
+    documents_for(text, name, DEFAULT_PANE)
+}
+
+/// As [`documents_in`], with the warnings of an installation whose panes have this length.
+pub(super) fn documents_for(text: &str, name: &str, pane: Duration) -> PolicyFile {
+    let mut file = policies_for(text, name, pane);
     let of = |other: &OtherDocument| if is_test(&other.kind) { problems_of(&other.node, name) } else { fleet_of(&other.node).1 };
     let problems: Vec<Problem> = file.others.iter().flat_map(of).collect();
     file.problems.extend(problems);

@@ -71,9 +71,11 @@ pub(super) fn each_signal(data: &Path, from: Option<Timestamp>, each: &mut dyn F
                 let (offset, at) = (record.offset, record.at);
                 if offset > expected && from.is_none_or(|from| from < at) {
                     if expected == 0 {
-                        eprintln!("loadline: signals 0..{offset} of partition {partition} are left out: retention has removed them; they go on at {at}");
+                        super::tell(&format!(
+                            "loadline: signals 0..{offset} of partition {partition} are left out: retention has removed them; they go on at {at}"
+                        ));
                     } else {
-                        eprintln!("loadline: records {expected}..{offset} of partition {partition} are gone: a replay decides without them");
+                        super::tell(&format!("loadline: records {expected}..{offset} of partition {partition} are gone: a replay decides without them"));
                     }
                 }
                 expected = offset + 1;
@@ -83,7 +85,7 @@ pub(super) fn each_signal(data: &Path, from: Option<Timestamp>, each: &mut dyn F
                 match wire::decode(Topic::Signals, &record.value) {
                     Ok(Message::Signal(signal)) => each(record.at, partition, signal)?,
                     Ok(_) => {}
-                    Err(error) => eprintln!("loadline: record {} of partition {partition} is left out: {error}", record.offset),
+                    Err(error) => super::tell(&format!("loadline: record {} of partition {partition} is left out: {error}", record.offset)),
                 }
             }
         }

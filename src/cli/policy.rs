@@ -22,9 +22,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::edge::policies::{MAX_FILE_BYTES, files_in};
 use crate::model::document::amounts::duration;
 use crate::model::document::{Node, Problem, Severity, Value};
-use crate::wire::document::{ParsedPolicy, PolicyFile};
+use crate::wire::document::PolicyFile;
 
-use super::documents::{documents_in, fleets_of};
+use super::documents::{documents_for, fleets_of};
 pub use diff::DiffFormat;
 pub use testing::TestFormat;
 
@@ -105,12 +105,17 @@ pub enum PolicyCommand {
         color: Colours,
     },
     /// Explain policies: the effective document, each value with where it comes from and what it means
-    #[command(after_help = "Examples:\n  loadline policy explain policy.yaml\n  loadline policy explain --output json policies\n\n\
-                      Exit codes: 0 fine; 1 errors; 2 a file cannot be read")]
+    #[command(
+        after_help = "Examples:\n  loadline policy explain policy.yaml\n  loadline policy explain --pane 1s policy.yaml\n  loadline policy explain --output json policies\n\n\
+                      Exit codes: 0 fine; 1 errors; 2 a file cannot be read"
+    )]
     Explain {
         /// The files, or folders, of which the files are read that `run` reads; `-` is the standard input
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// The length of the installation's panes, in which windows are counted and against which they are held
+        #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = pane)]
+        pane: Duration,
         /// How to print
         #[command(flatten)]
         output: OutputArgs,
@@ -187,7 +192,7 @@ pub fn run(args: &PolicyArgs, out: &mut impl Write) -> anyhow::Result<u8> {
         PolicyCommand::Check { files, deny_warnings, pane, output, color } => check(&read_all(files), *output, color.wanted(), *deny_warnings, *pane),
         PolicyCommand::Test { files, run, output, color } => testing::run(files, run.as_deref(), *output, color.wanted()),
         PolicyCommand::Diff { before, after, output, color } => diff::diff(&read(before), &read(after), *output, color.wanted()),
-        PolicyCommand::Explain { files, output } => explain(&read_all(files), *output),
+        PolicyCommand::Explain { files, pane, output } => explain(&read_all(files), *pane, *output),
     };
     out.write_all(answer.text.as_bytes()).context("failed to print the answer")?;
     Ok(answer.code)
@@ -202,19 +207,18 @@ pub struct Source {
     pub text: Result<String, String>,
 }
 
-/// The documents of every source, with every problem; none of what cannot be read.
-fn documents_of(sources: &[Source]) -> Vec<PolicyFile> {
+/// The documents of every source, with every problem, for panes of this length; none of what cannot be read.
+fn documents_of(sources: &[Source], pane: Duration) -> Vec<PolicyFile> {
     let mut files: Vec<PolicyFile> =
-        sources.iter().map(|s| s.text.as_ref().map_or_else(|_| PolicyFile::default(), |text| documents_in(text, &s.name))).collect();
+        sources.iter().map(|s| s.text.as_ref().map_or_else(|_| PolicyFile::default(), |text| documents_for(text, &s.name, pane))).collect();
     refuse_doubles(&mut files);
     files
 }
 
 /// Checks every file: its problems, and two policies for one target.
 pub fn check(sources: &[Source], format: CheckFormat, colours: bool, deny_warnings: bool, pane: Duration) -> Answer {
-    let mut files = documents_of(sources);
+    let mut files = documents_of(sources, pane);
     together::advise(&mut files);
-    files.iter_mut().flat_map(|file| &mut file.documents).for_each(|policy| forgive_short_windows(policy, pane));
     let count = |severity| files.iter().flat_map(PolicyFile::all_problems).filter(|p| p.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let unreadable = sources.iter().filter(|s| s.text.is_err()).count();
@@ -251,18 +255,18 @@ pub fn check(sources: &[Source], format: CheckFormat, colours: bool, deny_warnin
     Answer { text, code }
 }
 
-/// The effective document of every policy of the files, and the problems of every file.
-pub fn explain(sources: &[Source], output: OutputArgs) -> Answer {
-    let files = documents_of(sources);
+/// The effective document of every policy of the files, and the problems of every file, for panes of this length.
+pub fn explain(sources: &[Source], pane: Duration, output: OutputArgs) -> Answer {
+    let files = documents_of(sources, pane);
     let code = match (sources.iter().any(|s| s.text.is_err()), files.iter().any(PolicyFile::has_errors)) {
         (true, _) => UNREADABLE,
         (false, true) => FAULTY,
         (false, false) => FINE,
     };
     let text = match output.output {
-        Format::Json => explain::json(sources, &files),
+        Format::Json => explain::json(sources, &files, pane),
         Format::Text => {
-            let mut answer = explain::text(&files);
+            let mut answer = explain::text(&files, pane);
             let mut problems = String::new();
             render::all(&mut problems, sources, &files, output.color.wanted());
             if !problems.is_empty() && !answer.is_empty() {
@@ -272,17 +276,6 @@ pub fn explain(sources: &[Source], output: OutputArgs) -> Answer {
         }
     };
     Answer { text, code }
-}
-
-/// Windows are short only where the panes are as long as they are by default.
-fn forgive_short_windows(policy: &mut ParsedPolicy, pane: Duration) {
-    let Some(resolved) = &policy.policy else { return };
-    let long_enough = |path: &str| {
-        let of = |i: usize, field: &str| path == format!("spec.metrics[{i}].{field}");
-        resolved.metrics.iter().enumerate().any(|(i, m)| (of(i, "window") && m.window >= 2 * pane) || (of(i, "staleAfter") && m.stale_after >= 2 * pane))
-    };
-    let by_pane = ["window-below-pane", "window-below-two-panes", "stale-below-two-panes"];
-    policy.problems.retain(|problem| !(by_pane.contains(&problem.code) && long_enough(&problem.path)));
 }
 
 fn pane(text: &str) -> Result<Duration, String> {

@@ -108,7 +108,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
 fn logs(config: &Config) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::new(config.log_level.as_str());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Where nobody reads the lines any more, they are for nobody: else it would tell so there, and panic.
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).log_internal_errors(false);
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let text = match config.log_format {
         LogFormat::Text => true,

@@ -1,14 +1,14 @@
 //! `loadline watch`: the fleet, or a target, live in a terminal.
 //!
-//! A thread asks the server once a second ([`follow`]); this one reads keys, and draws when something changed
+//! A thread asks the server once a second ([`follow`]), one reads keys ([`keys`]); this one draws when something changed
 //! ([`screen`]). What is drawn is made by pure functions ([`fleet`], [`one`]). The terminal is left as it was, however it
-//! ends ([`terminal`]).
+//! ends ([`terminal`]): by a key, by a signal, or since the terminal is gone.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Context;
-use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::client::{Client, ServerArgs};
 use super::{Paint, Unusable};
@@ -17,23 +17,25 @@ use crate::model::TargetId;
 
 mod fleet;
 mod follow;
+mod keys;
 mod one;
 mod screen;
 mod terminal;
 
 use fleet::Fleet;
 use follow::{Follow, Known, Subject};
+use keys::Keys;
 use one::One;
 use screen::Screen;
 use terminal::{Ended, Terminal};
 
-/// How long a key is waited for until it is looked whether something is new: fast enough to seem at once, and ten
+/// How long a key is waited for until it is looked whether something is new, or it is to end: fast enough to seem at once, and ten
 /// look-ups a second cost nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Watch the fleet or a target, live in the terminal.
 ///
-/// Exit codes: 0 left with q, 1 not reachable at the start, 2 no terminal, or wrong usage, 129 or 143 ended by SIGHUP or SIGTERM.
+/// Exit codes: 0 left with q, 1 not reachable at the start, 2 no terminal, or wrong usage, 129 the terminal is gone, 130 or 143 ended by SIGINT or SIGTERM.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  loadline watch\n  loadline watch storefront\n  ssh -t host loadline watch\n\nKeys: up, down (k, j) choose, Enter opens, Esc goes back, / filters, a shows what needs attention alone, q leaves.\nWhere there is no terminal, use `loadline status`."
@@ -90,28 +92,34 @@ struct Watch {
 
 impl Watch {
     fn run(mut self, terminal: &Terminal) -> std::io::Result<u8> {
+        let keys = Keys::start()?;
         let mut screen = Screen::default();
-        let mut out = std::io::stdout().lock();
         loop {
+            if let Some(ended) = terminal.ended() {
+                return Ok(ended.code());
+            }
             self.known.take(&self.follow);
-            let (width, height) = crossterm::terminal::size()?;
-            screen.draw(&mut out, self.lines(usize::from(width), usize::from(height)), width, height)?;
-            out.flush()?;
-            match terminal.ended() {
-                Some(Ended::Terminated) => return Ok(143),
-                Some(Ended::HungUp) => return Ok(129),
-                None => {}
-            }
-            if !event::poll(LOOK_EVERY)? {
-                continue;
-            }
-            match event::read()? {
-                Event::Key(key) if key.kind != KeyEventKind::Release && self.key(key, usize::from(height)) => return Ok(0),
+            let turn = self.draw(&mut screen, terminal).and_then(|height| Ok((height, keys.next(LOOK_EVERY)?)));
+            let (height, event) = match turn {
+                Ok(turn) => turn,
+                Err(error) => return terminal.ended_by(error).map(Ended::code),
+            };
+            match event {
+                Some(Event::Key(key)) if key.kind != KeyEventKind::Release && self.key(key, height) => return Ok(0),
                 // Whatever a resize left on the screen is drawn over.
-                Event::Resize(..) => screen = Screen::default(),
+                Some(Event::Resize(..)) => screen = Screen::default(),
                 _ => {}
             }
         }
+    }
+
+    /// Draws what is known; the height of the screen, in lines.
+    fn draw(&mut self, screen: &mut Screen, terminal: &Terminal) -> std::io::Result<usize> {
+        let (width, height) = crossterm::terminal::size()?;
+        let mut changes = Vec::new();
+        screen.draw(&mut changes, self.lines(usize::from(width), usize::from(height)), width, height)?;
+        terminal.write(&changes)?;
+        Ok(usize::from(height))
     }
 
     fn lines(&mut self, width: usize, height: usize) -> Vec<String> {

@@ -229,8 +229,10 @@ impl View {
             self.measured.remove(&policy.target);
         }
         self.change(&policy.target.clone(), |known| {
-            // Audit and signals both carry announcements, each in order: the older of the two is no news.
-            let stale = |p: &PolicyAnnouncement| p.order.source == policy.order.source && p.order.generation > policy.order.generation;
+            // Audit and signals both carry announcements, each in order: the older of the two is no news. Where a removed target was forgotten, another
+            // source counts anew.
+            let same = |p: &PolicyAnnouncement| p.spec.is_some() || p.order.source == policy.order.source;
+            let stale = |p: &PolicyAnnouncement| same(p) && p.order.generation > policy.order.generation;
             if !known.policy.as_ref().is_some_and(|(p, _)| *p == policy || stale(p)) {
                 let facts = Facts::of(&policy.target, &policy);
                 known.policy = Some((policy, facts));

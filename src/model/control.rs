@@ -1,5 +1,7 @@
 //! What comes through `control`: policies announced by a source in numbered rounds.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::TargetId;
@@ -8,10 +10,17 @@ use super::TargetId;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
-    /// Who announces, e.g. `file:examples/storefront/policy.yaml`.
+    /// Who announces, as a person finds it: `/etc/loadline/policies/api.yaml`.
     pub source: String,
-    /// Its count of changes of this policy.
+    /// How many changes of the target's policy there were, of any source.
     pub generation: i64,
+}
+
+/// The version of a policy, as decisions name it: `source@generation`.
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.source, self.generation)
+    }
 }
 
 impl Order {

@@ -322,7 +322,7 @@ pub struct Decision {
     pub metrics: Vec<MetricReport>,
     /// The steps that took part, in their order.
     pub steps: Vec<Step>,
-    /// The policy that was in force: `source@generation`.
+    /// The policy that was in force: its file and the count of its changes, `source@generation`.
     pub policy_version: String,
     /// The version of the fold that decided.
     pub fold_version: u32,

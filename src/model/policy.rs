@@ -4,6 +4,7 @@
 //! one place where a document is validated, and reports every problem at once.
 
 mod defaults;
+mod known;
 mod resolve;
 
 use std::time::Duration;
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::{Amount, FleetName, Kind, MetricName, TargetId};
 use defaults::Defaults;
 
-pub use resolve::{Origin, Resolution, Setting, habit_of_document, is_sound, known_unit, outline, resolve, resolve_spec_json, target_of};
+pub use known::{known_unit, nearest_metric};
+pub use resolve::{DEFAULT_PANE, Origin, Resolution, Setting, habit_of_document, is_sound, outline, resolve, resolve_for, resolve_spec_json, target_of};
 
 /// Which set of defaults a policy starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

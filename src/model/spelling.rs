@@ -24,7 +24,7 @@ fn beginning(text: &str, most: usize) -> String {
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Nobody mistypes a name of a hundred letters; the bound keeps the table below small.
     const LONGEST: usize = 64;
-    let plain = |w: &str| w.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).take(LONGEST).collect::<Vec<char>>();
+    let plain = |w: &str| letters(w).take(LONGEST).collect::<Vec<char>>();
     let meant = plain(word);
     known
         .into_iter()
@@ -34,13 +34,39 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, k)| k)
 }
 
+/// Whether two words are the same but for case and separators.
+pub(crate) fn same_letters(a: &str, b: &str) -> bool {
+    letters(a).eq(letters(b))
+}
+
+fn letters(word: &str) -> impl Iterator<Item = char> {
+    word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase)
+}
+
 /// Whether `word` is another word than `known` and so near to it that it was probably meant: the same but for case and
-/// separators, or one letter in five wrong. Digits make a name of their own.
+/// separators, or one letter in five wrong; of fewer than five two that are swapped, or one that is typed twice. Digits make a name
+/// of their own.
 pub(crate) fn is_slip_of(word: &str, known: &str) -> bool {
-    let plain = |w: &str| w.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<Vec<char>>();
-    let (a, b) = (plain(word), plain(known));
+    let (a, b): (Vec<char>, Vec<char>) = (letters(word).collect(), letters(known).collect());
     let digits = |w: &[char]| w.iter().filter(|c| c.is_ascii_digit()).count();
-    word != known && a.len() <= 64 && digits(&a) == digits(&b) && distance(&a, &b) <= b.len() / 5
+    if word == known || a.len() > 64 || digits(&a) != digits(&b) {
+        return false;
+    }
+    let wrong = distance(&a, &b);
+    wrong <= b.len() / 5 || (wrong == 1 && b.len() < 5 && (sorted(&a) == sorted(&b) || (a.len() > b.len() && once(&a) == once(&b))))
+}
+
+fn sorted(word: &[char]) -> Vec<char> {
+    let mut sorted = word.to_vec();
+    sorted.sort_unstable();
+    sorted
+}
+
+/// Without the second of two letters that are the same.
+fn once(word: &[char]) -> Vec<char> {
+    let mut once = word.to_vec();
+    once.dedup();
+    once
 }
 
 /// How many letters must be inserted, deleted, replaced or swapped with their neighbour (optimal string alignment).
@@ -75,6 +101,12 @@ mod tests {
             ("connection", "connections", true),
             ("memroy", "memory", true),
             ("cpu", "cpu", false),
+            ("cpuu", "cpu", true),
+            ("ccpu", "cpu", true),
+            ("pcu", "cpu", true),
+            ("rsp", "rps", true),
+            ("cpux", "cpu", false),
+            ("cp", "cpu", false),
             ("ops", "rps", false),
             ("gpu", "cpu", false),
             ("memory_rss", "memory", false),

@@ -138,7 +138,7 @@ impl PolicyChanged<'_> {
     /// INFO.
     pub fn emit(self) {
         let PolicyAnnouncement { target, spec, order } = self.0;
-        let version = format!("{}@{}", order.source, order.generation);
+        let version = order.to_string();
         POLICIES.add(if spec.is_some() { "in-force" } else { "removed" }, 1);
         if spec.is_some() {
             info!(event = "policy-changed", target_id = %target, version, "{target}: its policy is now {version}");

@@ -7,8 +7,8 @@
 //!
 //! - A source announces its full set in numbered rounds that a `RoundEnd` ends. Only a complete round says anything;
 //!   a round that is not newer than the source's last complete one is ignored.
-//! - A policy whose content changed gets the target's next generation and is announced. Content is compared as JSON:
-//!   spaces and the order of fields are no change.
+//! - A policy whose content changed, or that comes from another file now, gets the target's next generation and is announced, under the
+//!   name of its file. Content is compared as JSON: spaces and the order of fields are no change.
 //! - An origin that was refused in a round keeps all of its policies as they were, and fires `PolicyInvalid` until a round
 //!   finds it in order (or gone). A source refuses an origin after whatever else it says about it in that round.
 //! - A policy that complete rounds lack for 10 s (the first and the last of them at least so far apart) is gone. Removing a

@@ -46,6 +46,7 @@ mod sources;
 mod stabilize;
 #[cfg(test)]
 mod tests;
+mod unlisted;
 
 use memory::{Announced, Fault, Memory};
 use panes::Panes;
@@ -158,7 +159,7 @@ struct InForce {
 impl InForce {
     fn new(target: &TargetId, announced: &Announced) -> Result<Arc<Self>, String> {
         let policy = resolve_spec_json(&announced.spec, target).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-        Ok(Arc::new(InForce { policy, version: format!("{}@{}", announced.order.source, announced.order.generation) }))
+        Ok(Arc::new(InForce { policy, version: announced.order.to_string() }))
     }
 }
 

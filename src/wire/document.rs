@@ -1,20 +1,22 @@
 //! Documents that people write: YAML to located trees, and the policies among them.
 //!
-//! What a policy means is `model::policy`'s. A file may hold several documents; a `ScalingPolicy` is resolved,
+//! What a policy means is `model::policy`'s. A file may hold several documents, each read on its own; a `ScalingPolicy` is resolved,
 //! a `ProcessFleet` is given back as its tree, and everything else is an error, so that no document is passed over.
 
+mod parts;
 pub mod schema;
 mod slips;
 mod yaml;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::model::document::{Node, Problem, Severity, Span, Value, shorten};
-use crate::model::policy::{Policy, Setting, habit_of_document, resolve, target_of};
+use crate::model::policy::{DEFAULT_PANE, Policy, Setting, habit_of_document, resolve_for, target_of};
 use crate::model::spelling::nearest;
 use crate::model::{LOCAL_NAMESPACE, TargetId};
 
-pub use yaml::from_yaml;
+pub use yaml::{Document, documents, from_yaml};
 
 /// The kinds of documents.
 pub const KINDS: [&str; 3] = ["ScalingPolicy", "ProcessFleet", "PolicyTest"];
@@ -81,8 +83,10 @@ pub struct PolicyFile {
     pub documents: Vec<ParsedPolicy>,
     /// Its documents of other known kinds (`ProcessFleet`, `PolicyTest`), in their order.
     pub others: Vec<OtherDocument>,
-    /// Problems of the file as a whole: not YAML, an unknown kind.
+    /// Problems of no policy: a document that is not YAML, an unknown kind.
     pub problems: Vec<Problem>,
+    /// How many documents are not YAML: what they are for is not known.
+    pub unread: usize,
 }
 
 impl PolicyFile {
@@ -99,18 +103,28 @@ impl PolicyFile {
     }
 }
 
-/// Reads the documents of the file `name`, whose text is `text`. A file that is not YAML has one problem
-/// and no documents: what it said before stays in force.
+/// Reads the documents of the file `name`, whose text is `text`, each on its own. With an error in any of them what the file said
+/// before stays in force.
 pub fn policies_in(text: &str, name: &str) -> PolicyFile {
+    policies_for(text, name, DEFAULT_PANE)
+}
+
+/// As [`policies_in`], with the warnings of an installation whose panes have this length.
+pub fn policies_for(text: &str, name: &str, pane: Duration) -> PolicyFile {
     let mut file = PolicyFile { file: name.to_owned(), ..PolicyFile::default() };
-    match from_yaml(text) {
-        Ok(nodes) => nodes.into_iter().for_each(|node| sort_in(node, &mut file)),
-        Err(problem) => file.problems.push(problem),
+    for Document { node, problems } in documents(text) {
+        if let Some(node) = node {
+            sort_in(node, problems, pane, &mut file);
+        } else {
+            file.problems.extend(problems);
+            file.unread += 1;
+        }
     }
     file
 }
 
-fn sort_in(node: Node, file: &mut PolicyFile) {
+/// Takes in a document with what is wrong with it as YAML.
+fn sort_in(node: Node, problems: Vec<Problem>, pane: Duration, file: &mut PolicyFile) {
     if node.value == Value::Null {
         return; // An empty document: a `---` at the end, a file of comments.
     }
@@ -134,7 +148,10 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
     }
     let kind = node.get("kind");
     match kind.and_then(Node::as_text) {
-        Some("ScalingPolicy") => file.documents.push(policy(&node)),
+        Some("ScalingPolicy") => {
+            file.documents.push(policy(&node, problems, pane));
+            return;
+        }
         Some(known @ ("ProcessFleet" | "PolicyTest")) => file.others.push(OtherDocument { kind: known.to_owned(), node }),
         Some(other) => {
             let message = match habit_of_document(other) {
@@ -155,13 +172,15 @@ fn sort_in(node: Node, file: &mut PolicyFile) {
             "write `kind: ScalingPolicy`; a configuration, loadline.yaml, is checked by `loadline config`".into(),
         )),
     }
+    file.problems.extend(problems);
 }
 
-fn policy(node: &Node) -> ParsedPolicy {
+/// The policy of a document, with what is wrong with it as YAML.
+fn policy(node: &Node, mut problems: Vec<Problem>, pane: Duration) -> ParsedPolicy {
     let kind = node.get("spec").and_then(|spec| spec.get("target")?.get("kind")?.as_text());
     // A fleet of processes is on this machine. Of everything else nothing here says in which namespace it is.
     let default = kind.filter(|kind| *kind == "ProcessFleet").map(|_| LOCAL_NAMESPACE);
-    let mut problems = envelope(node, kind, default);
+    problems.extend(envelope(node, kind, default));
     let metadata = node.get("metadata");
     let text = |name: &str| metadata.and_then(|m| m.get(name)).and_then(Node::as_text);
     let namespace_is_written = metadata.and_then(|m| written(m, "namespace")).is_some();
@@ -179,7 +198,7 @@ fn policy(node: &Node) -> ParsedPolicy {
     };
     if let Some(spec) = node.get("spec") {
         // A namespace that is missing has its own problem; the rest is checked all the same.
-        let resolution = resolve(spec, namespace.unwrap_or("default"));
+        let resolution = resolve_for(spec, namespace.unwrap_or("default"), pane);
         parsed.spec_json = spec.to_json();
         parsed.target = namespace.and_then(|namespace| target_of(spec, namespace));
         parsed.target_span = spec.get("target").and_then(|t| t.get("name")).and_then(|n| n.span);

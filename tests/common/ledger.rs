@@ -44,8 +44,8 @@ impl Reading {
 type Totals = BTreeMap<(String, String), (i64, Amount)>;
 
 /// Everything that is compared.
-pub(crate) struct Ledger {
-    targets: &'static [&'static str],
+pub(crate) struct Ledger<'a> {
+    targets: &'a [&'a str],
     metrics: Reading,
     aggregated: Reading,
     signals: Reading,
@@ -68,8 +68,8 @@ pub(crate) struct Ledger {
     pub(crate) changes: i64,
 }
 
-impl Ledger {
-    pub(crate) fn new(targets: &'static [&'static str]) -> Ledger {
+impl<'a> Ledger<'a> {
+    pub(crate) fn new(targets: &'a [&'a str]) -> Ledger<'a> {
         Ledger {
             targets,
             metrics: Reading::of(Topic::Metrics),

@@ -8,11 +8,13 @@ pub(crate) mod load;
 pub(crate) mod random;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::{BufRead, BufReader};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use loadline::log::Topic;
@@ -65,7 +67,16 @@ impl Running {
     }
 
     /// Starts what `command` says and waits until it is ready.
-    pub(crate) fn spawn(mut command: Command) -> Running {
+    pub(crate) fn spawn(command: Command) -> Running {
+        Running::begin(command, true)
+    }
+
+    /// As [`Running::spawn`], but nobody reads what it says once it is ready.
+    pub(crate) fn spawn_unread(command: Command) -> Running {
+        Running::begin(command, false)
+    }
+
+    fn begin(mut command: Command, is_read: bool) -> Running {
         // As people read it, unless a test says otherwise.
         if !command.get_envs().any(|(name, _)| name == "LOADLINE_LOG_FORMAT") {
             command.env("LOADLINE_LOG_FORMAT", "text");
@@ -76,12 +87,16 @@ impl Running {
         let saying = Arc::clone(&said);
         let errors = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
-            errors.lines().map_while(Result::ok).for_each(|line| {
+            for line in errors.lines().map_while(Result::ok) {
                 // Shown where the test fails.
                 eprintln!("{line}");
                 saying.lock().unwrap().push(line.clone());
+                let is_ready = line.contains("ready: ");
                 drop(say.send(line));
-            });
+                if is_ready && !is_read {
+                    break;
+                }
+            }
         });
         let url = loop {
             match lines.recv_timeout(PATIENCE) {
@@ -157,20 +172,54 @@ impl Drop for Running {
 
 /// A directory with one fleet of sleeping processes and a policy that wants one for each 10 that wait.
 pub(crate) fn fleet_of_sleepers(replicas: u32, behavior: &str) -> (tempfile::TempDir, PathBuf) {
+    fleet_called(&FLEET, replicas, behavior)
+}
+
+/// As [`fleet_of_sleepers`], under this name.
+pub(crate) fn fleet_called(name: &str, replicas: u32, behavior: &str) -> (tempfile::TempDir, PathBuf) {
+    let called = |document: String| document.replace(&*FLEET, name);
     let home = tempfile::tempdir().unwrap();
     let policies = home.path().join("policies");
     std::fs::create_dir(&policies).unwrap();
-    std::fs::write(policies.join("fleet.yaml"), fleet_yaml(replicas)).unwrap();
-    std::fs::write(policies.join("policy.yaml"), policy_yaml(6, behavior)).unwrap();
+    std::fs::write(policies.join("fleet.yaml"), called(fleet_yaml(replicas))).unwrap();
+    std::fs::write(policies.join("policy.yaml"), called(policy_yaml(6, behavior))).unwrap();
     (home, policies)
 }
+
+/// A name of this process alone: no fleet of it has instances that another test process left running.
+pub(crate) fn own(name: &str) -> String {
+    format!("{name}-{:x}", std::process::id())
+}
+
+/// A text that is made when it is first asked for.
+pub(crate) struct Text(LazyLock<String>);
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+/// The name of the fleet of [`fleet_of_sleepers`]: short, for small screens.
+pub(crate) static FLEET: Text = Text(LazyLock::new(|| own("s")));
+
+/// Its target.
+pub(crate) static SLEEPERS: Text = Text(LazyLock::new(|| format!("local/ProcessFleet/{FLEET}")));
 
 /// The fleet's document.
 pub(crate) fn fleet_yaml(replicas: u32) -> String {
     format!(
         "apiVersion: loadline.dev/v1alpha1
 kind: ProcessFleet
-metadata: {{ namespace: local, name: sleepers }}
+metadata: {{ namespace: local, name: {FLEET} }}
 spec:
   command: sleep
   args: [\"3600\"]
@@ -185,9 +234,9 @@ pub(crate) fn policy_yaml(max: u32, behavior: &str) -> String {
     format!(
         "apiVersion: loadline.dev/v1alpha1
 kind: ScalingPolicy
-metadata: {{ namespace: local, name: sleepers }}
+metadata: {{ namespace: local, name: {FLEET} }}
 spec:
-  target: {{ kind: ProcessFleet, name: sleepers }}
+  target: {{ kind: ProcessFleet, name: {FLEET} }}
   replicas: {{ min: 1, max: {max} }}
   metrics:
     - name: queue_depth
@@ -198,9 +247,6 @@ spec:
     )
 }
 
-/// The target of [`fleet_of_sleepers`].
-pub(crate) const SLEEPERS: &str = "local/ProcessFleet/sleepers";
-
 /// A sample of how many wait.
 pub(crate) fn waiting(value: f64) -> String {
     format!("{{\"target\":\"{SLEEPERS}\",\"metric\":\"queue_depth\",\"kind\":\"Gauge\",\"value\":{value}}}\n")
@@ -208,7 +254,7 @@ pub(crate) fn waiting(value: f64) -> String {
 
 /// The processes of [`fleet_of_sleepers`] that run under this directory's Loadline.
 pub(crate) fn sleepers(data: &Path) -> usize {
-    instances_of(data, "sleepers")
+    instances_of(data, &FLEET)
 }
 
 /// How many processes of a fleet run under this directory's Loadline.

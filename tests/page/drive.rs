@@ -29,18 +29,23 @@ fn chromium() -> PathBuf {
 
 /// Runs one story of `run.mjs` to its end; what it printed.
 pub(crate) fn story(name: &str, url: &str, pid: u32) -> String {
-    story_that_asks(name, url, pid, |asked| panic!("the story asks for {asked}"))
+    story_of(name, url, pid, "")
 }
 
-/// As [`story`], for one that asks for something on the way, by a line "ask: …".
-pub(crate) fn story_that_asks(name: &str, url: &str, pid: u32, mut asks: impl FnMut(&str)) -> String {
+/// As [`story`], for one about a fleet of this name.
+pub(crate) fn story_of(name: &str, url: &str, pid: u32, fleet: &str) -> String {
+    story_that_asks(name, url, pid, fleet, |asked| panic!("the story asks for {asked}"))
+}
+
+/// As [`story_of`], for one that asks for something on the way, by a line "ask: …".
+pub(crate) fn story_that_asks(name: &str, url: &str, pid: u32, fleet: &str, mut asks: impl FnMut(&str)) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let modules = root.join("target/page-tests");
     let lock = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     let (wanted, there) = (lock(root.join("tests/page/package-lock.json")), lock(modules.join("installed-lock.json")));
     assert!(wanted == there, "target/page-tests is not what tests/page/package-lock.json says; {MEND}");
     let mut command = Command::new("node");
-    command.arg(root.join("tests/page/run.mjs")).args([name, url, &pid.to_string()]);
+    command.arg(root.join("tests/page/run.mjs")).args([name, url, &pid.to_string(), fleet]);
     command.env("CHROMIUM", chromium()).env("PAGE_TESTS", &modules).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut node = command.spawn().unwrap_or_else(|error| panic!("node cannot be started ({error}); {MEND}"));
     let mut errors = node.stderr.take().unwrap();

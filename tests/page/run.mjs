@@ -1,11 +1,13 @@
-// Drives Chromium for tests/page.rs: run.mjs STORY URL PID. Prints what it measured; the first thing that is not as promised ends it.
+// Drives Chromium for tests/page.rs: run.mjs STORY URL PID [FLEET]. Prints what it measured; the first thing that is not as promised ends it.
 
 import { createRequire } from "node:module";
 import { mkdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import assert from "node:assert/strict";
 
-const [story, base, pid] = process.argv.slice(2);
+const [story, base, pid, fleetName] = process.argv.slice(2);
+/** The name of another fleet of the story: with the mark of its own, which is of this run alone. */
+const own = (name) => name + fleetName.slice(fleetName.indexOf("-"));
 const modules = process.env.PAGE_TESTS;
 const require = createRequire(path.join(modules, "package.json"));
 const { chromium } = require("playwright-core");
@@ -82,11 +84,11 @@ const post = async (lines) => assert.equal((await fetch(`${base}/api/v1/metrics`
 /** How many wait: told twice a second, as a producer does. */
 let depth = 38;
 function produce() {
-  const sample = () => post(`{"target":"local/ProcessFleet/sleepers","metric":"queue_depth","kind":"Gauge","value":${depth}}\n`).catch(() => {});
+  const sample = () => post(`{"target":"local/ProcessFleet/${fleetName}","metric":"queue_depth","kind":"Gauge","value":${depth}}\n`).catch(() => {});
   return setInterval(sample, 500);
 }
 
-const SLEEPERS = "/targets/local/ProcessFleet/sleepers";
+const SLEEPERS = `/targets/local/ProcessFleet/${fleetName}`;
 
 const stories = {
   async fleet() {
@@ -94,14 +96,14 @@ const stories = {
     await look("/", "fleet", { ready: live });
     const opened = async (page) => { await drawn(page); await page.locator("details.decision").first().locator("summary").click(); };
     await look(SLEEPERS, "target", { ready: opened });
-    await look("/targets/local/ProcessFleet/unfed", "blind", { ready: drawn });
-    await look("/targets/local/ProcessFleet/missing", "missing", { ready: live });
-    const missing = await open("/targets/local/ProcessFleet/missing");
+    await look(`/targets/local/ProcessFleet/${own("unfed")}`, "blind", { ready: drawn });
+    await look(`/targets/local/ProcessFleet/${own("missing")}`, "missing", { ready: live });
+    const missing = await open(`/targets/local/ProcessFleet/${own("missing")}`);
     await live(missing);
     assert.match(await missing.locator("#no-charts").innerText(), /never been seen/);
     assert.equal(await missing.locator(".plot canvas").count(), 0, "no empty chart is drawn");
     await look("/?show=bogus", "bogus", { expect: 400 });
-    await look("/targets/shop/ProcessFleet/frozen", "frozen", { ready: live });
+    await look(`/targets/shop/ProcessFleet/${own("frozen")}`, "frozen", { ready: live });
     await look(`${SLEEPERS}/signals`, "signals");
     await look("/targets/local/ProcessFleet/sleeper", "unknown", { expect: 404 });
 
@@ -109,13 +111,13 @@ const stories = {
     const fleet = await open("/");
     await live(fleet);
     const row = (name) => fleet.locator(`tr[id="row:${name}"]`);
-    assert.match(await row("shop/ProcessFleet/frozen").innerText(), /^[^]*frozen[^]*Frozen by .*freeze\.shop/);
-    assert.match(await row("local/ProcessFleet/unfed").innerText(), /blind[^]*queue_depth has no data/);
-    assert.match(await row("local/ProcessFleet/missing").innerText(), /TargetNotSeen/);
-    assert.match(await row("local/ProcessFleet/sleepers").innerText(), /queue_depth/);
+    assert.match(await row(`shop/ProcessFleet/${own("frozen")}`).innerText(), /^[^]*frozen[^]*Frozen by .*freeze\.shop/);
+    assert.match(await row(`local/ProcessFleet/${own("unfed")}`).innerText(), /blind[^]*queue_depth has no data/);
+    assert.match(await row(`local/ProcessFleet/${own("missing")}`).innerText(), /TargetNotSeen/);
+    assert.match(await row(`local/ProcessFleet/${fleetName}`).innerText(), /queue_depth/);
     await Promise.all([fleet.waitForURL("**/?show=attention"), fleet.getByRole("link", { name: "Attention" }).click()]);
     await live(fleet);
-    assert.equal(await row("local/ProcessFleet/sleepers").count(), 0, "what is well needs no attention");
+    assert.equal(await row(`local/ProcessFleet/${fleetName}`).count(), 0, "what is well needs no attention");
     assert.equal(await fleet.locator("#rows tr").count(), 3);
 
     // It stays up to date by itself, and what is open stays open.
@@ -154,7 +156,7 @@ const stories = {
     await keys.keyboard.press("Tab");
     assert.equal(await keys.evaluate(() => document.activeElement.className), "skip");
     await keys.keyboard.press("/");
-    await keys.keyboard.type("sleepers");
+    await keys.keyboard.type(fleetName);
     await keys.waitForFunction(() => document.querySelectorAll("#rows tr").length === 1);
     assert.equal(await keys.evaluate(() => document.activeElement.id), "filter", "the filter keeps the focus");
     await live(keys);
@@ -207,7 +209,7 @@ const stories = {
       assert.ok(!/unsafe|\*|https?:/.test(headers.get("content-security-policy")), where);
       assert.deepEqual([headers.get("x-content-type-options"), headers.get("x-frame-options")], ["nosniff", "DENY"], where);
     }
-    const crossing = await fetch(`${base}/api/v1/targets/local/ProcessFleet/sleepers/scale`, { method: "POST", headers: { "sec-fetch-site": "cross-site" }, body: '{"replicas":1,"actor":"x"}' });
+    const crossing = await fetch(`${base}/api/v1/targets/local/ProcessFleet/${fleetName}/scale`, { method: "POST", headers: { "sec-fetch-site": "cross-site" }, body: '{"replicas":1,"actor":"x"}' });
     assert.equal(crossing.status, 403, "another site's page scales nothing");
 
     // Without a script the page is whole, as of when it was made.
@@ -217,7 +219,7 @@ const stories = {
     assert.ok((await plain.locator("#figures tbody tr").count()) > 3, "the charts' figures are a table");
     await plain.locator("details.decision > summary").first().click();
     assert.ok(await plain.locator(".waterfall").first().isVisible());
-    await plain.goto(`${base}/?filter=unfed`);
+    await plain.goto(`${base}/?filter=${own("unfed")}`);
     assert.equal(await plain.locator("#rows tr").count(), 1);
 
     // What is no longer so is told, where the process stands still; and that it goes on.
@@ -350,7 +352,7 @@ const stories = {
 
     // Nor is anything else waited for without an end.
     await refused.route("**/?filter=*", () => {});
-    await page.locator("#filter").fill("sleepers");
+    await page.locator("#filter").fill(fleetName);
     await page.locator("#lost:not([hidden])").waitFor();
     clearInterval(producer);
   },

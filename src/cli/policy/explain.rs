@@ -2,11 +2,14 @@
 //! with where it comes from and what it means.
 
 use std::fmt::Write;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Value as Json, json};
 
 use super::Source;
 use super::render::all_json;
+use crate::model::document::amounts::{duration, show_duration};
+use crate::model::document::{Node, Value};
 use crate::model::policy::{Origin, Setting};
 use crate::wire::document::{API_VERSION, ParsedPolicy, PolicyFile};
 
@@ -15,14 +18,14 @@ const REMARKS_AT: usize = 46;
 
 /// Every policy of the files that has no errors, as YAML with remarks: a document each, under the name of its file where
 /// there are several. A file without a policy is named in a remark at the end.
-pub(super) fn text(files: &[PolicyFile]) -> String {
+pub(super) fn text(files: &[PolicyFile], pane: Duration) -> String {
     let explained: Vec<(&PolicyFile, &ParsedPolicy)> =
         files.iter().flat_map(|file| file.documents.iter().filter(|d| d.policy.is_some()).map(move |d| (file, d))).collect();
     let several = files.len() > 1 || explained.len() > 1;
     let section = |(file, parsed): &(&PolicyFile, &ParsedPolicy)| {
         let target = parsed.target.as_ref().map_or_else(String::new, |target| format!(": {target}"));
         let head = if several { format!("# {}{target}\n", plain(&file.file)) } else { String::new() };
-        head + &document(parsed)
+        head + &document(parsed, pane)
     };
     let mut out = explained.iter().map(section).collect::<Vec<_>>().join("---\n");
     for file in files.iter().filter(|file| file.documents.is_empty() && file.all_problems().is_empty() && !file.file.is_empty()) {
@@ -36,9 +39,9 @@ fn plain(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-fn document(parsed: &ParsedPolicy) -> String {
+fn document(parsed: &ParsedPolicy, pane: Duration) -> String {
     let mut out = format!("apiVersion: {API_VERSION}\nkind: ScalingPolicy\n");
-    let quote = |text: &str| Value::from(text).to_string();
+    let quote = |text: &str| Json::from(text).to_string();
     if let (Some(name), Some(target)) = (&parsed.name, &parsed.target) {
         let metadata = format!("metadata: {{ namespace: {}, name: {} }}", quote(target.namespace()), quote(name));
         let remark = if parsed.namespace_is_written { String::new() } else { remark(&metadata, Origin::Default, "the namespace of processes") };
@@ -59,7 +62,7 @@ fn document(parsed: &ParsedPolicy) -> String {
             if depth + 1 < path.len() {
                 let _ = writeln!(out, "{indent}{segment}:");
             } else {
-                let _ = writeln!(out, "{}", line(&format!("{indent}{segment}: {}", setting.value), setting));
+                let _ = writeln!(out, "{}", line(&format!("{indent}{segment}: {}", setting.value), setting, pane));
             }
         }
         before = path;
@@ -72,8 +75,23 @@ fn segments(path: &str) -> Vec<&str> {
     path.split('.').flat_map(|part| part.find('[').map_or_else(|| vec![part], |at| vec![&part[..at], &part[at..]])).collect()
 }
 
-fn line(value: &str, setting: &Setting) -> String {
-    format!("{value}{}", remark(value, setting.origin, setting.meaning))
+fn line(value: &str, setting: &Setting, pane: Duration) -> String {
+    format!("{value}{}", remark(value, setting.origin, &meaning(setting, pane)))
+}
+
+/// What a value means, where panes have this length.
+fn meaning(setting: &Setting, pane: Duration) -> String {
+    let Setting { path, value, meaning, .. } = setting;
+    let written = || duration(&Node::bare(Value::Text(value.clone())), Duration::MAX).ok();
+    match path.rsplit('.').next() {
+        Some("evaluateEvery") if value == "null" => format!("{}, of {})", meaning.trim_end_matches(')'), show_duration(pane)),
+        Some("window") => match written().map(|window| window.as_millis().div_ceil(pane.as_millis().max(1))) {
+            Some(1) => format!("{meaning}: 1 pane of {}", show_duration(pane)),
+            Some(panes) => format!("{meaning}: {panes} panes of {}", show_duration(pane)),
+            None => (*meaning).to_owned(),
+        },
+        _ => (*meaning).to_owned(),
+    }
 }
 
 /// What is said behind a value: where it comes from and what it means.
@@ -91,13 +109,13 @@ fn origin(origin: Origin) -> &'static str {
 }
 
 /// Every policy of the files and every problem, as one JSON object.
-pub(super) fn json(sources: &[Source], files: &[PolicyFile]) -> String {
-    let policies: Vec<Value> = files
+pub(super) fn json(sources: &[Source], files: &[PolicyFile], pane: Duration) -> String {
+    let policies: Vec<Json> = files
         .iter()
         .flat_map(|file| file.documents.iter().map(move |d| (file, d)))
         .map(|(file, d)| {
-            let settings: Vec<Value> =
-                d.settings.iter().map(|s| json!({ "path": s.path, "value": s.value, "origin": origin(s.origin), "meaning": s.meaning })).collect();
+            let setting = |s: &Setting| json!({ "path": s.path, "value": s.value, "origin": origin(s.origin), "meaning": meaning(s, pane) });
+            let settings: Vec<Json> = d.settings.iter().map(setting).collect();
             json!({ "file": file.file, "name": d.name, "target": d.target, "settings": settings })
         })
         .collect();

@@ -17,7 +17,7 @@ use super::{Answer, FAULTY, FINE, Source, UNREADABLE, read};
 use crate::model::document::{Node, Problem, Span, Value};
 use crate::model::policy::Policy;
 use crate::model::spelling::nearest;
-use crate::wire::document::{PolicyFile, from_yaml};
+use crate::wire::document::{Document, PolicyFile, documents};
 use bind::{Bound, bind, unit_of};
 use document::{Case, Expectation, KIND};
 use world::{Look, Plan, Played, play};
@@ -96,16 +96,15 @@ fn of_file(file: &Path, only: Option<&str>) -> Ran {
     let source = read(file);
     let mut ran = Ran { source, problems: Vec::new(), others: Vec::new(), tests: Vec::new() };
     let Ok(text) = &ran.source.text else { return ran };
-    let nodes = match from_yaml(text) {
-        Ok(nodes) => nodes,
-        Err(problem) => {
-            ran.problems.push(problem);
-            return ran;
-        }
-    };
+    let (mut nodes, mut all_read) = (Vec::new(), true);
+    for Document { node, problems } in documents(text) {
+        // A test that may be another than was meant is not played.
+        all_read &= problems.is_empty();
+        nodes.extend(node.filter(|node| node.value != Value::Null && problems.is_empty()));
+        ran.problems.extend(problems);
+    }
     let folder = file.parent().unwrap_or(Path::new("")).to_path_buf();
-    let nodes: Vec<Node> = nodes.into_iter().filter(|node| node.value != Value::Null).collect();
-    if nodes.is_empty() {
+    if nodes.is_empty() && all_read {
         let none = not_a_test(None);
         ran.problems.push(Problem { message: format!("{}: {}", nothing_in(text), none.message), ..none });
     }

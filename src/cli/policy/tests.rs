@@ -178,6 +178,19 @@ fn text_that_is_no_yaml() {
     assert_eq!(answer.code, FAULTY);
 }
 
+/// A slip in one document hides nothing that is wrong with the others, and makes no fleet of another document a missing one.
+#[test]
+fn each_document_of_a_file_is_checked() {
+    let slip = GOOD.replace("name: api-server", "name: slip").replace("70% }", "70%");
+    let twice = GOOD.replace("name: api-server", "name: twice").replace("spec:\n", "spec:\n  role: ApiServer\n  role: Generic\n  rool: x\n");
+    let wrong = GOOD.replace("name: api-server", "name: wrong").replace("min: 3", "min: many");
+    let bots = GOOD.replace("kind: Deployment", "kind: ProcessFleet").replace("apiVersion: apps/v1, ", "").replace("name: api-server", "name: bots");
+    let (open, near) = (FLEET.replace("command: bot", "command: \"bot"), FLEET.replace("name: bots", "name: boots"));
+    let answer = checked(&[&slip, &twice, &wrong, GOOD, &bots, &open, &near].map(str::trim_end).join("\n---\n"));
+    insta::assert_snapshot!(answer.text);
+    assert_eq!(answer.code, FAULTY);
+}
+
 /// In braces a colon without a space is legal YAML and no field.
 #[test]
 fn a_colon_without_a_space_in_braces_has_its_mend() {
@@ -201,7 +214,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let answer = check(&[missing.clone(), source("a.yaml", GOOD)], CHECKED, false, false, PANE);
     assert_eq!(answer.code, UNREADABLE);
     assert!(answer.text.starts_with("error: failed to read /nonexistent/policy.yaml: "), "{}", answer.text);
-    assert_eq!(explain(&[missing], TEXT).code, UNREADABLE);
+    assert_eq!(explain(&[missing], PANE, TEXT).code, UNREADABLE);
 }
 
 /// What is no policy at all says so, and what to name or to write instead.
@@ -229,7 +242,7 @@ fn a_file_without_a_policy_says_what_it_is() {
         let (all, read) = (read_all(std::slice::from_ref(file)), read(file));
         for (command, answer) in [
             ("check", check(&all, CHECKED, false, false, PANE)),
-            ("explain", explain(&all, TEXT)),
+            ("explain", explain(&all, PANE, TEXT)),
             ("diff", diff::diff(&read, &good, DiffFormat::Text, false)),
             ("test", testing::run(std::slice::from_ref(file), None, TestFormat::Text, false)),
         ] {
@@ -284,7 +297,7 @@ fn programs_get_json() {
     assert_eq!((problem["line"].as_u64(), problem["column"].as_u64(), problem["code"].as_str()), (Some(7), Some(20), Some("not-available")));
     assert_eq!(answer["policies"][0]["target"], "prod/Deployment/api-server");
     assert_eq!(answer["policies"][0]["valid"], false);
-    let answer: serde_json::Value = serde_json::from_str(&explain(&[source("policy.yaml", GOOD)], JSON).text).unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&explain(&[source("policy.yaml", GOOD)], PANE, JSON).text).unwrap();
     let settings = answer["policies"][0]["settings"].as_array().unwrap();
     assert!(settings.iter().any(|s| s["path"] == "spec.replicas.min" && s["value"] == "3" && s["origin"] == "written"));
 }
@@ -328,7 +341,7 @@ spec:
 #[test]
 fn the_effective_document_of_a_full_policy() {
     let full = FULL.replace("odd: name", "odd:name");
-    let answer = explain(&[source("policy.yaml", &full)], TEXT);
+    let answer = explain(&[source("policy.yaml", &full)], PANE, TEXT);
     insta::assert_snapshot!(answer.text);
     assert_eq!(answer.code, FINE);
 }
@@ -337,16 +350,16 @@ fn the_effective_document_of_a_full_policy() {
 #[test]
 fn an_explained_policy_is_the_same_policy() {
     let processes = GOOD.replace("namespace: prod, ", "").replace("apiVersion: apps/v1, kind: Deployment", "kind: ProcessFleet");
-    let told = explain(&[source("policy.yaml", &processes)], TEXT).text;
+    let told = explain(&[source("policy.yaml", &processes)], PANE, TEXT).text;
     let metadata = r#"metadata: { namespace: "local", name: "api-server" }"#;
     assert!(told.contains(&format!("{metadata}  # default  the namespace of processes\n")), "{told}");
     for text in [GOOD.to_owned(), FULL.replace("odd: name", "odd:name"), processes] {
-        let explained = explain(&[source("policy.yaml", &text)], TEXT).text;
+        let explained = explain(&[source("policy.yaml", &text)], PANE, TEXT).text;
         let (before, after) = (policies_in(&text, "a"), policies_in(&explained, "b"));
         assert!(after.problems.is_empty());
         assert_eq!(before.documents[0].policy, after.documents[0].policy, "{explained}");
         assert!(after.documents[0].policy.is_some());
-        assert_eq!(explain(&[source("policy.yaml", &explained)], TEXT).text.lines().count(), explained.lines().count());
+        assert_eq!(explain(&[source("policy.yaml", &explained)], PANE, TEXT).text.lines().count(), explained.lines().count());
     }
 }
 
@@ -393,7 +406,7 @@ fn folders_and_several_files_are_checked_and_explained() {
     let plain = |text: String| text.replace(&format!("{}/", folder.path().display()), "");
     let checked = check(&read_all(&named), CHECKED, false, true, PANE);
     assert_eq!((checked.code, checked.text.as_str()), (FINE, "3 policies and 1 fleet in 3 files: 0 errors, 0 warnings\n"));
-    let explained = explain(&read_all(&named), TEXT);
+    let explained = explain(&read_all(&named), PANE, TEXT);
     assert_eq!(explained.code, FINE);
     let text = plain(explained.text);
     let remarks: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
@@ -407,15 +420,15 @@ fn folders_and_several_files_are_checked_and_explained() {
     // What is wrong with one takes nothing from the others.
     write("b.yaml", &GOOD.replace("min: 3", "min: 0"));
     let files = [named[0].clone(), folder.path().join("missing.yaml")];
-    let answer = explain(&read_all(&files), TEXT);
+    let answer = explain(&read_all(&files), PANE, TEXT);
     let text = plain(answer.text);
     assert_eq!(answer.code, UNREADABLE);
     assert!(text.contains("# a.yml: prod/Deployment/third\n") && text.contains("--> b.yaml:7:20") && text.contains("failed to read missing.yaml"), "{text}");
-    let json: serde_json::Value = serde_json::from_str(&plain(explain(&read_all(&files), JSON).text)).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&plain(explain(&read_all(&files), PANE, JSON).text)).unwrap();
     let files_of = |list: &str| json[list].as_array().unwrap().iter().map(|entry| entry["file"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(files_of("policies"), ["a.yml", "a.yml", "b.yaml"]);
     assert_eq!(files_of("problems"), ["b.yaml", "b.yaml", "missing.yaml"], "the target of a.yml once more, and its `min`");
-    assert_eq!(explain(&read_all(&named), JSON).code, FAULTY);
+    assert_eq!(explain(&read_all(&named), PANE, JSON).code, FAULTY);
 }
 
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md"));
@@ -469,6 +482,30 @@ fn the_reference_names_every_field() {
     for setting in &file.documents[0].settings {
         let name = setting.path.rsplit(['.', ']']).next().unwrap();
         assert!(REFERENCE.contains(&format!("{name}`")) || REFERENCE.contains(&format!("`{name}")), "{}", setting.path);
+    }
+}
+
+/// What hangs on the length of a pane is seen for another installation: how many panes a window has, and which is too short.
+#[test]
+fn a_policy_is_explained_for_the_panes_that_there_are() {
+    for (pane, window, every, warning) in [
+        ("5s", "the time that is measured: 6 panes of 5s", "at every pane, of 5s)", None),
+        ("250ms", "the time that is measured: 120 panes of 250ms", "at every pane, of 250ms)", None),
+        (
+            "20s",
+            "the time that is measured: 2 panes of 20s",
+            "at every pane, of 20s)",
+            Some("`window` 30s has less than two panes (of 20s): one odd pane decides"),
+        ),
+        ("40s", "the time that is measured: 1 pane of 40s", "at every pane, of 40s)", Some("`window` 30s is shorter than a pane (40s)")),
+    ] {
+        let answer = explain(&[source("policy.yaml", GOOD)], super::pane(pane).unwrap(), TEXT);
+        assert!(answer.text.contains(window) && answer.text.contains(every), "{pane}: {}", answer.text);
+        let warnings: Vec<&str> = answer.text.lines().filter(|line| line.starts_with("warning")).collect();
+        assert_eq!(warnings.len(), usize::from(warning.is_some()), "{pane}: {warnings:?}");
+        assert!(warning.is_none_or(|warning| warnings[0].contains(warning)), "{pane}: {warnings:?}");
+        let json: serde_json::Value = serde_json::from_str(&explain(&[source("policy.yaml", GOOD)], super::pane(pane).unwrap(), JSON).text).unwrap();
+        assert!(json["policies"][0]["settings"].as_array().unwrap().iter().any(|setting| setting["meaning"] == window), "{json}");
     }
 }
 

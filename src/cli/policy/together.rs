@@ -22,10 +22,13 @@ pub(super) fn advise(files: &mut [PolicyFile]) {
         .map(|fleet| (fleet.target.clone(), fleet))
         .collect();
     let scaled: BTreeSet<TargetId> = files.iter().flat_map(|file| &file.documents).filter_map(|document| document.target.clone()).collect();
+    // What cannot be read may be the very fleet that is looked for.
+    let all_read = files.iter().all(|file| file.unread == 0);
     for document in files.iter_mut().flat_map(|file| &mut file.documents) {
         let Some(target) = document.target.clone().filter(|target| target.kind() == KIND) else { continue };
         match fleets.get(&target) {
             Some(fleet) => advise_one(fleet, document),
+            None if !all_read => {}
             None if fleets.keys().any(|fleet| fleet.name() == target.name()) => {
                 elsewhere(&target, fleets.keys().filter(|fleet| fleet.name() == target.name()), document);
             }

@@ -24,7 +24,7 @@ use crate::cli::why::moment;
 use crate::cli::{Unusable, table};
 use crate::model::document::amounts::show_duration;
 use crate::model::document::{Entry, Node, Severity, Value as Tree};
-use crate::model::spelling::nearest;
+use crate::model::policy::nearest_metric;
 use crate::model::{MetricName, Order, PolicyAnnouncement, Signal, TargetId, Timestamp};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::replay::{Caused, Replay};
@@ -127,7 +127,7 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
     }
     for candidate in &candidates {
         for note in unsampled(candidate, sampled.get(&candidate.target)) {
-            eprintln!("loadline: {note}");
+            crate::cli::tell(&format!("loadline: {note}"));
         }
     }
     let all = compare(&history, &candidates, &named)?;
@@ -152,7 +152,7 @@ fn unsampled(candidate: &Candidate, sampled: Option<&BTreeSet<MetricName>>) -> V
     let had: Vec<&str> = sampled.into_iter().flatten().map(MetricName::as_str).collect();
     let missing = candidate.metrics.iter().filter(|metric| !had.contains(&metric.as_str()));
     let told = missing.map(|metric| {
-        let mend = match nearest(metric, had.iter().copied()) {
+        let mend = match nearest_metric(metric, had.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None if had.is_empty() => "it has no sample of any".to_owned(),
             None => format!("it has {}", had.join(", ")),

@@ -287,10 +287,11 @@ fn samples_that_no_policy_asks_for_are_taken_and_told() {
         line("\"dev/Deployment/api\"", "cpu"),
         line("\"prod/Deployment/zzz\"", "cpu"),
         line(&format!("{api},{checkout}"), "cpu"),
+        line(api, "backlog"),
     ];
     let answer = post(&server, &body.concat());
     let ingested: Ingested = answer.json();
-    assert_eq!((answer.status, ingested.accepted, ingested.rejected, ingested.unused), (200, 7, 0, Some(6)), "{}", answer.body);
+    assert_eq!((answer.status, ingested.accepted, ingested.rejected, ingested.unused), (200, 8, 0, Some(7)), "{}", answer.body);
     let told: Vec<_> = ingested.warnings.iter().map(|warning| (warning.line, warning.samples, warning.reason.as_str())).collect();
     assert_eq!(
         told,
@@ -300,9 +301,10 @@ fn samples_that_no_policy_asks_for_are_taken_and_told() {
             (5, 1, "no policy names target dev/Deployment/api; did you mean prod/Deployment/api?"),
             (6, 1, "no policy names target prod/Deployment/zzz: until one does, its samples are not used"),
             (7, 1, "the policy of prod/Deployment/checkout has no metric cpu: it has a, b, c, d, e and 2 more"),
+            (8, 1, "the policy of prod/Deployment/api has no metric backlog; did you mean queue_depth?"),
         ]
     );
-    assert_eq!(log.samples().len(), 7, "all are taken");
+    assert_eq!(log.samples().len(), 8, "all are taken");
     assert!(post(&server, &line(api, "cpu")).body.contains("\"unused\":0,\"warnings\":[]"), "what is known to be none is 0");
 
     let many: String = (0..50).map(|n| line(&format!("\"other/Deployment/{n}\""), "cpu").repeat(2)).collect();

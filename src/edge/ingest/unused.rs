@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::edge::api::SamplesUnused;
 use crate::edge::view::{Asked, View};
-use crate::model::spelling::nearest;
+use crate::model::policy::nearest_metric;
 use crate::model::{MetricName, Sample, TargetId, Timestamp};
 use crate::runtime::events::SampleUnused;
 
@@ -101,7 +101,7 @@ fn no_policy(view: &View, target: &TargetId) -> String {
 
 fn no_metric(view: &View, target: &TargetId, metric: &MetricName) -> String {
     let asked = view.asked_metrics(target);
-    if let Some(meant) = nearest(metric.as_str(), asked.iter().map(MetricName::as_str)) {
+    if let Some(meant) = nearest_metric(metric.as_str(), asked.iter().map(MetricName::as_str)) {
         return format!("the policy of {target} has no metric {metric}; did you mean {meant}?");
     }
     let named: Vec<&str> = asked.iter().take(MAX_NAMED).map(MetricName::as_str).collect();

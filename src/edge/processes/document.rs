@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::model::document::shape::Outline;
 use crate::model::document::{Node, Problem};
 use crate::model::{Amount, TargetId};
-use crate::wire::document::from_yaml;
+use crate::wire::document::{Document, documents};
 
 mod written;
 
@@ -141,16 +141,19 @@ pub fn outline() -> Outline {
 /// The `ProcessFleet`s in the text of a file named `origin`; other kinds are passed over.
 ///
 /// # Errors
-/// Every problem of every such document, one a line: `origin`, place, what is wrong and how to mend it.
+/// Every problem of every such document, and of what is not YAML, one a line: `origin`, place, what is wrong and how to mend it.
 pub fn parse_documents(origin: &str, text: &str) -> Result<Vec<FleetDocument>, String> {
-    let nodes = from_yaml(text).map_err(|problem| format!("{origin}: {problem}"))?;
-    let (mut documents, mut problems) = (Vec::new(), Vec::new());
-    for node in nodes.iter().filter(|node| node.get("kind").and_then(Node::as_text) == Some(KIND)) {
-        let (fleet, wrong) = fleet_of(node);
-        documents.extend(fleet);
-        problems.extend(wrong.iter().map(|problem| format!("{origin}: {problem}")));
+    let (mut fleets, mut wrong) = (Vec::new(), Vec::new());
+    for Document { node, problems } in documents(text) {
+        wrong.extend(problems);
+        if let Some(node) = node.filter(|node| node.get("kind").and_then(Node::as_text) == Some(KIND)) {
+            let (fleet, problems) = fleet_of(&node);
+            fleets.extend(fleet);
+            wrong.extend(problems);
+        }
     }
-    if problems.is_empty() { Ok(documents) } else { Err(problems.join("\n")) }
+    let wrong: Vec<String> = wrong.iter().map(|problem| format!("{origin}: {problem}")).collect();
+    if wrong.is_empty() { Ok(fleets) } else { Err(wrong.join("\n")) }
 }
 
 #[cfg(test)]

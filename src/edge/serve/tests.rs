@@ -294,17 +294,17 @@ fn a_count_beyond_the_policys_bounds_is_refused_unless_it_is_meant() {
     for (body, title, mend) in [
         (
             r#"{"replicas":50,"actor":"ana"}"#,
-            "50 is more than the maximum, 30, of the policy of prod/Deployment/api (file:api.yaml@1)",
+            "50 is more than the maximum, 30, of the policy of prod/Deployment/api (/etc/loadline/policies/api.yaml@1)",
             "set 2 to 30, or say that 50 is meant, with --force (in a request \"force\":true)",
         ),
         (
             r#"{"replicas":1,"actor":"ana","force":false}"#,
-            "1 is less than the minimum, 2, of the policy of prod/Deployment/api (file:api.yaml@1)",
+            "1 is less than the minimum, 2, of the policy of prod/Deployment/api (/etc/loadline/policies/api.yaml@1)",
             "set 2 to 30, or say that 1 is meant, with --force (in a request \"force\":true)",
         ),
         (
             r#"{"replicas":0,"actor":"ana"}"#,
-            "0 is less than the minimum, 2, of the policy of prod/Deployment/api (file:api.yaml@1)",
+            "0 is less than the minimum, 2, of the policy of prod/Deployment/api (/etc/loadline/policies/api.yaml@1)",
             "set 2 to 30, or say that 0 is meant, with --force (in a request \"force\":true); at 0 it is left alone until somebody sets it above 0",
         ),
     ] {

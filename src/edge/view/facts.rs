@@ -24,7 +24,7 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn of(target: &TargetId, announced: &PolicyAnnouncement) -> Facts {
-        let version = format!("{}@{}", announced.order.source, announced.order.generation);
+        let version = announced.order.to_string();
         let Some(spec) = announced.spec.as_deref() else { return Facts { version, ..Facts::default() } };
         let written: Option<Value> = serde_json::from_str(spec).ok();
         let word = |name: &str, default: &str| written.as_ref().map(|s| s.get(name).and_then(Value::as_str).unwrap_or(default).to_owned());

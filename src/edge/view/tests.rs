@@ -74,7 +74,7 @@ pub(crate) fn decision(seconds: i64, current: u32, desired: u32) -> Decision {
             step(StepKind::Combine, current, desired + 3, Reason::LargestProposal, None),
             step(StepKind::RateLimit, desired + 3, desired, Reason::ScaleOutRate, Some(at(seconds + 15))),
         ],
-        policy_version: "file:api.yaml@3".to_owned(),
+        policy_version: "/etc/loadline/policies/api.yaml@3".to_owned(),
         fold_version: 1,
         advised: false,
     }
@@ -113,7 +113,7 @@ pub(crate) fn fleet(sequence: i64, desired: u32, ready: usize) -> FleetObservati
 }
 
 pub(crate) fn policy(generation: i64, spec: Option<&str>) -> PolicyAnnouncement {
-    PolicyAnnouncement { target: api(), spec: spec.map(str::to_owned), order: Order { source: "file:api.yaml".to_owned(), generation } }
+    PolicyAnnouncement { target: api(), spec: spec.map(str::to_owned), order: Order { source: "/etc/loadline/policies/api.yaml".to_owned(), generation } }
 }
 
 pub(crate) fn alert(state: AlertState) -> Alert {
@@ -204,9 +204,21 @@ fn bounds_are_known_of_decisions_under_the_policy_that_is_known() {
     let spec = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"api"},"replicas":{"min":3,"max":60},"metrics":[{"name":"cpu","track":{"utilization":"70%"}}]}"#;
     view.audit(at(0), Audit::Policy(policy(3, Some(spec))));
     view.evaluated(&decision(10, 3, 5));
-    view.evaluated(&Decision { policy_version: "file:api.yaml@4".to_owned(), ..decision(20, 3, 5) });
+    view.evaluated(&Decision { policy_version: "/etc/loadline/policies/api.yaml@4".to_owned(), ..decision(20, 3, 5) });
     let series = view.series(&api(), at(0), at(60)).unwrap();
     assert_eq!((series.replicas.min, series.replicas.max), (vec![Some(3), None], vec![Some(60), None]));
+}
+
+/// Audit and signals both tell of a policy: what one of them tells late is no news, also where the policy moved to another file meanwhile.
+#[test]
+fn an_older_policy_is_no_news() {
+    let view = View::new();
+    let (older, newer) = (policy(1, Some("{}")), policy(2, Some(r#"{"role":"ApiServer"}"#)));
+    let newer = PolicyAnnouncement { order: Order { source: "/etc/loadline/policies/other.yaml".to_owned(), generation: 2 }, ..newer };
+    view.audit(at(0), Audit::Policy(older.clone()));
+    view.audit(at(1), Audit::Policy(newer));
+    view.signal(at(0), Signal::Policy(older));
+    assert_eq!(view.detail(&api()).unwrap().policy.as_deref(), Some(r#"{"role":"ApiServer"}"#));
 }
 
 #[test]

@@ -26,7 +26,6 @@ use habits::{Place, habit};
 pub use crate::model::document::fields::{Origin, Setting};
 pub use doubt::is_sound;
 pub use habits::habit_of_document;
-pub use metric::known_unit;
 
 /// The most replicas: a Kubernetes `int32`.
 const MAX_REPLICAS: i64 = i32::MAX as i64;
@@ -60,15 +59,23 @@ pub struct Resolution {
     pub places: BTreeMap<String, Span>,
 }
 
+/// The length of a pane where the installation sets no other.
+pub const DEFAULT_PANE: Duration = Duration::from_secs(5);
+
 /// Resolves the `spec` of a `ScalingPolicy` in `namespace`.
 pub fn resolve(spec: &Node, namespace: &str) -> Resolution {
+    resolve_for(spec, namespace, DEFAULT_PANE)
+}
+
+/// As [`resolve`], for an installation with panes of this length: some warnings hang on it, and nothing else.
+pub fn resolve_for(spec: &Node, namespace: &str, pane: Duration) -> Resolution {
     let mut report = Report::default();
     report.locate("spec", spec);
     // Where something is faulty, its default stands in the draft: what hangs on that is not advised.
     let draft = read(spec, namespace, &mut report);
     let is_faulty = report.problems.iter().any(|p| p.severity == Severity::Error);
     if let Some(draft) = &draft {
-        advice::advise(draft, &mut report);
+        advice::advise(draft, pane, &mut report);
         doubt::withhold(draft, &mut report);
     }
     let policy = draft.filter(|_| !is_faulty);

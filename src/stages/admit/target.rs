@@ -199,7 +199,6 @@ impl Target {
         });
         if let Some(offer) = moved {
             (offer.holds, offer.since) = (true, old.since);
-            self.origin.clone_from(&offer.origin);
             let origin = old.origin;
             self.retain(target, place, effects, |o| o.origin != origin || o.source != old.source);
         }
@@ -216,12 +215,13 @@ impl Target {
         match &holder {
             Some(holder) => {
                 let unchanged = self.spec.as_deref().zip(holder.spec.as_deref()).is_some_and(|(a, b)| canonical::same(a, b));
-                if !unchanged || self.source != holder.source {
+                // The same from elsewhere is announced too: whoever looks for the policy is to find it.
+                if !unchanged || (&self.source, &self.origin) != (&holder.source, &holder.origin) {
                     self.spec.clone_from(&holder.spec);
                     self.source.clone_from(&holder.source);
+                    self.origin.clone_from(&holder.origin);
                     self.announce(target, place, effects);
                 }
-                self.origin.clone_from(&holder.origin);
             }
             None if self.spec.is_some() => {
                 self.spec = None;
@@ -263,7 +263,8 @@ impl Target {
     }
 
     fn announcement(&self, target: &TargetId) -> PolicyAnnouncement {
-        PolicyAnnouncement { target: target.clone(), spec: self.spec.clone(), order: Order { source: self.source.clone(), generation: self.generation } }
+        let source = super::source::shown(&self.source, &self.origin);
+        PolicyAnnouncement { target: target.clone(), spec: self.spec.clone(), order: Order { source, generation: self.generation } }
     }
 }
 

@@ -79,11 +79,11 @@ impl Story {
 fn a_policy_is_announced_once_and_again_when_its_content_changes() {
     let mut story = Story::default();
     assert_eq!(story.feed(0, policy("f", 1, "a.yaml", "api", spec(1))), "", "a round says nothing before its end");
-    assert_eq!(story.feed(0, end("f", 1)), "api is 1 by f@1\n");
+    assert_eq!(story.feed(0, end("f", 1)), "api is 1 by f/a.yaml@1\n");
     assert_eq!(story.round(30 * SECOND, "f", 2, &[("a.yaml", "api", 1)]), "", "unchanged");
     story.feed(60 * SECOND, policy("f", 3, "a.yaml", "api", r#"{ "replicas": {"max": 1} }"#.to_owned()));
     assert_eq!(story.feed(60 * SECOND, end("f", 3)), "", "spaces are no change");
-    assert_eq!(story.round(61 * SECOND, "f", 4, &[("a.yaml", "api", 2)]), "api is 2 by f@2\n");
+    assert_eq!(story.round(61 * SECOND, "f", 4, &[("a.yaml", "api", 2)]), "api is 2 by f/a.yaml@2\n");
 }
 
 #[test]
@@ -127,8 +127,8 @@ fn what_complete_rounds_lack_for_ten_seconds_is_gone() {
     story.round(0, "f", 1, &[("a.yaml", "api", 1)]);
     assert_eq!(story.round(1_000, "f", 2, &[]), "", "one round");
     assert_eq!(story.round(10_999, "f", 3, &[]), "", "less than 10 s apart");
-    assert_eq!(story.round(11_000, "f", 4, &[]), "api is none by f@2\n");
-    assert_eq!(story.round(50_000, "f", 5, &[("a.yaml", "api", 1)]), "api is 1 by f@3\n", "generations only grow");
+    assert_eq!(story.round(11_000, "f", 4, &[]), "api is none by f/a.yaml@2\n");
+    assert_eq!(story.round(50_000, "f", 5, &[("a.yaml", "api", 1)]), "api is 1 by f/a.yaml@3\n", "generations only grow");
     assert_eq!(story.round(60_000, "f", 6, &[]), "");
     assert_eq!(story.round(65_000, "f", 7, &[("a.yaml", "api", 1)]), "", "it was there again");
     assert_eq!(story.round(70_000, "f", 8, &[]), "", "so the ten seconds begin anew");
@@ -140,7 +140,7 @@ fn a_policy_that_is_removed_by_hand_is_gone_at_once() {
     story.round(0, "f", 1, &[("a.yaml", "api", 1)]);
     let removed = |source: &str| ControlEntry::Removed(PolicyRemoved { source: source.to_owned(), target: target("api") });
     assert_eq!(story.feed(1, removed("g")), "", "not by a source that has none");
-    assert_eq!(story.feed(1, removed("f")), "api is none by f@2\n");
+    assert_eq!(story.feed(1, removed("f")), "api is none by f/a.yaml@2\n");
     assert_eq!(story.feed(2, removed("f")), "");
 }
 
@@ -157,7 +157,7 @@ fn a_refused_origin_keeps_its_policies_and_alerts_until_it_is_in_order() {
     assert_eq!(refuse(&mut story, 40_000, 3, "no max"), "", "the same error is told once, and nothing is gone");
     assert_eq!(refuse(&mut story, 60_000, 4, "no min"), "PolicyInvalid f/a.yaml Firing\nrejected a.yaml: no min\n");
     let mended = story.round(80_000, "f", 5, &[("a.yaml", "api", 2), ("a.yaml", "web", 1), ("b.yaml", "bot", 1)]);
-    assert_eq!(mended, "api is 2 by f@2\nPolicyInvalid f/a.yaml Resolved\n");
+    assert_eq!(mended, "api is 2 by f/a.yaml@2\nPolicyInvalid f/a.yaml Resolved\n");
 }
 
 #[test]
@@ -166,9 +166,9 @@ fn of_two_policies_the_older_stays_until_it_goes() {
     story.round(0, "f", 1, &[("a.yaml", "api", 1)]);
     assert_eq!(story.round(1_000, "g", 1, &[("z.yaml", "api", 2)]), "PolicyConflict g/z.yaml Firing\n");
     assert_eq!(story.round(2_000, "g", 2, &[("z.yaml", "api", 3)]), "", "told once");
-    assert_eq!(story.round(3_000, "f", 2, &[("a.yaml", "api", 4)]), "api is 4 by f@2\n", "the older still changes");
+    assert_eq!(story.round(3_000, "f", 2, &[("a.yaml", "api", 4)]), "api is 4 by f/a.yaml@2\n", "the older still changes");
     assert_eq!(story.round(20_000, "f", 3, &[]), "");
-    assert_eq!(story.round(30_000, "f", 4, &[]), "api is 3 by g@3\nPolicyConflict g/z.yaml Resolved\n");
+    assert_eq!(story.round(30_000, "f", 4, &[]), "api is 3 by g/z.yaml@3\nPolicyConflict g/z.yaml Resolved\n");
     // The other way: the newer goes.
     assert_eq!(story.round(31_000, "f", 5, &[("a.yaml", "api", 4)]), "PolicyConflict f/a.yaml Firing\n");
     story.round(32_000, "f", 6, &[]);
@@ -193,14 +193,14 @@ fn a_conflict_names_both() {
 }
 
 #[test]
-fn a_renamed_file_is_no_conflict_and_no_change() {
+fn a_renamed_file_is_no_conflict_and_the_policy_has_its_name() {
     let mut story = Story::default();
     story.round(0, "f", 1, &[("a.yaml", "api", 1)]);
-    assert_eq!(story.round(1_000, "f", 2, &[("b.yaml", "api", 1)]), "");
-    assert_eq!(story.round(2_000, "f", 3, &[("b.yaml", "api", 2)]), "api is 2 by f@2\n", "the new name has taken over");
+    assert_eq!(story.round(1_000, "f", 2, &[("b.yaml", "api", 1)]), "api is 1 by f/b.yaml@2\n", "the new name has taken over");
+    assert_eq!(story.round(2_000, "f", 3, &[("b.yaml", "api", 2)]), "api is 2 by f/b.yaml@3\n");
     // Other content under another name is no rename: the old one may come back within ten seconds.
     assert_eq!(story.round(3_000, "f", 4, &[("c.yaml", "api", 5)]), "");
-    assert_eq!(story.round(13_000, "f", 5, &[("c.yaml", "api", 5)]), "api is 5 by f@3\n");
+    assert_eq!(story.round(13_000, "f", 5, &[("c.yaml", "api", 5)]), "api is 5 by f/c.yaml@4\n");
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_live_policy_is_announced_again_once_a_day_and_a_removed_one_is_not() {
         }
     }
     assert_eq!(told.len(), 3, "{told:?}");
-    assert!(told.iter().all(|(_, answer)| answer == "api is 1 by f@1\n"), "the same generation: {told:?}");
+    assert!(told.iter().all(|(_, answer)| answer == "api is 1 by f/a.yaml@1\n"), "the same generation: {told:?}");
     assert!(told.windows(2).all(|pair| pair[1].0 - pair[0].0 == 24 * 60), "at the same time of the day: {told:?}");
 }
 
@@ -227,7 +227,7 @@ fn who_lost_signals_is_told_every_policy_in_force_again() {
     story.feed(SECOND, ControlEntry::Removed(PolicyRemoved { source: "dir".to_owned(), target: target("b") }));
     let ask = AnnounceAgain { asker: "decide".to_owned(), reason: "signals 3..9 of partition 0 are gone".to_owned() };
     let told = story.feed(2 * SECOND, ControlEntry::AnnounceAgain(ask));
-    assert_eq!(told, "a is 1 by dir@1\nc is 1 by dir@1\n");
+    assert_eq!(told, "a is 1 by dir/a.yaml@1\nc is 1 by dir/c.yaml@1\n");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::measure::measure;
 use super::memory::{FleetSeen, Memory};
 use super::panes::Panes;
 use super::propose::{Proposed, Situation, is_rate, propose, report};
-use super::{FLEET_UNSEEN_AFTER, FOLD_VERSION, UNWATCHED_AFTER, bounds, fallback, rate_limit, stabilize};
+use super::{FLEET_UNSEEN_AFTER, FOLD_VERSION, UNWATCHED_AFTER, bounds, fallback, rate_limit, stabilize, unlisted};
 
 /// The surroundings of an evaluation that are not the target's own.
 #[derive(Clone, Copy)]
@@ -147,6 +147,12 @@ fn measure_and_propose(policy: &Policy, memory: &mut Memory, panes: &mut Panes, 
         // Of what was measured; where nothing was, the panes may be gone, after a restart as before it.
         let kind = panes.metric(&metric.name).map(|panes| panes.kind).filter(|_| result.value.is_some()).or(metric.kind);
         result.per_second = is_rate(metric, kind);
+        let unlisted = panes.metric(&metric.name).and_then(|panes| {
+            let since = remembered.complete_since.max(Some(super::panes::complete_since(around.through, metric.window)))?;
+            unlisted::note(panes, &metric.measure, fleet, (since, around.through), around.pane)
+        });
+        let notes: Vec<String> = result.note.take().into_iter().chain(unlisted).collect();
+        result.note = (!notes.is_empty()).then(|| notes.join("; "));
         remembered.status = result.status;
         proposed.push(result);
     }

@@ -1,6 +1,7 @@
 //! What each signal does to its target.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::log::Offset;
 use crate::model::policy::Mode;
@@ -87,7 +88,13 @@ impl Target {
             self.leave(effects);
             return;
         };
-        if memory.policy.as_ref().is_some_and(|known| known.spec == spec) {
+        if let Some(known) = memory.policy.as_mut().filter(|known| known.spec == spec) {
+            // Perhaps from elsewhere, as of a file that was renamed: decisions name where it is now.
+            if known.order != order {
+                let version = order.to_string();
+                known.order = order;
+                self.policy = self.policy.take().map(|in_force| Arc::new(InForce { policy: in_force.policy.clone(), version }));
+            }
             let message = || "the policy in force was announced again".to_owned();
             alerts::set(memory, &target, "PolicyUnusable", Severity::Warning, false, message, effects);
             return; // said again
@@ -156,7 +163,7 @@ impl Target {
     /// Its replicas were seen.
     pub(super) fn fleet(&mut self, seen: FleetObservation, at: Timestamp, stage: Decide, sources: &Sources, effects: &mut Effects) {
         let memory = &mut self.memory;
-        let FleetSeen { seen, names, .. } = FleetSeen::after(memory.fleet.as_ref(), at, seen);
+        let FleetSeen { seen, named_at, names, .. } = FleetSeen::after(memory.fleet.as_ref(), at, seen);
         let before = memory.fleet.as_ref().map(|f| &f.seen);
         if before.is_some_and(|b| (b.term, b.sequence) >= (seen.term, seen.sequence)) {
             return;
@@ -191,7 +198,7 @@ impl Target {
         if self.policy.as_ref().is_some_and(|p| p.policy.mode == Mode::Advise) && memory.shadow.is_none() {
             memory.shadow = Some(memory.current);
         }
-        memory.fleet = Some(FleetSeen { at, seen, names });
+        memory.fleet = Some(FleetSeen { at, seen, named_at, names });
         if self.policy.is_none() {
             memory.due = Some(memory.now + FORGET_AFTER);
         } else if !same {

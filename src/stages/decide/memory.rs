@@ -116,6 +116,9 @@ pub(super) struct FleetSeen {
     pub(super) at: Timestamp,
     /// The observation, its instances by name.
     pub(super) seen: FleetObservation,
+    /// When the log took the first of the observations since which the instances have had these names.
+    #[serde(default)]
+    pub(super) named_at: Timestamp,
     /// Counts up whenever the names of the instances are others; not saved.
     #[serde(skip)]
     pub(super) names: u64,
@@ -139,9 +142,11 @@ impl FleetSeen {
             not_later(&mut instance.ready_changed_at, known.filter(|known| known.ready == instance.ready).and_then(|known| known.ready_changed_at));
         }
         let same_names = |before: &&FleetSeen| before.seen.instances.iter().map(|i| &i.name).eq(seen.instances.iter().map(|i| &i.name));
+        let same = before.filter(same_names);
         // From 1 on: 0 is what was restored, which nothing has been compared with.
-        let names = before.filter(same_names).map_or_else(|| before.map_or(0, |b| b.names) + 1, |same| same.names.max(1));
-        FleetSeen { at, seen, names }
+        let names = same.map_or_else(|| before.map_or(0, |b| b.names) + 1, |same| same.names.max(1));
+        let named_at = same.map_or(at, |same| same.named_at.min(at));
+        FleetSeen { at, seen, named_at, names }
     }
 }
 

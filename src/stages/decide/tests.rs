@@ -39,11 +39,15 @@ impl Story {
     }
 
     fn fleet(&mut self, name: &str, desired: u32) -> Vec<String> {
+        self.say(self.seen(name, desired))
+    }
+
+    /// An observation of a target without instances.
+    fn seen(&self, name: &str, desired: u32) -> Signal {
         let sequence = i64::try_from(self.next).unwrap();
         let (revision, updating, instances) = (None, false, Vec::new());
-        let seen =
-            FleetObservation { target: id(name), uid: "a".to_owned(), term: 1, sequence, revision, desired, status_replicas: desired, updating, instances };
-        self.say(Signal::Fleet(seen))
+        let (target, uid, status_replicas) = (id(name), "a".to_owned(), desired);
+        Signal::Fleet(FleetObservation { target, uid, term: 1, sequence, revision, desired, status_replicas, updating, instances })
     }
 }
 
@@ -94,6 +98,92 @@ fn a_fault_holds_its_target_alone() {
     assert!(story.policy("a", 2, 1).is_empty(), "the same policy again changes nothing");
     assert_eq!(story.policy("a", 3, 2), ["Faulted Resolved"]);
     assert_eq!(story.fleet("a", 4), ["a Blind 4"], "it starts as new");
+}
+
+/// A policy that was moved to another file is the same, and decisions name where it is now.
+#[test]
+fn a_policy_is_named_by_the_file_that_it_is_in() {
+    let mut story = Story::default();
+    let spec = SPEC.replace("NAME", "a").replace("MIN", "1");
+    let mut effects = Effects::new();
+    let mut version = |story: &mut Story, record: Signal| {
+        let input = Input::Record(Located { partition: 0, offset: story.next, at: at(story.next), record });
+        Decide { audit: AuditWhen::Always, probe: None }.apply(&mut story.state, input, &mut effects);
+        story.next += 1;
+        let versions = effects.take().into_iter().filter_map(|effect| match effect.message {
+            Message::Audit(Audit::Decision(decision)) => Some(decision.policy_version),
+            _ => None,
+        });
+        versions.last()
+    };
+    let policy = |source: &str, generation: i64| {
+        let order = Order { source: source.to_owned(), generation };
+        Signal::Policy(PolicyAnnouncement { target: id("a"), spec: Some(spec.clone()), order })
+    };
+    version(&mut story, policy("/etc/a.yaml", 1));
+    let seen = story.seen("a", 3);
+    assert_eq!(version(&mut story, seen).as_deref(), Some("/etc/a.yaml@1"));
+    assert_eq!(version(&mut story, policy("/etc/b.yaml", 2)), None, "nothing is evaluated for it");
+    let seen = story.seen("a", 4);
+    assert_eq!(version(&mut story, seen).as_deref(), Some("/etc/b.yaml@2"));
+}
+
+/// A name that the fleet does not list is told for as long as samples come under it; not that of an instance which was just removed, nor of
+/// one that starts and is listed when it is seen.
+#[test]
+fn samples_of_an_instance_that_the_fleet_does_not_list_are_told() {
+    let mut story = Story::default();
+    story.policy("a", 1, 1);
+    let base = at(0).as_millis().div_euclid(5_000) * 5_000;
+    // In each pane of 5 s: what is listed, who sends, and what is said of the metric.
+    let mut pane = 0;
+    let mut turn = |story: &mut Story, listed: &[&str], senders: &[&str]| {
+        story.next = u64::try_from((base + pane * 5_000 - at(0).as_millis()) / 1_000 + 5).unwrap();
+        let start = Timestamp::from_millis(base + pane * 5_000);
+        pane += 1;
+        let reading = |name: &&str| {
+            let amount = Amount::from_units(20);
+            let last_at = start + Duration::from_secs(4);
+            let name: InstanceName = name.parse().unwrap();
+            (name, Reading { count: 1, sum: amount, max: amount, last: amount, last_at, histogram: None })
+        };
+        let (metric, end) = ("q".parse().unwrap(), start + Duration::from_secs(5));
+        let one = Pane { metric, kind: Kind::Gauge, start, end, instances: senders.iter().map(reading).collect(), sketch: None };
+        story.say(Signal::Part(Part { target: id("a"), source: 0, panes: vec![one] }));
+        let instance = |name: &&str| Instance { name: name.parse().unwrap(), ready: Some(true), ..Instance::default() };
+        let (uid, sequence, desired) = ("a".to_owned(), i64::try_from(story.next).unwrap(), u32::try_from(listed.len()).unwrap());
+        let instances = listed.iter().map(instance).collect();
+        let (target, revision, updating) = (id("a"), None, false);
+        story.say(Signal::Fleet(FleetObservation { target, uid, term: 1, sequence, revision, desired, status_replicas: desired, updating, instances }));
+        let mut effects = Effects::new();
+        let input = Input::Record(Located { partition: 0, offset: story.next, at: at(story.next), record: mark(end) });
+        Decide { audit: AuditWhen::Always, probe: None }.apply(&mut story.state, input, &mut effects);
+        story.next += 1;
+        let decisions = effects.take().into_iter().filter_map(|effect| match effect.message {
+            Message::Audit(Audit::Decision(decision)) => Some(decision),
+            _ => None,
+        });
+        let report = decisions.last().unwrap().metrics[0].clone();
+        (report.value.unwrap().to_string(), report.note.unwrap_or_default())
+    };
+    let (two, one) = (["a-1", "a-2"], ["a-1"]);
+    for (listed, senders, value, note) in [
+        (&two[..], &["a-1", "a-2"][..], "20", ""),
+        (&two, &["a-1", "a-2"], "20", ""),
+        (&two, &["a-1", "a-2", "a2"], "20", "the fleet does not list a2, whose samples do not count"),
+        (&two, &["a-1", "a-2", "a2", "a1", "b"], "20", "the fleet does not list 3 instances, a1 among them, whose samples do not count"),
+        (&two, &["a-1", "a-2"], "20", "the fleet does not list 3 instances, a1 among them, whose samples do not count"),
+    ] {
+        assert_eq!(turn(&mut story, listed, senders), (value.to_owned(), note.to_owned()), "{listed:?} {senders:?}");
+    }
+    // Out of the window.
+    for _ in 0..6 {
+        turn(&mut story, &two, &two);
+    }
+    assert_eq!(turn(&mut story, &two, &two).1, "");
+    // What a-2 sent before it was removed is nothing to tell, and a-3 is listed once it was seen.
+    assert_eq!(turn(&mut story, &one, &one).1, "");
+    assert_eq!(turn(&mut story, &["a-1", "a-3"], &["a-1", "a-3"]).1, "");
 }
 
 /// A target that nobody names and nobody sees is forgotten, so that names which come and go do not use the limit up.

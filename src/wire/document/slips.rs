@@ -12,8 +12,15 @@ pub(super) struct Slip {
     pub mend: Option<String>,
 }
 
-/// What the parser's complaint at `at` in `text` comes from.
-pub(super) fn slip(text: &str, at: Span, complaint: &str) -> Slip {
+/// What the parser's complaint at `at` in `text`, a part that so many lines stand before, comes from.
+pub(super) fn slip(text: &str, lines_before: usize, at: Span, complaint: &str) -> Slip {
+    let mut slip = slip_in(text, lines_before, at, complaint);
+    slip.span.line = slip.span.line.saturating_add(u32::try_from(lines_before).unwrap_or(u32::MAX));
+    slip
+}
+
+/// The same, at its place in `text`.
+fn slip_in(text: &str, lines_before: usize, at: Span, complaint: &str) -> Slip {
     let lines: Vec<&str> = text.lines().collect();
     let last = lines.len().min(usize::try_from(at.line).unwrap_or(usize::MAX));
     let of = |span: Span, reason: String, mend: String| Slip { span, reason, mend: Some(mend) };
@@ -51,7 +58,7 @@ pub(super) fn slip(text: &str, at: Span, complaint: &str) -> Slip {
     } else if has("'-' indicator") && !here.trim_start().starts_with('-') {
         said("this line stands among the items of a list and begins with no dash", "begin it with `- `, or indent it as the name of the list is")
     } else if ["expected key", "'-' indicator", "invalid indentation", "wrongly indented", "not allowed in this context"].into_iter().any(has) {
-        indentation(&lines, &around, at)
+        indentation(&lines, lines_before, &around, at)
     } else if has("'-' must be followed") {
         said("there is no space after the dash", "write `- name: cpu`")
     } else if has("comments must be separated") {
@@ -130,13 +137,18 @@ fn colon(line: &str, number: usize) -> Option<Found> {
     Some((place(number, column, 1), "there is no space after the colon".to_owned(), format!("write `{name}: {}`", shorten(value.trim_end()))))
 }
 
-fn indentation(lines: &[&str], around: &[usize], at: Span) -> Slip {
+fn indentation(lines: &[&str], lines_before: usize, around: &[usize], at: Span) -> Slip {
     let margin = |n: usize| lines[n - 1].chars().take_while(|c| *c == ' ').count();
     let mend = "indent the fields of one map alike, and deeper than the field that they belong to";
     let (span, reason) = match *around {
         [here, above] if margin(here) != margin(above) => (
             place(here, margin(here) + 1, 1),
-            format!("the indentation does not fit: {} spaces here, {} on line {above}, and no field above begins there", margin(here), margin(above)),
+            format!(
+                "the indentation does not fit: {} spaces here, {} on line {}, and no field above begins there",
+                margin(here),
+                margin(above),
+                lines_before + above
+            ),
         ),
         _ => (at, "the indentation does not fit the lines above".to_owned()),
     };

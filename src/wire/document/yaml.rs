@@ -5,9 +5,11 @@
 //! not part of YAML 1.2 and are taken as a field of that name.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Entered;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
+use super::parts::{Part, parts};
 use super::slips::slip;
 use crate::model::document::{Entry, Node, Problem, Severity, Span, Value, shorten};
 
@@ -17,45 +19,101 @@ const MAX_BYTES: usize = 4 << 20;
 const MAX_NODES: usize = 200_000;
 /// The deepest nesting; a policy has seven levels.
 const MAX_DEPTH: usize = 64;
+/// The code of what is beyond these.
+const TOO_LARGE: &str = "too-large";
+
+/// A document of a YAML text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Its tree; `None` where it is no YAML. Of a field that is given twice the first value stands.
+    pub node: Option<Node>,
+    /// What is wrong with it as YAML.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads every document of a YAML text, each on its own: what is wrong with one hides nothing of another. With more values than
+/// are read, the last one has that problem and those after it are left out.
+pub fn documents(text: &str) -> Vec<Document> {
+    let mut reader = Reader::default();
+    if text.len() > MAX_BYTES {
+        let message = format!("the file has {} bytes, more than {MAX_BYTES}", text.len());
+        reader.give_up(syntax(None, TOO_LARGE, message, Some("split it")));
+        return reader.documents;
+    }
+    for part in parts(text) {
+        if let Err(problem) = reader.read(&part) {
+            let enough = problem.code == TOO_LARGE;
+            reader.give_up(problem);
+            if enough {
+                break;
+            }
+        }
+    }
+    reader.documents
+}
 
 /// Reads every document of a YAML text. Duplicate fields are errors.
 ///
 /// # Errors
-/// The first [`Problem`] of the text as YAML; nothing is read beyond it.
+/// The first [`Problem`] of the text as YAML.
 pub fn from_yaml(text: &str) -> Result<Vec<Node>, Problem> {
-    if text.len() > MAX_BYTES {
-        let message = format!("the file has {} bytes, more than {MAX_BYTES}", text.len());
-        return Err(syntax(None, "too-large", message, Some("split it")));
+    let mut nodes = Vec::new();
+    for Document { node, problems } in documents(text) {
+        if let Some(first) = problems.into_iter().next() {
+            return Err(first);
+        }
+        nodes.extend(node);
     }
-    let mut options = granit_parser::options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH };
-    options.set_emit_comments(false);
-    let mut reader = Reader::default();
-    for next in Parser::new_from_str_with_options(text, options) {
-        let (event, place) = next.map_err(|e| {
-            let at = Span { line: number(e.marker().line()), column: number(e.marker().col() + 1), length: 1 };
-            let slip = slip(text, at, &e.info());
-            syntax(Some(slip.span), "syntax", format!("not YAML: {}", slip.reason), slip.mend.as_deref())
-        })?;
-        reader.take(event, span(&place))?;
-    }
-    Ok(reader.documents)
+    Ok(nodes)
 }
 
 /// A collection that is still open.
 enum Open {
     List { items: Vec<Node>, span: Span, anchor: usize },
-    Map { entries: Vec<Entry>, key: Option<(String, Span)>, lines: BTreeMap<String, u32>, span: Span, anchor: usize },
+    Map { entries: Vec<Entry>, key: Option<Key>, lines: BTreeMap<String, u32>, span: Span, anchor: usize },
+}
+
+/// The name of a field whose value is due.
+struct Key {
+    name: String,
+    span: Span,
+    /// It was given before: its value is not taken.
+    again: bool,
 }
 
 #[derive(Default)]
 struct Reader {
-    documents: Vec<Node>,
+    documents: Vec<Document>,
     open: Vec<Open>,
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
+    /// What is wrong with the document under way, and does not keep it from being read.
+    problems: Vec<Problem>,
 }
 
 impl Reader {
+    fn read(&mut self, part: &Part<'_>) -> Result<(), Problem> {
+        let mut options = granit_parser::options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH };
+        options.set_emit_comments(false);
+        for next in Parser::new_from_str_with_options(part.text, options) {
+            let (event, place) = next.map_err(|e| {
+                let at = Span { line: number(e.marker().line()), column: number(e.marker().col() + 1), length: 1 };
+                let slip = slip(part.text, part.lines_before, at, &e.info());
+                syntax(Some(slip.span), "syntax", format!("not YAML: {}", slip.reason), slip.mend.as_deref())
+            })?;
+            self.take(event, span(&place, part.lines_before))?;
+        }
+        Ok(())
+    }
+
+    /// The document under way cannot be read.
+    fn give_up(&mut self, problem: Problem) {
+        self.open.clear();
+        let mut problems = std::mem::take(&mut self.problems);
+        problems.push(problem);
+        self.documents.push(Document { node: None, problems });
+    }
+
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
         match event {
             Event::DocumentStart(..) => self.anchors.clear(),
@@ -66,11 +124,18 @@ impl Reader {
                     Some(tag) => return Err(unwanted_tag(span, &tag.original())),
                 };
                 if let Some(Open::Map { key: key @ None, lines, .. }) = self.open.last_mut() {
-                    if let Some(first) = lines.insert(text.to_string(), span.line) {
+                    let first = match lines.entry(text.to_string()) {
+                        Entered::Vacant(new) => {
+                            new.insert(span.line);
+                            None
+                        }
+                        Entered::Occupied(known) => Some(*known.get()),
+                    };
+                    if let Some(first) = first {
                         let message = format!("the field `{}` is given twice, first on line {first}", shorten(&text));
-                        return Err(syntax(Some(span), "duplicate-field", message, Some("keep one of them")));
+                        self.problems.push(syntax(Some(span), "duplicate-field", message, Some("keep one of them")));
                     }
-                    *key = Some((text.into_owned(), span));
+                    *key = Some(Key { name: text.into_owned(), span, again: first.is_some() });
                     return Ok(());
                 }
                 let value = if is_text { Value::Text(text.into_owned()) } else { plain(&text) };
@@ -116,21 +181,21 @@ impl Reader {
         self.nodes = self.nodes.saturating_add(weight);
         if self.nodes > MAX_NODES {
             let message = format!("the file has more than {MAX_NODES} values, aliases written out");
-            return Err(syntax(Some(at), "too-large", message, Some("split it, or write fewer aliases")));
+            return Err(syntax(Some(at), TOO_LARGE, message, Some("split it, or write fewer aliases")));
         }
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
         match self.open.last_mut() {
-            None => self.documents.push(node),
+            None => self.documents.push(Document { node: Some(node), problems: std::mem::take(&mut self.problems) }),
             Some(Open::List { items, .. }) => items.push(node),
             Some(Open::Map { entries, key, .. }) => {
-                if let Some((key, key_span)) = key.take() {
+                if let Some(key) = key.take().filter(|key| !key.again) {
                     // A map or a list is found by its name: its own first character says nothing.
                     if matches!(node.value, Value::Map(_) | Value::List(_)) {
-                        node.span = Some(key_span);
+                        node.span = Some(key.span);
                     }
-                    entries.push(Entry { key, key_span: Some(key_span), value: node });
+                    entries.push(Entry { key: key.name, key_span: Some(key.span), value: node });
                 }
             }
         }
@@ -183,9 +248,10 @@ fn json_number(text: &str) -> Option<String> {
     Some(format!("{sign}{whole}{fraction}{exponent}"))
 }
 
-fn span(place: &granit_parser::Span) -> Span {
+/// A place in the whole text, from one in a part that so many lines stand before.
+fn span(place: &granit_parser::Span, lines_before: usize) -> Span {
     let length = if place.start.line() == place.end.line() { place.end.col().saturating_sub(place.start.col()) } else { 1 };
-    Span { line: number(place.start.line()), column: number(place.start.col() + 1), length: number(length.max(1)) }
+    Span { line: number(lines_before + place.start.line()), column: number(place.start.col() + 1), length: number(length.max(1)) }
 }
 
 /// Lines and columns of a text of at most [`MAX_BYTES`].
@@ -264,6 +330,35 @@ mod tests {
         }
     }
 
+    /// Each document is read on its own: what is wrong with one hides nothing of the others, and places are those of the text.
+    #[test]
+    fn what_is_wrong_with_a_document_hides_no_other() {
+        let text =
+            "# shop\na: [1\n---\nb: 1\nb: 2\nc: 3\nb: 4\n--- # the third\n{ d: 4 }\n...\n%YAML 1.2\n---\ne: 'f\n---\ng:\n\th: 1\n---\nh:\n   i: 1\n  j: 2\n";
+        let told = |document: &Document| {
+            let place = |p: &Problem| p.span.map_or("nowhere".to_owned(), |span| format!("{}:{}", span.line, span.column));
+            let problems: Vec<String> = document.problems.iter().map(|p| format!("{} {}", place(p), p.message)).collect();
+            format!("{}; {}", document.node.as_ref().map_or("none".to_owned(), Node::to_json), problems.join("; "))
+        };
+        for text in [text.to_owned(), text.replace('\n', "\r\n")] {
+            let all: Vec<String> = documents(&text).iter().map(told).collect();
+            assert_eq!(
+                all,
+                [
+                    "none; 2:4 not YAML: unclosed bracket '['",
+                    r#"{"b":1,"c":3}; 5:1 the field `b` is given twice, first on line 4; 7:1 the field `b` is given twice, first on line 4"#,
+                    r#"{"d":4}; "#,
+                    "none; 13:4 not YAML: a quote is opened here and not closed",
+                    "none; 16:1 not YAML: a tab indents this line",
+                    "none; 20:3 not YAML: the indentation does not fit: 2 spaces here, 3 on line 19, and no field above begins there",
+                ],
+                "{text:?}"
+            );
+        }
+        assert!(documents("").is_empty() && documents("# nothing\n...\n# at all\n").is_empty());
+        assert_eq!(documents("---\n---\n").len(), 2, "without a value, as YAML has it");
+    }
+
     /// The slips that people make are told in plain words, at the slip, with the mend.
     #[test]
     fn common_slips_have_their_mend() {
@@ -314,10 +409,54 @@ mod tests {
         assert_eq!(from_yaml(&" ".repeat(MAX_BYTES + 1)).unwrap_err().code, "too-large");
     }
 
+    /// Texts of one document, sound and not.
+    const ALONE: [&str; 12] = [
+        "a: 1\n",
+        "[1, 2]\n",
+        "a: &x 1\nb: *x\n",
+        "a: 'x\n",
+        "b: \"x\n",
+        "c: [1, 2\n",
+        "d: { e: 1\n",
+        "e: 1\ne: 2\n",
+        "f: |\n  --- no mark\n",
+        "g: *x\n",
+        " h: 1\ni: 2\n",
+        "j: !!int 1\n",
+    ];
+
+    /// Problems whose words name no line.
+    fn without_lines(mut problems: Vec<Problem>) -> Vec<Problem> {
+        for problem in &mut problems {
+            let parts: Vec<&str> = problem.message.split("on line ").collect();
+            let parts = parts.iter().map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
+            problem.message = parts.collect::<Vec<_>>().join("on line N");
+        }
+        problems
+    }
+
     proptest! {
+        /// However documents stand together, each is what it is alone, as many lines further down.
+        #[test]
+        fn a_document_is_the_same_beside_others(chosen in proptest::collection::vec(0..ALONE.len(), 1..8)) {
+            let (mut text, mut expected) = (String::new(), Vec::new());
+            for text_of_one in chosen.iter().map(|i| format!("---\n{}", ALONE[*i])) {
+                let lines = u32::try_from(text.lines().count()).unwrap();
+                for Document { node, mut problems } in documents(&text_of_one) {
+                    for problem in &mut problems {
+                        problem.span = problem.span.map(|span| Span { line: span.line + lines, ..span });
+                    }
+                    expected.push((node.map(|node| node.to_json()), without_lines(problems)));
+                }
+                text += &text_of_one;
+            }
+            let read: Vec<_> = documents(&text).into_iter().map(|d| (d.node.map(|node| node.to_json()), without_lines(d.problems))).collect();
+            prop_assert_eq!(read, expected, "{}", text);
+        }
+
         #[test]
         fn no_text_panics(text in "[-a-c:#{}\\[\\]&*!|>'\",%@0-9 \n\t.~?]{0,60}") {
-            let _ = from_yaml(&text);
+            let _ = documents(&text);
         }
     }
 }

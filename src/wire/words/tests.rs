@@ -59,7 +59,7 @@ fn decision(metrics: Vec<MetricReport>, steps: Vec<Step>) -> Decision {
         binding,
         metrics,
         steps,
-        policy_version: "file:api.yaml@3".to_owned(),
+        policy_version: "/etc/loadline/policies/api.yaml@3".to_owned(),
         fold_version: 1,
         advised: false,
     }

@@ -13,7 +13,7 @@ use crate::cli::documents::documents_in;
 use crate::edge::processes::{FleetDocument, KIND, fleet_of};
 use crate::model::document::amounts::{self, Fault};
 use crate::model::document::{Node, Problem, Severity, Span, shorten};
-use crate::model::policy::{Measure, MetricPolicy, MetricRule, Policy, Unit};
+use crate::model::policy::{Measure, MetricPolicy, MetricRule, Policy, Unit, nearest_metric};
 use crate::model::spelling::nearest;
 use crate::model::{Amount, Kind, TargetId};
 use crate::stages::arbitrate::{Arbitrate, Pacing};
@@ -252,7 +252,7 @@ impl Binder<'_> {
         let found = metrics().find(|m| m.name.as_str() == name).cloned();
         if found.is_none() {
             let names: Vec<&str> = metrics().map(|m| m.name.as_str()).collect();
-            let mend = match nearest(name, names.iter().copied()) {
+            let mend = match nearest_metric(name, names.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("the policy has {}", names.join(", ")),
             };

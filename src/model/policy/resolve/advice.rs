@@ -3,22 +3,26 @@
 use std::time::Duration;
 
 use super::super::{FallbackBehavior, Measure, MetricPolicy, MetricRule, Mode, Policy, RatePolicy, Role, Select, StepSize, Threshold, Unit, WhenBlind};
+use super::DEFAULT_PANE;
 use super::names;
 use crate::model::Kind;
 use crate::model::document::amounts::{show_amount, show_duration};
 use crate::model::document::fields::Report;
 
-/// The length of a pane where the installation sets no other.
-const DEFAULT_PANE: Duration = Duration::from_secs(5);
+/// Two panes that are no longer than this are shorter than what is written as a rule.
+const SHORT: Duration = Duration::from_secs(30);
 /// Up to how many replicas above `min` a threshold's steps are tried out: beyond it one step changes the value
 /// by so little that only the smallest bands would notice.
 const TRIED: u32 = 1000;
 
-pub(super) fn advise(policy: &Policy, report: &mut Report) {
+/// Advises on a policy, for an installation with panes of this length.
+pub(super) fn advise(policy: &Policy, pane: Duration, report: &mut Report) {
     replicas(policy, report);
     proposing(policy, report);
     for (i, metric) in policy.metrics.iter().enumerate() {
-        advise_metric(policy, metric, &format!("spec.metrics[{i}]"), report);
+        let path = format!("spec.metrics[{i}]");
+        advise_panes(metric, pane, &path, report);
+        advise_metric(policy, metric, &path, report);
     }
     one_way(policy, report);
     scale_in(policy, report);
@@ -49,26 +53,28 @@ fn proposing(policy: &Policy, report: &mut Report) {
     }
 }
 
-fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mut Report) {
-    if metric.window < 2 * DEFAULT_PANE {
+/// What is too short for panes of this length.
+fn advise_panes(metric: &MetricPolicy, pane: Duration, path: &str, report: &mut Report) {
+    // The length that is taken where nothing is said of the installation.
+    let length = if pane == DEFAULT_PANE { "5 s, unless your installation has shorter ones".to_owned() } else { show_duration(pane) };
+    let at_least = |otherwise: &str| if 2 * pane > SHORT { format!("write `{}` or more", show_duration(2 * pane)) } else { otherwise.to_owned() };
+    if metric.window < 2 * pane {
         let window = show_duration(metric.window);
-        let (code, message) = if metric.window < DEFAULT_PANE {
-            ("window-below-pane", format!("`window` {window} is shorter than a pane (5 s, unless your installation has shorter ones)"))
+        let (code, message) = if metric.window < pane {
+            ("window-below-pane", format!("`window` {window} is shorter than a pane ({length})"))
         } else {
-            (
-                "window-below-two-panes",
-                format!("`window` {window} has less than two panes (of 5 s, unless your installation has shorter ones): one odd pane decides"),
-            )
+            ("window-below-two-panes", format!("`window` {window} has less than two panes (of {length}): one odd pane decides"))
         };
-        report.warn(&format!("{path}.window"), code, message, "write a longer window, as in `30s`");
+        report.warn(&format!("{path}.window"), code, message, at_least("write a longer window, as in `30s`"));
     }
-    if metric.stale_after < 2 * DEFAULT_PANE {
-        let message = format!(
-            "`staleAfter` {} is less than two panes (of 5 s, unless your installation has shorter ones): a Counter, whose rate needs two, is never seen",
-            show_duration(metric.stale_after)
-        );
-        report.warn(&format!("{path}.staleAfter"), "stale-below-two-panes", message, "write a longer one, as in `2m`");
+    if metric.stale_after < 2 * pane {
+        let stale_after = show_duration(metric.stale_after);
+        let message = format!("`staleAfter` {stale_after} is less than two panes (of {length}): a Counter, whose rate needs two, is never seen");
+        report.warn(&format!("{path}.staleAfter"), "stale-below-two-panes", message, at_least("write a longer one, as in `2m`"));
     }
+}
+
+fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mut Report) {
     if let Some(every) = policy.evaluate_every.filter(|every| *every > metric.window && metric.proposes()) {
         let (every, window) = (show_duration(every), show_duration(metric.window));
         let message = format!("it is looked at every {every} and measured over {window}: what comes between is never seen");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::defaults::Defaults;
+use super::super::known::{Meant, known_unit, meant};
 use super::super::{Across, Measure, MetricPolicy, MetricRule, Over, StepSize, Threshold, Unit, WhenBlind};
 use super::habits::{Place, habit};
 use super::{HOUR, MAX_REPLICAS, missing, not_available};
@@ -11,7 +12,6 @@ use crate::model::document::amounts::{self, Fault, show_amount, show_duration, u
 use crate::model::document::fields::{Choice, Fields, Origin, Report, Show, quoted, whole};
 use crate::model::document::shape::Shape;
 use crate::model::document::{Node, Value};
-use crate::model::spelling::is_slip_of;
 use crate::model::{Amount, Kind, MetricName};
 
 /// The most metrics of a target.
@@ -22,21 +22,6 @@ const TARGETS: [&str; 3] = ["utilization", "perReplica", "value"];
 const STEP: Shape = Shape::Either(&[Shape::Whole(1, MAX_REPLICAS), Shape::WholePercent]);
 /// The fields of a metric whose step is not built yet.
 const NOT_YET: [&str; 3] = ["ratio", "formula", "source"];
-/// The metrics whose unit is known by their name.
-const KNOWN_UNITS: [(&str, Unit); 7] = [
-    ("cpu", Unit::Cores),
-    ("memory", Unit::Bytes),
-    ("response_time", Unit::Seconds),
-    ("connections", Unit::Count),
-    ("queue_depth", Unit::Count),
-    ("rps", Unit::Count),
-    ("error_rate", Unit::Ratio),
-];
-
-/// The unit of a metric that is known by its name, whether a policy names it or not.
-pub fn known_unit(name: &MetricName) -> Option<Unit> {
-    KNOWN_UNITS.iter().find(|(known, _)| *known == name.as_str()).map(|(_, unit)| *unit)
-}
 
 pub(super) fn metrics(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report: &mut Report) -> Vec<MetricPolicy> {
     const MEND: &str = "write `metrics: [{ name: cpu, track: { utilization: 70% } }]`";
@@ -121,9 +106,18 @@ fn name(fields: &mut Fields<'_>, report: &mut Report) -> Option<MetricName> {
         let text = node.as_text().ok_or_else(|| Fault::wrong_type(node, MEND))?;
         text.parse().map_err(|e: crate::model::NameError| Fault::new("name", e.to_string(), MEND))
     })?;
-    if let Some((known, _)) = KNOWN_UNITS.iter().find(|(known, _)| is_slip_of(name.as_str(), known)) {
-        let message = format!("`{name}` is nearly `{known}`, whose unit and meaning are known");
-        report.warn(&fields.at("name"), "metric-name", message, format!("did you mean `{known}`? leave it where your samples carry `{name}`"));
+    match meant(name.as_str()) {
+        Some(Meant::Slip(known)) => {
+            let message = format!("`{name}` is nearly `{known}`, whose unit and meaning are known");
+            report.warn(&fields.at("name"), "metric-name", message, format!("did you mean `{known}`? leave it where your samples carry `{name}`"));
+        }
+        // Whoever writes its unit means a metric of that name; and where it is a count under either name, the name alone makes no difference.
+        Some(Meant::Word(known, unit)) if unit != Unit::Count && fields.take("unit").is_none() => {
+            let message = format!("`{name}` is not a known name, so its amounts are counts; `{known}` is known, in {}", unit_name(unit));
+            let mend = format!("did you mean `{known}`? where your samples carry `{name}`, write its `unit`");
+            report.warn(&fields.at("name"), "metric-name", message, mend);
+        }
+        _ => {}
     }
     report.put(fields.at("name"), quoted(name.as_str()), Origin::Written, "the name that its samples carry");
     Some(name)

@@ -244,6 +244,12 @@ fn what_is_legal_but_unwise_is_warned_of() {
         (metric, "{\"name\": \"latency_p99\", \"track\": {\"value\": 300}}", "time-tracked"),
         (metric, "{\"name\": \"upstream_ms\", \"kind\": \"Gauge\", \"track\": {\"perReplica\": 300}}", "time-tracked"),
         (metric, "{\"name\": \"queue_dept\", \"track\": {\"perReplica\": 5}}", "metric-name"),
+        (metric, "{\"name\": \"cpuu\", \"track\": {\"perReplica\": 5}}", "metric-name"),
+        (metric, "{\"name\": \"mem\", \"track\": {\"perReplica\": \"1Gi\"}}", "metric-name"),
+        (metric, "{\"name\": \"latency\", \"threshold\": {\"scaleOutAbove\": 300, \"scaleInBelow\": 120}}", "metric-name"),
+        // Meant as it is written, or a count under either name.
+        (metric, "{\"name\": \"mem\", \"unit\": \"bytes\", \"track\": {\"perReplica\": \"1Gi\"}}", ""),
+        (metric, "{\"name\": \"queue_length\", \"track\": {\"perReplica\": 5}}", ""),
         (
             metric,
             "{\"name\": \"rps\", \"kind\": \"Counter\", \"window\": \"9s\", \"staleAfter\": \"9s\", \"track\": {\"perReplica\": 5}}",
