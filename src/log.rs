@@ -112,6 +112,8 @@ pub struct RawRecord {
     pub at: Timestamp,
     /// Its key, where it has one.
     pub key: Option<String>,
+    /// What its bytes are, where somebody else than Loadline wrote it and says so: its `content-type`. None in a log that only Loadline writes.
+    pub content_type: Option<String>,
     /// Its bytes.
     pub value: Vec<u8>,
 }

@@ -4,23 +4,29 @@
 //!   which message a type is where several topics carry it;
 //! - [`schemas`]: the schemas, of this release and of others, found by their fingerprint;
 //! - [`jsonl`]: signals, samples, decisions and commands as JSON lines;
+//! - [`samples`]: samples as producers of any kind send them, JSON lines, Avro or OTLP;
 //! - [`container`]: samples from an Avro object container file;
+//! - [`cloud_events`]: what stands around a record of `alerts` and `audit`, for consumers of any kind;
 //! - [`words`]: what a decision says, in English.
 //!
 //! Invariants: nothing that comes from outside makes this module panic, loop or allocate without
 //! bound; a message is decoded by the schema that it was written with; trailing bytes are an error.
-//! Framing by a registry's ids, `CloudEvents` and OTLP are not here yet.
+//! Framing by a registry's ids is not here yet.
 
 use std::fmt;
 
 pub mod document;
 
-use crate::log::Topic;
+use crate::log::{RawRecord, Topic};
 use crate::model::{Audit, ControlEntry, DeadLetter, Message, Signal};
 
 mod avro;
+pub mod cloud_events;
 pub mod container;
 pub mod jsonl;
+mod otlp;
+mod protobuf;
+pub mod samples;
 pub mod schemas;
 pub mod words;
 
@@ -105,6 +111,29 @@ fn write(message: &Message) -> Result<Vec<u8>, WireError> {
         Message::Alert(m) => avro::write(RecordType::Alert, m),
         Message::DeadLetter(m) => avro::write(RecordType::DeadLetter, m),
     }
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read {
+    /// It.
+    pub message: Message,
+    /// What of it could not be read, in words, where the rest could.
+    pub lacks: Option<String>,
+}
+
+impl Read {
+    fn whole(message: Message) -> Read {
+        Read { message, lacks: None }
+    }
+}
+
+/// Reads a record that stands on `topic`. On `metrics` it may be of any producer ([`samples`]); everywhere else it is in the framing of the log.
+///
+/// # Errors
+/// [`WireError`]; the record is a dead letter then.
+pub fn read(topic: Topic, record: &RawRecord) -> Result<Read, WireError> {
+    if topic == Topic::Metrics { samples::of_record(record) } else { decode(topic, &record.value).map(Read::whole) }
 }
 
 /// Decodes a message that stands on `topic`, with the schemas that this process holds.

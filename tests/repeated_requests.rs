@@ -104,7 +104,7 @@ fn say(log: &MemoryLog, sequence: i64, clock: &ManualClock) {
             value: 5.0,
             histogram: None,
         };
-        let batch = SampleBatch { producer: Some("p".to_owned()), sequence: Some(sequence), part: 0, samples: vec![sample] };
+        let batch = SampleBatch { producer: Some("p".to_owned()), sequence: Some(sequence), part: 0, samples: vec![sample], unread: 0 };
         RawAppend { topic: Topic::Metrics, partition, key: None, value: wire::encode(&Message::Samples(batch)) }
     });
     log.append(appends.collect()).unwrap();

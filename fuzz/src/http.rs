@@ -5,7 +5,7 @@
 use std::sync::{Arc, LazyLock};
 
 use loadline::edge::api::{Problem, ScaleRequest};
-use loadline::edge::ingest::{Format, Parsed, parsed};
+use loadline::edge::ingest::{Parsed, format_of, parsed};
 use loadline::edge::view::View;
 use loadline::log::memory::MemoryLog;
 use loadline::log::{MAX_RECORD_BYTES, Partitions, Topic};
@@ -27,7 +27,7 @@ pub fn check(input: &[u8]) {
     if named == "scale" {
         return scale(body);
     }
-    let format = match Format::named(&named) {
+    let format = match format_of(&named) {
         Ok(format) => format,
         Err(problem) => return told(&problem),
     };

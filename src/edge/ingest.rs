@@ -33,6 +33,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::events::{ACCEPTED_SAMPLES, RequestRefused, SampleRefused};
 use crate::runtime::retention::Room;
 use crate::stages::aggregate::refusal;
+use crate::wire::samples::{self, Found, too_old};
 
 mod appender;
 mod body;
@@ -43,6 +44,7 @@ mod tests;
 mod unused;
 
 pub use appender::Appender;
+pub use crate::wire::samples::Format;
 pub use parse::Numbering;
 pub use unused::Counts;
 
@@ -55,9 +57,6 @@ const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// The most errors that one answer lists; the rest is counted.
 const MAX_ERRORS: usize = 100;
-
-/// The oldest sample that is taken: no window is longer.
-const OLDEST: Duration = Duration::from_secs(86_400);
 
 /// The headers of a request whose repetition is to be told from a new one.
 const PRODUCER: &str = "loadline-producer";
@@ -126,33 +125,19 @@ impl Ingest {
     }
 }
 
-/// What a body is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One sample a line.
-    JsonLines,
-    /// An Avro object container file.
-    Avro,
-}
-
-impl Format {
-    /// The format that a `content-type` names.
-    ///
-    /// # Errors
-    /// [`Problem`] where it is none that is read here.
-    pub fn named(named: &str) -> Result<Format, Problem> {
-        let media = named.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-        match media.as_str() {
-            "application/x-ndjson" | "application/jsonl" | "application/json" => Ok(Format::JsonLines),
-            "application/avro" | "avro/binary" => Ok(Format::Avro),
-            _ => Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                format!("samples of type {:?} cannot be read", shorten(named)),
-                "send JSON lines as application/x-ndjson, or an Avro container file as application/avro",
-            )
-            .at("header Content-Type")),
-        }
-    }
+/// The format that a `content-type` names.
+///
+/// # Errors
+/// [`Problem`] where it is none that is read here.
+pub fn format_of(named: &str) -> Result<Format, Problem> {
+    Format::of_type(named).ok_or_else(|| {
+        Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("samples of type {:?} cannot be read", shorten(named)),
+            "send JSON lines as application/x-ndjson, an Avro container file as application/avro, or OTLP as application/x-protobuf",
+        )
+        .at("header Content-Type")
+    })
 }
 
 async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
@@ -181,13 +166,13 @@ async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
 
 async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<(Ingested, Counts), Problem> {
     let named = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let format = Format::named(named)?;
+    let format = format_of(named)?;
     let numbering = numbering(&parts.headers)?;
     let announced = body::announced(body).map_err(unread)?;
     // Place and memory are taken before the body is read.
     let Ok(_place) = inner.places.try_acquire() else { return Err(busy()) };
-    // What a file of Avro grows to, its size does not say.
-    let announced = if format == Format::Avro { MAX_BODY_BYTES } else { announced };
+    // What a file of Avro, or the points of one resource, grow to, their size does not say.
+    let announced = if format == Format::JsonLines { announced } else { MAX_BODY_BYTES };
     let Some(share) = inner.budget.share(announced, BODY_DEADLINE).await else { return Err(crowded()) };
     let read = tokio::time::timeout(BODY_DEADLINE, body::read(body)).await;
     let read = read.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come within 2 s", "send it in one go, or in several requests"))?;
@@ -300,24 +285,25 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
     if let Some(Numbering { producer, sequence }) = numbering.cloned() {
         records.number(Some(producer), Some(sequence));
     }
-    match format {
-        Format::JsonLines => {
-            for (line, read) in parse::json_lines(body, received) {
-                if let Some(sample) = counted(&mut ingested, line, read, received) {
-                    unused.note(line, &sample);
+    let read = samples::each(format, body, received, |found| {
+        match found {
+            Found::Message { .. } if numbering.is_some() => {}
+            Found::Message { producer, sequence, part } => {
+                parse::check_message(producer.as_deref(), part)?;
+                records.number(producer, sequence);
+            }
+            Found::Sample { number, read } => {
+                if let Some(sample) = counted(&mut ingested, number, read, received) {
+                    unused.note(number, &sample);
                     records.push(sample);
                 }
             }
         }
-        Format::Avro => {
-            let read = parse::avro(body, numbering, &mut records, |number, sample| {
-                counted(&mut ingested, number, Ok(sample), received).inspect(|sample| unused.note(number, sample))
-            });
-            if let Err(error) = read {
-                ingested = Ingested::default();
-                counted(&mut ingested, 1, Err(error.to_string()), received);
-            }
-        }
+        Ok(())
+    });
+    if let Err(reason) = read {
+        ingested = Ingested::default();
+        counted(&mut ingested, 1, Err(reason), received);
     }
     if ingested.accepted == 0 {
         let title = if ingested.rejected == 0 { "the request holds no sample" } else { "no sample of the request could be used" };
@@ -335,7 +321,7 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
 }
 
 /// The sample, if it is of use; counted in any case.
-fn counted(ingested: &mut Ingested, line: u64, read: parse::Read, received: Timestamp) -> Option<Sample> {
+fn counted(ingested: &mut Ingested, line: u64, read: Result<Sample, String>, received: Timestamp) -> Option<Sample> {
     match read.map_err(|reason| (SampleRefused::Unreadable, reason)).and_then(|sample| plausible(sample, received)) {
         Ok(sample) => {
             ingested.accepted += 1;
@@ -354,9 +340,7 @@ fn counted(ingested: &mut Ingested, line: u64, read: parse::Read, received: Time
 
 /// The sample, unless it can never count.
 fn plausible(sample: Sample, received: Timestamp) -> Result<Sample, (SampleRefused, String)> {
-    if received.since(sample.time) > OLDEST {
-        let at = sample.time;
-        let reason = format!("time {at} is more than a day ago; check the producer's clock, and that times are Unix milliseconds");
+    if let Some(reason) = too_old(&sample, received) {
         return Err((SampleRefused::TooOld, reason));
     }
     match refusal(&sample, received) {

@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rdkafka::message::{Header, Headers as _, OwnedHeaders};
+
 use super::coordinator::{closed, lock};
 use super::{CommitTimes, Follower, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
 use crate::model::Timestamp;
@@ -47,6 +49,9 @@ mod transaction;
 
 pub use client::{LARGEST_MESSAGE, READERS, check_setting, is_secret};
 
+/// What stands around a record for those who are not Loadline: headers, by the full name of the topic and the record. The log knows no messages.
+pub type Describe = fn(topic_name: &str, append: &RawAppend) -> Vec<(&'static str, String)>;
+
 /// How to reach a cluster, and what to ask of it.
 #[derive(Clone)]
 pub struct Options {
@@ -69,6 +74,8 @@ pub struct Options {
     pub transaction_timeout: Duration,
     /// How long a call may take before it is given up.
     pub patience: Duration,
+    /// The headers of what is appended.
+    pub describe: Option<Describe>,
 }
 
 impl Options {
@@ -84,7 +91,16 @@ impl Options {
             session_timeout: Duration::from_secs(6),
             transaction_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(30),
+            describe: None,
         }
+    }
+
+    /// The headers of a record that goes to the topic of this full name.
+    fn headers(&self, name: &str, append: &RawAppend) -> Option<OwnedHeaders> {
+        let headers = self.describe?(name, append);
+        let headers = headers.iter().map(|(key, value)| Header { key, value: Some(value) });
+        let owned = headers.fold(OwnedHeaders::new(), OwnedHeaders::insert);
+        (owned.count() > 0).then_some(owned)
     }
 }
 
@@ -197,7 +213,7 @@ impl Log for KafkaLog {
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
         self.0.check_open()?;
         self.0.partitions.check_appends(&appends)?;
-        self.0.standing.note(|| self.0.appender.append(&self.0.names, &appends))
+        self.0.standing.note(|| self.0.appender.append(&self.0.options, &self.0.names, &appends))
     }
 
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {

@@ -229,7 +229,7 @@ impl Data {
                 let records = self.partition(topic, partition);
                 let offset = records.end;
                 records.end += 1;
-                records.list.push_back(RawRecord { partition, offset, at, key, value });
+                records.list.push_back(RawRecord { partition, offset, at, key, content_type: None, value });
                 offset
             })
             .collect();

@@ -72,4 +72,7 @@ pub struct SampleBatch {
     pub part: i64,
     /// The samples.
     pub samples: Vec<Sample>,
+    /// How many more there were that could not be read, where somebody else wrote the record: counted as not taken, and never written.
+    #[serde(skip)]
+    pub unread: u64,
 }

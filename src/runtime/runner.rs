@@ -349,6 +349,7 @@ impl<S: Stage> Runner<S> {
 impl<S: Stage> Owned<S> {
     /// Folds one record; what cannot be read becomes a dead letter.
     fn fold(&mut self, stage: &S, raw: RawRecord, effects: &mut Effects) {
+        let decoded = wire::read(S::INPUT, &raw).map_err(|e| e.to_string());
         let RawRecord { partition, offset, at, value, .. } = raw;
         self.position = offset + 1;
         self.last_at = Some(at);
@@ -356,10 +357,15 @@ impl<S: Stage> Owned<S> {
             stage.apply(&mut self.state, Input::Lost { next, at }, effects);
         }
         self.records += 1;
-        let decoded = wire::decode(S::INPUT, &value).map_err(|e| e.to_string());
-        let record = decoded.and_then(|message| S::Record::try_from(message).map_err(|_| format!("not a record that {} reads", S::NAME)));
+        let record = decoded.and_then(|read| {
+            let record = S::Record::try_from(read.message).map_err(|_| format!("not a record that {} reads", S::NAME))?;
+            Ok((record, read.lacks))
+        });
         match record {
-            Ok(record) => {
+            Ok((record, lacks)) => {
+                if let Some(reason) = lacks {
+                    self.put_aside(partition, offset, at, reason, &value, effects);
+                }
                 let input = Input::Record(Located { partition, offset, at, record });
                 let mut own = Effects::new();
                 // Decide holds the target that such a record is of. The other stages go on without the record: the same
@@ -377,11 +383,14 @@ impl<S: Stage> Owned<S> {
                     Err(_) => faulted::<S>(partition, offset, at, &value, effects),
                 }
             }
-            Err(reason) => {
-                if self.dead_letters.admit(at) {
-                    effects.to_partition(Topic::DeadLetters, 0, dead_letter::<S>(partition, offset, reason, &value));
-                }
-            }
+            Err(reason) => self.put_aside(partition, offset, at, reason, &value, effects),
+        }
+    }
+
+    /// Keeps a record that cannot be used, or not all of it, unless there were many in this second.
+    fn put_aside(&mut self, partition: u32, offset: Offset, at: Timestamp, reason: String, value: &[u8], effects: &mut Effects) {
+        if self.dead_letters.admit(at) {
+            effects.to_partition(Topic::DeadLetters, 0, dead_letter::<S>(partition, offset, reason, value));
         }
     }
 

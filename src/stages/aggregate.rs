@@ -93,7 +93,7 @@ pub fn refusal(sample: &Sample, received: Timestamp) -> Option<String> {
 impl Aggregate {
     fn record(&self, state: &mut State, record: &Located<SampleBatch>) {
         state.note_record(record.at);
-        let SampleBatch { producer, sequence, part, samples } = &record.record;
+        let SampleBatch { producer, sequence, part, samples, unread } = &record.record;
         let position = Position { partition: record.partition, offset: record.offset, at: record.at };
         if let (Some(producer), Some(sequence)) = (producer, sequence) {
             match state.producers.note(producer, *sequence, *part, record.offset) {
@@ -105,6 +105,7 @@ impl Aggregate {
                 }
             }
         }
+        state.reject_unread(*unread);
         for sample in samples {
             self.sample(state, position, sample);
         }

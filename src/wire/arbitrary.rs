@@ -94,6 +94,7 @@ pub(crate) fn batch() -> impl Strategy<Value = SampleBatch> {
         sequence,
         part,
         samples,
+        unread: 0,
     })
 }
 

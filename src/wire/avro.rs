@@ -18,7 +18,7 @@ mod lenient;
 pub(super) use lenient::Lenient;
 
 /// The two bytes that every message starts with: the marker and version 1 of the encoding.
-const MARKER: [u8; 2] = [0xc3, 0x01];
+pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
 /// Marker and fingerprint.
 const HEADER_BYTES: usize = 10;
 /// Above this a thread's buffer is given back: twice the largest record of the log.

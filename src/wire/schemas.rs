@@ -47,6 +47,11 @@ macro_rules! record_types {
                 }
             }
 
+            /// Its name with its namespace: the type of the event that a consumer of Kafka sees.
+            pub fn full_name(self) -> String {
+                format!("{NAMESPACE}.{}", self.name())
+            }
+
             /// The schema that this release writes it with, as JSON.
             pub fn schema_json(self) -> &'static str {
                 match self {

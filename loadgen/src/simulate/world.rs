@@ -263,7 +263,7 @@ impl Fleet {
         let mut batch = |producer: String, key: String, samples: Vec<Sample>| {
             if !samples.is_empty() {
                 self.sequence += 1;
-                batches.push((key, SampleBatch { producer: Some(producer), sequence: Some(self.sequence), part: 0, samples }));
+                batches.push((key, SampleBatch { producer: Some(producer), sequence: Some(self.sequence), part: 0, samples, unread: 0 }));
             }
         };
         batch(format!("{name}/own"), name.as_str().to_owned(), own);

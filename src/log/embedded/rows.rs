@@ -159,7 +159,7 @@ impl Row<'_> {
             let (value, behind) = behind.split_at_checked(length).ok_or_else(|| self.damaged("its payload ends too soon"))?;
             rest = behind;
             if offset >= from {
-                records.push(RawRecord { partition: self.partition, offset, at: self.at, key, value: value.to_vec() });
+                records.push(RawRecord { partition: self.partition, offset, at: self.at, key, content_type: None, value: value.to_vec() });
             }
         }
         Ok(())

@@ -77,12 +77,16 @@ impl Appender {
     }
 
     /// Appends, and waits until all of it is durable.
-    pub(super) fn append(&self, names: &Names, appends: &[RawAppend]) -> Result<Vec<Offset>, LogError> {
+    pub(super) fn append(&self, options: &Options, names: &Names, appends: &[RawAppend]) -> Result<Vec<Offset>, LogError> {
         let results = Results { of: vec![None; appends.len()], open: appends.len() };
         let waiting = Arc::new(Waiting { results: Mutex::new(results), told: Condvar::new() });
         let started = Stopwatch::start();
         for (index, append) in appends.iter().enumerate() {
-            self.send(names, append, Box::new((Arc::clone(&waiting), index)), &started, &waiting);
+            let name = names.of(append.topic);
+            let mut record = BaseRecord::with_opaque_to(name, Box::new((Arc::clone(&waiting), index))).partition(client::number(append.partition));
+            (record.key, record.payload) = (append.key.as_deref(), Some(append.value.as_slice()));
+            record.headers = options.headers(name, append);
+            self.send(record, index, &started, &waiting);
         }
         let left = self.patience.saturating_sub(started.elapsed());
         let guard = lock(&waiting.results);
@@ -99,11 +103,7 @@ impl Appender {
     }
 
     /// Hands a record to the client, when there is room for it.
-    fn send(&self, names: &Names, append: &RawAppend, opaque: Box<(Arc<Waiting>, usize)>, started: &Stopwatch, waiting: &Waiting) {
-        let index = opaque.1;
-        let mut record =
-            BaseRecord::with_opaque_to(names.of(append.topic), opaque).partition(client::number(append.partition)).payload(append.value.as_slice());
-        record.key = append.key.as_deref();
+    fn send(&self, mut record: BaseRecord<'_, str, [u8], Box<(Arc<Waiting>, usize)>>, index: usize, started: &Stopwatch, waiting: &Waiting) {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return,

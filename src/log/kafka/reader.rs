@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::Timestamp as KafkaTime;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 
 use super::{Options, client, errors};
 use crate::log::{LogError, Offset, RawRecord};
@@ -118,6 +118,13 @@ pub(super) fn record_of(message: &BorrowedMessage<'_>) -> RawRecord {
         offset: client::offset(message.offset()),
         at: Timestamp::from_millis(at),
         key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
+        content_type: message.headers().and_then(content_type),
         value: message.payload().unwrap_or_default().to_vec(),
     }
+}
+
+/// What the bytes are, as a header says; names of headers are compared as HTTP does, since producers spell this one in both ways.
+fn content_type(headers: &BorrowedHeaders) -> Option<String> {
+    let header = headers.iter().find(|header| header.key.eq_ignore_ascii_case("content-type"))?;
+    header.value.map(|value| String::from_utf8_lossy(value).into_owned())
 }

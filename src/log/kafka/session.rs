@@ -334,10 +334,11 @@ impl Member {
             partition: append.partition,
             key: append.key.as_deref(),
             value: Some(&append.value),
+            headers: self.shared.options.headers(names.of(append.topic), append),
         });
         let states = if batch.states.is_empty() { "" } else { names.states_of(self.membership.group)? };
-        let states =
-            batch.states.iter().map(|put| Put { name: states, topic: self.membership.topic, partition, key: Some(&put.key), value: put.value.as_deref() });
+        let topic = self.membership.topic;
+        let states = batch.states.iter().map(|put| Put { name: states, topic, partition, key: Some(&put.key), value: put.value.as_deref(), headers: None });
         let puts: Vec<Put<'_>> = appends.chain(states).collect();
         let offsets = batch.position.map(|position| client::one(self.topic(), partition, client::at(position)));
         // As of the beginning of the transaction.

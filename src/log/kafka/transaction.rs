@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{DeliveryResult, Message as _, Timestamp as KafkaTime};
+use rdkafka::message::{DeliveryResult, Message as _, OwnedHeaders, Timestamp as KafkaTime};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, TopicPartitionList};
@@ -32,6 +32,7 @@ pub(super) struct Put<'a> {
     pub(super) key: Option<&'a str>,
     /// `None` deletes the key.
     pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: Option<OwnedHeaders>,
 }
 
 /// Why a transaction did not come to its end.
@@ -158,7 +159,7 @@ impl Transactions {
 
     fn send(&self, index: usize, put: &Put<'_>, started: &Stopwatch) -> Result<(), KafkaError> {
         let mut record: BaseRecord<'_, str, [u8], usize> = BaseRecord::with_opaque_to(put.name, index).partition(client::number(put.partition));
-        (record.key, record.payload) = (put.key, put.value);
+        (record.key, record.payload, record.headers) = (put.key, put.value, put.headers.clone());
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),

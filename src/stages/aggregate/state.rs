@@ -54,6 +54,11 @@ impl State {
         self.refusals.note(position, sample, target, refusal);
     }
 
+    /// Counts samples of which nothing is known but that they were there; the runtime keeps their record.
+    pub(super) fn reject_unread(&mut self, samples: u64) {
+        self.rejected = self.rejected.saturating_add(i64::try_from(samples).unwrap_or(i64::MAX));
+    }
+
     /// Counts the samples of a message that was there before.
     pub(super) fn repeat(&mut self, samples: usize) {
         self.repeated += i64::try_from(samples).unwrap_or(i64::MAX);

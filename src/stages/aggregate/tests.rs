@@ -168,6 +168,7 @@ fn a_repeated_message_is_dropped_within_a_flush_and_after_it_and_after_a_restart
         sequence,
         part: 0,
         samples: vec![Sample { kind: Kind::Delta, ..gauge("a/D/x", "sold", "", 1_000, 1.0) }],
+        unread: 0,
     };
     let deliveries = [
         (Some("p"), Some(5)),
@@ -205,7 +206,7 @@ fn a_sequence_that_runs_back_is_told_and_a_plain_repetition_is_not() {
     let (stage, mut state) = (stage(), State::default());
     let mut send = |at, producer: &str, sequence, samples| {
         let samples = vec![gauge("a/D/x", "m", "i", at, 1.0); samples];
-        read_batch(&stage, &mut state, at, SampleBatch { producer: Some(producer.to_owned()), sequence: Some(sequence), part: 0, samples });
+        read_batch(&stage, &mut state, at, SampleBatch { producer: Some(producer.to_owned()), sequence: Some(sequence), part: 0, samples, unread: 0 });
         said(flush(&stage, &mut state, at + 1))
     };
     assert!([(17, 1), (17, 2)].into_iter().all(|(sequence, samples)| send(1_000, "shop\n1", sequence, samples).alerts.is_empty()));
@@ -222,6 +223,16 @@ fn a_sequence_that_runs_back_is_told_and_a_plain_repetition_is_not() {
     }
     let [alert] = &send(302_001, "other", 1, 1).alerts[..] else { panic!("it is told again, of those that came since") };
     assert!(alert.message.contains("sent sequence 4 after 17, and 1 more messages were such: their 10 samples"), "{}", alert.message);
+}
+
+/// Nothing is known of them but that they were there.
+#[test]
+fn samples_that_could_not_be_read_are_counted_with_those_that_were_not_taken() {
+    let (stage, mut state) = (stage(), State::default());
+    let samples = vec![gauge("a/D/x", "m", "i", 1_000, 1.0), of_kind(Kind::Gauge, f64::NAN)];
+    read_batch(&stage, &mut state, 1_000, SampleBatch { samples, unread: 3, ..SampleBatch::default() });
+    let said = said(flush(&stage, &mut state, 5_500));
+    assert_eq!((said.parts.len(), said.marks[0].rejected), (1, 4));
 }
 
 #[test]
