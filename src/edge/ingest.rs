@@ -43,8 +43,8 @@ mod rate;
 mod tests;
 mod unused;
 
-pub use appender::Appender;
 pub use crate::wire::samples::Format;
+pub use appender::Appender;
 pub use parse::Numbering;
 pub use unused::Counts;
 

@@ -134,7 +134,8 @@ impl<'a> Whom<'a> {
                 .map(|target| vec![target])
                 .map_err(|reason| format!("attributes k8s.namespace.name and k8s.{}.name: {reason}", kind.to_ascii_lowercase()));
         }
-        Err("no target is named: set the attribute loadline.target of its resource to namespace/Kind/name, or k8s.namespace.name and k8s.deployment.name".to_owned())
+        Err("no target is named: set the attribute loadline.target of its resource to namespace/Kind/name, or k8s.namespace.name and k8s.deployment.name"
+            .to_owned())
     }
 
     fn instance(&self) -> Result<InstanceName, String> {
@@ -341,7 +342,11 @@ impl<'a> Point<'a> {
             Ok(0) | Err(_) => received,
             Ok(ms) => Timestamp::from_millis(ms),
         };
-        let (value, histogram) = if kind == Kind::Histogram { (0.0, Some(self.histogram(metric.scale)?)) } else { (metric.scale.apply(self.value.ok_or("the point has no value")?), None) };
+        let (value, histogram) = if kind == Kind::Histogram {
+            (0.0, Some(self.histogram(metric.scale)?))
+        } else {
+            (metric.scale.apply(self.value.ok_or("the point has no value")?), None)
+        };
         Ok(Sample { targets, metric: name, instance, time, kind, value, histogram })
     }
 

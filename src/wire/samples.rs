@@ -205,7 +205,10 @@ fn foreign(format: Format, record: &RawRecord) -> Result<Read, WireError> {
         }
         Ok(())
     })
-    .map_err(WireError::malformed)?;
+    .map_err(|reason| match (format, &record.content_type) {
+        (Format::Otlp, None) => WireError::malformed(format_args!("it begins neither as JSON nor as Avro does, and is {reason}")),
+        _ => WireError::malformed(reason),
+    })?;
     if !any && format != Format::Otlp || record.value.is_empty() {
         return Err(WireError::malformed("it holds no sample"));
     }

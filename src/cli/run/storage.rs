@@ -101,8 +101,9 @@ mod kafka {
     use crate::cli::topology;
     use crate::edge::processes;
     use crate::log::embedded::{Occupied, occupy};
-    use crate::log::kafka::KafkaLog;
     use crate::log::kafka::topics::Difference;
+    use crate::log::kafka::{KafkaLog, Options};
+    use crate::wire::cloud_events;
 
     /// How soon a cluster that could not be reached is tried again.
     const AGAIN: Duration = Duration::from_secs(1);
@@ -118,7 +119,7 @@ mod kafka {
     impl Kafka {
         /// Opens it; where the cluster cannot be reached, waits until it can.
         pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-            let options = topology::options_of(&config.kafka)?;
+            let options = Options { describe: Some(cloud_events::headers), ..topology::options_of(&config.kafka)? };
             let directory = if config.roles.contains(&Role::Fleets) { Some(occupy(&config.data)?) } else { None };
             if config.data.join("log.db").exists() {
                 warn!(event = "log-unused", "the log is on Kafka: the one in {} is not read", config.data.display());

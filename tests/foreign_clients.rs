@@ -1,0 +1,262 @@
+//! Clients that are not ours, on a real broker: what `docs/producers.md` shows is run as it stands there, with Python and with what comes with Kafka.
+//!
+//! A `python` block whose first line is `# NAME.py` is a file; a `sh` block is run, unless a comment before it says that it is not.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+mod common;
+#[path = "common/kafka.rs"]
+mod kafka;
+#[path = "common/page.rs"]
+mod page;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use common::{LOADLINE, Running, instances_of, wait_for};
+use kafka::{Broker, broker};
+use loadline::log::kafka::{KafkaLog, Options, declaration};
+use loadline::log::{Log, Offset, Partitions, Topic};
+use loadline::model::{Amount, DeadLetter, Message, Part, Signal};
+use loadline::wire;
+use page::Page;
+use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::Value;
+
+const TARGET: &str = "local/ProcessFleet/workers";
+
+/// A folder with the page's files beside the schemas, in which its lines run.
+struct Desk {
+    home: tempfile::TempDir,
+    /// With the page's `python`, and Kafka's tools.
+    path: String,
+    page: Page,
+    kafka: String,
+}
+
+impl Desk {
+    fn new(kafka: &str) -> Desk {
+        let home = tempfile::tempdir().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        std::os::unix::fs::symlink(root.join("schemas"), home.path().join("schemas")).unwrap();
+        let page = Page::read("docs/producers.md");
+        for block in page.blocks.iter().filter(|block| block.info == "python") {
+            let name = block.text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_else(|| panic!("line {}: no name", block.line));
+            std::fs::write(home.path().join(name), &block.text).unwrap();
+        }
+        let printed = |script: &Path| {
+            let output = Command::new(script).arg("install").output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let python = printed(&root.join("tests/env/python.sh"));
+        let jars = printed(&Broker::script());
+        let tools = home.path().join("bin");
+        std::fs::create_dir(&tools).unwrap();
+        tool(
+            &tools.join("kafka-console-producer.sh"),
+            &format!("exec java -XX:TieredStopAtLevel=1 -cp '{jars}/*' org.apache.kafka.tools.ConsoleProducer \"$@\""),
+        );
+        let folders = [tools.display().to_string(), PathBuf::from(python).parent().unwrap().display().to_string(), std::env::var("PATH").unwrap()];
+        Desk { home, path: folders.join(":"), page, kafka: kafka.to_owned() }
+    }
+
+    fn command(&self, program: &str, argument: &[&str]) -> Command {
+        let mut command = Command::new("env");
+        command.arg(program).args(argument).current_dir(self.home.path()).env("PATH", &self.path).env("KAFKA", &self.kafka);
+        command
+    }
+
+    fn run(&self, program: &str, argument: &[&str]) {
+        let output = self.command(program, argument).output().unwrap();
+        assert!(output.status.success(), "{argument:?}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Runs a file of the page.
+    fn python(&self, file: &str) {
+        self.run("python", &[file]);
+    }
+
+    /// Runs the page's command with Kafka's own producer.
+    fn console_producer(&self) {
+        self.run("sh", &["-c", &self.page.block("sh").text]);
+    }
+}
+
+fn tool(path: &Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What a consumer of the page prints, line by line. Dropping it ends it.
+struct Follower {
+    child: Child,
+    lines: Receiver<String>,
+    events: Vec<Value>,
+}
+
+impl Follower {
+    fn start(desk: &Desk) -> Follower {
+        let mut child = desk.command("python", &["follow.py"]).stdout(Stdio::piped()).spawn().unwrap();
+        let (say, lines) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| say.send(line)));
+        Follower { child, lines, events: Vec::new() }
+    }
+
+    /// Waits for an event of this type that is as wanted.
+    fn event(&mut self, of: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        wait_for(of, || {
+            assert_eq!(self.child.try_wait().unwrap(), None, "it ended; see above");
+            self.events.extend(self.lines.try_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap()));
+            self.events.iter().find(|event| event["ce_type"] == of && wanted(&event["data"])).cloned()
+        })
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The messages of a topic.
+struct Tail {
+    log: KafkaLog,
+    topic: Topic,
+    next: BTreeMap<u32, Offset>,
+    seen: Vec<Message>,
+}
+
+impl Tail {
+    fn new(log: &KafkaLog, topic: Topic) -> Tail {
+        Tail { log: log.clone(), topic, next: BTreeMap::new(), seen: Vec::new() }
+    }
+
+    /// Waits for a message that is as wanted.
+    fn find<T>(&mut self, what: &str, wanted: impl Fn(&Message) -> Option<T>) -> T {
+        wait_for(what, || {
+            for partition in 0..self.log.partitions(self.topic) {
+                let next = self.next.entry(partition).or_default();
+                let records = self.log.scan(self.topic, partition, *next, 10_000).unwrap();
+                *next = records.last().map_or(*next, |last| last.offset + 1);
+                self.seen.extend(records.iter().map(|record| wire::decode(self.topic, &record.value).unwrap()));
+            }
+            self.seen.iter().find_map(&wanted)
+        })
+    }
+}
+
+/// Whether a part has a pane of the queue in which each sample was this one.
+fn measured(message: &Message, value: i64) -> Option<()> {
+    let Message::Signal(Signal::Part(Part { target, panes, .. })) = message else { return None };
+    let mut readings = panes.iter().filter(|pane| pane.metric.as_str() == "queue_depth").flat_map(|pane| pane.instances.values());
+    (target.as_str() == TARGET && readings.any(|reading| reading.max == Amount::from_units(value) && reading.sum == Amount::from_units(value * reading.count)))
+        .then_some(())
+}
+
+/// Three of each topic that has several.
+fn partitions() -> Partitions {
+    let declared = declaration::partitions().unwrap();
+    let several = Topic::ALL.into_iter().filter(|topic| declared.of(*topic) > 1);
+    several.fold(declared, |partitions, topic| partitions.with(topic, 3))
+}
+
+fn dead_letter(message: &Message) -> Option<DeadLetter> {
+    if let Message::DeadLetter(letter) = message { Some(letter.clone()) } else { None }
+}
+
+/// Sends a record as it is to a partition of `metrics`.
+fn send(kafka: &str, content_type: Option<&str>, value: &[u8]) {
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", kafka).create().unwrap();
+    let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to("loadline.metrics").partition(1).payload(value);
+    record.headers = content_type.map(|named| OwnedHeaders::new().insert(Header { key: "Content-Type", value: Some(named) }));
+    producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+    producer.flush(std::time::Duration::from_secs(30)).unwrap();
+}
+
+#[test]
+fn what_the_page_shows_works_with_clients_that_are_not_ours() {
+    let kafka = broker().address.clone();
+    let applied = Command::new(LOADLINE).args(["topology", "apply", "--brokers", &kafka, "--partitions", "3", "--replication", "1"]).output().unwrap();
+    assert!(applied.status.success(), "{applied:?}");
+    let home = tempfile::tempdir().unwrap();
+    let policies = home.path().join("policies");
+    std::fs::create_dir(&policies).unwrap();
+    std::fs::write(policies.join("fleet.yaml"), common::fleet_yaml(1).replace("sleepers", "workers")).unwrap();
+    std::fs::write(policies.join("broken.yaml"), "kind: ScalingPolicy\n").unwrap();
+    let mut command = Command::new(LOADLINE);
+    command.current_dir(home.path()).args(["run", "--brokers", &kafka, "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
+    command.args(["--pane", "1s", "--set", "kafka.partitions=3", "--set", "kafka.replication=1", "--stop-fleets-on-exit"]).env_remove("LOADLINE_CONFIG");
+    let loadline = Running::spawn(command);
+    let desk = Desk::new(&kafka);
+    let log = Broker::open(&Options { partitions: Some(partitions()), ..broker().options("loadline.") });
+    let mut follower = Follower::start(&desk);
+    let (mut signals, mut letters) = (Tail::new(&log, Topic::Signals), Tail::new(&log, Topic::DeadLetters));
+
+    // A policy, by somebody else than the files.
+    desk.python("announce.py");
+    let announced = follower.event("dev.loadline.PolicyAnnouncement", |data| data["target"] == TARGET);
+    assert_eq!(announced["data"]["order"]["source"], "deploys");
+
+    // Each way to send a sample: it is measured, and decided on.
+    let data = home.path().join("data");
+    let ways: [(&str, i64, &dyn Fn()); 4] = [
+        ("JSON", 30, &|| desk.python("send_json.py")),
+        ("Kafka's own producer", 40, &|| desk.console_producer()),
+        ("Avro", 50, &|| desk.python("send_avro.py")),
+        ("OTLP", 20, &|| desk.python("send_otlp.py")),
+    ];
+    for (what, value, send) in ways {
+        let count = usize::try_from(value / 10).unwrap();
+        wait_for(&format!("a fleet of {count} by {what}"), || {
+            send();
+            (instances_of(&data, "workers") == count).then_some(())
+        });
+        signals.find(&format!("a pane of {value}"), |message| measured(message, value));
+        let decision = follower.event("dev.loadline.Decision", |data| data["target"] == TARGET && data["desired"] == count);
+        let said = [("ce_specversion", "1.0"), ("ce_source", "/loadline.audit"), ("ce_subject", TARGET), ("content-type", "application/avro")];
+        said.iter().for_each(|(header, value)| assert_eq!(decision[header], *value, "{decision}"));
+        assert!(decision["ce_time"].as_str().unwrap().ends_with('Z') && decision["ce_id"].as_str().unwrap().len() == 32, "{decision}");
+    }
+
+    // The file that cannot be used is an alert.
+    let alert = follower.event("dev.loadline.Alert", |data| data["name"] == "PolicyInvalid");
+    let said = [("ce_specversion", "1.0"), ("ce_source", "/loadline.alerts"), ("content-type", "application/avro")];
+    said.iter().for_each(|(header, value)| assert_eq!(alert[header], *value, "{alert}"));
+    assert!(alert["data"]["message"].as_str().unwrap().contains("broken.yaml"), "{alert}");
+    let ids: BTreeSet<&str> = follower.events.iter().map(|event| event["ce_id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), follower.events.len(), "each event has an id of its own");
+
+    // Without a key, records stand in several partitions.
+    wait_for("records in several partitions", || {
+        desk.python("send_json.py");
+        let used = (0..3).filter(|partition| !log.range(Topic::Metrics, *partition).unwrap().is_empty()).count();
+        (used > 1).then_some(())
+    });
+
+    // What cannot be used is put aside with its reason, and costs nothing else.
+    let good = format!("{{\"target\":\"{TARGET}\",\"metric\":\"other\",\"value\":7}}");
+    for (content_type, value, reason) in [
+        (Some("text/plain"), good.clone(), "samples of type \"text/plain\" cannot be read"),
+        (None, "queue_depth 3".to_owned(), "it begins neither as JSON nor as Avro does"),
+        (Some("application/json"), format!("{good}\n{{\"target\":\"workers\",\"metric\":\"other\",\"value\":1}}"), "1 of 2 samples cannot be used: line 2: "),
+    ] {
+        send(&kafka, content_type, value.as_bytes());
+        let letter = letters.find(reason, |message| dead_letter(message).filter(|letter| letter.reason.contains(reason)));
+        assert_eq!((letter.topic.as_str(), letter.partition, letter.record), ("metrics", 1, value.into_bytes()));
+    }
+    signals.find("the good sample beside a broken one", |message| {
+        let Message::Signal(Signal::Part(part)) = message else { return None };
+        part.panes.iter().any(|pane| pane.metric.as_str() == "other").then_some(())
+    });
+    signals.find("it to be counted", |message| if let Message::Signal(Signal::Mark(mark)) = message { (mark.rejected == 1).then_some(()) } else { None });
+    assert_eq!(loadline.stop(), 0);
+}
