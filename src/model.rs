@@ -11,6 +11,7 @@ mod decision;
 pub mod document;
 mod fleet;
 pub mod json;
+mod known_time;
 mod message;
 mod names;
 mod pane;

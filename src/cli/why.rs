@@ -132,7 +132,8 @@ fn write(out: &mut dyn Write, story: &Story, around: &Decisions, paint: Paint) -
     writeln!(out, "{} {verdict}", paint.bold(decision.target.as_str()))?;
     writeln!(out, "{}\n", story.sentence)?;
     before(out, story, around)?;
-    writeln!(out, "Decided  {}, decision {}, on what had been measured up to {}", decision.at, decision.sequence, decision.through)?;
+    let measured = decision.measured_through().map_or_else(|| "before anything was measured".to_owned(), |at| format!("on what had been measured up to {at}"));
+    writeln!(out, "Decided  {}, decision {}, {measured}", decision.at, decision.sequence)?;
     writeln!(out, "Policy   {}{}\n", decision.policy_version, if decision.advised { ", advice only: nothing is commanded" } else { "" })?;
     metrics(out, &decision.metrics, decision.at, usize::MAX, paint)?;
     steps(out, decision, usize::MAX, paint)?;

@@ -335,7 +335,7 @@ impl Known {
                 None => self.without_decision().to_owned(),
             },
             at: decision.map(|d| d.at),
-            through: decision.map(|d| d.through),
+            through: decision.and_then(Decision::measured_through),
             blind: blind(&metrics, |effect| matches!(effect, WhileBlind::HoldIn | WhileBlind::Other)),
             blind_ignored: blind(&metrics, |effect| matches!(effect, WhileBlind::Ignore | WhileBlind::Observe)),
             metrics,

@@ -308,7 +308,8 @@ pub struct Decision {
     pub sequence: i64,
     /// The time of the target when it was made.
     pub at: Timestamp,
-    /// Up to when event time was complete.
+    /// Up to when event time was complete; [`Timestamp::MIN`] where nothing was yet.
+    #[serde(default = "super::known_time::unknown", with = "super::known_time")]
     pub through: Timestamp,
     /// The count that is asked for now (the shadow count in mode Advise).
     pub current: u32,
@@ -329,4 +330,11 @@ pub struct Decision {
     /// Mode Advise: decided against a shadow count, commands nothing.
     #[serde(default)]
     pub advised: bool,
+}
+
+impl Decision {
+    /// Up to when event time was complete, where anything was measured.
+    pub fn measured_through(&self) -> Option<Timestamp> {
+        Some(self.through).filter(|through| *through != Timestamp::MIN)
+    }
 }

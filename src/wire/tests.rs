@@ -129,3 +129,14 @@ fn a_small_part_is_small() {
     let bytes = encode(&Message::Signal(Signal::Part(part)));
     assert!(bytes.len() < 80, "{} bytes", bytes.len());
 }
+
+/// A time before all calendars is no date for a consumer in another language.
+#[test]
+fn a_decision_before_anything_was_measured_has_no_time_of_what_was() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let decision = proptest::strategy::Strategy::new_tree(&super::arbitrary::decision(), &mut runner).unwrap();
+    let decision = crate::model::Decision { through: crate::model::Timestamp::MIN, ..proptest::strategy::ValueTree::current(&decision) };
+    assert_eq!(serde_json::to_value(&decision).unwrap()["through"], serde_json::Value::Null);
+    let message = Message::Audit(Audit::Decision(decision));
+    assert_eq!(decode(Topic::Audit, &encode(&message)).unwrap(), message);
+}

@@ -41,6 +41,14 @@ fn there_is_one_file_a_message_and_its_record_has_its_name() {
 #[test]
 fn fingerprints_are_those_of_every_other_avro() {
     assert_eq!(fingerprint(&Schema::Null), 7_195_948_357_588_979_594);
+    // As fastavro has it: names within names, and logical types, which are not part of it.
+    let of_all_sorts = r#"{"type":"record","name":"A","namespace":"dev.loadline","fields":[
+        {"name":"at","type":{"type":"long","logicalType":"timestamp-millis"}},
+        {"name":"sum","type":["null",{"type":"bytes","logicalType":"decimal","precision":38,"scale":9}],"default":null},
+        {"name":"inner","type":{"type":"record","name":"B","doc":"Inner.","fields":[
+            {"name":"kind","type":{"type":"enum","name":"K","symbols":["X"]}},
+            {"name":"times","type":{"type":"array","items":{"type":"long","logicalType":"timestamp-millis"}}}]}}]}"#;
+    assert_eq!(fingerprint(&Schema::parse_str(of_all_sorts).unwrap()), 8_378_364_073_046_205_117);
 }
 
 #[test]

@@ -35,7 +35,8 @@ pub(super) fn story(story: &Story, times: Times) -> Markup {
                     (metrics(&decision.metrics, decision.at, &format!("What decision {} measured", decision.sequence)))
                 }
                 p.fine {
-                    "Decision " (decision.sequence) ", on what had been measured up to " (text::clock(decision.through))
+                    "Decision " (decision.sequence)
+                    @if let Some(through) = decision.measured_through() { ", on what had been measured up to " (text::clock(through)) } @else { ", before anything was measured" }
                     "; policy " code { (decision.policy_version) } ". "
                     a href=(signals_page(&decision.target, decision.at)) { "The signals before it" }
                 }
