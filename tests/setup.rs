@@ -122,6 +122,7 @@ fn prometheus_and_the_browser_and_its_driver_are_installed_for_tests_alone() {
         "installing mandoc",
         "installing prometheus",
         "installing Java and Maven",
+        "installing Python with venv",
         "installing Chromium",
         "installing Node.js and npm",
     ] {
@@ -134,7 +135,7 @@ fn prometheus_and_the_browser_and_its_driver_are_installed_for_tests_alone() {
     assert!(["recommends faketime", "recommends zsh fish", "recommends mandoc"].iter().all(|package| installed.contains(package)), "{installed}");
     assert!(said.contains("could not install them; run this once") && said.contains("npm ci --prefix target/page-tests"), "{said}");
 
-    for there in ["faketime", "zsh", "fish", "mandoc", "prometheus", "promtool", "java", "mvn", "chromium", "node"] {
+    for there in ["faketime", "zsh", "fish", "mandoc", "prometheus", "promtool", "java", "mvn", "python3", "chromium", "node"] {
         machine.program(there, "exit 0");
     }
     machine.program("npm", "echo \"npm $*\"");

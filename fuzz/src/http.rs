@@ -1,4 +1,4 @@
-//! Bodies over HTTP: samples by their `content-type`, and a count that is set by hand.
+//! Bodies over HTTP: samples by their `content-type`, and a count that is set by hand. The same bytes as a record on `metrics`, with and without the type.
 //!
 //! The first line of an input is the `content-type`, or `scale`; the rest is the body.
 
@@ -8,11 +8,11 @@ use loadline::edge::api::{Problem, ScaleRequest};
 use loadline::edge::ingest::{Parsed, format_of, parsed};
 use loadline::edge::view::View;
 use loadline::log::memory::MemoryLog;
-use loadline::log::{MAX_RECORD_BYTES, Partitions, Topic};
+use loadline::log::{MAX_RECORD_BYTES, Partitions, RawRecord, Topic};
 use loadline::model::{Message, Timestamp};
 use loadline::runtime::clock::ManualClock;
 use loadline::stages::aggregate::refusal;
-use loadline::wire;
+use loadline::wire::{self, Read};
 
 const RECEIVED: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -27,6 +27,8 @@ pub fn check(input: &[u8]) {
     if named == "scale" {
         return scale(body);
     }
+    record(None, body);
+    record(Some(named.clone().into_owned()), body);
     let format = match format_of(&named) {
         Ok(format) => format,
         Err(problem) => return told(&problem),
@@ -51,6 +53,19 @@ pub fn check(input: &[u8]) {
             assert_eq!(ingested.accepted, 0);
             ingested.errors.iter().for_each(|error| super::said(&error.reason));
         }
+    }
+}
+
+/// Samples that the log can hold, and what they lack in words; or a reason.
+fn record(content_type: Option<String>, body: &[u8]) {
+    let record = RawRecord { partition: 0, offset: 0, at: RECEIVED, key: None, content_type, value: body.to_vec() };
+    match wire::read(Topic::Metrics, &record) {
+        Ok(Read { message: Message::Samples(batch), lacks }) => {
+            assert_eq!(lacks.is_some(), batch.unread > 0);
+            lacks.iter().for_each(|lacks| super::said(lacks));
+        }
+        Ok(read) => panic!("no samples: {read:?}"),
+        Err(error) => super::said(&error.to_string()),
     }
 }
 

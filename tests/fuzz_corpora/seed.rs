@@ -108,6 +108,8 @@ pub(crate) fn seed() -> std::io::Result<()> {
     put("http", "ndjson", format!("application/x-ndjson\n{body}").as_bytes())?;
     put("http", "json", format!("application/json; charset=utf-8\n{}", SAMPLES[0]).as_bytes())?;
     put("http", "other", b"text/html\n<p>")?;
+    let request = fs::read(root.join("../src/wire/otlp/request.bin"))?;
+    put("http", "otlp", &[b"application/x-protobuf\n".as_slice(), &request].concat())?;
     put(
         "http",
         "scale",

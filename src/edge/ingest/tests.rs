@@ -175,6 +175,20 @@ fn an_avro_container_file_is_taken_whole_or_refused_with_its_reason() {
 }
 
 #[test]
+fn an_otlp_request_is_taken_point_by_point_or_refused_with_its_reason() {
+    let (log, server) = started(4);
+    let request = include_bytes!("../../wire/otlp/request.bin");
+    for media in ["application/x-protobuf", "application/protobuf"] {
+        let answer = server.post("/api/v1/metrics", media, request);
+        assert_eq!((answer.status, answer.json::<Ingested>().accepted), (200, 6), "{}", answer.body);
+    }
+    assert_eq!(log.samples().len(), 12);
+    let answer = server.post("/api/v1/metrics", "application/x-protobuf", GOOD.as_bytes());
+    assert_eq!(answer.status, 400);
+    assert!(answer.json::<Problem>().ingested.unwrap().errors[0].reason.contains("not an OTLP ExportMetricsServiceRequest"), "{}", answer.body);
+}
+
+#[test]
 fn a_hundred_errors_are_listed_and_all_are_counted() {
     let (_log, server) = started(4);
     let ingested: Ingested = post(&server, &format!("{GOOD}\n{}", "x\n".repeat(250))).json();
