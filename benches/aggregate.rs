@@ -52,7 +52,7 @@ fn series(shape: Shape, scattered: bool) -> Vec<(usize, usize, &'static str)> {
 
 fn record(offset: u64, series: &[(usize, usize, &'static str)]) -> Located<SampleBatch> {
     let samples = series.iter().map(|(target, instance, metric)| sample(*target, *instance, metric)).collect();
-    let record = SampleBatch { producer: Some(format!("agent-{}", offset % 50)), sequence: i64::try_from(offset).ok(), part: 0, samples };
+    let record = SampleBatch { producer: Some(format!("agent-{}", offset % 50)), sequence: i64::try_from(offset).ok(), part: 0, unread: 0, samples };
     Located { partition: 0, offset, at: Timestamp::from_millis(1_700_000_001_000), record }
 }
 

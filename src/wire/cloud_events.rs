@@ -7,7 +7,7 @@
 use super::avro;
 use super::schemas::{self, RecordType};
 use crate::log::{RawAppend, Topic};
-use crate::model::{Audit, Message, Timestamp};
+use crate::model::{Audit, Message, TargetId, Timestamp};
 
 /// The version of `CloudEvents`.
 const VERSION: &str = "1.0";
@@ -42,14 +42,14 @@ fn message_of(append: &RawAppend) -> Option<(RecordType, Message)> {
 /// When it happened, where the message itself says so, and the target that it is about.
 fn about(message: &Message) -> (Option<Timestamp>, Option<&str>) {
     match message {
-        Message::Alert(m) => (Some(m.at), m.target.as_ref().map(|target| target.as_str())),
+        Message::Alert(m) => (Some(m.at), m.target.as_ref().map(TargetId::as_str)),
         Message::Audit(Audit::Decision(m)) => (Some(m.at), Some(m.target.as_str())),
         Message::Audit(Audit::Grant(m)) => (None, Some(m.target.as_str())),
         Message::Audit(Audit::Command(m)) => (None, Some(m.target.as_str())),
         Message::Audit(Audit::Outcome(m)) => (None, Some(m.target.as_str())),
         Message::Audit(Audit::Policy(m)) => (None, Some(m.target.as_str())),
         Message::Audit(Audit::ByHand(m)) => (None, Some(m.target.as_str())),
-        Message::Audit(Audit::Rejected(m)) => (None, m.target.as_ref().map(|target| target.as_str())),
+        Message::Audit(Audit::Rejected(m)) => (None, m.target.as_ref().map(TargetId::as_str)),
         _ => (None, None),
     }
 }

@@ -26,6 +26,9 @@ pub(super) struct Appender {
 /// Takes the reports of what was sent to those who wait for them.
 struct Deliveries;
 
+/// A record's place among those of its call.
+type Place = Box<(Arc<Waiting>, usize)>;
+
 /// The records of one call, and what came of them.
 struct Waiting {
     results: Mutex<Results>,
@@ -45,7 +48,7 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<(Arc<Waiting>, usize)>;
+    type DeliveryOpaque = Place;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: Self::DeliveryOpaque) {
         let (waiting, index) = *opaque;
@@ -103,7 +106,7 @@ impl Appender {
     }
 
     /// Hands a record to the client, when there is room for it.
-    fn send(&self, mut record: BaseRecord<'_, str, [u8], Box<(Arc<Waiting>, usize)>>, index: usize, started: &Stopwatch, waiting: &Waiting) {
+    fn send(&self, mut record: BaseRecord<'_, str, [u8], Place>, index: usize, started: &Stopwatch, waiting: &Waiting) {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return,

@@ -36,7 +36,7 @@ impl ClusterClock {
 fn reached(known: Option<(Timestamp, Stopwatch)>) -> Option<Timestamp> {
     known.map(|(at, since)| {
         let passed = since.elapsed();
-        at + (passed - passed / DRIFT)
+        at + passed.saturating_sub(passed / DRIFT)
     })
 }
 

@@ -109,7 +109,7 @@ fn a_target_and_an_instance_are_named_by_attributes_of_the_point_or_the_resource
     ];
     for (what, sample, targets, instance) in cases {
         let sample = sample.unwrap();
-        assert_eq!(sample.targets.iter().map(|target| target.as_str()).collect::<Vec<_>>().join(" "), targets, "{what}");
+        assert_eq!(sample.targets.iter().map(TargetId::as_str).collect::<Vec<_>>().join(" "), targets, "{what}");
         assert_eq!(sample.instance.as_str(), instance, "{what}");
         assert_eq!(sample.time, RECEIVED, "without a time, that of its receipt");
     }

@@ -28,11 +28,14 @@ fn container(batch: &SampleBatch) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
+/// What it is, its bytes, the types that it may be said to be of, and how many samples it holds.
+type Case = (&'static str, Vec<u8>, &'static [Option<&'static str>], usize);
+
 /// The first bytes tell it where nothing else does; a header that is there is believed.
 #[test]
 fn a_record_of_any_producer_is_read_by_its_header_or_by_how_it_begins() {
     let file = container(&SampleBatch { samples: vec![jsonl::sample_from_line(LINE, AT).unwrap()], ..SampleBatch::default() });
-    let cases: [(&str, Vec<u8>, &[Option<&str>], usize); 4] = [
+    let cases: [Case; 4] = [
         ("JSON", LINE.into(), &[None, Some("application/json"), Some("application/x-ndjson; charset=utf-8"), Some("APPLICATION/JSONL")], 1),
         ("its own framing", own(), &[None, Some("application/avro"), Some("avro/binary")], 1),
         ("a container file", file, &[None, Some("application/avro")], 1),
@@ -99,10 +102,10 @@ fn what_grows_beyond_the_limit_is_refused_whole() {
         let mut field = vec![number << 3 | 2];
         let mut length = bytes.len();
         while length >= 0x80 {
-            field.push((length & 0x7f) as u8 | 0x80);
+            field.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
             length >>= 7;
         }
-        field.push(length as u8);
+        field.push(u8::try_from(length).unwrap());
         field.extend_from_slice(bytes);
         field
     };
