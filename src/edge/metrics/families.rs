@@ -48,7 +48,7 @@ families! {
     SAMPLES_UNUSED: Counter "loadline_ingest_samples_unused" "", "Samples that were taken over HTTP and that no policy asks for, by the reason.";
     REQUESTS_REFUSED: Counter "loadline_ingest_requests_refused" "", "Requests with samples of which nothing was taken, by the reason.";
     LATE: Counter "loadline_aggregate_samples_late" "", "Samples that came after their pane had been marked complete.";
-    REJECTED: Counter "loadline_aggregate_samples_rejected" "", "Samples that were taken over HTTP and then could not be aggregated.";
+    REJECTED: Counter "loadline_aggregate_samples_rejected" "", "Samples that came, over HTTP or as records of others, and then could not be aggregated.";
     REPEATED: Counter "loadline_aggregate_samples_repeated" "", "Samples that were taken over HTTP and dropped as repetitions, by the number of their request.";
 
     LAG: Gauge "loadline_stage_lag_records" "", "Records that a stage has still to process.";
