@@ -190,7 +190,7 @@ fn what_the_page_shows_works_with_clients_that_are_not_ours() {
     let home = tempfile::tempdir().unwrap();
     let policies = home.path().join("policies");
     std::fs::create_dir(&policies).unwrap();
-    std::fs::write(policies.join("fleet.yaml"), common::fleet_yaml(1).replace("sleepers", "workers")).unwrap();
+    std::fs::write(policies.join("fleet.yaml"), common::fleet_yaml(1).replace(&*common::FLEET, "workers")).unwrap();
     std::fs::write(policies.join("broken.yaml"), "kind: ScalingPolicy\n").unwrap();
     let mut command = Command::new(LOADLINE);
     command.current_dir(home.path()).args(["run", "--brokers", &kafka, "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
@@ -204,7 +204,7 @@ fn what_the_page_shows_works_with_clients_that_are_not_ours() {
     // A policy, by somebody else than the files.
     desk.python("announce.py");
     let announced = follower.event("dev.loadline.PolicyAnnouncement", |data| data["target"] == TARGET);
-    assert_eq!(announced["data"]["order"]["source"], "deploys");
+    assert_eq!(announced["data"]["order"]["source"], "deploys/workers.json", "named by its source and its place there");
 
     // Each way to send a sample: it is measured, and decided on.
     let data = home.path().join("data");
