@@ -26,6 +26,7 @@ mod file;
 mod settings;
 mod value;
 
+#[cfg(feature = "kafka")]
 pub(super) use settings::roles;
 pub use settings::{LogFormat, LogLevel, Role};
 use settings::{SETTINGS, Written};

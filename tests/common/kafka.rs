@@ -86,9 +86,9 @@ impl Broker {
     }
 
     fn login(users: &[&str]) -> String {
-        let users: String = users.iter().chain(&["admin"]).map(|user| format!(" user_{user}=\"{}\"", Broker::password(user))).collect();
+        let users: Vec<String> = users.iter().chain(&["admin"]).map(|user| format!(" user_{user}=\"{}\"", Broker::password(user))).collect();
         let admin = Broker::password("admin");
-        format!("org.apache.kafka.common.security.plain.PlainLoginModule required username=\"admin\" password=\"{admin}\"{users};")
+        format!("org.apache.kafka.common.security.plain.PlainLoginModule required username=\"admin\" password=\"{admin}\"{};", users.concat())
     }
 
     /// The password of a user.

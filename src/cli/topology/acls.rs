@@ -81,10 +81,15 @@ pub(super) fn write(out: &mut dyn Write, rights: &Rights, principal: &str, broke
         commands.entry((on.kind, pattern(on), operations)).or_default().push(&on.name);
     }
     for ((kind, pattern, operations), names) in commands {
-        let operations: String = operations.iter().map(|operation| format!(" --operation {operation}")).collect();
-        let names: String = names.iter().map(|name| format!(" --{kind} {name}")).collect();
         let brokers = brokers.unwrap_or("BROKER:9092");
-        writeln!(out, "kafka-acls.sh --bootstrap-server {brokers} --add --allow-principal {principal}{operations}{names} --resource-pattern-type {pattern}")?;
+        write!(out, "kafka-acls.sh --bootstrap-server {brokers} --add --allow-principal {principal}")?;
+        for operation in operations {
+            write!(out, " --operation {operation}")?;
+        }
+        for name in names {
+            write!(out, " --{kind} {name}")?;
+        }
+        writeln!(out, " --resource-pattern-type {pattern}")?;
     }
     Ok(())
 }
