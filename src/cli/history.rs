@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::time::Duration;
 
 use super::client::{Client, ServerArgs};
 use super::{Output, Paint, table, why};
-use crate::edge::api::{Dated, Decisions, Gone, Held, Story, escape, target_path};
+use crate::edge::api::{Dated, Decisions, Gone, Held, Story, target_path};
 use crate::model::{ManualChange, TargetId, Timestamp};
 use crate::runtime::clock::{Clock, SystemClock};
 
@@ -52,10 +51,8 @@ pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let client = Client::new(&args.server);
     let since = args.since.as_deref().map(|text| why::moment("since", text, SystemClock.now())).transpose()?;
     let target = client.target(&args.target)?;
-    let mut found = read(&client, &target, since)?;
-    if args.changes {
-        found.decisions.retain(|story| story.decision.current != story.decision.desired || !story.by_hand.is_empty());
-    }
+    let wanted = |story: &Story| !args.changes || story.decision.current != story.decision.desired || !story.by_hand.is_empty();
+    let found = read(&client, &target, since, &wanted)?;
     match args.output {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?,
         Output::Text => write(out, &found, since, args.changes, Paint::for_stdout())?,
@@ -63,26 +60,29 @@ pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// The decisions since then, or the last few; page by page, backwards.
-fn read(client: &Client, target: &TargetId, since: Option<Timestamp>) -> anyhow::Result<Decisions> {
-    let page = |until: Option<Timestamp>, limit: usize| -> anyhow::Result<Decisions> {
-        let at = until.map(|at| format!("&at={}", escape(&at.as_millis().to_string()))).unwrap_or_default();
-        client.get(&format!("{}/decisions?limit={limit}{at}", target_path(target)))
-    };
-    let Some(since) = since else { return page(None, LAST) };
-    let mut found = page(None, PAGE)?;
-    while found.gone.is_none()
-        && let Some(first) = found.decisions.first().map(|story| story.decision.at)
-        && first >= since
-    {
-        let older = page(Some(first - Duration::from_millis(1)), PAGE)?;
-        found.gone = older.gone;
-        if older.decisions.is_empty() {
+/// Of the decisions that are wanted, those since then, or the last few; page by page, backwards.
+fn read(client: &Client, target: &TargetId, since: Option<Timestamp>, wanted: &dyn Fn(&Story) -> bool) -> anyhow::Result<Decisions> {
+    let mut found: Decisions = client.get(&format!("{}/decisions?limit={PAGE}", target_path(target)))?;
+    let mut first = found.decisions.first().map(|story| story.decision.at);
+    found.decisions.retain(wanted);
+    while let Some(next) = &found.next {
+        let enough = match since {
+            Some(since) => first.is_none_or(|first| first < since),
+            None => found.decisions.len() >= LAST,
+        };
+        if enough {
             break;
         }
+        let mut older: Decisions = client.get(next)?;
+        (found.gone, found.next) = (older.gone, older.next);
+        first = older.decisions.first().map(|story| story.decision.at);
+        older.decisions.retain(wanted);
         found.decisions.splice(0..0, older.decisions);
     }
-    found.decisions.retain(|story| story.decision.at >= since);
+    match since {
+        Some(since) => found.decisions.retain(|story| story.decision.at >= since),
+        None => drop(found.decisions.drain(..found.decisions.len().saturating_sub(LAST))),
+    }
     Ok(found)
 }
 

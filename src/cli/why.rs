@@ -45,9 +45,16 @@ pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let client = Client::new(&args.server);
     let at = args.at.as_deref().map(|text| moment("at", text, SystemClock.now())).transpose()?;
     let target = client.target(&args.target)?;
-    let at = at.map(|at| format!("&at={}", escape(&at.as_millis().to_string()))).unwrap_or_default();
+    // A time as it is shown is a whole second: what was decided in it is meant, above all what moved the count.
+    let second = at.filter(|at| args.at.as_deref().is_some_and(|text| text.contains(':') && !text.contains('.')) && at.as_millis() % 1_000 == 0);
+    let until = second.map(|second| second + Duration::from_millis(999)).or(at);
+    let until = until.map(|at| format!("&at={}", escape(&at.as_millis().to_string()))).unwrap_or_default();
     // The one that is told, and what came shortly before it.
-    let mut found: Decisions = client.get(&format!("{}/decisions?limit={BEFORE}{at}", target_path(&target)))?;
+    let mut found: Decisions = client.get(&format!("{}/decisions?limit={BEFORE}{until}", target_path(&target)))?;
+    let moved = |story: &Story| second.is_some_and(|second| story.decision.at >= second) && story.decision.current != story.decision.desired;
+    if let Some(place) = found.decisions.iter().rposition(moved) {
+        found.decisions.truncate(place + 1);
+    }
     let Some(story) = found.decisions.pop() else {
         match &args.at {
             Some(at) => bail!("no decision about {target} at or before {at} is left in the log{}", removed(found.gone.as_ref())),

@@ -153,17 +153,46 @@ const GUARDS: [(HeaderName, &str); 5] = [
 /// Sets [`GUARDS`], and refuses what another site's page makes a browser send: a person who only looks at it would scale fleets.
 async fn guarded(request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
-    let mut response = match site {
-        Some(b"cross-site" | b"same-site") if !reads => {
-            Problem::new(StatusCode::FORBIDDEN, "a page of another site sent this", "send it without a browser").into_response()
-        }
-        _ => next.run(request).await,
+    let mut response = if !reads && is_of_another_site(&request) {
+        Problem::new(StatusCode::FORBIDDEN, "a page of another site sent this", "send it without a browser").into_response()
+    } else if !is_text(request.uri().path()) {
+        Problem::new(StatusCode::BAD_REQUEST, "the path is not UTF-8", "escape each byte of a name's UTF-8, as in %C3%A9").into_response()
+    } else {
+        next.run(request).await
     };
     for (name, value) in GUARDS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// Whether a page of another site made a browser send this. Browsers say so themselves, but not of what goes over plain HTTP to another machine's name:
+/// there the page's own site, which no page can change, is held against the name that was called.
+fn is_of_another_site(request: &Request) -> bool {
+    let value = |name: HeaderName| request.headers().get(name).map(HeaderValue::as_bytes);
+    match value(HeaderName::from_static("sec-fetch-site")) {
+        Some(b"same-origin" | b"none") => return false,
+        Some(_) => return true,
+        None => {}
+    }
+    let Some(origin) = value(header::ORIGIN) else { return false };
+    let called = value(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str().as_bytes()));
+    let site = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    // `null` is a page that hides where it comes from.
+    site.zip(called).is_none_or(|(site, called)| !site.eq_ignore_ascii_case(called))
+}
+
+/// Whether a path is UTF-8 once its escapes are read.
+fn is_text(path: &str) -> bool {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = (*first == b'%').then(|| tail.get(..2)).flatten();
+        let escaped = escaped.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    std::str::from_utf8(&bytes).is_ok()
 }
 
 /// Why the server cannot listen.

@@ -56,6 +56,10 @@ pub(super) fn diff(before: &Source, after: &Source, format: DiffFormat, colours:
                 let is_empty = |p: &Problem| p.code == "no-document";
                 let problems: Vec<_> = file.all_problems().into_iter().filter(|p| p.severity == Severity::Error || is_empty(p)).collect();
                 render::problems(&mut text, &source.name, yaml, &problems, colours);
+                if problems.is_empty() && file.documents.is_empty() {
+                    render::unreadable(&mut text, &source.name, "there is no ScalingPolicy in it", colours);
+                    return None;
+                }
                 problems.iter().all(|p| is_empty(p)).then_some(file)
             }
         }

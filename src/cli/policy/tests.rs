@@ -683,3 +683,22 @@ fn policies_are_compared_by_what_they_do() {
     assert_eq!(wrong.code, UNREADABLE);
     assert!(wrong.text.contains("new.yaml:7:"), "{}", wrong.text);
 }
+
+/// A field whose value was forgotten is not passed over in silence; the word `null` is what somebody means.
+#[test]
+fn a_field_without_a_value_is_said() {
+    for (line, warns) in [("      window:\n", true), ("      window: null\n", false), ("      window: 1m\n", false)] {
+        let answer = checked(&format!("{GOOD}{line}"));
+        assert_eq!(answer.text.contains("warning[empty-field]: `window` has no value, and counts as not written"), warns, "{line}: {}", answer.text);
+    }
+    let other = super::diff::diff(
+        &source("a.yaml", GOOD),
+        &source(
+            "b.yaml",
+            "apiVersion: loadline.dev/v1alpha1\nkind: ProcessFleet\nmetadata: { namespace: local, name: x }\nspec: { command: sh, replicas: 1 }\n",
+        ),
+        DiffFormat::Text,
+        false,
+    );
+    assert_eq!((other.code, other.text.contains("there is no ScalingPolicy in it")), (UNREADABLE, true), "{}", other.text);
+}

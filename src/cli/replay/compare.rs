@@ -122,7 +122,8 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
         if !seen.contains(&candidate.target) {
             let known: Vec<&str> = seen.iter().take(10).map(TargetId::as_str).collect();
             let known = if known.is_empty() { "it has no target at all".to_owned() } else { format!("it has {}", known.join(", ")) };
-            bail!("the history has no signal of {}; {known}", candidate.target);
+            let since = history.from.map(|from| format!(" since {from}")).unwrap_or_default();
+            bail!("the history has no signal of {}{since}; {known}", candidate.target);
         }
     }
     for candidate in &candidates {

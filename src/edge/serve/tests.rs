@@ -236,14 +236,30 @@ fn markup_in_what_others_wrote_is_text() {
 #[test]
 fn what_another_sites_page_makes_a_browser_send_is_refused() {
     let (_, hand, server) = started();
-    let answer = ureq::post(format!("{}/api/v1/targets/prod/Deployment/api/scale", server.base))
-        .config()
-        .http_status_as_error(false)
-        .build()
-        .header("sec-fetch-site", "cross-site")
-        .send(r#"{"replicas":8,"actor":"ana"}"#)
-        .unwrap();
-    assert_eq!((answer.status().as_u16(), hand.0.lock().unwrap().len()), (403, 0));
+    let sent = |name: &str, value: &str| {
+        let request = ureq::post(format!("{}/api/v1/targets/prod/Deployment/api/scale", server.base)).config().http_status_as_error(false).build();
+        request.header(name, value).send(r#"{"replicas":8,"actor":"ana"}"#).unwrap().status().as_u16()
+    };
+    for site in ["cross-site", "same-site"] {
+        assert_eq!((sent("sec-fetch-site", site), hand.0.lock().unwrap().len()), (403, 0), "{site}");
+    }
+    // Browsers say only this of what goes over plain HTTP to another machine.
+    for origin in ["http://evil.example", "https://127.0.0.1", "null", "http://127.0.0.1:1"] {
+        assert_eq!((sent("origin", origin), hand.0.lock().unwrap().len()), (403, 0), "{origin}");
+    }
+    assert_ne!(sent("origin", &server.base), 403, "its own page may");
+    assert_ne!(sent("sec-fetch-site", "same-origin"), 403);
+}
+
+#[test]
+fn a_path_that_is_no_text_is_a_problem_as_any_other() {
+    let (_, _, server) = started();
+    for (path, status) in
+        [("/api/v1/targets/%ff/Deployment/api", 400), ("/api/v1/targets/%C3%A9/Deployment/api", 404), ("/api/v1/targets/%4/Deployment/api", 404)]
+    {
+        let answer = server.get(path);
+        assert_eq!((answer.status, answer.content_type.as_str()), (status, "application/problem+json"), "{path}: {}", answer.body);
+    }
 }
 
 #[test]

@@ -280,6 +280,14 @@ impl<'a> Fields<'a> {
                 }
             }
         });
+        // Who writes the word `null` means it.
+        let is_empty = |node: &Node| node.value == Value::Null && node.span.is_some_and(|span| span.length < 4);
+        for entry in self.entries.iter().filter(|e| is_empty(&e.value) && self.known.contains(&e.key.as_str())).take(MOST_PROBLEMS) {
+            let message = format!("`{}` has no value, and counts as not written", shorten(&entry.key));
+            let (path, span) = (join(&self.path, &entry.key), entry.key_span.or(entry.value.span));
+            let mend = Some("write a value, or remove the line".to_owned());
+            report.problems.push(Problem { path, span, severity: Severity::Warning, message, mend, code: "empty-field" });
+        }
         for entry in self.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())).take(MOST_PROBLEMS) {
             let path = join(&self.path, &shorten(&entry.key));
             let fault = elsewhere(&entry.key).unwrap_or_else(|| {

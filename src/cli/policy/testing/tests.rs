@@ -341,3 +341,16 @@ fn words_are_those_of_the_record() {
     same::<MetricStatus>();
     same::<Reason>();
 }
+
+/// The decision that moved the count stands for its moment, also where what follows it is blind: by a fallback, or down to `max`.
+#[test]
+fn what_moved_the_count_is_expected_also_while_blind() {
+    let policy = POLICY
+        .replace("  behavior:", "  fallback: { after: 30s, behavior: IfHigher, replicas: 5 }\n  behavior:")
+        .replace("window: 5s", "window: 5s\n      staleAfter: 20s");
+    passes(
+        &policy,
+        "    - { name: blind, fleet: { replicas: 3 }, series: [{ metric: queue_depth, values: 300 _x20 }], \
+         expect: [{ at: 5s, replicas: 3 }, { at: 58s, binding: Fallback, reason: FallbackIfHigher, verdict: ScaleOut, replicas: 5 }] }\n",
+    );
+}

@@ -345,11 +345,12 @@ impl World<'_> {
             match caused {
                 Caused::Decision(decision) => {
                     let now = Duration::from_millis(self.now);
-                    // What moved the count stands for its moment: that it stays, now that it was carried out, says nothing.
-                    let settled = self.decision.as_ref().is_some_and(|(at, before)| {
-                        let moved = matches!(before.verdict, Verdict::ScaleOut | Verdict::ScaleIn);
-                        *at == now && moved && decision.verdict == Verdict::Hold && decision.desired == before.desired
-                    });
+                    // What moved the count stands for its moment: that it stays, now that it was carried out, says nothing, also where it stays blind.
+                    let moves = |decision: &Decision| matches!(decision.verdict, Verdict::ScaleOut | Verdict::ScaleIn);
+                    let settled = self
+                        .decision
+                        .as_ref()
+                        .is_some_and(|(at, before)| *at == now && moves(before) && !moves(&decision) && decision.desired == before.desired);
                     if !settled {
                         self.decision = Some((now, decision));
                     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::super::{FallbackBehavior, Measure, MetricPolicy, MetricRule, Mode, Policy, RatePolicy, Role, Select, StepSize, Threshold, Unit, WhenBlind};
 use super::DEFAULT_PANE;
 use super::names;
-use crate::model::Kind;
 use crate::model::document::amounts::{show_amount, show_duration};
 use crate::model::document::fields::Report;
+use crate::model::{Amount, Kind};
 
 /// Two panes that are no longer than this are shorter than what is written as a rule.
 const SHORT: Duration = Duration::from_secs(30);
@@ -80,6 +80,7 @@ fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mu
         let message = format!("it is looked at every {every} and measured over {window}: what comes between is never seen");
         report.warn(&format!("{path}.window"), "window-below-interval", message, format!("write `window: {every}` or more, or a shorter `evaluateEvery`"));
     }
+    advise_amounts(metric, path, report);
     match &metric.rule {
         MetricRule::PerReplica { .. } | MetricRule::Value { .. } if names::is_of_errors(metric.name.as_str()) => {
             let message = "errors do not halve when replicas double: a failing release would grow to `max`";
@@ -103,6 +104,24 @@ fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mu
             }
         }
         _ => {}
+    }
+}
+
+/// A bare number that was meant in another unit: milliseconds, percent.
+fn advise_amounts(metric: &MetricPolicy, path: &str, report: &mut Report) {
+    let MetricRule::Threshold(Threshold { scale_out_above: Some(above), .. }) = &metric.rule else { return };
+    let (shown, place) = (show_amount(*above, metric.unit), format!("{path}.threshold.scaleOutAbove"));
+    let (least, message, mend) = match metric.unit {
+        Unit::Seconds => (300, format!("it grows above {shown}: few wait as long"), "write the unit, as in `300ms` or `2m`"),
+        Unit::Ratio => (1, format!("it grows above {shown}, which a share of a whole never is"), "write percent, as in `10%`"),
+        Unit::Cores => {
+            (16, format!("it grows above {shown} cores a replica"), "write cores, as in `700m`; for a share of what is requested `track: { utilization: 70% }`")
+        }
+        _ => return,
+    };
+    let least = Amount::from_units(least);
+    if *above > least || (*above == least && metric.unit != Unit::Ratio) {
+        report.warn(&place, "unlikely-amount", message, mend);
     }
 }
 
