@@ -55,33 +55,23 @@ fn whatever_is_killed_and_stopped_nothing_is_lost_doubled_or_decided_otherwise()
     let all: Vec<&str> = FLEETS.into_iter().flatten().copied().collect();
     let mut processes = start(&options, &all);
     let urls: Vec<String> = processes.iter().map(|process| process.url.clone()).collect();
-    let load = Load { targets: &all, urls: &urls, pane: PANE, acknowledged: AtomicU64::new(0), stop: AtomicBool::new(false) };
+    let load = &Load { targets: &all, urls: &urls, pane: PANE, acknowledged: AtomicU64::new(0), stop: AtomicBool::new(false) };
 
     let (books, log, took, current) = std::thread::scope(|scope| {
         // Whoever fails ends the producers, too.
         let stopping = Stopping(&load.stop);
-        let producers: Vec<_> = (0..PRODUCERS)
-            .map(|number| {
-                scope.spawn({
-                    let load = &load;
-                    move || load.produce(number, number + 1 < PRODUCERS)
-                })
-            })
-            .collect();
+        let producers: Vec<_> = (0..PRODUCERS).map(|number| scope.spawn(move || load.produce(number, number + 1 < PRODUCERS))).collect();
         let begun = Stopwatch::start();
         let wait = |more: u64| {
             let until = load.acknowledged.load(Ordering::SeqCst) + more;
             wait_for("requests to be acknowledged", || (load.acknowledged.load(Ordering::SeqCst) >= until).then_some(()));
         };
         for (number, fault) in (1..).zip(&faults) {
-            wait(5 + random.below(30));
+            // Mostly while others still take over from the one before; now and then when all is at work again.
+            wait(if random.percent(20) { 120 } else { 5 + random.below(30) });
             println!("{number} of {count}, {:.0} s: {fault:?}", begun.elapsed().as_secs_f64());
             processes.iter_mut().for_each(Process::is_there);
-            if *fault == Fault::BrokerKilled {
-                broker.kill();
-                broker.start_again();
-            }
-            befall(*fault, &mut processes, &mut random, &wait);
+            befall(*fault, &mut broker, &mut processes, &mut random, &wait);
         }
         let (took, over) = (begun.elapsed(), Stopwatch::start());
         let log = Broker::open(&options);

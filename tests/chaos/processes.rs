@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::common::load::{fleet_of, policy_of};
 use crate::common::random::Random;
 use crate::common::{LOADLINE, pids_of, wait_for};
-use crate::kafka::free_port;
+use crate::kafka::{Broker, free_port};
 
 /// A Loadline, and the fleets that are its own.
 pub(crate) struct Process {
@@ -33,8 +33,8 @@ impl Process {
             std::fs::write(policies.join(format!("{name}-fleet.yaml")), fleet_of(name)).unwrap();
         }
         for name in all.iter().filter(|_| number == 0) {
-            // And a metric that has no sample until the faults are over.
-            let policy = policy_of(name).replace("  behavior:", "    - { name: fresh }\n  behavior:");
+            // A window in which a partition may change its owner; and a metric that has no sample until the faults are over.
+            let policy = policy_of(name).replace("window: 1s, stale", "window: 10s, stale").replace("  behavior:", "    - { name: fresh }\n  behavior:");
             std::fs::write(policies.join(format!("{name}.yaml")), policy).unwrap();
         }
         let roles =
@@ -148,8 +148,8 @@ pub(crate) fn draw(count: usize, random: &mut Random) -> Vec<Fault> {
     faults
 }
 
-/// Does a fault to processes; `wait` waits for so many more requests to be acknowledged. Of the broker whoever holds it does it.
-pub(crate) fn befall(fault: Fault, processes: &mut [Process], random: &mut Random, wait: &dyn Fn(u64)) {
+/// Does a fault; `wait` waits for so many more requests to be acknowledged.
+pub(crate) fn befall(fault: Fault, broker: &mut Broker, processes: &mut [Process], random: &mut Random, wait: &dyn Fn(u64)) {
     let count = processes.len();
     let one = usize::try_from(random.below(count as u64)).unwrap();
     let other = (one + 1) % count;
@@ -183,9 +183,14 @@ pub(crate) fn befall(fault: Fault, processes: &mut [Process], random: &mut Rando
             processes[one].send(Signal::CONT);
         }
         Fault::Left => {
+            // Before that there is nothing to end in order.
+            wait_for("a process to be ready", || processes[one].is_ready().then_some(()));
             processes[one].leave();
             processes[one].start();
         }
-        Fault::BrokerKilled => {}
+        Fault::BrokerKilled => {
+            broker.kill();
+            broker.start_again();
+        }
     }
 }
