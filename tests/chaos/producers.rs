@@ -114,8 +114,8 @@ impl Load<'_> {
 
     /// Of each target its queue, a latency, and a stamp that no other sample of this producer has.
     fn samples<'a>(&'a self, name: &'a str, sequence: u32) -> impl Iterator<Item = (String, &'static str, &'static str, &'a str, f64)> {
-        // For longer than a window the queue stays as it is, so that the fleets have something to follow.
-        let queue = 10 * (1 + Random::new(u64::from(sequence) / 40).below(6));
+        // For about as long as a window the queue stays as it is, so that the fleets have something to follow.
+        let queue = 10 * (1 + Random::new(u64::from(sequence) / 20).below(6));
         self.targets.iter().flat_map(move |of| {
             let of = target(of);
             [
