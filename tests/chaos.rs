@@ -26,7 +26,7 @@ use common::{instances_of, wait_for};
 use kafka::Broker;
 use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::log::{Log, Partitions, Topic};
-use loadline::model::{Amount, Audit, Message, MetricStatus};
+use loadline::model::{Audit, Message, MetricStatus};
 use loadline::runtime::clock::Stopwatch;
 use loadline::wire;
 use oracle::{Carried, Reading, Standing};
@@ -42,7 +42,7 @@ const PRODUCERS: usize = 4;
 const PANE: Duration = Duration::from_secs(1);
 
 /// The value of the samples that are sent when the faults are over.
-const FRESH: i64 = 7;
+const FRESH: u32 = 7;
 
 #[test]
 fn whatever_is_killed_and_stopped_nothing_is_lost_doubled_or_decided_otherwise() {
@@ -62,6 +62,8 @@ fn whatever_is_killed_and_stopped_nothing_is_lost_doubled_or_decided_otherwise()
         // Whoever fails ends the producers, too.
         let stopping = Stopping(&load.stop);
         let producers: Vec<_> = (0..PRODUCERS).map(|number| scope.spawn(move || load.produce(number, number + 1 < PRODUCERS))).collect();
+        // When all are at work.
+        each_is_decided_by(&Broker::open(&options), "stamp", &all);
         let begun = Stopwatch::start();
         let wait = |more: u64| {
             let until = load.acknowledged.load(Ordering::SeqCst) + more;
@@ -164,17 +166,19 @@ fn what_comes_now_is_decided_on(log: &KafkaLog, urls: &[String], all: &[&str]) {
     let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(3))).build().into();
     let post = |url: &String| agent.post(format!("{url}/api/v1/metrics")).header("content-type", "application/x-ndjson").send(&body).ok();
     wait_for("a sample to be taken after the faults", || urls.iter().find_map(post));
+    each_is_decided_by(log, "fresh", all);
+}
+
+/// Waits for a decision of each target for which this metric has a value.
+fn each_is_decided_by(log: &KafkaLog, metric: &str, all: &[&str]) {
     let mut reading = Reading::of(log, Topic::Audit);
     let mut waiting: Vec<String> = all.iter().map(|name| target(name)).collect();
-    wait_for("what comes after the faults to be decided on", || {
+    wait_for(&format!("each target to be decided on with a value of {metric}"), || {
         for record in reading.iter_mut().flat_map(|partition| partition.read(log)) {
-            if let Message::Audit(Audit::Decision(decision)) = wire::decode(Topic::Audit, &record.value).unwrap() {
-                let is_fresh = |metric: &loadline::model::MetricReport| {
-                    (metric.name.as_str(), metric.status, metric.value) == ("fresh", MetricStatus::Ok, Some(Amount::from_units(FRESH)))
-                };
-                if decision.metrics.iter().any(is_fresh) {
-                    waiting.retain(|target| *target != decision.target.as_str());
-                }
+            if let Message::Audit(Audit::Decision(decision)) = wire::decode(Topic::Audit, &record.value).unwrap()
+                && decision.metrics.iter().any(|m| m.name.as_str() == metric && m.status == MetricStatus::Ok)
+            {
+                waiting.retain(|target| *target != decision.target.as_str());
             }
         }
         waiting.is_empty().then_some(())
