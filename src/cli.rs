@@ -6,6 +6,8 @@ pub mod backup;
 pub mod client;
 pub mod completions;
 pub mod config;
+#[cfg(feature = "kafka")]
+mod connection;
 pub mod doctor;
 pub mod documents;
 mod export;
@@ -29,6 +31,8 @@ pub use paint::Paint;
 use std::io::Write;
 
 use clap::{Parser, Subcommand};
+
+use crate::log::LogError;
 
 /// Keeps every service on its load line: enough replicas for its load, and no more.
 #[derive(Debug, Parser)]
@@ -122,6 +126,14 @@ pub fn tell(line: &str) {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Unusable(pub(crate) String);
+
+/// What a command says of a log: it tries once, so nothing "will be tried again".
+fn of_log(error: LogError) -> anyhow::Error {
+    match error {
+        LogError::Retry { reason } | LogError::Fatal { reason } => Unusable(reason).into(),
+        error => error.into(),
+    }
+}
 
 /// How a command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

@@ -316,6 +316,30 @@ pub trait Log: Send + Sync + 'static {
     fn close(&self);
 }
 
+/// A log for reading alone, beside the processes that run on it or after them: what is committed, and nothing else.
+pub trait ReadOnly {
+    /// How many partitions `topic` has; never 0.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] where there is no such topic, [`LogError::Retry`].
+    fn partitions(&self, topic: Topic) -> Result<u32, LogError>;
+
+    /// As [`Log::range`].
+    ///
+    /// # Errors
+    /// As there.
+    fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<Offset>, LogError>;
+
+    /// As [`Log::scan`].
+    ///
+    /// # Errors
+    /// As there.
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError>;
+
+    /// As [`Log::leaves_gaps`].
+    fn leaves_gaps(&self) -> bool;
+}
+
 /// One member of a group. Dropping it leaves the group in order: its partitions go to the others.
 pub trait Session: Send {
     /// What is new for this member: at most `max` records in all, and changes of ownership.

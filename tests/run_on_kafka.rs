@@ -81,6 +81,24 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     scales_to(&alone, &data, 40.0, 4);
     assert_eq!(alone.stop(), 0);
     assert_eq!(sleepers(&data), 0);
+    another_policy_is_compared_on_what_is_there(home.path(), &prefix);
+}
+
+/// What another policy would have done is told from the cluster as from the lines that are exported from it.
+fn another_policy_is_compared_on_what_is_there(home: &Path, prefix: &str) {
+    let reach = ["--brokers", &broker().address, "--prefix", prefix];
+    let printed = |arguments: &[&[&str]]| {
+        let output = Command::new(LOADLINE).current_dir(home).args(arguments.concat()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    std::fs::write(home.join("signals.jsonl"), printed(&[&["export"], &reach])).unwrap();
+    let other = std::fs::read_to_string(home.join("policies/policy.yaml")).unwrap().replace("perReplica: 10", "perReplica: 20");
+    std::fs::write(home.join("other.yaml"), other).unwrap();
+    let compare = ["replay", "--policy", "other.yaml", "--output", "json"];
+    let on_kafka = printed(&[&compare, &reach]);
+    assert_eq!(on_kafka, printed(&[&compare, &["signals.jsonl"]]));
+    assert!(on_kafka.contains("local/ProcessFleet/sleepers") && on_kafka.contains("\"recorded\""), "{on_kafka}");
 }
 
 /// Each fleet is scaled by the process that supervises it, also where the command comes over a partition of another one.

@@ -1,17 +1,22 @@
-//! `loadline export`: the signals of a log as JSON lines.
+//! `loadline export`: the signals of a log as JSON lines, of the one in a data directory or of the one on Kafka.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 
-use crate::log::Topic;
 use crate::log::embedded::EmbeddedLog;
+#[cfg(feature = "kafka")]
+use crate::log::kafka;
+use crate::log::{ReadOnly, Topic};
 use crate::model::{Message, Signal, Timestamp};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::wire::{self, jsonl};
 
+#[cfg(feature = "kafka")]
+use super::connection::InstallationArgs;
+use super::of_log;
 use super::why::moment;
 
 /// How many records are read at once.
@@ -19,16 +24,20 @@ const SLICE: usize = 1_000;
 
 /// Export signals as JSON lines, for `loadline replay`. Works beside a running Loadline, and without one.
 ///
-/// Exit codes: 0 exported, 2 no log there, or one that cannot be read.
+/// With --brokers or --kafka-config the log on Kafka is read, else that of --data. Exit codes: 0 exported, 2 no log there, or one that cannot be read.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   loadline export --data data > signals.jsonl
   loadline export --from 2026-03-01T12:00:00Z > signals.jsonl
-  loadline export --target local/ProcessFleet/storefront | loadline replay")]
+  loadline export --target local/ProcessFleet/storefront | loadline replay
+  loadline export --brokers kafka-1:9092 > signals.jsonl")]
 pub struct ExportArgs {
     /// The data directory of the Loadline to export from
     #[arg(long, value_name = "DIR", env = "LOADLINE_DATA", default_value = "data")]
     data: PathBuf,
+    #[cfg(feature = "kafka")]
+    #[command(flatten)]
+    installation: InstallationArgs,
     /// Only this target's signals, and those that concern every target
     #[arg(long)]
     target: Option<String>,
@@ -43,7 +52,10 @@ pub struct ExportArgs {
 /// Where the log cannot be read or `out` cannot be written.
 pub(super) fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let from = args.from.as_deref().map(|text| moment("from", text, SystemClock.now())).transpose()?;
-    each_signal(&args.data, from, &mut |at, partition, signal| {
+    let source = Source::Directory(args.data.clone());
+    #[cfg(feature = "kafka")]
+    let source = args.installation.options()?.map_or(source, Source::on_kafka);
+    each_signal(&source, from, &mut |at, partition, signal| {
         if wanted(&signal, args.target.as_deref()) {
             writeln!(out, "{}", jsonl::signal_to_line(at, partition, &signal))?;
         }
@@ -52,24 +64,54 @@ pub(super) fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
     Ok(0)
 }
 
-/// Hands over every signal of the log in `data`, by partition; what is missing or cannot be read is told on standard error.
+/// Where signals stand.
+pub(super) enum Source {
+    /// In the log of this data directory.
+    Directory(PathBuf),
+    /// In an installation's topics.
+    #[cfg(feature = "kafka")]
+    Kafka(Box<kafka::Options>),
+}
+
+impl Source {
+    #[cfg(feature = "kafka")]
+    pub(super) fn on_kafka(options: kafka::Options) -> Source {
+        Source::Kafka(Box::new(options))
+    }
+
+    fn open(&self) -> anyhow::Result<Box<dyn ReadOnly>> {
+        match self {
+            Source::Directory(data) => {
+                let log = EmbeddedLog::open_read_only(data).with_context(|| format!("failed to open the log in {}", data.display()))?;
+                Ok(Box::new(log))
+            }
+            #[cfg(feature = "kafka")]
+            Source::Kafka(options) => Ok(Box::new(kafka::ReadOnlyLog::open(options).map_err(of_log)?)),
+        }
+    }
+}
+
+/// Hands over every signal of a log, by partition; what is missing or cannot be read is told on standard error.
 ///
 /// # Errors
 /// Where the log cannot be read, and those of `each`.
-pub(super) fn each_signal(data: &Path, from: Option<Timestamp>, each: &mut dyn FnMut(Timestamp, u32, Signal) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let log = EmbeddedLog::open_read_only(data).with_context(|| format!("failed to open the log in {}", data.display()))?;
-    for partition in 0..log.partitions()?.of(Topic::Signals) {
-        // What is appended from now on is left for the next export, or this one might never end.
-        let range = log.range(Topic::Signals, partition)?;
+pub(super) fn each_signal(source: &Source, from: Option<Timestamp>, each: &mut dyn FnMut(Timestamp, u32, Signal) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let log = source.open()?;
+    let partitions = log.partitions(Topic::Signals).map_err(of_log)?;
+    // What is appended from now on is left for the next export, or this one might never end.
+    let ranges = (0..partitions).map(|partition| log.range(Topic::Signals, partition)).collect::<Result<Vec<_>, _>>().map_err(of_log)?;
+    for (partition, range) in (0..).zip(ranges) {
         // Retention may remove more while this reads.
         let (mut next, mut expected) = (0, 0);
         while next < range.end {
-            let slice = log.scan(Topic::Signals, partition, next, SLICE)?;
+            let slice = log.scan(Topic::Signals, partition, next, SLICE).map_err(of_log)?;
             let Some(last) = slice.last() else { break };
             next = last.offset + 1;
             for record in slice.into_iter().filter(|r| r.offset < range.end) {
                 let (offset, at) = (record.offset, record.at);
-                if offset > expected && from.is_none_or(|from| from < at) {
+                // Of a log that leaves offsets empty only the beginning tells what is gone.
+                let lost = if log.leaves_gaps() { expected == 0 && range.start > 0 } else { offset > expected };
+                if lost && from.is_none_or(|from| from < at) {
                     if expected == 0 {
                         super::tell(&format!(
                             "loadline: signals 0..{offset} of partition {partition} are left out: retention has removed them; they go on at {at}"
@@ -88,6 +130,9 @@ pub(super) fn each_signal(data: &Path, from: Option<Timestamp>, each: &mut dyn F
                     Err(error) => super::tell(&format!("loadline: record {} of partition {partition} is left out: {error}", record.offset)),
                 }
             }
+        }
+        if expected == 0 && range.start > 0 {
+            eprintln!("loadline: signals 0..{} of partition {partition} are left out: retention has removed them, and none came later", range.end);
         }
     }
     Ok(())

@@ -12,6 +12,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::Unusable;
+#[cfg(feature = "kafka")]
+use super::connection::InstallationArgs;
 use crate::runtime::replay::{Caused, Replay};
 use crate::stages::arbitrate::Arbitrate;
 use crate::wire::jsonl::{self, StartState};
@@ -27,8 +29,13 @@ use crate::wire::jsonl::{self, StartState};
   my-simulator | loadline replay --follow        # answers each line, then {\"done\":LINE}
   loadline replay --policy new.yaml signals.jsonl
   loadline replay --policy new.yaml --data data --from 12:00:00 --output markdown --fail-above 10%
+  loadline replay --policy new.yaml --brokers kafka-1:9092
 
 Exit codes: 0 replayed, 1 a line or a policy could not be used, 2 bad usage or unreadable file, 3 the difference is above --fail-above.")]
+#[cfg_attr(feature = "kafka", command(
+    mut_arg("brokers", |brokers| brokers.requires("policy").conflicts_with_all(["file", "data"])),
+    mut_arg("config", |config| config.requires("policy").conflicts_with_all(["file", "data"])),
+))]
 pub struct ReplayArgs {
     /// The signals, as JSON lines; `-` or nothing reads standard input.
     file: Option<PathBuf>,
@@ -48,6 +55,9 @@ pub struct ReplayArgs {
     /// Read the log in this data directory, also while Loadline runs, in the place of lines.
     #[arg(long, value_name = "DIR", conflicts_with = "file", requires = "policy")]
     data: Option<PathBuf>,
+    #[cfg(feature = "kafka")]
+    #[command(flatten)]
+    installation: InstallationArgs,
     /// Compare only what was appended at this time or later: 30m, 2h, 3d ago, RFC 3339, Unix milliseconds, or a time of the last
     /// 24 hours in UTC, as 12:03:20.
     #[arg(long, value_name = "TIME", requires = "policy")]

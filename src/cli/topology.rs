@@ -3,7 +3,6 @@
 //! What is missing is created; what is there is never changed or deleted, only told, with the command that mends it.
 
 mod acls;
-mod connection;
 mod print;
 #[cfg(test)]
 mod tests;
@@ -14,14 +13,14 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use self::connection::ConnectionArgs;
 use self::print::{differences, shape};
 use super::config::{Kafka, roles};
-use super::{Output, Paint, Unusable};
+use super::connection::{ConnectionArgs, check_prefix};
+use super::{Output, Paint, Unusable, of_log};
 use crate::log::kafka::Options;
 use crate::log::kafka::declaration::{self, PREFIX, Role};
 use crate::log::kafka::topics::{self, Difference, Weight};
-use crate::log::{LogError, Partitions, Topic};
+use crate::log::{Partitions, Topic};
 
 /// All is as declared.
 const FITS: u8 = 0;
@@ -134,21 +133,10 @@ struct ShapeArgs {
     replication: Option<u32>,
 }
 
-/// The longest name that Kafka takes.
-const LONGEST_NAME: usize = 249;
-
 impl ShapeArgs {
     /// The same, of a cluster that nothing is known of yet.
     fn options(&self, brokers: &str) -> anyhow::Result<Options> {
-        let longest = declaration::declared()?.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
-        if !self.prefix.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) || self.prefix.len() + longest > LONGEST_NAME {
-            let reason = format!(
-                "--prefix {}: names of topics are of letters, digits, dots, underscores and hyphens, at most {LONGEST_NAME} together, so the prefix has at most {}",
-                self.prefix,
-                LONGEST_NAME - longest
-            );
-            return Err(Unusable(reason).into());
-        }
+        check_prefix(&self.prefix)?;
         let partitions = (!self.partitions.is_empty()).then(|| self.partitions().map_err(Unusable)).transpose()?;
         Ok(Options { prefix: self.prefix.clone(), partitions, replicas: self.replication, ..Options::new(brokers) })
     }
@@ -220,7 +208,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         TopologyCommand::Check { connection, shape, output } => {
             let options = connection.complete(|brokers| shape.options(brokers))?;
             let wanted = topics::wanted(&options)?;
-            let found = topics::look(&options, &wanted).map_err(told)?;
+            let found = topics::look(&options, &wanted).map_err(of_log)?;
             let differing = topics::compare(&options.brokers, &wanted, &found);
             match output {
                 Output::Json => print::json(out, &json!({ "fits": differing.is_empty(), "differences": differing }))?,
@@ -235,7 +223,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         }
         TopologyCommand::Apply { connection, shape, dry_run, output } => {
             let options = connection.complete(|brokers| shape.options(brokers))?;
-            let applied = topics::apply(&options, *dry_run).map_err(told)?;
+            let applied = topics::apply(&options, *dry_run).map_err(of_log)?;
             match output {
                 Output::Json => {
                     let created: Vec<&str> = applied.created.iter().map(|topic| topic.name.as_str()).collect();
@@ -245,13 +233,5 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             }
             Ok(if applied.differences.iter().any(Difference::refuses) { DIFFERS } else { FITS })
         }
-    }
-}
-
-/// What a command says of a cluster: it tries once, so nothing "will be tried again".
-fn told(error: LogError) -> anyhow::Error {
-    match error {
-        LogError::Retry { reason } | LogError::Fatal { reason } => Unusable(reason).into(),
-        error => error.into(),
     }
 }

@@ -11,7 +11,7 @@
 //! - [`errors`]: what each error of Kafka means for a caller
 //! - [`topics`]: names of the topics; creating them, and how those on a cluster differ from the declaration
 //! - [`session`], [`transaction`]: consuming and committing; [`standing`]: how that fares; [`clock`]: the time there
-//! - [`reader`], [`follower`]: reading outside of a group, once and as it grows; [`appender`]: appending outside of one
+//! - [`reader`], [`follower`]: reading outside of a group, once and as it grows; [`appender`]: appending outside of one; [`read_only`]: reading alone
 //!
 //! All calls block, and have deadlines.
 
@@ -41,6 +41,7 @@ mod clock;
 pub mod declaration;
 mod errors;
 mod follower;
+mod read_only;
 mod reader;
 mod session;
 mod standing;
@@ -48,6 +49,7 @@ pub mod topics;
 mod transaction;
 
 pub use client::{LARGEST_MESSAGE, READERS, check_setting, is_secret};
+pub use read_only::ReadOnlyLog;
 
 /// What stands around a record for those who are not Loadline: headers, by the full name of the topic and the record. The log knows no messages.
 pub type Describe = fn(topic_name: &str, append: &RawAppend) -> Vec<(&'static str, String)>;

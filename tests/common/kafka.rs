@@ -45,7 +45,8 @@ pub(crate) fn broker() -> &'static Broker {
     BROKER.get_or_init(|| Broker::start(&[], &[]))
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens at now.
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -100,14 +100,26 @@ pub(crate) fn write_documents(home: &Path, targets: &[&str]) {
     let policies = home.join("policies");
     std::fs::create_dir(&policies).unwrap();
     for name in targets {
-        let mode = if name.starts_with("active") { "Active" } else { "Advise" };
-        let documents = format!(
-            "apiVersion: loadline.dev/v1alpha1
+        std::fs::write(policies.join(format!("{name}.yaml")), format!("{}---\n{}", fleet_of(name), policy_of(name))).unwrap();
+    }
+}
+
+/// The fleet of a target: processes that sleep.
+pub(crate) fn fleet_of(name: &str) -> String {
+    format!(
+        "apiVersion: loadline.dev/v1alpha1
 kind: ProcessFleet
 metadata: {{ namespace: local, name: {name} }}
 spec: {{ command: sleep, args: [\"3600\"], replicas: 1, drain: {{ grace: 2s }} }}
----
-apiVersion: loadline.dev/v1alpha1
+"
+    )
+}
+
+/// The policy of a target.
+pub(crate) fn policy_of(name: &str) -> String {
+    let mode = if name.starts_with("active") { "Active" } else { "Advise" };
+    format!(
+        "apiVersion: loadline.dev/v1alpha1
 kind: ScalingPolicy
 metadata: {{ namespace: local, name: {name} }}
 spec:
@@ -120,7 +132,5 @@ spec:
     - {{ name: stamp, kind: Delta }}
   behavior: {{ scaleIn: {{ stabilization: 0s, cooldown: 0s, policies: [{{ percent: 100, period: 1s }}] }}, scaleOut: {{ policies: [{{ replicas: 10, period: 1s }}] }} }}
 "
-        );
-        std::fs::write(policies.join(format!("{name}.yaml")), documents).unwrap();
-    }
+    )
 }

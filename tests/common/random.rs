@@ -7,12 +7,9 @@ use loadline::runtime::clock::{Clock, SystemClock};
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// From `LOADLINE_SEED` where that is set, else another one each time. It is printed, and shown where the test fails.
+    /// From [`seed`].
     pub(crate) fn from_environment() -> Random {
-        let given = std::env::var("LOADLINE_SEED").ok().map(|seed| seed.parse().expect("LOADLINE_SEED is a number"));
-        let seed = given.unwrap_or_else(|| SystemClock.now().as_millis().unsigned_abs() ^ u64::from(std::process::id()) << 44);
-        println!("LOADLINE_SEED={seed}");
-        Random(seed)
+        Random(seed())
     }
 
     /// From a seed.
@@ -38,6 +35,14 @@ impl Random {
     pub(crate) fn percent(&mut self, of_a_hundred: u64) -> bool {
         self.below(100) < of_a_hundred
     }
+}
+
+/// `LOADLINE_SEED` where that is set, else another one each time. It is printed, and shown where the test fails.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var("LOADLINE_SEED").ok().map(|seed| seed.parse().expect("LOADLINE_SEED is a number"));
+    let seed = given.unwrap_or_else(|| SystemClock.now().as_millis().unsigned_abs() ^ u64::from(std::process::id()) << 44);
+    println!("LOADLINE_SEED={seed}");
+    seed
 }
 
 /// How often a test repeats what chance decides: `usual` times in every `make test`, `soak` times in `make soak`.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::ReplayArgs;
 use super::difference::{All, Compared, Side, Span, Sums};
 use crate::cli::documents::documents_in;
-use crate::cli::export::each_signal;
+use crate::cli::export::{self, each_signal};
 use crate::cli::policy::render;
 use crate::cli::why::moment;
 use crate::cli::{Unusable, table};
@@ -82,7 +82,7 @@ struct History {
 enum Source {
     File(PathBuf),
     Lines(Vec<String>),
-    Log(PathBuf),
+    Log(export::Source),
 }
 
 /// Runs it.
@@ -92,9 +92,14 @@ enum Source {
 pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let candidates = candidates(&args.policy)?;
     let from = args.from.as_deref().map(|text| moment("from", text, SystemClock.now())).transpose()?;
-    let source = match (&args.data, &args.file) {
-        (Some(data), _) => Source::Log(data.clone()),
-        (None, Some(file)) if file.as_os_str() != "-" => Source::File(file.clone()),
+    #[cfg(feature = "kafka")]
+    let on_kafka = args.installation.options()?.map(export::Source::on_kafka);
+    #[cfg(not(feature = "kafka"))]
+    let on_kafka = None;
+    let source = match (on_kafka, &args.data, &args.file) {
+        (Some(on_kafka), ..) => Source::Log(on_kafka),
+        (None, Some(data), _) => Source::Log(export::Source::Directory(data.clone())),
+        (None, None, Some(file)) if file.as_os_str() != "-" => Source::File(file.clone()),
         _ => Source::Lines(std::io::stdin().lock().lines().collect::<Result<_, _>>().context("failed to read the standard input")?),
     };
     let history = History { source, from };
@@ -204,7 +209,7 @@ impl History {
             }
         };
         match &self.source {
-            Source::Log(data) => each_signal(data, self.from, each),
+            Source::Log(source) => each_signal(source, self.from, each),
             Source::Lines(lines) => (1..).zip(lines).try_for_each(|(number, text)| line(number, text.as_str())),
             Source::File(path) => {
                 let file = File::open(path).map_err(|error| Unusable(format!("failed to open {}: {error}", path.display())))?;

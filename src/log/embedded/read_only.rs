@@ -9,7 +9,7 @@ use super::inspect::Unopened;
 use super::reader::Reader;
 use super::schema::check_version;
 use super::{DATABASE, mend};
-use crate::log::{LogError, Offset, Partitions, RawRecord, Topic};
+use crate::log::{LogError, Offset, Partitions, RawRecord, ReadOnly, Topic};
 
 /// A reader of an embedded log; see [`super::EmbeddedLog::open_read_only`].
 pub struct ReadOnlyLog {
@@ -78,5 +78,23 @@ impl ReadOnlyLog {
     /// As there.
     pub fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
         self.reader.committed(group, topic, partition)
+    }
+}
+
+impl ReadOnly for ReadOnlyLog {
+    fn partitions(&self, topic: Topic) -> Result<u32, LogError> {
+        Ok(self.partitions()?.of(topic))
+    }
+
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
+        self.range(topic, partition)
+    }
+
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        self.scan(topic, partition, from, max)
+    }
+
+    fn leaves_gaps(&self) -> bool {
+        false
     }
 }

@@ -17,6 +17,7 @@ mod compare;
 mod tests;
 
 pub use super::declaration::Weight;
+pub(super) use cluster::find;
 pub use cluster::{Cluster, Found, There, look};
 pub use compare::{Difference, compare};
 

@@ -46,13 +46,12 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawV
     <Box<RawValue>>::deserialize(deserializer).map(Some)
 }
 
-/// A signal as a line. `partition` is written where the signal concerns a whole partition.
+/// A signal as a line. `partition` is written where the signal concerns a whole partition, and where it is another one than the first: the signals of a target
+/// are folded with those that concern its partition.
 pub fn signal_to_line(at: Timestamp, partition: u32, signal: &Signal) -> String {
     let mut shape = SignalLine { at, ..SignalLine::default() };
-    match signal.target() {
-        Some(target) => shape.target = Some(target.clone()),
-        None => shape.partition = Some(partition),
-    }
+    shape.target = signal.target().cloned();
+    shape.partition = (partition > 0 || shape.target.is_none()).then_some(partition);
     match signal {
         Signal::Part(part) => shape.part = Some(part.into()),
         Signal::Mark(mark) => shape.mark = Some(mark.into()),
@@ -78,7 +77,7 @@ fn spec_to_raw(spec: Option<&str>) -> Box<RawValue> {
         .unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// A line as a signal, with the partition of a partition-wide one where the line names it.
+/// A line as a signal, with its partition where the line names it.
 ///
 /// # Errors
 /// [`LineError`], which names the key and the mend.

@@ -9,7 +9,7 @@ use crate::wire::arbitrary;
 const AT: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
 /// Lines as a person would write them, one of each kind, in the form that is written back.
-const LINES: [&str; 11] = [
+const LINES: [&str; 12] = [
     r#"{"at":1764000000000,"target":"prod/Deployment/api","policy":{"replicas":{"min":3},"x":1.10},"order":{"source":"file:api.yaml","generation":3}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","policy":null,"order":{"source":"file:api.yaml","generation":4}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","fleet":{"uid":"u","term":1,"sequence":4,"desired":3,"statusReplicas":3,"updating":false,"instances":[{"name":"api-1","phase":"Running","ready":true,"deleting":false,"startedAt":1763999000000,"readyChangedAt":1763999010000,"requests":{"cpu":1,"memory":536870912}}]}}"#,
@@ -19,6 +19,7 @@ const LINES: [&str; 11] = [
     r#"{"at":1764000000000,"partition":7,"mark":{"source":0,"of":1,"through":1764000005000,"paneMs":5000,"records":0,"late":0,"rejected":0}}"#,
     r#"{"at":1764000000000,"partition":7,"tick":{}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","sourceError":{"metric":"queue_depth","error":"broker unreachable"}}"#,
+    r#"{"at":1764000000000,"target":"prod/Deployment/api","partition":7,"sourceError":{"metric":"queue_depth","error":"broker unreachable"}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","outcome":{"command":"c-1","result":"Applied","replicas":5,"revision":77}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","grant":{"epoch":17,"desired":5,"granted":4,"limit":"Removals","command":{"id":"c-1","epoch":17,"from":3,"to":4,"expiresAt":1764000030000}}}"#,
 ];
@@ -27,8 +28,8 @@ const LINES: [&str; 11] = [
 fn every_kind_of_line_is_read_and_written_back() {
     for text in LINES {
         let (at, partition, signal) = line_to_signal(text).unwrap_or_else(|e| panic!("{text}: {e}"));
-        assert_eq!(signal_to_line(at, 7, &signal), text);
-        assert_eq!(partition, signal.target().is_none().then_some(7));
+        assert_eq!(signal_to_line(at, partition.unwrap_or(0), &signal), text);
+        assert_eq!(partition, text.contains("\"partition\"").then_some(7));
     }
 }
 
@@ -228,7 +229,7 @@ fn commands_and_the_end_of_an_input_line() {
 
 #[test]
 fn a_grants_line_is_a_signals_line() {
-    let (at, _, signal) = line_to_signal(LINES[10]).unwrap();
+    let (at, _, signal) = line_to_signal(LINES[11]).unwrap();
     let Signal::Grant(grant) = &signal else { panic!("a grant") };
     assert_eq!(grant_to_line(at, grant), signal_to_line(at, 0, &signal));
 }
@@ -252,7 +253,7 @@ proptest! {
         let text = signal_to_line(at, 3, &signal);
         prop_assert!(!text.contains(['\n', '\r']));
         let (read_at, partition, read) = line_to_signal(&text).unwrap();
-        prop_assert_eq!((read_at, partition), (at, signal.target().is_none().then_some(3)));
+        prop_assert_eq!((read_at, partition), (at, Some(3)));
         prop_assert_eq!(read, signal);
     }
 

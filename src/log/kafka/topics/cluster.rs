@@ -72,24 +72,29 @@ impl Cluster {
 /// [`LogError::Retry`] where no broker answers, with the addresses and what was heard of them; [`LogError::Fatal`] where one refuses, or a setting of the
 /// client is wrong.
 pub fn look(options: &Options, wanted: &[Wanted]) -> Result<Cluster, LogError> {
+    let mut cluster = find(options, wanted.iter().map(|topic| topic.name.as_str()))?;
+    settings(options, &mut cluster)?;
+    Ok(cluster)
+}
+
+/// Looks for topics, and not at their settings; else as [`look`].
+pub(in super::super) fn find<'a>(options: &Options, names: impl Iterator<Item = &'a str>) -> Result<Cluster, LogError> {
     let consumer = client::listening(options, Heard::default())?;
     let metadata = reach(&consumer, options)?;
     let brokers: Vec<String> = metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port())).collect();
     let mut topics: BTreeMap<String, Found> = BTreeMap::new();
     let listed: BTreeMap<&str, &MetadataTopic> = metadata.topics().iter().map(|topic| (topic.name(), topic)).collect();
-    for name in wanted.iter().map(|topic| &topic.name) {
+    for name in names {
         // A list of all topics leaves out those that this user may not see: only the question for one tells them from what is missing.
-        let found = if let Some(topic) = listed.get(name.as_str()) {
+        let found = if let Some(topic) = listed.get(name) {
             described(topic)
         } else {
             let one = consumer.fetch_metadata(Some(name), options.patience).map_err(|error| unanswered(&error, options, &brokers))?;
             one.topics().first().map_or(Found::Missing, described)
         };
-        topics.insert(name.clone(), found);
+        topics.insert(name.to_owned(), found);
     }
-    let mut cluster = Cluster { brokers, topics };
-    settings(options, &mut cluster)?;
-    Ok(cluster)
+    Ok(Cluster { brokers, topics })
 }
 
 /// Looks until topics that were created are there: brokers follow their controller a moment later.

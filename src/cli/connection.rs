@@ -1,4 +1,4 @@
-//! How a command reaches Kafka: brokers, and settings of librdkafka from flags and from a file.
+//! How a command reaches Kafka: brokers, and settings of librdkafka from flags and from a file; and which installation there it reads.
 //!
 //! Secrets stand in the file: what is on a command line can be read by everybody on the machine. No message tells one.
 
@@ -8,13 +8,17 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::super::Unusable;
+use super::Unusable;
+use crate::log::kafka::declaration::{PREFIX, declared};
 use crate::log::kafka::{Options, check_setting, is_secret};
 use crate::model::document::amounts::duration;
 use crate::model::document::{Node, Value};
 
 /// The setting that `--brokers` stands for.
 const BROKERS: &str = "bootstrap.servers";
+
+/// The longest name that Kafka takes.
+const LONGEST_NAME: usize = 249;
 
 /// How to reach a cluster.
 #[derive(Debug, Clone, Args)]
@@ -24,7 +28,7 @@ pub(super) struct ConnectionArgs {
     brokers: Option<String>,
     /// A file with settings of librdkafka, NAME=VALUE a line, # before comments: TLS, and users with their passwords
     #[arg(long = "kafka-config", value_name = "FILE")]
-    file: Option<PathBuf>,
+    config: Option<PathBuf>,
     /// A setting of librdkafka, before those of the file; secrets belong in the file
     #[arg(long = "kafka-set", value_name = "NAME=VALUE")]
     set: Vec<String>,
@@ -41,9 +45,9 @@ fn wait(text: &str) -> Result<Duration, String> {
 
 impl ConnectionArgs {
     /// Those of a configuration.
-    pub(super) fn of(brokers: &[String], file: Option<PathBuf>) -> Self {
+    pub(super) fn of(brokers: &[String], config: Option<PathBuf>) -> Self {
         let brokers = (!brokers.is_empty()).then(|| brokers.join(","));
-        ConnectionArgs { brokers, file, set: Vec::new(), wait: Options::new("").patience }
+        ConnectionArgs { brokers, config, set: Vec::new(), wait: Options::new("").patience }
     }
 
     /// The options that `shape` makes for the brokers, with how to reach them.
@@ -54,7 +58,7 @@ impl ConnectionArgs {
 
     /// The brokers, and the settings.
     fn settings(&self) -> Result<(String, BTreeMap<String, String>), String> {
-        let mut settings = match &self.file {
+        let mut settings = match &self.config {
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(|error| format!("--kafka-config {}: {error}", path.display()))?;
                 of_file(path, &text)?
@@ -77,6 +81,45 @@ impl ConnectionArgs {
         let brokers = brokers.ok_or_else(|| format!("no brokers are named: say --brokers HOST:PORT, or {BROKERS} in the file of --kafka-config"))?;
         Ok((brokers, settings))
     }
+}
+
+/// An installation on Kafka to read, in the place of a data directory.
+#[derive(Debug, Clone, Args)]
+pub(super) struct InstallationArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// What the names of its topics begin with [default: loadline.]
+    #[arg(long)]
+    prefix: Option<String>,
+}
+
+impl InstallationArgs {
+    /// How to reach it, where one is named.
+    pub(super) fn options(&self) -> anyhow::Result<Option<Options>> {
+        let ConnectionArgs { brokers, config, set, wait: _ } = &self.connection;
+        if brokers.is_none() && config.is_none() && set.is_empty() && self.prefix.is_none() {
+            return Ok(None);
+        }
+        let prefix = self.prefix.clone().unwrap_or_else(|| PREFIX.to_owned());
+        check_prefix(&prefix)?;
+        self.connection.complete(|brokers| Ok(Options { prefix, ..Options::new(brokers) })).map(Some)
+    }
+}
+
+/// Whether names of topics may begin so.
+///
+/// # Errors
+/// [`Unusable`], with what they may.
+pub(super) fn check_prefix(prefix: &str) -> anyhow::Result<()> {
+    let longest = declared()?.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
+    if prefix.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && prefix.len() + longest <= LONGEST_NAME {
+        return Ok(());
+    }
+    let reason = format!(
+        "--prefix {prefix}: names of topics are of letters, digits, dots, underscores and hyphens, at most {LONGEST_NAME} together, so the prefix has at most {}",
+        LONGEST_NAME - longest
+    );
+    Err(Unusable(reason).into())
 }
 
 /// The name of what should have been NAME=VALUE: what comes after may be a secret.
