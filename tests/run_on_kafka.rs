@@ -98,7 +98,7 @@ fn another_policy_is_compared_on_what_is_there(home: &Path, prefix: &str) {
     let compare = ["replay", "--policy", "other.yaml", "--output", "json"];
     let on_kafka = printed(&[&compare, &reach]);
     assert_eq!(on_kafka, printed(&[&compare, &["signals.jsonl"]]));
-    assert!(on_kafka.contains("local/ProcessFleet/sleepers") && on_kafka.contains("\"recorded\""), "{on_kafka}");
+    assert!(on_kafka.contains(&*common::SLEEPERS) && on_kafka.contains("\"recorded\""), "{on_kafka}");
 }
 
 /// Each fleet is scaled by the process that supervises it, also where the command comes over a partition of another one.

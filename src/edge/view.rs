@@ -221,7 +221,7 @@ impl View {
 
     /// Whether everything that was in the log at the start has been read.
     pub fn is_caught_up(&self) -> bool {
-        self.caught_up.load(Ordering::Acquire) >= tail::FOLLOWED_TOPICS
+        self.caught_up_at.get().is_some()
     }
 
     fn policy(&self, policy: PolicyAnnouncement) {
@@ -268,7 +268,7 @@ impl View {
     }
 
     fn one_caught_up(&self, now: Timestamp) {
-        if self.caught_up.fetch_add(1, Ordering::Release) + 1 == tail::FOLLOWED_TOPICS {
+        if self.caught_up.fetch_add(1, Ordering::AcqRel) + 1 == tail::FOLLOWED_TOPICS {
             self.caught_up_at.get_or_init(|| now);
         }
     }

@@ -36,7 +36,7 @@ impl View {
     /// Whether every policy in force is known.
     pub fn policies_are_known(&self, now: Timestamp) -> bool {
         let wait = if self.audit_is_cut.load(Ordering::Relaxed) { EVALUATED_AGAIN } else { ON_THE_WAY };
-        self.is_caught_up() && self.caught_up_at.get().is_some_and(|at| now.since(*at) >= wait) && self.beyond_limit() == 0
+        self.caught_up_at.get().is_some_and(|at| now.since(*at) >= wait) && self.beyond_limit() == 0
     }
 
     /// Whether a policy asks for `metric` of `target`; only where the policies are known.
