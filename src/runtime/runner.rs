@@ -156,7 +156,13 @@ impl<S: Stage> Runner<S> {
                 Polled::Revoked { partition } => {
                     self.owned.remove(&partition);
                 }
-                Polled::Gap { partition, from, to } => self.gap(partition, from, to, now),
+                Polled::Gap { partition, from, to } => {
+                    if let Some(owned) = self.owned.get_mut(&partition) {
+                        owned.position = owned.position.max(to);
+                        owned.lost_before = Some(to);
+                    }
+                    self.gap(partition, from, to, now);
+                }
                 Polled::Records { partition, records } => self.records(partition, records, now),
             }
         }
@@ -178,11 +184,9 @@ impl<S: Stage> Runner<S> {
         owned.appends.extend(raw_appends(&*self.log, effects.take()));
     }
 
-    /// Records are gone that this reader had not read.
+    /// Tells of records that are gone and that this reader had not read.
     fn gap(&mut self, partition: u32, from: Offset, to: Offset, now: Timestamp) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
-        owned.position = owned.position.max(to);
-        owned.lost_before = owned.lost_before.max(Some(to));
         let mut effects = Effects::new();
         let message = format!("{} cannot read {} {from}..{to} of partition {partition}: they were trimmed before, or damaged", S::NAME, S::INPUT);
         let alert = Alert {

@@ -398,4 +398,4 @@ impl Scale {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -13,7 +13,7 @@ use loadline::stages::{Effects, Input, Located, Stage};
 use loadline::wire::{self, jsonl};
 
 use crate::common::LOADLINE;
-use crate::common::load::target;
+use crate::common::ledger::changes_by_command;
 use crate::producers::{Place, Sent};
 
 /// A partition that is read on from where it was left.
@@ -197,17 +197,7 @@ impl Carried {
 
     /// Each change of a fleet's record is the work of one command: its revision counts the changes.
     pub(crate) fn compare(&mut self, data: &Path, fleet: &str) {
-        let text = std::fs::read(data.join("fleets/local").join(fleet).join("state.json")).unwrap();
-        let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        let changes = record["revision"].as_i64().unwrap() - 1;
-        let prefix = format!("{}#", target(fleet));
-        let of_target: Vec<Option<i64>> = self.issued.iter().filter(|(id, _)| id.starts_with(&prefix)).map(|(_, revision)| *revision).collect();
-        let applied: Vec<i64> = of_target.iter().flatten().copied().collect();
-        let distinct: BTreeSet<i64> = applied.iter().copied().collect();
-        assert_eq!(distinct.len(), applied.len(), "two commands for one change of {fleet}");
-        assert!(applied.iter().all(|revision| (2..=changes + 1).contains(revision)), "{applied:?} of {changes} changes of {fleet}");
-        assert!(usize::try_from(changes).unwrap() <= of_target.len(), "{changes} changes of {fleet} by {} commands", of_target.len());
-        self.changes += changes;
+        self.changes += changes_by_command(data, fleet, &self.issued).unwrap();
     }
 
     pub(crate) fn commands(&self) -> usize {

@@ -219,22 +219,8 @@ impl<'a> Ledger<'a> {
         assert_eq!(written, undisturbed);
     }
 
-    /// Each change of a fleet's record is the work of one command: its revision counts the changes.
     fn no_command_took_effect_twice(&mut self, data: &Path) {
-        self.changes = 0;
-        for name in self.targets {
-            let Ok(text) = std::fs::read(data.join("fleets/local").join(name).join("state.json")) else { continue };
-            let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
-            let changes = record["revision"].as_i64().unwrap() - 1;
-            self.changes += changes;
-            let prefix = format!("{}#", target(name));
-            let of_target: Vec<Option<i64>> = self.issued.iter().filter(|(id, _)| id.starts_with(&prefix)).map(|(_, revision)| *revision).collect();
-            let applied: Vec<i64> = of_target.iter().flatten().copied().collect();
-            let distinct: BTreeSet<i64> = applied.iter().copied().collect();
-            assert_eq!(distinct.len(), applied.len(), "two commands for one change of {name}");
-            assert!(applied.iter().all(|revision| (2..=changes + 1).contains(revision)), "{applied:?} of {changes}");
-            assert!(usize::try_from(changes).unwrap() <= of_target.len(), "{changes} changes of {name} by {} commands", of_target.len());
-        }
+        self.changes = self.targets.iter().filter_map(|name| changes_by_command(data, name, &self.issued)).sum();
     }
 
     /// How many samples were taken.
@@ -253,4 +239,20 @@ fn fold<S: Stage>(stage: &S, state: &mut S::State, record: &RawRecord, entry: S:
     let located = Located { partition: record.partition, offset: record.offset, at: record.at, record: entry };
     stage.apply(state, Input::Record(located), &mut effects);
     effects.take().into_iter().map(|effect| effect.message).collect()
+}
+
+/// How often a fleet's record was changed, each time by one command of those that were issued (with the revision that it is said to have made):
+/// its revision counts the changes. `None` where there is no record.
+pub(crate) fn changes_by_command(data: &Path, fleet: &str, issued: &BTreeMap<String, Option<i64>>) -> Option<i64> {
+    let text = std::fs::read(data.join("fleets/local").join(fleet).join("state.json")).ok()?;
+    let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let changes = record["revision"].as_i64().unwrap() - 1;
+    let prefix = format!("{}#", target(fleet));
+    let of_target: Vec<Option<i64>> = issued.iter().filter(|(id, _)| id.starts_with(&prefix)).map(|(_, revision)| *revision).collect();
+    let applied: Vec<i64> = of_target.iter().flatten().copied().collect();
+    let distinct: BTreeSet<i64> = applied.iter().copied().collect();
+    assert_eq!(distinct.len(), applied.len(), "two commands for one change of {fleet}");
+    assert!(applied.iter().all(|revision| (2..=changes + 1).contains(revision)), "{applied:?} of {changes} changes of {fleet}");
+    assert!(usize::try_from(changes).unwrap() <= of_target.len(), "{changes} changes of {fleet} by {} commands", of_target.len());
+    Some(changes)
 }

@@ -20,6 +20,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hasher;
+use std::time::Duration;
 
 use loadline::log::memory::MemoryLog;
 use loadline::log::{Offset, Topic};
@@ -456,4 +457,8 @@ impl FoldTime {
     pub(super) fn at(self, clock: Timestamp) -> i64 {
         if clock.as_millis() + 60_000 < self.0 { clock.as_millis() } else { clock.as_millis().max(self.0) }
     }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }

@@ -38,6 +38,7 @@ pub(super) fn rights(prefix: &str, roles: &[&str]) -> Result<Rights, LogError> {
     };
     // Whoever starts looks at the topics: nothing runs on what would corrupt.
     allow("topic", prefix.to_owned(), true, &["Describe", "DescribeConfigs"]);
+    let mut reads = false;
     for topic in declaration::declared()? {
         let is_named = |parts: &[String]| parts.iter().any(|part| roles.contains(&part.as_str()));
         let name = || format!("{prefix}{}", topic.name);
@@ -46,11 +47,11 @@ pub(super) fn rights(prefix: &str, roles: &[&str]) -> Result<Rights, LogError> {
         }
         if is_named(&topic.readers) {
             allow("topic", name(), false, &["Read"]);
+            reads = true;
         }
     }
-    let (stages, mut reads) = (states()?, false);
+    let stages = states()?;
     for role in roles {
-        reads |= declaration::declared()?.iter().any(|topic| topic.readers.iter().any(|reader| reader == role));
         if *role == FLEETS {
             // Each data directory has a group of its own.
             allow("group", group_name(prefix, actuate::GROUP), true, &["Read"]);

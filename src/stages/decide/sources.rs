@@ -140,6 +140,7 @@ impl Sources {
             }
             let end = at.window_start(self.pane());
             self.complete = self.complete.map(|complete| complete.min(end));
+            self.lost_at = self.lost_at.map(|lost_at| lost_at.min(at));
             self.clock = at;
         }
         self.clock = self.clock.max(at);

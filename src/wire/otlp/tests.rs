@@ -9,7 +9,7 @@ const REQUEST: &[u8] = include_bytes!("request.bin");
 const RECEIVED: Timestamp = Timestamp::from_millis(1_764_000_001_000);
 
 /// A field of bytes.
-fn field(number: u8, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+pub(in crate::wire) fn field(number: u8, bytes: impl AsRef<[u8]>) -> Vec<u8> {
     let bytes = bytes.as_ref();
     let mut field = vec![number << 3 | 2];
     let mut length = bytes.len();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::Kind;
+use crate::wire::otlp::tests::field;
 use crate::wire::{self, WireError};
 
 const LINE: &str = r#"{"target":"prod/Deployment/api","metric":"cpu","value":0.7}"#;
@@ -98,17 +99,6 @@ fn only_samples_may_be_written_in_other_ways() {
 #[test]
 fn what_grows_beyond_the_limit_is_refused_whole() {
     let long = format!("prod/Deployment/{}", "x".repeat(200));
-    let field = |number: u8, bytes: &[u8]| {
-        let mut field = vec![number << 3 | 2];
-        let mut length = bytes.len();
-        while length >= 0x80 {
-            field.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
-            length >>= 7;
-        }
-        field.push(u8::try_from(length).unwrap());
-        field.extend_from_slice(bytes);
-        field
-    };
     let target = [field(1, b"loadline.target"), field(2, &field(1, long.as_bytes()))].concat();
     let point = field(1, &[&[0x21][..], &1.0_f64.to_le_bytes()].concat());
     let metric = [field(1, b"m"), field(5, &point.repeat(90_000))].concat();

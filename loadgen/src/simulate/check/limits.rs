@@ -12,7 +12,7 @@ use super::super::policy::{Rate, Rules};
 use super::super::scenario::Millis;
 use super::super::world::{Change, number_of, target};
 use super::tape::Entry;
-use super::{FoldTime, Plan, Violation};
+use super::{FoldTime, Plan, Violation, millis};
 
 /// After the clock was set, times of the fold and of the world may differ by a look or two.
 const SET_SLACK: i64 = 2_500;
@@ -315,10 +315,6 @@ impl Limits {
         let no_decision = || Violation::new("no claim without a decision", format!("{claim:?}"));
         Ok((claim.clone(), decision.ok_or_else(no_decision)?.clone()))
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Whether a policy allows a change, after what was applied before.

@@ -1,13 +1,12 @@
 //! A claim that waits for its fleet's removals is served as soon as there is room again, not only when it is made anew.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use loadline::model::{Command, Grant, GrantLimit, Request, TargetId, Timestamp};
 use loadline::stages::arbitrate::{Arbitrate, Pacing};
 
 use super::super::scenario::Millis;
-use super::Violation;
+use super::{Violation, millis};
 
 /// What the arbiter's clock, and the looks at the log, may take.
 const SLACK: Millis = 3_000;
@@ -21,7 +20,7 @@ pub(super) struct Waiting {
     /// The newest claim of each target.
     claims: BTreeMap<TargetId, Request>,
     /// Those that were told to wait.
-    told: BTreeMap<TargetId, Request>,
+    told: BTreeSet<TargetId>,
     /// What each fleet removed, and when that was read.
     removed: BTreeMap<String, Vec<(Millis, u64)>>,
     /// Since when a fleet for which somebody waits has had room.
@@ -30,7 +29,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn new(pacing: &Arbitrate, calm_at: Millis) -> Self {
-        let (claims, told, removed, room_since) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (claims, told, removed, room_since) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         Waiting { pacing: pacing.clone(), calm_at, claims, told, removed, room_since }
     }
 
@@ -43,9 +42,10 @@ impl Waiting {
 
     pub(super) fn grant(&mut self, grant: &Grant) {
         let waits = grant.limit == GrantLimit::Removals && grant.command.is_none();
-        match self.claims.get(&grant.target).filter(|claim| waits && claim.epoch == grant.epoch) {
-            Some(claim) => drop(self.told.insert(grant.target.clone(), claim.clone())),
-            None => drop(self.told.remove(&grant.target)),
+        if waits && self.claims.get(&grant.target).is_some_and(|claim| claim.epoch == grant.epoch) {
+            self.told.insert(grant.target.clone());
+        } else {
+            self.told.remove(&grant.target);
         }
     }
 
@@ -60,7 +60,7 @@ impl Waiting {
     /// After all that was appended by `now`, when the log's clock showed `clock`.
     pub(super) fn look(&mut self, now: Millis, clock: Timestamp) -> Result<(), Violation> {
         let mut room_since = BTreeMap::new();
-        for claim in self.told.values().filter(|claim| clock < claim.expires_at) {
+        for claim in self.told.iter().filter_map(|target| self.claims.get(target)).filter(|claim| clock < claim.expires_at) {
             let Pacing { at_least, period, .. } = self.pacing.fleets.get(&claim.fleet).copied().unwrap_or(self.pacing.pacing);
             let fleet = claim.fleet.as_str();
             let removed = self.removed.get(fleet).map_or(&[][..], Vec::as_slice);
@@ -78,8 +78,4 @@ impl Waiting {
         self.room_since = room_since;
         Ok(())
     }
-}
-
-fn millis(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
