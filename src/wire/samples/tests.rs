@@ -99,10 +99,10 @@ fn only_samples_may_be_written_in_other_ways() {
 #[test]
 fn what_grows_beyond_the_limit_is_refused_whole() {
     let long = format!("prod/Deployment/{}", "x".repeat(200));
-    let target = [field(1, b"loadline.target"), field(2, &field(1, long.as_bytes()))].concat();
-    let point = field(1, &[&[0x21][..], &1.0_f64.to_le_bytes()].concat());
-    let metric = [field(1, b"m"), field(5, &point.repeat(90_000))].concat();
-    let request = field(1, &[field(1, &field(1, &target)), field(2, &field(2, &metric))].concat());
+    let target = [field(1, b"loadline.target"), field(2, field(1, long.as_bytes()))].concat();
+    let point = field(1, [&[0x21][..], &1.0_f64.to_le_bytes()].concat());
+    let metric = [field(1, b"m"), field(5, point.repeat(90_000))].concat();
+    let request = field(1, [field(1, field(1, target)), field(2, field(2, metric))].concat());
     assert!(request.len() < 4 << 20);
     let mut samples = 0;
     let refused = each(Format::Otlp, &request, AT, |_| {
