@@ -230,7 +230,8 @@ fn one_of(words: &[&'static str], word: &str) -> &'static str {
 
 /// How long ago `time` was, in seconds; `None` where there was no such time yet.
 fn age(time: Timestamp, now: Timestamp) -> Option<f64> {
-    (time.as_millis() > 0).then(|| now.since(time).as_secs_f64())
+    // Of whole milliseconds, so that it has no more digits than it knows.
+    (time.as_millis() > 0).then(|| now.since(time).as_millis() as f64 / 1000.0)
 }
 
 fn seconds(at: Timestamp) -> f64 {

@@ -133,6 +133,11 @@ pub struct Problem {
     pub code: &'static str,
 }
 
+/// Whether the field at `path` is the one at `around`, or stands within it.
+pub(crate) fn is_within(path: &str, around: &str) -> bool {
+    path.strip_prefix(around).is_some_and(|rest| rest.is_empty() || around.is_empty() || rest.starts_with(['.', '[']))
+}
+
 /// On one line, as a log or an alert shows it.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -124,7 +124,7 @@ pub fn policies_for(text: &str, name: &str, pane: Duration) -> PolicyFile {
 }
 
 /// Takes in a document with what is wrong with it as YAML.
-fn sort_in(node: Node, problems: Vec<Problem>, pane: Duration, file: &mut PolicyFile) {
+fn sort_in(node: Node, mut problems: Vec<Problem>, pane: Duration, file: &mut PolicyFile) {
     if node.value == Value::Null {
         return; // An empty document: a `---` at the end, a file of comments.
     }
@@ -147,12 +147,10 @@ fn sort_in(node: Node, problems: Vec<Problem>, pane: Duration, file: &mut Policy
         return;
     }
     let kind = node.get("kind");
+    // What a kind that is nearly right was meant for is checked as that: one slip hides no other.
+    let mut meant = KINDS.into_iter().find(|known| kind.and_then(Node::as_text) == Some(known));
     match kind.and_then(Node::as_text) {
-        Some("ScalingPolicy") => {
-            file.documents.push(policy(&node, problems, pane));
-            return;
-        }
-        Some(known @ ("ProcessFleet" | "PolicyTest")) => file.others.push(OtherDocument { kind: known.to_owned(), node }),
+        Some(_) if meant.is_some() => {}
         Some(other) => {
             let message = match habit_of_document(other) {
                 Some(whose) => format!("this is {whose}, which Loadline does not read"),
@@ -160,17 +158,31 @@ fn sort_in(node: Node, problems: Vec<Problem>, pane: Duration, file: &mut Policy
             };
             let translated = habit_of_document(other)
                 .map(|_| format!("did you mean `kind: ScalingPolicy`, with `apiVersion: {API_VERSION}`? what each field is called there: docs/from-hpa.md"));
-            let near = nearest(other, KINDS).map(|known| format!("did you mean `{known}`?"));
+            meant = nearest(other, KINDS).filter(|_| translated.is_none());
+            let near = meant.map(|known| format!("did you mean `{known}`?"));
             let mend = translated.or(near).unwrap_or_else(|| format!("Loadline reads {}", KINDS.join(", ")));
-            file.problems.push(error("kind", kind, "unknown-kind", message, mend));
+            problems.push(error("kind", kind, "unknown-kind", message, mend));
         }
-        None => file.problems.push(error(
+        None if ["rule_files", "evaluation_interval", "tests"].iter().any(|name| node.get(name).is_some()) => {
+            let mend = format!(
+                "begin with `apiVersion: {API_VERSION}` and `kind: PolicyTest`, and write the rest within `spec`, with `policies` for `rule_files`: docs/policy.md"
+            );
+            problems.push(error("kind", kind, "missing-field", "`kind` is missing; the fields are those of promtool's tests".into(), mend));
+        }
+        None => problems.push(error(
             "kind",
             kind,
             "missing-field",
             "`kind` is missing".into(),
             "write `kind: ScalingPolicy`; a configuration, loadline.yaml, is checked by `loadline config`".into(),
         )),
+    }
+    if meant == Some("ScalingPolicy") {
+        file.documents.push(policy(&node, problems, pane));
+        return;
+    }
+    if let Some(known) = meant {
+        file.others.push(OtherDocument { kind: known.to_owned(), node });
     }
     file.problems.extend(problems);
 }
@@ -328,6 +340,23 @@ spec:
             assert!(codes.contains(&code), "{from} -> {to}: {codes:?}");
             assert!(file.documents.iter().all(|d| d.policy.is_none()));
         }
+    }
+
+    /// One slip in the first line hides nothing of the rest, and nothing of such a document is in force.
+    #[test]
+    fn a_kind_that_is_nearly_right_hides_no_other_error() {
+        let text = POLICY.replacen("kind: ScalingPolicy", "kind: scalingPolicy", 1).replacen("max: 5", "maxx: 5", 1);
+        let file = policies_in(&text, "a.yaml");
+        let codes: Vec<_> = file.all_problems().iter().map(|p| p.code).collect();
+        assert_eq!(codes, ["unknown-kind", "missing-field", "unknown-field"], "{:?}", file.all_problems());
+        assert!(file.documents.iter().all(|d| d.policy.is_none()));
+        // What another autoscaler's document says is not read as ours.
+        let file = policies_in(&POLICY.replacen("kind: ScalingPolicy", "kind: HorizontalPodAutoscaler", 1), "a.yaml");
+        assert!(file.documents.is_empty() && file.all_problems().len() == 1, "{:?}", file.all_problems());
+        // Nor are tests of Prometheus' rules, whose way to ours is told.
+        let file = policies_in("rule_files: [a.yaml]\nevaluation_interval: 1m\ntests: []\n", "a.yaml");
+        let [problem] = file.all_problems()[..] else { panic!("{:?}", file.all_problems()) };
+        assert!(problem.to_string().contains("promtool") && problem.to_string().contains("kind: PolicyTest"), "{problem}");
     }
 
     /// Fields and values with control characters are named without them.

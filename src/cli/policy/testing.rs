@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use super::super::documents::nothing_in;
 use super::{Answer, FAULTY, FINE, Source, UNREADABLE, read};
-use crate::model::document::{Node, Problem, Span, Value};
+use crate::model::document::{Node, Problem, Span, Value, is_within};
 use crate::model::policy::Policy;
 use crate::model::spelling::nearest;
 use crate::wire::document::{Document, PolicyFile, documents};
 use bind::{Bound, bind, unit_of};
-use document::{Case, Expectation, KIND};
+use document::{Case, Expectation, KIND, Written};
 use world::{Look, Plan, Played, play};
 
 /// The format of the answer.
@@ -84,7 +84,7 @@ pub(super) fn run(files: &[PathBuf], only: Option<&str>, format: TestFormat, col
 
 /// What is wrong with a document of tests of the file `file`, apart from its policies.
 pub(in crate::cli) fn problems_of(node: &Node, file: &str) -> Vec<Problem> {
-    document::read(node, file).1
+    document::read(node, file).problems
 }
 
 /// Whether a document is one of tests.
@@ -113,12 +113,15 @@ fn of_file(file: &Path, only: Option<&str>) -> Ran {
             ran.problems.push(not_a_test(Some(&node)));
             continue;
         }
-        let (suite, problems) = document::read(&node, &ran.source.name);
-        ran.problems.extend(problems);
-        let Some(suite) = suite else { continue };
+        let Written { suite, is_whole, problems: faults } = document::read(&node, &ran.source.name);
         let Bound { plans, problems, others } = bind(&suite, &folder, &ran.source.name);
-        ran.problems.extend(document::placed(problems, &node));
+        // Also of a document that can be read in part only, but for what hangs on what is missing of it.
+        ran.problems.extend(document::placed(problems, &node).into_iter().filter(|problem| !hangs_on(problem, &faults)));
+        ran.problems.extend(faults);
         ran.others.extend(others);
+        if !is_whole {
+            continue;
+        }
         for (case, plan, policy) in plans.into_iter().filter(|(case, ..)| only.is_none_or(|only| case.name.contains(only))) {
             let played = play(&plan);
             ran.problems.extend(strangers(&case, &plan, &played));
@@ -128,6 +131,14 @@ fn of_file(file: &Path, only: Option<&str>) -> Ran {
     }
     ran.problems.sort_by_key(|problem| problem.span);
     ran
+}
+
+/// Whether a problem of the files that a document names may come from a fault of the document itself.
+fn hangs_on(problem: &Problem, faults: &[Problem]) -> bool {
+    faults
+        .iter()
+        .filter(|fault| !fault.path.is_empty() && fault.code != "duplicate-series")
+        .any(|fault| is_within(&fault.path, &problem.path) || (fault.code != "missing-field" && is_within(&problem.path, &fault.path)))
 }
 
 /// The series of instances that the fleet of the test never had: they would count all the same, as those of an instance that is not seen yet.

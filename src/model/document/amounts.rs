@@ -305,6 +305,7 @@ pub fn show_amount(amount: Amount, unit: Unit) -> String {
             let found = [("Gi", 1_i128 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)].into_iter().find(|(_, size)| bytes != 0 && bytes % size == 0);
             found.map_or_else(|| amount.to_string(), |(suffix, size)| format!("{}{suffix}", bytes / size))
         }
+        Unit::Cores if nanos % 1_000_000 == 0 && nanos < 1_000_000_000 && nanos != 0 => format!("{}m", nanos / 1_000_000),
         _ => amount.to_string(),
     }
 }

@@ -384,6 +384,12 @@ pub(crate) fn choice<T: Choice>(node: &Node) -> Result<T, Fault> {
     })
 }
 
+/// The word of a choice that is written, or that was probably meant.
+pub(crate) fn meant<T: Choice>(node: &Node) -> Option<T> {
+    let meant = spelling::nearest(node.as_text()?, T::WORDS.iter().map(|(word, _)| *word))?;
+    T::WORDS.iter().find(|(word, _)| *word == meant).map(|(_, value)| *value)
+}
+
 /// A whole number within bounds.
 pub(crate) fn whole(node: &Node, least: i64, most: i64) -> Result<i64, Fault> {
     let mend = || format!("write a whole number from {least} to {most}");

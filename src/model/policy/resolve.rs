@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::{Defaults, Mode, Policy, Role, Tolerance, defaults};
 use crate::model::document::amounts::{self, Fault};
-use crate::model::document::fields::{Choice, Fields, Report, quoted, whole};
+use crate::model::document::fields::{self, Choice, Fields, Report, quoted, whole};
 use crate::model::document::shape::{Outline, Shape};
 use crate::model::document::{MOST_PROBLEMS, Node, Problem, Severity, Span, Value, shorten};
 use crate::model::spelling::nearest;
@@ -76,7 +76,7 @@ pub fn resolve_for(spec: &Node, namespace: &str, pane: Duration) -> Resolution {
     let is_faulty = report.problems.iter().any(|p| p.severity == Severity::Error);
     if let Some(draft) = &draft {
         advice::advise(draft, pane, &mut report);
-        doubt::withhold(draft, &mut report);
+        doubt::withhold(draft, meant_role(spec.get("role")).is_some(), &mut report);
     }
     let policy = draft.filter(|_| !is_faulty);
     let Report { mut problems, settings, places, .. } = report;
@@ -149,8 +149,9 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
     });
     let origin = if spec.take("actuator").is_some() { Origin::Written } else { Origin::Default };
     report.put(spec.at("actuator"), "Scale".to_owned(), origin, "Loadline sets the count itself");
-    let role_is_written = spec.take("role").is_some();
-    let role = spec.choice("role", (Role::Generic, Origin::Default), "which defaults apply", report);
+    let written = spec.take("role");
+    let (role_is_written, meant) = (written.is_some(), meant_role(written).unwrap_or(Role::Generic));
+    let role = spec.choice("role", (meant, Origin::Default), "which defaults apply", report);
     let defaults = defaults::of(role);
     let by_role = if role_is_written { Origin::Role } else { Origin::Default };
     let mode = spec.choice("mode", (Mode::Active, Origin::Default), "how far it acts: Active, OutOnly, Advise or Off", report);
@@ -197,6 +198,11 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
         fallback,
         evaluate_every,
     })
+}
+
+/// The role that is written, or that was probably meant: the rest is held against its defaults.
+fn meant_role(role: Option<&Node>) -> Option<Role> {
+    role.and_then(fields::meant)
 }
 
 /// What a field is that is known elsewhere: built later, or of another autoscaler.

@@ -223,7 +223,8 @@ impl Target {
             memory.failures = 0;
             memory.retry_at = None;
         } else if let Some(in_force) = &self.policy {
-            let message = format!("somebody else set the replicas from {from} to {replicas}; that counts as a change, and is decided on from there");
+            let message =
+                format!("the replicas were set from {from} to {replicas} by no command of Loadline; that counts as a change, and is decided on from there");
             alerts::tell(&in_force.policy.target, "ChangedFromOutside", Severity::Info, message, now, effects);
         }
     }

@@ -152,14 +152,23 @@ pub(super) struct MetricExpectation {
     pub(super) proposal: Option<u32>,
 }
 
-/// Reads a document of this kind, of the file `file`. There are tests only where each can be read; one with series that
-/// double each other is among them, so that what else is wrong with it is told at once.
-pub(super) fn read(node: &Node, file: &str) -> (Option<Suite>, Vec<Problem>) {
+/// A document of this kind, as far as it can be read.
+pub(super) struct Written {
+    /// What could be read of it.
+    pub(super) suite: Suite,
+    /// Whether that is all of it. Series that double each other can be read.
+    pub(super) is_whole: bool,
+    /// What is wrong with it.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Reads a document of this kind, of the file `file`.
+pub(super) fn read(node: &Node, file: &str) -> Written {
     let mut report = Report::default();
     let suite = document(node, &mut report);
-    let readable = report.problems.is_empty();
+    let is_whole = report.problems.is_empty();
     report.problems.extend(suite.tests.iter().flat_map(|case| doubles::in_case(case, file)));
-    (readable.then_some(suite), placed(report.problems, node))
+    Written { suite, is_whole, problems: placed(report.problems, node) }
 }
 
 /// Problems in the order of the text, each with a place and a path from the document's root.
@@ -222,13 +231,24 @@ fn document(node: &Node, report: &mut Report) -> Suite {
         Some(case(node, path, report))
     });
     spec.finish(report, |name| promtool(name, "tests"));
-    document.finish(report, |_| None);
+    document.finish(report, |name| promtool(name, "document"));
+    // A report and `--run` know a test by its name.
+    let mut names = BTreeMap::new();
+    for case in suite.tests.iter().filter(|case| !case.name.is_empty()) {
+        if let Some(first) = names.insert(case.name.as_str(), case.path.as_str()) {
+            let message = format!("two tests are named {:?}, the other is {}", crate::model::document::shorten(&case.name), first.trim_start_matches('.'));
+            report.error(&format!("{}.name", case.path), Fault::new("duplicate-name", message, "say what is different of this one"));
+        }
+    }
     suite
 }
 
 /// The fields of a test of Prometheus' rules, by their names here.
 fn promtool(name: &str, at: &str) -> Option<Fault> {
     let own = match (name, at) {
+        ("rule_files", "document") => "spec: { policies: [policy.yaml], tests: […] }",
+        ("evaluation_interval", "document") => "spec: { pane: 5s, … }",
+        ("tests", "document") => "spec: { policies: [policy.yaml], tests: […] }",
         ("rule_files", "tests") => "policies: [policy.yaml]",
         ("evaluation_interval", "tests") => "pane: 5s",
         ("interval", "test") => "every: 15s",

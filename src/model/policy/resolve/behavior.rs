@@ -81,13 +81,15 @@ fn rate_policy(node: &Node, path: String, report: &mut Report) -> Option<RatePol
     let replicas = fields.read("replicas", Shape::Whole(1, MAX_REPLICAS), report, |node| {
         whole(node, 1, MAX_REPLICAS).map(|n| StepSize::Replicas(u32::try_from(n).unwrap_or(u32::MAX)))
     });
-    if percent_is_written == replicas_is_written {
+    // What is written as an HPA has it is told once, field by field.
+    let as_of_hpa = |names: &[&str]| names.iter().any(|name| node.get(name).is_some());
+    if percent_is_written == replicas_is_written && (percent_is_written || !as_of_hpa(&["type", "value"])) {
         let message =
             if percent_is_written { "a rate policy has `percent` or `replicas`, not both" } else { "a rate policy has neither `percent` nor `replicas`" };
         report.error(fields.path(), Fault::new("contradiction", message, MEND));
     }
     fields.demand("period", report);
-    if fields.take("period").is_none() {
+    if fields.take("period").is_none() && !as_of_hpa(&["periodSeconds"]) {
         report.error(fields.path(), missing("period", MEND));
     }
     let period = fields.read("period", Shape::Duration, report, |node| match amounts::duration(node, RatePolicy::LONGEST_PERIOD)? {

@@ -6,13 +6,15 @@
 use super::super::Policy;
 use super::Origin;
 use crate::model::document::fields::Report;
-use crate::model::document::{Problem, Severity};
+use crate::model::document::{Problem, Severity, is_within};
 
 const METRICS: &str = "spec.metrics";
 
-/// Takes the warnings out of the report that hang on a field which an error makes unknown.
-pub(super) fn withhold(draft: &Policy, report: &mut Report) {
-    let errors: Vec<Problem> = report.problems.iter().filter(|p| p.severity == Severity::Error).cloned().collect();
+/// Takes the warnings out of the report that hang on a field which an error makes unknown; the role is known where a slip in
+/// it leaves no doubt.
+pub(super) fn withhold(draft: &Policy, role_is_known: bool, report: &mut Report) {
+    let in_doubt = |p: &&Problem| p.severity == Severity::Error && !(role_is_known && p.path == "spec.role");
+    let errors: Vec<Problem> = report.problems.iter().filter(in_doubt).cloned().collect();
     if errors.is_empty() {
         return;
     }
@@ -38,11 +40,6 @@ fn obscures(error: &Problem, path: &str, is_written: bool) -> bool {
         _ if error.path == "spec.role" => !is_written || path == "spec.role",
         _ => is_within(path, &error.path),
     }
-}
-
-/// Whether a field is `around`, or stands within it.
-fn is_within(path: &str, around: &str) -> bool {
-    path.strip_prefix(around).is_some_and(|rest| rest.is_empty() || around.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// The fields that decide whether there is such a warning.

@@ -73,7 +73,8 @@ fn metric(node: &Node, path: String, defaults: &Defaults, by_role: Origin, repor
     let name = name(&mut fields, report);
     let kind = kind(&mut fields, report);
     let unit = unit(&mut fields, name.as_ref(), report);
-    let measure = measure(&mut fields, kind, report);
+    let weighs = fields.take("track").is_some();
+    let measure = measure(&mut fields, kind, weighs, report);
     let window = fields.setting("window", Shape::Duration, (defaults.window, by_role), "the time that is measured", report, |node| {
         match amounts::duration(node, HOUR)? {
             Duration::ZERO => Err(Fault::new("range", "0 is no window", "write a window, as in `30s`")),
@@ -150,7 +151,8 @@ fn unit(fields: &mut Fields<'_>, name: Option<&MetricName>, report: &mut Report)
     written.or(known)
 }
 
-fn measure(fields: &mut Fields<'_>, kind: Option<Kind>, report: &mut Report) -> Measure {
+/// How a metric is measured. A `track` weighs the instances by its own rules, or wants to be told; else their mean is taken.
+fn measure(fields: &mut Fields<'_>, kind: Option<Kind>, weighs: bool, report: &mut Report) -> Measure {
     let mut measure = fields.map("measure", report, "write `measure: { over: Mean, across: Sum }` or `measure: { quantile: 95% }`");
     let over = measure.word::<Over>("over", report);
     let across = measure.word::<Across>("across", report);
@@ -177,7 +179,9 @@ fn measure(fields: &mut Fields<'_>, kind: Option<Kind>, report: &mut Report) -> 
         let origin = if over.is_some() { Origin::Written } else { Origin::Default };
         let over = over.unwrap_or(Over::Mean);
         report.put(measure.at("over"), over.show(), origin, "each instance's samples of the window become one number");
-        let (value, origin) = optional(across);
+        let origin = if across.is_some() { Origin::Written } else { Origin::Default };
+        let across = across.or((!weighs).then_some(Across::Mean));
+        let value = across.map_or_else(|| "null".to_owned(), |across| across.show());
         report.put(measure.at("across"), value, origin, "the instances' numbers become one (null: as the rule needs)");
         Measure::Reduce { over, across }
     };

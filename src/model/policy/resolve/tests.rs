@@ -305,6 +305,10 @@ fn errors_do_not_hide_warnings_and_cause_none() {
         ("\"replicas\": {", "\"mode\": \"OutOnli\", \"replicas\": {", ""),
         ("\"replicas\": {", "\"mod\": \"OutOnly\", \"replicas\": {", ""),
         ("{\"in\": 2}", "{\"in\": 2000}", ""),
+        // A role of which nobody knows what it may set; one that is nearly right is taken for what was meant.
+        ("\"replicas\": {", "\"role\": \"Queue\", \"replicas\": {", ""),
+        ("\"replicas\": {\"max\"", "\"role\": \"ApiServr\", \"replicas\": {\"min\": 1, \"max\"", "single-replica tolerance-blocks-scale-in"),
+        ("\"replicas\": {\"max\"", "\"role\": \"Queue\", \"replicas\": {\"min\": 1, \"max\"", ""),
         // A metric that cannot be read may be the one that matters; its errors are its own.
         ("\"utilization\": \"70%\"", "\"utilisation\": \"70%\"", ""),
     ] {
