@@ -41,8 +41,8 @@ pub(super) struct Limits {
     removed: BTreeMap<String, Vec<(i64, u32)>>,
     /// The same of commands that were issued before the clock was set back, and are read after.
     removed_before: BTreeMap<String, Vec<(i64, u32)>>,
-    /// What the clock showed when it was set back last.
-    set_to: i64,
+    /// What the clock showed before and after it was set back last.
+    set: (i64, i64),
     /// How many replicas each fleet claims to have, over time.
     totals: BTreeMap<String, Vec<(i64, u64)>>,
 }
@@ -109,7 +109,7 @@ impl Limits {
             outcomes: BTreeMap::new(),
             removed: BTreeMap::new(),
             removed_before: BTreeMap::new(),
-            set_to: i64::MIN,
+            set: (i64::MIN, i64::MIN),
             totals: BTreeMap::new(),
         }
     }
@@ -122,11 +122,12 @@ impl Limits {
             // What is later than now counts as now for the fold, which has forgotten what was long ago: for a while it may
             // count more, or less, than can be told from here.
             let longest = self.pacing.fleets.values().map(|pacing| pacing.period).fold(self.pacing.pacing.period, Duration::max);
-            let left = self.time.0 - millis(longest);
+            let before = clock.as_millis() - by;
+            let left = before - millis(longest);
             self.removed.values_mut().for_each(|removed| removed.retain(|(at, _)| *at >= left));
             self.time = FoldTime(clock.as_millis());
             self.unsure_until = self.time.0 + UNSURE_FOR;
-            self.set_to = self.time.0;
+            self.set = (before, self.time.0);
             self.records.values_mut().for_each(|record| record.time = FoldTime(clock.as_millis()));
             for event in self
                 .records
@@ -233,10 +234,10 @@ impl Limits {
                 before
             } else {
                 // What was not forgotten by then counts, from when the clock was set, as what is later than now does for the arbiter.
-                let last = before.iter().map(|(at, _)| *at).max().unwrap_or(0);
-                let kept = before.drain(..).filter(|(at, _)| last - *at <= millis(pacing.period));
+                let (set_from, set_to) = self.set;
+                let kept = before.drain(..).filter(|(at, _)| set_from - *at <= millis(pacing.period));
                 let removed = self.removed.entry(fleet).or_default();
-                removed.extend(kept.map(|(_, count)| (self.set_to, count)));
+                removed.extend(kept.map(|(_, count)| (set_to, count)));
                 removed
             };
             removed.push((now, command.from - command.to));
