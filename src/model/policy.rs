@@ -92,8 +92,8 @@ pub enum Across {
 /// How a metric is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Measure {
-    /// Over time for each instance, then across instances; `across` is `None` where it was not written
-    /// (then `track` pools instances by its own rules, and a threshold takes the mean).
+    /// Over time for each instance, then across instances; `across` is `None` for a `track` that does not say it, which pools instances
+    /// by its own rules.
     Reduce {
         /// Over time.
         over: Over,

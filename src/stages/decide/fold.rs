@@ -113,6 +113,12 @@ impl Target {
                 for (name, since_offset) in wanted {
                     memory.metrics.entry(name).or_insert_with(|| MetricMemory::begun(since_offset, memory.now));
                 }
+                for now in &in_force.policy.metrics {
+                    let before = self.policy.as_ref().and_then(|before| before.policy.metrics.iter().find(|metric| metric.name == now.name));
+                    if let (Some(before), Some(known)) = (before, memory.metrics.get_mut(&now.name)) {
+                        known.written_anew(before, now);
+                    }
+                }
                 if memory.policy.is_none() {
                     memory.policy_at = memory.now;
                 }

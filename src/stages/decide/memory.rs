@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::log::Offset;
+use crate::model::policy::{MetricPolicy, MetricRule};
 use crate::model::{FleetObservation, MetricName, MetricStatus, OpenCommand, Order, StepKind, Timestamp, Verdict};
 
 use super::stabilize::Proposals;
@@ -67,6 +68,18 @@ impl MetricMemory {
     /// Of a metric whose panes are held from `offset` on.
     pub(super) fn begun(offset: Offset, at: Timestamp) -> Self {
         MetricMemory { since_offset: offset, begun_at: Some(at), ..MetricMemory::default() }
+    }
+
+    /// Its policy was written anew: how long its value has been beyond a limit is known of the same limit and the same measurement only.
+    pub(super) fn written_anew(&mut self, before: &MetricPolicy, now: &MetricPolicy) {
+        let measured = |m: &MetricPolicy| (m.kind, m.unit, m.measure, m.window);
+        let limits = |m: &MetricPolicy| match &m.rule {
+            MetricRule::Threshold(rule) if measured(m) == measured(now) => (rule.scale_out_above, rule.scale_in_below),
+            _ => (None, None),
+        };
+        let (before, now) = (limits(before), limits(now));
+        self.above_since = self.above_since.filter(|_| before.0 == now.0);
+        self.below_since = self.below_since.filter(|_| before.1 == now.1);
     }
 
     /// The end of the last pane that was not held from its beginning on.

@@ -474,6 +474,30 @@ fn a_threshold_that_waits_for_instances_says_so() {
     assert_eq!(starts.map(waits).last().copied().flatten(), Some(Wait::StartUp));
 }
 
+/// How long a value was beyond a limit counts for that limit alone: a policy that is written anew waits anew where it says another one, or
+/// measures in another way; and goes on waiting where only the rest of it is new.
+#[test]
+fn a_threshold_that_is_written_anew_waits_anew() {
+    use crate::model::ThresholdWait as Wait;
+    for (from, to, waits) in [
+        (r#""scaleOutAbove":30"#, r#""scaleOutAbove":35"#, true),
+        (r#""window":"5s""#, r#""window":"10s""#, true),
+        (r#""kind":"Gauge""#, r#""kind":"Gauge","measure":{"over":"Max"}"#, true),
+        (r#""scaleInBelow":12"#, r#""scaleInBelow":10"#, false),
+        (r#""for":"20s""#, r#""for":"15s""#, false),
+    ] {
+        let mut story = threshold_story();
+        [10, 20, 30].map(|start| look(&mut story, start, 40));
+        let anew = THRESHOLD.replacen(from, to, 1);
+        assert_ne!(anew, THRESHOLD, "{from}");
+        let spec = SPEC.replace("NAME", "a").replace("MIN", "1").replace(r#""track":{"perReplica":10}"#, &anew);
+        story.say(Signal::Policy(PolicyAnnouncement { target: id("a"), spec: Some(spec), order: Order { source: "file".to_owned(), generation: 2 } }));
+        let report = look(&mut story, 40, 40);
+        let (wait, proposal) = (report.threshold.and_then(|threshold| threshold.waits), report.proposal);
+        assert_eq!((wait, proposal), if waits { (Some(Wait::For), Some(3)) } else { (None, Some(4)) }, "{to}");
+    }
+}
+
 /// A rate over a window of which a part was lost is the rate of what is left: the part that is missing was not zero.
 #[test]
 fn a_loss_makes_no_rate_smaller() {
