@@ -7,6 +7,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     && install -D --target-directory=/out target/release/loadline target/release/loadgen
 
 FROM debian:bookworm-20251117-slim
+# Of librdkafka: its TLS, and the authorities that are trusted where no other is named.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates libssl3 \
+    && rm -rf /var/lib/apt/lists/*
 # Nothing here needs root. The directory is made now, so that a volume in its place belongs to the user.
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/loadline loadline
 COPY --from=build /out/ /usr/local/bin/

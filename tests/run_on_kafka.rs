@@ -184,11 +184,12 @@ fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
     assert_eq!(loadline.stop(), 0);
 }
 
-/// Four users, each with the rights that `topology acls` prints for its roles: a fleet scales with them, and none can do what is another one's.
+/// Four users, who log in by SCRAM over TLS, each with the rights that `topology acls` prints for its roles: a fleet scales with them, and none can do
+/// what is another one's.
 #[test]
 fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
     let users = [("producer", "ingest"), ("stages", "admit,aggregate,arbitrate"), ("decider", "decide"), ("people", "policies,fleets,view")];
-    let broker = Broker::with_users(&users.map(|(user, _)| user));
+    let broker = Broker::with_tls(&users.map(|(user, _)| user));
     let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
     let file = |user: &str| {
         let path = home.path().join(format!("{user}.properties"));

@@ -62,10 +62,10 @@ fn as_root_it_installs_what_is_missing_and_says_each_thing() {
     machine.program("cargo", "echo cargo 999.0.0");
     let (code, said, installed) = machine.set_up();
     assert_eq!(code, Some(0), "{said}");
-    for thing in ["installing a C compiler", "installing make"] {
+    for thing in ["installing a C compiler", "installing OpenSSL's headers", "installing make"] {
         assert!(said.contains(thing), "{said}");
     }
-    for package in ["gcc libc6-dev", "recommends make"] {
+    for package in ["gcc libc6-dev", "libssl-dev pkg-config", "recommends make"] {
         assert!(installed.contains(package), "{installed}");
     }
     assert!(!installed.contains("faketime"), "what only tests need is not asked of who runs it: {installed}");
@@ -74,7 +74,7 @@ fn as_root_it_installs_what_is_missing_and_says_each_thing() {
 #[test]
 fn a_rust_that_is_too_old_is_replaced_or_the_command_is_printed() {
     let machine = Machine::new(0);
-    for there in ["cc", "make", "mktemp", "rm"] {
+    for there in ["cc", "pkg-config", "make", "mktemp", "rm"] {
         machine.program(there, "echo /dev/null");
     }
     machine.program("cargo", "echo cargo 1.0.0");
@@ -87,7 +87,7 @@ fn a_rust_that_is_too_old_is_replaced_or_the_command_is_printed() {
 #[test]
 fn where_all_is_there_it_says_nothing() {
     let machine = Machine::new(1000);
-    for there in ["cc", "make"] {
+    for there in ["cc", "pkg-config", "make"] {
         machine.program(there, "exit 0");
     }
     machine.program("cargo", "echo cargo 999.0.0");
@@ -98,7 +98,7 @@ fn where_all_is_there_it_says_nothing() {
 #[test]
 fn prometheus_and_the_browser_and_its_driver_are_installed_for_tests_alone() {
     let machine = Machine::new(0);
-    for there in ["cc", "make"] {
+    for there in ["cc", "pkg-config", "make"] {
         machine.program(there, "exit 0");
     }
     machine.program("cargo", "echo cargo 999.0.0");

@@ -389,3 +389,44 @@ fn users_and_rights_are_told_apart_from_what_is_there() {
     assert_eq!((code, text.matches("UNKNOWN").count()), (2, TOPICS + 1), "{text}");
     assert!(text.contains("The cluster does not tell its settings, so whether they fit is not known."), "{text}");
 }
+
+/// A cluster over TLS: who trusts it and has the password is let in, by SCRAM or with the password as it is; everybody else is told what is wrong, at once
+/// where waiting changes nothing.
+#[test]
+fn a_cluster_over_tls_is_reached_or_it_is_told_what_is_wrong() {
+    let broker = Broker::with_tls(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let [_, stranger] = Broker::certificate(&folder.path().join("stranger"));
+    let file = folder.path().join("kafka.properties");
+    let good = broker.properties("admin", &Broker::password("admin"));
+    let run = |settings: &str| {
+        std::fs::write(&file, settings).unwrap();
+        let where_to = ["--kafka-config", file.to_str().unwrap(), "--prefix", "ready.", "--partitions", "1", "--replication", "1", "--wait", "10s"];
+        let output = loadline(&[&["check"][..], &where_to].concat());
+        (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    assert!(good.contains("SASL_SSL") && good.contains("SCRAM-SHA-512"), "{good}");
+    for way in [good.clone(), good.replace("SCRAM-SHA-512", "PLAIN")] {
+        assert_eq!(run(&way), (0, "12 topics, all as declared.\n".to_owned()));
+    }
+    let authority = good.lines().find_map(|line| line.strip_prefix("ssl.ca.location=")).unwrap();
+    let started = Stopwatch::start();
+    for (what, settings, reason) in [
+        ("a wrong password", good.replace(&Broker::password("admin"), "a-wrong-word"), "SASL authentication error"),
+        ("an authority that is not the broker's", good.replace(authority, stranger.to_str().unwrap()), "certificate"),
+        ("no authority", good.replace(&format!("ssl.ca.location={authority}\n"), ""), "certificate"),
+    ] {
+        let (code, text) = run(&settings);
+        assert_eq!(code, 2, "{what}: {text}");
+        assert!(text.starts_with(&format!("loadline: {} refuses this client: ", broker.address)) && text.contains(reason), "{what}: {text}");
+        assert!(text.contains("see security.protocol, sasl.mechanism, and the user, password or certificates"), "{what}: {text}");
+        assert!(!text.contains("a-wrong-word"), "{text}");
+    }
+    assert!(started.elapsed() < DEADLINE);
+    // Without TLS the broker only hangs up.
+    let (code, text) = run(&good.replace("SASL_SSL", "SASL_PLAINTEXT"));
+    assert!(code == 2 && text.contains("where it expects TLS or a password, that the settings of the client say so (security.protocol)"), "{text}");
+    // A file that is not there is told before anything is asked.
+    let (code, text) = run(&good.replace(authority, "/nowhere/ca.pem"));
+    assert!(code == 2 && text.contains("ssl.ca.location") && text.contains("/nowhere/ca.pem"), "{text}");
+}

@@ -215,7 +215,9 @@ fn clause(decision: &Decision, step: &Step) -> String {
         Reason::LargestProposal => {
             let who = report.map_or_else(|| name.to_owned(), measured);
             let waiting = report.map(|report| waiting(report, decision.at)).unwrap_or_default();
-            format!("{who} asks for {after}{}{waiting}", if after == decision.current { ", as it is" } else { "" })
+            // Advice is held against the count that would stand, had it been followed.
+            let same = if decision.advised { ", as advised before" } else { ", as it is" };
+            format!("{who} asks for {after}{}{waiting}", if after == decision.current { same } else { "" })
         }
         Reason::NoProposal => format!("no metric asks for a count, so {stays}"),
         Reason::BlindMetric => {

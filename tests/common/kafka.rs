@@ -37,6 +37,8 @@ pub(crate) struct Broker {
     directory: PathBuf,
     /// What a client needs to be let in.
     client: BTreeMap<String, String>,
+    /// Whom a client must trust, where it speaks TLS.
+    authority: Option<PathBuf>,
 }
 
 /// The broker of this process.
@@ -64,7 +66,7 @@ impl Broker {
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect::<Vec<_>>();
         let child = Broker::spawn(ports, &directory, &settings);
         let client = client.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut broker = Broker { address: format!("127.0.0.1:{}", ports[0]), ports, settings, child, directory, client };
+        let mut broker = Broker { address: format!("127.0.0.1:{}", ports[0]), ports, settings, child, directory, client, authority: None };
         broker.is_ready();
         broker
     }
@@ -86,6 +88,58 @@ impl Broker {
         Broker::start(&settings, &admin)
     }
 
+    /// As [`Broker::with_users`], over TLS; its users log in by SCRAM, as the tests do, or with their passwords as they are.
+    pub(crate) fn with_tls(users: &[&str]) -> Broker {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-tls-{}-{}", std::process::id(), next()));
+        let [keys, authority] = Broker::certificate(&folder);
+        let login = format!("listener.name.plaintext.plain.sasl.jaas.config={}", Broker::login(users));
+        let (keys, trusted) = (format!("ssl.keystore.location={}", keys.display()), format!("ssl.truststore.location={}", authority.display()));
+        let scram: Vec<String> =
+            users.iter().chain(&["admin"]).map(|user| format!("add-scram=SCRAM-SHA-512=[name={user},password={}]", Broker::password(user))).collect();
+        let settings = [
+            "listener.security.protocol.map=PLAINTEXT:SASL_SSL,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name=PLAINTEXT",
+            "sasl.mechanism.inter.broker.protocol=PLAIN",
+            "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512",
+            "listener.name.plaintext.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;",
+            &login,
+            "ssl.keystore.type=PKCS12",
+            "ssl.keystore.password=loadline",
+            "ssl.truststore.type=PEM",
+            &keys,
+            &trusted,
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=User:admin;User:ANONYMOUS",
+        ];
+        let settings: Vec<&str> = settings.into_iter().chain(scram.iter().map(String::as_str)).collect();
+        let (password, trusted) = (Broker::password("admin"), authority.to_str().unwrap().to_owned());
+        let admin = [
+            ("security.protocol", "SASL_SSL"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.username", "admin"),
+            ("sasl.password", &password),
+            ("ssl.ca.location", &trusted),
+        ];
+        Broker { authority: Some(authority), ..Broker::start(&settings, &admin) }
+    }
+
+    /// A key of a broker on this machine with its certificate, which it signs itself; and the certificate alone, for who is to trust it.
+    pub(crate) fn certificate(folder: &Path) -> [PathBuf; 2] {
+        drop(std::fs::remove_dir_all(folder));
+        std::fs::create_dir_all(folder).unwrap();
+        let [keys, authority] = ["broker.p12", "broker.pem"].map(|name| folder.join(name));
+        let store = |command: &str, arguments: &[&str]| {
+            let mut keytool = Command::new("keytool");
+            keytool.args([command, "-alias", "broker", "-storetype", "PKCS12", "-storepass", "loadline", "-keystore"]).arg(&keys).args(arguments);
+            let output = keytool.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        };
+        let here = ["-keyalg", "EC", "-groupname", "secp256r1", "-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-ext", "bc=ca:true"];
+        store("-genkeypair", &[&here[..], &["-validity", "3650"]].concat());
+        store("-exportcert", &["-rfc", "-file", authority.to_str().unwrap()]);
+        [keys, authority]
+    }
+
     fn login(users: &[&str]) -> String {
         let users: Vec<String> = users.iter().chain(&["admin"]).map(|user| format!(" user_{user}=\"{}\"", Broker::password(user))).collect();
         let admin = Broker::password("admin");
@@ -99,15 +153,17 @@ impl Broker {
 
     /// Settings of a client for a file of `--kafka-config`, as this user with this password.
     pub(crate) fn properties(&self, user: &str, password: &str) -> String {
-        let who = format!("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.username={user}\nsasl.password={password}\n");
-        format!("# who we are\nbootstrap.servers = {}\n{who}", self.address)
+        let how: String = self.client.iter().filter(|(name, _)| !is_of_user(name)).map(|(name, value)| format!("{name}={value}\n")).collect();
+        format!("# who we are\nbootstrap.servers = {}\n{how}sasl.username={user}\nsasl.password={password}\n", self.address)
     }
 
     /// Runs `kafka-acls.sh` of Apache Kafka with these arguments, as `admin`.
     pub(crate) fn acls(&self, arguments: &[&str]) {
         let jars = String::from_utf8(Command::new(Broker::script()).arg("install").output().unwrap().stdout).unwrap();
         let java = self.directory.join("admin.properties");
-        std::fs::write(&java, format!("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config={}\n", Broker::login(&[]))).unwrap();
+        let trust = |authority: &PathBuf| format!("ssl.truststore.type=PEM\nssl.truststore.location={}\n", authority.display());
+        let (how, trust) = (&self.client["security.protocol"], self.authority.as_ref().map(trust).unwrap_or_default());
+        std::fs::write(&java, format!("security.protocol={how}\n{trust}sasl.mechanism=PLAIN\nsasl.jaas.config={}\n", Broker::login(&[]))).unwrap();
         let mut command = Command::new("java");
         command.args(["-XX:TieredStopAtLevel=1", "-cp", &format!("{}/*", jars.trim()), "org.apache.kafka.tools.AclCommand"]);
         command.args(["--bootstrap-server", &self.address, "--command-config"]).arg(java).args(arguments);
@@ -226,7 +282,7 @@ impl Broker {
     /// Why a user may not write a record to a topic; `None` where it was written.
     pub(crate) fn refuses(&self, user: &str, topic: &str) -> Option<String> {
         let mut config = ClientConfig::new();
-        for (name, value) in self.client.iter().filter(|(name, _)| !name.starts_with("sasl.user") && *name != "sasl.password") {
+        for (name, value) in self.client.iter().filter(|(name, _)| !is_of_user(name)) {
             config.set(name, value);
         }
         config.set("bootstrap.servers", &self.address).set("sasl.username", user).set("sasl.password", Broker::password(user));
@@ -260,6 +316,11 @@ impl Broker {
             }
         }
     }
+}
+
+/// Whether a setting of a client says who it is.
+fn is_of_user(name: &str) -> bool {
+    ["sasl.username", "sasl.password"].contains(&name)
 }
 
 /// What became of a record: delivered, or the code of its error.

@@ -4,7 +4,8 @@
 #   tests/env/kafka.sh install                      fetches the jars where they are missing, and prints their directory
 #   tests/env/kafka.sh run PORT OTHER_PORT DIRECTORY [NAME=VALUE...]
 #       runs a broker at 127.0.0.1:PORT (its controller at OTHER_PORT) with its data and its log below DIRECTORY, until its standard
-#       input ends: so it ends with whoever started it, however that one ended. NAME=VALUE are settings of the broker.
+#       input ends: so it ends with whoever started it, however that one ended. NAME=VALUE are settings of the broker, and
+#       add-scram=SCRAM-SHA-512=[name=…,password=…] is a user that it knows from the start.
 #
 # Needs Java 17 or later, and Maven to fetch the jars (on Debian: apt-get install default-jre-headless maven).
 set -eu
@@ -68,8 +69,14 @@ transaction.state.log.num.partitions=4
 # A test is not to wait for members that never come.
 group.initial.rebalance.delay.ms=0
 PROPERTIES
-        for setting in "$@"; do echo "$setting" >>"$directory/broker.properties"; done
-        java -cp "$jars/*" kafka.tools.StorageTool format --cluster-id bG9hZGxpbmUtdGVzdHMtMQ --config "$directory/broker.properties" >"$directory/format.log" 2>&1 ||
+        for setting in "$@"; do
+            shift
+            case $setting in
+            add-scram=*) set -- "$@" --add-scram "${setting#add-scram=}" ;;
+            *) echo "$setting" >>"$directory/broker.properties" ;;
+            esac
+        done
+        java -cp "$jars/*" kafka.tools.StorageTool format --cluster-id bG9hZGxpbmUtdGVzdHMtMQ --config "$directory/broker.properties" "$@" >"$directory/format.log" 2>&1 ||
             fail "the broker's directory could not be made: $(tail -n 3 "$directory/format.log")"
     fi
     # Small and quick to start.

@@ -97,9 +97,23 @@ fn client(options: &Options) -> Result<ClientConfig, LogError> {
         if OURS.contains(&name.as_str()) {
             return Err(LogError::Fatal { reason: format!("kafka.settings: {}", check_setting(name, value).err().unwrap_or_default()) });
         }
+        check_file(name, value)?;
         config.set(name, value);
     }
     Ok(config)
+}
+
+/// That a file which a setting names can be read: librdkafka says no more than that OpenSSL failed.
+fn check_file(name: &str, value: &str) -> Result<(), LogError> {
+    let names_a_file = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.crl.location", "ssl.keystore.location"].contains(&name);
+    match std::fs::File::open(value) {
+        // A word of librdkafka for "wherever authorities usually are".
+        Err(error) if names_a_file && value != "probe" => {
+            let reason = format!("kafka.settings: {name}: {value} cannot be read: {error}; name a file that this user may read");
+            Err(LogError::Fatal { reason })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn consumer(options: &Options) -> Result<ClientConfig, LogError> {

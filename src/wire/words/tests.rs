@@ -187,6 +187,9 @@ fn advice_says_that_it_is_advice_and_a_fault_what_ends_it() {
     decided.advised = true;
     assert_eq!(sentence(&decided), "advice only: cpu 84 % against 70 % asks for 8");
     assert_eq!(verdict(&decided), "would scale out from 3 to 8 replicas (advises)");
+    let mut followed = decision(vec![cpu()], vec![Step { before: 8, ..combine(8) }]);
+    (followed.advised, followed.current) = (true, 8);
+    assert_eq!(sentence(&followed), "advice only: cpu 84 % against 70 % asks for 8, as advised before");
     let fault = Decision { verdict: Verdict::Faulted, ..decision(vec![], vec![]) };
     assert_eq!(sentence(&fault), "a fault in the program holds this target: its replicas stay until its policy changes or an operator orders otherwise");
     assert_eq!(verdict(&fault), "is held at 3 replicas by a fault in the program");
