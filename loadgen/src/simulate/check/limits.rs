@@ -41,8 +41,8 @@ pub(super) struct Limits {
     removed: BTreeMap<String, Vec<(i64, u32)>>,
     /// The same of commands that were issued before the clock was set back, and are read after.
     removed_before: BTreeMap<String, Vec<(i64, u32)>>,
-    /// What the clock showed before and after it was set back last.
-    set: (i64, i64),
+    /// What the clock showed before and after it was set back last, by so much that it was followed.
+    set: Option<(i64, i64)>,
     /// How many replicas each fleet claims to have, over time.
     totals: BTreeMap<String, Vec<(i64, u64)>>,
 }
@@ -109,7 +109,7 @@ impl Limits {
             outcomes: BTreeMap::new(),
             removed: BTreeMap::new(),
             removed_before: BTreeMap::new(),
-            set: (i64::MIN, i64::MIN),
+            set: None,
             totals: BTreeMap::new(),
         }
     }
@@ -127,7 +127,7 @@ impl Limits {
             self.removed.values_mut().for_each(|removed| removed.retain(|(at, _)| *at >= left));
             self.time = FoldTime(clock.as_millis());
             self.unsure_until = self.time.0 + UNSURE_FOR;
-            self.set = (before, self.time.0);
+            self.set = Some((before, self.time.0));
             self.records.values_mut().for_each(|record| record.time = FoldTime(clock.as_millis()));
             for event in self
                 .records
@@ -234,10 +234,13 @@ impl Limits {
                 before
             } else {
                 // What was not forgotten by then counts, from when the clock was set, as what is later than now does for the arbiter.
-                let (set_from, set_to) = self.set;
-                let kept = before.drain(..).filter(|(at, _)| set_from - *at <= millis(pacing.period));
+                let set = self.set;
+                let kept = before.drain(..).filter_map(|(at, count)| match set {
+                    Some((from, to)) => (from - at <= millis(pacing.period)).then_some((to, count)),
+                    None => Some((at, count)),
+                });
                 let removed = self.removed.entry(fleet).or_default();
-                removed.extend(kept.map(|(_, count)| (set_to, count)));
+                removed.extend(kept);
                 removed
             };
             removed.push((now, command.from - command.to));
