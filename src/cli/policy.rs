@@ -340,7 +340,7 @@ fn read_folder(folder: &Path) -> Vec<Source> {
     }
 }
 
-fn read(file: &Path) -> Source {
+pub(super) fn read(file: &Path) -> Source {
     use std::io::Read;
     let name = file.display().to_string();
     let mut bytes = Vec::new();
@@ -358,9 +358,19 @@ fn read(file: &Path) -> Source {
     let text = if name != "-" && file.is_dir() {
         Err(format!("it is a folder; name the files in it, as in `{}`", file.join("*.yaml").display()))
     } else {
-        read.map_err(|e| e.to_string()).and_then(fits).and_then(|()| text_of(bytes))
+        read.map_err(|e| unreadable(&e)).and_then(fits).and_then(|()| text_of(bytes))
     };
     Source { name, text }
+}
+
+/// Why a file cannot be read, with what may mend it.
+fn unreadable(error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    match error.kind() {
+        NotFound => format!("{error}; see that its name is right, and that it is looked for from this folder"),
+        PermissionDenied => format!("{error}; let this user read it"),
+        _ => error.to_string(),
+    }
 }
 
 /// The bytes of a file as text, or why they are none.

@@ -31,7 +31,7 @@ use crate::wire::jsonl::{self, StartState};
   loadline replay --policy new.yaml --data data --from 12:00:00 --output markdown --fail-above 10%
   loadline replay --policy new.yaml --brokers kafka-1:9092
 
-Exit codes: 0 replayed, 1 a line or a policy could not be used, 2 bad usage or unreadable file, 3 the difference is above --fail-above.")]
+Exit codes: 0 replayed, 1 a line or a policy could not be used, or --fail-above had nothing to compare, 2 bad usage or unreadable file, 3 the difference is above --fail-above.")]
 #[cfg_attr(feature = "kafka", command(
     mut_arg("brokers", |brokers| brokers.requires("policy").conflicts_with_all(["file", "data"])),
     mut_arg("config", |config| config.requires("policy").conflicts_with_all(["file", "data"])),

@@ -19,6 +19,7 @@ pub struct ScaleArgs {
     #[arg(value_hint = clap::ValueHint::Other)]
     target: String,
     /// How many replicas
+    #[arg(value_parser = count)]
     replicas: u32,
     /// Why; it is recorded
     #[arg(long)]
@@ -34,6 +35,10 @@ pub struct ScaleArgs {
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+}
+
+fn count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "that is no count; write a whole number, as in `8`".to_owned())
 }
 
 /// Does it.

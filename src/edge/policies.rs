@@ -4,8 +4,8 @@
 //! names every policy of every file, and refuses each file that cannot be read or used, of which it then names nothing. What
 //! follows from a round is admit's affair; what a policy means is the parser's, which the caller gives.
 //!
-//! - A round is due at the start, on every change, and every 5 minutes. After the first, and where a policy is missing since the
-//!   round before, the next one is due 11 s later, since admit takes a policy for gone after 10 s.
+//! - A round is due at the start, on every change, and every 5 minutes. 11 s after the first, and after each that lacks a policy of a file which
+//!   the one before it had, another one is due, since admit takes a policy for gone after 10 s.
 //! - Rounds are numbered by the clock in milliseconds, at least one up, so that they grow over restarts.
 //! - Files are `*.yaml` and `*.yml` directly in the directory (not `loadline.yaml`, the configuration), of at most 256 kB, not hidden. They are looked at once a second: time of change and
 //!   size each time, the content where one of them differs, where the file is younger than 2 s, and for each round.

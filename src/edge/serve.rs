@@ -282,7 +282,7 @@ async fn no_such_path(uri: Uri) -> Problem {
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path"), "use GET to read, POST for /metrics and /scale")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path"), "POST is for /api/v1/metrics and …/scale, GET for everything else")
         .at(uri.path().to_owned())
 }
 

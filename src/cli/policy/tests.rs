@@ -638,7 +638,12 @@ fn a_policy_for_a_fleet_of_nearly_that_name_is_warned_of() {
 /// Every code of a warning is in the reference.
 #[test]
 fn the_reference_names_every_warning() {
-    for sources in [include_str!("../../model/policy/resolve/advice.rs"), include_str!("../../model/policy/resolve/metric.rs"), include_str!("together.rs")] {
+    for sources in [
+        include_str!("../../model/policy/resolve.rs"),
+        include_str!("../../model/policy/resolve/advice.rs"),
+        include_str!("../../model/policy/resolve/metric.rs"),
+        include_str!("together.rs"),
+    ] {
         let calls = sources.split("warn(").skip(1).filter_map(|rest| rest.split(';').next());
         for code in calls.flat_map(|call| call.split('"').skip(1).step_by(2)).filter(|text| is_code(text)) {
             assert!(REFERENCE.contains(&format!("`{code}`")), "docs/policy.md does not name `{code}`");

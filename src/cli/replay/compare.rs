@@ -19,7 +19,7 @@ use super::ReplayArgs;
 use super::difference::{All, Compared, Side, Span, Sums};
 use crate::cli::documents::documents_in;
 use crate::cli::export::{self, each_signal};
-use crate::cli::policy::render;
+use crate::cli::policy::{self, render};
 use crate::cli::why::moment;
 use crate::cli::{Unusable, table};
 use crate::model::document::amounts::show_duration;
@@ -72,7 +72,7 @@ impl Limit {
     }
 }
 
-/// What is replayed: what was appended at `from` or later.
+/// What is replayed: all of it, so that policies and counts are known by `from`; what was appended then or later is compared.
 struct History {
     source: Source,
     from: Option<Timestamp>,
@@ -111,14 +111,15 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
     // What the history has of the targets: where it names no policy, the other one begins with the target's first signal.
     let (mut seen, mut named) = (BTreeSet::new(), BTreeSet::new());
     let mut sampled: BTreeMap<TargetId, BTreeSet<MetricName>> = BTreeMap::new();
-    history.each(&mut |_, _, signal| {
-        if let Some(target) = signal.target() {
+    history.each(&mut |at, _, signal| {
+        let Some(target) = signal.target() else { return Ok(()) };
+        if matches!(signal, Signal::Policy(_)) {
+            named.insert(target.clone());
+        }
+        if from.is_none_or(|from| at >= from) {
             seen.insert(target.clone());
             if let Signal::Part(part) = &signal {
                 sampled.entry(target.clone()).or_default().extend(part.panes.iter().map(|pane| pane.metric.clone()));
-            }
-            if matches!(signal, Signal::Policy(_)) {
-                named.insert(target.clone());
             }
         }
         Ok(())
@@ -141,6 +142,9 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
         Format::Text => text(&all, args, out)?,
         Format::Json => writeln!(out, "{}", as_json(&all))?,
         Format::Markdown => markdown(&all, args, out)?,
+    }
+    if let (Some(_), Some((target, _))) = (args.fail_above, all.iter().find(|(_, compared)| compared.compared().is_zero())) {
+        bail!("--fail-above: nothing of {target} was compared, so nothing is known of its difference");
     }
     let above = args.fail_above.is_some_and(|limit| all.values().any(|compared| limit.is_exceeded_by(compared)));
     Ok(if above { ABOVE } else { 0 })
@@ -171,8 +175,8 @@ fn unsampled(candidate: &Candidate, sampled: Option<&BTreeSet<MetricName>>) -> V
 fn candidates(files: &[PathBuf]) -> anyhow::Result<Vec<Candidate>> {
     let mut candidates: Vec<Candidate> = Vec::new();
     for path in files {
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| Unusable(format!("failed to read {name}: {error}")))?;
+        let policy::Source { name, text } = policy::read(path);
+        let text = text.map_err(|why| Unusable(format!("failed to read {name}: {why}")))?;
         let file = documents_in(&text, &name);
         let errors: Vec<_> = file.all_problems().into_iter().filter(|p| p.severity == Severity::Error).collect();
         if !errors.is_empty() {
@@ -203,13 +207,12 @@ impl History {
                 return Ok(());
             }
             match jsonl::line_to_signal(line) {
-                Ok((at, ..)) if self.from.is_some_and(|from| at < from) => Ok(()),
                 Ok((at, partition, signal)) => each(at, partition.unwrap_or(0), signal),
                 Err(error) => bail!("line {number} cannot be used: {error}"),
             }
         };
         match &self.source {
-            Source::Log(source) => each_signal(source, self.from, each),
+            Source::Log(source) => each_signal(source, None, each),
             Source::Lines(lines) => (1..).zip(lines).try_for_each(|(number, text)| line(number, text.as_str())),
             Source::File(path) => {
                 let file = File::open(path).map_err(|error| Unusable(format!("failed to open {}: {error}", path.display())))?;
@@ -225,7 +228,7 @@ impl History {
 /// Replays the history twice at once.
 fn compare(history: &History, candidates: &[Candidate], named: &BTreeSet<TargetId>) -> anyhow::Result<All> {
     let (mut before, mut after) = (Replay::open(), Replay::open());
-    let mut all: All = candidates.iter().map(|c| (c.target.clone(), Compared::default())).collect();
+    let mut all: All = candidates.iter().map(|c| (c.target.clone(), Compared::since(history.from))).collect();
     let mut begun: BTreeSet<TargetId> = BTreeSet::new();
     history.each(&mut |at, partition, signal| {
         let candidate = signal.target().and_then(|target| candidates.iter().find(|c| c.target == *target));
@@ -336,7 +339,7 @@ fn verdict(compared: &Compared) -> String {
     let total = compared.compared();
     if total.is_zero() {
         return "nothing to compare: there was no time at which both policies had a count. The history may begin after the recorded policy was announced, \
-                which is done again every 5 minutes: export more of it"
+                which is done again once a day only: export more of it, or compare with --data"
             .to_owned();
     }
     let whole = |time: Duration| show_duration(Duration::from_secs(time.as_secs()));

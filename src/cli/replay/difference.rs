@@ -52,6 +52,8 @@ pub(super) struct Sums {
 pub(super) struct Compared {
     /// The partition of its signals.
     pub(super) partition: Option<u32>,
+    /// What lies before this is played, and not counted.
+    since: Option<Timestamp>,
     now: Option<Timestamp>,
     sides: (Option<Said>, Option<Said>),
     /// When both had a count for the first time.
@@ -79,6 +81,11 @@ pub(super) enum Side {
 pub(super) type All = BTreeMap<TargetId, Compared>;
 
 impl Compared {
+    /// Counts what comes at `since` or later.
+    pub(super) fn since(since: Option<Timestamp>) -> Self {
+        Compared { since, ..Compared::default() }
+    }
+
     /// Time goes on to `at`: what stood until now is counted.
     pub(super) fn advance(&mut self, at: Timestamp) {
         let Some(now) = self.now.filter(|now| *now < at) else {
@@ -86,7 +93,11 @@ impl Compared {
             return;
         };
         self.now = Some(at);
+        let now = self.since.map_or(now, |since| now.max(since));
         let (Some(before), Some(after)) = &self.sides else { return };
+        if now >= at {
+            return;
+        }
         self.from = self.from.or(Some(now));
         self.until = Some(at);
         let elapsed = i128::from(at.as_millis() - now.as_millis());
@@ -113,11 +124,13 @@ impl Compared {
             Side::Before => (&mut self.sums.0, &mut self.sides.0),
             Side::After => (&mut self.sums.1, &mut self.sides.1),
         };
-        sums.evaluations += 1;
-        match decision.verdict {
-            Verdict::ScaleOut => sums.out += 1,
-            Verdict::ScaleIn => sums.r#in += 1,
-            _ => {}
+        if self.since.is_none_or(|since| self.now >= Some(since)) {
+            sums.evaluations += 1;
+            match decision.verdict {
+                Verdict::ScaleOut => sums.out += 1,
+                Verdict::ScaleIn => sums.r#in += 1,
+                _ => {}
+            }
         }
         *held = Some(said);
     }

@@ -1,6 +1,6 @@
 //! The source: what its files said when last read, and when its next round is due.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,9 +39,10 @@ pub(super) struct Source {
     last_round: i64,
     /// When the last round was announced, since the start; `None` before the first and after a change.
     announced: Option<Duration>,
-    /// The targets of the last round, and whether it lacked one of the round before.
-    targets: BTreeSet<TargetId>,
-    confirm: bool,
+    /// What the last round offered: file and target.
+    offers: BTreeSet<(String, TargetId)>,
+    /// When a round is due that says once more what an earlier one lacked, since the start; in order.
+    confirm: VecDeque<Duration>,
     failure: Option<String>,
 }
 
@@ -60,12 +61,13 @@ pub(super) struct Round {
 
 impl Source {
     pub(super) fn new(paths: Vec<PathBuf>) -> Self {
-        Source { paths, files: BTreeMap::new(), last_round: 0, announced: None, targets: BTreeSet::new(), confirm: false, failure: None }
+        Source { paths, files: BTreeMap::new(), last_round: 0, announced: None, offers: BTreeSet::new(), confirm: VecDeque::new(), failure: None }
     }
 
     /// Looks at the files; the round to announce, where one is due.
     pub(super) fn look(&mut self, now: Timestamp, elapsed: Duration, parse: &Parse) -> Result<Option<Round>, String> {
-        let due = self.announced.is_none_or(|last| elapsed.saturating_sub(last) >= if self.confirm { CONFIRM_AFTER } else { ROUND_EVERY });
+        let is_unconfirmed = self.confirm.front().is_some_and(|due| elapsed >= *due);
+        let due = is_unconfirmed || self.announced.is_none_or(|last| elapsed.saturating_sub(last) >= ROUND_EVERY);
         if self.read(now, due, parse)? {
             self.announced = None;
         }
@@ -78,10 +80,15 @@ impl Source {
         self.last_round = number;
         self.announced = Some(elapsed);
         self.failure = None;
-        let targets: BTreeSet<TargetId> = self.files.values().flat_map(|file| file.parsed.policies.iter().map(|(target, _)| target.clone())).collect();
-        // What was removed while nobody watched is missing from the first round, without any before it to tell.
-        self.confirm = is_first || !self.targets.is_subset(&targets);
-        self.targets = targets;
+        let of_file = |(name, file): (&String, &Known)| file.parsed.policies.iter().map(|(target, _)| (name.clone(), target.clone())).collect::<Vec<_>>();
+        let offers: BTreeSet<(String, TargetId)> = self.files.iter().flat_map(of_file).collect();
+        self.confirm.retain(|due| elapsed < *due);
+        // What was removed while nobody watched is missing from the first round, without any before it to tell. Of what is removed
+        // each is confirmed in its time, whatever else changes meanwhile; also where another file has the target now.
+        if is_first || !self.offers.is_subset(&offers) {
+            self.confirm.push_back(elapsed + CONFIRM_AFTER);
+        }
+        self.offers = offers;
     }
 
     /// Remembers why a look or a round failed; true where that is news.

@@ -294,6 +294,7 @@ impl<'a> Fields<'a> {
                 // In braces `max:5` is a field of that name, without a value.
                 let glued = entry.key.split_once(':').filter(|(_, value)| entry.value.value == Value::Null && !value.is_empty());
                 let mend = match spelling::nearest(&entry.key, self.known.iter().copied()) {
+                    _ if entry.key == "<<" => "merge keys are not read: write its fields here".to_owned(),
                     _ if glued.is_some() => format!("write a space after the colon: `{}`", shorten(&entry.key.replacen(':', ": ", 1))),
                     Some(known) => format!("did you mean `{known}`?"),
                     None if self.known.is_empty() => "remove it".to_owned(),

@@ -18,7 +18,7 @@ use crate::model::document::amounts::{self, Fault};
 use crate::model::document::fields::{self, Choice, Fields, Report, quoted, whole};
 use crate::model::document::shape::{Outline, Shape};
 use crate::model::document::{MOST_PROBLEMS, Node, Problem, Severity, Span, Value, shorten};
-use crate::model::spelling::nearest;
+use crate::model::spelling::{is_slip_of, nearest};
 use crate::model::{FleetName, TargetId};
 
 use habits::{Place, habit};
@@ -39,6 +39,9 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
 const LARGEST_TOLERANCE: f64 = 10.0;
 /// The kind of target that needs no `apiVersion`.
 const FLEET: &str = "ProcessFleet";
+
+/// What has replicas in every Kubernetes, with its API.
+const WORKLOADS: [(&str, &str); 4] = [("Deployment", "apps/v1"), ("StatefulSet", "apps/v1"), ("ReplicaSet", "apps/v1"), ("ReplicationController", "v1")];
 
 /// What `apiVersion` a target of kind `ProcessFleet` may have.
 const OWN_API_VERSION: &str = "loadline.dev/v1alpha1";
@@ -262,6 +265,9 @@ fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option
         }
         _ => {}
     }
+    if let (Some(kind), Some(version)) = (&kind, &version) {
+        doubtful_kind(kind, version, &target, report);
+    }
     if let Some(version) = version {
         report.put(path, quoted(&version), Origin::Written, "the API of the target");
     }
@@ -278,6 +284,17 @@ fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option
             report.error(&path, Fault::new("name", e.to_string(), "write names of at most 253 bytes together"));
             None
         }
+    }
+}
+
+/// A kind that is nearly one that everybody has, or that has not the API of it: such a target is never seen.
+fn doubtful_kind(kind: &str, version: &str, target: &Fields<'_>, report: &mut Report) {
+    if let Some((known, _)) = WORKLOADS.iter().find(|(known, _)| is_slip_of(kind, known)) {
+        let message = format!("`{}` is nearly `{known}`, which everybody has", shorten(kind));
+        report.warn(&target.at("kind"), "target-kind", message, format!("did you mean `{known}`? leave it where your cluster has that kind"));
+    } else if let Some((known, of)) = WORKLOADS.iter().find(|(known, of)| kind == *known && version != *of) {
+        let message = format!("a {known} is of `{of}`, here it is of `{}`", shorten(version));
+        report.warn(&target.at("apiVersion"), "target-kind", message, format!("write `apiVersion: {of}`"));
     }
 }
 

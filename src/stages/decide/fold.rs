@@ -229,8 +229,9 @@ impl Target {
             memory.failures = 0;
             memory.retry_at = None;
         } else if let Some(in_force) = &self.policy {
-            let message =
-                format!("the replicas were set from {from} to {replicas} by no command of Loadline; that counts as a change, and is decided on from there");
+            let message = format!(
+                "the replicas were set from {from} to {replicas} by hand, or by another program; that counts as a change, and is decided on from there"
+            );
             alerts::tell(&in_force.policy.target, "ChangedFromOutside", Severity::Info, message, now, effects);
         }
     }

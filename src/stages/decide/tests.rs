@@ -487,7 +487,9 @@ fn a_threshold_that_is_written_anew_waits_anew() {
         (r#""for":"20s""#, r#""for":"15s""#, false),
     ] {
         let mut story = threshold_story();
-        [10, 20, 30].map(|start| look(&mut story, start, 40));
+        for start in [10, 20, 30] {
+            look(&mut story, start, 40);
+        }
         let anew = THRESHOLD.replacen(from, to, 1);
         assert_ne!(anew, THRESHOLD, "{from}");
         let spec = SPEC.replace("NAME", "a").replace("MIN", "1").replace(r#""track":{"perReplica":10}"#, &anew);

@@ -171,7 +171,10 @@ impl Reader {
     /// A collection or an alias where the name of a field is due.
     fn must_not_be_a_key(&self, span: Span) -> Result<(), Problem> {
         match self.open.last() {
-            Some(Open::Map { key: None, .. }) => Err(syntax(Some(span), "key", "the name of a field must be a text".to_owned(), None)),
+            Some(Open::Map { key: None, .. }) => {
+                let mend = "write a name; a template (`{{ … }}`) is to be rendered first, and a value in braces to be put in quotes";
+                Err(syntax(Some(span), "key", "the name of a field must be a text".to_owned(), Some(mend)))
+            }
             _ => Ok(()),
         }
     }
@@ -213,7 +216,7 @@ fn size(node: &Node) -> usize {
 }
 
 /// A plain scalar under the core schema (YAML 1.2.2, section 10.3.2). Hexadecimal, octal, infinite and
-/// undefined numbers stay texts: no field takes them.
+/// undefined numbers stay texts: no field takes them. So does `010`, which is 8 by YAML 1.1 and 10 by YAML 1.2.
 fn plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
@@ -237,6 +240,9 @@ fn json_number(text: &str) -> Option<String> {
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
     let power = exponent.map(|e| e.strip_prefix(['-', '+']).unwrap_or(e));
     if (whole.is_empty() && fraction.is_empty()) || !digits(whole) || !digits(fraction) || power.is_some_and(|p| p.is_empty() || !digits(p)) {
+        return None;
+    }
+    if whole.len() > 1 && whole.starts_with('0') && whole.len() == text.trim_start_matches(['-', '+']).len() {
         return None;
     }
     let whole = match whole.trim_start_matches('0') {
@@ -283,7 +289,8 @@ mod tests {
             ("yes", "\"yes\""),
             ("TRUE", "true"),
             ("~", "null"),
-            ("010", "10"),
+            ("010", "\"010\""),
+            ("00.5", "0.5"),
             ("+.50", "0.5"),
             ("5.", "5"),
             ("-0", "0"),

@@ -92,6 +92,31 @@ fn a_history_without_a_policy_says_so() {
     let lines: Vec<String> = recorded("cooldown").into_iter().filter(|line| !line.contains("\"policy\":")).collect();
     let (_, text) = compared(&lines, QUEUE, &[]).unwrap();
     assert!(text.contains("nothing to compare"), "{text}");
+    // A gate that compared nothing is not passed.
+    let error = compared(&lines, QUEUE, &["--fail-above", "0"]).unwrap_err().to_string();
+    assert!(error.contains("nothing of prod/Deployment/shop was compared"), "{error}");
+}
+
+/// What came before a time is played, so that policies and counts are known by then, and not counted.
+#[test]
+fn what_is_compared_from_a_time_on_knows_what_came_before() {
+    let lines = recorded("cooldown");
+    let larger = QUEUE.replace("min: 1", "min: 4");
+    let spans = |flags: &[&str]| {
+        let json: Value = serde_json::from_str(&compared(&lines, &larger, &[&["--output", "json"], flags].concat()).unwrap().1).unwrap();
+        let target = json["targets"][0].clone();
+        (target["differences"].as_array().unwrap().clone(), target["recorded"]["evaluations"].as_u64().unwrap())
+    };
+    let (all, evaluations) = spans(&[]);
+    let last = all.last().unwrap();
+    // In the midst of the last difference: its policy and counts are of long before.
+    let (begin, end) = (last["from"].as_i64().unwrap(), last["until"].as_i64().unwrap());
+    let from = Timestamp::from_millis((begin + end) / 2).to_string();
+    let (left, fewer) = spans(&["--from", &from]);
+    assert_eq!((left.len(), &left[0]["until"], &left[0]["now"]["desired"]), (1, &last["until"], &last["now"]["desired"]), "{left:?}");
+    assert_eq!(left[0]["from"].as_i64(), Some((begin + end) / 2));
+    assert!(fewer < evaluations, "{fewer} of {evaluations}");
+    assert_eq!(compared(&lines, &larger, &["--from", &from, "--fail-above", "0"]).unwrap().0, 3);
 }
 
 /// The beginning of a file is left out as that of a log is; what is no time is refused.

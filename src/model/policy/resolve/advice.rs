@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::{FallbackBehavior, Measure, MetricPolicy, MetricRule, Mode, Policy, RatePolicy, Role, Select, StepSize, Threshold, Unit, WhenBlind};
+use super::super::{
+    FallbackBehavior, Measure, MetricPolicy, MetricRule, Mode, Policy, RatePolicy, Role, ScalingRules, Select, StepSize, Threshold, Unit, WhenBlind,
+};
 use super::DEFAULT_PANE;
 use super::names;
 use crate::model::document::amounts::{show_amount, show_duration};
@@ -24,6 +26,7 @@ pub(super) fn advise(policy: &Policy, pane: Duration, report: &mut Report) {
         advise_panes(metric, pane, &path, report);
         advise_metric(policy, metric, &path, report);
     }
+    still(policy, report);
     one_way(policy, report);
     scale_in(policy, report);
     hunting(policy, report);
@@ -36,6 +39,16 @@ fn replicas(policy: &Policy, report: &mut Report) {
         report.warn("spec.replicas", "fixed-count", message, "write a larger `max`, or `mode: Off`");
     } else if policy.min == 1 && matches!(policy.role, Role::ApiServer | Role::DatabaseReadReplica) {
         report.warn("spec.replicas.min", "single-replica", "`min` is 1: when that replica fails, nobody is served", "write `min: 2` or more");
+    }
+}
+
+/// Both directions are forbidden.
+fn still(policy: &Policy, report: &mut Report) {
+    let forbids = |rules: &ScalingRules| rules.select == Select::Disabled;
+    let shrinks = !forbids(&policy.scale_in) && policy.mode != Mode::OutOnly;
+    if policy.mode != Mode::Off && forbids(&policy.scale_out) && !shrinks {
+        let message = "neither scale-out nor scale-in is allowed: nothing will ever scale within `min` and `max`";
+        report.warn("spec.behavior.scaleOut.select", "never-scales", message, "allow one of the two, or write `mode: Off`");
     }
 }
 
@@ -109,18 +122,26 @@ fn advise_metric(policy: &Policy, metric: &MetricPolicy, path: &str, report: &mu
 
 /// A bare number that was meant in another unit: milliseconds, percent.
 fn advise_amounts(metric: &MetricPolicy, path: &str, report: &mut Report) {
-    let MetricRule::Threshold(Threshold { scale_out_above: Some(above), .. }) = &metric.rule else { return };
-    let (shown, place) = (show_amount(*above, metric.unit), format!("{path}.threshold.scaleOutAbove"));
-    let (least, message, mend) = match metric.unit {
-        Unit::Seconds => (300, format!("it grows above {shown}: few wait as long"), "write the unit, as in `300ms` or `2m`"),
-        Unit::Ratio => (1, format!("it grows above {shown}, which a share of a whole never is"), "write percent, as in `10%`"),
-        Unit::Cores => {
-            (16, format!("it grows above {shown} cores a replica"), "write cores, as in `700m`; for a share of what is requested `track: { utilization: 70% }`")
-        }
+    let (limit, field, each) = match &metric.rule {
+        MetricRule::Threshold(Threshold { scale_out_above: Some(above), .. }) => (*above, "threshold.scaleOutAbove", "it grows above"),
+        MetricRule::PerReplica { amount } => (*amount, "track.perReplica", "each replica should have"),
+        MetricRule::Value { amount } => (*amount, "track.value", "the metric should have"),
         _ => return,
     };
-    let least = Amount::from_units(least);
-    if *above > least || (*above == least && metric.unit != Unit::Ratio) {
+    let (shown, place) = (show_amount(limit, metric.unit), format!("{path}.{field}"));
+    let units = Amount::from_units;
+    let (is_unlikely, message, mend) = match metric.unit {
+        Unit::Seconds => (limit >= units(300), format!("{each} {shown}: few wait as long"), "write the unit, as in `300ms` or `2m`"),
+        Unit::Ratio => (limit > units(1), format!("{each} {shown}, which a share of a whole never is"), "write percent, as in `10%`"),
+        Unit::Cores => (
+            limit >= units(16) && field != "track.value",
+            format!("{each} {shown} cores"),
+            "write cores, as in `700m`; for a share of what is requested `track: { utilization: 70% }`",
+        ),
+        Unit::Bytes => (limit < units(1 << 20), format!("{each} {shown} bytes"), "write the unit, as in `512Mi`"),
+        Unit::Count => return,
+    };
+    if is_unlikely {
         report.warn(&place, "unlikely-amount", message, mend);
     }
 }

@@ -44,9 +44,14 @@ fn obscures(error: &Problem, path: &str, is_written: bool) -> bool {
 
 /// The fields that decide whether there is such a warning.
 fn hangs_on(warning: &Problem) -> Vec<&str> {
+    // A name that is nearly a known one is that, whatever else is wrong with its metric; without it the unit of its amounts is not known.
+    if warning.code == "metric-name" {
+        return vec![&warning.path];
+    }
     let metric = warning.path.strip_prefix(METRICS).and_then(|rest| rest.find(']')).map(|end| &warning.path[..=METRICS.len() + end]);
     let mut paths: Vec<&str> = metric.into_iter().collect();
     paths.extend_from_slice(match warning.code {
+        "never-scales" => &["spec.mode", "spec.behavior.scaleOut.select", "spec.behavior.scaleIn.select"],
         "fixed-count" | "narrow-band" => &["spec.replicas.min", "spec.replicas.max"],
         "single-replica" => &["spec.replicas.min", "spec.role"],
         "no-proposing-metric" | "blindness-ignored" => &[METRICS, "spec.mode"],

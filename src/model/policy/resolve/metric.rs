@@ -54,7 +54,8 @@ pub(super) fn metrics(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origi
         let path = format!("{path}[{i}]");
         report.locate(&path, item);
         let Some(metric) = metric(item, path.clone(), defaults, by_role, report) else { continue };
-        if item.get("name").is_some()
+        // One without a name that can be one has its own error.
+        if item.get("name").and_then(Node::as_text) == Some(metric.name.as_str())
             && let Some(first) = seen.insert(metric.name.clone(), path.clone())
         {
             let message = format!("two metrics are named `{}`, the other is {first}", metric.name);

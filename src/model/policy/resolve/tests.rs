@@ -271,6 +271,14 @@ fn what_is_legal_but_unwise_is_warned_of() {
         ),
         ("\"replicas\": {", "\"fallback\": {\"behavior\": \"Static\", \"replicas\": 4}, \"replicas\": {\"min\": 4, ", "fallback-to-min"),
         ("\"max\": 60", "\"min\": 60, \"max\": 60", "fixed-count"),
+        ("\"kind\": \"Deployment\"", "\"kind\": \"deployment\"", "target-kind"),
+        ("\"apiVersion\": \"apps/v1\"", "\"apiVersion\": \"v1\"", "target-kind"),
+        ("\"utilization\": \"70%\"", "\"perReplica\": 500", "unlikely-amount"),
+        (
+            "\"replicas\": {",
+            "\"behavior\": {\"scaleOut\": {\"select\": \"Disabled\"}, \"scaleIn\": {\"select\": \"Disabled\"}}, \"replicas\": {",
+            "never-scales",
+        ),
         ("\"replicas\": {", "\"role\": \"ApiServer\", \"replicas\": {\"min\": 1, ", "single-replica"),
         ("\"replicas\": {", "\"startup\": {\"cpuInitialization\": \"6m\"}, \"replicas\": {", "scale-in-within-start-up"),
         ("\"replicas\": {", "\"behavior\": {\"scaleIn\": {\"stabilization\": \"4m\"}}, \"replicas\": {", "scale-in-within-start-up"),
@@ -322,6 +330,17 @@ fn errors_do_not_hide_warnings_and_cause_none() {
     let problems = of(&json).problems;
     let found: Vec<_> = problems.iter().map(|p| (p.path.as_str(), p.code)).collect();
     assert!(found.contains(&("spec.metrics[1].track", "time-tracked")), "the other metric keeps its place: {found:?}");
+}
+
+/// Names that can be none have their own errors, and are not taken for one that is written twice; a name that is nearly known is told
+/// beside the unit that is not known without it.
+#[test]
+fn one_mistake_is_told_as_what_it_is() {
+    let metrics = |items: &str| MINIMAL.replacen(r#"{"name": "cpu", "track": {"utilization": "70%"}}"#, items, 1);
+    let two = metrics(r#"{"name": 404, "track": {"perReplica": 1}}, {"name": 500, "track": {"perReplica": 1}}"#);
+    assert!(!codes(&two, Severity::Error).contains(&"duplicate-metric"), "{:?}", of(&two).problems);
+    let slip = metrics(r#"{"name": "CPU", "track": {"perReplica": "700m"}}"#);
+    assert_eq!((codes(&slip, Severity::Error), codes(&slip, Severity::Warning)), (vec!["ambiguous-unit"], vec!["metric-name"]), "{:?}", of(&slip).problems);
 }
 
 #[test]
