@@ -32,12 +32,13 @@ fn another_policy_is_tried_on_the_history_of_a_running_loadline() {
         (loadline.status(&SLEEPERS)?["current"] == 4).then_some(())
     });
     // A further decision, so that time passes at the larger count.
-    let largest = wait_for("the larger count to have lasted", || {
+    let (largest, since) = wait_for("the larger count to have lasted", || {
         loadline.post(&waiting(40.0))?;
         let (code, text) = replay(home.path(), &["--data", "data", "--policy", "smaller.yaml", "--output", "json"]);
         assert_eq!(code, Some(0), "{text}");
         let json: Value = serde_json::from_str(&text).unwrap();
-        json["targets"][0]["largest"].as_u64().filter(|largest| *largest > 0)
+        let target = &json["targets"][0];
+        target["largest"].as_u64().filter(|largest| *largest > 0).map(|largest| (largest, target["differences"][0]["from"].as_i64().unwrap()))
     });
     assert_eq!(largest, 2);
     let (code, text) = replay(home.path(), &["--data", "data", "--policy", "same.yaml", "--fail-above", "0"]);
@@ -46,6 +47,10 @@ fn another_policy_is_tried_on_the_history_of_a_running_loadline() {
     let (code, text) = replay(home.path(), &["--data", "data", "--policy", "smaller.yaml", "--fail-above", "1", "--output", "markdown"]);
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains("| Bounds: AboveMax |") && text.contains("by at most 2 replicas"), "{text}");
+    // From a time on: the policy was announced long before, and is known all the same.
+    let (code, text) = replay(home.path(), &["--data", "data", "--policy", "smaller.yaml", "--from", &(since + 1).to_string(), "--fail-above", "0"]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("by at most 2 replicas"), "{text}");
     assert_eq!(loadline.stop(), 0);
 
     let exported = Command::new(LOADLINE).args(["export", "--data", "data"]).current_dir(home.path()).output().unwrap();

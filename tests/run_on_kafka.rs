@@ -184,6 +184,47 @@ fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
     assert_eq!(loadline.stop(), 0);
 }
 
+/// A topic that was deleted ends whoever needs it. Made anew, it is not taken for the old one: who has read further than it goes does not start, until it
+/// begins anew as `docs/kafka.md` tells. Then the fleet is scaled as before.
+#[test]
+fn a_lost_topic_is_told_and_its_readers_begin_anew() {
+    let prefix = installation(broker());
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleIn: { stabilization: 0s, cooldown: 0s }, scaleOut: { cooldown: 0s } }\n");
+    let data = home.path().join("data");
+    let command = || run(broker(), home.path(), &prefix, ALL);
+    let named = |names: &[&str]| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
+    let apply = || {
+        let shape = ["topology", "apply", "--brokers", &broker().address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
+        wait_for("the topics to be made", || Command::new(LOADLINE).args(shape).output().unwrap().status.success().then_some(()));
+    };
+    let mut running = Running::spawn(command());
+    scales_to(&running, &data, 30.0, 3);
+    let lost: [(&str, &[&str], &[&str], f64, usize); 3] = [
+        ("metrics", &[], &[], 50.0, 5),
+        ("signals", &["decide", "admit"], &["decide-state", "admit-state"], 30.0, 3),
+        ("requests", &["arbitrate"], &["arbitrate-state"], 50.0, 5),
+    ];
+    for (topic, groups, states, waits, count) in lost {
+        broker().delete(&[], &named(&[topic]));
+        let (code, said) = running.ended();
+        assert!(code != 0 && said.contains("a topic of Loadline is gone"), "{topic}: {code}: {said}");
+        apply();
+        if !groups.is_empty() {
+            let ended = command().output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+            assert!(!ended.status.success() && said.contains("the snapshots hold the input up to") && said.contains("docs/kafka.md"), "{topic}: {said}");
+            broker().delete(&named(groups), &named(states));
+            apply();
+        }
+        running = Running::spawn(command());
+        scales_to(&running, &data, waits, count);
+    }
+    assert_eq!(running.stop(), 0);
+    let mut last = command();
+    last.arg("--stop-fleets-on-exit");
+    assert_eq!(Running::spawn(last).stop(), 0);
+}
+
 /// Four users, who log in by SCRAM over TLS, each with the rights that `topology acls` prints for its roles: a fleet scales with them, and none can do
 /// what is another one's.
 #[test]

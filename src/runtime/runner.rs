@@ -515,6 +515,13 @@ impl<S: Stage> Owned<S> {
 /// That the snapshots of a partition cannot be used.
 fn unreadable<S: Stage>(partition: u32, reason: &snapshots::Unusable) -> LogError {
     let name = S::NAME;
+    if let snapshots::Unusable::Ahead { .. } = reason {
+        let reason = format!(
+            "the state of {name} for partition {partition} cannot be restored: {reason}: its topic was emptied or made anew, or its position was set back. Of a \
+             data directory `loadline doctor` says what can be done, of a Kafka cluster docs/kafka.md does (\"A topic that is lost\")"
+        );
+        return LogError::Fatal { reason };
+    }
     LogError::Fatal {
         reason: format!(
             "the state of {name} for partition {partition} cannot be restored: {reason}; start the Loadline that wrote it, or see what `loadline doctor` says \

@@ -279,6 +279,28 @@ impl Broker {
         }
     }
 
+    /// Deletes groups and topics, and waits until the broker shows none of these topics.
+    pub(crate) fn delete(&self, groups: &[String], topics: &[String]) {
+        fn names(names: &[String]) -> Vec<&str> {
+            names.iter().map(String::as_str).collect()
+        }
+        let (admin, options) = (self.admin(), AdminOptions::new());
+        let started = Stopwatch::start();
+        // One whose member had no time to leave has it until its session is over.
+        while !groups.is_empty()
+            && let Some(error) = wait_for(admin.delete_groups(&names(groups), &options)).unwrap().into_iter().find_map(Result::err)
+        {
+            if error.1 == RDKafkaErrorCode::GroupIdNotFound {
+                break; // with the last of its positions
+            }
+            assert!(started.elapsed() < START && error.1 == RDKafkaErrorCode::NonEmptyGroup, "{error:?}");
+        }
+        wait_for(admin.delete_topics(&names(topics), &options)).unwrap().into_iter().for_each(|result| drop(result.unwrap()));
+        while admin.inner().fetch_metadata(None, START).unwrap().topics().iter().any(|topic| topics.iter().any(|gone| gone == topic.name())) {
+            assert!(started.elapsed() < START, "{topics:?} are never gone");
+        }
+    }
+
     /// Why a user may not write a record to a topic; `None` where it was written.
     pub(crate) fn refuses(&self, user: &str, topic: &str) -> Option<String> {
         let mut config = ClientConfig::new();

@@ -206,7 +206,7 @@ impl Member {
     fn within(&self, partition: u32, next: Offset, range: &std::ops::Range<Offset>) -> Result<Offset, LogError> {
         if next > range.end {
             let reason = format!(
-                "group {} stands at {next} of {} {partition}, which ends at {}: the topic was emptied or created anew; docs/operations.md says how to go on",
+                "group {} stands at {next} of {} {partition}, which ends at {}: the topic was emptied or created anew; docs/kafka.md says how to go on (\"A topic that is lost\")",
                 self.membership.group,
                 self.topic(),
                 range.end
