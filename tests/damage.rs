@@ -204,16 +204,61 @@ fn a_wal_that_is_gone_or_damaged_is_missed() {
     let said = refused(orphan.path());
     assert!(said.contains("log.db-wal is there, and the log.db that it belongs to is not"), "{said}");
 
+    let before = files(damaged.path());
     let said = refused(damaged.path());
     assert!(said.contains("lacks the newest ") && said.contains("records that were acknowledged"), "{said}");
+    assert_eq!(files(damaged.path()), before, "what may yet be put right is left as it was");
     let (code, answer) = doctor(damaged.path(), &[]);
     assert_eq!((code, wrong(&answer)[0].0.as_str()), (1, "newest"), "{answer}");
     assert_eq!(doctor(damaged.path(), &["--mend"]).0, 0);
     let read = read_through(&open(damaged.path()).unwrap());
     assert!(matches!(read[..], [Ok((0, 1..50))]), "{read:?}");
     // Without the WAL there is no table yet: a log that was never checkpointed is all WAL.
+    let before = files(gone.path());
     let said = refused(gone.path());
-    assert!(said.contains("lacks the newest 50 records"), "{said}");
+    assert!(said.contains("held 50 records is gone") && said.contains("Put it back, or restore a backup"), "{said}");
+    assert_eq!(files(gone.path()), before);
+}
+
+/// What the database and its WAL hold, by a sum; `None` where that is nothing.
+fn files(directory: &Path) -> Vec<Option<u32>> {
+    ["log.db", "log.db-wal"].map(|name| fs::read(directory.join(name)).ok().filter(|bytes| !bytes.is_empty()).map(|bytes| crc32fast::hash(&bytes))).to_vec()
+}
+
+/// An older WAL of the same log beside a newer database would undo what that holds: it is refused, and the database left alone. Without it all is there.
+#[test]
+fn a_wal_of_before_is_not_taken_into_a_newer_log() {
+    let directory = killed(50);
+    let wal = directory.path().join("log.db-wal");
+    let older = fs::read(&wal).unwrap();
+    // Opened and closed, all is in the database, and the WAL is gone.
+    let log = open(directory.path()).unwrap();
+    log.append(vec![record(50)]).unwrap();
+    log.close();
+    drop(log);
+    fs::write(&wal, &older).unwrap();
+    let before = files(directory.path());
+    let said = refused(directory.path());
+    assert!(said.contains("lacks the newest "), "{said}");
+    assert_eq!(files(directory.path()), before);
+    fs::remove_file(&wal).unwrap();
+    assert_eq!(read_through(&open(directory.path()).unwrap()), [Ok((0, 51))]);
+}
+
+/// A sound log that is only not this one's to read is not told to be thrown away; and whether its newest part is there is not guessed.
+#[test]
+fn what_the_doctor_cannot_know_it_does_not_say() {
+    let (newer, database) = a_log(3);
+    Connection::open(&database).unwrap().execute_batch("PRAGMA user_version = 4").unwrap();
+    let output = Command::new(LOADLINE).args(["doctor"]).arg(newer.path()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("a newer Loadline wrote it") && said.contains("start that one") && !said.contains("move log.db"), "{said}");
+    let (unmarked, _) = a_log(3);
+    fs::write(unmarked.path().join("lock"), "").unwrap();
+    let (code, answer) = doctor(unmarked.path(), &[]);
+    assert_eq!(code, 0, "{answer}");
+    assert!(answer.to_string().contains("whether the newest records are there cannot be told"), "{answer}");
 }
 
 /// A position of decide, at the beginning.

@@ -314,14 +314,27 @@ impl Appender {
     }
 }
 
+/// A term that is further ahead of the clock is none that a clock ever gave: a hundred years.
+const LATEST_TERM_MS: i64 = 100 * 365 * 86_400_000;
+
+/// What to do where the last term is not known.
+const TERM_MEND: &str = "put it back from a backup, or write into it the time now as Unix milliseconds (or later, where a clock was ahead before)";
+
 /// A term larger than every one before, and kept before it is used.
 fn next_term(file: &Path, now: Timestamp) -> std::io::Result<i64> {
-    let last = match std::fs::read_to_string(file) {
-        Ok(text) => text.trim().parse::<i64>().ok(),
+    let latest = now.as_millis().saturating_add(LATEST_TERM_MS);
+    let last = match std::fs::read(file) {
+        Ok(bytes) => {
+            // With a guess observations could be taken for older than what was seen before.
+            let term = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<i64>().ok()).filter(|term| *term < latest);
+            Some(term.ok_or_else(|| {
+                std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{} is damaged, and holds no term; {TERM_MEND}", file.display()))
+            })?)
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let term = last.map_or(now.as_millis(), |last| now.as_millis().max(last.saturating_add(1)));
+    let term = last.map_or(now.as_millis(), |last| now.as_millis().max(last + 1));
     durable_file::replace(file, format!("{term}\n").as_bytes())?;
     Ok(term)
 }
@@ -361,6 +374,12 @@ mod tests {
         assert_eq!(next_term(&file, Timestamp::from_millis(5_000)).unwrap(), 5_000);
         assert_eq!(next_term(&file, Timestamp::from_millis(3_000)).unwrap(), 5_001);
         assert_eq!(next_term(&file, Timestamp::from_millis(9_000)).unwrap(), 9_000);
+        for damaged in [&b"garbage\n"[..], b"", b"\xff\xfe", b"9223372036854775807\n"] {
+            std::fs::write(&file, damaged).unwrap();
+            let said = next_term(&file, Timestamp::from_millis(9_000)).unwrap_err().to_string();
+            assert!(said.contains(&file.display().to_string()) && said.contains("put it back from a backup"), "{said}");
+            assert_eq!(std::fs::read(&file).unwrap(), damaged, "and nothing is guessed");
+        }
     }
 
     #[test]

@@ -122,13 +122,20 @@ impl EmbeddedLog {
         let path = directory.join(DATABASE);
         let is_new = std::fs::metadata(&path).map_or(0, |file| file.len()) == 0;
         check_complete(directory, is_new)?;
-        if let Some(mark) = found.mark.filter(|mark| is_new && *mark > 0) {
-            return Err(LogError::Fatal { reason: log_is_gone(directory, mark) });
+        let mark = found.mark.unwrap_or(0);
+        // First it is looked at without a change: what is refused is left as it was found.
+        let appended = if is_new { None } else { schema::look(&path, &options.partitions)? };
+        match appended {
+            None if mark > 0 => return Err(LogError::Fatal { reason: log_is_gone(directory, mark) }),
+            Some(appended) if mark > appended => return Err(LogError::Fatal { reason: newest_part_is_gone(directory, mark - appended) }),
+            Some(appended) if found.mark.is_none() && appended > 0 => {
+                let lock = directory.join(LOCK);
+                let lock = lock.display();
+                tracing::warn!(event = "mark-missing", "{lock} was deleted or damaged: whether the newest records are there cannot be told");
+            }
+            _ => {}
         }
         let (connection, tails) = schema::open(&path, options)?;
-        if let Some(mark) = found.mark.filter(|mark| !is_new && *mark > tails.appended()) {
-            return Err(LogError::Fatal { reason: newest_part_is_gone(directory, mark - tails.appended()) });
-        }
         // SQLite syncs the file, and this its name: else a power failure could lose a new log whole.
         directory::sync(directory).map_err(|error| unusable(&error))?;
         let place = Arc::new(Place::of(directory).map_err(|error| unusable(&error))?);

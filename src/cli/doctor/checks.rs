@@ -77,8 +77,9 @@ pub(crate) fn check(directory: &Path) -> Result<Report, Unusable> {
         [first, ..] => report.mendable("pages", format!("the file is damaged: {first}{}", and_more(complaints.len() - 1)), MENDS),
     }
     match inspection.newest_missing() {
-        0 => report.say("newest", State::Ok, "no acknowledged record is missing at its end"),
-        missing => report.mendable(
+        Some(0) => report.say("newest", State::Ok, "no acknowledged record is missing at its end"),
+        None => report.say("newest", State::Note, "lock was deleted or damaged: whether the newest records are there cannot be told"),
+        Some(missing) => report.mendable(
             "newest",
             format!("the newest {missing} records that were acknowledged are gone: log.db-wal was deleted or damaged, or an older log.db was put there"),
             "put back what was there; or --mend goes on without it",

@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::lock_file::{Content, holder};
 use super::positions::{self, Positions};
 use super::rows::Row;
-use super::schema::{check_version, unsigned};
+use super::schema::{SetUpError, check_version, unsigned};
 use super::states::{self, States};
 use super::{DATABASE, RESTORING, mend, trouble};
 use crate::log::{LogError, Offset, RawRecord, Topic};
@@ -152,6 +152,11 @@ impl Inspection {
                 reason: format!("{} cannot be read from here: {error}", path.display()),
                 way: "look as the user that it belongs to".to_owned(),
             },
+            // A full disk too: SQLite makes a file beside it even to read it.
+            Some(ErrorCode::SystemIoFailure | ErrorCode::DiskFull) => Unopened::NotFromHere {
+                reason: format!("{} cannot be read: {error}", path.display()),
+                way: "see that there is room on its file system and that the disk is sound, or copy the directory elsewhere and look at the copy".to_owned(),
+            },
             _ => refused(&error),
         };
         let connection = match connect(&path, false).map_err(from_here) {
@@ -173,6 +178,10 @@ impl Inspection {
         match check_version(&connection) {
             Ok(false) => Ok(Inspection { directory: directory.to_owned(), connection }),
             Ok(true) => Err(refused(&"it is empty")),
+            // It is sound, and another's: of a newer Loadline, or of another program.
+            Err(SetUpError::Refused { reason, mend }) => {
+                Err(Unopened::NotFromHere { reason: format!("{} cannot be read: {reason}", path.display()), way: mend.to_owned() })
+            }
             Err(error) => Err(refused(&error)),
         }
     }
@@ -209,11 +218,13 @@ impl Inspection {
     }
 
     /// How many records were acknowledged that the log does not have any more: its newest part is gone.
-    pub fn newest_missing(&self) -> u64 {
-        let appended = self.ends().rows.iter().map(|(_, _, range)| range.end).sum();
+    pub fn newest_missing(&self) -> Option<u64> {
+        let appended: u64 = self.ends().rows.iter().map(|(_, _, range)| range.end).sum();
         // Of a log that is in use the mark may have moved on since this look began.
-        let running = holder(&self.directory).is_some();
-        Content::read(&self.directory).mark.filter(|_| !running).map_or(0, |mark| mark.saturating_sub(appended))
+        if appended == 0 && Content::read(&self.directory).mark.is_none() || holder(&self.directory).is_some() {
+            return Some(0);
+        }
+        Content::read(&self.directory).mark.map(|mark| mark.saturating_sub(appended))
     }
 
     /// Every partition, as far as it can be read; `each` is given each record.

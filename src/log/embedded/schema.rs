@@ -1,8 +1,10 @@
 //! The tables, and how the writer's connection is opened.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use super::Options;
@@ -85,16 +87,42 @@ CREATE TABLE entries (
 ) WITHOUT ROWID, STRICT;
 ";
 
+/// Why the database at `path` cannot be used, with the way out.
+fn unusable(path: &Path, error: &SetUpError) -> LogError {
+    LogError::Fatal { reason: format!("{} cannot be used: {error}; {}", path.display(), error.mend(path)) }
+}
+
+/// A connection whose end copies nothing from the WAL into the database and does not delete it: until all is known to be sound, what stands
+/// there is evidence, and perhaps the only copy.
+fn connect(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.busy_timeout(BUSY)?;
+    Ok(connection)
+}
+
+/// Looks for everything in the database that a start is refused for, and changes nothing. How many records were ever appended; `None`
+/// where it has no tables yet.
+///
+/// # Errors
+/// [`LogError::Fatal`] with what is wrong and the way out.
+pub(super) fn look(path: &Path, asked: &Partitions) -> Result<Option<u64>, LogError> {
+    let look = || -> Result<Option<u64>, SetUpError> {
+        let connection = connect(path, OpenFlags::empty())?;
+        if check_version(&connection)? {
+            return Ok(None);
+        }
+        let (_, ends) = check_partitions(&connection, asked)?;
+        check_positions(&connection, &ends)?;
+        Ok(Some(Tails::new(*asked, ends).appended()))
+    };
+    look().map_err(|error| unusable(path, &error))
+}
+
 /// Opens or creates the database for writing.
 pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails), LogError> {
-    let unusable = |error: SetUpError| LogError::Fatal { reason: format!("{} cannot be used: {error}; {}", path.display(), error.mend(path)) };
-    let prepare = || -> rusqlite::Result<Connection> {
-        let connection =
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.busy_timeout(BUSY)?;
-        Ok(connection)
-    };
-    let mut connection = prepare().map_err(|error| unusable(error.into()))?;
+    let unusable = |error: SetUpError| unusable(path, &error);
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE).map_err(|error| unusable(error.into()))?;
     let is_new = check_version(&connection).map_err(unusable)?;
     let mut set_up = || -> Result<(Partitions, Ends), SetUpError> {
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -122,6 +150,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails)
         let found = settle_partitions(&transaction, is_new, &options.partitions)?;
         check_positions(&transaction, &found.1)?;
         transaction.commit()?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok(found)
     };
     let (partitions, ends) = set_up().map_err(unusable)?;
@@ -209,19 +238,30 @@ fn check_positions(connection: &Connection, ends: &Ends) -> Result<(), SetUpErro
     Ok(())
 }
 
-/// Makes the partitions that `asked` has and the database has not, where that is allowed.
-fn settle_partitions(connection: &Connection, is_new: bool, asked: &Partitions) -> Result<(Partitions, Ends), SetUpError> {
-    let mut partitions = *asked;
-    let mut ends = Ends::new();
+/// How many partitions each topic has, where that is what was asked for, and where they begin and end.
+fn check_partitions(connection: &Connection, asked: &Partitions) -> Result<(BTreeMap<Topic, u32>, Ends), SetUpError> {
+    let (mut there, mut ends) = (BTreeMap::new(), Ends::new());
     for topic in Topic::ALL {
         let found = read_ends(connection, topic, &mut ends).map_err(SetUpError::Damaged)?;
         let asked = asked.of(topic);
-        if !is_new && topic != Topic::Metrics && found != asked {
+        if topic != Topic::Metrics && found != asked {
             return Err(SetUpError::Refused {
                 reason: format!("{topic} was created with {found} partitions, and {asked} are configured"),
                 mend: "configure the number that it was created with: it is fixed then",
             });
         }
+        there.insert(topic, found);
+    }
+    Ok((there, ends))
+}
+
+/// Makes the partitions that `asked` has and the database has not, where that is allowed.
+fn settle_partitions(connection: &Connection, is_new: bool, asked: &Partitions) -> Result<(Partitions, Ends), SetUpError> {
+    let (there, mut ends) = if is_new { (BTreeMap::new(), Ends::new()) } else { check_partitions(connection, asked)? };
+    let mut partitions = *asked;
+    for topic in Topic::ALL {
+        let found = there.get(&topic).copied().unwrap_or(0);
+        let asked = asked.of(topic);
         partitions = partitions.with(topic, asked.max(found));
         let mut insert = connection.prepare("INSERT INTO partitions (topic, partition, earliest, next, bytes, crc) VALUES (?1, ?2, 0, 0, 0, ?3)")?;
         for partition in found..asked {
