@@ -140,6 +140,24 @@ pub fn format_of(named: &str) -> Result<Format, Problem> {
     })
 }
 
+/// Whether a body is compressed with gzip.
+///
+/// # Errors
+/// [`Problem`] where it is packed in another way.
+fn is_packed(headers: &HeaderMap) -> Result<bool, Problem> {
+    let named = headers.get(header::CONTENT_ENCODING).map_or("identity", |named| named.to_str().unwrap_or("?")).trim().to_ascii_lowercase();
+    match named.as_str() {
+        "identity" | "" => Ok(false),
+        "gzip" | "x-gzip" => Ok(true),
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("a body that is packed as {:?} cannot be read", shorten(&named)),
+            "send it with gzip, or not compressed",
+        )
+        .at("header Content-Encoding")),
+    }
+}
+
 async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
     let (parts, mut body) = request.into_parts();
     match take(&ingest.inner, &parts, &mut body).await {
@@ -167,12 +185,13 @@ async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
 async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<(Ingested, Counts), Problem> {
     let named = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let format = format_of(named)?;
+    let is_packed = is_packed(&parts.headers)?;
     let numbering = numbering(&parts.headers)?;
     let announced = body::announced(body).map_err(unread)?;
     // Place and memory are taken before the body is read.
     let Ok(_place) = inner.places.try_acquire() else { return Err(busy()) };
     // What a file of Avro, or the points of one resource, grow to, their size does not say.
-    let announced = if format == Format::JsonLines { announced } else { MAX_BODY_BYTES };
+    let announced = if format == Format::JsonLines && !is_packed { announced } else { MAX_BODY_BYTES };
     let Some(share) = inner.budget.share(announced, BODY_DEADLINE).await else { return Err(crowded()) };
     let read = tokio::time::timeout(BODY_DEADLINE, body::read(body)).await;
     let read = read.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come within 2 s", "send it in one go, or in several requests"))?;
@@ -182,7 +201,8 @@ async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<(Ing
     let Ok(turn) = tokio::time::timeout(BODY_DEADLINE, Arc::clone(&inner.parsers).acquire_owned()).await else { return Err(crowded()) };
     // Reading 4 MiB of JSON takes tens of milliseconds: not on the executor. Turn and memory are in use until then, whether the client waits or not.
     let reading = move || {
-        let (_turn, _share, bytes) = (turn, share, bytes);
+        let (_turn, _share) = (turn, share);
+        let bytes = if is_packed { body::unpacked(&bytes).map_err(unread)? } else { bytes };
         parsed(format, &bytes, received, numbering.as_ref(), log.as_ref(), &view)
     };
     let Parsed { ingested, appends, unused } = tokio::task::spawn_blocking(reading)
@@ -236,6 +256,9 @@ const NUMBERED: &str = "name the producer (at most 253 bytes) in Loadline-Produc
 fn unread(unread: body::Unread) -> Problem {
     match unread {
         body::Unread::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the request exceeds 4 MiB", "send the samples in several requests"),
+        body::Unread::NotGzip(reason) => {
+            Problem::new(StatusCode::BAD_REQUEST, format!("the body is no gzip: {reason}"), "compress the whole body, or send it without Content-Encoding")
+        }
         body::Unread::Broken(reason) => Problem::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {reason}"), "send it again"),
     }
 }

@@ -49,4 +49,10 @@ impl Running {
     pub(crate) fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
         Answer::of(self.agent.post(format!("{}{path}", self.base)).header("content-type", content_type).send(body))
     }
+
+    /// The same, packed in a way that the header says.
+    pub(crate) fn post_packed(&self, path: &str, content_type: &str, encoding: &str, body: &[u8]) -> Answer {
+        let request = self.agent.post(format!("{}{path}", self.base)).header("content-type", content_type);
+        Answer::of(request.header("content-encoding", encoding).send(body))
+    }
 }

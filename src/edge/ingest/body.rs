@@ -4,11 +4,13 @@
 //! of them is read. A client that sends all of its body before it listens would only see its connection break where the answer came
 //! first: what is refused is read to its end, up to a bound, and thrown away.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, header};
+use flate2::read::MultiGzDecoder;
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -52,6 +54,8 @@ pub(super) enum Unread {
     TooLarge,
     /// The connection broke, or what came is no body; why.
     Broken(String),
+    /// It is said to be compressed, and cannot be unpacked; why.
+    NotGzip(String),
 }
 
 /// How large a body is, as the client says: at most [`MAX_BODY_BYTES`] where it does not.
@@ -80,6 +84,21 @@ pub(super) async fn read(body: &mut Body) -> Result<Vec<u8>, Unread> {
         whole.extend_from_slice(&bytes);
     }
     Ok(whole)
+}
+
+/// Unpacks a body that was compressed with gzip.
+///
+/// # Errors
+/// [`Unread::NotGzip`], and [`Unread::TooLarge`] where it would be larger unpacked than one may be.
+pub(super) fn unpacked(packed: &[u8]) -> Result<Vec<u8>, Unread> {
+    let mut whole = Vec::new();
+    // One byte more tells that there is more; nothing is unpacked beyond it.
+    let read = MultiGzDecoder::new(packed).take(MAX_BODY_BYTES as u64 + 1).read_to_end(&mut whole);
+    match read {
+        Err(error) => Err(Unread::NotGzip(error.to_string())),
+        Ok(bytes) if bytes > MAX_BODY_BYTES => Err(Unread::TooLarge),
+        Ok(_) => Ok(whole),
+    }
 }
 
 /// Reads what is left of a refused body and throws it away. Who asked first whether to send it (`Expect: 100-continue`) has not sent it.

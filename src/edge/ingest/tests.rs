@@ -188,6 +188,38 @@ fn an_otlp_request_is_taken_point_by_point_or_refused_with_its_reason() {
     assert!(answer.json::<Problem>().ingested.unwrap().errors[0].reason.contains("not an OTLP ExportMetricsServiceRequest"), "{}", answer.body);
 }
 
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, body).unwrap();
+    packed.finish().unwrap()
+}
+
+/// As exporters of OpenTelemetry send it where nobody says otherwise. What would be larger unpacked than a body may be is not unpacked.
+#[test]
+fn a_body_that_is_compressed_is_taken_or_refused_with_its_reason() {
+    let (log, server) = started(4);
+    let send = |media: &str, encoding: &str, body: &[u8]| server.post_packed("/api/v1/metrics", media, encoding, body);
+    let otlp = include_bytes!("../../wire/otlp/request.bin");
+    let answer = send("application/x-protobuf", "gzip", &gzip(otlp));
+    assert_eq!((answer.status, answer.json::<Ingested>().accepted), (200, 6), "{}", answer.body);
+    let answer = send(NDJSON, "GZIP", &gzip(GOOD.as_bytes()));
+    assert_eq!((answer.status, answer.json::<Ingested>().accepted), (200, 1), "{}", answer.body);
+    assert_eq!(send(NDJSON, "identity", GOOD.as_bytes()).status, 200);
+    assert_eq!(log.samples().len(), 8);
+    let half = gzip(GOOD.repeat(100).as_bytes());
+    for (encoding, body, status, says) in [
+        ("gzip", GOOD.as_bytes().to_vec(), 400, "the body is no gzip"),
+        ("gzip", half[..half.len() / 2].to_vec(), 400, "the body is no gzip"),
+        ("gzip", gzip(&vec![b' '; MAX_BODY_BYTES + 1]), 413, "exceeds 4 MiB"),
+        ("zstd", GOOD.as_bytes().to_vec(), 415, "gzip, or not compressed"),
+        ("gzip, gzip", GOOD.as_bytes().to_vec(), 415, "gzip, or not compressed"),
+    ] {
+        let answer = send(NDJSON, encoding, &body);
+        assert_eq!((answer.status, answer.body.contains(says)), (status, true), "{encoding}: {}", answer.body);
+    }
+    assert_eq!(log.samples().len(), 8, "of what is refused nothing is taken");
+}
+
 #[test]
 fn a_hundred_errors_are_listed_and_all_are_counted() {
     let (_log, server) = started(4);
