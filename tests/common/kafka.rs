@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -153,8 +154,11 @@ impl Broker {
 
     /// Settings of a client for a file of `--kafka-config`, as this user with this password.
     pub(crate) fn properties(&self, user: &str, password: &str) -> String {
-        let how: String = self.client.iter().filter(|(name, _)| !is_of_user(name)).map(|(name, value)| format!("{name}={value}\n")).collect();
-        format!("# who we are\nbootstrap.servers = {}\n{how}sasl.username={user}\nsasl.password={password}\n", self.address)
+        let mut text = format!("# who we are\nbootstrap.servers = {}\nsasl.username={user}\nsasl.password={password}\n", self.address);
+        for (name, value) in self.client.iter().filter(|(name, _)| !is_of_user(name)) {
+            writeln!(text, "{name}={value}").unwrap();
+        }
+        text
     }
 
     /// Runs `kafka-acls.sh` of Apache Kafka with these arguments, as `admin`.

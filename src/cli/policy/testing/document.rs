@@ -246,9 +246,8 @@ fn document(node: &Node, report: &mut Report) -> Suite {
 /// The fields of a test of Prometheus' rules, by their names here.
 fn promtool(name: &str, at: &str) -> Option<Fault> {
     let own = match (name, at) {
-        ("rule_files", "document") => "spec: { policies: [policy.yaml], tests: […] }",
+        ("rule_files" | "tests", "document") => "spec: { policies: [policy.yaml], tests: […] }",
         ("evaluation_interval", "document") => "spec: { pane: 5s, … }",
-        ("tests", "document") => "spec: { policies: [policy.yaml], tests: […] }",
         ("rule_files", "tests") => "policies: [policy.yaml]",
         ("evaluation_interval", "tests") => "pane: 5s",
         ("interval", "test") => "every: 15s",

@@ -111,10 +111,11 @@ fn what_is_compared_from_a_time_on_knows_what_came_before() {
     let last = all.last().unwrap();
     // In the midst of the last difference: its policy and counts are of long before.
     let (begin, end) = (last["from"].as_i64().unwrap(), last["until"].as_i64().unwrap());
-    let from = Timestamp::from_millis((begin + end) / 2).to_string();
+    let middle = i64::midpoint(begin, end);
+    let from = Timestamp::from_millis(middle).to_string();
     let (left, fewer) = spans(&["--from", &from]);
     assert_eq!((left.len(), &left[0]["until"], &left[0]["now"]["desired"]), (1, &last["until"], &last["now"]["desired"]), "{left:?}");
-    assert_eq!(left[0]["from"].as_i64(), Some((begin + end) / 2));
+    assert_eq!(left[0]["from"].as_i64(), Some(middle));
     assert!(fewer < evaluations, "{fewer} of {evaluations}");
     assert_eq!(compared(&lines, &larger, &["--from", &from, "--fail-above", "0"]).unwrap().0, 3);
 }
