@@ -12,6 +12,7 @@
 //! | [`limits`] | bounds, rate limits, cooldowns, the pacing of removals, and that no command takes effect twice |
 //! | [`sight`] | the blind never shrink |
 //! | [`people`] | what people said holds: freeze marks, counts of 0, policies that cannot be read |
+//! | [`in_force`] | what is decided is decided by the policy that was announced last |
 //! | [`holds`] | a threshold steps only where its value was beyond it for as long as it says |
 //! | [`warming`] | a threshold waits for the instances of its last step |
 //! | [`waiting`] | a claim that waits for its fleet's removals is served when there is room |
@@ -34,6 +35,7 @@ use super::world::{Fleet, World, number_of};
 
 mod folds;
 mod holds;
+mod in_force;
 mod limits;
 mod measured;
 mod panes;
@@ -45,6 +47,7 @@ mod warming;
 
 use folds::Excuses;
 use holds::Holds;
+use in_force::InForce;
 use limits::Limits;
 use measured::Measured;
 use panes::Panes;
@@ -78,6 +81,9 @@ impl fmt::Display for Violation {
         write!(f, "\"{}\" does not hold: {}", self.invariant, self.details)
     }
 }
+
+/// More records than any reader of the simulation takes before it commits.
+const UNREAD: Offset = 200;
 
 /// The policies that a target had, each with the virtual time since when.
 pub(super) struct Plans(BTreeMap<usize, Vec<(Millis, Plan)>>);
@@ -115,6 +121,9 @@ pub struct Checker {
     counts: BTreeMap<&'static str, u64>,
     violations: Vec<Violation>,
     holds: Holds,
+    in_force: InForce,
+    /// Of which partitions a loss is yet to be told, and of what.
+    to_tell: BTreeMap<String, String>,
     excuses: Excuses,
     without_folds: bool,
 }
@@ -140,6 +149,8 @@ impl Checker {
             counts: BTreeMap::new(),
             violations: Vec::new(),
             holds: Holds::default(),
+            in_force: InForce::default(),
+            to_tell: BTreeMap::new(),
             excuses: Excuses { skew, ..Excuses::default() },
             without_folds: false,
             scenario: scenario.clone(),
@@ -170,6 +181,7 @@ impl Checker {
         self.sight.clock_set(by, self.now, clock);
         self.measured.unsure();
         if by < 0 {
+            self.in_force.unsure();
             self.panes.unsure();
         }
     }
@@ -192,6 +204,15 @@ impl Checker {
         }
         if topic == Topic::Signals && lost.is_some() {
             self.measured.unsure();
+        }
+        // More than a reader takes at once, so that it cannot have read all of it already.
+        if let Some(committed) = lost.filter(|committed| before > committed + UNREAD)
+            && matches!(topic, Topic::Signals | Topic::Requests | Topic::Control)
+        {
+            self.to_tell.entry(format!("{topic}/{partition}")).or_insert(format!("{committed}..{before}"));
+        }
+        if topic == Topic::Signals && lost.is_some() {
+            self.in_force.unsure();
         }
         self.excuses.lost.extend(lost.map(|committed| (topic, partition, committed)));
     }
@@ -272,6 +293,7 @@ impl Checker {
                     self.limits.policy_gone(&announced.target, entry.at);
                 }
                 self.holds.begins_anew(number_of(&announced.target), entry.at);
+                self.in_force.announced(announced, entry.at);
             }
             Message::Signal(Signal::Fleet(seen)) => {
                 self.limits.seen(seen, entry.at);
@@ -284,6 +306,7 @@ impl Checker {
                 self.count("decisions");
                 let plans = self.plans.lately(number_of(&decision.target), self.now);
                 self.holds.decision(decision, &plans)?;
+                self.in_force.decision(decision)?;
                 let compared = self.measured.decision(decision, &plans)?;
                 *self.counts.entry("measured values that were added up anew").or_default() += compared;
                 self.decisions.entry(decision.target.clone()).or_default().push(decision.clone());
@@ -308,6 +331,9 @@ impl Checker {
                 }
                 if alert.name == "RecordsLost" && !self.excuses.is_lost(&alert.subject) {
                     return Err(Violation::new("nothing is told to be lost that is not", format!("{}: {}", alert.subject, alert.message)));
+                }
+                if alert.name == "RecordsLost" {
+                    self.to_tell.remove(&alert.subject);
                 }
                 if alert.name == "PolicyUnusable" && alert.state == AlertState::Firing {
                     return Err(Violation::new("every policy that is drawn can be used", alert.message.clone()));
@@ -347,6 +373,9 @@ impl Checker {
             self.count("runs to compare with");
         } else {
             folds::check(&self.tape, &self.settings.arbitrate, &self.excuses)?;
+        }
+        if let Some((subject, what)) = self.to_tell.first_key_value() {
+            return Err(Violation::new("what is lost unread is told", format!("{what} of {subject}")));
         }
         for (number, fleet) in &world.fleets {
             let Some(plan) = self.plans.of(*number) else { continue };

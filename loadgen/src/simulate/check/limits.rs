@@ -221,7 +221,14 @@ impl Limits {
         if claim.paced != paced.0 && claim.paced != paced.1 {
             return Err(Violation::new("removals are paced over a fleet", format!("{claim:?} says that it is paced, or not, against its role")));
         }
-        if claim.paced && command.replaces.is_none() && command.to < command.from {
+        let replaced = command.replaces.as_ref().and_then(|id| self.commands.get(id)).map(|issued| issued.command.clone());
+        if command.replaced_to.is_some_and(|before| command.to <= before) || replaced.as_ref().is_some_and(|before| Some(before.to) != command.replaced_to) {
+            return Err(Violation::new("a command replaces another one only to go further out", format!("{command:?} after {replaced:?}")));
+        }
+        // What the replaced one removes has been counted.
+        let counted = replaced.as_ref().map_or(0, |before| before.from.saturating_sub(before.to));
+        let removes = command.from.saturating_sub(command.to).saturating_sub(counted);
+        if claim.paced && removes > 0 && (command.replaces.is_none() || replaced.is_some()) {
             let fleet = claim.fleet.as_str().to_owned();
             // As large as it lately was: claims that came after this command have been read already.
             let totals = self.totals.get(&fleet).map_or(&[][..], Vec::as_slice);
@@ -243,7 +250,7 @@ impl Limits {
                 removed.extend(kept);
                 removed
             };
-            removed.push((now, command.from - command.to));
+            removed.push((now, removes));
             let period = millis(pacing.period) - self.slack;
             let spent: u64 = removed.iter().filter(|(at, _)| now - at <= period).map(|(_, count)| u64::from(*count)).sum();
             if spent > limit {
@@ -277,6 +284,14 @@ impl Limits {
         let moments = BTreeSet::from([now, now + self.slack]).into_iter().flat_map(|until| [(until, now), (until, now - 1)]);
         let known: Vec<_> = moments.map(known_of).collect();
         let change = &Change { from: claim.current, ..change.clone() };
+        // Whatever the clock shows.
+        let refused: Vec<Violation> = plans.iter().filter_map(|plan| is_within(plan, change).err()).collect();
+        if change.from != change.to
+            && refused.len() == plans.len()
+            && let Some(violation) = refused.into_iter().next_back()
+        {
+            return Err(violation);
+        }
         // What was decided before the clock was set back is of another time.
         if change.from != change.to && now >= self.unsure_until && now <= self.time.0 + SET_SLACK {
             let slacks = BTreeSet::from([0, self.slack, -self.slack]);
@@ -321,19 +336,34 @@ impl Limits {
     }
 }
 
+/// Whether a policy's mode and bounds allow a change.
+fn is_within(plan: &Plan, change: &Change) -> Result<(), Violation> {
+    let (from, to) = (change.from, change.to);
+    let refuse = |invariant, details: String| Err(Violation::new(invariant, format!("{details}: {change:?}, by {}", plan.spec(change.target))));
+    if !plan.acts() {
+        return refuse("only what acts commands", format!("mode {}", plan.mode));
+    }
+    if to < plan.min || to > plan.max && !comes_down(plan, change) {
+        return refuse("replicas stay inside the bounds", format!("{to} is not between {} and {}", plan.min, plan.max));
+    }
+    if to < from && plan.mode == "OutOnly" {
+        return refuse("a policy that only grows never shrinks", String::new());
+    }
+    Ok(())
+}
+
+/// Somebody else, or another policy, had set more than `max`.
+fn comes_down(plan: &Plan, change: &Change) -> bool {
+    change.from > plan.max && change.to < change.from
+}
+
 /// Whether a policy allows a change, after what was applied before.
 fn allows(plan: &Plan, change: &Change, decision: &Decision, applied: &[Applied], slack: i64) -> Result<(), Violation> {
+    is_within(plan, change)?;
     let (from, to, now) = (change.from, change.to, decision.at.as_millis());
     let refuse = |invariant, details: String| {
         Err(Violation::new(invariant, format!("{details}: {change:?} after {applied:?} at {now}, by {}", plan.spec(change.target))))
     };
-    if !plan.acts() {
-        return refuse("only what acts commands", format!("mode {}", plan.mode));
-    }
-    let comes_down = from > plan.max && to < from;
-    if to < plan.min || to > plan.max && !comes_down {
-        return refuse("replicas stay inside the bounds", format!("{to} is not between {} and {}", plan.min, plan.max));
-    }
     let rules = &plan.rules[usize::from(to < from)];
     let within = |within_s: u64, slack: i64| {
         let within = i64::try_from(within_s * 1_000).unwrap_or(i64::MAX) - slack;
@@ -366,10 +396,7 @@ fn allows(plan: &Plan, change: &Change, decision: &Decision, applied: &[Applied]
         if to < allowed {
             return refuse("rate limits hold over every window", format!("to {allowed} at least"));
         }
-        if plan.mode == "OutOnly" {
-            return refuse("a policy that only grows never shrinks", String::new());
-        }
-        if !comes_down && cooling(rules.cooldown_s).next().is_some() {
+        if !comes_down(plan, change) && cooling(rules.cooldown_s).next().is_some() {
             return refuse("cooldowns hold", "the last change is too recent".to_owned());
         }
     }

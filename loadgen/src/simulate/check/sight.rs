@@ -119,7 +119,8 @@ impl Sight {
 
     /// A command took effect: where it removed replicas, the decision behind it could see.
     pub(super) fn change(&self, change: &Change, decision: &Decision, plan: &Plan) -> Result<(), Violation> {
-        let excepted = |reason| matches!(reason, Reason::FallbackStatic | Reason::AboveMaxPaced | Reason::AboveMax);
+        let to_max = change.to >= plan.max;
+        let excepted = |reason| reason == Reason::FallbackStatic || to_max && matches!(reason, Reason::AboveMaxPaced | Reason::AboveMax);
         if change.to >= change.from || change.at < self.unsure_until || decision.steps.iter().any(|step| excepted(step.reason)) {
             return Ok(());
         }
