@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -443,24 +444,41 @@ impl Member {
 }
 
 impl Drop for Member {
+    /// Leaves the group in order, where the client lets it: its last calls wait for its own threads, and have been seen to wait for good.
     fn drop(&mut self) {
-        let mut told = lock(&self.consumer.context().0);
-        told.leaving = true;
-        // What waits is to be known to the client, or it does not come to an end.
-        let waiting = std::mem::take(&mut told.waiting);
-        drop(told);
-        if !waiting.is_empty() {
-            let _ = self.consumer.incremental_assign(&client::many(self.topic(), waiting.into_iter().map(|partition| (partition, At::End))));
-        }
         let (patience, started) = (self.shared.options.patience, Stopwatch::start());
-        let closing = self.consumer.close_queue();
-        while closing.is_ok() && !self.consumer.closed() && started.elapsed() < patience {
-            self.consumer.poll(SLICE);
-        }
-        if !self.consumer.closed() {
+        let (consumer, topic) = (Arc::clone(&self.consumer), self.topic().to_owned());
+        let (done, ended) = sync_channel(1);
+        let leaves = move || {
+            leave(&consumer, &topic, patience);
+            let closed = consumer.closed();
+            // Before it is told: who hears it has the last of them.
+            drop(consumer);
+            let _ = done.send(closed);
+        };
+        let leaving = std::thread::Builder::new().name("leave".to_owned()).spawn(leaves);
+        let left = leaving.is_ok() && ended.recv_timeout(patience * 2).unwrap_or(false);
+        if !left {
             // The client's own end would wait without one; its session ends by its time-out.
-            tracing::warn!(event = "kafka", group = self.membership.group, "the member could not leave its group in order");
+            let after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(event = "kafka", group = self.membership.group, after_ms, "the member could not leave its group in order");
             std::mem::forget(Arc::clone(&self.consumer));
         }
+    }
+}
+
+/// Gives up what is owned, and closes the client.
+fn leave(consumer: &BaseConsumer<Changes>, topic: &str, patience: Duration) {
+    let mut told = lock(&consumer.context().0);
+    told.leaving = true;
+    // What waits is to be known to the client, or it does not come to an end.
+    let waiting = std::mem::take(&mut told.waiting);
+    drop(told);
+    if !waiting.is_empty() {
+        let _ = consumer.incremental_assign(&client::many(topic, waiting.into_iter().map(|partition| (partition, At::End))));
+    }
+    let (started, closing) = (Stopwatch::start(), consumer.close_queue());
+    while closing.is_ok() && !consumer.closed() && started.elapsed() < patience {
+        consumer.poll(SLICE);
     }
 }
