@@ -94,11 +94,16 @@ impl ConsumerContext for Changes {
                 Ok(())
             }
         } else {
-            // What was given and is taken before it was opened: the client is to know of it first.
-            let early: Vec<u32> = partitions.iter().copied().filter(|partition| told.waiting.remove(partition)).collect();
-            let known = if early.is_empty() { Ok(()) } else { consumer.incremental_assign(&client::many(&topic, early.into_iter().map(|p| (p, At::End)))) };
+            // What was given and is taken before it was opened was never the client's: it is only told that the giving is over. To give it and take
+            // it at once would stop it twice where it was taken a moment before, which librdkafka ends the process for (`rktp_started`).
+            let (early, known): (Vec<u32>, Vec<u32>) = partitions.iter().partition(|partition| told.waiting.remove(partition));
             told.events.extend(partitions.into_iter().map(Change::Taken));
-            known.and_then(|()| consumer.incremental_unassign(list))
+            if early.is_empty() {
+                consumer.incremental_unassign(list)
+            } else {
+                let known = client::many(&topic, known.into_iter().map(|partition| (partition, At::Invalid)));
+                consumer.incremental_assign(&TopicPartitionList::new()).and_then(|()| consumer.incremental_unassign(&known))
+            }
         };
         if let Err(error) = outcome {
             tracing::error!(event = "kafka", %error, "the group's client does not take an assignment");
