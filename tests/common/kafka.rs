@@ -38,8 +38,6 @@ pub(crate) struct Broker {
     directory: PathBuf,
     /// What a client needs to be let in.
     client: BTreeMap<String, String>,
-    /// Whom a client must trust, where it speaks TLS.
-    authority: Option<PathBuf>,
 }
 
 /// The broker of this process.
@@ -67,7 +65,7 @@ impl Broker {
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect::<Vec<_>>();
         let child = Broker::spawn(ports, &directory, &settings);
         let client = client.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut broker = Broker { address: format!("127.0.0.1:{}", ports[0]), ports, settings, child, directory, client, authority: None };
+        let mut broker = Broker { address: format!("127.0.0.1:{}", ports[0]), ports, settings, child, directory, client };
         broker.is_ready();
         broker
     }
@@ -121,7 +119,7 @@ impl Broker {
             ("sasl.password", &password),
             ("ssl.ca.location", &trusted),
         ];
-        Broker { authority: Some(authority), ..Broker::start(&settings, &admin) }
+        Broker::start(&settings, &admin)
     }
 
     /// A key of a broker on this machine with its certificate, which it signs itself; and the certificate alone, for who is to trust it.
@@ -165,8 +163,8 @@ impl Broker {
     pub(crate) fn acls(&self, arguments: &[&str]) {
         let jars = String::from_utf8(Command::new(Broker::script()).arg("install").output().unwrap().stdout).unwrap();
         let java = self.directory.join("admin.properties");
-        let trust = |authority: &PathBuf| format!("ssl.truststore.type=PEM\nssl.truststore.location={}\n", authority.display());
-        let (how, trust) = (&self.client["security.protocol"], self.authority.as_ref().map(trust).unwrap_or_default());
+        let trust = |authority: &String| format!("ssl.truststore.type=PEM\nssl.truststore.location={authority}\n");
+        let (how, trust) = (&self.client["security.protocol"], self.client.get("ssl.ca.location").map(trust).unwrap_or_default());
         std::fs::write(&java, format!("security.protocol={how}\n{trust}sasl.mechanism=PLAIN\nsasl.jaas.config={}\n", Broker::login(&[]))).unwrap();
         let mut command = Command::new("java");
         command.args(["-XX:TieredStopAtLevel=1", "-cp", &format!("{}/*", jars.trim()), "org.apache.kafka.tools.AclCommand"]);

@@ -217,14 +217,16 @@ impl Inspection {
         check().unwrap_or_else(|error| vec![error.to_string()])
     }
 
-    /// How many records were acknowledged that the log does not have any more: its newest part is gone.
+    /// How many records were acknowledged that the log does not have any more: its newest part is gone. `None` where the mark is gone that
+    /// says how many there were.
     pub fn newest_missing(&self) -> Option<u64> {
         let appended: u64 = self.ends().rows.iter().map(|(_, _, range)| range.end).sum();
-        // Of a log that is in use the mark may have moved on since this look began.
-        if appended == 0 && Content::read(&self.directory).mark.is_none() || holder(&self.directory).is_some() {
-            return Some(0);
+        match Content::read(&self.directory).mark {
+            // Of a log that is in use the mark may have moved on since this look began.
+            _ if holder(&self.directory).is_some() => Some(0),
+            None => (appended == 0).then_some(0),
+            Some(mark) => Some(mark.saturating_sub(appended)),
         }
-        Content::read(&self.directory).mark.map(|mark| mark.saturating_sub(appended))
     }
 
     /// Every partition, as far as it can be read; `each` is given each record.

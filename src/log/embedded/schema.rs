@@ -119,7 +119,7 @@ pub(super) fn look(path: &Path, asked: &Partitions) -> Result<Option<u64>, LogEr
     look().map_err(|error| unusable(path, &error))
 }
 
-/// Opens or creates the database for writing.
+/// Opens or creates the database for writing, once [`look`] has found nothing against it.
 pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails), LogError> {
     let unusable = |error: SetUpError| unusable(path, &error);
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE).map_err(|error| unusable(error.into()))?;
@@ -148,7 +148,6 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Tails)
         // Also where it says so already: what cannot be written is to be known now.
         transaction.pragma_update(None, "user_version", VERSION)?;
         let found = settle_partitions(&transaction, is_new, &options.partitions)?;
-        check_positions(&transaction, &found.1)?;
         transaction.commit()?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok(found)
