@@ -217,3 +217,49 @@ fn a_backup_that_is_not_sound_is_not_restored() {
     left.sort_unstable();
     assert_eq!(left, ["backup", "data"], "nothing half is left");
 }
+
+/// What a backup or a data directory has lost beside the log is seen before anything goes on without it.
+#[test]
+fn fleets_that_are_gone_are_missed() {
+    let (home, _) = fleet_of_sleepers(1, "");
+    let at = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let running = Running::spawn(run_on(home.path(), "data"));
+    wait_for("the fleet", || (sleepers(&home.path().join("data")) == 1).then_some(()));
+    let inside = cli(&["backup", &at("data"), &at("data/backup")]);
+    assert_eq!(inside.status.code(), Some(2), "{}", said(&inside));
+    assert!(said(&inside).contains("a backup in the directory that it is of is lost with it; choose a place elsewhere"), "{}", said(&inside));
+    assert!(!home.path().join("data/backup").exists());
+    for backup in ["without", "other", "sound"] {
+        assert!(cli(&["backup", &at("data"), &at(backup)]).status.success());
+    }
+    assert_eq!(running.stop(), 0);
+
+    let state = format!("fleets/local/{FLEET}/state.json");
+    fs::remove_dir_all(home.path().join("without/fleets")).unwrap();
+    let other = home.path().join("other").join(&state);
+    fs::write(&other, fs::read_to_string(&other).unwrap().replace("\"replicas\": 1", "\"replicas\": 2")).unwrap();
+    for (backup, words) in [("without", format!("{state} is missing")), ("other", format!("{state} is not what was backed up"))] {
+        let seen = cli(&["doctor", &at(backup)]);
+        assert_eq!(seen.status.code(), Some(1), "{}", said(&seen));
+        assert!(said(&seen).contains(&words), "{words:?} is not in {}", said(&seen));
+        let refused = cli(&["restore", &at(backup), &at("new")]);
+        assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+        assert!(said(&refused).contains("is not sound: backup: fleets/") && !home.path().join("new").exists(), "{}", said(&refused));
+    }
+
+    fs::remove_dir_all(home.path().join("data/fleets")).unwrap();
+    let refused = run_on(home.path(), "data").output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    let seen = cli(&["doctor", &at("data")]);
+    assert_eq!(seen.status.code(), Some(1), "{}", said(&seen));
+    for output in [&refused, &seen] {
+        assert!(said(output).contains("/fleets is gone, and with it the count of every fleet"), "{}", said(output));
+    }
+    assert!(cli(&["restore", &at("sound"), &at("new")]).status.success());
+    for data in ["new", "data"] {
+        drop(fs::create_dir(home.path().join(data).join("fleets")));
+        let running = Running::spawn(run_on(home.path(), data));
+        wait_for("the fleet", || (sleepers(&home.path().join(data)) == 1).then_some(()));
+        assert_eq!(running.stop(), 0);
+    }
+}

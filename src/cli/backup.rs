@@ -6,21 +6,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use serde::{Deserialize, Serialize};
 
+use self::manifest::{MANIFEST, Manifest, VERSION};
 use super::Unusable;
 use super::doctor::{self, Finding, State};
-use crate::edge::processes;
+use crate::edge::{observe, processes};
 use crate::log::embedded::{Inspection, Restoring, copy};
-use crate::model::Timestamp;
-use crate::model::json;
 use crate::runtime::clock::{Clock, SystemClock};
 
-/// What a backup says of itself.
-const MANIFEST: &str = "backup.json";
-
-/// The version of the backup's layout.
-const VERSION: u32 = 1;
+pub(super) mod manifest;
 
 /// The names in a fleet's directory that a backup has.
 const OF_A_FLEET: [&str; 3] = ["state.json", "instances.json", "firing.json"];
@@ -64,19 +58,6 @@ pub struct RestoreArgs {
     directory: PathBuf,
 }
 
-/// What stands in [`MANIFEST`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    version: u32,
-    /// When the backup was begun.
-    at: Timestamp,
-    /// The directory that it is of.
-    of: PathBuf,
-    /// The program that wrote it.
-    loadline: String,
-}
-
 /// Backs up.
 ///
 /// # Errors
@@ -90,6 +71,10 @@ pub fn run_backup(args: &BackupArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
         return Err(Unusable(format!("there is no directory {}", parent.display())).into());
+    }
+    if parent.canonicalize()?.starts_with(directory.canonicalize().unwrap_or_default()) && directory.is_dir() {
+        let (of, to) = (directory.display(), to.display());
+        return Err(Unusable(format!("{to} lies within {of}: a backup in the directory that it is of is lost with it; choose a place elsewhere")).into());
     }
     let partial = parent.join(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
     let written = write_backup(directory, &partial).and_then(|()| {
@@ -123,27 +108,28 @@ fn write_backup(directory: &Path, partial: &Path) -> anyhow::Result<()> {
     let here = directory.canonicalize().map_err(|error| Unusable(format!("{}: {error}", directory.display())))?;
     drop(Inspection::open(directory).map_err(|error| Unusable(error.to_string()))?);
     // A backup of a backup is of what the first one is of: that owns the fleets.
-    let of = read_manifest(&here).map_or(here, |manifest| manifest.of);
-    let manifest = Manifest { version: VERSION, at: SystemClock.now(), of, loadline: env!("CARGO_PKG_VERSION").to_owned() };
+    let of = manifest::read(&here).map_or(here, |manifest| manifest.of);
+    let at = SystemClock.now();
     fs::create_dir(partial).with_context(|| format!("failed to make {}", partial.display()))?;
     // The log first: then the fleets are no older than what it knows of them.
     copy(directory, &partial.join("log.db")).map_err(|error| anyhow::anyhow!("{error}"))?;
-    copy_small(directory, partial)?;
+    let files = copy_small(directory, partial)?;
+    let manifest = Manifest { version: VERSION, at, of, loadline: env!("CARGO_PKG_VERSION").to_owned(), files };
     let text = serde_json::to_vec_pretty(&manifest)?;
     write_durably(&partial.join(MANIFEST), &text).with_context(|| format!("failed to write {MANIFEST}"))?;
     Ok(File::open(partial)?.sync_all()?)
 }
 
-fn read_manifest(directory: &Path) -> Result<Manifest, String> {
-    let text = fs::read(directory.join(MANIFEST)).map_err(|error| format!("{MANIFEST}: {error}"))?;
-    json::read_bytes(&text).map_err(|error| format!("{MANIFEST}: {error}"))
-}
-
-/// Copies all that is not the log.
-fn copy_small(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let copy_file = |of: &Path, to: &Path| -> anyhow::Result<()> {
-        match fs::read(of) {
-            Ok(bytes) => write_durably(to, &bytes).with_context(|| format!("failed to write {}", to.display())),
+/// Copies all that is not the log, and says what that is.
+fn copy_small(from: &Path, to: &Path) -> anyhow::Result<manifest::Files> {
+    let mut files = manifest::Files::new();
+    let mut copy_file = |name: &Path| -> anyhow::Result<()> {
+        let (of, to) = (from.join(name), to.join(name));
+        match fs::read(&of) {
+            Ok(bytes) => {
+                files.insert(name.to_owned(), manifest::Sum::of(&bytes));
+                write_durably(&to, &bytes).with_context(|| format!("failed to write {}", to.display()))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error).with_context(|| format!("failed to read {}", of.display())),
         }
@@ -151,19 +137,24 @@ fn copy_small(from: &Path, to: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("failed to read {}", from.display()))? {
         let name = entry?.file_name();
         let text = name.to_string_lossy();
-        if text == "term" || text == "freeze" || text.starts_with("freeze.") {
-            copy_file(&from.join(&name), &to.join(&name))?;
+        if text == observe::TERM || text == "freeze" || text.starts_with("freeze.") {
+            copy_file(Path::new(&name))?;
         }
     }
-    for fleet in processes::fleet_directories(&from.join("fleets")) {
-        let within = to.join("fleets").join(fleet.strip_prefix(from.join("fleets"))?);
+    let fleets = processes::directory_of(from);
+    if fleets.is_dir() {
+        fs::create_dir_all(processes::directory_of(to)).with_context(|| format!("failed to make {}", processes::directory_of(to).display()))?;
+    }
+    for fleet in processes::fleet_directories(&fleets) {
+        let fleet = fleet.strip_prefix(from)?;
+        let within = to.join(fleet);
         fs::create_dir_all(&within).with_context(|| format!("failed to make {}", within.display()))?;
         for name in OF_A_FLEET {
-            copy_file(&fleet.join(name), &within.join(name))?;
+            copy_file(&fleet.join(name))?;
         }
         File::open(&within)?.sync_all()?;
     }
-    Ok(())
+    Ok(files)
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -179,7 +170,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let RestoreArgs { from, directory } = args;
     let no_backup = |error: String| Unusable(format!("{} is no backup of this version: {error}", from.display()));
-    let manifest = read_manifest(from).map_err(no_backup)?;
+    let manifest = manifest::read(from).map_err(no_backup)?;
     if manifest.version != VERSION {
         return Err(no_backup(format!("its layout has version {}, this one knows {VERSION}", manifest.version)).into());
     }
@@ -193,11 +184,11 @@ pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8
         let reason = format!("{pid} runs on {}, of which this is a backup: two would own the same fleets; stop it first", manifest.of.display());
         return Err(Unusable(reason).into());
     }
-    processes::check_unclaimed(&from.join("fleets")).map_err(Unusable)?;
+    processes::check_unclaimed(&processes::directory_of(from)).map_err(Unusable)?;
     let restoring = Restoring::begin(directory)?;
     restoring.database(from).with_context(|| format!("failed to copy the log into {}", directory.display()))?;
     copy_small(from, directory)?;
-    let raised = processes::raise_to_running(&directory.join("fleets"), SystemClock.now()).context("failed to look for running instances")?;
+    let raised = processes::raise_to_running(&processes::directory_of(directory), SystemClock.now()).context("failed to look for running instances")?;
     restoring.complete().with_context(|| format!("failed to complete {}", directory.display()))?;
     writeln!(out, "{} is as it was at {}", directory.display(), manifest.at)?;
     for raised in raised {

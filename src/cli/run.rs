@@ -23,13 +23,13 @@ use crate::edge::actuate::{self, Actuator, ActuatorSettings, FreezeFiles, Hands,
 use crate::edge::events::Program;
 use crate::edge::ingest::{Appender, Bounds, Ingest};
 use crate::edge::log_watch::LogWatch;
-use crate::edge::observe::{Observer, Outbox};
+use crate::edge::observe::{self, Observer, Outbox};
 use crate::edge::policies::{ParsedFile, PolicyWatcher, WatchError};
 use crate::edge::processes::{self, FleetFiles, ProcessFleets};
 use crate::edge::serve::{self, Hosts, Live, ManualScale, ScaleError, Services};
 use crate::edge::shown::Shown;
 use crate::edge::view::{Followed, Tail, View};
-use crate::log::{Log, LogError, Topic};
+use crate::log::{Log, LogError, Topic, directory};
 use crate::model::TargetId;
 use crate::model::document::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
@@ -93,7 +93,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         })
         .await??;
         if config.roles.contains(&Role::Fleets) {
-            processes::check_unclaimed(&config.data.join("fleets")).map_err(Unusable)?;
+            processes::check_kept(&config.data).map_err(Unusable)?;
+            processes::check_unclaimed(&processes::directory_of(&config.data)).map_err(Unusable)?;
         }
         let log = storage.log();
         let code = match Pipeline::start(&config, storage, clock) {
@@ -152,8 +153,11 @@ struct Fleets {
 impl Fleets {
     fn start(config: &Config, reach: Reach, log: &Arc<dyn Log>, clock: &Arc<dyn Clock>, freeze: &FreezeFiles, room: &Arc<Room>) -> anyhow::Result<Self> {
         let outbox = Arc::new(Outbox::default());
-        let fleets = Arc::new(ProcessFleets::new(config.data.join("fleets"), Arc::clone(&outbox), Arc::clone(clock)).context("cannot keep fleets")?);
-        let observer = Observer::start(Arc::clone(log), outbox, Arc::clone(clock), &config.data.join("term"), Arc::clone(room))?;
+        let place = processes::directory_of(&config.data);
+        // Before the term: from then on it is missed where it is gone.
+        directory::make(&place).with_context(|| format!("cannot make {}", place.display()))?;
+        let fleets = Arc::new(ProcessFleets::new(place, Arc::clone(&outbox), Arc::clone(clock)).context("cannot keep fleets")?);
+        let observer = Observer::start(Arc::clone(log), outbox, Arc::clone(clock), &config.data.join(observe::TERM), Arc::clone(room))?;
         // Before their commands are read: what is none of ours then is left alone.
         let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
         let hands = Hands::new(freeze.clone(), Arc::clone(clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);

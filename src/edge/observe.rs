@@ -314,6 +314,9 @@ impl Appender {
     }
 }
 
+/// The file of the observer's term in a data directory.
+pub const TERM: &str = "term";
+
 /// A term that is further ahead of the clock is none that a clock ever gave: a hundred years.
 const LATEST_TERM_MS: i64 = 100 * 365 * 86_400_000;
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Report, State, progress};
 use crate::cli::Unusable;
+use crate::cli::backup::manifest;
 use crate::edge::actuate;
 use crate::edge::processes::{self, Claimed};
 use crate::log::Topic;
@@ -90,16 +91,36 @@ pub(crate) fn check(directory: &Path) -> Result<Report, Unusable> {
     }
     let partitions = records(&inspection, &mut report);
     progress::check(&inspection, &partitions, &mut report);
+    fleets(directory, &mut report);
+    Ok(report)
+}
+
+/// What stands beside the log.
+fn fleets(directory: &Path, report: &mut Report) {
+    if manifest::is_backup(directory) {
+        match manifest::differences(directory) {
+            Ok(differences) if differences.is_empty() => report.say("backup", State::Ok, "it has every file that was backed up, as it was"),
+            Ok(differences) => {
+                for difference in differences {
+                    report.wrong("backup", difference, "take another backup: with this one a fleet would begin a new incarnation, or go on from another count");
+                }
+            }
+            Err(error) => report.wrong("backup", error, "take another backup: what this one had cannot be told"),
+        }
+    }
+    if let Err(error) = processes::check_kept(directory) {
+        report.wrong("fleets", error, "or put back `fleets` alone, from a backup");
+    }
+    let fleets = processes::directory_of(directory);
     if Inspection::holder(directory).is_none() {
-        for Claimed { fleet, by } in processes::claimed_fleets(&directory.join("fleets")) {
+        for Claimed { fleet, by } in processes::claimed_fleets(&fleets) {
             report.say("fleets", State::Note, format!("{by} supervises the fleet {fleet}: this directory is a copy; `run` is refused here while it does"));
         }
     }
-    for (path, error) in processes::unreadable_records(&directory.join("fleets")) {
+    for (path, error) in processes::unreadable_records(&fleets) {
         let or = if path.exists() { "or remove it to begin" } else { "or leave it so: the next `run` begins" };
         report.wrong("fleets", format!("{}: {error}", path.display()), format!("put it back from a backup, {or} a new incarnation of the fleet"));
     }
-    Ok(report)
 }
 
 fn records(inspection: &Inspection, report: &mut Report) -> Vec<PartitionReport> {

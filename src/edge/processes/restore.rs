@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::record::{RecordError, RecordFile};
 use super::{KIND, group};
+use crate::edge::observe::TERM;
 use crate::model::{TargetId, Timestamp};
 
 /// How long the lock of a fleet's record may be held by another process.
@@ -20,6 +21,28 @@ pub struct Raised {
     pub running: u32,
     /// What the record said.
     pub of_backup: u32,
+}
+
+/// Where the fleets of a data directory stand.
+pub fn directory_of(data: &Path) -> PathBuf {
+    data.join("fleets")
+}
+
+/// That the fleets of a data directory are where they were. The first start that supervises fleets makes their directory, and
+/// the observer's term after it: a term without it tells that the counts of all fleets are gone, of which processes may run on.
+///
+/// # Errors
+/// That they are gone, and the way out.
+pub fn check_kept(data: &Path) -> Result<(), String> {
+    let fleets = directory_of(data);
+    if fleets.is_dir() || !data.join(TERM).exists() {
+        return Ok(());
+    }
+    Err(format!(
+        "{0} is gone, and with it the count of every fleet; what ran of them runs on, and nobody would know it. Restore a backup (`loadline restore`); or end those \
+         processes, and make the directory (`mkdir {0}`) for every fleet to begin anew",
+        fleets.display()
+    ))
 }
 
 /// The directories of the fleets beneath `fleets`, in order.
