@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use loadline::model::{InstanceName, Mark, MetricName, Part, Sample, SampleBatch, TargetId, Timestamp};
+use loadline::model::{Amount, InstanceName, Mark, MetricName, Part, Sample, SampleBatch, TargetId, Timestamp};
 
 use super::super::scenario::Millis;
 use super::Violation;
@@ -17,13 +17,33 @@ const MARKS: &str = "what a mark says is in the log is there";
 type PaneOf = (TargetId, MetricName, InstanceName, Timestamp);
 
 /// How many samples a pane holds (the repetition of a message that its producer numbered counts once), how many of them
-/// must have been seen by the marks, how many were, and when the last of them was seen in the log.
+/// must have been seen by the marks, how many were, and when the last of them was seen in the log; and what they are together.
 #[derive(Default)]
 struct Counts {
     expected: i64,
     due: i64,
     seen: i64,
     last: Millis,
+    sent: Together,
+    came: Together,
+}
+
+/// What samples are together. A mean, a rate, a peak: all that is measured comes of these.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Together {
+    sum: Amount,
+    /// `None` where there is none.
+    max: Option<Amount>,
+    /// The newest one's time, and the largest value of that time.
+    last: Option<(Timestamp, Amount)>,
+}
+
+impl Together {
+    fn add(&mut self, sum: Amount, max: Amount, last: (Timestamp, Amount)) {
+        self.sum = self.sum + sum;
+        self.max = self.max.max(Some(max));
+        self.last = self.last.max(Some(last));
+    }
 }
 
 pub(super) struct Panes {
@@ -79,8 +99,11 @@ impl Panes {
                 if place == self.counts.len() {
                     self.counts.push(Counts::default());
                 }
-                self.counts[place].expected += i64::from(first);
                 self.counts[place].last = now;
+                if let (true, Ok(value)) = (first, Amount::from_f64(sample.value)) {
+                    self.counts[place].expected += 1;
+                    self.counts[place].sent.add(value, value, (sample.time, value));
+                }
                 panes.push(place);
             }
         }
@@ -125,6 +148,7 @@ impl Panes {
                 let counts = self.places.get(&of).and_then(|place| self.counts.get_mut(*place));
                 let (seen, expected) = counts.map_or((reading.count, 0), |counts| {
                     counts.seen += reading.count;
+                    counts.came.add(reading.sum, reading.max, (reading.last_at, reading.last));
                     (counts.seen, counts.expected)
                 });
                 if seen > expected {
@@ -143,9 +167,15 @@ impl Panes {
         // What came last may still be held.
         let held = Millis::try_from(self.pane.as_millis()).unwrap_or(Millis::MAX) * 2 + 5_000;
         for (of, place) in &self.places {
-            let Counts { expected, seen, last, .. } = self.counts[*place];
-            if last < now - held && seen != expected {
+            let Counts { expected, seen, last, sent, came, .. } = &self.counts[*place];
+            if *last >= now - held {
+                continue;
+            }
+            if seen != expected {
                 return Err(Violation::new(INVARIANT, format!("{of:?} has {seen} samples, and {expected} were sent")));
+            }
+            if came != sent {
+                return Err(Violation::new(INVARIANT, format!("the samples of {of:?} are together {came:?}, and {sent:?} as they were sent")));
             }
         }
         Ok(())
