@@ -50,6 +50,68 @@ fn whatever_is_killed_and_stopped_nothing_is_lost_doubled_or_decided_otherwise()
     let mut random = Random::new(seed);
     let count = std::env::var("LOADLINE_FAULTS").map_or_else(|_| rounds(8, 100), |count| count.parse().expect("LOADLINE_FAULTS is a number"));
     let faults = draw(count, &mut random);
+    let mut kinds = BTreeMap::<Fault, usize>::new();
+    faults.iter().for_each(|fault| *kinds.entry(*fault).or_default() += 1);
+    let befallen = under_load(|broker, processes, wait| {
+        let begun = Stopwatch::start();
+        for (number, fault) in (1..).zip(&faults) {
+            // Mostly while others still take over from the one before; now and then when all is at work again.
+            wait(if random.percent(20) { 120 } else { 5 + random.below(30) });
+            println!("{number} of {count}, {:.0} s: {fault:?}", begun.elapsed().as_secs_f64());
+            processes.iter_mut().for_each(Process::is_there);
+            befall(*fault, broker, processes, &mut random, wait);
+        }
+    });
+    println!("seed {seed}: {count} faults {kinds:?}; {befallen}");
+}
+
+/// A new release, a process at a time: each ends in order and comes back while the others have its work.
+#[test]
+fn a_rolling_restart_under_load_changes_no_decision() {
+    let befallen = under_load(|_, processes, wait| {
+        for number in 0..processes.len() {
+            wait(20);
+            processes.iter_mut().for_each(Process::is_there);
+            processes[number].leaves_and_comes_back();
+            wait_for("a process to be ready", || processes[number].is_ready().then_some(()));
+        }
+    });
+    println!("a rolling restart: {befallen}");
+}
+
+/// What came of it.
+struct Befallen {
+    took: Duration,
+    /// From the last fault until what is sent then was decided on.
+    current: Duration,
+    acknowledged: u64,
+    /// Requests that were acknowledged, and not at once; and those that never were.
+    repeated: u64,
+    unknown: u64,
+    samples: i64,
+    decisions: usize,
+    /// Decisions for which a metric that had been measured was Stale.
+    blind: usize,
+    commands: usize,
+    applied: usize,
+    changes: i64,
+}
+
+impl std::fmt::Display for Befallen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Befallen { took, current, acknowledged, repeated, unknown, samples, decisions, blind, commands, applied, changes } = self;
+        write!(
+            f,
+            "{:.0} s; {acknowledged} requests acknowledged, {repeated} of them not at once, {unknown} never; {samples} samples, {decisions} decisions ({blind} of them blind), \
+             {commands} commands, {applied} told as applied, {changes} changes; current {:.1} s after the last fault",
+            took.as_secs_f64(),
+            current.as_secs_f64()
+        )
+    }
+}
+
+/// Three processes under load, and what befalls them; then all that must hold.
+fn under_load(befalls: impl FnOnce(&mut Broker, &mut [Process], &dyn Fn(u64))) -> Befallen {
     // One that was killed is let in again when its session is over: 9 s, where nothing else is said.
     let mut broker = Broker::start(&["broker.session.timeout.ms=4000"], &[]);
     let options = installation(&broker);
@@ -69,13 +131,7 @@ fn whatever_is_killed_and_stopped_nothing_is_lost_doubled_or_decided_otherwise()
             let until = load.acknowledged.load(Ordering::SeqCst) + more;
             wait_for("requests to be acknowledged", || (load.acknowledged.load(Ordering::SeqCst) >= until).then_some(()));
         };
-        for (number, fault) in (1..).zip(&faults) {
-            // Mostly while others still take over from the one before; now and then when all is at work again.
-            wait(if random.percent(20) { 120 } else { 5 + random.below(30) });
-            println!("{number} of {count}, {:.0} s: {fault:?}", begun.elapsed().as_secs_f64());
-            processes.iter_mut().for_each(Process::is_there);
-            befall(*fault, &mut broker, &mut processes, &mut random, &wait);
-        }
+        befalls(&mut broker, &mut processes, &wait);
         let (took, over) = (begun.elapsed(), Stopwatch::start());
         let log = Broker::open(&options);
         what_comes_now_is_decided_on(&log, &urls, &all);
@@ -108,21 +164,10 @@ fn whatever_is_killed_and_stopped_nothing_is_lost_doubled_or_decided_otherwise()
     }
 
     let sum = |of: fn(&Book) -> u64| books.iter().map(of).sum::<u64>();
-    let mut kinds = BTreeMap::<Fault, usize>::new();
-    faults.iter().for_each(|fault| *kinds.entry(*fault).or_default() += 1);
-    println!(
-        "seed {seed}: {count} faults in {:.0} s {kinds:?}; {} requests acknowledged, {} of them not at once, {} never; {samples} samples, {decisions} decisions, \
-         {} commands, {} told as applied, {} changes; current {:.1} s after the last fault",
-        took.as_secs_f64(),
-        sum(|book| book.acknowledged),
-        sum(|book| book.repeated),
-        sum(|book| book.unknown),
-        carried.commands(),
-        carried.applied(),
-        carried.changes,
-        current.as_secs_f64(),
-    );
-    assert!(sum(|book| book.acknowledged) > 50 && decisions > 20 && carried.applied() > 0, "else nothing was under load");
+    let (acknowledged, repeated, unknown) = (sum(|book| book.acknowledged), sum(|book| book.repeated), sum(|book| book.unknown));
+    let (commands, applied, changes, blind) = (carried.commands(), carried.applied(), carried.changes, standing.blind("stamp"));
+    assert!(acknowledged > 50 && decisions > 20 && applied > 0, "else nothing was under load");
+    Befallen { took, current, acknowledged, repeated, unknown, samples, decisions, blind, commands, applied, changes }
 }
 
 /// Ends the producers, however the test ends.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use loadline::log::kafka::{KafkaLog, Options};
 use loadline::log::{Log, Offset, RawRecord, Topic, partition_of};
-use loadline::model::{Amount, Audit, Message, Outcome, OutcomeResult, RequestsEntry, Signal, Sketch};
+use loadline::model::{Amount, Audit, Message, MetricStatus, Outcome, OutcomeResult, RequestsEntry, Signal, Sketch};
 use loadline::stages::arbitrate::Arbitrate;
 use loadline::stages::decide::Decide;
 use loadline::stages::{Effects, Input, Located, Stage};
@@ -127,6 +127,21 @@ impl Standing<'_> {
             count += written.len();
         }
         count
+    }
+
+    /// How many decisions found this metric without a fresh value, after one that had it.
+    pub(crate) fn blind(&self, metric: &str) -> usize {
+        let (mut measured, mut blind) = (BTreeSet::new(), 0);
+        for (_, message) in self.audit.iter().flatten() {
+            let Message::Audit(Audit::Decision(decision)) = message else { continue };
+            let Some(report) = decision.metrics.iter().find(|report| report.name.as_str() == metric) else { continue };
+            if report.status == MetricStatus::Ok {
+                measured.insert(decision.target.clone());
+            } else {
+                blind += usize::from(measured.contains(&decision.target));
+            }
+        }
+        blind
     }
 
     /// Each decision on `audit` stands, to the letter, among those that `loadline replay` prints from what `loadline export` reads.

@@ -85,6 +85,13 @@ impl Process {
         self.send(Signal::TERM);
     }
 
+    /// It ends in order, and is started again.
+    pub(crate) fn leaves_and_comes_back(&mut self) {
+        self.tell_to_end();
+        self.has_ended();
+        self.start();
+    }
+
     /// It ends in order.
     pub(crate) fn has_ended(&mut self) {
         let child = self.child.as_mut().unwrap();
@@ -188,9 +195,7 @@ pub(crate) fn befall(fault: Fault, broker: &mut Broker, processes: &mut [Process
         Fault::Left => {
             // Before that there is nothing to end in order.
             wait_for("a process to be ready", || processes[one].is_ready().then_some(()));
-            processes[one].tell_to_end();
-            processes[one].has_ended();
-            processes[one].start();
+            processes[one].leaves_and_comes_back();
         }
         Fault::BrokerKilled => {
             broker.kill();
