@@ -301,6 +301,15 @@ pub trait Log: Send + Sync + 'static {
     /// [`LogError::Retry`] or [`LogError::Fatal`].
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError>;
 
+    /// Who has which partition of `topic` as a member of `group`, in words for people; `None` where the log has no other processes than this
+    /// one. A partition that is being handed over, or that nobody takes, is not among them.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] or [`LogError::Fatal`].
+    fn owners(&self, _group: &str, _topic: Topic) -> Result<Option<Owners>, LogError> {
+        Ok(None)
+    }
+
     /// Why nothing can be written for now, where that is so. Whoever is answered [`LogError::Retry`] by a
     /// write tries again in silence: what watches this tells of it, once and with one voice.
     fn trouble(&self) -> Option<Trouble> {
@@ -315,6 +324,9 @@ pub trait Log: Send + Sync + 'static {
     /// Wakes every waiting poll and makes all later calls fail with [`LogError::Fatal`].
     fn close(&self);
 }
+
+/// Who has which partition, in words for people.
+pub type Owners = BTreeMap<u32, String>;
 
 /// A log for reading alone, beside the processes that run on it or after them: what is committed, and nothing else.
 pub trait ReadOnly {

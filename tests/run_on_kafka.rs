@@ -62,9 +62,20 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     });
     assert!(!elsewhere.path().join("data").exists(), "what supervises no fleets keeps nothing");
     scales_to(&front, &data, 30.0, 3);
+    // The front does none of it, and shows who does.
+    let owners = || owners_of_decide(&front);
+    wait_for("both to have a share", || {
+        let owners = owners()?;
+        [&one, &other].iter().all(|process| owners.iter().any(|owner| owner.contains(&format!("-{} at ", process.pid())))).then_some(())
+    });
     // One of both is gone, and the other one has its work.
     one.kill();
     scales_to(&front, &data, 50.0, 5);
+    let only = format!("-{} at ", other.pid());
+    wait_for("the other one to have all", || owners()?.iter().all(|owner| owner.contains(&only)).then_some(()));
+    let shown = Command::new(LOADLINE).args(["status", "--server", &front.url]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.lines().any(|line| line.starts_with("decide, partitions: loadline-") && line.contains(&only) && line.ends_with(" has 3")), "{shown}");
     let third = Running::spawn(run(broker(), elsewhere.path(), &prefix, STAGES));
     other.kill();
     scales_to(&front, &data, 20.0, 2);
@@ -82,6 +93,14 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     assert_eq!(alone.stop(), 0);
     assert_eq!(sleepers(&data), 0);
     another_policy_is_compared_on_what_is_there(home.path(), &prefix);
+}
+
+/// Who has each partition of what decide reads, as `status` says; `None` where that is not known of all.
+fn owners_of_decide(front: &Running) -> Option<Vec<String>> {
+    let mut answer = ureq::get(format!("{}/api/v1/status", front.url)).call().ok()?;
+    let status: serde_json::Value = serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()?;
+    let of_decide = status["lag"].as_array()?.iter().filter(|lag| lag["stage"] == "decide");
+    of_decide.map(|lag| lag["owner"]["member"].as_str().map(str::to_owned)).collect()
 }
 
 /// What another policy would have done is told from the cluster as from the lines that are exported from it.

@@ -198,7 +198,7 @@ impl Pipeline {
         let view = Arc::new(View::new());
         let retention = storage.retention(config, &clock)?;
         let room = retention.as_ref().map_or_else(|| Arc::new(Room::unlimited()), Retention::room);
-        let tail = if has(Role::View) { Some(tail(&view, &log, &clock, storage.reach(), failing.clone())?) } else { None };
+        let tail = if has(Role::View) { Some(tail(config, &view, &log, &clock, storage.reach(), failing.clone())?) } else { None };
         let stages = stages(config, &view, &log, &clock, &stop, &failing)?;
         let fleets = if has(Role::Fleets) { Some(Fleets::start(config, storage.reach(), &log, &clock, &freeze, &room)?) } else { None };
         let log_watch = LogWatch::start(Arc::clone(&log), Arc::clone(&clock))?;
@@ -321,13 +321,14 @@ impl Pipeline {
 }
 
 /// What shows the pipeline.
-fn tail(view: &Arc<View>, log: &Arc<dyn Log>, clock: &Arc<dyn Clock>, reach: Reach, failing: Sender<String>) -> std::io::Result<Tail> {
+fn tail(config: &Config, view: &Arc<View>, log: &Arc<dyn Log>, clock: &Arc<dyn Clock>, reach: Reach, failing: Sender<String>) -> std::io::Result<Tail> {
+    let followed = |group, input, holds| Followed { group, input, holds };
     let followed = [
-        Followed { group: Aggregate::NAME, input: Aggregate::INPUT },
-        Followed { group: Admit::NAME, input: Admit::INPUT },
-        Followed { group: Decide::NAME, input: Decide::INPUT },
-        Followed { group: Arbitrate::NAME, input: Arbitrate::INPUT },
-        Followed { group: reach.group(), input: Topic::Commands },
+        followed(Aggregate::NAME, Aggregate::INPUT, config.pane + config.grace),
+        followed(Admit::NAME, Admit::INPUT, Duration::ZERO),
+        followed(Decide::NAME, Decide::INPUT, Duration::ZERO),
+        followed(Arbitrate::NAME, Arbitrate::INPUT, Duration::ZERO),
+        followed(reach.group(), Topic::Commands, Duration::ZERO),
     ];
     Tail::start(view, log, clock, &followed, move |reason| drop(failing.send(reason)))
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use super::client::{Client, ServerArgs};
 use super::{Output, Paint, table};
-use crate::edge::api::{Held, Status, TargetStatus, does};
+use crate::edge::api::{Held, Lag, Owner, Status, TargetStatus, does};
 use crate::model::{Alert, AlertState, Severity, TargetId, Timestamp, Verdict};
 use crate::runtime::retention::{Pressure, Usage, size};
 
@@ -40,9 +40,6 @@ pub fn run(args: &StatusArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
 /// How old a decision or observation may be before its age is pointed out: two repetitions of an observation.
 const OLD_MS: i64 = 120_000;
 
-/// How many records a stage may be behind before it is pointed out: a few panes' worth.
-const BEHIND: u64 = 1_000;
-
 /// The columns of [`row`].
 pub(super) const HEADER: [&str; 7] = ["TARGET", "REPLICAS", "READY", "RANGE", "MODE", "DOES", "WHY"];
 
@@ -56,6 +53,24 @@ fn write(out: &mut dyn Write, status: &Status, paint: Paint) -> io::Result<()> {
     troubles(out, status, paint)?;
     if let Some(usage) = &status.log {
         log(out, usage, paint)?;
+    }
+    owners(out, &status.lag, paint)
+}
+
+/// Who has how many partitions of each stage's input, where several processes share them.
+fn owners(out: &mut dyn Write, lag: &[Lag], paint: Paint) -> io::Result<()> {
+    let mut stages: BTreeMap<&str, BTreeMap<&str, u32>> = BTreeMap::new();
+    for Lag { stage, owner, .. } in lag {
+        let owner = match owner {
+            None => continue,
+            Some(Owner::Nobody) => "no process",
+            Some(Owner::Member(member)) => member,
+        };
+        *stages.entry(stage).or_default().entry(owner).or_default() += 1;
+    }
+    for (stage, owners) in stages {
+        let owners: Vec<String> = owners.iter().map(|(owner, count)| format!("{owner} has {count}")).collect();
+        writeln!(out, "{}", paint.dim(&format!("{stage}, partitions: {}", owners.join("; "))))?;
     }
     Ok(())
 }
@@ -87,8 +102,8 @@ pub(super) fn troubles(out: &mut dyn Write, status: &Status, paint: Paint) -> io
             alert_line(out, first, &together(&group), status.at, paint)?;
         }
     }
-    for lag in status.lag.iter().filter(|lag| lag.records > BEHIND) {
-        writeln!(out, "{}", paint.yellow(&format!("! {} is {} records behind on {}/{}", lag.stage, lag.records, lag.topic, lag.partition)))?;
+    for trouble in status.lag.iter().filter_map(|lag| lag.trouble(status.at)) {
+        writeln!(out, "{}", paint.yellow(&format!("! {trouble}")))?;
     }
     Ok(())
 }

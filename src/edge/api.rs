@@ -151,6 +151,43 @@ pub struct Lag {
     /// When the first of them was appended; `None` where there is none, or it is not known.
     #[serde(default)]
     pub waiting_since: Option<Timestamp>,
+    /// Whether that one waits for longer than the stage lets records wait, and than it takes until a process that was killed is replaced.
+    #[serde(default)]
+    pub late: bool,
+    /// Which process has it; `None` where this is the only one, or it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+}
+
+impl Lag {
+    /// What to look at: the stage is behind by more than what a few panes bring, or late.
+    pub fn trouble(&self, now: Timestamp) -> Option<String> {
+        let Lag { stage, topic, partition, records, .. } = self;
+        let waits = self.waiting_since.map(|since| now.since(since)).filter(|_| *records > 0);
+        if *records <= BEHIND && !self.late {
+            return None;
+        }
+        let waits = waits.map_or_else(String::new, |waits| format!(", of which the first waits for {} s", waits.as_secs()));
+        let owner = match &self.owner {
+            None => String::new(),
+            Some(Owner::Member(member)) => format!("; {member} has it"),
+            Some(Owner::Nobody) => format!("; no process has it: is one with the role {stage} there?"),
+        };
+        Some(format!("{stage} is {records} records behind on {topic}/{partition}{waits}{owner}"))
+    }
+}
+
+/// How many records a stage may be behind before it is pointed out: a few panes' worth.
+const BEHIND: u64 = 1_000;
+
+/// Which process has a partition of a stage's input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Owner {
+    /// None: it is being handed over, or no process has the role.
+    Nobody,
+    /// This one, by its name on the log.
+    Member(String),
 }
 
 /// `GET /api/v1/targets/{namespace}/{kind}/{name}`.

@@ -11,6 +11,7 @@
 //! - [`errors`]: what each error of Kafka means for a caller
 //! - [`topics`]: names of the topics; creating them, and how those on a cluster differ from the declaration
 //! - [`session`], [`transaction`]: consuming and committing; [`standing`]: how that fares; [`clock`]: the time there
+//! - [`owners`]: who has which partition
 //! - [`reader`], [`follower`]: reading outside of a group, once and as it grows; [`appender`]: appending outside of one; [`read_only`]: reading alone
 //!
 //! All calls block, and have deadlines.
@@ -25,7 +26,7 @@ use std::time::Duration;
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 
 use super::coordinator::{closed, lock};
-use super::{CommitTimes, Follower, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
+use super::{CommitTimes, Follower, Log, LogError, Membership, Offset, Owners, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
 use crate::model::Timestamp;
 use appender::Appender;
 use clock::ClusterClock;
@@ -41,6 +42,7 @@ mod clock;
 pub mod declaration;
 mod errors;
 mod follower;
+mod owners;
 mod read_only;
 mod reader;
 mod session;
@@ -130,8 +132,8 @@ struct Shared {
     clock: ClusterClock,
     /// Readers that nobody uses now.
     readers: Mutex<Vec<Reader>>,
-    /// Clients that ask for the positions of a group, without being members.
-    positions: Mutex<BTreeMap<String, Arc<client::Consumer>>>,
+    /// Clients that ask for the positions and members of a group, without being members.
+    askers: Mutex<BTreeMap<String, Arc<client::Consumer>>>,
 }
 
 /// How long a session's or a follower's poll waits at a time: so long a waker, or the end of the log, may be waited for.
@@ -163,7 +165,7 @@ impl KafkaLog {
             standing,
             clock: ClusterClock::default(),
             readers,
-            positions: Mutex::default(),
+            askers: Mutex::default(),
         })))
     }
 
@@ -176,6 +178,18 @@ impl KafkaLog {
 impl Shared {
     fn check_open(&self) -> Result<(), LogError> {
         if self.closed.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Who asks about a group.
+    fn asker(&self, group: &str) -> Result<Arc<client::Consumer>, LogError> {
+        self.check_open()?;
+        let mut askers = lock(&self.askers);
+        if let Some(asker) = askers.get(group) {
+            return Ok(Arc::clone(asker));
+        }
+        let asker = Arc::new(client::asker(&self.options, &self.names.group(group))?);
+        askers.insert(group.to_owned(), Arc::clone(&asker));
+        Ok(asker)
     }
 
     /// Lends a reader, one that stands at this place where there is one.
@@ -250,18 +264,13 @@ impl Log for KafkaLog {
     }
 
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
-        self.0.check_open()?;
-        let asker = {
-            let mut positions = lock(&self.0.positions);
-            if let Some(asker) = positions.get(group) {
-                Arc::clone(asker)
-            } else {
-                let asker = Arc::new(client::asker(&self.0.options, &self.0.names.group(group))?);
-                positions.insert(group.to_owned(), Arc::clone(&asker));
-                asker
-            }
-        };
+        let asker = self.0.asker(group)?;
         client::committed(&*asker, self.0.names.of(topic), partition, self.0.options.patience)
+    }
+
+    fn owners(&self, group: &str, topic: Topic) -> Result<Option<Owners>, LogError> {
+        let asker = self.0.asker(group)?;
+        owners::owners(&asker, &self.0.names.group(group), self.0.names.of(topic), self.0.options.patience).map(Some)
     }
 
     fn trouble(&self) -> Option<Trouble> {

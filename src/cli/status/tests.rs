@@ -1,5 +1,4 @@
 use super::*;
-use crate::edge::api::Lag;
 use crate::edge::view::View;
 use crate::edge::view::tests::{at, decision};
 use crate::model::{Alert, AlertState, Audit};
@@ -35,8 +34,34 @@ fn a_target_is_a_line_and_what_is_wrong_stands_below() {
         at: at(0),
     };
     status.alerts.push(alert);
-    status.lag.push(Lag { stage: "decide".to_owned(), topic: "signals".to_owned(), partition: 0, records: 5_000, waiting_since: None });
-    status.lag.push(Lag { stage: "admit".to_owned(), topic: "control".to_owned(), partition: 0, records: 3, waiting_since: None });
+    status.lag.push(Lag {
+        stage: "decide".to_owned(),
+        topic: "signals".to_owned(),
+        partition: 0,
+        records: 5_000,
+        waiting_since: None,
+        late: false,
+        owner: None,
+    });
+    status.lag.push(Lag { stage: "admit".to_owned(), topic: "control".to_owned(), partition: 0, records: 3, waiting_since: None, late: false, owner: None });
+    insta::assert_snapshot!(shown(&status));
+}
+
+/// Several processes share the work: who has what, what nobody has, and what waits for long.
+#[test]
+fn who_has_which_part_of_the_work_is_shown() {
+    let mut status = status(&View::new());
+    let lag = |partition, records, waits: Option<i64>, owner: Option<&str>| Lag {
+        stage: "decide".to_owned(),
+        topic: "signals".to_owned(),
+        partition,
+        records,
+        waiting_since: waits.map(|waits| at(300 - waits)),
+        late: waits.is_some_and(|waits| waits > 10),
+        owner: Some(owner.map_or(Owner::Nobody, |owner| Owner::Member(owner.to_owned()))),
+    };
+    status.lag =
+        vec![lag(0, 3, Some(2), Some("loadline-a-7 at 10.0.0.1")), lag(1, 4, Some(14), Some("loadline-b-9 at 10.0.0.2")), lag(2, 5_000, Some(31), None)];
     insta::assert_snapshot!(shown(&status));
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::View;
 use super::history::first_after;
-use crate::edge::api::Lag;
-use crate::log::{Log, LogError, Offset, Polled, RawRecord, Topic, Waker};
+use crate::edge::api::{Lag, Owner};
+use crate::log::{Log, LogError, Offset, Owners, Polled, RawRecord, Topic, Waker};
 use crate::model::{Alert, AlertState, Audit, Message, OutcomeResult, Severity, Signal, Timestamp};
 use crate::runtime::clock::{Clock, Stopwatch};
 use crate::runtime::events::{
@@ -27,6 +27,8 @@ pub struct Followed {
     pub group: &'static str,
     /// What it consumes.
     pub input: Topic,
+    /// How long it lets records wait: aggregate until a pane is complete.
+    pub holds: Duration,
 }
 
 /// How many topics are followed.
@@ -37,6 +39,12 @@ const POLL: usize = 512;
 
 /// How long a poll waits while nothing comes; the lag is looked at that often.
 const WAIT: Duration = Duration::from_secs(1);
+
+/// How long a record may wait beyond that before it is late: longer than it takes until a process that was killed is replaced.
+const LATE: Duration = Duration::from_secs(10);
+
+/// How long it is taken for known who has which partition.
+const OWNERS_FOR: Duration = Duration::from_secs(5);
 
 /// How far signals are read back: replicas are observed anew every 60 s, so twice that and some.
 const SIGNALS_BACK: Duration = Duration::from_secs(150);
@@ -179,6 +187,7 @@ impl Follower {
         self.stop.register(follower.waker());
         self.view.one_caught_up(self.clock.now());
         let mut since_lag: Option<Stopwatch> = None;
+        let mut owners = KnownOwners::default();
         while !self.stop.is_set() {
             match follower.poll(POLL, WAIT) {
                 Ok(polled) => {
@@ -193,7 +202,7 @@ impl Follower {
             }
             if !self.stages.is_empty() && since_lag.is_none_or(|s| s.elapsed() >= WAIT) {
                 since_lag = Some(Stopwatch::start());
-                if let Ok(lag) = self.lag() {
+                if let Ok(lag) = self.lag(&mut owners) {
                     self.view.set_lag(lag);
                 }
             }
@@ -279,15 +288,18 @@ impl Follower {
         }
     }
 
-    fn lag(&self) -> Result<Vec<Lag>, LogError> {
+    fn lag(&self, owners: &mut KnownOwners) -> Result<Vec<Lag>, LogError> {
         let mut all = Vec::new();
         for stage in &self.stages {
+            let owners = owners.of(stage, self.log.as_ref());
             for partition in 0..self.log.partitions(stage.input) {
                 let range = self.log.range(stage.input, partition)?;
                 let position = self.log.committed(stage.group, stage.input, partition)?.unwrap_or(range.start);
                 let records = range.end.saturating_sub(position.max(range.start));
                 let next = if records == 0 { None } else { self.log.scan(stage.input, partition, position, 1)?.first().map(|record| record.at) };
-                all.push(Lag { stage: stage.group.to_owned(), topic: stage.input.name().to_owned(), partition, records, waiting_since: next });
+                let owner = owners.map(|owners| owners.get(&partition).map_or(Owner::Nobody, |member| Owner::Member(member.clone())));
+                let late = next.is_some_and(|since| self.clock.now().since(since) > stage.holds + LATE);
+                all.push(Lag { stage: stage.group.to_owned(), topic: stage.input.name().to_owned(), partition, records, waiting_since: next, late, owner });
             }
         }
         Ok(all)
@@ -304,6 +316,23 @@ impl Follower {
                 other => return other,
             }
         }
+    }
+}
+
+/// Who has which partition, by stage, asked now and then: it changes where a process comes or goes.
+#[derive(Default)]
+struct KnownOwners {
+    known: BTreeMap<&'static str, (Stopwatch, Option<Owners>)>,
+}
+
+impl KnownOwners {
+    /// Those of a stage's input; `None` where it is not known, or there is only one process.
+    fn of(&mut self, stage: &Followed, log: &dyn Log) -> Option<&Owners> {
+        if self.known.get(stage.group).is_none_or(|(asked, _)| asked.elapsed() >= OWNERS_FOR) {
+            let owners = log.owners(stage.group, stage.input).ok().flatten();
+            self.known.insert(stage.group, (Stopwatch::start(), owners));
+        }
+        self.known.get(stage.group)?.1.as_ref()
     }
 }
 

@@ -252,7 +252,7 @@ fn the_tail_reads_what_was_there_and_follows_what_comes() {
     let as_log: Arc<dyn Log> = log.clone();
     let as_clock: Arc<dyn Clock> = clock.clone();
     append(log.as_ref(), [Audit::Decision(decision(1, 3, 5)), grant(1, 3, 5)]);
-    let stages = [Followed { group: "decide", input: Topic::Signals }];
+    let stages = [Followed { group: "decide", input: Topic::Signals, holds: Duration::from_secs(5) }];
     // Twice: the second time the group's position is where the first one put it.
     for round in 0..2 {
         let view = Arc::new(View::new());
@@ -266,6 +266,27 @@ fn the_tail_reads_what_was_there_and_follows_what_comes() {
         wait_for("the lag", || view.lag().iter().any(|lag| lag.stage == "decide"));
         tail.stop();
     }
+}
+
+/// What a stage lets wait by itself is not late.
+#[test]
+fn a_stage_is_late_whose_record_waits_for_longer_than_it_holds_records() {
+    let clock = Arc::new(ManualClock::new(at(0)));
+    let log = Arc::new(MemoryLog::new(Partitions::default(), clock.clone()));
+    let as_log: Arc<dyn Log> = log.clone();
+    let as_clock: Arc<dyn Clock> = clock.clone();
+    append(log.as_ref(), [Audit::Decision(decision(1, 3, 5))]);
+    let stages = [("holds", 60), ("does-not", 0)].map(|(group, holds)| Followed { group, input: Topic::Audit, holds: Duration::from_secs(holds) });
+    let view = Arc::new(View::new());
+    let tail = Tail::start(&view, &as_log, &as_clock, &stages, |reason| panic!("{reason}")).unwrap();
+    let late = |group: &str| view.lag().into_iter().find(|lag| lag.stage == group).map(|lag| (lag.records, lag.late, lag.owner));
+    wait_for("both to be behind", || late("holds").is_some() && late("holds") == Some((1, false, None)) && late("does-not") == Some((1, false, None)));
+    clock.set(at(11));
+    wait_for("one to be late", || late("does-not") == Some((1, true, None)));
+    assert_eq!(late("holds"), Some((1, false, None)));
+    clock.set(at(71));
+    wait_for("both to be late", || late("holds") == Some((1, true, None)));
+    tail.stop();
 }
 
 #[test]

@@ -148,7 +148,15 @@ pub(super) fn member<C: ConsumerContext + 'static>(options: &Options, group: &st
     if options.static_members {
         config.set("group.instance.id", member);
     }
+    // What people see of it: the broker tells who has which partition by this name.
+    if !options.settings.contains_key("client.id") {
+        config.set("client.id", format!("loadline-{}-{}", host_name(), std::process::id()));
+    }
     create(&config, context)
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Reads partitions that it is told to, outside of any group.

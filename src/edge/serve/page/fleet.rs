@@ -23,9 +23,6 @@ const ROWS: usize = 50;
 /// How old an observation of replicas may be before it is pointed out: two repetitions.
 const OLD_MS: i64 = 120_000;
 
-/// How many records a stage may be behind before it is pointed out: a few panes' worth.
-const BEHIND: u64 = 1_000;
-
 /// Which part of the fleet is shown.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,10 +158,10 @@ impl<'a> Chosen<'a> {
 
     fn alerts(&self, times: Times) -> Markup {
         html! {
-            ul #alerts .alerts aria-label="Alerts that concern no single target" hidden[self.status.alerts.is_empty() && self.status.lag.iter().all(|l| l.records <= BEHIND)] {
+            ul #alerts .alerts aria-label="Alerts that concern no single target" hidden[self.status.alerts.is_empty() && self.status.lag.iter().all(|lag| lag.trouble(self.status.at).is_none())] {
                 @for alert in &self.status.alerts { (text::alert(alert, times)) }
-                @for lag in self.status.lag.iter().filter(|lag| lag.records > BEHIND) {
-                    li.warning { b { "Behind" } " " (lag.stage) " has " (lag.records) " records of " (lag.topic) "/" (lag.partition) " still to read" }
+                @for trouble in self.status.lag.iter().filter_map(|lag| lag.trouble(self.status.at)) {
+                    li.warning { b { "Behind" } " " (trouble) }
                 }
             }
         }
