@@ -6,6 +6,7 @@ mod common;
 #[path = "common/kafka.rs"]
 mod kafka;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -118,6 +119,46 @@ fn another_policy_is_compared_on_what_is_there(home: &Path, prefix: &str) {
     let on_kafka = printed(&[&compare, &reach]);
     assert_eq!(on_kafka, printed(&[&compare, &["signals.jsonl"]]));
     assert!(on_kafka.contains(&*common::SLEEPERS) && on_kafka.contains("\"recorded\""), "{on_kafka}");
+}
+
+/// A process with a name keeps its partitions while it restarts; the others do not take them, and nothing is decided there meanwhile.
+#[test]
+fn a_process_with_a_name_comes_back_to_what_it_had() {
+    let prefix = installation(broker());
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
+    let data = home.path().join("data");
+    let mut command = run(broker(), home.path(), &prefix, "ingest,policies,fleets,view");
+    command.arg("--stop-fleets-on-exit");
+    let front = Running::spawn(command);
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::create_dir(elsewhere.path().join("policies")).unwrap();
+    let settings = elsewhere.path().join("kafka.properties");
+    // Longer than any restart takes, on however slow a machine.
+    std::fs::write(&settings, "session.timeout.ms=300000\n").unwrap();
+    let named = |name: &str| {
+        let mut command = run(broker(), elsewhere.path(), &prefix, STAGES);
+        command.args(["--set", &format!("kafka.member={name}"), "--set", &format!("kafka.config={}", settings.display()), "--log-level", "debug"]);
+        Running::spawn(command)
+    };
+    let owners =
+        || owners_of_decide(&front).filter(|owners| ["one", "other"].iter().all(|name| owners.iter().any(|o| o.starts_with(&format!("loadline-{name} at ")))));
+    let (one, other) = (named("one"), named("other"));
+    let before = wait_for("both to have a share", owners);
+    let has = |process: &Running| -> BTreeSet<String> {
+        process.said().iter().filter_map(|line| Some(line[line.find("decide goes on with partition ")?..].split(" at ").next()?.to_owned())).collect()
+    };
+    let share = before.iter().filter(|owner| owner.starts_with("loadline-one at ")).count();
+    wait_for("both to have begun with theirs", || (has(&one).len() >= share && has(&other).len() >= before.len() - share).then_some(()));
+    let (had, others) = (has(&one), has(&other));
+    one.kill();
+    let again = named("one");
+    wait_for("it to have what it had", || (has(&again).len() == share && has(&again).is_subset(&had)).then_some(()));
+    assert_eq!(has(&other), others, "the other one has taken nothing");
+    assert_eq!(wait_for("the owners", owners), before);
+    scales_to(&front, &data, 30.0, 3);
+    for running in [again, other, front] {
+        assert_eq!(running.stop(), 0);
+    }
 }
 
 /// Each fleet is scaled by the process that supervises it, also where the command comes over a partition of another one.

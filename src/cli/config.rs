@@ -80,6 +80,8 @@ pub struct Kafka {
     pub replication: Option<u32>,
     /// A file with settings of librdkafka.
     pub config: Option<PathBuf>,
+    /// The name under which its partitions wait for it while it restarts.
+    pub member: Option<String>,
 }
 
 impl Kafka {
@@ -91,7 +93,7 @@ impl Kafka {
 
 impl Default for Kafka {
     fn default() -> Self {
-        Kafka { brokers: Vec::new(), prefix: "loadline.".to_owned(), partitions: Vec::new(), replication: None, config: None }
+        Kafka { brokers: Vec::new(), prefix: "loadline.".to_owned(), partitions: Vec::new(), replication: None, config: None, member: None }
     }
 }
 

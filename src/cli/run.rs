@@ -47,8 +47,11 @@ mod storage;
 
 use storage::Storage;
 
-/// The member name of every stage: one process holds the directory, so there is one member a group.
-const MEMBER: &str = "loadline";
+/// The name of this process within its groups: of weight where a member keeps its partitions over a restart, and on Kafka alone.
+fn member(config: &Config) -> &str {
+    config.kafka.member.as_deref().unwrap_or("loadline")
+}
+
 /// How often it is looked whether a part ended that nobody stopped.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// How long stopping fleets may take beyond the longest grace of their documents: endpoints that settle, and SIGKILL.
@@ -161,7 +164,7 @@ impl Fleets {
         // Before their commands are read: what is none of ours then is left alone.
         let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
         let hands = Hands::new(freeze.clone(), Arc::clone(clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
-        let actuator = Actuator::start(Arc::clone(log), hands, ActuatorSettings { member: MEMBER.to_owned(), reach })?;
+        let actuator = Actuator::start(Arc::clone(log), hands, ActuatorSettings { member: member(config).to_owned(), reach })?;
         Ok(Fleets { files, supervised: fleets, actuator, observer })
     }
 
@@ -344,7 +347,7 @@ fn stages(
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let mut stages = Vec::new();
     if config.roles.contains(&Role::Decide) {
-        stages.push(stage(Shown::new(Decide::default(), Arc::clone(view)), log, clock, stop, failing)?);
+        stages.push(stage(Shown::new(Decide::default(), Arc::clone(view)), log, clock, member(config), stop, failing)?);
     }
     if config.roles.contains(&Role::Arbitrate) {
         let pacing = |limit: RemovalLimit| Pacing { percent: limit.percent, at_least: limit.at_least, period: limit.period };
@@ -352,24 +355,31 @@ fn stages(
             pacing: pacing(config.removals.default),
             fleets: config.removals.fleets.iter().map(|(name, limit)| (name.clone(), pacing(*limit))).collect(),
         };
-        stages.push(stage(arbitrate, log, clock, stop, failing)?);
+        stages.push(stage(arbitrate, log, clock, member(config), stop, failing)?);
     }
     if config.roles.contains(&Role::Admit) {
-        stages.push(stage(Admit, log, clock, stop, failing)?);
+        stages.push(stage(Admit, log, clock, member(config), stop, failing)?);
     }
     if config.roles.contains(&Role::Aggregate) {
         let aggregate = Aggregate { pane: config.pane, grace: config.grace, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
-        stages.push(stage(aggregate, log, clock, stop, failing)?);
+        stages.push(stage(aggregate, log, clock, member(config), stop, failing)?);
     }
     Ok(stages)
 }
 
 /// Runs a stage on a thread of its own; why it ended goes to `failing`.
-fn stage<S: Stage + 'static>(stage: S, log: &Arc<dyn Log>, clock: &Arc<dyn Clock>, stop: &Stop, failing: &Sender<String>) -> anyhow::Result<JoinHandle<()>> {
-    let (log, clock, stop, failing) = (Arc::clone(log), Arc::clone(clock), stop.clone(), failing.clone());
+fn stage<S: Stage + 'static>(
+    stage: S,
+    log: &Arc<dyn Log>,
+    clock: &Arc<dyn Clock>,
+    member: &str,
+    stop: &Stop,
+    failing: &Sender<String>,
+) -> anyhow::Result<JoinHandle<()>> {
+    let (log, clock, member, stop, failing) = (Arc::clone(log), Arc::clone(clock), member.to_owned(), stop.clone(), failing.clone());
     let running = move || {
         let guard = Fault { stage: S::NAME, failing: failing.clone() };
-        let ended = drive(stage, log, &*clock, MEMBER, &stop);
+        let ended = drive(stage, log, &*clock, &member, &stop);
         std::mem::forget(guard);
         if let Err(error) = ended {
             drop(failing.send(format!("{} ended: {error}", S::NAME)));

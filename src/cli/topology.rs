@@ -183,7 +183,8 @@ impl ShapeArgs {
 /// [`Unusable`] where they cannot be.
 pub(super) fn options_of(kafka: &Kafka) -> anyhow::Result<Options> {
     let shape = ShapeArgs { prefix: kafka.prefix.clone(), partitions: kafka.partitions.clone(), replication: kafka.replication };
-    ConnectionArgs::of(&kafka.brokers, kafka.config.clone()).complete(|brokers| shape.options(brokers))
+    let options = ConnectionArgs::of(&kafka.brokers, kafka.config.clone()).complete(|brokers| shape.options(brokers))?;
+    Ok(Options { static_members: kafka.member.is_some(), ..options })
 }
 
 /// Far above what one topic of a cluster can have, and below what a slip of the finger makes.

@@ -337,6 +337,27 @@ impl CommitRefused<'_> {
     }
 }
 
+/// A stage goes on with a partition, of which it has what it had committed.
+#[derive(Debug)]
+pub struct PartitionRestored {
+    /// The stage.
+    pub stage: &'static str,
+    /// The partition of its input.
+    pub partition: u32,
+    /// From where it goes on.
+    pub position: u64,
+    /// How many entries its snapshots have.
+    pub entries: u64,
+}
+
+impl PartitionRestored {
+    /// DEBUG.
+    pub fn emit(self) {
+        let PartitionRestored { stage, partition, position, entries } = self;
+        debug!(event = "partition-restored", stage, partition, position, entries, "{stage} goes on with partition {partition} at {position}");
+    }
+}
+
 /// A stage committed snapshots.
 #[derive(Debug)]
 pub struct SnapshotsWritten {

@@ -17,6 +17,7 @@ use crate::model::{Alert, AlertState, DeadLetter, Message, Severity, Timestamp};
 use crate::stages::{Effects, Input, Located, Snapshot, Stage};
 use crate::wire;
 
+use super::events::PartitionRestored;
 use super::raw_appends;
 use super::snapshots::{self, ROUND_KEY, Round, VERSION_KEY, WIDE_KEY};
 
@@ -148,6 +149,7 @@ impl<S: Stage> Runner<S> {
                             return Err(error);
                         }
                     };
+                    PartitionRestored { stage: S::NAME, partition, position, entries: restored.keys }.emit();
                     self.owned.insert(partition, restored);
                     for gone in gaps {
                         self.gap(partition, gone.start, gone.end, now);

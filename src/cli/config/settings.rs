@@ -162,7 +162,7 @@ macro_rules! age {
 const UNLIMITED: &str = "unlimited";
 
 /// Every setting but the limits of single fleets, in the order in which they are shown.
-pub(super) const SETTINGS: [Setting; 29] = [
+pub(super) const SETTINGS: [Setting; 30] = [
     Setting {
         path: "data",
         list: false,
@@ -314,6 +314,14 @@ pub(super) const SETTINGS: [Setting; 29] = [
         meaning: "a file with settings of librdkafka, NAME=VALUE a line: TLS, and users with their passwords",
         read: |c, v| path(&v[0]).map(|p| c.kafka.config = Some(p)),
         show: |c| c.kafka.config.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+    },
+    Setting {
+        path: "kafka.member",
+        list: false,
+        shape: Shape::Plain,
+        meaning: "a name of this process and no other: its partitions wait for it while it restarts, for session.timeout.ms, and are not handed over",
+        read: |c, v| plain(&v[0]).map(|name| c.kafka.member = Some(name)),
+        show: |c| c.kafka.member.clone().unwrap_or_default(),
     },
     Setting {
         path: "roles",

@@ -79,8 +79,8 @@ const OURS: [&str; 12] = [
     "allow.auto.create.topics",
 ];
 
-/// What all clients share.
-fn client(options: &Options) -> Result<ClientConfig, LogError> {
+/// What all clients share. What the user sets comes last, in [`create`].
+fn client(options: &Options) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &options.brokers)
@@ -93,14 +93,7 @@ fn client(options: &Options) -> Result<ClientConfig, LogError> {
         // A broker that does not answer is given up before the callers are; librdkafka wants it within the time-out of a transaction.
         .set("socket.timeout.ms", millis(options.patience.min(options.transaction_timeout)))
         .set("message.max.bytes", LARGEST_MESSAGE.to_string());
-    for (name, value) in &options.settings {
-        if OURS.contains(&name.as_str()) {
-            return Err(LogError::Fatal { reason: format!("kafka.settings: {}", check_setting(name, value).err().unwrap_or_default()) });
-        }
-        check_file(name, value)?;
-        config.set(name, value);
-    }
-    Ok(config)
+    config
 }
 
 /// That a file which a setting names can be read: librdkafka says no more than that OpenSSL failed.
@@ -116,8 +109,8 @@ fn check_file(name: &str, value: &str) -> Result<(), LogError> {
     }
 }
 
-fn consumer(options: &Options) -> Result<ClientConfig, LogError> {
-    let mut config = client(options)?;
+fn consumer(options: &Options) -> ClientConfig {
+    let mut config = client(options);
     config
         // Positions move with the transactions alone.
         .set("enable.auto.commit", "false")
@@ -133,14 +126,20 @@ fn consumer(options: &Options) -> Result<ClientConfig, LogError> {
         // Memory: what is read ahead, of all partitions of a client.
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.message.max.bytes", "1048576");
-    Ok(config)
+    config
 }
 
 /// A member of a group.
 pub(super) fn member<C: ConsumerContext + 'static>(options: &Options, group: &str, member: &str, context: C) -> Result<BaseConsumer<C>, LogError> {
-    let mut config = consumer(options)?;
+    create(options, member_config(options, group, member), context)
+}
+
+fn member_config(options: &Options, group: &str, member: &str) -> ClientConfig {
+    let mut config = consumer(options);
     config
         .set("group.id", group)
+        // What people see of it: the broker tells who has which partition by this name, and keeps that of a static member over its restarts.
+        .set("client.id", if options.static_members { format!("loadline-{member}") } else { format!("loadline-{}-{}", host_name(), std::process::id()) })
         // A partition moves only when it must, and the others are read on meanwhile.
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", millis(options.session_timeout))
@@ -148,11 +147,7 @@ pub(super) fn member<C: ConsumerContext + 'static>(options: &Options, group: &st
     if options.static_members {
         config.set("group.instance.id", member);
     }
-    // What people see of it: the broker tells who has which partition by this name.
-    if !options.settings.contains_key("client.id") {
-        config.set("client.id", format!("loadline-{}-{}", host_name(), std::process::id()));
-    }
-    create(&config, context)
+    config
 }
 
 fn host_name() -> String {
@@ -161,27 +156,27 @@ fn host_name() -> String {
 
 /// Reads partitions that it is told to, outside of any group.
 pub(super) fn reader(options: &Options) -> Result<Consumer, LogError> {
-    let mut config = consumer(options)?;
+    let mut config = consumer(options);
     config.set("group.id", group_name(&options.prefix, READERS)).set("enable.partition.eof", "true");
-    create(&config, Quiet)
+    create(options, config, Quiet)
 }
 
 /// Follows topics, or asks what there is on the cluster, outside of any group; `context` hears what stands in the way.
 pub(super) fn listening<C: ConsumerContext + 'static>(options: &Options, context: C) -> Result<BaseConsumer<C>, LogError> {
-    let mut config = consumer(options)?;
+    let mut config = consumer(options);
     config.set("group.id", group_name(&options.prefix, READERS));
-    create(&config, context)
+    create(options, config, context)
 }
 
 /// Asks for the positions of a group.
 pub(super) fn asker(options: &Options, group: &str) -> Result<Consumer, LogError> {
-    let mut config = consumer(options)?;
+    let mut config = consumer(options);
     config.set("group.id", group);
-    create(&config, Quiet)
+    create(options, config, Quiet)
 }
 
-fn producer(options: &Options) -> Result<ClientConfig, LogError> {
-    let mut config = client(options)?;
+fn producer(options: &Options) -> ClientConfig {
+    let mut config = client(options);
     config
         // Acknowledged by all in-sync replicas, in order, and once.
         .set("acks", "all")
@@ -189,7 +184,7 @@ fn producer(options: &Options) -> Result<ClientConfig, LogError> {
         // What is to be sent together is handed over together, so nothing is waited for.
         .set("linger.ms", "0")
         .set("compression.type", "lz4");
-    Ok(config)
+    config
 }
 
 /// The producer of the transactions of one partition.
@@ -198,13 +193,13 @@ where
     P: FromClientConfigAndContext<C>,
     C: ProducerContext + 'static,
 {
-    let mut config = producer(options)?;
+    let mut config = producer(options);
     config
         .set("transactional.id", id)
         .set("transaction.timeout.ms", millis(options.transaction_timeout))
         // librdkafka wants it below the time-out of the transaction.
         .set("message.timeout.ms", millis(options.transaction_timeout * 9 / 10));
-    create(&config, context)
+    create(options, config, context)
 }
 
 /// The producer of what no input caused.
@@ -213,13 +208,25 @@ where
     P: FromClientConfigAndContext<C>,
     C: ProducerContext + 'static,
 {
-    let mut config = producer(options)?;
+    let mut config = producer(options);
     config.set("message.timeout.ms", millis(options.transaction_timeout));
-    create(&config, context)
+    create(options, config, context)
 }
 
-fn create<T: FromClientConfigAndContext<C>, C: ClientContext>(config: &ClientConfig, context: C) -> Result<T, LogError> {
-    config.create_with_context(context).map_err(|error| unusable(&error))
+fn create<T: FromClientConfigAndContext<C>, C: ClientContext>(options: &Options, config: ClientConfig, context: C) -> Result<T, LogError> {
+    with_settings(options, config)?.create_with_context(context).map_err(|error| unusable(&error))
+}
+
+/// The user's settings above ours: those that a promise rests on are refused.
+fn with_settings(options: &Options, mut config: ClientConfig) -> Result<ClientConfig, LogError> {
+    for (name, value) in &options.settings {
+        if OURS.contains(&name.as_str()) {
+            return Err(LogError::Fatal { reason: format!("kafka.settings: {}", check_setting(name, value).err().unwrap_or_default()) });
+        }
+        check_file(name, value)?;
+        config.set(name, value);
+    }
+    Ok(config)
 }
 
 fn millis(duration: Duration) -> String {
@@ -290,5 +297,25 @@ pub(super) fn range<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str,
 
 /// Administers topics.
 pub(super) fn admin(options: &Options) -> Result<rdkafka::admin::AdminClient<rdkafka::client::DefaultClientContext>, LogError> {
-    create(&client(options)?, rdkafka::client::DefaultClientContext)
+    create(options, client(options), rdkafka::client::DefaultClientContext)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_user_sets_holds_unless_a_promise_rests_on_it() {
+        let mut options = Options::new("127.0.0.1:1");
+        let of = |options: &Options, name: &str| {
+            with_settings(options, member_config(options, "loadline.decide", "a")).map(|config| config.get(name).map(str::to_owned))
+        };
+        assert_eq!(of(&options, "session.timeout.ms").unwrap().as_deref(), Some("6000"));
+        for (name, value) in [("session.timeout.ms", "45000"), ("client.id", "ours"), ("fetch.wait.max.ms", "7"), ("socket.timeout.ms", "9000")] {
+            options.settings.insert(name.to_owned(), value.to_owned());
+            assert_eq!(of(&options, name).unwrap().as_deref(), Some(value), "{name}");
+        }
+        options.settings.insert("isolation.level".to_owned(), "read_uncommitted".to_owned());
+        assert!(of(&options, "isolation.level").unwrap_err().to_string().contains("isolation.level cannot be chosen"));
+    }
 }
