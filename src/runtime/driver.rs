@@ -150,7 +150,7 @@ fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, VecDeque};
     use std::io::Write;
     use std::sync::atomic::AtomicU32;
 
@@ -158,12 +158,22 @@ mod tests {
     use crate::log::memory::MemoryLog;
     use crate::log::{Batch, Follower, Membership, Offset, Partitions, Polled, RawAppend, RawRecord, Session, Topic};
     use crate::runtime::clock::{ManualClock, SystemClock};
+    use crate::runtime::runner::Runner;
     use crate::stages::admit::Admit;
 
-    /// A log whose polls fail for now so often, and then for good.
+    /// A log whose polls fail for now so often, and then for good; and whose states cannot be read so often, and then can.
     struct Unreadable {
         log: MemoryLog,
         fails: Arc<AtomicU32>,
+        restores_fail: AtomicU32,
+    }
+
+    impl Unreadable {
+        fn new(fails: u32, restores_fail: u32) -> Arc<Self> {
+            let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
+            let log = MemoryLog::new(Partitions::default(), clock);
+            Arc::new(Unreadable { log, fails: Arc::new(AtomicU32::new(fails)), restores_fail: AtomicU32::new(restores_fail) })
+        }
     }
 
     struct Failing {
@@ -218,7 +228,10 @@ mod tests {
         }
 
         fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
-            self.log.states(group, partition)
+            match self.restores_fail.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+                Ok(_) => Err(LogError::Retry { reason: "the disk hangs".to_owned() }),
+                Err(_) => self.log.states(group, partition),
+            }
         }
 
         fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
@@ -228,6 +241,20 @@ mod tests {
         fn close(&self) {
             self.log.close();
         }
+    }
+
+    /// Who is given a partition, and cannot read its state for now, has it when that can be read.
+    #[test]
+    fn a_partition_that_cannot_be_restored_at_first_is_not_forgotten() {
+        let mut runner = Runner::new(Admit, Unreadable::new(0, 2));
+        let mut polled = VecDeque::from([Polled::Assigned { partition: 0, position: 0 }]);
+        let now = Timestamp::from_millis(1_764_000_000_000);
+        for _ in 0..2 {
+            assert!(matches!(runner.take(&mut polled, now, None), Err(LogError::Retry { .. })));
+            assert_eq!(runner.positions().count(), 0);
+        }
+        runner.take(&mut polled, now, None).unwrap();
+        assert_eq!(runner.positions().collect::<Vec<_>>(), [(0, 0)]);
     }
 
     #[derive(Clone, Default)]
@@ -246,8 +273,7 @@ mod tests {
     /// A log that cannot be read for a while is one line, however often it is tried.
     #[test]
     fn reads_that_fail_again_and_again_are_told_once() {
-        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
-        let log: Arc<dyn Log> = Arc::new(Unreadable { log: MemoryLog::new(Partitions::default(), clock), fails: Arc::new(AtomicU32::new(3)) });
+        let log: Arc<dyn Log> = Unreadable::new(3, 0);
         let lines = Lines::default();
         let written = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
