@@ -14,7 +14,7 @@
 
 pub mod actuate;
 pub mod api;
-mod durable_file;
+pub(crate) mod durable_file;
 pub mod events;
 pub mod ingest;
 pub mod log_watch;

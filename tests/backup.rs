@@ -263,3 +263,56 @@ fn fleets_that_are_gone_are_missed() {
         assert_eq!(running.stop(), 0);
     }
 }
+
+/// What nobody can look into is not taken for nothing, and what was run on is no backup any more.
+#[test]
+fn only_what_is_whole_is_taken_for_a_backup() {
+    let (home, _) = fleet_of_sleepers(1, "");
+    let at = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let running = Running::spawn(run_on(home.path(), "data"));
+    wait_for("the fleet", || (sleepers(&home.path().join("data")) == 1).then_some(()));
+    assert!(cli(&["backup", &at("data"), &at("older")]).status.success());
+    running.post(&waiting(10.0));
+    assert!(cli(&["backup", &at("data"), &at("newer")]).status.success());
+    assert_eq!(running.stop(), 0);
+
+    // The log of another backup.
+    assert!(Command::new("cp").args(["-a", &at("newer"), &at("mixed")]).status().unwrap().success());
+    fs::copy(home.path().join("older/log.db"), home.path().join("mixed/log.db")).unwrap();
+    // Mended, it is a backup still, and its other files are still compared.
+    assert!(Command::new("cp").args(["-a", &at("newer"), &at("mended")]).status().unwrap().success());
+    let mut log = fs::read(home.path().join("mended/log.db")).unwrap();
+    let name = log.windows(FLEET.len()).position(|window| window == FLEET.as_bytes()).unwrap();
+    log[name] ^= 1;
+    fs::write(home.path().join("mended/log.db"), &log).unwrap();
+    assert_eq!(cli(&["doctor", &at("mended")]).status.code(), Some(1));
+    let mended = cli(&["doctor", &at("mended"), "--mend"]);
+    assert_eq!(mended.status.code(), Some(0), "{}", said(&mended));
+    assert!(cli(&["restore", &at("mended"), &at("of-mended")]).status.success());
+    fs::remove_file(home.path().join(format!("mended/fleets/local/{FLEET}/instances.json"))).unwrap();
+    // One that a Loadline ran on.
+    assert!(Command::new("cp").args(["-a", &at("newer"), &at("ran")]).status().unwrap().success());
+    let running = Running::spawn(run_on(home.path(), "ran"));
+    running.post(&waiting(10.0));
+    running.kill();
+    let refused = [("mixed", "log.db is not what was backed up"), ("mended", "instances.json is missing"), ("ran", "is no backup any more: a Loadline has run on it")];
+    for (backup, words) in refused {
+        let restored = cli(&["restore", &at(backup), &at("new")]);
+        assert_eq!(restored.status.code(), Some(2), "{backup}: {}", said(&restored));
+        assert!(said(&restored).contains(words) && !home.path().join("new").exists(), "{backup}: {}", said(&restored));
+    }
+    for (to, within) in [("newer/new", "newer"), ("data/fleets/new", "data")] {
+        let restored = cli(&["restore", &at("newer"), &at(to)]);
+        assert_eq!(restored.status.code(), Some(2), "{to}: {}", said(&restored));
+        assert!(said(&restored).contains(&format!("lies within {}", at(within))), "{to}: {}", said(&restored));
+    }
+
+    // A directory of fleets that is no directory: as one that may not be looked into, it holds what is not known.
+    fs::rename(home.path().join("data/fleets/local"), home.path().join("local")).unwrap();
+    std::os::unix::fs::symlink("local", home.path().join("data/fleets/local")).unwrap();
+    for arguments in [vec!["backup", &at("data"), &at("again")], vec!["doctor", &at("data")]] {
+        let done = cli(&arguments);
+        assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+        assert!(said(&done).contains("data/fleets/local: ") && !home.path().join("again").exists(), "{}", said(&done));
+    }
+}

@@ -1,8 +1,10 @@
 //! `loadline backup` and `loadline restore`: all that a data directory needs to go on elsewhere.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -11,13 +13,16 @@ use self::manifest::{MANIFEST, Manifest, VERSION};
 use super::Unusable;
 use super::doctor::{self, Finding, State};
 use crate::edge::{observe, processes};
-use crate::log::embedded::{Inspection, Restoring, copy};
-use crate::runtime::clock::{Clock, SystemClock};
+use crate::log::embedded::{Inspection, Restoring, Runs, copy};
+use crate::runtime::clock::{Clock, Stopwatch, SystemClock};
 
 pub(super) mod manifest;
 
 /// The names in a fleet's directory that a backup has.
 const OF_A_FLEET: [&str; 3] = ["state.json", "instances.json", "firing.json"];
+
+/// How long a fleet's state may be missing that has just begun.
+const BEGINS: Duration = Duration::from_secs(1);
 
 /// Copy a data directory, also while Loadline runs on it.
 ///
@@ -85,16 +90,19 @@ pub fn run_backup(args: &BackupArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
         drop(fs::remove_dir_all(&partial));
         return Err(error);
     }
-    // Only now: what can be saved is saved first.
-    let report = doctor::check(directory)?;
+    // Only now: what can be saved is saved first. Both: what is damaged may be what was not copied, and what was copied may lack something.
+    let reports = [doctor::check(directory)?, doctor::check(to)?];
     let (of, to) = (directory.display(), to.display());
-    if report.is_healthy() {
+    if reports.iter().all(doctor::Report::is_healthy) {
         writeln!(out, "{of} is backed up to {to}; check it with `loadline doctor {to}`")?;
         return Ok(0);
     }
     writeln!(out, "{of} is backed up to {to}, and is not sound itself:")?;
-    for Finding { check, says, .. } in report.findings.iter().filter(|finding| finding.state == State::Wrong) {
-        writeln!(out, "  {check}: {says}")?;
+    let mut said = BTreeSet::new();
+    for Finding { check, says, .. } in reports.iter().flat_map(|report| &report.findings).filter(|finding| finding.state == State::Wrong) {
+        if said.insert((*check, says)) {
+            writeln!(out, "  {check}: {says}")?;
+        }
     }
     writeln!(
         out,
@@ -108,12 +116,14 @@ fn write_backup(directory: &Path, partial: &Path) -> anyhow::Result<()> {
     let here = directory.canonicalize().map_err(|error| Unusable(format!("{}: {error}", directory.display())))?;
     drop(Inspection::open(directory).map_err(|error| Unusable(error.to_string()))?);
     // A backup of a backup is of what the first one is of: that owns the fleets.
-    let of = manifest::read(&here).map_or(here, |manifest| manifest.of);
+    let of = manifest::read(&here).ok().filter(|_| manifest::is_backup(&here)).map_or(here, |manifest| manifest.of);
     let at = SystemClock.now();
     fs::create_dir(partial).with_context(|| format!("failed to make {}", partial.display()))?;
     // The log first: then the fleets are no older than what it knows of them.
-    copy(directory, &partial.join("log.db")).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let files = copy_small(directory, partial)?;
+    let log = partial.join(manifest::LOG);
+    copy(directory, &log).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut files = copy_small(directory, partial)?;
+    files.insert(PathBuf::from(manifest::LOG), manifest::Sum::of_file(&log)?);
     let manifest = Manifest { version: VERSION, at, of, loadline: env!("CARGO_PKG_VERSION").to_owned(), files };
     let text = serde_json::to_vec_pretty(&manifest)?;
     write_durably(&partial.join(MANIFEST), &text).with_context(|| format!("failed to write {MANIFEST}"))?;
@@ -145,7 +155,13 @@ fn copy_small(from: &Path, to: &Path) -> anyhow::Result<manifest::Files> {
     if fleets.is_dir() {
         fs::create_dir_all(processes::directory_of(to)).with_context(|| format!("failed to make {}", processes::directory_of(to).display()))?;
     }
-    for fleet in processes::fleet_directories(&fleets) {
+    let directories = processes::fleet_directories(&fleets).context("the fleets cannot all be looked at")?;
+    for fleet in directories {
+        // One that just begins has its directory for a moment before its state.
+        let begins = Stopwatch::start();
+        while !fleet.join("state.json").exists() && begins.elapsed() < BEGINS {
+            std::thread::sleep(BEGINS / 20);
+        }
         let fleet = fleet.strip_prefix(from)?;
         let within = to.join(fleet);
         fs::create_dir_all(&within).with_context(|| format!("failed to make {}", within.display()))?;
@@ -174,14 +190,26 @@ pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8
     if manifest.version != VERSION {
         return Err(no_backup(format!("its layout has version {}, this one knows {VERSION}", manifest.version)).into());
     }
+    if !manifest::is_backup(from) {
+        let from = from.display();
+        let reason = format!(
+            "{from} is no backup any more: a Loadline has run on it, and it is a data directory; to take what it holds now elsewhere, stop what runs there, \
+             `loadline backup {from} TO`, and restore that"
+        );
+        return Err(Unusable(reason).into());
+    }
+    if let Some(holds) = std::path::absolute(directory)?.ancestors().skip(1).find(|above| above.join(manifest::LOG).exists()) {
+        let reason = format!("{} lies within {}, which is a data directory or a backup; choose a place outside of it", directory.display(), holds.display());
+        return Err(Unusable(reason).into());
+    }
     let report = doctor::check(from)?;
     if let Some(wrong) = report.findings.iter().find(|finding| finding.state == State::Wrong) {
         let reason = format!("the backup {} is not sound: {}: {}; see `loadline doctor {}`", from.display(), wrong.check, wrong.says, from.display());
         return Err(Unusable(reason).into());
     }
-    if let Some(pid) = Inspection::holder(&manifest.of) {
-        let pid = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
-        let reason = format!("{pid} runs on {}, of which this is a backup: two would own the same fleets; stop it first", manifest.of.display());
+    let holder = Inspection::holder(&manifest.of);
+    if holder != Runs::Nobody {
+        let reason = format!("{holder} runs on {}, of which this is a backup: two would own the same fleets; stop it first", manifest.of.display());
         return Err(Unusable(reason).into());
     }
     processes::check_unclaimed(&processes::directory_of(from)).map_err(Unusable)?;

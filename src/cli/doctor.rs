@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
+use super::backup::manifest;
 use super::{Output, Paint, Unusable};
 use crate::log::embedded::{Mending, mend};
 use crate::runtime::clock::{Clock, SystemClock};
@@ -111,6 +113,7 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         return Err(Unusable(format!("there is no directory {}", args.directory.display())).into());
     }
     let mut report = check(&args.directory)?;
+    let is_backup = manifest::is_backup(&args.directory);
     let mut aside = None;
     if args.mend && report.mendable {
         if args.output == Output::Text {
@@ -120,6 +123,10 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         let drop_states = std::mem::take(&mut report.unusable_states);
         let mending = Mending { drop_states, groups, positions_are_older: report.positions_are_older };
         aside = Some(mend(&args.directory, &mending, SystemClock.now())?);
+        if is_backup {
+            // It is one still: with the log as it is now, and all else as it was.
+            manifest::renew_log(&args.directory).with_context(|| format!("failed to write down the mended log in {}", args.directory.display()))?;
+        }
         report = check(&args.directory)?;
     }
     match (args.output, &aside) {

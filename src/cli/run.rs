@@ -85,28 +85,65 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     }
     // Two threads: HTTP is all that is asynchronous here, and the stages need the cores more.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the HTTP threads")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
+        // First of all: whoever tells it to end, at whatever moment, ends it in order.
+        let mut told = Told { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, already: false };
         // Both are told apart before anything is written: a port in use, a directory of somebody else.
         let listener = serve::bind(loaded.config.listen).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         // It waits for a cluster that is not there, and its clients block.
-        let (storage, config, clock) = tokio::task::spawn_blocking(move || {
+        let waits = loaded.config.kafka.is_used();
+        let mut opening = tokio::task::spawn_blocking(move || {
             let storage = Storage::open(&loaded.config, &clock);
             storage.map(|storage| (storage, loaded.config, clock))
-        })
-        .await??;
+        });
+        let (storage, config, clock) = tokio::select! {
+            opened = &mut opening => opened??,
+            () = told.comes() => {
+                // A cluster may never come, and nothing runs yet; a log in the directory is open soon, and what stands in it is ended in order.
+                if waits {
+                    Program::Ending.emit();
+                    return Ok(0);
+                }
+                opening.await??
+            }
+        };
         if config.roles.contains(&Role::Fleets) {
             processes::check_kept(&config.data).map_err(Unusable)?;
             processes::check_unclaimed(&processes::directory_of(&config.data)).map_err(Unusable)?;
         }
         let log = storage.log();
         let code = match Pipeline::start(&config, storage, clock) {
-            Ok(pipeline) => pipeline.run(listener, &config).await,
+            Ok(pipeline) => pipeline.run(listener, &config, told).await,
             Err(error) => Err(error),
         };
         log.close();
         code
-    })
+    });
+    // What still waits for a cluster is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The signals that tell it to end.
+struct Told {
+    term: Signal,
+    int: Signal,
+    /// One came before there was anything to end.
+    already: bool,
+}
+
+impl Told {
+    /// Returns when one has come.
+    async fn comes(&mut self) {
+        if !self.already {
+            tokio::select! {
+                _ = self.term.recv() => {}
+                _ = self.int.recv() => {}
+            }
+            self.already = true;
+        }
+    }
 }
 
 fn logs(config: &Config) {
@@ -160,7 +197,8 @@ impl Fleets {
         // Before the term: from then on it is missed where it is gone.
         directory::make(&place).with_context(|| format!("cannot make {}", place.display()))?;
         let fleets = Arc::new(ProcessFleets::new(place, Arc::clone(&outbox), Arc::clone(clock)).context("cannot keep fleets")?);
-        let observer = Observer::start(Arc::clone(log), outbox, Arc::clone(clock), &config.data.join(observe::TERM), Arc::clone(room))?;
+        let term = config.data.join(observe::TERM);
+        let observer = Observer::start(Arc::clone(log), outbox, Arc::clone(clock), &term, Arc::clone(room)).map_err(|error| Unusable(error.to_string()))?;
         // Before their commands are read: what is none of ours then is left alone.
         let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
         let hands = Hands::new(freeze.clone(), Arc::clone(clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
@@ -222,7 +260,7 @@ impl Pipeline {
     }
 
     /// Serves until it is told to end or a part fails; then stops every part in order.
-    async fn run(self, listener: TcpListener, config: &Config) -> anyhow::Result<u8> {
+    async fn run(self, listener: TcpListener, config: &Config, told: Told) -> anyhow::Result<u8> {
         let address = listener.local_addr()?;
         let hosts = Hosts::new(address, &config.hosts);
         let stop_fleets = config.stop_fleets_on_exit;
@@ -241,10 +279,8 @@ impl Pipeline {
         let live = services.live.clone();
         let (end, ending) = oneshot::channel::<()>();
         let server = tokio::spawn(serve::serve(listener, serve::router(services), hosts, async move { drop(ending.await) }));
-        // Before it says that it is ready: whoever ends it then ends it in order.
-        let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
         Program::Ready(&address.to_string()).emit();
-        let reason = self.wait(signals).await;
+        let reason = self.wait(told).await;
         Program::Ending.emit();
         live.close();
         drop(end);
@@ -259,12 +295,11 @@ impl Pipeline {
     }
 
     /// Waits for a signal (`None`), or for a part that ended by itself (its reason).
-    async fn wait(&self, [mut term, mut int]: [Signal; 2]) -> Option<String> {
+    async fn wait(&self, mut told: Told) -> Option<String> {
         let mut look = tokio::time::interval(WATCH_EVERY);
         loop {
             tokio::select! {
-                _ = term.recv() => return None,
-                _ = int.recv() => return None,
+                () = told.comes() => return None,
                 _ = look.tick() => {
                     if let Some(reason) = self.ended() {
                         return Some(reason);

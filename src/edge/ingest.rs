@@ -205,10 +205,10 @@ async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<(Ing
         let bytes = if is_packed { body::unpacked(&bytes).map_err(unread)? } else { bytes };
         parsed(format, &bytes, received, numbering.as_ref(), log.as_ref(), &view)
     };
-    let Parsed { ingested, appends, unused } = tokio::task::spawn_blocking(reading)
+    let Parsed { ingested, weight, appends, unused } = tokio::task::spawn_blocking(reading)
         .await
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while reading the samples", "report it, with the request"))??;
-    admit(inner, &ingested, &appends)?;
+    admit(inner, weight, &appends)?;
     let (done, answer) = oneshot::channel();
     inner.appender.push(appender::Job { appends, done }).map_err(|refused| match refused {
         appender::Refused::Full => behind(),
@@ -264,13 +264,17 @@ fn unread(unread: body::Unread) -> Problem {
 }
 
 /// Whether the rate and the log's room admit a request; if not, nothing of it is appended.
-fn admit(inner: &Inner, ingested: &Ingested, appends: &[RawAppend]) -> Result<(), Problem> {
-    let bytes: usize = appends.iter().map(|append| append.value.len() + append.key.as_ref().map_or(0, String::len)).sum();
-    if !inner.room.take(bytes as u64) {
-        return Err(full(&inner.room));
+fn admit(inner: &Inner, weight: usize, appends: &[RawAppend]) -> Result<(), Problem> {
+    // The rate first: what it refuses takes no room.
+    if let Some(rate) = &inner.rate {
+        rate.take(weight).map_err(|exceeded| too_many(&exceeded, weight))?;
     }
-    let Some(rate) = &inner.rate else { return Ok(()) };
-    rate.take(usize::try_from(ingested.accepted).unwrap_or(usize::MAX)).map_err(|exceeded| match exceeded {
+    let bytes: usize = appends.iter().map(|append| append.value.len() + append.key.as_ref().map_or(0, String::len)).sum();
+    if inner.room.take(bytes as u64) { Ok(()) } else { Err(full(&inner.room)) }
+}
+
+fn too_many(exceeded: &rate::Exceeded, weight: usize) -> Problem {
+    match exceeded {
         rate::Exceeded::Wait(wait) => refused(
             RequestRefused::Rate,
             "more samples come than ingest.samplesPerSecond takes; none of this request was taken",
@@ -280,10 +284,10 @@ fn admit(inner: &Inner, ingested: &Ingested, appends: &[RawAppend]) -> Result<()
         .retry_after(u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)),
         rate::Exceeded::TooMany(most) => Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the request holds {} samples, and ingest.samplesPerSecond takes {most} in a second", ingested.accepted),
+            format!("the request holds {weight} samples, one for each target that it names, and ingest.samplesPerSecond takes {most} in a second"),
             "send the samples in several requests, or raise ingest.samplesPerSecond",
         ),
-    })
+    }
 }
 
 /// The samples of a body.
@@ -291,6 +295,8 @@ fn admit(inner: &Inner, ingested: &Ingested, appends: &[RawAppend]) -> Result<()
 pub struct Parsed {
     /// What to answer once they are durable.
     pub ingested: Ingested,
+    /// How many samples that is for the rate: one for each target that it counts for, as each is work.
+    pub weight: usize,
     /// The records to append.
     pub appends: Vec<RawAppend>,
     /// What of them nobody asks for.
@@ -305,6 +311,7 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
     let mut ingested = Ingested::default();
     let mut unused = Unused::new(view, received);
     let mut records = parse::Records::new(log);
+    let mut weight = 0;
     if let Some(Numbering { producer, sequence }) = numbering.cloned() {
         records.number(Some(producer), Some(sequence));
     }
@@ -318,6 +325,7 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
             Found::Sample { number, read } => {
                 if let Some(sample) = counted(&mut ingested, number, read, received) {
                     unused.note(number, &sample);
+                    weight += sample.targets.len();
                     records.push(sample);
                 }
             }
@@ -340,7 +348,7 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
     }
     let (all, warnings, unused) = unused.finish();
     (ingested.unused, ingested.warnings) = (all, warnings);
-    Ok(Parsed { ingested, appends: records.finish(), unused })
+    Ok(Parsed { ingested, weight, appends: records.finish(), unused })
 }
 
 /// The sample, if it is of use; counted in any case.

@@ -321,10 +321,11 @@ pub const TERM: &str = "term";
 const LATEST_TERM_MS: i64 = 100 * 365 * 86_400_000;
 
 /// What to do where the last term is not known.
-const TERM_MEND: &str = "put it back from a backup, or write into it the time now as Unix milliseconds (or later, where a clock was ahead before)";
+const TERM_MEND: &str = "see that it is a file that this user may read and write, put it back from a backup, or write into it the time now as Unix milliseconds (or later, where a clock was ahead before)";
 
 /// A term larger than every one before, and kept before it is used.
 fn next_term(file: &Path, now: Timestamp) -> std::io::Result<i64> {
+    let unusable = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{} cannot be used: {error}; {TERM_MEND}", file.display()));
     let latest = now.as_millis().saturating_add(LATEST_TERM_MS);
     let last = match std::fs::read(file) {
         Ok(bytes) => {
@@ -335,10 +336,10 @@ fn next_term(file: &Path, now: Timestamp) -> std::io::Result<i64> {
             })?)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
+        Err(error) => return Err(unusable(error)),
     };
     let term = last.map_or(now.as_millis(), |last| now.as_millis().max(last + 1));
-    durable_file::replace(file, format!("{term}\n").as_bytes())?;
+    durable_file::replace(file, format!("{term}\n").as_bytes()).map_err(unusable)?;
     Ok(term)
 }
 

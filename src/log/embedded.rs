@@ -46,6 +46,7 @@ mod writer;
 
 pub use backup::{Restoring, copy};
 pub use inspect::{Inspection, Lost, PartitionReport, Readable, Unopened};
+pub use lock_file::Runs;
 pub use mend::{Mending, mend};
 pub use positions::{Difference, PositionKey, Positions, Ranges};
 pub use read_only::ReadOnlyLog;
@@ -114,27 +115,18 @@ impl EmbeddedLog {
             reason: format!("the log's directory {} cannot be used: {reason}; make it writable, or choose another with --data", directory.display()),
         };
         directory::make(directory).map_err(|error| unusable(&error))?;
-        let lock_file = LockFile::take(directory)?;
-        if let Some(before) = mend::settle(directory, &lock_file)? {
-            tracing::warn!(event = "mend-resumed", "a mend of the log was stopped, and is brought to its end: the log as it was is {}", before.display());
-        }
-        let found = Content::read(directory);
         let path = directory.join(DATABASE);
-        let is_new = std::fs::metadata(&path).map_or(0, |file| file.len()) == 0;
-        check_complete(directory, is_new)?;
-        let mark = found.mark.unwrap_or(0);
-        // First it is looked at without a change: what is refused is left as it was found.
-        let appended = if is_new { None } else { schema::look(&path, &options.partitions)? };
-        match appended {
-            None if mark > 0 => return Err(LogError::Fatal { reason: log_is_gone(directory, mark) }),
-            Some(appended) if mark > appended => return Err(LogError::Fatal { reason: newest_part_is_gone(directory, mark - appended) }),
-            Some(appended) if found.mark.is_none() && appended > 0 => {
-                let lock = directory.join(LOCK);
-                let lock = lock.display();
-                tracing::warn!(event = "mark-missing", "{lock} was deleted or damaged: whether the newest records are there cannot be told");
-            }
-            _ => {}
+        if std::fs::symlink_metadata(&path).is_ok_and(|file| !file.is_file()) {
+            return Err(LogError::Fatal { reason: inspect::no_file(&path) });
         }
+        let was_locked = directory.join(LOCK).exists();
+        let lock_file = LockFile::take(directory)?;
+        let looked = Self::look(directory, &lock_file, options);
+        if looked.is_err() && !was_locked {
+            // It is left as it was found.
+            drop(std::fs::remove_file(directory.join(LOCK)));
+        }
+        looked?;
         let (connection, tails) = schema::open(&path, options)?;
         // SQLite syncs the file, and this its name: else a power failure could lose a new log whole.
         directory::sync(directory).map_err(|error| unusable(&error))?;
@@ -158,6 +150,31 @@ impl EmbeddedLog {
         let writer = Writer::start(writing).map_err(|error| unusable(&error))?;
         let store = EmbeddedStore { clock, writer, reader: Reader::new(path), tails, standing, times, place, lock_file: Mutex::new(Some(lock_file)) };
         Ok(EmbeddedLog { store: Arc::new(store), coordinator })
+    }
+
+    /// Looks for all that a start is refused for, and changes nothing, but for a mend that it brings to its end.
+    fn look(directory: &Path, lock_file: &LockFile, options: &Options) -> Result<(), LogError> {
+        if let Some(before) = mend::settle(directory, lock_file)? {
+            tracing::warn!(event = "mend-resumed", "a mend of the log was stopped, and is brought to its end: the log as it was is {}", before.display());
+        }
+        let found = Content::read(directory);
+        let path = directory.join(DATABASE);
+        let is_new = std::fs::metadata(&path).map_or(0, |file| file.len()) == 0;
+        check_complete(directory, is_new)?;
+        let mark = found.mark.unwrap_or(0);
+        // First it is looked at without a change: what is refused is left as it was found.
+        let appended = if is_new { None } else { schema::look(&path, &options.partitions)? };
+        match appended {
+            None if mark > 0 => return Err(LogError::Fatal { reason: log_is_gone(directory, mark) }),
+            Some(appended) if mark > appended => return Err(LogError::Fatal { reason: newest_part_is_gone(directory, mark - appended) }),
+            Some(appended) if found.mark.is_none() && appended > 0 => {
+                let lock = directory.join(LOCK);
+                let lock = lock.display();
+                tracing::warn!(event = "mark-missing", "{lock} was deleted or damaged: whether the newest records are there cannot be told");
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Opens the log in `directory` for reading alone: from any process, whether another one runs

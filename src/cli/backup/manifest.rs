@@ -1,23 +1,31 @@
-//! What a backup says of itself: `backup.json`. The log has sums of its own; of the small files beside it they stand here,
-//! so that one that is missing or another one is seen before it is put back.
+//! What a backup says of itself: `backup.json`, with the sum of each file that it has, so that one that is missing, or of another backup, is seen before
+//! it is put back.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 
+use crate::edge::durable_file;
 use crate::model::Timestamp;
 use crate::model::json;
 
 /// The file's name.
 pub(super) const MANIFEST: &str = "backup.json";
 
+/// The log in it.
+pub(super) const LOG: &str = "log.db";
+
+/// What a process that runs on a directory has there, and leaves.
+const LOCK: &str = "lock";
+
 /// The version of the backup's layout.
 pub(super) const VERSION: u32 = 1;
 
-/// The files beside the log, by their path within the backup.
+/// The files, by their path within the backup.
 pub(super) type Files = BTreeMap<PathBuf, Sum>;
 
 /// What stands in the file.
@@ -31,7 +39,7 @@ pub(super) struct Manifest {
     pub(super) of: PathBuf,
     /// The program that wrote it.
     pub(super) loadline: String,
-    /// What it has besides the log.
+    /// What it has.
     pub(super) files: Files,
 }
 
@@ -48,6 +56,21 @@ impl Sum {
     pub(super) fn of(bytes: &[u8]) -> Self {
         Sum { bytes: bytes.len() as u64, crc32: crc32fast::hash(bytes) }
     }
+
+    /// Of a file, whatever its size.
+    pub(super) fn of_file(path: &Path) -> io::Result<Self> {
+        let (mut file, mut hasher, mut bytes) = (File::open(path)?, Hasher::new(), 0);
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(Sum { bytes, crc32: hasher.finalize() }),
+                read => {
+                    hasher.update(&buffer[..read]);
+                    bytes += read as u64;
+                }
+            }
+        }
+    }
 }
 
 /// Reads it.
@@ -61,14 +84,25 @@ pub(super) fn read(directory: &Path) -> Result<Manifest, String> {
 
 /// Whether a directory is a backup: it says so, and nothing has ever run on it.
 pub(in crate::cli) fn is_backup(directory: &Path) -> bool {
-    directory.join(MANIFEST).exists() && !directory.join("lock").exists()
+    directory.join(MANIFEST).exists() && !directory.join(LOCK).exists()
+}
+
+/// Takes the log as it is now for that of the backup: it was mended.
+///
+/// # Errors
+/// As the system says.
+pub(in crate::cli) fn renew_log(directory: &Path) -> anyhow::Result<()> {
+    let mut manifest = read(directory).map_err(anyhow::Error::msg)?;
+    manifest.files.insert(PathBuf::from(LOG), Sum::of_file(&directory.join(LOG))?);
+    durable_file::replace(&directory.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
+    Ok(fs::remove_file(directory.join(LOCK))?)
 }
 
 /// What a backup has no more of what it had, by file; `Err` where that cannot be told.
 pub(in crate::cli) fn differences(directory: &Path) -> Result<Vec<String>, String> {
     let manifest = read(directory)?;
-    let difference = |(name, sum): (&PathBuf, &Sum)| match fs::read(directory.join(name)) {
-        Ok(bytes) if Sum::of(&bytes) == *sum => None,
+    let difference = |(name, sum): (&PathBuf, &Sum)| match Sum::of_file(&directory.join(name)) {
+        Ok(found) if found == *sum => None,
         Ok(_) => Some(format!("{} is not what was backed up", name.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!("{} is missing", name.display())),
         Err(error) => Some(format!("{}: {error}", name.display())),

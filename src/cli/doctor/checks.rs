@@ -9,7 +9,7 @@ use crate::cli::backup::manifest;
 use crate::edge::actuate;
 use crate::edge::processes::{self, Claimed};
 use crate::log::Topic;
-use crate::log::embedded::{Inspection, Lost, PartitionReport, Unopened};
+use crate::log::embedded::{Inspection, Lost, PartitionReport, Runs, Unopened};
 use crate::model::Timestamp;
 use crate::stages::Stage;
 use crate::stages::admit::Admit;
@@ -48,11 +48,9 @@ pub(crate) fn check(directory: &Path) -> Result<Report, Unusable> {
         None => report.say("room", State::Note, "what is free on its file system is not known"),
     }
     match Inspection::holder(directory) {
-        None => report.say("lock", State::Ok, "no process runs on it"),
-        Some(pid) => {
-            let pid = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
-            report.say("lock", State::Ok, format!("{pid} runs on it; what follows is one moment of its log"));
-        }
+        Runs::Nobody => report.say("lock", State::Ok, "no process runs on it"),
+        Runs::Unknown(reason) => report.say("lock", State::Note, format!("{reason}: whether a process runs on it cannot be told")),
+        runs @ Runs::Process(_) => report.say("lock", State::Ok, format!("{runs} runs on it; what follows is one moment of its log")),
     }
     let inspection = match Inspection::open(directory) {
         Ok(inspection) => inspection,
@@ -79,7 +77,12 @@ pub(crate) fn check(directory: &Path) -> Result<Report, Unusable> {
     }
     match inspection.newest_missing() {
         Some(0) => report.say("newest", State::Ok, "no acknowledged record is missing at its end"),
-        None => report.say("newest", State::Note, "lock was deleted or damaged: whether the newest records are there cannot be told"),
+        None if manifest::is_backup(directory) => report.say("newest", State::Ok, "a backup has the log as of one moment"),
+        None => report.say(
+            "newest",
+            State::Note,
+            "lock has no mark (it was deleted or damaged, or nothing has run here since a restore): whether the newest records are there cannot be told",
+        ),
         Some(missing) => report.mendable(
             "newest",
             format!("the newest {missing} records that were acknowledged are gone: log.db-wal was deleted or damaged, or an older log.db was put there"),
@@ -112,12 +115,24 @@ fn fleets(directory: &Path, report: &mut Report) {
         report.wrong("fleets", error, "or put back `fleets` alone, from a backup");
     }
     let fleets = processes::directory_of(directory);
-    if Inspection::holder(directory).is_none() {
-        for Claimed { fleet, by } in processes::claimed_fleets(&fleets) {
+    let looked = processes::claimed_fleets(&fleets).and_then(|claimed| Ok((claimed, processes::unreadable_records(&fleets)?)));
+    let (claimed, unreadable) = match looked {
+        Ok(looked) => looked,
+        Err(error) => {
+            report.wrong(
+                "fleets",
+                format!("they cannot be looked at: {error}"),
+                "look as the user that they belong to; if it was that one, see who changed the rights",
+            );
+            return;
+        }
+    };
+    if Inspection::holder(directory) == Runs::Nobody {
+        for Claimed { fleet, by } in claimed {
             report.say("fleets", State::Note, format!("{by} supervises the fleet {fleet}: this directory is a copy; `run` is refused here while it does"));
         }
     }
-    for (path, error) in processes::unreadable_records(&fleets) {
+    for (path, error) in unreadable {
         let or = if path.exists() { "or remove it to begin" } else { "or leave it so: the next `run` begins" };
         report.wrong("fleets", format!("{}: {error}", path.display()), format!("put it back from a backup, {or} a new incarnation of the fleet"));
     }

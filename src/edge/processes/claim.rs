@@ -101,13 +101,16 @@ pub struct Claimed {
 
 /// The fleets beneath `fleets` that a process of this machine supervises: of one that runs on another directory, this
 /// one is a copy.
-pub fn claimed_fleets(fleets: &Path) -> Vec<Claimed> {
+///
+/// # Errors
+/// As [`fleet_directories`].
+pub fn claimed_fleets(fleets: &Path) -> io::Result<Vec<Claimed>> {
     let claimed = |directory: &Path| {
         let record = RecordFile::new(directory.join("state.json")).read().ok()?;
         let by = Holder::that_lasts(&record.uid)?.to_string();
         Some(Claimed { fleet: directory.strip_prefix(fleets).unwrap_or(directory).display().to_string(), by })
     };
-    fleet_directories(fleets).iter().filter_map(|directory| claimed(directory)).collect()
+    Ok(fleet_directories(fleets)?.iter().filter_map(|directory| claimed(directory)).collect())
 }
 
 /// That no other process supervises a fleet of `fleets`, before anything is started on it.
@@ -115,7 +118,8 @@ pub fn claimed_fleets(fleets: &Path) -> Vec<Claimed> {
 /// # Errors
 /// Which fleet, who does, and the way out.
 pub fn check_unclaimed(fleets: &Path) -> Result<(), String> {
-    match claimed_fleets(fleets).as_slice() {
+    let claimed = claimed_fleets(fleets).map_err(|error| format!("the fleets cannot be looked at: {error}; see that this user may read them"))?;
+    match claimed.as_slice() {
         [] => Ok(()),
         [Claimed { fleet, by }, ..] => Err(format!(
             "{by} supervises the fleet {fleet} of {0}: of the directory that it runs on, this one is a copy, or the other way round, and two would start and \

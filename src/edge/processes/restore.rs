@@ -38,6 +38,9 @@ pub fn check_kept(data: &Path) -> Result<(), String> {
     if fleets.is_dir() || !data.join(TERM).exists() {
         return Ok(());
     }
+    if fleets.exists() {
+        return Err(format!("{} is no directory, and holds the count of no fleet: put back what was there, from a backup", fleets.display()));
+    }
     Err(format!(
         "{0} is gone, and with it the count of every fleet; what ran of them runs on, and nobody would know it. Restore a backup (`loadline restore`); or end those \
          processes, and make the directory (`mkdir {0}`) for every fleet to begin anew",
@@ -45,22 +48,43 @@ pub fn check_kept(data: &Path) -> Result<(), String> {
     ))
 }
 
-/// The directories of the fleets beneath `fleets`, in order.
-pub fn fleet_directories(fleets: &Path) -> Vec<PathBuf> {
-    let within = |directory: &Path| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(directory).map(|entries| entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
-        let mut entries: Vec<PathBuf> = entries.map(Iterator::collect).unwrap_or_default();
-        entries.sort();
-        entries
+/// The directories of the fleets beneath `fleets`, in order; none where there is no such directory.
+///
+/// # Errors
+/// A directory that cannot be looked into: what it holds is not known, and not nothing.
+pub fn fleet_directories(fleets: &Path) -> io::Result<Vec<PathBuf>> {
+    let within = |directory: &Path| -> io::Result<Vec<PathBuf>> {
+        let unreadable = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unreadable(directory, error)),
+        };
+        let mut directories = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|error| unreadable(directory, error))?.path();
+            if std::fs::metadata(&path).map_err(|error| unreadable(&path, error))?.is_dir() {
+                directories.push(path);
+            }
+        }
+        directories.sort();
+        Ok(directories)
     };
-    within(fleets).iter().flat_map(|namespace| within(namespace)).collect()
+    let mut all = Vec::new();
+    for namespace in within(fleets)? {
+        all.extend(within(&namespace)?);
+    }
+    Ok(all)
 }
 
 /// The records that cannot be used, and why.
-pub fn unreadable_records(fleets: &Path) -> Vec<(PathBuf, String)> {
+///
+/// # Errors
+/// As [`fleet_directories`].
+pub fn unreadable_records(fleets: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let record = |directory: PathBuf| directory.join("state.json");
     let unreadable = |path: PathBuf| RecordFile::new(path.clone()).read().err().map(|error| (path, error.to_string()));
-    fleet_directories(fleets).into_iter().map(record).filter_map(unreadable).collect()
+    Ok(fleet_directories(fleets)?.into_iter().map(record).filter_map(unreadable).collect())
 }
 
 /// Sets the count of each fleet to what runs on this machine, where that is more: the fleet went on after its record was
@@ -70,7 +94,7 @@ pub fn unreadable_records(fleets: &Path) -> Vec<(PathBuf, String)> {
 /// Where running processes cannot be looked for, or a record cannot be changed.
 pub fn raise_to_running(fleets: &Path, now: Timestamp) -> io::Result<Vec<Raised>> {
     let mut raised = Vec::new();
-    for directory in fleet_directories(fleets) {
+    for directory in fleet_directories(fleets)? {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let namespace = directory.parent().map(name).unwrap_or_default();
         let Ok(target) = TargetId::new(&namespace, KIND, &name(&directory)) else { continue };

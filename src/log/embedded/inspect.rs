@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use super::checksum;
 use super::failure::Failure;
-use super::lock_file::{Content, holder};
+use super::lock_file::{Content, Runs};
 use super::positions::{self, Positions};
 use super::rows::Row;
 use super::schema::{SetUpError, check_version, unsigned};
@@ -105,6 +105,12 @@ pub struct Readable<T> {
     pub error: Option<String>,
 }
 
+/// What is said of a database that is a link, a directory, a pipe: SQLite keeps its newest part beside what a link leads to, and waits for ever at a
+/// pipe.
+pub(super) fn no_file(path: &Path) -> String {
+    format!("{} is no file of its own, and a log is one: put the file itself there (a link to the whole directory is fine)", path.display())
+}
+
 /// A row of records as it stands in the table.
 pub(super) struct StoredRow {
     pub(super) topic: Topic,
@@ -143,8 +149,16 @@ impl Inspection {
             return Err(Unopened::Unfinished { directory: directory.to_owned() });
         }
         let path = directory.join(DATABASE);
-        if !path.exists() {
-            return Err(Unopened::NoLog { reason: format!("there is no log in {}", directory.display()) });
+        match std::fs::symlink_metadata(&path) {
+            Ok(file) if file.is_file() => {}
+            Ok(_) => return Err(Unopened::NoLog { reason: no_file(&path) }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Unopened::NoLog { reason: format!("there is no log in {}", directory.display()) });
+            }
+            Err(error) => {
+                let reason = format!("{} cannot be looked at from here: {error}", path.display());
+                return Err(Unopened::NotFromHere { reason, way: "look as the user that it belongs to".to_owned() });
+            }
         }
         let refused = |error: &dyn std::fmt::Display| Unopened::NoLog { reason: format!("{} cannot be read: {error}", path.display()) };
         let from_here = |error: rusqlite::Error| match error.sqlite_error_code() {
@@ -164,7 +178,7 @@ impl Inspection {
             // nobody else writes either, and without a WAL the file is all there is.
             Err(Unopened::NotFromHere { reason, way }) => {
                 let wal = std::fs::metadata(directory.join(format!("{DATABASE}-wal"))).map_or(0, |file| file.len());
-                if holder(directory).is_some() {
+                if Runs::on(directory) != Runs::Nobody {
                     return Err(Unopened::NotFromHere { reason: format!("{reason}; a process runs on it"), way });
                 } else if wal > 0 {
                     let reason = format!("{reason}; its newest part is in {DATABASE}-wal, which cannot be read where nothing can be written");
@@ -186,9 +200,9 @@ impl Inspection {
         }
     }
 
-    /// The process that runs on `directory` now: `None` where none does, `Some(None)` where its pid is not known.
-    pub fn holder(directory: &Path) -> Option<Option<u32>> {
-        holder(directory)
+    /// Who runs on `directory` now.
+    pub fn holder(directory: &Path) -> Runs {
+        Runs::on(directory)
     }
 
     /// The room that is left on the file system of `directory`, in bytes.
@@ -223,7 +237,7 @@ impl Inspection {
         let appended: u64 = self.ends().rows.iter().map(|(_, _, range)| range.end).sum();
         match Content::read(&self.directory).mark {
             // Of a log that is in use the mark may have moved on since this look began.
-            _ if holder(&self.directory).is_some() => Some(0),
+            _ if matches!(Runs::on(&self.directory), Runs::Process(_)) => Some(0),
             None => (appended == 0).then_some(0),
             Some(mark) => Some(mark.saturating_sub(appended)),
         }

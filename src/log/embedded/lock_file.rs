@@ -112,11 +112,39 @@ impl Mark {
     }
 }
 
-/// The process that runs on `directory` now: `None` where none does, `Some(None)` where one does and its pid is not known.
-pub(super) fn holder(directory: &Path) -> Option<Option<u32>> {
-    let file = File::open(directory.join(LOCK)).ok()?;
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Err(Errno::WOULDBLOCK) => Some(Content::read(directory).pid),
-        _ => None,
+/// Who runs on a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runs {
+    /// No process.
+    Nobody,
+    /// This one, where its pid is known.
+    Process(Option<u32>),
+    /// It cannot be told from here, and why.
+    Unknown(String),
+}
+
+impl Runs {
+    /// Who runs on `directory` now.
+    pub(super) fn on(directory: &Path) -> Runs {
+        let path = directory.join(LOCK);
+        match File::open(&path) {
+            Ok(file) => match flock(&file, FlockOperation::NonBlockingLockShared) {
+                Err(Errno::WOULDBLOCK) => Runs::Process(Content::read(directory).pid),
+                _ => Runs::Nobody,
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Runs::Nobody,
+            Err(error) => Runs::Unknown(format!("{} cannot be read: {error}", path.display())),
+        }
+    }
+}
+
+impl std::fmt::Display for Runs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Runs::Nobody => write!(f, "no process"),
+            Runs::Process(Some(pid)) => write!(f, "process {pid}"),
+            Runs::Process(None) => write!(f, "a process"),
+            Runs::Unknown(reason) => write!(f, "a process that is not known ({reason})"),
+        }
     }
 }

@@ -1,0 +1,58 @@
+//! Whoever tells it to end, at whatever moment, ends it in order.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+mod common;
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::{LOADLINE, fleet_of_sleepers, sleepers, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+
+fn run(home: &Path) -> Command {
+    let mut command = Command::new(LOADLINE);
+    command.current_dir(home).args(["run", "--data", "data", "--policies", "policies", "--stop-fleets-on-exit"]);
+    command.env_remove("LOADLINE_CONFIG").stderr(Stdio::piped());
+    command
+}
+
+/// Tells it to end; how it ended.
+fn ended(mut child: Child) -> Option<i32> {
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let mut said = child.stderr.take().unwrap();
+    let reading = std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    let status = wait_for("it to end", || child.try_wait().unwrap());
+    drop(reading.join());
+    status.code()
+}
+
+/// Starts it, and waits until it has its port: that is before its log is open, its fleets run, and it says that it is ready.
+fn started(mut command: Command) -> Child {
+    let address = format!("127.0.0.1:{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
+    let child = command.args(["--listen", &address]).spawn().unwrap();
+    wait_for("the port to be taken", || TcpStream::connect(&address).ok());
+    child
+}
+
+#[test]
+fn in_the_middle_of_a_start() {
+    let (home, _) = fleet_of_sleepers(2, "");
+    for _ in 0..5 {
+        assert_eq!(ended(started(run(home.path()))), Some(0));
+        assert_eq!(sleepers(&home.path().join("data")), 0, "nothing is left running");
+    }
+}
+
+/// A cluster that is not there is waited for, and not longer than one is told to.
+#[cfg(feature = "kafka")]
+#[test]
+fn while_a_cluster_is_waited_for() {
+    let (home, _) = fleet_of_sleepers(1, "");
+    // Taken, so that nobody else comes to listen there, and never answered.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = run(home.path());
+    command.args(["--brokers", &nobody.local_addr().unwrap().to_string()]);
+    assert_eq!(ended(started(command)), Some(0));
+}
