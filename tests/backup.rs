@@ -295,7 +295,8 @@ fn only_what_is_whole_is_taken_for_a_backup() {
     let running = Running::spawn(run_on(home.path(), "ran"));
     running.post(&waiting(10.0));
     running.kill();
-    let refused = [("mixed", "log.db is not what was backed up"), ("mended", "instances.json is missing"), ("ran", "is no backup any more: a Loadline has run on it")];
+    let refused =
+        [("mixed", "log.db is not what was backed up"), ("mended", "instances.json is missing"), ("ran", "is no backup any more: a Loadline has run on it")];
     for (backup, words) in refused {
         let restored = cli(&["restore", &at(backup), &at("new")]);
         assert_eq!(restored.status.code(), Some(2), "{backup}: {}", said(&restored));

@@ -504,6 +504,38 @@ fn nothing_is_mended_beneath_a_running_process() {
     drop(log);
 }
 
+/// A link, a directory or a pipe in place of the log is told as what it is, and nobody waits at it; what else is no file is told too.
+#[test]
+fn what_is_no_file_of_its_own_is_no_log() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    open(elsewhere.path()).unwrap().close();
+    for kind in ["link", "directory", "pipe"] {
+        let (home, _) = fleet_of_sleepers(1, "");
+        let data = home.path().join("data");
+        fs::create_dir(&data).unwrap();
+        let log = data.join("log.db");
+        match kind {
+            "link" => std::os::unix::fs::symlink(elsewhere.path().join("log.db"), &log).unwrap(),
+            "directory" => fs::create_dir(&log).unwrap(),
+            _ => assert!(Command::new("mkfifo").arg(&log).status().unwrap().success()),
+        }
+        refuses_to_run(home.path(), &["log.db is no file of its own, and a log is one"]);
+        assert!(!data.join("lock").exists(), "it is left as it was found");
+        let (code, answer) = doctor(&data, &[]);
+        assert_eq!(code, 1, "{answer}");
+        assert!(answer.to_string().contains("log.db is no file of its own"), "{answer}");
+    }
+    let (home, _) = fleet_of_sleepers(1, "");
+    let data = home.path().join("data");
+    ["fleets", "term"].iter().for_each(|name| fs::create_dir_all(data.join(name)).unwrap());
+    refuses_to_run(home.path(), &["data/term cannot be used: Is a directory", "see that it is a file that this user may read and write"]);
+    fs::remove_dir(data.join("term")).unwrap();
+    fs::write(data.join("term"), "1\n").unwrap();
+    fs::remove_dir_all(data.join("fleets")).unwrap();
+    fs::write(data.join("fleets"), "").unwrap();
+    refuses_to_run(home.path(), &["data/fleets is no directory, and holds the count of no fleet: put back what was there"]);
+}
+
 #[test]
 fn a_directory_or_a_file_that_cannot_be_written_is_refused() {
     with_mounts("a_directory_or_a_file_that_cannot_be_written_is_refused", || {

@@ -16,6 +16,7 @@
 //! The same seed gives the same run, byte for byte.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -41,7 +42,7 @@ use scenario::Scenario;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// How many seeds to run.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
@@ -64,7 +65,13 @@ pub struct Arguments {
     /// Print a failing seed as it is, without looking for a shorter scenario.
     #[arg(long)]
     pub no_shrink: bool,
+    /// Fail, too, where something that can go wrong, or come of it, was met by no seed.
+    #[arg(long, conflicts_with = "trace")]
+    pub all_met: bool,
 }
+
+/// What many seeds must have met, as it is counted: faults by their effect, and what comes of commands.
+pub const MUST_BE_MET: [&str; 0] = [];
 
 /// In a long run, how it goes is said as often as this.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -78,19 +85,24 @@ pub struct Outcome {
     pub counts: BTreeMap<&'static str, u64>,
 }
 
-/// Runs a seed: with its faults, and without them to compare the ends; one in twenty a second time for the same trace.
+/// Runs a seed: with its faults, and without them to compare the ends.
 pub fn seed(seed: u64) -> Outcome {
     let disturbed = Scenario::draw(seed);
-    let Judged { ran, undisturbed, mut violation } = judge(&disturbed);
+    let Judged { ran, undisturbed, violation } = judge(&disturbed);
     let mut counts = ran.counts.clone();
-    if violation.is_none() && seed.is_multiple_of(20) {
-        violation = same_again(&disturbed, &ran);
-    }
     if let Some(violation) = violation {
         return Outcome { violation: Some((violation, disturbed)), counts };
     }
     if let Some(undisturbed) = undisturbed {
         for (number, end) in &ran.ends {
+            let rests = match end.rests_at.len() {
+                _ if !end.acts => "targets whose policy moves nothing at the end",
+                0 => "targets whose policy swings between some counts at the end",
+                1 => "targets whose policy leaves one count alone at the end",
+                2 | 3 => "targets whose policy leaves two or three counts alone at the end",
+                _ => "targets whose policy leaves more counts alone at the end",
+            };
+            *counts.entry(rests).or_default() += 1;
             let same = undisturbed.ends.get(number).is_some_and(|other| other.replicas == end.replicas);
             *counts
                 .entry(if same { "targets that ended as undisturbed" } else { "targets that ended at another count that their policy leaves alone" })
@@ -114,13 +126,14 @@ pub struct Judged {
     pub violation: Option<Violation>,
 }
 
-/// Runs a scenario, and compares its end with that of the same one without its faults.
+/// Runs a scenario, and compares its end with that of the same one without its faults; one in twenty a second time, for the same trace.
 pub fn judge(scenario: &Scenario) -> Judged {
     judge_ran(scenario, run(scenario))
 }
 
 fn judge_ran(scenario: &Scenario, ran: Ran) -> Judged {
-    let violation = ran.violations.first().cloned();
+    let again = || if scenario.seed.is_multiple_of(20) { same_again(scenario, &ran) } else { None };
+    let violation = ran.violations.first().cloned().or_else(again);
     if violation.is_some() || scenario.faults.is_empty() {
         return Judged { ran, undisturbed: None, violation };
     }
@@ -167,6 +180,9 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.trace {
         return trace_one(arguments);
     }
+    if arguments.from.checked_add(arguments.seeds).is_none() {
+        bail!("--from {} and --seeds {}: the last seed would be above {}", arguments.from, arguments.seeds, u64::MAX);
+    }
     let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     let started = Stopwatch::start();
     let said = Mutex::new(Duration::ZERO);
@@ -182,7 +198,21 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
         println!("  {count:>12} {what}");
     }
     all.report(threads, (!arguments.no_shrink).then(|| Duration::from_secs(arguments.shrink_for)));
-    if all.failed.is_empty() { Ok(()) } else { bail!("{} of {} seeds failed", all.failed.len(), all.done) }
+    if !all.failed.is_empty() {
+        bail!("{} of {} seeds failed", all.failed.len(), all.done);
+    }
+    let lacking: Vec<&str> = MUST_BE_MET.into_iter().filter(|what| !all.counts.contains_key(what)).collect();
+    if arguments.all_met && !lacking.is_empty() {
+        bail!("no seed met: {}", lacking.join("; "));
+    }
+    Ok(())
+}
+
+/// Prints a line of a trace; who has read enough (`| head`) ends it.
+fn say(line: &str) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
+    }
 }
 
 /// Runs one seed, or its shortest form, and says all that happens.
@@ -194,15 +224,15 @@ fn trace_one(arguments: &Arguments) -> anyhow::Result<()> {
         };
         (scenario, _) = shrink::shrink(&scenario, &violation, Duration::from_secs(arguments.shrink_for));
     }
-    println!("{scenario}");
-    let ran = trace(&scenario, &mut |line| println!("{line}"));
+    say(&scenario.to_string());
+    let ran = trace(&scenario, &mut say);
     let judged = judge_ran(&scenario, ran);
     if let Some(undisturbed) = &judged.undisturbed {
-        println!("\nwithout its faults:");
-        trace(&scenario.undisturbed(), &mut |line| println!("{line}"));
+        say("\nwithout its faults:");
+        trace(&scenario.undisturbed(), &mut say);
         for (number, end) in &judged.ran.ends {
             let other = undisturbed.ends.get(number).map(|end| end.replicas);
-            println!("t{number} ended with {} replicas, without faults with {other:?}; its policy rests at {:?}", end.replicas, end.rests_at);
+            say(&format!("t{number} ended with {} replicas, without faults with {other:?}; its policy rests at {:?}", end.replicas, end.rests_at));
         }
     }
     match judged.violation {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use loadline::log::memory::MemoryLog;
 use loadline::log::{Offset, Topic};
-use loadline::model::{AlertState, Audit, Decision, Message, Request, SampleBatch, Signal, TargetId, Timestamp};
+use loadline::model::{AlertState, Audit, Decision, Message, OutcomeResult, Request, SampleBatch, Signal, TargetId, Timestamp};
 
 use super::policy::Plan;
 use super::process::Settings;
@@ -79,6 +79,22 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\" does not hold: {}", self.invariant, self.details)
+    }
+}
+
+/// What a command came to, as it is counted.
+fn came_to(result: OutcomeResult) -> &'static str {
+    match result {
+        OutcomeResult::Applied => "outcomes: applied",
+        OutcomeResult::Conflict => "outcomes: conflict",
+        OutcomeResult::Expired => "outcomes: expired",
+        OutcomeResult::Stale => "outcomes: stale",
+        OutcomeResult::Superseded => "outcomes: superseded",
+        OutcomeResult::Rejected => "outcomes: rejected",
+        OutcomeResult::Failed => "outcomes: failed",
+        OutcomeResult::Frozen => "outcomes: frozen",
+        OutcomeResult::Lost => "outcomes: lost",
+        OutcomeResult::Other => "outcomes: of another release",
     }
 }
 
@@ -219,7 +235,8 @@ impl Checker {
 
     /// The log takes no record above a size, until then.
     pub fn size_limited(&mut self, bytes: usize, until: Millis) {
-        self.excuses.limits.push((bytes, until));
+        // What was made shortly before may be appended only then.
+        self.excuses.limits.push((bytes, self.now - 90_000, until));
         self.panes.unsure();
     }
 
@@ -301,7 +318,10 @@ impl Checker {
                 self.sight.seen(seen, entry.at);
                 self.measured.seen(seen, entry.at);
             }
-            Message::Signal(Signal::Outcome(outcome)) => self.limits.outcome(outcome, entry.at)?,
+            Message::Signal(Signal::Outcome(outcome)) => {
+                self.count(came_to(outcome.result));
+                self.limits.outcome(outcome, entry.at)?;
+            }
             Message::Audit(Audit::Decision(decision)) => {
                 self.count("decisions");
                 let plans = self.plans.lately(number_of(&decision.target), self.now);

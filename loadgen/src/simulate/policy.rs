@@ -333,7 +333,8 @@ impl Plan {
         let max = min + u32::try_from(draw.between(1, 14)).unwrap_or(1);
         let mut plan = Plan {
             role: draw.from(&["Generic", "ApiServer", "BotInstances", "DatabaseReadReplica"]),
-            mode: draw.from(&["Active", "Active", "Active", "Active", "Active", "Active", "OutOnly", "Advise", "Off"]),
+            // Mostly one that moves both ways: what moves nothing rests anywhere, and shows little.
+            mode: if draw.one_in(8) { draw.from(&["OutOnly", "Advise", "Off"]) } else { "Active" },
             fleet: draw.from(&["default", "default", "other"]),
             priority: draw.between(0, 3),
             min,
@@ -600,7 +601,7 @@ impl Rules {
         Rules {
             stabilization_s: draw.from(&[0, 0, 5, 10, 20]),
             cooldown_s: draw.from(&[0, 0, 5, 10]),
-            select: draw.from(&["Max", "Max", "Max", "Max", "Min", "Min", "Disabled"]),
+            select: if draw.one_in(16) { "Disabled" } else { draw.from(&["Max", "Max", "Min"]) },
             policies: (0..draw.from(&[1, 1, 2, 2, 3, 4])).map(|_| (amount(draw), draw.from(&[5, 10, 15]))).collect(),
         }
     }

@@ -410,7 +410,7 @@ impl Planned {
             9 => Fault::Leave { process, down: short, cut: None },
             38 => Fault::Leave { process, down: short, cut: Some(draw.0.below(3)) },
             39 | 40 => Fault::KillPart { process, part, down: short, zombie: draw.one_in(2).then(|| draw.between(0, 8_000)) },
-            41 => Fault::ActuationSlow { target, late: draw.between(500, 40_000), lasts: short },
+            41 => Fault::ActuationSlow { target, late: draw.between(500, 40_000), lasts: long },
             42 => Fault::Raced { target, to: draw.between(1, max + 2) as u32 },
             10..=12 => Fault::Commits { part, how, count },
             13 => Fault::Unreadable { lasts: short },
@@ -430,9 +430,9 @@ impl Planned {
             // Once in a while to nothing, which nobody but a person may end.
             30 => Fault::ByHand { target, to: if draw.one_in(5) { 0 } else { draw.between(1, max + 4) as u32 } },
             31 => Fault::Recreated { target, replicas: if draw.one_in(8) { 0 } else { draw.between(1, max) as u32 } },
-            32 => Fault::ActuationFails { target, done: draw.one_in(2), lasts: short },
+            32 => Fault::ActuationFails { target, done: draw.one_in(2), lasts: long },
             33 => Fault::NeverReady { target, lasts: long },
-            34 => Fault::Frozen { target, lasts: short },
+            34 => Fault::Frozen { target, lasts: long },
             35 => {
                 // Other bounds, or another policy altogether.
                 let mut policy = if draw.one_in(2) { targets[target].policy.clone() } else { policy::Plan::draw(draw, setup.pane_ms) };

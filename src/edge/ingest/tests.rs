@@ -407,7 +407,14 @@ fn what_exceeds_the_rate_is_refused_whole() {
     assert!(problem.title.contains("ingest.samplesPerSecond") && problem.retry_after == Some(1), "{problem:?}");
     let refused = post(&server, &lines(101));
     assert_eq!((refused.status, &refused.retry_after), (413, &None), "{}", refused.body);
-    assert!(refused.json::<Problem>().title.contains("101 samples, and ingest.samplesPerSecond takes 100"), "{}", refused.body);
+    assert!(
+        refused.json::<Problem>().title.contains("101 samples, one for each target that it names, and ingest.samplesPerSecond takes 100"),
+        "{}",
+        refused.body
+    );
+    let targets: Vec<String> = (0..101).map(|number| format!("\"prod/Deployment/t{number}\"")).collect();
+    let refused = post(&server, &format!("{{\"targets\":[{}],\"metric\":\"q\",\"value\":1}}\n", targets.join(",")));
+    assert_eq!(refused.status, 413, "one sample of so many targets is as much work: {}", refused.body);
     assert_eq!(log.samples().len(), 100);
 }
 

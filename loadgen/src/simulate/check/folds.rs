@@ -27,7 +27,7 @@ pub(super) struct Excuses {
     /// Partitions that lost records which somebody had not read, or has to read again: up to where it had committed then.
     pub(super) lost: Vec<(Topic, u32, Offset)>,
     /// The most bytes that a record could have, and until when (virtual time).
-    pub(super) limits: Vec<(usize, Millis)>,
+    pub(super) limits: Vec<(usize, Millis, Millis)>,
     /// When the clock was set (virtual time), and what it had shown.
     pub(super) sets: Vec<(Millis, i64)>,
     /// How far the clock of a process may be ahead of the log's, in ms.
@@ -48,7 +48,7 @@ impl Excuses {
     /// Whether the log may have refused a record for its size.
     fn too_large(&self, message: &Message, key: usize, seen: Millis) -> bool {
         let size = || wire::encode(message).len() + key;
-        self.limits.iter().any(|(bytes, until)| seen <= *until && size() > *bytes)
+        self.limits.iter().any(|(bytes, from, until)| seen >= *from && seen <= *until && size() > *bytes)
     }
 
     /// The latest that a process's clock showed between two moments of virtual time, the log's being `at` at the second.
