@@ -29,7 +29,7 @@ run: setup ## Start the demo: a real fleet that follows a real load, until Ctrl-
 test: setup-tests ## Everything that must hold before a change goes in: formatting, and every test
 	@cargo fmt --all --check
 	cargo test --workspace --locked
-	cargo run --quiet --locked --profile simulate --package loadgen -- simulate --seeds 1000
+	cargo run --quiet --locked --profile simulate --package loadgen -- simulate --seeds 1000 --all-met
 	@tools/mutations --check
 
 soak: setup-tests ## The tests at their full length: minutes of load, hundreds of kills and power failures

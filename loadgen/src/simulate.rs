@@ -71,7 +71,24 @@ pub struct Arguments {
 }
 
 /// What many seeds must have met, as it is counted: faults by their effect, and what comes of commands.
-pub const MUST_BE_MET: [&str; 0] = [];
+pub const MUST_BE_MET: [&str; 16] = [
+    "changes by hand",
+    "full",
+    "late commits of the dead that nobody had replaced",
+    "late commits of the dead that were fenced",
+    "outcomes: applied",
+    "outcomes: conflict",
+    "outcomes: expired",
+    "outcomes: failed",
+    "outcomes: frozen",
+    "outcomes: superseded",
+    "records that nobody can read",
+    "refused",
+    "too large",
+    "unknown, done",
+    "unknown, not done",
+    "unreadable",
+];
 
 /// In a long run, how it goes is said as often as this.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
