@@ -45,7 +45,9 @@ fn check(what: &'static str, name: &str) -> Result<(), NameError> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES {
         return Err(NameError::Length { what, name: shorten(name), bytes: name.len() });
     }
-    if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    // Nearly all names are of printable ASCII, which is seen without decoding them: names are read with every sample.
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_plain && name.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(NameError::Character { what, name: name.to_owned() });
     }
     Ok(())
@@ -181,5 +183,22 @@ impl Default for FleetName {
     /// The fleet of a target whose policy names none.
     fn default() -> Self {
         FleetName("default".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever else is in a name: plain ASCII is looked at in another way than the rest.
+    #[test]
+    fn white_space_and_control_characters_are_no_part_of_a_name_and_all_else_is() {
+        for around in ["ab", "äb"] {
+            for c in (0..=0x100).filter_map(char::from_u32).chain(['\u{2003}', '\u{3000}', '名']) {
+                let name = around.replacen('b', &c.to_string(), 1);
+                let taken = name.parse::<MetricName>().is_ok();
+                assert_eq!(taken, !c.is_whitespace() && !c.is_control(), "{name:?}");
+            }
+        }
     }
 }
