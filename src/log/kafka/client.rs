@@ -123,6 +123,8 @@ fn consumer(options: &Options) -> ClientConfig {
         // How long a fetch waits at the broker where nothing comes: what ends it is a record, so this bounds only what stands still.
         .set("fetch.wait.max.ms", "100")
         .set("fetch.error.backoff.ms", "100")
+        // Of a backlog more is fetched as soon as there is room; librdkafka would look again after a second, when what it had is long used up.
+        .set("fetch.queue.backoff.ms", "10")
         // Memory: what is read ahead, of all partitions of a client.
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.message.max.bytes", "1048576");
@@ -157,7 +159,12 @@ fn host_name() -> String {
 /// Reads partitions that it is told to, outside of any group.
 pub(super) fn reader(options: &Options) -> Result<Consumer, LogError> {
     let mut config = consumer(options);
-    config.set("group.id", group_name(&options.prefix, READERS)).set("enable.partition.eof", "true");
+    config
+        .set("group.id", group_name(&options.prefix, READERS))
+        .set("enable.partition.eof", "true")
+        // The end of a partition is told by a fetch that brings nothing, and a fetch of another partition waits for the one that is under way: for
+        // who reads one partition after the other, as a process that takes over does, each wait counts. At the end nothing is fetched any more.
+        .set("fetch.wait.max.ms", "10");
     create(options, config, Quiet)
 }
 

@@ -91,7 +91,11 @@ impl Reader {
                         return Ok(false);
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(true),
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    // Or it would ask for what comes next, again and again, and let the next partition wait.
+                    self.consumer.unassign().map_err(|error| errors::of_reading(&error))?;
+                    return Ok(true);
+                }
                 Some(Err(error)) => {
                     // Trimmed in the very moment, or a broker that is away: another look tells.
                     self.at = None;
