@@ -29,12 +29,12 @@ run: setup ## Start the demo: a real fleet that follows a real load, until Ctrl-
 test: setup-tests ## Everything that must hold before a change goes in: formatting, and every test
 	@cargo fmt --all --check
 	cargo test --workspace --locked
-	cargo run --quiet --locked --profile simulate --package loadgen -- simulate --seeds 1000 --all-met
+	cargo run --quiet --locked --profile simulate --package loadgen --no-default-features -- simulate --seeds 1000 --all-met
 	@tools/mutations --check
 
 soak: setup-tests ## The tests at their full length: minutes of load, hundreds of kills and power failures
 	LOADLINE_SOAK=1 cargo test --workspace --locked
-	cargo run --quiet --locked --profile simulate --package loadgen -- simulate --seeds 50000
+	cargo run --quiet --locked --profile simulate --package loadgen --no-default-features -- simulate --seeds 50000
 	tools/mutations
 
 lint: setup ## Formatting, clippy without warnings, shell scripts, licences of dependencies
@@ -42,8 +42,13 @@ lint: setup ## Formatting, clippy without warnings, shell scripts, licences of d
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	@tools/lint-extra
 
-bench: setup-tests ## The benchmarks (criterion; the page in a browser)
+bench: setup-tests ## The benchmarks (criterion; the page in a browser); with LOG=kafka those of the pipeline on a Kafka broker
+ifeq ($(LOG),kafka)
+	@cargo build --quiet --locked --release --package loadline --package loadgen --bins
+	@target/release/loadgen bench kafka
+else
 	cargo bench --workspace --locked
+endif
 
 doc: setup ## The documentation of the crates, in target/doc
 	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --locked

@@ -7,10 +7,13 @@
 //! | [`trace`] | requests a minute, read from a file: what the driver replays |
 //! | [`demo`] | Loadline, a fleet and the driver in one terminal |
 //! | [`simulate`] | Loadline's own stages under a virtual clock, with everything going wrong |
+//! | `bench` | what the pipeline costs on real servers, each figure beside its target; with the feature `kafka` |
 //! | [`client`], [`random`], [`units`], [`clock`] | what they share |
 //!
-//! All but the simulation know Loadline as any user does: by its command line, its files and its HTTP interface.
+//! All but the simulation and the measurements know Loadline as any user does: by its command line, its files and its HTTP interface.
 
+#[cfg(feature = "kafka")]
+pub mod bench;
 pub mod client;
 pub mod clock;
 pub mod demo;

@@ -22,6 +22,9 @@ enum Command {
     Demo(loadgen::demo::Arguments),
     /// Plays Loadline's stages under a virtual clock with faults drawn from seeds, and checks what must hold.
     Simulate(loadgen::simulate::Arguments),
+    /// Measures what the pipeline costs on real servers, and says which targets are reached.
+    #[cfg(feature = "kafka")]
+    Bench(loadgen::bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +33,8 @@ fn main() -> ExitCode {
         Command::Drive(arguments) => loadgen::drive::run(&arguments),
         Command::Demo(arguments) => loadgen::demo::run(arguments),
         Command::Simulate(arguments) => loadgen::simulate::simulate(&arguments),
+        #[cfg(feature = "kafka")]
+        Command::Bench(arguments) => loadgen::bench::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -50,7 +50,7 @@ mod standing;
 pub mod topics;
 mod transaction;
 
-pub use client::{LARGEST_MESSAGE, READERS, check_setting, is_secret};
+pub use client::{LARGEST_MESSAGE, READERS, check_setting, is_secret, reading};
 pub use read_only::ReadOnlyLog;
 
 /// What stands around a record for those who are not Loadline: headers, by the full name of the topic and the record. The log knows no messages.

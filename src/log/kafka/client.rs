@@ -1,5 +1,6 @@
 //! The clients of librdkafka, with every setting that a promise of Loadline rests on, and why it is as it is.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -129,6 +130,16 @@ fn consumer(options: &Options) -> ClientConfig {
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.message.max.bytes", "1048576");
     config
+}
+
+/// The settings with which every record is read, by their names: for who measures against the bare client. Those of a group are not among them, and
+/// librdkafka hides the values of secrets.
+///
+/// # Errors
+/// As [`super::KafkaLog::open`] has of settings.
+pub fn reading(options: &Options) -> Result<BTreeMap<String, String>, LogError> {
+    let config = with_settings(options, consumer(options))?;
+    Ok(config.config_map().iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
 }
 
 /// A member of a group.

@@ -1,0 +1,259 @@
+//! A broker of its own, or a cluster that is there; topics of one scenario, what stands on them, and who reads them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use loadline::log::kafka::{KafkaLog, Options, reading, topics};
+use loadline::log::{Log, Offset, Partitions, Topic};
+use loadline::model::{Message, Timestamp};
+use loadline::runtime::clock::{Clock, SystemClock};
+use loadline::wire;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset as At, TopicPartitionList};
+
+use super::Settings;
+use super::process::{Process, Start, wait_for};
+
+/// Topics of which an installation has as many partitions as it was made with.
+const SHARED: [Topic; 4] = [Topic::Metrics, Topic::Signals, Topic::Commands, Topic::Audit];
+
+/// How many records are read at once.
+const SLICE: usize = 10_000;
+
+/// How long the cluster may take to delete topics.
+const DELETE: Duration = Duration::from_secs(30);
+
+/// Where everything runs.
+pub(super) struct Cluster {
+    brokers: String,
+    replication: u32,
+    program: PathBuf,
+    place: PathBuf,
+    /// A name of this run alone.
+    run: String,
+    /// Its own broker, where it has one.
+    broker: Option<Broker>,
+}
+
+/// A broker of its own: it ends when its standard input does, so with this process, however that ends.
+struct Broker(Child);
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        drop(self.0.wait());
+    }
+}
+
+impl Cluster {
+    /// Reaches the one that was named, or starts one.
+    pub(super) fn reach(settings: &Settings) -> anyhow::Result<Cluster> {
+        let program = match &settings.loadline {
+            Some(named) => named.clone(),
+            None => std::env::current_exe().context("find this program's own path")?.with_file_name("loadline"),
+        };
+        let program = program.canonicalize().with_context(|| {
+            format!("there is no {}: build it as this one (cargo build --release -p loadline), or name it with --loadline", program.display())
+        })?;
+        let place = &settings.data;
+        match std::fs::remove_dir_all(place) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(|| format!("empty {}", place.display())),
+            _ => {}
+        }
+        std::fs::create_dir_all(place).with_context(|| format!("make {}; name another place with --data", place.display()))?;
+        let place = place.canonicalize()?;
+        let run = format!("{:x}", SystemClock.now().as_millis());
+        let (brokers, broker) = match &settings.brokers {
+            Some(brokers) => (brokers.clone(), None),
+            None => start_broker(&place).map(|(address, broker)| (address, Some(broker)))?,
+        };
+        let mut cluster = Cluster { brokers, replication: settings.replication, program, place, run, broker };
+        let options = cluster.options("ready", 1);
+        wait_for("a broker that answers", || {
+            if let Some(Broker(child)) = &mut cluster.broker
+                && let Some(ended) = child.try_wait()?
+            {
+                bail!("the broker ended ({ended}); see {}", cluster.place.join("broker.log").display());
+            }
+            Ok(topics::apply(&options, true).is_ok().then_some(()))
+        })?;
+        Ok(cluster)
+    }
+
+    /// Where the broker and the processes have their files.
+    pub(super) fn place(&self) -> &Path {
+        &self.place
+    }
+
+    fn options(&self, name: &str, partitions: u32) -> Options {
+        let partitions = SHARED.into_iter().fold(Partitions::default(), |all, topic| all.with(topic, partitions));
+        Options {
+            prefix: format!("bench-{}-{name}.", self.run),
+            partitions: Some(partitions),
+            replicas: Some(self.replication),
+            ..Options::new(self.brokers.clone())
+        }
+    }
+
+    /// Makes the topics of one scenario.
+    pub(super) fn installation(&self, name: &str, partitions: u32) -> anyhow::Result<Installation<'_>> {
+        let options = self.options(name, partitions);
+        topics::apply(&options, false)?;
+        // The brokers show them a moment after the controller.
+        let log = wait_for("the topics to be shown", || Ok(KafkaLog::open(options.clone()).ok()))?;
+        Ok(Installation { cluster: self, name: name.to_owned(), partitions, options, log: Arc::new(log) })
+    }
+}
+
+fn start_broker(place: &Path) -> anyhow::Result<(String, Broker)> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/env/kafka.sh");
+    let free = || -> anyhow::Result<TcpListener> { Ok(TcpListener::bind("127.0.0.1:0")?) };
+    // Both at once, so that they differ.
+    let (one, other) = (free()?, free()?);
+    let [port, controller] = [one.local_addr()?.port(), other.local_addr()?.port()];
+    drop((one, other));
+    let said = File::create(place.join("broker.log"))?;
+    let mut command = Command::new(&script);
+    command.arg("run").args([port, controller].map(|port| port.to_string())).arg(place.join("broker"));
+    let child = command.stdin(Stdio::piped()).stdout(said.try_clone()?).stderr(said).spawn();
+    let child = child
+        .with_context(|| format!("start {}: it is in the checkout that this program was built from; or name a cluster with --brokers", script.display()))?;
+    Ok((format!("127.0.0.1:{port}"), Broker(child)))
+}
+
+/// Topics of one scenario; dropping it deletes them.
+pub(super) struct Installation<'a> {
+    cluster: &'a Cluster,
+    name: String,
+    /// How many partitions the shared topics have.
+    pub(super) partitions: u32,
+    /// How to reach it.
+    pub(super) options: Options,
+    /// It.
+    pub(super) log: Arc<KafkaLog>,
+}
+
+impl Installation<'_> {
+    /// Where a process of this name has its files.
+    pub(super) fn home(&self, process: &str) -> PathBuf {
+        self.cluster.place.join(&self.name).join(process)
+    }
+
+    /// Starts a Loadline on it.
+    pub(super) fn start(&self, process: &str, roles: &str, pane: Duration) -> anyhow::Result<Process> {
+        let (home, options) = (self.home(process), &self.options);
+        Process::start(&Start { program: &self.cluster.program, home, options, partitions: self.partitions, roles, pane })
+    }
+
+    /// The name of a topic.
+    pub(super) fn topic(&self, topic: Topic) -> String {
+        format!("{}{topic}", self.options.prefix)
+    }
+
+    /// The end of each partition now.
+    pub(super) fn ends(&self, topic: Topic) -> anyhow::Result<BTreeMap<u32, Offset>> {
+        (0..self.log.partitions(topic)).map(|partition| Ok((partition, self.log.range(topic, partition)?.end))).collect()
+    }
+
+    /// How far a group has come in all partitions together.
+    pub(super) fn committed(&self, group: &str, topic: Topic) -> anyhow::Result<u64> {
+        (0..self.log.partitions(topic)).map(|partition| Ok(self.log.committed(group, topic, partition)?.unwrap_or(0))).sum()
+    }
+
+    /// Hands over all that stands on a topic, with the partition and the time at which it was appended.
+    pub(super) fn each(&self, topic: Topic, mut take: impl FnMut(u32, Timestamp, Message)) -> anyhow::Result<()> {
+        for partition in 0..self.log.partitions(topic) {
+            let mut next = self.log.range(topic, partition)?.start;
+            loop {
+                let records = self.log.scan(topic, partition, next, SLICE)?;
+                let Some(last) = records.last() else { break };
+                next = last.offset + 1;
+                for record in records {
+                    take(partition, record.at, wire::decode(topic, &record.value)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is committed on a topic from now on, with a client of its own.
+    pub(super) fn tail(&self, topic: Topic) -> anyhow::Result<Tail> {
+        let consumer = consumer(&reading(&self.options)?)?;
+        let mut places = TopicPartitionList::new();
+        for (partition, end) in self.ends(topic)? {
+            places.add_partition_offset(&self.topic(topic), i32::try_from(partition)?, At::Offset(i64::try_from(end)?))?;
+        }
+        consumer.assign(&places)?;
+        Ok(Tail { consumer, topic })
+    }
+}
+
+impl Drop for Installation<'_> {
+    /// A cluster that was there is left as it was; a broker of its own has room for what comes next.
+    fn drop(&mut self) {
+        if let Err(error) = delete(&self.options) {
+            eprintln!("the topics {}* could not be deleted: {error:#}", self.options.prefix);
+        }
+    }
+}
+
+fn delete(options: &Options) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &options.brokers).create()?;
+    let metadata = admin.inner().fetch_metadata(None, DELETE)?;
+    let names: Vec<&str> = metadata.topics().iter().map(rdkafka::metadata::MetadataTopic::name).filter(|name| name.starts_with(&options.prefix)).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    for deleted in runtime.block_on(admin.delete_topics(&names, &AdminOptions::new().operation_timeout(Some(DELETE))))? {
+        deleted.map_err(|(topic, error)| anyhow::anyhow!("{topic}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// A bare client with these settings, outside of any group.
+pub(super) fn consumer(settings: &BTreeMap<String, String>) -> anyhow::Result<BaseConsumer> {
+    let mut config = ClientConfig::new();
+    for (name, value) in settings {
+        config.set(name, value);
+    }
+    // librdkafka reads nothing without one; nothing is committed.
+    Ok(config.set("group.id", "bench-reader").create()?)
+}
+
+/// Reads a topic as it grows.
+pub(super) struct Tail {
+    consumer: BaseConsumer,
+    topic: Topic,
+}
+
+/// A record that a reader of what is committed has.
+pub(super) struct Arrived {
+    /// When it had it.
+    pub(super) at: Timestamp,
+    /// When the broker appended it.
+    pub(super) appended: Timestamp,
+    /// Its partition.
+    pub(super) partition: u32,
+    /// It.
+    pub(super) message: Message,
+}
+
+impl Tail {
+    /// The next one, where one comes within `wait`.
+    pub(super) fn next(&self, wait: Duration) -> anyhow::Result<Option<Arrived>> {
+        let Some(record) = self.consumer.poll(wait) else { return Ok(None) };
+        let at = SystemClock.now();
+        let record = record?;
+        let appended = Timestamp::from_millis(record.timestamp().to_millis().context("the record has no time")?);
+        let message = wire::decode(self.topic, record.payload().unwrap_or_default())?;
+        Ok(Some(Arrived { at, appended, partition: u32::try_from(record.partition())?, message }))
+    }
+}

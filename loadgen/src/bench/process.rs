@@ -1,0 +1,163 @@
+//! A `loadline run` as a child, with its processor time and memory.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use loadline::log::kafka::Options;
+use loadline::runtime::clock::Stopwatch;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a thing may take that is waited for: far beyond what any of them does.
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long late samples are waited for after a pane's end; as by default.
+pub(super) const GRACE: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether it happened.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Lines of its log that are shown when it ended early.
+const LAST_LINES: usize = 15;
+
+/// Waits until `happened` has an answer.
+pub(super) fn wait_for<T>(what: &str, mut happened: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let waiting = Stopwatch::start();
+    loop {
+        if let Some(answer) = happened()? {
+            return Ok(answer);
+        }
+        if waiting.elapsed() >= PATIENCE {
+            bail!("waited {} s in vain for {what}", PATIENCE.as_secs());
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// What a process is started with.
+pub(super) struct Start<'a> {
+    /// The program.
+    pub(super) program: &'a Path,
+    /// Its own directory: policies in `policies/`.
+    pub(super) home: PathBuf,
+    /// The installation.
+    pub(super) options: &'a Options,
+    /// `kafka.partitions`.
+    pub(super) partitions: u32,
+    /// What it does; all where it is empty.
+    pub(super) roles: &'a str,
+    /// The length of its panes.
+    pub(super) pane: Duration,
+}
+
+/// A running one. Dropping it kills it.
+pub(super) struct Process {
+    child: Child,
+    said: PathBuf,
+}
+
+impl Process {
+    /// Starts it, and waits until it is ready.
+    pub(super) fn start(start: &Start<'_>) -> anyhow::Result<Process> {
+        let Start { program, home, options, partitions, roles, pane } = start;
+        std::fs::create_dir_all(home.join("policies")).with_context(|| format!("make {}", home.display()))?;
+        let said = home.join("loadline.log");
+        let output = File::create(&said).with_context(|| format!("create {}", said.display()))?;
+        let mut command = Command::new(program);
+        command.current_dir(home).args(["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0", "--log-format", "text"]);
+        command.args(["--brokers", &options.brokers, "--pane", &format!("{}ms", pane.as_millis()), "--grace", &format!("{}ms", GRACE.as_millis())]);
+        command.args(["--set", &format!("kafka.prefix={}", options.prefix), "--set", &format!("kafka.partitions={partitions}")]);
+        if let Some(replicas) = options.replicas {
+            command.args(["--set", &format!("kafka.replication={replicas}")]);
+        }
+        if !roles.is_empty() {
+            command.args(["--roles", roles]);
+        }
+        // Only what is said here holds.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LOADLINE_")) {
+            command.env_remove(name);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output).spawn().with_context(|| format!("start {}", program.display()))?;
+        let mut process = Process { child, said };
+        wait_for("loadline to be ready", || {
+            process.is_there()?;
+            Ok(std::fs::read_to_string(&process.said)?.contains("ready: ").then_some(()))
+        })?;
+        Ok(process)
+    }
+
+    /// That it has not ended by itself.
+    pub(super) fn is_there(&mut self) -> anyhow::Result<()> {
+        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        let said = std::fs::read_to_string(&self.said).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        bail!("loadline ended by itself ({status}); it said last:\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The processor time of all its threads since it was started.
+    pub(super) fn processor_time(&self) -> anyhow::Result<Duration> {
+        let path = format!("/proc/{}/stat", self.id());
+        let stat = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        ticks(&stat)
+            .map(|ticks| Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+            .with_context(|| format!("{path}: {stat}"))
+    }
+
+    /// A number of `/proc/PID/status`.
+    pub(super) fn status(&self, name: &str) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.id());
+        let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).with_context(|| format!("{path} has no {name}"))
+    }
+
+    /// Tells it to end, and waits until it has, in order.
+    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+        self.is_there()?;
+        kill_process(Pid::from_child(&self.child), Signal::TERM).context("send SIGTERM")?;
+        let status = wait_for("loadline to end", || Ok(self.child.try_wait()?))?;
+        if !status.success() {
+            bail!("loadline ended with {status}; see {}", self.said.display());
+        }
+        Ok(())
+    }
+
+    /// `kill -9`.
+    pub(super) fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().context("send SIGKILL")?;
+        self.child.wait().context("wait for the killed process")?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// utime and stime of `/proc/PID/stat`; what stands before, the name among it, may hold anything.
+fn ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_time_is_that_of_user_and_system_together() {
+        assert_eq!(ticks("42 (a b) c) S 1 42 42 0 -1 4194560 1 0 0 0 30 12 7 8 20 0 9 0 100 1 1"), Some(42));
+        assert_eq!(ticks("42 (a) S 1"), None);
+    }
+}
