@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::model::Timestamp;
 
 mod commit_times;
+pub mod consumption;
 mod coordinator;
 pub(crate) mod directory;
 pub mod embedded;

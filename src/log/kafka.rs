@@ -12,6 +12,7 @@
 //! - [`topics`]: names of the topics; creating them, and how those on a cluster differ from the declaration
 //! - [`session`], [`transaction`]: consuming and committing; [`standing`]: how that fares; [`clock`]: the time there
 //! - [`owners`]: who has which partition
+//! - [`consumption`]: what somebody else's group has read
 //! - [`reader`], [`follower`]: reading outside of a group, once and as it grows; [`appender`]: appending outside of one; [`read_only`]: reading alone
 //!
 //! All calls block, and have deadlines.
@@ -39,6 +40,7 @@ use topics::{Difference, Names};
 mod appender;
 mod client;
 mod clock;
+mod consumption;
 pub mod declaration;
 mod errors;
 mod follower;
@@ -51,6 +53,7 @@ pub mod topics;
 mod transaction;
 
 pub use client::{LARGEST_MESSAGE, READERS, check_setting, is_secret, reading};
+pub use consumption::KafkaConsumption;
 pub use read_only::ReadOnlyLog;
 
 /// What stands around a record for those who are not Loadline: headers, by the full name of the topic and the record. The log knows no messages.

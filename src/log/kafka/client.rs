@@ -193,6 +193,17 @@ pub(super) fn asker(options: &Options, group: &str) -> Result<Consumer, LogError
     create(options, config, Quiet)
 }
 
+/// Looks at somebody else's group, whose name it bears and which it never joins; sees what is committed, or all.
+pub(super) fn onlooker(options: &Options, group: &str, committed: bool) -> Result<Consumer, LogError> {
+    let mut config = consumer(options);
+    config.set("group.id", group).set("enable.partition.eof", "true");
+    if !committed {
+        // Else the positions that a transaction is about to move would be waited for.
+        config.set("isolation.level", "read_uncommitted");
+    }
+    create(options, config, Quiet)
+}
+
 fn producer(options: &Options) -> ClientConfig {
     let mut config = client(options);
     config
