@@ -2,6 +2,7 @@
 //!
 //! - [`api`]: the documents of the HTTP interface, shared by the server and the commands that ask it;
 //! - [`ingest`]: samples over HTTP into the log;
+//! - [`lag`]: what consumer groups on Kafka have to read, as samples;
 //! - [`policies`]: policy files, announced in rounds;
 //! - [`observe`]: what is seen of replicas, as signals;
 //! - [`actuate`]: commands into the world, at most once;
@@ -17,6 +18,7 @@ pub mod api;
 pub(crate) mod durable_file;
 pub mod events;
 pub mod ingest;
+pub mod lag;
 pub mod log_watch;
 pub mod metrics;
 pub mod observe;

@@ -3,8 +3,10 @@
 
 use std::path::Path;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::lag::measure::Lag;
+use crate::log::LogError;
 use crate::model::TargetId;
 
 /// What happened to a fleet, or to one of its instances.
@@ -148,6 +150,41 @@ impl Actuating<'_> {
     pub fn emit(self) {
         let partitions = self.0.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         info!(event = "actuating", partitions, "commands of {} partitions are carried out here", self.0.len());
+    }
+}
+
+/// The lag of a group was measured.
+#[derive(Debug)]
+pub struct LagMeasured<'a> {
+    /// The source.
+    pub source: &'a str,
+    /// What was found.
+    pub lag: &'a Lag,
+}
+
+impl LagMeasured<'_> {
+    /// DEBUG, with each partition that has something to read.
+    pub fn emit(self) {
+        let LagMeasured { source, lag } = self;
+        let partitions = lag.partitions.iter().filter(|(_, lag)| **lag > 0).map(|(place, lag)| format!("{place}={lag}")).collect::<Vec<_>>().join(" ");
+        debug!(event = "lag-measured", source, value = lag.value, partitions, "{source}: a lag of {}: {partitions}", lag.value);
+    }
+}
+
+/// What a source of lag has to say cannot be appended for now; `Log::trouble` tells of it.
+#[derive(Debug)]
+pub struct LagUnappended<'a> {
+    /// The source.
+    pub source: &'a str,
+    /// What stands in the way.
+    pub error: &'a LogError,
+}
+
+impl LagUnappended<'_> {
+    /// DEBUG.
+    pub fn emit(self) {
+        let LagUnappended { source, error } = self;
+        debug!(event = "lag-unappended", source, %error, "{source}: the log does not take or tell it for now; it is measured anew");
     }
 }
 
