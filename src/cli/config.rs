@@ -23,9 +23,11 @@ use crate::model::FleetName;
 use crate::runtime::retention::Limits;
 
 mod file;
+mod lag;
 mod settings;
 mod value;
 
+pub use lag::LagSource;
 #[cfg(feature = "kafka")]
 pub(super) use settings::roles;
 pub use settings::{LogFormat, LogLevel, Role};
@@ -124,6 +126,8 @@ pub struct Config {
     pub retention: Limits,
     /// Where the log is, when not in the data directory.
     pub kafka: Kafka,
+    /// Groups on Kafka whose lag is a metric, by name.
+    pub lag: BTreeMap<String, LagSource>,
     /// What this process does.
     pub roles: BTreeSet<Role>,
     /// How log lines are written.
@@ -153,6 +157,7 @@ impl Default for Config {
             samples_per_second: None,
             retention: Limits::default(),
             kafka: Kafka::default(),
+            lag: BTreeMap::new(),
             roles: Role::all(),
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,
@@ -365,6 +370,7 @@ impl Config {
                 self.source("roles")
             ));
         }
+        lag::contradictions(self, problems);
         if self.freeze_file == self.data {
             problems.push(format!(
                 "{}: freezeFile is the data directory {} itself, which always exists, so nothing would ever scale; name a file that does not exist yet",
@@ -399,6 +405,7 @@ impl Config {
                 all.push((path, shown, source));
             }
         }
+        all.extend(lag::shown(&self.lag).map(|(path, shown)| (path.clone(), shown, self.source(&path))));
         all
     }
 }

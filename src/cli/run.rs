@@ -22,6 +22,7 @@ use super::documents::documents_in;
 use crate::edge::actuate::{self, Actuator, ActuatorSettings, FreezeFiles, Hands, Reach, Scalable};
 use crate::edge::events::Program;
 use crate::edge::ingest::{Appender, Bounds, Ingest};
+use crate::edge::lag::LagSources;
 use crate::edge::log_watch::LogWatch;
 use crate::edge::observe::{self, Observer, Outbox};
 use crate::edge::policies::{ParsedFile, PolicyWatcher, WatchError};
@@ -43,6 +44,7 @@ use crate::stages::aggregate::{Aggregate, Limits};
 use crate::stages::arbitrate::{Arbitrate, Pacing};
 use crate::stages::decide::Decide;
 
+mod lag;
 mod storage;
 
 use storage::Storage;
@@ -174,6 +176,7 @@ struct Pipeline {
     tail: Option<Tail>,
     ingest: Option<(Ingest, Appender)>,
     watcher: Option<PolicyWatcher>,
+    lag: LagSources,
     fleets: Option<Fleets>,
     freeze: FreezeFiles,
     log_watch: LogWatch,
@@ -232,6 +235,8 @@ impl Pipeline {
     /// Starts every part; those that are fed before those that feed them.
     fn start(config: &Config, storage: Storage, clock: Arc<dyn Clock>) -> anyhow::Result<Pipeline> {
         let log = storage.log();
+        // Settings of a cluster that cannot be used are told before anything runs.
+        let lag = lag::sources(config)?;
         let (failing, failed) = channel();
         let stop = Stop::new();
         let has = |role: Role| config.roles.contains(&role);
@@ -256,7 +261,8 @@ impl Pipeline {
         } else {
             None
         };
-        Ok(Pipeline { stop, stages, failed, retention, room, view, tail, ingest, watcher, fleets, freeze, log_watch, storage, log, clock })
+        let lag = LagSources::start(lag, &log, &clock, &room)?;
+        Ok(Pipeline { stop, stages, failed, retention, room, view, tail, ingest, watcher, lag, fleets, freeze, log_watch, storage, log, clock })
     }
 
     /// Serves until it is told to end or a part fails; then stops every part in order.
@@ -327,6 +333,7 @@ impl Pipeline {
             ("the thread that watches policies", self.watcher.as_ref().is_some_and(PolicyWatcher::has_ended)),
         ];
         let part = parts.into_iter().find_map(|(part, ended)| ended.then(|| format!("{part} ended")));
+        let part = part.or_else(|| self.lag.finished().map(|name| format!("the source of lag {name} ended")));
         let failed = || self.fleets.as_ref()?.supervised.failed().map(|target| format!("the supervisor of {target} ended"));
         part.or_else(failed)
     }
@@ -335,6 +342,7 @@ impl Pipeline {
         if let Some(watcher) = self.watcher {
             told("the policy watcher", watcher.stop().map_err(|e| e.to_string()));
         }
+        told("a source of lag", self.lag.stop().map_err(|e| e.to_string()));
         if let Some(fleets) = self.fleets {
             fleets.end(stop_fleets);
         }

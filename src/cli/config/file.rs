@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-use super::Source;
 use super::settings::{SETTINGS, Written, unknown};
+use super::{Source, lag};
 
 /// A YAML document as it is written; scalars are text, since every setting has one reader for all places.
 enum Node {
@@ -103,7 +103,7 @@ impl Reader<'_> {
                     if is_known(&inner) {
                         self.walk(&inner, value);
                     } else {
-                        self.problem(key.referenced, &unknown(&inner, SETTINGS.iter().map(|s| s.path).chain(["removals.fleets"])));
+                        self.problem(key.referenced, &unknown(&inner, SETTINGS.iter().map(|s| s.path).chain(["removals.fleets", "lag"])));
                     }
                 }
             }
@@ -134,11 +134,14 @@ impl Reader<'_> {
 
 /// Whether a path is a setting.
 fn is_leaf(path: &str) -> bool {
-    path.strip_prefix("removals.fleets.").map_or_else(|| SETTINGS.iter().any(|s| s.path == path), |rest| rest.contains('.'))
+    let within = path.strip_prefix("removals.fleets.").or_else(|| path.strip_prefix(lag::PREFIX));
+    within.map_or_else(|| SETTINGS.iter().any(|s| s.path == path), |rest| rest.contains('.'))
 }
 
 /// Whether a path is a setting, or a section of them.
 fn is_known(path: &str) -> bool {
     let section = format!("{path}.");
-    path == "removals.fleets" || path.starts_with("removals.fleets.") || is_leaf(path) || SETTINGS.iter().any(|s| s.path.starts_with(&section))
+    let maps = ["removals.fleets", "lag"];
+    let is_within = maps.iter().any(|map| path.strip_prefix(*map).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
+    is_within || is_leaf(path) || SETTINGS.iter().any(|s| s.path.starts_with(&section))
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{address, boolean, duration_within, host, percent, show_duration, show_size, size_within, whole, word};
-use super::{Config, RemovalLimit, Source};
+use super::{Config, RemovalLimit, Source, lag};
 use crate::model::FleetName;
 use crate::model::document::shape::{Form, Outline, Shape};
 use crate::model::spelling::nearest;
@@ -87,11 +87,11 @@ const LEAST_SIZE: u64 = 64 << 20;
 const MOST_SIZE: u64 = 16 << 40;
 
 /// A time, as in `1m30s`.
-const TIME: Shape = Shape::Pattern(r"^\s*([0-9]+(d|h|m|s|ms))+\s*$", "5s");
+pub(super) const TIME: Shape = Shape::Pattern(r"^\s*([0-9]+(d|h|m|s|ms))+\s*$", "5s");
 /// Whole percent.
 const PERCENT: Shape = Shape::Pattern(r"^\+?[0-9]+\s*%$", "10%");
 /// A whole number; as a text too.
-const NUMBER: Shape = Shape::Either(&[Shape::Whole(0, i64::MAX), Shape::Pattern(r"^\+?[0-9]+$", "5")]);
+pub(super) const NUMBER: Shape = Shape::Either(&[Shape::Whole(0, i64::MAX), Shape::Pattern(r"^\+?[0-9]+$", "5")]);
 
 /// A part of the pipeline that a process may run by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,11 +110,13 @@ pub enum Role {
     Arbitrate,
     /// Supervises process fleets: observes them, and carries out their commands.
     Fleets,
+    /// Measures the lag of consumer groups.
+    Lag,
     /// Shows it all: pages, API, metrics of targets.
     View,
 }
 
-const ROLES: [(&str, Role); 8] = [
+const ROLES: [(&str, Role); 9] = [
     ("ingest", Role::Ingest),
     ("policies", Role::Policies),
     ("admit", Role::Admit),
@@ -122,6 +124,7 @@ const ROLES: [(&str, Role); 8] = [
     ("decide", Role::Decide),
     ("arbitrate", Role::Arbitrate),
     ("fleets", Role::Fleets),
+    ("lag", Role::Lag),
     ("view", Role::View),
 ];
 
@@ -366,12 +369,12 @@ pub(super) const PREFIX: &str = "LOADLINE_";
 /// `LOADLINE_*` names that are no settings but belong to the program.
 const OTHER_NAMES: [&str; 2] = ["LOADLINE_CONFIG", "LOADLINE_SERVER"];
 
-fn path(text: &str) -> Result<PathBuf, String> {
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("the path is empty; name a file or directory, or leave the setting out".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 /// A text that says something.
-fn plain(text: &str) -> Result<String, String> {
+pub(super) fn plain(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("it is empty; leave the setting out".to_owned()) } else { Ok(text.to_owned()) }
 }
 
@@ -409,7 +412,12 @@ pub(super) fn outline() -> Outline {
     for (field, shape) in LIMIT_FIELDS.into_iter().zip([PERCENT, NUMBER, TIME]) {
         add(&format!("removals.fleets.*.{field}"), shape, "as of `removals`, for this fleet", None);
     }
+    add("lag", Shape::MapOf(&Shape::Any), "consumer groups on Kafka whose lag is a metric, by a name of your own", None);
+    for field in &lag::FIELDS {
+        add(&format!("lag.*.{}", field.name), field.shape, field.meaning, field.default.map(ToOwned::to_owned));
+    }
     outline.maps.remove(".removals.fleets");
+    outline.maps.remove(".lag");
     outline
 }
 
@@ -434,6 +442,9 @@ pub(super) fn set(config: &mut Config, written: &Written) -> Result<(), String> 
         let default = config.removals.default;
         return limit(config.removals.fleets.entry(fleet).or_insert(default), field, value).map_err(|e| format!("{}: {e}", written.path));
     }
+    if let Some(rest) = written.path.strip_prefix(lag::PREFIX) {
+        return lag::set(config, rest, written);
+    }
     let setting = SETTINGS.iter().find(|s| s.path == written.path).ok_or_else(|| unknown(&written.path, SETTINGS.iter().map(|s| s.path)))?;
     if !setting.list && written.values.len() != 1 {
         return Err(format!("{} takes one value, not {}", setting.path, written.values.len()));
@@ -452,7 +463,7 @@ pub(super) fn unknown<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
 
 /// Whether the setting at `path` takes a list.
 pub(super) fn is_list(path: &str) -> bool {
-    SETTINGS.iter().any(|s| s.path == path && s.list)
+    path.strip_prefix(lag::PREFIX).map_or_else(|| SETTINGS.iter().any(|s| s.path == path && s.list), lag::is_list)
 }
 
 /// A value of the environment or of `--set`: a list is separated by commas.

@@ -34,7 +34,10 @@ fn every_setting_can_be_written_in_the_file_as_it_is_shown() {
         removals:\n  percent: 20%\n  atLeast: 2\n  period: 1m30s\n  fleets:\n    storefront:\n      percent: 50%\n\
         freezeFile: /run/freeze\ningest:\n  queue: 8\n  samplesPerSecond: 5000\nretention:\n  size: 512MiB\n  metrics: 90m\n  \
         signals: 2d\n  requests: 1h\n  commands: 1h\n  audit: 365d\n  alerts: 1d\n  deadLetters: 1d\n\
-        kafka:\n  brokers: [a:9092, b:9092]\n  prefix: prod.\n  partitions: [24, metrics=48]\n  replication: 2\n  config: kafka.properties\nroles: [ingest, view]\nlog:\n  format: json\n  level: debug\nstopFleetsOnExit: true\n";
+        kafka:\n  brokers: [a:9092, b:9092]\n  prefix: prod.\n  partitions: [24, metrics=48]\n  replication: 2\n  config: kafka.properties\n  member: front\n\
+        lag:\n  orders:\n    brokers: [c:9092, d:9092]\n    config: orders.properties\n    group: workers\n    topics: [orders, refunds]\n    \
+        targets: [prod/Deployment/a, prod/Deployment/b]\n    metric: backlog\n    every: 2s\n    begins: latest\n    stuckAfter: never\n    perReplica: 100\n\
+        roles: [ingest, view]\nlog:\n  format: json\n  level: debug\nstopFleetsOnExit: true\n";
     let config = load(text, &[], &ConfigArgs::default()).unwrap().config;
     assert_eq!(config.listen.to_string(), "127.0.0.1:9090");
     assert_eq!(config.removals.of(&"storefront".parse().unwrap()), RemovalLimit { percent: 50, at_least: 2, period: Duration::from_secs(90) });
@@ -69,6 +72,13 @@ fn errors_name_the_place_the_value_and_the_mend() {
             "removals:\n  fleets:\n    web:\n      percnt: 5%",
             "loadline.yaml:4:15: removals.fleets.web.percnt: there is no setting \"percnt\"; did you mean \"percent\"?",
         ),
+        ("lag:\n  orders:\n    gruop: g", "loadline.yaml:3:12: lag.orders.gruop: there is no setting \"gruop\"; did you mean \"group\"?"),
+        (
+            "lag:\n  Orders:\n    group: g",
+            "loadline.yaml:3:12: lag: \"Orders\" is not a name; choose one of lower-case letters, digits and hyphens, at most 63",
+        ),
+        ("lag:\n  a:\n    begins: last", "loadline.yaml:3:13: lag.a.begins: \"last\" is none of unknown, earliest, latest"),
+        ("lag:\n  a:\n    every: 10ms", "loadline.yaml:3:12: lag.a.every: 10ms is out of range; choose from 1s to 10m"),
     ] {
         assert_eq!(problems(text), [error], "{text}");
     }
@@ -81,6 +91,30 @@ fn contradictory_values_are_named_together() {
     assert!(found[0].contains("percent 0% and atLeast 0"));
     assert!(found[1].starts_with("loadline.yaml:2:13: freezeFile is the data directory d itself"));
     assert!(found[2].starts_with("loadline.yaml:4:11: policies d holds the data directory d"));
+}
+
+#[test]
+fn a_source_of_lag_says_all_that_it_needs() {
+    let whole = "lag:\n  orders:\n    brokers: b:9092\n    group: workers\n    topics: orders\n    targets: prod/Deployment/workers\n";
+    let config = load(whole, &[], &ConfigArgs::default()).unwrap().config;
+    let source = &config.lag["orders"];
+    assert_eq!((source.metric.as_str(), source.every, source.stuck_after), ("queue_depth", Duration::from_secs(5), Some(Duration::from_secs(300))));
+    for (field, missing) in [
+        (
+            "    brokers: b:9092\n",
+            "loadline.yaml:3:12: lag.orders: brokers is missing; the log is in the data directory, so name the brokers of the group's cluster",
+        ),
+        ("    group: workers\n", "loadline.yaml:3:14: lag.orders: group is missing; name the consumer group whose lag is measured"),
+        ("    topics: orders\n", "loadline.yaml:3:14: lag.orders: topics is missing; name the topics that the group reads"),
+        (
+            "    targets: prod/Deployment/workers\n",
+            "loadline.yaml:3:14: lag.orders: targets is missing; name the targets that its lag is of, as in prod/Deployment/workers",
+        ),
+    ] {
+        assert_eq!(problems(&whole.replace(field, "")), [missing]);
+    }
+    let on_kafka = format!("kafka: {{ brokers: k:9092 }}\n{}", whole.replace("    brokers: b:9092\n", ""));
+    assert!(load(&on_kafka, &[], &ConfigArgs::default()).is_ok(), "the cluster of the log");
 }
 
 #[test]

@@ -252,6 +252,8 @@ fn the_schema_of_the_configuration_is_that_of_its_reader() {
         ("policies: a.yaml\nstopFleetsOnExit: true\ningest:\n  queue: 8\n  samplesPerSecond: unlimited\n", true),
         ("removals:\n  percent: 20%\n  fleets:\n    storefront:\n      percent: 50%\n      period: 1m30s\n", true),
         ("retention:\n  size: 512MiB\n  signals: 2d\nlog: { format: json, level: debug }\nremovals:\n", true),
+        ("lag:\n  a:\n    brokers: b:9092\n    group: g\n    topics: [t]\n    targets: [a/B/c]\n    stuckAfter: never\n    perReplica: 5\n", true),
+        ("lag:\n  a:\n    brokers: b:9092\n    group: g\n    topics: [t]\n    targets: [a/B/c]\n    begins: last\n", false),
         ("panne: 5s\n", false),
         ("pane: 5\n", false),
         ("removals:\n  atleast: 5\n", false),
