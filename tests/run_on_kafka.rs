@@ -285,7 +285,8 @@ fn a_lost_topic_is_told_and_its_readers_begin_anew() {
 /// what is another one's.
 #[test]
 fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
-    let users = [("producer", "ingest"), ("stages", "admit,aggregate,arbitrate"), ("decider", "decide"), ("people", "policies,fleets,view")];
+    let users =
+        [("producer", "ingest"), ("stages", "admit,aggregate,arbitrate"), ("decider", "decide"), ("measurer", "lag"), ("people", "policies,fleets,view")];
     let broker = Broker::with_tls(&users.map(|(user, _)| user));
     let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
     let file = |user: &str| {
@@ -304,15 +305,28 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
             broker.acls(&words[3..]);
         }
     }
-    let [producer, stages, decider, people] = users.map(|(user, roles)| {
+    // Whose lag is measured: a group with a position, and one that is not there.
+    broker.create_topic("orders", 1, &[]);
+    broker.commit("workers", "orders", 0);
+    let measurer = "User:measurer";
+    broker.acls(&["--add", "--allow-principal", measurer, "--operation", "Describe", "--operation", "Read", "--topic", "orders"]);
+    broker.acls(&["--add", "--allow-principal", measurer, "--operation", "Describe", "--group", "workers", "--group", "nobody"]);
+    let source = |group: &str| format!("  {group}: {{ group: {group}, topics: orders, targets: {}, metric: backlog, every: 1s }}\n", &*common::SLEEPERS);
+    let [producer, stages, decider, measurer, people] = users.map(|(user, roles)| {
         let directory = if user == "people" { home.path().to_owned() } else { home.path().join(user) };
         std::fs::create_dir_all(directory.join("policies")).unwrap();
         let mut command = run(&broker, &directory, &prefix, roles);
+        if user == "measurer" {
+            std::fs::write(directory.join("loadline.yaml"), format!("log: {{ level: debug }}\nlag:\n{}{}", source("workers"), source("nobody"))).unwrap();
+        }
         command.args(["--set", &format!("kafka.config={}", file(user)), "--stop-fleets-on-exit"]);
         Running::spawn(command)
     });
     scales_to(&producer, &home.path().join("data"), 30.0, 3);
-    for running in [producer, stages, decider, people] {
+    let says = |running: &Running, words: &str| running.said().iter().any(|line| line.contains(words)).then_some(());
+    wait_for("a lag that is measured", || says(&measurer, "workers: a lag of 0"));
+    wait_for("one that is not known", || says(&people, "LagUnknown"));
+    for running in [producer, stages, decider, measurer, people] {
         let denied: Vec<String> = running.said().into_iter().filter(|line| line.to_lowercase().contains("authoriz")).collect();
         assert_eq!((denied, running.stop()), (Vec::new(), 0));
     }

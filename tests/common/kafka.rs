@@ -17,7 +17,7 @@ use loadline::runtime::clock::Stopwatch;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
@@ -246,6 +246,19 @@ impl Broker {
             config.set(name, value);
         }
         config.create().unwrap()
+    }
+
+    /// A group goes on to this offset of a topic's first partition, as if it had read what is before it.
+    pub(crate) fn commit(&self, group: &str, topic: &str, offset: i64) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address).set("group.id", group);
+        for (name, value) in &self.client {
+            config.set(name, value);
+        }
+        let member: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, At::Offset(offset)).unwrap();
+        member.commit(&list, CommitMode::Sync).unwrap();
     }
 
     /// Deletes the records of a topic's partition before an offset.
