@@ -1,8 +1,8 @@
 //! Bytes to model and back.
 //!
-//! - this file: a message of the log in Avro's single-object encoding, and back; the topic says
-//!   which message a type is where several topics carry it;
-//! - [`schemas`]: the schemas, of this release and of others, found by their fingerprint;
+//! - this file: a message of the log in Avro's single-object encoding, and back, also from Confluent's framing;
+//!   the topic says which message a type is where several topics carry it;
+//! - [`schemas`]: the schemas, of this release and of others, found by their fingerprint or by a registry's id;
 //! - [`jsonl`]: signals, samples, decisions and commands as JSON lines;
 //! - [`samples`]: samples as producers of any kind send them, JSON lines, Avro or OTLP;
 //! - [`container`]: samples from an Avro object container file;
@@ -11,7 +11,7 @@
 //!
 //! Invariants: nothing that comes from outside makes this module panic, loop or allocate without
 //! bound; a message is decoded by the schema that it was written with; trailing bytes are an error.
-//! Framing by a registry's ids is not here yet.
+//! A registry is asked elsewhere, before a record comes here.
 
 use std::fmt;
 
@@ -35,6 +35,7 @@ pub(crate) mod arbitrary;
 #[cfg(test)]
 mod tests;
 
+use avro::Writer;
 use schemas::{RecordType, SchemaError, Schemas};
 
 /// Why bytes are no message.
@@ -51,6 +52,14 @@ pub enum WireError {
     UnknownSchema {
         /// Its CRC-64-AVRO fingerprint.
         fingerprint: u64,
+    },
+    /// Written with a schema of which a registry's id is all that is known.
+    #[error("written with the schema {id} of a registry: {reason}")]
+    UnknownId {
+        /// The id.
+        id: u32,
+        /// Why there is no more.
+        reason: String,
     },
     /// A known message, but not one of this topic.
     #[error("a {name} does not belong on {topic}")]
@@ -136,6 +145,24 @@ pub fn read(topic: Topic, record: &RawRecord) -> Result<Read, WireError> {
     if topic == Topic::Metrics { samples::of_record(record) } else { decode(topic, &record.value).map(Read::whole) }
 }
 
+/// The id of a registry that a record names its schema by, where it does.
+pub fn registry_id(bytes: &[u8]) -> Option<u32> {
+    match bytes.first() {
+        Some(&avro::CONFLUENT) => avro::split(bytes).ok().and_then(|(writer, _)| if let Writer::Id(id) = writer { Some(id) } else { None }),
+        _ => None,
+    }
+}
+
+/// The id of a registry by which a record cannot be read now, and why: by another answer of the registry it could.
+pub fn unread_id(bytes: &[u8]) -> Option<(u32, String)> {
+    let id = registry_id(bytes)?;
+    match schemas::held().ok()?.of_id(id) {
+        Some(Ok(_)) => None,
+        Some(Err(reason)) => Some((id, reason)),
+        None => Some((id, "nothing is known of it".to_owned())),
+    }
+}
+
 /// Decodes a message that stands on `topic`, with the schemas that this process holds.
 ///
 /// # Errors
@@ -149,8 +176,14 @@ pub fn decode(topic: Topic, bytes: &[u8]) -> Result<Message, WireError> {
 /// # Errors
 /// [`WireError`]; the record is a dead letter then.
 pub fn decode_with(schemas: &Schemas, topic: Topic, bytes: &[u8]) -> Result<Message, WireError> {
-    let (fingerprint, body) = avro::split(bytes)?;
-    let known = schemas.find(fingerprint).ok_or(WireError::UnknownSchema { fingerprint })?;
+    let (writer, body) = avro::split(bytes)?;
+    let known = match writer {
+        Writer::Fingerprint(fingerprint) => schemas.find(fingerprint).ok_or(WireError::UnknownSchema { fingerprint })?,
+        Writer::Id(id) => match schemas.of_id(id) {
+            Some(learnt) => learnt.map_err(|reason| WireError::UnknownId { id, reason })?,
+            None => return Err(WireError::UnknownId { id, reason: "no registry is named that knows it (kafka.registry.url)".to_owned() }),
+        },
+    };
     let message = match (topic, known.record()) {
         (Topic::Metrics, RecordType::SampleBatch) => Message::Samples(avro::read(known, body)?),
         (Topic::Control, RecordType::PolicyEntry) => Message::Control(ControlEntry::Policy(avro::read(known, body)?)),

@@ -1,4 +1,5 @@
-//! Avro's single-object encoding: `C3 01`, the fingerprint of the writer's schema, the body.
+//! Avro's two framings: the single-object encoding (`C3 01`, the fingerprint of the writer's schema, the body), in which Loadline writes; and that of
+//! Confluent's clients (`00`, the id of a registry, big-endian, the body), which it reads too.
 //!
 //! Both ways go through serde, without a value tree in between.
 
@@ -19,6 +20,8 @@ pub(super) use lenient::Lenient;
 
 /// The two bytes that every message starts with: the marker and version 1 of the encoding.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
+/// What a message in Confluent's framing starts with.
+pub(super) const CONFLUENT: u8 = 0;
 /// Marker and fingerprint.
 const HEADER_BYTES: usize = 10;
 /// Above this a thread's buffer is given back: twice the largest record of the log.
@@ -43,16 +46,33 @@ pub(super) fn write<T: Serialize>(record: RecordType, value: &T) -> Result<Vec<u
     })
 }
 
-/// The fingerprint of a message, and its body.
-pub(super) fn split(bytes: &[u8]) -> Result<(u64, &[u8]), WireError> {
+/// How a message names the schema that it was written with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writer {
+    /// By its CRC-64-AVRO fingerprint.
+    Fingerprint(u64),
+    /// By the id of a registry.
+    Id(u32),
+}
+
+/// How a message names its schema, and its body.
+pub(super) fn split(bytes: &[u8]) -> Result<(Writer, &[u8]), WireError> {
+    if bytes.first() == Some(&CONFLUENT) {
+        return match bytes[1..].split_first_chunk() {
+            Some((id, body)) => Ok((Writer::Id(u32::from_be_bytes(*id)), body)),
+            None => Err(WireError::malformed(format_args!("begins with 00, and {} bytes are too few for the id of a registry's schema", bytes.len()))),
+        };
+    }
     let Some((header, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return Err(WireError::malformed(format_args!("{} bytes are too few for a message, which begins with a header of {HEADER_BYTES}", bytes.len())));
     };
     let [first, second, fingerprint @ ..] = *header;
     if [first, second] != MARKER {
-        return Err(WireError::malformed(format_args!("begins with {first:02x} {second:02x} in place of c3 01: not Avro's single-object encoding")));
+        return Err(WireError::malformed(format_args!(
+            "begins with {first:02x} {second:02x} in place of c3 01 or 00: neither Avro's single-object encoding nor Confluent's framing"
+        )));
     }
-    Ok((u64::from_le_bytes(fingerprint), body))
+    Ok((Writer::Fingerprint(u64::from_le_bytes(fingerprint)), body))
 }
 
 /// Decodes a body by the schema that it was written with.

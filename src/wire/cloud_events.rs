@@ -4,7 +4,7 @@
 //!
 //! A record that is appended again has the same `id`: consumers tell repetitions by it.
 
-use super::avro;
+use super::avro::{self, Writer};
 use super::schemas::{self, RecordType};
 use crate::log::{RawAppend, Topic};
 use crate::model::{Audit, Message, TargetId, Timestamp};
@@ -34,7 +34,7 @@ pub fn headers(topic_name: &str, append: &RawAppend) -> Vec<(&'static str, Strin
 }
 
 fn message_of(append: &RawAppend) -> Option<(RecordType, Message)> {
-    let (fingerprint, _) = avro::split(&append.value).ok()?;
+    let (Writer::Fingerprint(fingerprint), _) = avro::split(&append.value).ok()? else { return None };
     let record = schemas::held().ok()?.find(fingerprint)?.record();
     Some((record, super::decode(append.topic, &append.value).ok()?))
 }

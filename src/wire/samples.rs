@@ -1,9 +1,10 @@
 //! Samples as producers of any kind send them: one reader for bodies over HTTP and for records on `metrics`.
 //!
-//! JSON lines, an Avro object container file, or OTLP in protobuf; a message in Avro's single-object encoding is the log's own, and read as such.
+//! JSON lines, an Avro object container file, or OTLP in protobuf; a message in Avro's single-object encoding is the log's own, and read as such,
+//! and so is one in Confluent's framing.
 //! A sample that cannot be read costs no other one where it stands by itself (a line, a data point); what is broken as a whole is refused as a whole.
 
-use super::avro::MARKER;
+use super::avro::{CONFLUENT, MARKER};
 use super::container::each_batch;
 use super::{Read, WireError, jsonl, otlp};
 use crate::log::{MAX_RECORD_BYTES, RawRecord, Topic};
@@ -176,7 +177,8 @@ pub(super) fn of_record(record: &RawRecord) -> Result<Read, WireError> {
                 shorten(named)
             ))
         })?,
-        None if value.starts_with(&MARKER) => Format::Avro,
+        // No request of OTLP begins so either: it would be a field with the number 0.
+        None if value.starts_with(&MARKER) || value.starts_with(&[CONFLUENT]) => Format::Avro,
         None => Format::of_bytes(value),
     };
     if format == Format::Avro && !value.starts_with(&CONTAINER) {

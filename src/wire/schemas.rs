@@ -2,8 +2,8 @@
 //!
 //! A message is read by the schema that it was written with, found by its fingerprint. What this
 //! release writes is built in from `schemas/`; what earlier ones wrote is in [`HISTORY`]; what newer
-//! ones write is learnt from them by [`Schemas::register`]. The rules of change are in
-//! `schemas/README.md`.
+//! ones write is learnt from them by [`Schemas::register`], and what others write under the id of a registry
+//! by [`Schemas::learn`]. The rules of change are in `schemas/README.md`.
 //!
 //! Invariant: a schema that is held can be read with memory, stack and time bounded by the size of
 //! the message; see [`check_bounded`].
@@ -21,6 +21,8 @@ use super::avro::describe;
 /// The most schemas that are learnt from others: they are kept for the life of the process, and 18
 /// messages with a few versions each are far below it.
 const MAX_REGISTERED: usize = 1_000;
+/// The most ids of a registry that are remembered.
+const MAX_IDS: usize = 10_000;
 /// The most bytes that one value may take while it is read: twice the largest record of the log.
 const MAX_VALUE_BYTES: usize = 1024 * 1024;
 /// How deep types may be nested in a schema; ours are 9 deep.
@@ -134,6 +136,9 @@ pub enum SchemaError {
     /// More schemas than are kept.
     #[error("{MAX_REGISTERED} schemas of other releases are held already; restart this process when the rollout is over")]
     TooMany,
+    /// More ids of a registry than are remembered.
+    #[error("{MAX_IDS} ids of the registry are known already; restart this process")]
+    TooManyIds,
 }
 
 /// A schema that is held.
@@ -179,6 +184,8 @@ pub struct Schemas {
     own: Vec<Own>,
     built_in: HashMap<u64, Known>,
     registered: RwLock<HashMap<u64, Known>>,
+    /// By the ids of a registry, or why nothing can be read by one.
+    ids: RwLock<HashMap<u32, Result<Known, String>>>,
 }
 
 /// The schemas that this process holds.
@@ -212,7 +219,7 @@ impl Schemas {
             let loaded = load(json)?;
             built_in.entry(loaded.fingerprint).or_insert(loaded.known);
         }
-        Ok(Schemas { own, built_in, registered: RwLock::default() })
+        Ok(Schemas { own, built_in, registered: RwLock::default(), ids: RwLock::default() })
     }
 
     /// Learns another release's schema of one of the messages, and gives its fingerprint. A schema
@@ -238,6 +245,39 @@ impl Schemas {
     pub fn find(&self, fingerprint: u64) -> Option<Known> {
         let built_in = self.built_in.get(&fingerprint).copied();
         built_in.or_else(|| self.registered.read().unwrap_or_else(PoisonError::into_inner).get(&fingerprint).copied())
+    }
+
+    /// Learns what the id of a registry stands for: a schema, or why nothing can be read by it. What is known of an id stays, but for why nothing can be
+    /// read by it. A schema that is none of Loadline's is such a reason, and no error.
+    ///
+    /// # Errors
+    /// [`SchemaError::TooMany`], [`SchemaError::TooManyIds`]: nothing was learnt, and more was known already than is kept.
+    pub fn learn(&self, id: u32, schema_json: Result<&str, String>) -> Result<(), SchemaError> {
+        let learnt = match schema_json.map(|json| self.register(json)) {
+            Ok(Ok(fingerprint)) => self.find(fingerprint).ok_or_else(|| "its schema cannot be found".to_owned()),
+            Ok(Err(error @ SchemaError::TooMany)) => return Err(error),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(reason) => Err(reason),
+        };
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        match ids.get(&id) {
+            Some(Ok(_)) => return Ok(()),
+            None if ids.len() >= MAX_IDS => {
+                // Why something cannot be read is found out again.
+                ids.retain(|_, known| known.is_ok());
+                if ids.len() >= MAX_IDS {
+                    return Err(SchemaError::TooManyIds);
+                }
+            }
+            _ => {}
+        }
+        ids.insert(id, learnt);
+        Ok(())
+    }
+
+    /// What the id of a registry stands for: a schema, or why nothing can be read by it. `None` where nothing was learnt of it.
+    pub fn of_id(&self, id: u32) -> Option<Result<Known, String>> {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// The fingerprint of the schema that this release writes `record` with.

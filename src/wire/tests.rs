@@ -85,7 +85,7 @@ fn an_unknown_fingerprint_is_named() {
     let error = decode(Topic::Signals, &[0xc3, 0x01, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap_err();
     assert_eq!(error.to_string(), "written with an unknown schema, fingerprint 0807060504030201");
     let error = decode(Topic::Signals, b"{\"at\":1764000000000}").unwrap_err();
-    assert_eq!(error.to_string(), "begins with 7b 22 in place of c3 01: not Avro's single-object encoding");
+    assert_eq!(error.to_string(), "begins with 7b 22 in place of c3 01 or 00: neither Avro's single-object encoding nor Confluent's framing");
     let error = decode(Topic::Signals, b"").unwrap_err();
     assert_eq!(error.to_string(), "0 bytes are too few for a message, which begins with a header of 10");
 }

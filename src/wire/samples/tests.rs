@@ -87,6 +87,24 @@ fn what_cannot_be_read_is_refused_with_a_plain_reason() {
     insta::assert_snapshot!(cases.map(Result::unwrap_err).join("\n"));
 }
 
+/// A sample by the id of a registry, once that is known; its first byte tells it where nothing else does.
+#[test]
+fn a_message_by_the_id_of_a_registry_is_read_by_its_schema() {
+    const ID: u32 = 9_001;
+    let framed = [&[0][..], &ID.to_be_bytes(), &own()[10..]].concat();
+    assert!(read(None, framed.clone()).is_err_and(|reason| reason.contains("schema 9001 of a registry")));
+    wire::schemas::held().unwrap().learn(ID, Ok(wire::schemas::RecordType::SampleBatch.schema_json())).unwrap();
+    for named in [None, Some("application/avro")] {
+        assert_eq!(read(named, framed.clone()).unwrap(), read(None, own()).unwrap());
+    }
+    assert!(read(None, [&framed[..], &[7]].concat()).is_err_and(|reason| reason.contains("1 bytes follow the end")));
+    assert_eq!(read(None, [0, 0, 1]).unwrap_err(), "begins with 00, and 3 bytes are too few for the id of a registry's schema");
+    assert_eq!((wire::registry_id(&framed), wire::registry_id(&own()), wire::unread_id(&framed)), (Some(ID), None, None));
+    // What is known of an id stays.
+    wire::schemas::held().unwrap().learn(ID, Err("gone".to_owned())).unwrap();
+    assert!(read(None, framed).is_ok());
+}
+
 /// Elsewhere than on `metrics` there is the framing of the log alone.
 #[test]
 fn only_samples_may_be_written_in_other_ways() {

@@ -337,6 +337,17 @@ fn a_symbol_of_a_newer_release_is_other() {
 }
 
 #[test]
+fn ids_that_stand_for_nothing_make_room_for_those_that_do() {
+    let schemas = Schemas::of_release().unwrap();
+    let most = u32::try_from(MAX_IDS).unwrap();
+    (1..=most).for_each(|id| schemas.learn(id, Err("the registry does not know it".to_owned())).unwrap());
+    schemas.learn(most + 1, Ok(RecordType::Mark.schema_json())).unwrap();
+    assert_eq!(schemas.of_id(most + 1).unwrap().unwrap().record(), RecordType::Mark);
+    (1..most).for_each(|id| schemas.learn(id, Ok(RecordType::Mark.schema_json())).unwrap());
+    assert!(matches!(schemas.learn(most, Ok(RecordType::Mark.schema_json())), Err(SchemaError::TooManyIds)));
+}
+
+#[test]
 fn schemas_that_are_none_of_ours_or_without_bound_are_refused() {
     let schemas = Schemas::of_release().unwrap();
     let refused = |text: &str| schemas.register(text).unwrap_err().to_string();
