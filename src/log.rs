@@ -372,6 +372,11 @@ pub trait Session: Send {
         Ok(true)
     }
 
+    /// The partitions whose next record waits until it is known how to read it. [`Session::has_read_to_end`] speaks of the others alone.
+    fn waiting(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// Commits a batch for a partition that this member owns: all of it or nothing. Returns when
     /// it is durable.
     ///

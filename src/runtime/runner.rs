@@ -15,11 +15,11 @@ use std::time::Duration;
 use crate::log::{Batch, Log, LogError, Offset, Polled, RawAppend, RawRecord, StatePut, Topic};
 use crate::model::{Alert, AlertState, DeadLetter, Message, Severity, Timestamp};
 use crate::stages::{Effects, Input, Located, Snapshot, Stage};
-use crate::wire;
+use crate::wire::{self, WireError};
 
 use super::events::PartitionRestored;
 use super::raw_appends;
-use super::snapshots::{self, ROUND_KEY, Round, VERSION_KEY, WIDE_KEY};
+use super::snapshots::{self, ASIDE_KEY, Aside, ROUND_KEY, Round, VERSION_KEY, WIDE_KEY};
 
 /// How often a stage that lives by the clock gets a tick.
 pub const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -79,6 +79,9 @@ struct Owned<S: Stage> {
     lost_before: Option<Offset>,
     ticked_at: Option<Timestamp>,
     writing: Option<Writing>,
+    aside: Aside,
+    /// What was put aside is not as the state of the group has it.
+    aside_changed: bool,
     /// There is no round yet.
     first_round: bool,
     round_at: Timestamp,
@@ -172,6 +175,13 @@ impl<S: Stage> Runner<S> {
             owned.read_to_end = read_to_end;
         }
         Ok(())
+    }
+
+    /// There is more of this partition, which cannot be read yet: nothing is complete there.
+    pub fn waits(&mut self, partition: u32) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.read_to_end = None;
+        }
     }
 
     fn records(&mut self, partition: u32, records: Vec<RawRecord>, now: Timestamp) {
@@ -287,7 +297,7 @@ impl<S: Stage> Runner<S> {
     /// Also gives the records that it needed and that are gone.
     fn restore(&self, partition: u32, position: Offset, now: Timestamp) -> Result<(Owned<S>, Vec<Range<Offset>>), LogError> {
         let rows = self.log.states(S::NAME, partition)?;
-        let snapshots::Restored { state, round, .. } = snapshots::restore::<S>(&rows, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
+        let snapshots::Restored { state, round, aside, .. } = snapshots::restore::<S>(&rows, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
         let start = self.log.range(S::INPUT, partition)?.start;
         let needed = match round {
             // A stage that flushes saves with each flush what it holds across it: there is nothing to read again.
@@ -309,6 +319,8 @@ impl<S: Stage> Runner<S> {
             lost_before: (needed < from).then_some(from),
             ticked_at: None,
             writing: None,
+            aside,
+            aside_changed: false,
             first_round: round.is_none(),
             round_at: now,
             records: 0,
@@ -343,6 +355,17 @@ impl<S: Stage> Runner<S> {
                 if record.offset >= position {
                     break;
                 }
+                if !owned.aside.holds(record.offset)
+                    && let Some((id, lacks)) = wire::unread_id(&record.value)
+                {
+                    // It was read before: to go on without it would be another state.
+                    let (input, offset) = (S::INPUT, record.offset);
+                    let reason = format!(
+                        "{input} {offset} of partition {partition} was read by the schema {id} of a registry before, and cannot be now: {lacks}; the registry must be the one of \
+                         before (kafka.registry.url), with what it held"
+                    );
+                    return Err(LogError::Retry { reason });
+                }
                 owned.fold(&self.stage, record, &mut silent);
                 silent.take();
             }
@@ -355,7 +378,7 @@ impl<S: Stage> Runner<S> {
 impl<S: Stage> Owned<S> {
     /// Folds one record; what cannot be read becomes a dead letter.
     fn fold(&mut self, stage: &S, raw: RawRecord, effects: &mut Effects) {
-        let decoded = wire::read(S::INPUT, &raw).map_err(|e| e.to_string());
+        let decoded = if self.aside.holds(raw.offset) { Err("it was put aside before".to_owned()) } else { self.read(&raw) };
         let RawRecord { partition, offset, at, value, .. } = raw;
         self.position = offset + 1;
         self.last_at = Some(at);
@@ -391,6 +414,17 @@ impl<S: Stage> Owned<S> {
             }
             Err(reason) => self.put_aside(partition, offset, at, reason, &value, effects),
         }
+    }
+
+    /// What a record says, or why that cannot be told.
+    fn read(&mut self, raw: &RawRecord) -> Result<wire::Read, String> {
+        wire::read(S::INPUT, raw).map_err(|error| {
+            if !S::FLUSHES && matches!(error, WireError::UnknownId { .. }) {
+                self.aside.push(raw.offset);
+                self.aside_changed = true;
+            }
+            error.to_string()
+        })
     }
 
     /// Keeps a record that cannot be used, or not all of it, unless there were many in this second.
@@ -451,7 +485,10 @@ impl<S: Stage> Owned<S> {
         if self.writing.is_none() && !S::FLUSHES && (due || self.records >= rounds.records.max(20 * self.keys)) {
             self.begin_round(now);
         }
-        let states = if S::FLUSHES { self.flushed_states(flushed) } else { self.write_round(position, rounds.bytes) };
+        let mut states = if S::FLUSHES { self.flushed_states(flushed) } else { self.write_round(position, rounds.bytes) };
+        if std::mem::take(&mut self.aside_changed) {
+            states.push(StatePut { key: ASIDE_KEY.to_owned(), value: self.aside.row() });
+        }
         if appends.is_empty() && position.is_none() && states.is_empty() {
             return None;
         }
@@ -499,6 +536,7 @@ impl<S: Stage> Owned<S> {
             && let Some(Writing { round, wide, .. }) = self.writing.take()
         {
             puts.push(StatePut { key: WIDE_KEY.to_owned(), value: Some(wide) });
+            self.aside_changed |= self.aside.forget_before(round.replay_from);
             puts.push(StatePut { key: ROUND_KEY.to_owned(), value: serde_json::to_vec(&round).ok() });
         }
         puts

@@ -1,5 +1,7 @@
 //! Snapshots as they stand in the log's state, and back: the runtime's own keys beside those of the stage.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::log::{LogError, Offset};
@@ -11,6 +13,41 @@ pub(super) const ROUND_KEY: &str = "\u{1}round";
 pub(super) const WIDE_KEY: &str = "\u{1}wide";
 /// The version of the snapshots: written with the first of a round, so that a round that was torn says it too.
 pub(super) const VERSION_KEY: &str = "\u{1}version";
+/// What was put aside ([`Aside`]).
+pub(super) const ASIDE_KEY: &str = "\u{1}aside";
+
+/// The records that could not be read for want of what stands outside of the log (a schema that a registry did not know), since the last round: a restart, which reads
+/// them again, leaves them aside, whatever is known by then. In order, as ranges.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Aside(Vec<Range<Offset>>);
+
+impl Aside {
+    /// Whether this record is one of them.
+    pub fn holds(&self, offset: Offset) -> bool {
+        let after = self.0.partition_point(|range| range.start <= offset);
+        after.checked_sub(1).is_some_and(|index| self.0[index].contains(&offset))
+    }
+
+    /// One more, behind all of them.
+    pub fn push(&mut self, offset: Offset) {
+        match self.0.last_mut() {
+            Some(last) if last.end == offset => last.end = offset + 1,
+            _ => self.0.push(offset..offset + 1),
+        }
+    }
+
+    /// Forgets what is not read again. Says whether there was any of it.
+    pub fn forget_before(&mut self, from: Offset) -> bool {
+        let kept = self.0.partition_point(|range| range.end <= from);
+        self.0.drain(..kept);
+        kept > 0
+    }
+
+    /// As it stands in the state of a group.
+    pub fn row(&self) -> Option<Vec<u8>> {
+        if self.0.is_empty() { None } else { serde_json::to_vec(self).ok() }
+    }
+}
 
 /// The record that ends a snapshot round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +76,8 @@ pub struct Restored<S> {
     pub state: S,
     /// The last complete round; `None` where none came to its end.
     pub round: Option<Round>,
+    /// What is left aside when the input is read again.
+    pub aside: Aside,
     /// How many keys have a snapshot.
     pub keys: usize,
 }
@@ -85,7 +124,7 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result
         state.restore_wide(wide)?;
     }
     let mut keys = 0;
-    for (key, bytes) in rows.iter().filter(|(key, _)| ![ROUND_KEY, WIDE_KEY, VERSION_KEY].contains(&key.as_str())) {
+    for (key, bytes) in rows.iter().filter(|(key, _)| ![ROUND_KEY, WIDE_KEY, VERSION_KEY, ASIDE_KEY].contains(&key.as_str())) {
         state.restore(key, bytes)?;
         keys += 1;
     }
@@ -94,13 +133,26 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result
     if until > position {
         return Err(Unusable::Ahead { until, position });
     }
-    Ok(Restored { state, round, keys })
+    let aside: Option<Aside> = find(ASIDE_KEY).map(json::read_bytes).transpose().map_err(|error| format!("the records that were put aside: {error}"))?;
+    Ok(Restored { state, round, aside: aside.unwrap_or_default(), keys })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::stages::decide::Decide;
+
+    #[test]
+    fn what_was_put_aside_is_remembered_until_it_is_not_read_again() {
+        let mut aside = Aside::default();
+        assert_eq!(aside.row(), None);
+        [3, 4, 9].into_iter().for_each(|offset| aside.push(offset));
+        let row: Aside = serde_json::from_slice(&aside.row().unwrap()).unwrap();
+        assert_eq!((2..11).filter(|offset| row.holds(*offset)).collect::<Vec<_>>(), [3, 4, 9]);
+        assert!(!aside.forget_before(4) && aside.forget_before(5) && !aside.forget_before(5));
+        assert!(!aside.holds(4) && aside.holds(9) && aside.forget_before(10));
+        assert_eq!(aside, Aside::default());
+    }
 
     /// A round or a target's snapshot that stands for input which was never read is refused: that input would be passed over.
     #[test]
