@@ -59,6 +59,16 @@ pub use read_only::ReadOnlyLog;
 /// What stands around a record for those who are not Loadline: headers, by the full name of the topic and the record. The log knows no messages.
 pub type Describe = fn(topic_name: &str, append: &RawAppend) -> Vec<(&'static str, String)>;
 
+/// What must be known to read a record and does not stand in the log, as schemas by the ids of a registry.
+pub trait LookUp: Send + Sync {
+    /// Sees to what this record needs, within a few seconds. A record of which it cannot be told now whether it can be read is handed to nobody, nor is what comes after it in
+    /// its partition: what becomes of a record must not depend on when it was read.
+    ///
+    /// # Errors
+    /// Why it cannot be told now.
+    fn look_up(&self, topic: Topic, record: &RawRecord) -> Result<(), String>;
+}
+
 /// How to reach a cluster, and what to ask of it.
 #[derive(Clone)]
 pub struct Options {
@@ -83,6 +93,8 @@ pub struct Options {
     pub patience: Duration,
     /// The headers of what is appended.
     pub describe: Option<Describe>,
+    /// What records of others need besides the log.
+    pub look_up: Option<Arc<dyn LookUp>>,
 }
 
 impl Options {
@@ -99,7 +111,13 @@ impl Options {
             transaction_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(30),
             describe: None,
+            look_up: None,
         }
+    }
+
+    /// Whether a record can be handed out, or refused, for good.
+    fn is_known(&self, topic: Topic, record: &RawRecord) -> Result<(), String> {
+        self.look_up.as_ref().map_or(Ok(()), |beside| beside.look_up(topic, record))
     }
 
     /// The headers of a record that goes to the topic of this full name.
@@ -243,7 +261,9 @@ impl Log for KafkaLog {
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
         self.0.partitions.check(topic, partition)?;
         let name = self.0.names.of(topic);
-        self.0.read(Some((name, partition, from)), |reader| reader.scan(name, partition, from, max))
+        let records = self.0.read(Some((name, partition, from)), |reader| reader.scan(name, partition, from, max))?;
+        records.iter().try_for_each(|record| self.0.options.is_known(topic, record)).map_err(|reason| LogError::Retry { reason })?;
+        Ok(records)
     }
 
     fn leaves_gaps(&self) -> bool {

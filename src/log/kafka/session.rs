@@ -43,6 +43,8 @@ struct Owned {
     ahead: VecDeque<Item>,
     /// How many bytes that is.
     bytes: usize,
+    /// Whether the first of it waits until it is known how to read it ([`super::LookUp`]); the client fetches no more of the partition meanwhile.
+    waits: bool,
     /// `None` where it is dead: before another one is made it must be sure that the partition is still this member's.
     transactions: Option<Transactions>,
 }
@@ -130,7 +132,8 @@ impl Member {
     /// Takes what the client has, waiting for the first of it; and what changed in the group.
     fn fetch(&mut self, wait: Duration, polled: &mut Vec<Polled>) -> Result<(), LogError> {
         let mut wait = wait;
-        let mut taken: usize = self.owned.values().map(|owned| owned.bytes).sum();
+        // What waits is bounded by itself, and holds nothing else up.
+        let mut taken: usize = self.owned.values().filter(|owned| !owned.waits).map(|owned| owned.bytes).sum();
         let overtaken = loop {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
@@ -198,13 +201,17 @@ impl Member {
         let position = committed.unwrap_or(range.start);
         let next = self.within(partition, position, &range)?;
         self.consumer.incremental_assign(&client::one(self.topic(), partition, client::at(next))).map_err(|error| errors::of_reading(&error))?;
+        if self.shared.options.look_up.is_some() {
+            // As it was left when it waited here before: the client keeps that over the loss of a partition.
+            self.consumer.resume(&client::one(self.topic(), partition, At::Invalid)).map_err(|error| errors::of_reading(&error))?;
+        }
         lock(&self.consumer.context().0).waiting.remove(&partition);
         polled.push(Polled::Assigned { partition, position });
         let mut ahead = VecDeque::new();
         if position < next {
             ahead.push_back(Item::Gap(position, next));
         }
-        self.owned.insert(partition, Owned { next, ahead, bytes: 0, transactions: Some(transactions) });
+        self.owned.insert(partition, Owned { next, ahead, bytes: 0, waits: false, transactions: Some(transactions) });
         Ok(())
     }
 
@@ -246,14 +253,23 @@ impl Member {
         let order: Vec<u32> = self.owned.range(self.first..).chain(self.owned.range(..self.first)).map(|(partition, _)| *partition).collect();
         let mut waiting = self.owned.values().filter(|owned| !owned.ahead.is_empty()).count();
         let mut left = max;
+        let (options, topic) = (&self.shared.options, self.membership.topic);
+        let mut changed = Vec::new();
         for partition in order {
             let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.ahead.is_empty()) else { continue };
             let share = left.div_ceil(waiting);
             waiting -= 1;
             let mut records = Vec::new();
+            let waited = std::mem::take(&mut owned.waits);
             while let Some(item) = owned.ahead.pop_front() {
                 match item {
                     Item::Record(record) if records.len() < share => {
+                        if let Err(reason) = options.is_known(topic, &record) {
+                            tracing::debug!(event = "kafka", partition, reason, "a record waits");
+                            owned.ahead.push_front(Item::Record(record));
+                            owned.waits = true;
+                            break;
+                        }
                         owned.bytes = owned.bytes.saturating_sub(record.value.len() + record.key.as_ref().map_or(0, String::len));
                         records.push(record);
                     }
@@ -264,11 +280,25 @@ impl Member {
                     }
                 }
             }
+            if owned.waits != waited {
+                changed.push((partition, owned.waits));
+            }
             left -= records.len();
             if !records.is_empty() {
                 self.first = partition + 1;
                 polled.push(Polled::Records { partition, records });
             }
+        }
+        for (partition, waits) in changed {
+            self.fetches(partition, !waits);
+        }
+    }
+
+    /// Whether the client is to fetch of a partition.
+    fn fetches(&self, partition: u32, on: bool) {
+        let list = client::one(self.topic(), partition, At::Invalid);
+        if let Err(error) = if on { self.consumer.resume(&list) } else { self.consumer.pause(&list) } {
+            tracing::error!(event = "kafka", partition, %error, "the client does not pause a partition, or go on with it");
         }
     }
 
@@ -370,7 +400,7 @@ impl Session for Member {
             self.shared.check_open()?;
             let woken = self.woken.swap(false, Ordering::SeqCst);
             let left = wait.saturating_sub(started.elapsed());
-            let there = max > 0 && self.owned.values().any(|owned| !owned.ahead.is_empty());
+            let there = max > 0 && self.owned.values().any(|owned| !owned.ahead.is_empty() && !owned.waits);
             let slice = if there || woken { Duration::ZERO } else { left.min(SLICE) };
             self.fetch(slice, &mut polled)?;
             if max > 0 {
@@ -384,7 +414,7 @@ impl Session for Member {
 
     fn has_read_to_end(&mut self) -> Result<bool, LogError> {
         let positions = self.consumer.position().map_err(|error| errors::of_reading(&error))?;
-        for (partition, owned) in &self.owned {
+        for (partition, owned) in self.owned.iter().filter(|(_, owned)| !owned.waits) {
             if !owned.ahead.is_empty() {
                 return Ok(false);
             }
@@ -399,6 +429,10 @@ impl Session for Member {
             }
         }
         Ok(true)
+    }
+
+    fn waiting(&self) -> Vec<u32> {
+        self.owned.iter().filter(|(_, owned)| owned.waits).map(|(partition, _)| *partition).collect()
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
