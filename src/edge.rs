@@ -7,6 +7,7 @@
 //! - [`observe`]: what is seen of replicas, as signals;
 //! - [`actuate`]: commands into the world, at most once;
 //! - [`processes`]: fleets of local processes, which the two above see and scale;
+//! - `registry`: schemas of records that others frame by a schema registry's ids;
 //! - [`log_watch`]: tells of a log that cannot be written;
 //! - [`view`]: what is known now, in memory, fed by the log;
 //! - [`shown`]: decide, whose evaluations the view sees;
@@ -24,6 +25,8 @@ pub mod metrics;
 pub mod observe;
 pub mod policies;
 pub mod processes;
+#[cfg(feature = "kafka")]
+pub mod registry;
 pub mod serve;
 pub mod shown;
 mod stop;

@@ -82,6 +82,10 @@ pub struct Kafka {
     pub replication: Option<u32>,
     /// A file with settings of librdkafka.
     pub config: Option<PathBuf>,
+    /// The URL of a schema registry, for records that are framed by its ids.
+    pub registry: Option<String>,
+    /// A file with the user that it is asked as.
+    pub registry_credentials: Option<PathBuf>,
     /// The name under which its partitions wait for it while it restarts.
     pub member: Option<String>,
 }
@@ -95,7 +99,16 @@ impl Kafka {
 
 impl Default for Kafka {
     fn default() -> Self {
-        Kafka { brokers: Vec::new(), prefix: "loadline.".to_owned(), partitions: Vec::new(), replication: None, config: None, member: None }
+        Kafka {
+            brokers: Vec::new(),
+            prefix: "loadline.".to_owned(),
+            partitions: Vec::new(),
+            replication: None,
+            config: None,
+            registry: None,
+            registry_credentials: None,
+            member: None,
+        }
     }
 }
 
@@ -371,6 +384,15 @@ impl Config {
             ));
         }
         lag::contradictions(self, problems);
+        if !self.kafka.is_used() && self.kafka.registry.is_some() {
+            problems.push(format!(
+                "{}: in the data directory nothing is framed by the ids of a registry; leave kafka.registry out, or name kafka.brokers",
+                self.source("kafka.registry.url")
+            ));
+        }
+        if self.kafka.registry.is_none() && self.kafka.registry_credentials.is_some() {
+            problems.push(format!("{}: these are of no registry; name it in kafka.registry.url", self.source("kafka.registry.credentials")));
+        }
         if self.freeze_file == self.data {
             problems.push(format!(
                 "{}: freezeFile is the data directory {} itself, which always exists, so nothing would ever scale; name a file that does not exist yet",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Unusable;
+use crate::edge::registry::Registry;
 use crate::log::kafka::declaration::{PREFIX, declared};
 use crate::log::kafka::{Options, check_setting, is_secret};
 use crate::model::document::amounts::duration;
@@ -104,6 +105,16 @@ impl InstallationArgs {
         check_prefix(&prefix)?;
         self.connection.complete(|brokers| Ok(Options { prefix, ..Options::new(brokers) })).map(Some)
     }
+}
+
+/// A schema registry, asked as the user in this file.
+///
+/// # Errors
+/// What is wrong with either; nothing of the file is told but its name.
+pub(super) fn schema_registry(url: &str, credentials: Option<&Path>) -> Result<Registry, String> {
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| format!("the user of the schema registry, {}: {error}", path.display()));
+    let credentials = credentials.map(read).transpose()?;
+    Registry::new(url, credentials.as_deref()).map_err(|error| error.to_string())
 }
 
 /// Whether names of topics may begin so.

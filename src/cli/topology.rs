@@ -4,10 +4,12 @@
 
 mod acls;
 mod print;
+mod schemas;
 #[cfg(test)]
 mod tests;
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
@@ -71,6 +73,24 @@ Reaches no broker. Exit codes: 0 printed, 2 wrong usage.")]
         /// What the names of the topics begin with
         #[arg(long, default_value = PREFIX)]
         prefix: String,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Register Loadline's schemas in a schema registry, each under the name of its record (`RecordNameStrategy`), where they are not there: BACKWARD, so that a newer one reads
+    /// what was written by the last. For producers that frame by the ids of the registry, and for readers
+    #[command(after_help = "Examples:
+  loadline topology schemas --registry http://registry:8081
+  loadline topology schemas --registry http://registry:8080/apis/ccompat/v7 --credentials /etc/loadline/registry --output json
+
+A schema that is there already keeps its id. Exit codes: 0 all are there, 1 one is refused, 2 the registry could not be asked.")]
+    Schemas {
+        /// Where the registry is; Apicurio's has the path /apis/ccompat/v7
+        #[arg(long, value_name = "URL")]
+        registry: String,
+        /// A file with the user to ask as, USER:PASSWORD in one line
+        #[arg(long, value_name = "FILE")]
+        credentials: Option<PathBuf>,
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -206,6 +226,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             acls::write(out, &acls::rights(prefix, &roles)?, principal, brokers.as_deref(), *output)?;
             Ok(FITS)
         }
+        TopologyCommand::Schemas { registry, credentials, output } => schemas::register(out, registry, credentials.as_deref(), *output),
         TopologyCommand::Check { connection, shape, output } => {
             let options = connection.complete(|brokers| shape.options(brokers))?;
             let wanted = topics::wanted(&options)?;

@@ -8,6 +8,8 @@ use tracing::{debug, error, info, warn};
 use super::lag::measure::Lag;
 use crate::log::LogError;
 use crate::model::TargetId;
+#[cfg(feature = "kafka")]
+use crate::runtime::events::Repeated;
 
 /// What happened to a fleet, or to one of its instances.
 #[derive(Debug)]
@@ -204,5 +206,28 @@ impl Program<'_> {
             Program::Ready(address) => info!(event = "ready", "ready: http://{address}"),
             Program::Ending => info!(event = "ending", "ending: what was accepted is brought to its end"),
         }
+    }
+}
+
+/// A schema registry that cannot be asked.
+#[cfg(feature = "kafka")]
+#[derive(Debug, Default)]
+pub struct SchemaRegistry(Repeated);
+
+#[cfg(feature = "kafka")]
+impl SchemaRegistry {
+    /// WARN, limited: the first, then one a minute with the count.
+    pub fn unreachable(&self, reason: &str) {
+        if let Some(times) = self.0.note() {
+            warn!(
+                event = "schema-registry-unreachable",
+                times, "{reason}; records with schemas that are known go on, others wait, and what comes after them in their partition"
+            );
+        }
+    }
+
+    /// INFO.
+    pub fn answers(url: &str) {
+        info!(event = "schema-registry-reachable", url, "the schema registry at {url} answers again");
     }
 }

@@ -165,7 +165,7 @@ macro_rules! age {
 const UNLIMITED: &str = "unlimited";
 
 /// Every setting but the limits of single fleets, in the order in which they are shown.
-pub(super) const SETTINGS: [Setting; 30] = [
+pub(super) const SETTINGS: [Setting; 32] = [
     Setting {
         path: "data",
         list: false,
@@ -317,6 +317,22 @@ pub(super) const SETTINGS: [Setting; 30] = [
         meaning: "a file with settings of librdkafka, NAME=VALUE a line: TLS, and users with their passwords",
         read: |c, v| path(&v[0]).map(|p| c.kafka.config = Some(p)),
         show: |c| c.kafka.config.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+    },
+    Setting {
+        path: "kafka.registry.url",
+        list: false,
+        shape: Shape::Plain,
+        meaning: "a schema registry with the interface of Confluent's, for samples and policies that are framed by its ids",
+        read: |c, v| plain(&v[0]).map(|url| c.kafka.registry = Some(url)),
+        show: |c| c.kafka.registry.clone().unwrap_or_default(),
+    },
+    Setting {
+        path: "kafka.registry.credentials",
+        list: false,
+        shape: Shape::Plain,
+        meaning: "a file with the user that the schema registry is asked as, USER:PASSWORD in one line",
+        read: |c, v| path(&v[0]).map(|p| c.kafka.registry_credentials = Some(p)),
+        show: |c| c.kafka.registry_credentials.as_ref().map_or_else(String::new, |path| path.display().to_string()),
     },
     Setting {
         path: "kafka.member",

@@ -34,7 +34,8 @@ fn every_setting_can_be_written_in_the_file_as_it_is_shown() {
         removals:\n  percent: 20%\n  atLeast: 2\n  period: 1m30s\n  fleets:\n    storefront:\n      percent: 50%\n\
         freezeFile: /run/freeze\ningest:\n  queue: 8\n  samplesPerSecond: 5000\nretention:\n  size: 512MiB\n  metrics: 90m\n  \
         signals: 2d\n  requests: 1h\n  commands: 1h\n  audit: 365d\n  alerts: 1d\n  deadLetters: 1d\n\
-        kafka:\n  brokers: [a:9092, b:9092]\n  prefix: prod.\n  partitions: [24, metrics=48]\n  replication: 2\n  config: kafka.properties\n  member: front\n\
+        kafka:\n  brokers: [a:9092, b:9092]\n  prefix: prod.\n  partitions: [24, metrics=48]\n  replication: 2\n  config: kafka.properties\n  member: front\n  \
+        registry:\n    url: http://registry:8081\n    credentials: registry.user\n\
         lag:\n  orders:\n    brokers: [c:9092, d:9092]\n    config: orders.properties\n    group: workers\n    topics: [orders, refunds]\n    \
         targets: [prod/Deployment/a, prod/Deployment/b]\n    metric: backlog\n    every: 2s\n    begins: latest\n    stuckAfter: never\n    perReplica: 100\n\
         roles: [ingest, view]\nlog:\n  format: json\n  level: debug\nstopFleetsOnExit: true\n";
@@ -54,6 +55,11 @@ fn errors_name_the_place_the_value_and_the_mend() {
     for (text, error) in [
         ("data: x\npanne: 5s", "loadline.yaml:2:1: there is no setting \"panne\"; did you mean \"pane\"?"),
         ("removals:\n  atleast: 5", "loadline.yaml:2:3: there is no setting \"removals.atleast\"; did you mean \"removals.atLeast\"?"),
+        (
+            "kafka:\n  registry:\n    url: http://r",
+            "loadline.yaml:3:10: in the data directory nothing is framed by the ids of a registry; leave kafka.registry out, or name kafka.brokers",
+        ),
+        ("kafka:\n  brokers: a:1\n  registry:\n    credentials: f", "loadline.yaml:4:18: these are of no registry; name it in kafka.registry.url"),
         ("pane: 5", "loadline.yaml:1:7: pane: \"5\" has no unit; write 5s or 5ms"),
         ("pane: 100ms", "loadline.yaml:1:7: pane: 100ms is out of range; choose from 250ms to 1m"),
         ("pane: soon", "loadline.yaml:1:7: pane: \"soon\" is not a time; write a number with a unit (ms, s, m, h, d), as in 5s or 250ms"),

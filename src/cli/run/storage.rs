@@ -92,17 +92,20 @@ impl Storage {
 #[cfg(feature = "kafka")]
 mod kafka {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use tracing::{info, warn};
 
     use super::{Config, LogError, Reach, actuate};
     use crate::cli::config::Role;
-    use crate::cli::topology;
+    use crate::cli::connection::schema_registry;
+    use crate::cli::{Unusable, topology};
     use crate::edge::processes;
+    use crate::edge::registry::Registry;
     use crate::log::embedded::{Occupied, occupy};
     use crate::log::kafka::topics::Difference;
-    use crate::log::kafka::{KafkaLog, Options};
+    use crate::log::kafka::{KafkaLog, LookUp, Options};
     use crate::wire::cloud_events;
 
     /// How soon a cluster that could not be reached is tried again.
@@ -119,7 +122,8 @@ mod kafka {
     impl Kafka {
         /// Opens it; where the cluster cannot be reached, waits until it can.
         pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-            let options = Options { describe: Some(cloud_events::headers), ..topology::options_of(&config.kafka)? };
+            let look_up = registry(config)?.map(|registry| Arc::new(registry) as Arc<dyn LookUp>);
+            let options = Options { describe: Some(cloud_events::headers), look_up, ..topology::options_of(&config.kafka)? };
             let directory = if config.roles.contains(&Role::Fleets) { Some(occupy(&config.data)?) } else { None };
             if config.data.join("log.db").exists() {
                 warn!(event = "log-unused", "the log is on Kafka: the one in {} is not read", config.data.display());
@@ -148,6 +152,15 @@ mod kafka {
         pub(super) fn reach(&self) -> Reach {
             Reach::Own { group: self.group }
         }
+    }
+
+    /// The registry, where one is named. One that cannot be asked now is no reason not to start.
+    fn registry(config: &Config) -> anyhow::Result<Option<Registry>> {
+        let Some(url) = &config.kafka.registry else { return Ok(None) };
+        let registry = schema_registry(url, config.kafka.registry_credentials.as_deref())
+            .map_err(|reason| Unusable(format!("{}: {reason}", config.source("kafka.registry.url"))))?;
+        registry.begin();
+        Ok(Some(registry))
     }
 
     /// What differs and is no reason not to run: the same of several topics in one line.
