@@ -9,6 +9,8 @@ mod common;
 mod kafka;
 #[path = "common/page.rs"]
 mod page;
+#[path = "common/registry.rs"]
+mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
@@ -17,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use common::{LOADLINE, Running, instances_of, wait_for};
-use kafka::{Broker, broker};
+use kafka::{Broker, broker, free_port};
 use loadline::log::kafka::{KafkaLog, Options, declaration};
 use loadline::log::{Log, Offset, Partitions, Topic};
 use loadline::model::{Amount, DeadLetter, Message, Part, Signal};
@@ -26,6 +28,7 @@ use page::Page;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use registry::Registry;
 use serde_json::Value;
 
 const TARGET: &str = "local/ProcessFleet/workers";
@@ -37,10 +40,11 @@ struct Desk {
     path: String,
     page: Page,
     kafka: String,
+    registry: String,
 }
 
 impl Desk {
-    fn new(kafka: &str) -> Desk {
+    fn new(kafka: &str, registry: &str) -> Desk {
         let home = tempfile::tempdir().unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         std::os::unix::fs::symlink(root.join("schemas"), home.path().join("schemas")).unwrap();
@@ -63,12 +67,12 @@ impl Desk {
             &format!("exec java -XX:TieredStopAtLevel=1 -cp '{jars}/*' org.apache.kafka.tools.ConsoleProducer \"$@\""),
         );
         let folders = [tools.display().to_string(), PathBuf::from(python).parent().unwrap().display().to_string(), std::env::var("PATH").unwrap()];
-        Desk { home, path: folders.join(":"), page, kafka: kafka.to_owned() }
+        Desk { home, path: folders.join(":"), page, kafka: kafka.to_owned(), registry: registry.to_owned() }
     }
 
     fn command(&self, program: &str, argument: &[&str]) -> Command {
         let mut command = Command::new("env");
-        command.arg(program).args(argument).current_dir(self.home.path()).env("PATH", &self.path).env("KAFKA", &self.kafka);
+        command.arg(program).args(argument).current_dir(self.home.path()).env("PATH", &self.path).env("KAFKA", &self.kafka).env("REGISTRY", &self.registry);
         command
     }
 
@@ -195,8 +199,10 @@ fn what_the_page_shows_works_with_clients_that_are_not_ours() {
     let mut command = Command::new(LOADLINE);
     command.current_dir(home.path()).args(["run", "--brokers", &kafka, "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
     command.args(["--pane", "1s", "--set", "kafka.partitions=3", "--set", "kafka.replication=1", "--stop-fleets-on-exit"]).env_remove("LOADLINE_CONFIG");
+    let registry = Registry::start(free_port());
+    command.args(["--set", &format!("kafka.registry.url={}", registry.url)]);
     let loadline = Running::spawn(command);
-    let desk = Desk::new(&kafka);
+    let desk = Desk::new(&kafka, &registry.url);
     let log = Broker::open(&Options { partitions: Some(partitions()), ..broker().options("loadline.") });
     let mut follower = Follower::start(&desk);
     let (mut signals, mut letters) = (Tail::new(&log, Topic::Signals), Tail::new(&log, Topic::DeadLetters));
@@ -208,11 +214,12 @@ fn what_the_page_shows_works_with_clients_that_are_not_ours() {
 
     // Each way to send a sample: it is measured, and decided on.
     let data = home.path().join("data");
-    let ways: [(&str, i64, &dyn Fn()); 4] = [
+    let ways: [(&str, i64, &dyn Fn()); 5] = [
         ("JSON", 30, &|| desk.python("send_json.py")),
         ("Kafka's own producer", 40, &|| desk.console_producer()),
         ("Avro", 50, &|| desk.python("send_avro.py")),
         ("OTLP", 20, &|| desk.python("send_otlp.py")),
+        ("Confluent's serializer", 60, &|| desk.python("send_registered.py")),
     ];
     for (what, value, send) in ways {
         let count = usize::try_from(value / 10).unwrap();

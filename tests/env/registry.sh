@@ -1,0 +1,67 @@
+#!/bin/sh
+# A real schema registry for tests: Apicurio Registry from its archive on Maven Central, on loopback alone, with what it holds in memory. It has the interface of Confluent's
+# registry below /apis/ccompat/v7.
+#
+#   tests/env/registry.sh install                   fetches the archive where it is missing, checks it, and prints the directory that it is unpacked in
+#   tests/env/registry.sh run PORT DIRECTORY        runs a registry at http://127.0.0.1:PORT/apis/ccompat/v7 with its log in DIRECTORY, until its standard input ends: so it
+#                                                   ends with whoever started it, however that one ended
+#
+# Needs Java 17 or later, and Maven to fetch the archive (on Debian: apt-get install default-jre-headless maven).
+set -eu
+
+version=2.6.13.Final
+sum=3cda1b34aa020fb4ac4dd6a66018d757e81e437f97e20a1f92d366b70091c6ba
+tools=${LOADLINE_TEST_TOOLS:-$(cd "$(dirname "$0")/../.." && pwd)/target/test-tools}
+place=$tools/apicurio-registry-$version
+archive=apicurio-registry-app-$version-all.tar.gz
+
+fail() { echo "registry.sh: $*" >&2 && exit 1; }
+command -v java >/dev/null 2>&1 || fail "there is no java, which runs the registry: install Java 17 or later (on Debian: apt-get install default-jre-headless)"
+
+install() {
+    if [ -f "$place/complete" ]; then return; fi
+    command -v mvn >/dev/null 2>&1 || fail "there is no mvn, which fetches Apicurio Registry from Maven Central: install it (on Debian: apt-get install maven)"
+    mkdir -p "$tools"
+    work=$(mktemp -d "$tools/registry.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    mvn --quiet --batch-mode org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy \
+        -Dartifact="io.apicurio:apicurio-registry-app:$version:tar.gz:all" -DoutputDirectory="$work" >&2 ||
+        fail "Maven could not fetch Apicurio Registry $version (see above); try again, or unpack $archive into $place and create $place/complete"
+    echo "$sum  $work/$archive" | sha256sum --check --status ||
+        fail "$archive is not the file that these tests were written with (its SHA-256 is $(sha256sum "$work/$archive" | cut -d ' ' -f 1)): delete it below ~/.m2/repository/io/apicurio and try again"
+    mkdir "$work/unpacked"
+    tar -xzf "$work/$archive" -C "$work/unpacked"
+    touch "$work/unpacked/complete"
+    # Another one may have been quicker.
+    mv "$work/unpacked" "$place" 2>/dev/null || [ -f "$place/complete" ]
+    rm -rf "$work"
+    trap - EXIT
+}
+
+run() {
+    port=$1 directory=$2
+    mkdir -p "$directory"
+    # Small and quick to start.
+    java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dquarkus.http.host=127.0.0.1 -Dquarkus.http.port="$port" \
+        -jar "$place/apicurio-registry-app-$version-runner.jar" >>"$directory/registry.log" 2>&1 &
+    registry=$!
+    trap 'kill $registry 2>/dev/null; wait $registry 2>/dev/null' EXIT
+    trap 'exit 143' TERM INT
+    # Until whoever started this is gone, or the registry is.
+    while kill -0 $registry 2>/dev/null; do
+        waited=0
+        timeout 1 cat >/dev/null || waited=$?
+        [ "$waited" -eq 124 ] || break
+    done
+}
+
+case ${1:-} in
+install) install && echo "$place" ;;
+run)
+    [ $# -eq 3 ] || fail "run PORT DIRECTORY"
+    shift
+    install
+    run "$@"
+    ;;
+*) fail "install, or run PORT DIRECTORY" ;;
+esac
