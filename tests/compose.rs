@@ -98,6 +98,8 @@ fn images_are_pinned_and_of_the_versions_that_are_tested() {
     assert!(images.iter().any(|image| image.starts_with("debian:bookworm-")), "{images:?}: built and run on the same system");
     let kafka = after(&read("tests/env/kafka.sh"), "version=").to_owned();
     assert_eq!(compose.services["kafka"].image, format!("apache/kafka:{kafka}"), "the broker that is tested");
+    let registry = after(&read("tests/env/registry.sh"), "version=").to_owned();
+    assert_eq!(compose.services["registry"].image, format!("apicurio/apicurio-registry-kafkasql:{registry}"), "the registry that is tested");
     // What is built here is built by everybody who asks for it, and nobody else's is taken for it.
     for service in compose.services.values().filter(|service| service.build.is_some()) {
         assert_eq!((service.build.as_deref(), service.image.as_str()), (Some("."), "loadline:local"));
@@ -139,8 +141,17 @@ fn the_cluster_is_one_that_loadline_runs_on() {
     assert!(kafka["KAFKA_ADVERTISED_LISTENERS"].contains("INSIDE://kafka:9092"), "where Loadline finds it");
     // The command that creates the topics is understood, and creates them in the shape that the processes expect.
     let topics = &compose.services["topics"];
-    let parsed = loadline::cli::Cli::try_parse_from(std::iter::once("loadline").chain(topics.command.iter().map(String::as_str)));
-    assert!(parsed.is_ok(), "{}", parsed.err().unwrap());
+    let schemas = &compose.services["schemas"];
+    for command in [&topics.command, &schemas.command] {
+        let parsed = loadline::cli::Cli::try_parse_from(std::iter::once("loadline").chain(command.iter().map(String::as_str)));
+        assert!(parsed.is_ok(), "{}", parsed.err().unwrap());
+    }
+    // One registry, where the image has its interface.
+    let registry = schemas.command.last().unwrap();
+    assert!(registry.starts_with("http://registry:8080/") && compose.services["registry"].ports[0].ends_with(":8080"), "{registry}");
+    assert!(processes(&compose).values().all(|settings| settings["kafka.registry.url"] == *registry));
+    let broker = &compose.services["registry"].environment["KAFKA_BOOTSTRAP_SERVERS"];
+    assert_eq!(Some(broker), topics.command.iter().skip_while(|word| *word != "--brokers").nth(1));
     let replicas = topics.command.iter().skip_while(|word| *word != "--replication").nth(1);
     for name in processes(&compose).keys() {
         let service = &compose.services[name];
