@@ -57,14 +57,11 @@ pub struct Arguments {
     #[arg(long)]
     pub trace: bool,
     /// Of a seed that fails, trace the shortest form.
-    #[arg(long, requires = "trace", conflicts_with = "no_shrink")]
+    #[arg(long, requires = "trace")]
     pub shortest: bool,
-    /// For how many seconds a shorter scenario is looked for, of each seed that fails.
+    /// For how many seconds a shorter scenario is looked for, of each seed that fails; with 0 it is printed as it is.
     #[arg(long, default_value_t = 60)]
     pub shrink_for: u64,
-    /// Print a failing seed as it is, without looking for a shorter scenario.
-    #[arg(long)]
-    pub no_shrink: bool,
     /// Fail, too, where something that can go wrong, or come of it, was met by no seed.
     #[arg(long, conflicts_with = "trace")]
     pub all_met: bool,
@@ -214,7 +211,7 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
     for (what, count) in &all.counts {
         println!("  {count:>12} {what}");
     }
-    all.report(threads, (!arguments.no_shrink).then(|| Duration::from_secs(arguments.shrink_for)));
+    all.report(threads, (arguments.shrink_for > 0).then(|| Duration::from_secs(arguments.shrink_for)));
     if !all.failed.is_empty() {
         bail!("{} of {} seeds failed", all.failed.len(), all.done);
     }
