@@ -11,8 +11,10 @@ mod kafka;
 mod page;
 #[path = "common/registry.rs"]
 mod registry;
+#[path = "common/tail.rs"]
+mod tail;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,16 +22,16 @@ use std::sync::mpsc::{Receiver, channel};
 
 use common::{LOADLINE, Running, instances_of, wait_for};
 use kafka::{Broker, broker, free_port};
-use loadline::log::kafka::{KafkaLog, Options, declaration};
-use loadline::log::{Log, Offset, Partitions, Topic};
+use loadline::log::kafka::{Options, declaration};
+use loadline::log::{Log, Partitions, Topic};
 use loadline::model::{Amount, DeadLetter, Message, Part, Signal};
-use loadline::wire;
 use page::Page;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use registry::Registry;
 use serde_json::Value;
+use tail::Tail;
 
 const TARGET: &str = "local/ProcessFleet/workers";
 
@@ -128,33 +130,6 @@ impl Drop for Follower {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-    }
-}
-
-/// The messages of a topic.
-struct Tail {
-    log: KafkaLog,
-    topic: Topic,
-    next: BTreeMap<u32, Offset>,
-    seen: Vec<Message>,
-}
-
-impl Tail {
-    fn new(log: &KafkaLog, topic: Topic) -> Tail {
-        Tail { log: log.clone(), topic, next: BTreeMap::new(), seen: Vec::new() }
-    }
-
-    /// Waits for a message that is as wanted.
-    fn find<T>(&mut self, what: &str, wanted: impl Fn(&Message) -> Option<T>) -> T {
-        wait_for(what, || {
-            for partition in 0..self.log.partitions(self.topic) {
-                let next = self.next.entry(partition).or_default();
-                let records = self.log.scan(self.topic, partition, *next, 10_000).unwrap();
-                *next = records.last().map_or(*next, |last| last.offset + 1);
-                self.seen.extend(records.iter().map(|record| wire::decode(self.topic, &record.value).unwrap()));
-            }
-            self.seen.iter().find_map(&wanted)
-        })
     }
 }
 

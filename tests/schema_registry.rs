@@ -8,8 +8,9 @@ mod common;
 mod kafka;
 #[path = "common/registry.rs"]
 mod registry;
+#[path = "common/tail.rs"]
+mod tail;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -18,15 +19,15 @@ use common::{LOADLINE, Running, wait_for};
 use kafka::{Broker, broker, free_port};
 use loadline::edge::registry::{Registry as Client, RegistryError};
 use loadline::log::kafka::{KafkaLog, Options, declaration, topics};
-use loadline::log::{Log, Offset, Topic};
+use loadline::log::{Log, Topic};
 use loadline::model::{Amount, DeadLetter, Message, Part, PolicyAnnouncement, Signal};
 use loadline::runtime::clock::{Clock as _, SystemClock};
-use loadline::wire;
 use loadline::wire::schemas::RecordType;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use registry::Registry;
 use serde_json::{Value, json};
+use tail::Tail;
 
 const TARGET: &str = "prod/Deployment/api";
 
@@ -103,44 +104,14 @@ impl Installation {
     }
 }
 
-/// The messages of a topic.
-struct Tail {
-    log: KafkaLog,
-    topic: Topic,
-    next: BTreeMap<u32, Offset>,
-    seen: Vec<Message>,
+/// Waits for a pane in which this was measured.
+fn measures(signals: &mut Tail, value: i64) {
+    signals.find(&format!("a pane of {value}"), |message| measured(message, value).then_some(()));
 }
 
-impl Tail {
-    fn new(installation: &Installation, topic: Topic) -> Tail {
-        Tail { log: installation.log.clone(), topic, next: BTreeMap::new(), seen: Vec::new() }
-    }
-
-    /// Waits for a message that is as wanted.
-    fn find<T>(&mut self, what: &str, wanted: impl Fn(&Message) -> Option<T>) -> T {
-        wait_for(what, || {
-            self.look();
-            self.seen.iter().find_map(&wanted)
-        })
-    }
-
-    fn look(&mut self) {
-        for partition in 0..self.log.partitions(self.topic) {
-            let next = self.next.entry(partition).or_default();
-            let records = self.log.scan(self.topic, partition, *next, 10_000).unwrap();
-            *next = records.last().map_or(*next, |last| last.offset + 1);
-            self.seen.extend(records.iter().map(|record| wire::decode(self.topic, &record.value).unwrap()));
-        }
-    }
-
-    /// Waits for a pane in which this was measured.
-    fn measures(&mut self, value: i64) {
-        self.find(&format!("a pane of {value}"), |message| measured(message, value).then_some(()));
-    }
-
-    fn letter(&mut self, reason: &str) -> DeadLetter {
-        self.find(reason, |message| if let Message::DeadLetter(letter) = message { letter.reason.contains(reason).then(|| letter.clone()) } else { None })
-    }
+/// Waits for a dead letter with this reason.
+fn find_letter(letters: &mut Tail, reason: &str) -> DeadLetter {
+    letters.find(reason, |message| if let Message::DeadLetter(letter) = message { letter.reason.contains(reason).then(|| letter.clone()) } else { None })
 }
 
 fn measured(message: &Message, value: i64) -> bool {
@@ -197,23 +168,23 @@ fn samples_are_read_by_the_schema_of_their_id_and_a_registry_that_is_gone_stops_
     let mut registry = Registry::start(free_port());
     let url = registry.url.clone();
     let loadline = installation.runs("aggregate", &url);
-    let (mut signals, mut letters) = (Tail::new(&installation, Topic::Signals), Tail::new(&installation, Topic::DeadLetters));
+    let (mut signals, mut letters) = (Tail::new(&installation.log, Topic::Signals), Tail::new(&installation.log, Topic::DeadLetters));
 
     // Each with its writer's schema.
     let first = installation.sends(&url, Topic::Metrics, 0, &older(), &batch(3));
-    signals.measures(3);
+    measures(&mut signals, 3);
     let second = installation.sends(&url, Topic::Metrics, 1, &newer(), &json!({ "zone": "South", "samples": [sample(4)] }));
-    signals.measures(4);
+    measures(&mut signals, 4);
     assert_ne!(first, second);
 
     // What the registry does not know, and what is none of Loadline's, is put aside as it was.
     let unknown = framed(999, &[1, 2, 3]);
     installation.puts(Topic::Metrics, 1, &unknown);
-    let letter = letters.letter(&format!("written with the schema 999 of a registry: the registry at {url} does not know it"));
+    let letter = find_letter(&mut letters, &format!("written with the schema 999 of a registry: the registry at {url} does not know it"));
     assert_eq!((letter.topic.as_str(), letter.partition, letter.record), ("metrics", 1, unknown));
     let trade = json!({ "type": "record", "name": "Trade", "namespace": "com.example", "fields": [{ "name": "price", "type": "double" }] });
     installation.sends(&url, Topic::Metrics, 1, &trade, &json!({ "price": 1.5 }));
-    letters.letter("\"com.example.Trade\" is not one of Loadline's messages");
+    find_letter(&mut letters, "\"com.example.Trade\" is not one of Loadline's messages");
 
     // Without the registry: what is known goes on, what is not waits, and what comes after it in its partition.
     let known = last_of(&installation, 0);
@@ -224,15 +195,15 @@ fn samples_are_read_by_the_schema_of_their_id_and_a_registry_that_is_gone_stops_
     installation.puts(Topic::Metrics, 0, format!("{{\"target\":\"{TARGET}\",\"metric\":\"queue_depth\",\"value\":60}}").as_bytes());
     wait_for("it to be said", || loadline.said().iter().any(|line| line.contains("schema 4242: the schema registry at")).then_some(()));
     installation.puts(Topic::Metrics, 1, &with_value(&known, 5.0));
-    signals.measures(5);
+    measures(&mut signals, 5);
     wait_for("the position before what waits", || (installation.log.committed("aggregate", Topic::Metrics, 0).unwrap() == Some(waits)).then_some(()));
     assert!(!signals.seen.iter().any(|message| measured(message, 60)), "it stands behind what waits");
     assert!(letters.seen.iter().all(|message| !matches!(message, Message::DeadLetter(letter) if letter.record == late)), "nothing is put aside by chance");
 
     // An answer settles it.
     registry.start_again();
-    letters.letter("written with the schema 4242 of a registry: ");
-    signals.measures(60);
+    find_letter(&mut letters, "written with the schema 4242 of a registry: ");
+    measures(&mut signals, 60);
     assert_eq!(loadline.stop(), 0);
 }
 
@@ -253,7 +224,7 @@ fn a_policy_by_an_id_is_announced_and_a_registry_that_lost_it_is_told_and_waited
     let mut registry = Registry::start(free_port());
     let url = registry.url.clone();
     let loadline = installation.runs("admit", &url);
-    let (mut signals, mut letters) = (Tail::new(&installation, Topic::Signals), Tail::new(&installation, Topic::DeadLetters));
+    let (mut signals, mut letters) = (Tail::new(&installation.log, Topic::Signals), Tail::new(&installation.log, Topic::DeadLetters));
     // A restart reads from its first snapshot on.
     wait_for("the first snapshot", || (!installation.log.states("admit", 0).unwrap().is_empty()).then_some(()));
     let spec = json!({ "target": { "kind": "Deployment", "name": "api" }, "replicas": { "min": 1, "max": 6 },
@@ -266,7 +237,7 @@ fn a_policy_by_an_id_is_announced_and_a_registry_that_lost_it_is_told_and_waited
         _ => None,
     });
     installation.puts(Topic::Control, 0, &framed(77, &[0]));
-    assert_eq!(letters.letter("written with the schema 77 of a registry").topic, "control");
+    assert_eq!(find_letter(&mut letters, "written with the schema 77 of a registry").topic, "control");
 
     // A restart reads it again. It does not go on without what it had read.
     loadline.kill();

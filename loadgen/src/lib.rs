@@ -8,7 +8,7 @@
 //! | [`demo`] | Loadline, a fleet and the driver in one terminal |
 //! | [`simulate`] | Loadline's own stages under a virtual clock, with everything going wrong |
 //! | `bench` | what the pipeline costs on real servers, each figure beside its target; with the feature `kafka` |
-//! | [`client`], [`random`], [`units`], [`clock`] | what they share |
+//! | [`client`], [`random`], [`units`], [`clock`], `last_lines` | what they share |
 //!
 //! All but the simulation and the measurements know Loadline as any user does: by its command line, its files and its HTTP interface.
 
@@ -18,6 +18,7 @@ pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod drive;
+mod last_lines;
 pub mod random;
 pub mod simulate;
 pub mod trace;

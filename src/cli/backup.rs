@@ -13,7 +13,7 @@ use self::manifest::{MANIFEST, Manifest, VERSION};
 use super::Unusable;
 use super::doctor::{self, Finding, State};
 use crate::edge::{observe, processes};
-use crate::log::embedded::{Inspection, Restoring, Runs, copy};
+use crate::log::embedded::{DATABASE, Inspection, Restoring, Runs, copy};
 use crate::runtime::clock::{Clock, Stopwatch, SystemClock};
 
 pub(super) mod manifest;
@@ -120,10 +120,10 @@ fn write_backup(directory: &Path, partial: &Path) -> anyhow::Result<()> {
     let at = SystemClock.now();
     fs::create_dir(partial).with_context(|| format!("failed to make {}", partial.display()))?;
     // The log first: then the fleets are no older than what it knows of them.
-    let log = partial.join(manifest::LOG);
+    let log = partial.join(DATABASE);
     copy(directory, &log).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut files = copy_small(directory, partial)?;
-    files.insert(PathBuf::from(manifest::LOG), manifest::Sum::of_file(&log)?);
+    files.insert(PathBuf::from(DATABASE), manifest::Sum::of_file(&log)?);
     let manifest = Manifest { version: VERSION, at, of, loadline: env!("CARGO_PKG_VERSION").to_owned(), files };
     let text = serde_json::to_vec_pretty(&manifest)?;
     write_durably(&partial.join(MANIFEST), &text).with_context(|| format!("failed to write {MANIFEST}"))?;
@@ -198,7 +198,7 @@ pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8
         );
         return Err(Unusable(reason).into());
     }
-    if let Some(holds) = std::path::absolute(directory)?.ancestors().skip(1).find(|above| above.join(manifest::LOG).exists()) {
+    if let Some(holds) = std::path::absolute(directory)?.ancestors().skip(1).find(|above| above.join(DATABASE).exists()) {
         let reason = format!("{} lies within {}, which is a data directory or a backup; choose a place outside of it", directory.display(), holds.display());
         return Err(Unusable(reason).into());
     }

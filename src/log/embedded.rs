@@ -46,13 +46,13 @@ mod writer;
 
 pub use backup::{Restoring, copy};
 pub use inspect::{Inspection, Lost, PartitionReport, Readable, Unopened};
-pub use lock_file::Runs;
+pub use lock_file::{LOCK, Runs};
 pub use mend::{Mending, mend};
 pub use positions::{Difference, PositionKey, Positions, Ranges};
 pub use read_only::ReadOnlyLog;
 pub use states::{State, States};
 
-use lock_file::{Content, LOCK, LockFile};
+use lock_file::{Content, LockFile};
 use place::Place;
 use reader::Reader;
 use tails::Tails;
@@ -60,7 +60,7 @@ use trouble::Standing;
 use writer::{Outcome, Work, Writer, Writing};
 
 /// The database in the log's directory.
-const DATABASE: &str = "log.db";
+pub const DATABASE: &str = "log.db";
 
 /// How an embedded log is opened.
 #[derive(Debug, Clone, Copy, Default)]

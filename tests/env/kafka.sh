@@ -9,6 +9,8 @@
 #
 # Needs Java 17 or later, and Maven to fetch the jars (on Debian: apt-get install default-jre-headless maven).
 set -eu
+# shellcheck source=tests/env/until_left.sh
+. "$(dirname "$0")/until_left.sh"
 
 version=4.1.0
 tools=${LOADLINE_TEST_TOOLS:-$(cd "$(dirname "$0")/../.." && pwd)/target/test-tools}
@@ -81,15 +83,7 @@ PROPERTIES
     fi
     # Small and quick to start.
     java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*" kafka.Kafka "$directory/broker.properties" >>"$directory/broker.log" 2>&1 &
-    broker=$!
-    trap 'kill $broker 2>/dev/null; wait $broker 2>/dev/null' EXIT
-    trap 'exit 143' TERM INT
-    # Until whoever started this is gone, or the broker is.
-    while kill -0 $broker 2>/dev/null; do
-        waited=0
-        timeout 1 cat >/dev/null || waited=$?
-        [ "$waited" -eq 124 ] || break
-    done
+    until_left $!
 }
 
 case ${1:-} in

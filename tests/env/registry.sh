@@ -8,6 +8,8 @@
 #
 # Needs Java 17 or later, and Maven to fetch the archive (on Debian: apt-get install default-jre-headless maven).
 set -eu
+# shellcheck source=tests/env/until_left.sh
+. "$(dirname "$0")/until_left.sh"
 
 version=2.6.13.Final
 sum=3cda1b34aa020fb4ac4dd6a66018d757e81e437f97e20a1f92d366b70091c6ba
@@ -44,15 +46,7 @@ run() {
     # Small and quick to start.
     java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dquarkus.http.host=127.0.0.1 -Dquarkus.http.port="$port" \
         -jar "$place/apicurio-registry-app-$version-runner.jar" >>"$directory/registry.log" 2>&1 &
-    registry=$!
-    trap 'kill $registry 2>/dev/null; wait $registry 2>/dev/null' EXIT
-    trap 'exit 143' TERM INT
-    # Until whoever started this is gone, or the registry is.
-    while kill -0 $registry 2>/dev/null; do
-        waited=0
-        timeout 1 cat >/dev/null || waited=$?
-        [ "$waited" -eq 124 ] || break
-    done
+    until_left $!
 }
 
 case ${1:-} in

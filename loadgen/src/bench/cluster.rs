@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use loadline::log::kafka::{KafkaLog, Options, reading, topics};
-use loadline::log::{Log, Offset, Partitions, Topic};
+use loadline::log::{Log, Offset, Partitions, RawRecord, Topic};
 use loadline::model::{Message, Timestamp};
 use loadline::runtime::clock::{Clock, SystemClock};
 use loadline::wire;
@@ -172,15 +172,21 @@ impl Installation<'_> {
 
     /// Hands over all that stands on a topic, with the partition and the time at which it was appended.
     pub(super) fn each(&self, topic: Topic, mut take: impl FnMut(u32, Timestamp, Message)) -> anyhow::Result<()> {
+        self.each_record(topic, |record| {
+            take(record.partition, record.at, wire::decode(topic, &record.value)?);
+            Ok(())
+        })
+    }
+
+    /// The same, as it stands there.
+    pub(super) fn each_record(&self, topic: Topic, mut take: impl FnMut(RawRecord) -> anyhow::Result<()>) -> anyhow::Result<()> {
         for partition in 0..self.log.partitions(topic) {
             let mut next = self.log.range(topic, partition)?.start;
             loop {
                 let records = self.log.scan(topic, partition, next, SLICE)?;
                 let Some(last) = records.last() else { break };
                 next = last.offset + 1;
-                for record in records {
-                    take(partition, record.at, wire::decode(topic, &record.value)?);
-                }
+                records.into_iter().try_for_each(&mut take)?;
             }
         }
         Ok(())

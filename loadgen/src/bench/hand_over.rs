@@ -24,9 +24,8 @@ use super::Settings;
 use super::cluster::{Cluster, Installation};
 use super::fleet::{Fleet, REPEAT};
 use super::process::{Process, wait_for};
-use super::producer::{Producer, gauge, record_size, steadily};
+use super::producer::{Ending, Producer, gauge, record_size, steadily};
 use super::report::{Figures, Target};
-use super::steady::Ending;
 
 const METRICS: [&str; 2] = ["queue", "cpu"];
 

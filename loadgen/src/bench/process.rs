@@ -10,6 +10,8 @@ use loadline::log::kafka::Options;
 use loadline::runtime::clock::Stopwatch;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::last_lines::last_lines;
+
 /// How long a thing may take that is waited for: far beyond what any of them does.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -18,9 +20,6 @@ pub(super) const GRACE: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether it happened.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// Lines of its log that are shown when it ended early.
-const LAST_LINES: usize = 15;
 
 /// Waits until `happened` has an answer.
 pub(super) fn wait_for<T>(what: &str, mut happened: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
@@ -91,9 +90,7 @@ impl Process {
     /// That it has not ended by itself.
     pub(super) fn is_there(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.child.try_wait()? else { return Ok(()) };
-        let said = std::fs::read_to_string(&self.said).unwrap_or_default();
-        let lines: Vec<&str> = said.lines().collect();
-        bail!("loadline ended by itself ({status}); it said last:\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+        bail!("loadline ended by itself ({status}); it said last:\n{}", last_lines(&self.said));
     }
 
     /// Its process id.

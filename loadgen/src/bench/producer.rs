@@ -1,6 +1,7 @@
 //! Samples as any client writes them: all at once, or at a steady rate.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -74,6 +75,15 @@ impl Producer {
             Some(error) => bail!("a record was not taken: {error}"),
             None => Ok(()),
         }
+    }
+}
+
+/// Ends producers and whoever else looks at this, also where the one who has it fails.
+pub(super) struct Ending<'a>(pub(super) &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

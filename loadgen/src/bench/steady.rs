@@ -21,7 +21,7 @@ use super::Settings;
 use super::cluster::{Cluster, Installation};
 use super::fleet::{Fleet, REPEAT};
 use super::process::{GRACE, PATIENCE};
-use super::producer::{Producer, gauge, record_size, steadily};
+use super::producer::{Ending, Producer, gauge, record_size, steadily};
 use super::report::{Figures, Target};
 use crate::random::Random;
 
@@ -69,15 +69,6 @@ struct Decided {
     through: Timestamp,
     at: Timestamp,
     appended: Timestamp,
-}
-
-/// Ends the other threads, also where this one fails.
-pub(super) struct Ending<'a>(pub(super) &'a AtomicBool);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 pub(super) fn measure(settings: &Settings, cluster: &Cluster, figures: &mut Figures<'_>) -> anyhow::Result<()> {

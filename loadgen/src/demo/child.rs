@@ -16,15 +16,13 @@ use tokio::time::{Instant, sleep, timeout};
 use super::terminal::print;
 use super::{Arguments, Stop};
 use crate::client::Client;
+use crate::last_lines::last_lines;
 
 /// Draining takes the grace of fleet.yaml (5 s) at most, then SIGKILL; the rest is for a busy machine.
 const STOP: Duration = Duration::from_secs(30);
 
 /// How often it is asked whether it is ready, or whether a process is still there.
 const ASK: Duration = Duration::from_millis(100);
-
-/// Lines of its log that are shown when it ended early.
-const LAST_LINES: usize = 15;
 
 /// The variable by which workers learn where to post; also how they are known as ours.
 const REPORT: &str = "LOADGEN_REPORT";
@@ -239,13 +237,4 @@ fn workers(report: &str) -> Vec<i32> {
         .collect();
     pids.sort_unstable();
     pids
-}
-
-fn last_lines(log: &Path) -> String {
-    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    if lines.is_empty() {
-        return "  (it is empty)".to_owned();
-    }
-    lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }

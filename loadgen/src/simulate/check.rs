@@ -401,7 +401,6 @@ impl Checker {
             let Some(plan) = self.plans.of(*number) else { continue };
             let load = self.scenario.targets.iter().find(|t| t.number == *number).map_or(0.0, |t| t.load_at(now));
             if plan.rests_at(load).is_empty() {
-                self.count("targets whose policy rests at no count");
                 continue;
             }
             let reaches = "after the faults the fleet reaches what its policy wants, and stays there";

@@ -10,17 +10,12 @@ use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 
 use crate::edge::durable_file;
+use crate::log::embedded::{DATABASE, LOCK};
 use crate::model::Timestamp;
 use crate::model::json;
 
 /// The file's name.
 pub(super) const MANIFEST: &str = "backup.json";
-
-/// The log in it.
-pub(super) const LOG: &str = "log.db";
-
-/// What a process that runs on a directory has there, and leaves.
-const LOCK: &str = "lock";
 
 /// The version of the backup's layout.
 pub(super) const VERSION: u32 = 1;
@@ -82,7 +77,7 @@ pub(super) fn read(directory: &Path) -> Result<Manifest, String> {
     json::read_bytes(&text).map_err(|error| format!("{MANIFEST}: {error}"))
 }
 
-/// Whether a directory is a backup: it says so, and nothing has ever run on it.
+/// Whether a directory is a backup: it says so, and nothing has ever run on it, which would have left its `lock`.
 pub(in crate::cli) fn is_backup(directory: &Path) -> bool {
     directory.join(MANIFEST).exists() && !directory.join(LOCK).exists()
 }
@@ -93,7 +88,7 @@ pub(in crate::cli) fn is_backup(directory: &Path) -> bool {
 /// As the system says.
 pub(in crate::cli) fn renew_log(directory: &Path) -> anyhow::Result<()> {
     let mut manifest = read(directory).map_err(anyhow::Error::msg)?;
-    manifest.files.insert(PathBuf::from(LOG), Sum::of_file(&directory.join(LOG))?);
+    manifest.files.insert(PathBuf::from(DATABASE), Sum::of_file(&directory.join(DATABASE))?);
     durable_file::replace(&directory.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
     Ok(fs::remove_file(directory.join(LOCK))?)
 }

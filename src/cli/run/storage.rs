@@ -103,7 +103,7 @@ mod kafka {
     use crate::cli::{Unusable, topology};
     use crate::edge::processes;
     use crate::edge::registry::Registry;
-    use crate::log::embedded::{Occupied, occupy};
+    use crate::log::embedded::{DATABASE, Occupied, occupy};
     use crate::log::kafka::topics::Difference;
     use crate::log::kafka::{KafkaLog, LookUp, Options};
     use crate::wire::cloud_events;
@@ -125,7 +125,7 @@ mod kafka {
             let look_up = registry(config)?.map(|registry| Arc::new(registry) as Arc<dyn LookUp>);
             let options = Options { describe: Some(cloud_events::headers), look_up, ..topology::options_of(&config.kafka)? };
             let directory = if config.roles.contains(&Role::Fleets) { Some(occupy(&config.data)?) } else { None };
-            if config.data.join("log.db").exists() {
+            if config.data.join(DATABASE).exists() {
                 warn!(event = "log-unused", "the log is on Kafka: the one in {} is not read", config.data.display());
             }
             let group = match directory {

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::log::LogError;
 
 /// The file's name.
-pub(super) const LOCK: &str = "lock";
+pub const LOCK: &str = "lock";
 
 /// How often the lock is tried before somebody else is said to have it.
 const TRIES: u32 = 5;

@@ -282,6 +282,11 @@ pub(super) fn number(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
 }
 
+/// A partition's number as the port has it; Kafka's own are never negative.
+pub(super) fn partition(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}
+
 /// An offset as Kafka has it.
 pub(super) fn at(offset: Offset) -> At {
     At::Offset(i64::try_from(offset).unwrap_or(i64::MAX))

@@ -114,7 +114,7 @@ impl KafkaConsumption {
             let partition = match self.committed.poll(left.min(SLICE)) {
                 None => continue,
                 Some(Ok(record)) => {
-                    let partition = number(record.partition());
+                    let partition = client::partition(record.partition());
                     let Some((tail, count)) = open.get_mut(&partition) else { continue };
                     bytes += record.payload_len() + record.key_len();
                     let offset = client::offset(record.offset());
@@ -125,7 +125,7 @@ impl KafkaConsumption {
                     partition
                 }
                 // To the end of what is committed, which is not before the tail's.
-                Some(Err(KafkaError::PartitionEOF(partition))) => number(partition),
+                Some(Err(KafkaError::PartitionEOF(partition))) => client::partition(partition),
                 Some(Err(error)) => match self.unseen(what, &error) {
                     refused @ Unseen::Refused(_) => break Err(refused),
                     // Counted by offsets this time.
@@ -206,12 +206,7 @@ impl Consumption for KafkaConsumption {
 }
 
 fn numbers(topic: &MetadataTopic) -> Vec<u32> {
-    topic.partitions().iter().map(|partition| number(partition.id())).collect()
-}
-
-/// A partition's number as we have it; Kafka's own are never negative.
-fn number(partition: i32) -> u32 {
-    u32::try_from(partition).unwrap_or(0)
+    topic.partitions().iter().map(|partition| client::partition(partition.id())).collect()
 }
 
 fn list<'a>(places: impl Iterator<Item = (&'a Place, At)>) -> TopicPartitionList {
@@ -229,7 +224,7 @@ fn offsets(answer: &TopicPartitionList) -> Result<BTreeMap<Place, Offset>, Kafka
     for element in answer.elements() {
         element.error()?;
         if let At::Offset(raw) = element.offset() {
-            offsets.insert(Place { topic: element.topic().to_owned(), partition: number(element.partition()) }, client::offset(raw));
+            offsets.insert(Place { topic: element.topic().to_owned(), partition: client::partition(element.partition()) }, client::offset(raw));
         }
     }
     Ok(offsets)

@@ -118,7 +118,7 @@ pub(super) fn record_of(message: &BorrowedMessage<'_>) -> RawRecord {
         KafkaTime::NotAvailable => 0,
     };
     RawRecord {
-        partition: u32::try_from(message.partition()).unwrap_or(0),
+        partition: client::partition(message.partition()),
         offset: client::offset(message.offset()),
         at: Timestamp::from_millis(at),
         key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
