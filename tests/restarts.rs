@@ -373,6 +373,7 @@ impl World<Arbitrate> {
             priority: 0,
             paced: true,
             open: None,
+            heard_of: 0,
             expires_at: Timestamp::from_millis(self.now() + lives),
             withdrawn,
         };

@@ -93,7 +93,7 @@ fn alike(text: &str) -> String {
             c => alike.push(c),
         }
     }
-    for (varies, same) in [("#.#", "#"), ("#,#", "#"), ("#-#-#T#:#:#Z", "TIME"), ("#:#:# UTC", "TIME"), (" until TIME", "")] {
+    for (varies, same) in [("#.#", "#"), ("#,#", "#"), ("#-#-#T#:#:#Z", "TIME"), ("#-#-# #:#:# UTC", "TIME"), ("#:#:# UTC", "TIME"), (" until TIME", "")] {
         alike = alike.replace(varies, same);
     }
     // Columns are as wide as what stands in them.

@@ -36,7 +36,7 @@ pub mod world;
 
 use check::Violation;
 use run::{Ran, run, trace};
-use scenario::Scenario;
+use scenario::{Kinds, Scenario};
 
 /// How to simulate.
 #[derive(Debug, clap::Args)]
@@ -47,6 +47,9 @@ pub struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     pub from: u64,
+    /// Draw faults of these kinds alone, such as `Kill,Commits`; a name that there is not is answered with all of them.
+    #[arg(long)]
+    pub faults: Option<Kinds>,
     /// How many run at once; as many as there are processors where it is not given.
     #[arg(long)]
     pub threads: Option<usize>,
@@ -100,8 +103,8 @@ pub struct Outcome {
 }
 
 /// Runs a seed: with its faults, and without them to compare the ends.
-pub fn seed(seed: u64) -> Outcome {
-    let disturbed = Scenario::draw(seed);
+pub fn seed(seed: u64, kinds: &Kinds) -> Outcome {
+    let disturbed = Scenario::draw_with(seed, kinds);
     let Judged { ran, undisturbed, violation } = judge(&disturbed);
     let mut counts = ran.counts.clone();
     if let Some(violation) = violation {
@@ -198,9 +201,10 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("--from {} and --seeds {}: the last seed would be above {}", arguments.from, arguments.seeds, u64::MAX);
     }
     let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let kinds = arguments.faults.clone().unwrap_or_default();
     let started = Stopwatch::start();
     let said = Mutex::new(Duration::ZERO);
-    let all = All::run(arguments.from, arguments.seeds, threads, arguments.most_failures, |done, failed| {
+    let all = All::run(arguments.from, arguments.seeds, &kinds, threads, arguments.most_failures, |done, failed| {
         let (elapsed, mut said) = (started.elapsed(), said.lock().unwrap_or_else(PoisonError::into_inner));
         if elapsed >= *said + PROGRESS_EVERY {
             *said = elapsed;
@@ -231,7 +235,7 @@ fn say(line: &str) {
 
 /// Runs one seed, or its shortest form, and says all that happens.
 fn trace_one(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut scenario = Scenario::draw(arguments.from);
+    let mut scenario = Scenario::draw_with(arguments.from, &arguments.faults.clone().unwrap_or_default());
     if arguments.shortest {
         let Some(violation) = judge(&scenario).violation else {
             bail!("seed {} does not fail: it has no shortest form; --trace alone shows it", arguments.from)
@@ -291,9 +295,9 @@ impl All {
         }
     }
 
-    /// Runs `count` seeds from `from` on, on so many threads, until so many have failed (and those that are under way then).
+    /// Runs `count` seeds from `from` on, with faults of these kinds, on so many threads, until so many have failed (and those that are under way then).
     /// `progress` gets how many are done, and how many failed.
-    pub fn run(from: u64, count: u64, threads: usize, most_failures: usize, progress: impl Fn(u64, usize) + Sync) -> All {
+    pub fn run(from: u64, count: u64, kinds: &Kinds, threads: usize, most_failures: usize, progress: impl Fn(u64, usize) + Sync) -> All {
         let (next, enough) = (AtomicU64::new(from), AtomicBool::new(false));
         let all = Mutex::new(All::default());
         std::thread::scope(|scope| {
@@ -304,7 +308,7 @@ impl All {
                         if number >= from.saturating_add(count) || enough.load(Ordering::Relaxed) {
                             return;
                         }
-                        let Outcome { violation, counts } = seed(number);
+                        let Outcome { violation, counts } = seed(number, kinds);
                         let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
                         for (what, count) in counts {
                             *all.counts.entry(what).or_default() += count;

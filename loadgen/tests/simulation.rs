@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use loadgen::simulate::check::Violation;
 use loadgen::simulate::run::{run, trace};
-use loadgen::simulate::scenario::{Fault, Part, Planned, Scenario};
+use loadgen::simulate::scenario::{Fault, Kinds, Part, Planned, Scenario};
 use loadgen::simulate::{All, judge, shrink};
 use serde_json::Value;
 
 #[test]
 fn what_must_hold_holds() {
-    let all = All::run(0, 24, 2, 1, |_, _| {});
+    let all = All::run(0, 24, &Kinds::default(), 2, 1, |_, _| {});
     assert!(all.failed.is_empty(), "{:?}", all.failed.iter().map(|(seed, violation, _)| format!("seed {seed}: {violation}")).collect::<Vec<_>>());
     assert_eq!(all.done, 24);
     for what in ["decisions", "commands that took effect", "measured values that were added up anew", "records that nobody can read", "unknown, done"] {
@@ -31,6 +31,19 @@ fn the_same_seed_is_the_same_run() {
     assert_eq!((traces[0], &first), (traces[1], &second));
     assert!(!first.is_empty());
     assert_ne!(run(&Scenario::draw(8)).trace, traces[0]);
+}
+
+/// Each kind of fault is drawn, alone too; of kinds that are named there is no other.
+#[test]
+fn every_kind_of_fault_is_drawn() {
+    let drawn = |kinds: &Kinds| (0..200).flat_map(|seed| Scenario::draw_with(seed, kinds).faults).map(|planned| planned.fault.kind()).collect::<BTreeSet<_>>();
+    assert_eq!(drawn(&Kinds::default()), BTreeSet::from(Fault::KINDS));
+    for kind in Fault::KINDS {
+        assert_eq!(drawn(&kind.parse().unwrap()), BTreeSet::from([kind]));
+    }
+    assert_eq!(drawn(&"Kill,FewTell".parse().unwrap()), BTreeSet::from(["Kill", "FewTell"]));
+    let unknown = "Kill,Kil".parse::<Kinds>().unwrap_err();
+    assert!(unknown.contains("\"Kil\"") && unknown.contains("KillPart"), "{unknown}");
 }
 
 /// Each policy that is drawn is one that the program takes without an error.

@@ -46,6 +46,9 @@ pub struct Request {
     /// The command under way.
     #[serde(default)]
     pub open: Option<OpenCommand>,
+    /// The epoch of the last command of the target that whoever claims has heard of, open or closed; 0: of none.
+    #[serde(default)]
+    pub heard_of: i64,
     /// Until when the claim stands.
     pub expires_at: Timestamp,
     /// The target left the fleet: the claim is taken back.

@@ -14,12 +14,12 @@
 //! - **One answer a claim.** Each claim that wants a change gets a grant at once, and another one whenever its answer
 //!   changes (a waiting claim gets its command), never one a tick. A claim with `desired` equal to `current`, such as
 //!   the refresh of a target at rest, asks for nothing and gets no grant, unless a command in flight must be taken back.
-//! - **One command in flight a target.** What is in flight is the open command that the claim names. A claim whose
-//!   epoch is not later than the time of the last command was made before decide could know of it: that command is in
-//!   flight then, unless `current` already shows it or the target is another incarnation. While it is
-//!   in flight, a claim for the same count is answered with it; a claim that goes further out (wants more than the
-//!   command sets) replaces it; any other waits until decide closes it, or until it expires. Where decide and
-//!   arbitrate cross each other all the same, `from` no longer fits and the actuator refuses.
+//! - **One command in flight a target.** What is in flight is the open command that the claim names; or the last that was
+//!   issued, where the claim says that decide had not heard of it, whatever count it shows: that count may be the one that
+//!   the command is to bring back. Of another incarnation nothing is in flight. While it is in flight, a claim for the same
+//!   count is answered with it; a claim that goes further out (wants more than the command sets) replaces it; any other
+//!   waits until decide closes it, or until it expires. Where the world changes all the same, `from` no longer fits and the
+//!   actuator refuses.
 //! - A command expires 30 s after it was issued, never later than its claim.
 //! - Claims that wait are served by priority, the larger first, then by name.
 //!
@@ -174,7 +174,7 @@ fn serve_one(fleet: &mut Fleet, target: &TargetId, pacing: Pacing, effects: &mut
                 expires_at: open.expires_at,
             };
             let grant = Grant { target: target.clone(), epoch: claim.epoch, desired: claim.desired, granted: to, limit, command: Some(open.clone()) };
-            let issued = Issued { uid: claim.uid.clone(), at: fleet.now(), command: open };
+            let issued = Issued { uid: claim.uid.clone(), command: open };
             effects.to_key(Topic::Commands, target.as_str(), Message::Command(command.clone()));
             effects.to_key(Topic::Audit, target.as_str(), Message::Audit(Audit::Command(command)));
             append_grant(grant, effects);

@@ -221,8 +221,8 @@ fn source_error() -> impl Strategy<Value = SourceError> {
 
 fn request() -> impl Strategy<Value = Request> {
     let ids = (target(), fleet_name(), any::<i64>(), text());
-    (ids, any::<[u32; 3]>(), any::<i32>(), any::<bool>(), option::of(open()), time(), any::<bool>()).prop_map(
-        |((target, fleet, epoch, uid), [current, desired, min], priority, paced, open, expires_at, withdrawn)| Request {
+    (ids, any::<[u32; 3]>(), any::<i32>(), any::<bool>(), option::of(open()), any::<i64>(), time(), any::<bool>()).prop_map(
+        |((target, fleet, epoch, uid), [current, desired, min], priority, paced, open, heard_of, expires_at, withdrawn)| Request {
             target,
             fleet,
             epoch,
@@ -233,6 +233,7 @@ fn request() -> impl Strategy<Value = Request> {
             priority,
             paced,
             open,
+            heard_of,
             expires_at,
             withdrawn,
         },

@@ -138,6 +138,9 @@ pub struct Checker {
     violations: Vec<Violation>,
     holds: Holds,
     in_force: InForce,
+    /// What was announced last of each target, and whether the log refused an announcement for its size, which was told.
+    announced: BTreeMap<usize, Option<String>>,
+    announcement_refused: bool,
     /// Of which partitions a loss is yet to be told, and of what.
     to_tell: BTreeMap<String, String>,
     excuses: Excuses,
@@ -149,11 +152,13 @@ impl Checker {
     pub fn new(scenario: &Scenario, settings: Settings, log: MemoryLog) -> Self {
         let pane = settings.aggregate.pane;
         let skew = scenario.setup.skew_ms.iter().copied().max().unwrap_or(0).max(0);
+        let behind = scenario.setup.skew_ms.iter().copied().min().unwrap_or(0).min(0);
+        let behind = Duration::from_millis(behind.unsigned_abs());
         Checker {
             plans: Plans(scenario.targets.iter().map(|t| (t.number, vec![(0, t.policy.clone())])).collect()),
             tape: Tape::new(log),
             panes: Panes::new(pane),
-            limits: Limits::new(&settings.arbitrate),
+            limits: Limits::new(&settings.arbitrate, behind),
             measured: Measured::new(pane),
             sight: Sight::new(&settings.aggregate),
             people: People::new(scenario),
@@ -166,6 +171,8 @@ impl Checker {
             violations: Vec::new(),
             holds: Holds::default(),
             in_force: InForce::default(),
+            announced: BTreeMap::new(),
+            announcement_refused: false,
             to_tell: BTreeMap::new(),
             excuses: Excuses { skew, ..Excuses::default() },
             without_folds: false,
@@ -305,6 +312,7 @@ impl Checker {
             Message::Signal(Signal::Policy(announced)) => {
                 self.people.policy(announced, self.now)?;
                 self.sight.policy(announced, entry.at);
+                self.announced.insert(number_of(&announced.target), announced.spec.clone());
                 self.measured.policy(announced, entry.offset, entry.at);
                 if announced.spec.is_none() {
                     self.limits.policy_gone(&announced.target, entry.at);
@@ -352,6 +360,7 @@ impl Checker {
                 if alert.name == "RecordsLost" && !self.excuses.is_lost(&alert.subject) {
                     return Err(Violation::new("nothing is told to be lost that is not", format!("{}: {}", alert.subject, alert.message)));
                 }
+                self.announcement_refused |= alert.name == "RecordTooLarge" && alert.subject == "admit";
                 if alert.name == "RecordsLost" {
                     self.to_tell.remove(&alert.subject);
                 }
@@ -400,7 +409,7 @@ impl Checker {
         for (number, fleet) in &world.fleets {
             let Some(plan) = self.plans.of(*number) else { continue };
             let load = self.scenario.targets.iter().find(|t| t.number == *number).map_or(0.0, |t| t.load_at(now));
-            if plan.rests_at(load).is_empty() {
+            if plan.rests_at(load).is_empty() || !self.is_in_force(*number, plan) {
                 continue;
             }
             let reaches = "after the faults the fleet reaches what its policy wants, and stays there";
@@ -415,6 +424,12 @@ impl Checker {
         Ok(())
     }
 
+    /// Whether a target is decided on by this policy at the end. It is not where the log took no announcement of it, which is told
+    /// as an alert.
+    fn is_in_force(&self, number: usize, plan: &Plan) -> bool {
+        !self.announcement_refused || self.announced.get(&number).is_some_and(|spec| spec.as_deref() == Some(&plan.spec(number)))
+    }
+
     /// Does not fold everything again at the end.
     pub fn without_folds(&mut self) {
         self.without_folds = true;
@@ -425,7 +440,12 @@ impl Checker {
         let plan = self.plans.of(number);
         let load = self.scenario.targets.iter().find(|t| t.number == number).map_or(0.0, |t| t.load_at(now));
         let rests_at = plan.map(|plan| plan.rests_at(load));
-        End { replicas: fleet.desired, rests_at: rests_at.unwrap_or_default(), acts: plan.is_some_and(Plan::acts), by_person: fleet.by_person }
+        End {
+            replicas: fleet.desired,
+            rests_at: rests_at.unwrap_or_default(),
+            acts: plan.is_some_and(|plan| plan.acts() && self.is_in_force(number, plan)),
+            by_person: fleet.by_person,
+        }
     }
 
     /// Adds everything that was appended to a hash.

@@ -135,6 +135,12 @@ impl Rule {
         matches!(self, Rule::Requests(_) | Rule::Cpu(_) | Rule::Memory(_) | Rule::Level(_) | Rule::Latency(..) | Rule::Busy(..) | Rule::Duration(..))
     }
 
+    /// Whether as many replicas are asked for as bring what each measures to its target: one that tells nothing counts as
+    /// at its target then, where the others would let the fleet shrink.
+    pub fn tracks_each_instance(self) -> bool {
+        matches!(self, Rule::Requests(_) | Rule::Cpu(_) | Rule::Memory(_))
+    }
+
     /// What the instance at `place` of `replicas` ready ones measures. They do not share evenly: neighbours have 40 % more
     /// and 40 % less than their share, the last of an odd number its share.
     pub fn measure_at(self, load: f64, replicas: u32, place: u32) -> f64 {

@@ -25,7 +25,7 @@ use super::faulty::FaultyLog;
 use super::panics;
 use super::process::{Process, Settings, Zombie, end_in_order};
 use super::scenario::{Fault, Millis, Part, Planned, Scenario, TOPICS};
-use super::world::{Observing, Shared, World, target};
+use super::world::{Observing, Shared, World, shifted, target};
 
 /// What the log's clock shows at the start.
 pub const START: i64 = 1_800_000_000_000;
@@ -136,6 +136,18 @@ struct Run<'a> {
     checker: Checker,
 }
 
+/// The clock of a process.
+struct Skewed {
+    clock: Arc<ManualClock>,
+    skew_ms: Millis,
+}
+
+impl Clock for Skewed {
+    fn now(&self) -> Timestamp {
+        shifted(self.clock.now(), self.skew_ms)
+    }
+}
+
 /// The source of policies: what it has, and when it says so.
 struct Policies {
     specs: BTreeMap<usize, Option<String>>,
@@ -158,7 +170,7 @@ impl<'a> Run<'a> {
         let memory = MemoryLog::new(partitions, Arc::clone(&clock) as Arc<dyn Clock>);
         let memory = if setup.markers { memory.with_markers() } else { memory };
         let log = FaultyLog::new(memory.clone());
-        let world = Shared(Arc::new(std::sync::Mutex::new(World::new(&scenario.targets, memory.clone(), scenario.calm_at))));
+        let world = Shared(Arc::new(std::sync::Mutex::new(World::new(&scenario.targets, memory.clone(), scenario.calm_at, setup.fleets_skew_ms))));
         let pacing = |(percent, at_least, period)| Pacing { percent, at_least, period: Duration::from_secs(period) };
         let fleets = setup.pacing_of_other.into_iter().filter_map(|other| Some(("other".parse().ok()?, pacing(other)))).collect();
         let (every, records, bytes) = setup.rounds;
@@ -172,13 +184,15 @@ impl<'a> Run<'a> {
             arbitrate: Arbitrate { pacing: pacing(setup.pacing), fleets },
             rounds: Rounds { every: Duration::from_secs(every), records, bytes },
         };
-        let freeze = FreezeFiles::new("/nonexistent/loadline-simulation/freeze");
-        let hands = Hands::new(freeze, Arc::clone(&clock) as Arc<dyn Clock>).with_kind("Deployment", Arc::new(world.clone()));
-        let hands = Arc::new(hands);
-        let process = |number: usize| Process::new(format!("p{number}"), Arc::new(log.of_another_process()), settings.clone(), Arc::clone(&hands));
+        let process = |(number, skew_ms): (usize, &Millis)| {
+            let freeze = FreezeFiles::new("/nonexistent/loadline-simulation/freeze");
+            let own = Arc::new(Skewed { clock: Arc::clone(&clock), skew_ms: *skew_ms });
+            let hands = Hands::new(freeze, own as Arc<dyn Clock>).with_kind("Deployment", Arc::new(world.clone()));
+            Process::new(format!("p{number}"), Arc::new(log.of_another_process()), settings.clone(), Arc::new(hands))
+        };
         Run {
             scenario,
-            processes: (0..setup.processes).map(process).collect(),
+            processes: setup.skew_ms.iter().enumerate().map(process).collect(),
             checker: Checker::new(scenario, settings.clone(), memory.clone()),
             observing: Observing::default(),
             down: BTreeMap::new(),
@@ -364,8 +378,7 @@ impl<'a> Run<'a> {
         while !ready.is_empty() {
             let chosen = self.order.below(ready.len());
             let (process, part) = ready[chosen];
-            let skew = self.scenario.setup.skew_ms.get(process).copied().unwrap_or(0);
-            let now = Timestamp::from_millis(self.clock.now().as_millis() + skew);
+            let now = shifted(self.clock.now(), self.scenario.setup.skew_ms[process]);
             let fatal = |error: LogError| Violation::new("no run ends by itself", format!("p{process} {part:?}: {error}"));
             let more = self.processes[process].step(part, now).map_err(fatal)?;
             steps += 1;
@@ -469,6 +482,10 @@ impl<'a> Run<'a> {
                 fleet(&self.world, *target, &|fleet| fleet.silent.push(*metric));
                 self.later(*lasts, fault);
             }
+            FewTell { target, metric, one_in, lasts } => {
+                fleet(&self.world, *target, &|fleet| fleet.few.push((*metric, *one_in)));
+                self.later(*lasts, fault);
+            }
             Late { target, late, lasts, twice } => {
                 self.late.insert(*target, (*late, *twice));
                 self.later(*lasts, fault);
@@ -550,6 +567,13 @@ impl<'a> Run<'a> {
             Silent { target, metric, .. } => {
                 if let Some(fleet) = world.fleets.get_mut(target) {
                     fleet.silent.retain(|place| place != metric);
+                }
+            }
+            FewTell { target, metric, one_in, .. } => {
+                if let Some(fleet) = world.fleets.get_mut(target)
+                    && let Some(place) = fleet.few.iter().position(|few| few == &(*metric, *one_in))
+                {
+                    fleet.few.remove(place);
                 }
             }
             Late { target, .. } => drop(self.late.remove(target)),

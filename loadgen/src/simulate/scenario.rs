@@ -5,6 +5,7 @@
 //! stay what they were. That is how a failing run is made smaller.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::random::Random;
 
@@ -28,6 +29,37 @@ pub struct Scenario {
     pub calm_at: Millis,
     /// The end.
     pub end_at: Millis,
+    /// Of which kinds its faults were drawn.
+    pub kinds: Kinds,
+}
+
+/// Which kinds of faults are drawn: all of them where none is named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kinds(Vec<&'static str>);
+
+impl Kinds {
+    fn allow(&self, fault: &Fault) -> bool {
+        self.0.is_empty() || self.0.contains(&fault.kind())
+    }
+}
+
+impl FromStr for Kinds {
+    type Err = String;
+
+    /// Names of [`Fault::KINDS`], with commas between them.
+    fn from_str(names: &str) -> Result<Self, String> {
+        let known = |name: &str| {
+            let kind = Fault::KINDS.iter().find(|kind| **kind == name);
+            kind.copied().ok_or_else(|| format!("there is no kind of faults {name:?}; there are {}", Fault::KINDS.join(", ")))
+        };
+        names.split(',').map(known).collect::<Result<_, _>>().map(Kinds)
+    }
+}
+
+impl fmt::Display for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
 }
 
 /// The installation.
@@ -53,6 +85,8 @@ pub struct Setup {
     pub pacing_of_other: Option<(u32, u32, u64)>,
     /// How far the clock of each process is from the log's.
     pub skew_ms: Vec<Millis>,
+    /// How far the clock by which fleets say when their instances started is from the log's.
+    pub fleets_skew_ms: Millis,
 }
 
 /// A target: its policy, its load, and how its instances behave.
@@ -70,6 +104,8 @@ pub struct TargetPlan {
     pub startup_ms: Millis,
     /// Between two measurements.
     pub every_ms: Millis,
+    /// How far the clock of its producers is from the log's.
+    pub skew_ms: Millis,
     /// Whether each instance keys its samples by itself, so that they spread over the partitions of `metrics`.
     pub spread: bool,
     /// What it measures beyond what its first policy names: for those that come later.
@@ -125,6 +161,8 @@ pub enum Fault {
     Poison { topic: usize, partition: u32 },
     /// A metric of a target is not measured.
     Silent { target: usize, metric: usize, lasts: For },
+    /// Of the instances of a target only one in so many measures a metric.
+    FewTell { target: usize, metric: usize, one_in: u64, lasts: For },
     /// Samples of a target come late by `late`, in another order, and some twice.
     Late { target: usize, late: For, lasts: For, twice: bool },
     /// Samples that are no numbers, or lie in the future.
@@ -203,12 +241,13 @@ impl fmt::Display for Scenario {
         for target in &self.targets {
             writeln!(
                 f,
-                "  target t{}: {} replicas, ready after {} ms, measured every {} ms{}, load {:?}",
+                "  target t{}: {} replicas, ready after {} ms, measured every {} ms{} by a clock {} ms ahead, load {:?}",
                 target.number,
                 target.replicas,
                 target.startup_ms,
                 target.every_ms,
                 if target.spread { " (spread)" } else { "" },
+                target.skew_ms,
                 target.load
             )?;
             writeln!(f, "    {}", target.policy.spec(target.number))?;
@@ -240,6 +279,11 @@ impl Draw {
 impl Scenario {
     /// The scenario of a seed.
     pub fn draw(seed: u64) -> Scenario {
+        Scenario::draw_with(seed, &Kinds::default())
+    }
+
+    /// The scenario of a seed with faults of these kinds alone.
+    pub fn draw_with(seed: u64, kinds: &Kinds) -> Scenario {
         let mut draw = Draw(Random::new(seed));
         let mut setup = Setup::draw(&mut draw);
         let count = draw.from(&[1, 1, 2, 2, 3, 4]);
@@ -254,7 +298,8 @@ impl Scenario {
                 (target.shares, target.load) = (true, load.clone());
             }
         }
-        let mut faults: Vec<Planned> = (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw(&mut draw, &setup, &targets, calm_at)).collect();
+        let mut faults: Vec<Planned> =
+            (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw_one_of(kinds, &mut draw, &setup, &targets, calm_at)).collect();
         faults.extend(unheard);
         // One in six: a metric falls silent while the others would let the fleet shrink.
         let sees_little = |target: &&TargetPlan| target.policy.metrics.iter().filter(|metric| metric.rule != Rule::Observed).count() > 1;
@@ -273,6 +318,7 @@ impl Scenario {
             let fault = Fault::Unseen { target: draw.0.below(targets.len()), lasts: draw.between(185_000, 225_000) };
             faults.push(Planned { at: draw.between(8_000, 20_000), fault });
         }
+        faults.retain(|planned| kinds.allow(&planned.fault));
         let mut slowest = targets.iter().map(|t| t.policy.settles_within_ms()).max().unwrap_or(0);
         for planned in &faults {
             if let Fault::PolicyEdited { target, policy } = &planned.fault {
@@ -284,7 +330,7 @@ impl Scenario {
                 }
             }
         }
-        let mut scenario = Scenario { seed, setup, targets, faults, calm_at, end_at: calm_at + slowest };
+        let mut scenario = Scenario { seed, setup, targets, faults, calm_at, end_at: calm_at + slowest, kinds: kinds.clone() };
         scenario.faults.sort_by_key(|planned| planned.at);
         scenario
     }
@@ -328,20 +374,27 @@ impl Setup {
             1 => [2, 1, 1, 2],
             _ => [3, 2, 2, 1],
         };
+        let grace_ms = draw.from(&[500, 500, 0, 1_500]);
         Setup {
             processes,
             partitions,
             pane_ms: draw.from(&[5_000, 5_000, 2_000, 10_000]),
-            grace_ms: draw.from(&[500, 500, 0, 1_500]),
+            grace_ms,
             step_ms: draw.from(&[500, 1_000, 2_000]),
             markers: draw.one_in(2),
             rounds: (draw.from(&[10, 30, 300]), draw.from(&[20, 100, 1_000]), draw.from(&[1, 2_000, 1_000_000])),
             pacing: (draw.from(&[10, 50]), draw.from(&[2, 5]), draw.from(&[5, 10])),
             pacing_of_other: draw.one_in(2).then(|| (draw.from(&[20, 100]), draw.from(&[1, 3]), draw.from(&[5, 8]))),
-            // One in four of those by ten times as much: longer than any pause between two marks.
-            skew_ms: (0..processes).map(|_| if draw.one_in(3) { draw.between(-400, 400) * draw.from(&[1, 1, 1, 10]) } else { 0 }).collect(),
+            // The largest are longer than any pause between two marks.
+            skew_ms: (0..processes).map(|_| skew(draw)).collect(),
+            fleets_skew_ms: skew(draw),
         }
     }
+}
+
+/// How far a clock is from the log's: one in three by up to 0.4 s, one in four of those by ten times as much.
+fn skew(draw: &mut Draw) -> Millis {
+    if draw.one_in(3) { draw.between(-400, 400) * draw.from(&[1, 1, 1, 10]) } else { 0 }
 }
 
 impl TargetPlan {
@@ -365,6 +418,8 @@ impl TargetPlan {
             startup_ms: draw.from(&[0, 1_000, 3_000, 8_000]),
             every_ms: draw.from(&[1_000, 2_000, 2_000, 4_000]),
             spread: draw.one_in(3),
+            // A producer whose clock is behind by more than the grace is always late: each pane lacks some of its samples.
+            skew_ms: skew(&mut draw).max(-i64::try_from(setup.grace_ms).unwrap_or(0)),
             more: Vec::new(),
             shares: false,
             load,
@@ -384,6 +439,16 @@ impl TargetPlan {
 }
 
 impl Planned {
+    /// One of these kinds, which may be rare among all.
+    fn draw_one_of(kinds: &Kinds, draw: &mut Draw, setup: &Setup, targets: &[TargetPlan], calm_at: Millis) -> Planned {
+        loop {
+            let planned = Planned::draw(draw, setup, targets, calm_at);
+            if kinds.allow(&planned.fault) {
+                return planned;
+            }
+        }
+    }
+
     #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "small numbers, at least 0")]
     fn draw(draw: &mut Draw, setup: &Setup, targets: &[TargetPlan], calm_at: Millis) -> Planned {
         // Every fault begins and ends before the calm.
@@ -404,7 +469,7 @@ impl Planned {
         let partition = draw.0.below(setup.partitions.get(topic).copied().unwrap_or(1) as usize) as u32;
         let metric = draw.0.below(targets[target].policy.metrics.len());
         let max = i64::from(targets[target].policy.max);
-        let fault = match draw.0.below(43) {
+        let fault = match draw.0.below(45) {
             0..=5 => Fault::Kill { process, after: draw.0.below(20), down: short, zombie: draw.one_in(2).then(|| draw.between(0, 8_000)) },
             6..=8 => Fault::Stall { process, part, lasts: long },
             9 => Fault::Leave { process, down: short, cut: None },
@@ -441,6 +506,7 @@ impl Planned {
                 policy.omitted.remove("min");
                 Fault::PolicyEdited { target, policy: Box::new(policy) }
             }
+            43 | 44 => Fault::FewTell { target, metric, one_in: draw.from(&[2, 3, 4]), lasts: long },
             36 => Fault::PolicyBroken { target, lasts: long },
             _ => Fault::PolicyGone { target, lasts: long },
         };
@@ -449,6 +515,47 @@ impl Planned {
 }
 
 impl Fault {
+    /// The names of the kinds.
+    pub const KINDS: [&str; 30] = [
+        "Kill",
+        "Stall",
+        "KillPart",
+        "Leave",
+        "Commits",
+        "Unreadable",
+        "Full",
+        "OpenTransaction",
+        "ClockSet",
+        "Appends",
+        "Retention",
+        "SizeLimit",
+        "Poison",
+        "Silent",
+        "FewTell",
+        "Late",
+        "Nonsense",
+        "Unseen",
+        "SeenLate",
+        "NewTerm",
+        "ByHand",
+        "Recreated",
+        "ActuationFails",
+        "ActuationSlow",
+        "Raced",
+        "NeverReady",
+        "Frozen",
+        "PolicyEdited",
+        "PolicyBroken",
+        "PolicyGone",
+    ];
+
+    /// Its name.
+    pub fn kind(&self) -> &'static str {
+        let shown = format!("{self:?}");
+        let name = shown.split([' ', '{']).next().unwrap_or_default();
+        Fault::KINDS.into_iter().find(|kind| *kind == name).unwrap_or_else(|| unreachable!("{name} is not among the kinds"))
+    }
+
     /// Whether it is about a process that an installation of `processes` lacks.
     pub fn names_a_process_beyond(&self, processes: usize) -> bool {
         matches!(self, Fault::Kill { process, .. } | Fault::KillPart { process, .. } | Fault::Stall { process, .. } | Fault::Leave { process, .. } if *process >= processes)

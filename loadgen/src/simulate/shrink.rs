@@ -8,7 +8,7 @@ use loadline::runtime::clock::Stopwatch;
 
 use super::check::Violation;
 use super::run::trace;
-use super::scenario::Scenario;
+use super::scenario::{Kinds, Scenario};
 
 /// A scenario in which the same invariant fails, and from which nothing can be taken (or the time was up).
 pub fn shrink(scenario: &Scenario, violation: &Violation, most: Duration) -> (Scenario, Violation) {
@@ -51,6 +51,7 @@ fn candidates(scenario: &Scenario) -> impl Iterator<Item = Scenario> {
     let processes = std::iter::once_with(|| {
         let mut smaller = scenario.clone();
         smaller.setup.processes = 1;
+        smaller.setup.skew_ms.truncate(1);
         smaller.faults.retain(|planned| !planned.fault.names_a_process_beyond(1));
         smaller
     });
@@ -81,6 +82,7 @@ pub fn report(scenario: &Scenario, violation: &Violation, most: Duration) -> Str
         let _ = writeln!(report, "{line}");
     }
     let _ = writeln!(report, "{found}");
-    let _ = write!(report, "all lines: loadgen simulate --from {} --trace --shortest --shrink-for {}", scenario.seed, most.as_secs());
+    let faults = if scenario.kinds == Kinds::default() { String::new() } else { format!(" --faults {}", scenario.kinds) };
+    let _ = write!(report, "all lines: loadgen simulate --from {}{faults} --trace --shortest --shrink-for {}", scenario.seed, most.as_secs());
     report
 }

@@ -58,6 +58,8 @@ pub struct World {
     /// Calls that their callers gave up, and that are still under way: when they arrive, at which record, with what.
     under_way: Vec<(Millis, usize, ScaleRecord, u32, i64)>,
     calm_at: Millis,
+    /// How far the clock by which instances start is from the log's.
+    skew_ms: Millis,
 }
 
 /// A target in the world.
@@ -88,6 +90,8 @@ pub struct Fleet {
     pub never_ready: bool,
     /// Metrics, by their place in the policy, that are not measured.
     pub silent: Vec<usize>,
+    /// Metrics, by their place in the policy, that only one in so many instances measures.
+    pub few: Vec<(usize, u64)>,
     /// Samples that are no numbers are sent too.
     pub nonsense: bool,
     /// A deletion, for what is told of it.
@@ -99,6 +103,7 @@ pub struct Fleet {
 #[derive(Debug, Clone)]
 struct Running {
     name: String,
+    number: u64,
     started_at: Timestamp,
     started: Millis,
     ready: Option<Timestamp>,
@@ -142,6 +147,7 @@ impl Fleet {
             frozen: false,
             never_ready: false,
             silent: Vec::new(),
+            few: Vec::new(),
             nonsense: false,
             incarnation: 1,
             queue_of: Vec::new(),
@@ -157,7 +163,7 @@ impl Fleet {
         u32::try_from(self.instances.iter().filter(|i| i.ready.is_some()).count()).unwrap_or(u32::MAX)
     }
 
-    /// Starts and stops instances, lets them become ready, and counts what they serve.
+    /// Starts and stops instances, lets them become ready, and counts what they serve. `clock` is what the fleet's own shows.
     fn step(&mut self, now: Millis, clock: Timestamp, elapsed: Millis) {
         while self.instances.len() > self.desired as usize {
             self.instances.pop();
@@ -165,7 +171,15 @@ impl Fleet {
         while self.instances.len() < self.desired as usize {
             self.started += 1;
             let name = format!("i{}-{}", self.incarnation, self.started);
-            self.instances.push(Running { name, started_at: clock, started: now, ready: None, served: 0.0, observed: Default::default() });
+            self.instances.push(Running {
+                name,
+                number: self.started,
+                started_at: clock,
+                started: now,
+                ready: None,
+                served: 0.0,
+                observed: Default::default(),
+            });
         }
         let load = self.plan.load_at(now);
         let (ready, startup, never) = (self.ready(), self.plan.startup_ms, self.never_ready);
@@ -212,6 +226,7 @@ impl Fleet {
         }
         let elapsed = self.measured_at.map_or(self.plan.every_ms, |last| now - last);
         self.measured_at = Some(now);
+        let clock = shifted(clock, self.plan.skew_ms);
         let (load, ready) = (self.plan.load_at(now), self.ready());
         let mut own = Vec::new();
         let mut of_instances: BTreeMap<String, Vec<Sample>> = BTreeMap::new();
@@ -239,7 +254,8 @@ impl Fleet {
                 own.push(sample("", kind, value));
                 continue;
             }
-            for (place, running) in (0..).zip(self.instances.iter().filter(|i| i.ready.is_some())) {
+            let tells = |running: &Running| self.few.iter().all(|(few, one_in)| *few != place || running.number.is_multiple_of(*one_in));
+            for (place, running) in (0..).zip(self.instances.iter().filter(|i| i.ready.is_some())).filter(|(_, running)| tells(running)) {
                 let value = rule.measure_at(load, ready, place);
                 let histogram = matches!(rule, Rule::Duration(..)).then(|| running.histogram());
                 let (kind, value) = match rule {
@@ -275,6 +291,11 @@ impl Fleet {
     }
 }
 
+/// What a clock shows that is so far from another one.
+pub fn shifted(clock: Timestamp, skew_ms: Millis) -> Timestamp {
+    Timestamp::from_millis(clock.as_millis() + skew_ms)
+}
+
 /// The name of target `number`.
 pub fn target(number: usize) -> TargetId {
     TargetId::new("sim", "Deployment", &format!("t{number}")).unwrap_or_else(|_| unreachable!("these are names"))
@@ -287,7 +308,7 @@ pub fn number_of(target: &TargetId) -> usize {
 
 impl World {
     /// The world of these targets; `log` tells what was committed when something happened.
-    pub fn new(plans: &[TargetPlan], log: MemoryLog, calm_at: Millis) -> World {
+    pub fn new(plans: &[TargetPlan], log: MemoryLog, calm_at: Millis, skew_ms: Millis) -> World {
         let mut fleets: BTreeMap<usize, Fleet> = plans.iter().map(|plan| (plan.number, Fleet::new(plan.clone()))).collect();
         // The first of those that share a queue measures it, for all of them.
         let shares: Vec<usize> = plans.iter().filter(|plan| plan.shares).map(|plan| plan.number).collect();
@@ -298,7 +319,7 @@ impl World {
                 Some(_) => Vec::new(),
             };
         }
-        World { log: Some(log), calm_at, fleets, ..World::default() }
+        World { log: Some(log), calm_at, skew_ms, fleets, ..World::default() }
     }
 
     /// Lets time pass.
@@ -313,6 +334,7 @@ impl World {
                 self.set(number, replicas, Some(epoch), true);
             }
         }
+        let clock = shifted(clock, self.skew_ms);
         self.fleets.values_mut().for_each(|fleet| fleet.step(now, clock, elapsed));
     }
 

@@ -51,8 +51,6 @@ impl Standing {
 pub(super) struct Issued {
     /// For which incarnation of the target.
     pub(super) uid: String,
-    /// When, on the fleet's clock.
-    pub(super) at: Timestamp,
     pub(super) command: OpenCommand,
 }
 
@@ -97,7 +95,6 @@ impl Fleet {
             self.now = Some(at);
             self.removals.set_back(at);
             for issued in self.by_target.values_mut().filter_map(|s| s.issued.as_mut()) {
-                issued.at = issued.at.min(at);
                 issued.command.expires_at = issued.command.expires_at.min(at + COMMAND_LIFE);
             }
         }
@@ -145,7 +142,7 @@ impl Fleet {
 
     /// Remembers a command, and what it removes.
     pub(super) fn issued(&mut self, target: &TargetId, issued: Issued, removes: u32) {
-        self.removals.add(issued.at, removes);
+        self.removals.add(self.now(), removes);
         if let Some(mut standing) = self.remove(target) {
             standing.issued = Some(issued);
             self.insert(standing);

@@ -66,10 +66,6 @@ pub(super) fn serve(standing: &Standing, now: Timestamp, available: u64) -> Serv
 fn in_flight(standing: &Standing, now: Timestamp) -> Option<&OpenCommand> {
     let claim = &standing.claim;
     let named = claim.open.as_ref().filter(|open| now < open.expires_at);
-    let own = standing.issued.as_ref().filter(|own| now < own.command.expires_at && own.uid == claim.uid && own.command.to != claim.current);
-    match (named, own) {
-        (Some(named), Some(own)) if named.id == own.command.id => Some(named),
-        (_, Some(own)) if claim.epoch <= own.at.as_millis() => Some(&own.command),
-        (named, _) => named,
-    }
+    let unheard = standing.issued.as_ref().filter(|own| now < own.command.expires_at && own.uid == claim.uid && own.command.epoch > claim.heard_of);
+    unheard.map(|own| &own.command).or(named)
 }

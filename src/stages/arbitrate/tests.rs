@@ -7,7 +7,8 @@ use crate::log::Offset;
 use crate::model::Timestamp;
 use crate::stages::{Located, Snapshot};
 
-/// A claim of the fleet `f` for `prod/Deployment/NAME`: paced, priority 0, `min` 1, standing for 150 s.
+/// A claim of the fleet `f` for `prod/Deployment/NAME`: paced, priority 0, `min` 1, standing for 150 s; of all commands before
+/// it has been heard.
 fn claim(name: &str, epoch: i64, current: u32, desired: u32) -> Request {
     Request {
         target: format!("prod/Deployment/{name}").parse().unwrap(),
@@ -20,6 +21,7 @@ fn claim(name: &str, epoch: i64, current: u32, desired: u32) -> Request {
         priority: 0,
         paced: true,
         open: None,
+        heard_of: epoch - 1,
         expires_at: Timestamp::from_millis(epoch + 150_000),
         withdrawn: false,
     }
@@ -212,9 +214,22 @@ fn one_command_is_in_flight_and_only_a_claim_that_goes_further_out_replaces_it()
 
         let mut story = Story::default();
         story.claim(2_000, claim("a", 1_000, from, to));
-        let crossed = claim("a", 2_000, current, desired);
-        assert_eq!(story.claim(2_000, crossed), told, "{from}->{to}, then {current}->{desired}, before decide could know of it");
+        let crossed = Request { heard_of: 0, ..claim("a", 2_000, current, desired) };
+        assert_eq!(story.claim(2_000, crossed), told, "{from}->{to}, then {current}->{desired}, before decide had heard of it");
     }
+}
+
+/// Three claims that were made before any command of them was heard of: down, as it was, and down again. The third would remove
+/// what the second is to bring back, by a decision that knows of neither.
+#[test]
+fn a_count_that_a_command_is_to_bring_back_is_not_taken_for_closed() {
+    let mut story = Story::default();
+    let unheard = |epoch, desired| Request { heard_of: 500, ..claim("a", epoch, 5, desired) };
+    assert!(story.claim(2_000, unheard(1_000, 3)).starts_with("command a#1000 5->3 "));
+    assert!(story.claim(2_000, unheard(2_000, 5)).starts_with("command a#2000 5->5 until 32000 instead of a#1000 to 3\n"));
+    assert_eq!(story.claim(2_000, unheard(2_001, 3)), "grant a#2001 5 of 3 None by a#2000\n");
+    let heard = Request { heard_of: 2_000, ..claim("a", 2_002, 5, 3) };
+    assert!(story.claim(2_002, heard).starts_with("command a#2002 5->3 "));
 }
 
 #[test]

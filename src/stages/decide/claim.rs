@@ -81,6 +81,7 @@ fn send(policy: &Policy, memory: &Memory, uid: String, current: u32, desired: u3
         priority,
         paced,
         open: memory.open.clone(),
+        heard_of: memory.open.as_ref().map_or(0, |open| open.epoch).max(memory.closed_epoch),
         expires_at: memory.now + CLAIM_LIVES,
         withdrawn,
     };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Alert, Amount, FleetObservation, Instance, InstanceName, Kind, Mark, Order, Pane, Reading};
+use crate::model::{Alert, Amount, FleetObservation, Instance, InstanceName, Kind, Mark, Order, Pane, Phase, Reading};
 
 const SPEC: &str = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"NAME"},"replicas":{"min":MIN,"max":9},"metrics":[{"name":"q","track":{"perReplica":10}}]}"#;
 
@@ -472,6 +472,34 @@ fn a_threshold_that_waits_for_instances_says_so() {
     // `for` is over, but only three of four instances were ever seen: none has told that it is ready.
     let starts = [20, 30, 40, 50].map(|second| look(&mut story, second, 40));
     assert_eq!(starts.map(waits).last().copied().flatten(), Some(Wait::StartUp));
+}
+
+/// Also for instances that say, by a clock that is behind the log's, that they started before the growth; not for those that
+/// started long before it.
+#[test]
+fn a_threshold_waits_for_instances_whose_clock_is_behind() {
+    use crate::model::ThresholdWait as Wait;
+    for (started, waits) in [(12, Some(Wait::StartUp)), (9, None)] {
+        let mut story = threshold_story();
+        look(&mut story, 10, 40);
+        let Signal::Fleet(mut seen) = story.seen("a", 4) else { unreachable!() };
+        seen.instances = (0..4)
+            .map(|number| Instance {
+                name: format!("i{number}").parse().unwrap(),
+                phase: Phase::Running,
+                ready: Some(number < 3),
+                deleting: false,
+                started_at: Some(at(if number < 3 { 0 } else { started })),
+                ready_changed_at: Some(at(0)),
+                requests: [].into(),
+            })
+            .collect();
+        story.next = 16;
+        story.say(Signal::Fleet(seen));
+        let reports = [20, 30, 40, 50].map(|second| look(&mut story, second, 40));
+        let [.., last] = reports.map(|report| report.threshold.and_then(|threshold| threshold.waits));
+        assert_eq!(last, waits, "one that started at {started} s, where the growth was at 16 s");
+    }
 }
 
 /// How long a value was beyond a limit counts for that limit alone: a policy that is written anew waits anew where it says another one, or

@@ -94,6 +94,7 @@ struct RequestShape<'a> {
     paced: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     open: Option<OpenCommandShape>,
+    heard_of: i64,
     expires_at: Timestamp,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     withdrawn: bool,
@@ -154,6 +155,7 @@ pub fn request_to_line(at: Timestamp, request: &Request) -> String {
         priority: request.priority,
         paced: request.paced,
         open: request.open.as_ref().map(OpenCommandShape::from),
+        heard_of: request.heard_of,
         expires_at: request.expires_at,
         withdrawn: request.withdrawn,
     };

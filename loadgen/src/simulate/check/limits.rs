@@ -25,6 +25,7 @@ const COMMAND_LIFE: i64 = 30_000;
 
 pub(super) struct Limits {
     pacing: Arbitrate,
+    behind: Duration,
     time: FoldTime,
     slack: i64,
     slack_until: i64,
@@ -94,8 +95,10 @@ impl Record {
 }
 
 impl Limits {
-    pub(super) fn new(pacing: &Arbitrate) -> Self {
+    /// `behind`: how far the clock of any process is behind the log's.
+    pub(super) fn new(pacing: &Arbitrate, behind: Duration) -> Self {
         Limits {
+            behind,
             pacing: pacing.clone(),
             time: FoldTime::default(),
             slack: 0,
@@ -314,7 +317,8 @@ impl Limits {
         }
         let assumed = |command: &Command| {
             let found = change.from == command.from || Some(change.from) == command.replaced_to;
-            found && change.uid == command.uid && (self.slack != 0 || change.late || change.clock < command.expires_at)
+            let in_time = || change.clock < command.expires_at + self.behind;
+            found && change.uid == command.uid && (self.slack != 0 || change.late || in_time())
         };
         if let Some(Issued { command, partition, offset }) = self.commands.get(&format!("{id}#{epoch}")) {
             if !assumed(command) {

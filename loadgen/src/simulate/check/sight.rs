@@ -154,7 +154,21 @@ impl Sight {
             }
             let asked = self.asked.get(&change.target).and_then(|asked| asked.since.get(metric.rule.name()));
             let listed = listed(seen, decision.at);
-            for ((source, instance), samples) in known().filter(|((_, instance), _)| instance.is_none() || listed(instance)) {
+            let untold = listed
+                .iter()
+                .filter(|instance| known().filter(|((_, of), _)| of == *instance).flat_map(|(_, samples)| samples).all(|(time, _)| *time < oldest));
+            let untold = u32::try_from(untold.count()).unwrap_or(u32::MAX);
+            if metric.rule.tracks_each_instance() && !metric.ignore && change.to < untold {
+                let details = format!(
+                    "t{} {} -> {}: {untold} of its instances have told nothing of {} lately: {decision:?}",
+                    change.target,
+                    change.from,
+                    change.to,
+                    metric.rule.name()
+                );
+                return Err(Violation::new("what an instance does not tell makes no fleet smaller", details));
+            }
+            for ((source, instance), samples) in known().filter(|((_, instance), _)| instance.is_none() || listed.contains(instance)) {
                 let Some(mark) = self.silent_since(*source, decision.at) else { continue };
                 // What it had said before it fell silent, and what counted then: it counts until it is heard again, or gone.
                 let had_said = |(_, at): &&Measured| *at < mark.through && asked.is_some_and(|since| at > since);
@@ -183,10 +197,10 @@ impl Sight {
     }
 }
 
-/// Tells of an instance whether the fleet listed it: in the newest observation before a moment, and in those of the moment
+/// The instances that the fleet listed: in the newest observation before a moment, and in those of the moment
 /// itself, of which a decision may have known some.
-fn listed(seen: &[Seen], at: Timestamp) -> impl Fn(&InstanceName) -> bool {
+fn listed(seen: &[Seen], at: Timestamp) -> BTreeSet<InstanceName> {
     let before = seen.iter().filter(|seen| seen.at < at).max_by_key(|seen| seen.order);
-    let known: Vec<&Seen> = before.into_iter().chain(seen.iter().filter(|seen| seen.at == at)).collect();
-    move |instance| !known.is_empty() && known.iter().all(|seen| seen.instances.contains(instance))
+    let known = before.into_iter().chain(seen.iter().filter(|seen| seen.at == at)).map(|seen| seen.instances.clone());
+    known.reduce(|all, seen| all.intersection(&seen).cloned().collect()).unwrap_or_default()
 }

@@ -8,6 +8,9 @@ use crate::model::{Amount, ThresholdReport, ThresholdSide, ThresholdWait, Timest
 use super::super::memory::MetricMemory;
 use super::{Proposed, Situation};
 
+/// How far the clock by which instances say when they started may be behind the log's, by which growth is dated.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(5);
+
 /// No value: whatever held for some time holds no more.
 pub(super) fn forget(memory: &mut MetricMemory) {
     memory.above_since = None;
@@ -77,7 +80,7 @@ fn start_up(window: Duration, situation: Situation<'_>) -> Option<Timestamp> {
     let all_there = instances.iter().filter(|i| !i.deleting).count() >= situation.current as usize;
     let settled = instances
         .iter()
-        .filter(|i| i.started_at.is_none_or(|s| s >= growth.at))
+        .filter(|i| i.started_at.is_none_or(|s| s + CLOCKS_DIFFER >= growth.at))
         .all(|i| i.deleting || (i.ready == Some(true) && i.ready_changed_at.is_none_or(|ready| ready + window <= situation.through)));
     (!all_there || !settled).then_some(until)
 }
