@@ -334,7 +334,7 @@ impl Checker {
                 self.count("decisions");
                 let plans = self.plans.lately(number_of(&decision.target), self.now);
                 self.holds.decision(decision, &plans)?;
-                self.in_force.decision(decision)?;
+                self.in_force.decision(decision, entry.at)?;
                 let compared = self.measured.decision(decision, &plans)?;
                 *self.counts.entry("measured values that were added up anew").or_default() += compared;
                 self.decisions.entry(decision.target.clone()).or_default().push(decision.clone());

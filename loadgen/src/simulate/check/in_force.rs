@@ -25,7 +25,12 @@ impl InForce {
         known.push((at, announced.order.clone(), announced.spec.is_some()));
     }
 
-    pub(super) fn decision(&self, decision: &Decision) -> Result<(), Violation> {
+    /// Something was decided; `at`: when that stood in the log.
+    pub(super) fn decision(&self, decision: &Decision, at: Timestamp) -> Result<(), Violation> {
+        // It was decided before the clock was set back, and waited to be appended.
+        if decision.at > at {
+            return Ok(());
+        }
         let Some(known) = self.0.get(&decision.target) else { return Ok(()) };
         // Of the same moment each may have come before it or after.
         let before = known.iter().rposition(|(at, ..)| *at < decision.at);
