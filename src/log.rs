@@ -54,12 +54,14 @@ pub enum Topic {
     Alerts,
     /// Records that could not be used, with the reason.
     DeadLetters,
+    /// The schemas by which the releases of this installation write; keyed by fingerprint.
+    Schemas,
 }
 
 impl Topic {
     /// Every topic, in the order of the flow.
-    pub const ALL: [Topic; 8] =
-        [Topic::Metrics, Topic::Control, Topic::Signals, Topic::Requests, Topic::Commands, Topic::Audit, Topic::Alerts, Topic::DeadLetters];
+    pub const ALL: [Topic; 9] =
+        [Topic::Metrics, Topic::Control, Topic::Signals, Topic::Requests, Topic::Commands, Topic::Audit, Topic::Alerts, Topic::DeadLetters, Topic::Schemas];
 
     /// The topic's name, without a prefix.
     pub fn name(self) -> &'static str {
@@ -72,6 +74,7 @@ impl Topic {
             Topic::Audit => "audit",
             Topic::Alerts => "alerts",
             Topic::DeadLetters => "dead-letters",
+            Topic::Schemas => "schemas",
         }
     }
 }

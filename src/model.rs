@@ -26,7 +26,7 @@ pub use command::{Command, Grant, GrantLimit, ManualChange, OpenCommand, Outcome
 pub use control::{AnnounceAgain, Order, PolicyAnnouncement, PolicyEntry, PolicyRejected, PolicyRemoved, RoundEnd};
 pub use decision::{Decision, MetricReport, MetricStatus, Reason, Step, StepKind, ThresholdReport, ThresholdSide, ThresholdWait, Verdict, WhileBlind};
 pub use fleet::{FleetObservation, Instance, Phase};
-pub use message::{Alert, AlertState, Audit, ControlEntry, DeadLetter, Message, RequestsEntry, Severity, Signal};
+pub use message::{Alert, AlertState, Audit, ControlEntry, DeadLetter, Message, RequestsEntry, SchemaEntry, Severity, Signal};
 pub use names::{FleetName, InstanceName, LOCAL_NAMESPACE, MetricName, NameError, TargetId};
 pub use pane::{HistogramReading, Mark, Pane, Part, Reading, SourceError, Tick};
 pub use sample::{HistogramValue, Kind, Sample, SampleBatch};

@@ -12,6 +12,7 @@ pub mod rehearsal;
 pub mod replay;
 pub mod retention;
 pub mod runner;
+pub mod schemas;
 pub mod snapshots;
 pub mod worker;
 

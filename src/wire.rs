@@ -119,6 +119,7 @@ fn write(message: &Message) -> Result<Vec<u8>, WireError> {
         Message::Audit(Audit::Decision(m)) => avro::write(RecordType::Decision, m),
         Message::Alert(m) => avro::write(RecordType::Alert, m),
         Message::DeadLetter(m) => avro::write(RecordType::DeadLetter, m),
+        Message::Schema(m) => avro::write(RecordType::SchemaEntry, m),
     }
 }
 
@@ -143,6 +144,12 @@ impl Read {
 /// [`WireError`]; the record is a dead letter then.
 pub fn read(topic: Topic, record: &RawRecord) -> Result<Read, WireError> {
     if topic == Topic::Metrics { samples::of_record(record) } else { decode(topic, &record.value).map(Read::whole) }
+}
+
+/// Whether a message names its schema by a fingerprint that is not known.
+pub fn is_by_unknown_schema(bytes: &[u8]) -> bool {
+    bytes.starts_with(&avro::MARKER)
+        && matches!(avro::split(bytes), Ok((Writer::Fingerprint(fingerprint), _)) if schemas::held().is_ok_and(|held| held.find(fingerprint).is_none()))
 }
 
 /// The id of a registry that a record names its schema by, where it does.
@@ -211,6 +218,7 @@ pub fn decode_with(schemas: &Schemas, topic: Topic, bytes: &[u8]) -> Result<Mess
         (Topic::Audit, RecordType::ManualChange) => Message::Audit(Audit::ByHand(avro::read(known, body)?)),
         (Topic::Alerts, RecordType::Alert) => Message::Alert(avro::read(known, body)?),
         (Topic::DeadLetters, RecordType::DeadLetter) => Message::DeadLetter(avro::read(known, body)?),
+        (Topic::Schemas, RecordType::SchemaEntry) => Message::Schema(avro::read(known, body)?),
         (topic, record) => return Err(WireError::WrongTopic { name: record.name(), topic }),
     };
     Ok(message)

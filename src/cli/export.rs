@@ -12,6 +12,7 @@ use crate::log::kafka;
 use crate::log::{ReadOnly, Topic};
 use crate::model::{Message, Signal, Timestamp};
 use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::schemas;
 use crate::wire::{self, jsonl};
 
 #[cfg(feature = "kafka")]
@@ -80,14 +81,13 @@ impl Source {
     }
 
     fn open(&self) -> anyhow::Result<Box<dyn ReadOnly>> {
-        match self {
-            Source::Directory(data) => {
-                let log = EmbeddedLog::open_read_only(data).with_context(|| format!("failed to open the log in {}", data.display()))?;
-                Ok(Box::new(log))
-            }
+        let log: Box<dyn ReadOnly> = match self {
+            Source::Directory(data) => Box::new(EmbeddedLog::open_read_only(data).with_context(|| format!("failed to open the log in {}", data.display()))?),
             #[cfg(feature = "kafka")]
-            Source::Kafka(options) => Ok(Box::new(kafka::ReadOnlyLog::open(options).map_err(of_log)?)),
-        }
+            Source::Kafka(options) => Box::new(kafka::ReadOnlyLog::open(options).map_err(of_log)?),
+        };
+        schemas::learn(&*log).map_err(of_log)?;
+        Ok(log)
     }
 }
 

@@ -19,10 +19,11 @@ use self::print::{differences, shape};
 use super::config::{Kafka, roles};
 use super::connection::{ConnectionArgs, check_prefix};
 use super::{Output, Paint, Unusable, of_log};
-use crate::log::kafka::Options;
 use crate::log::kafka::declaration::{self, PREFIX, Role};
 use crate::log::kafka::topics::{self, Difference, Weight};
+use crate::log::kafka::{KafkaLog, Options};
 use crate::log::{Partitions, Topic};
+use crate::runtime::schemas::begin;
 
 /// All is as declared.
 const FITS: u8 = 0;
@@ -246,14 +247,22 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         TopologyCommand::Apply { connection, shape, dry_run, output } => {
             let options = connection.complete(|brokers| shape.options(brokers))?;
             let applied = topics::apply(&options, *dry_run).map_err(of_log)?;
+            let refuses = applied.differences.iter().any(Difference::refuses);
+            // Processes whose users may only read there say nothing themselves.
+            let schemas = if *dry_run || refuses { 0 } else { KafkaLog::open(options.clone()).and_then(|log| begin(&log)).map_err(of_log)? };
             match output {
                 Output::Json => {
                     let created: Vec<&str> = applied.created.iter().map(|topic| topic.name.as_str()).collect();
-                    print::json(out, &json!({ "dryRun": dry_run, "created": created, "differences": applied.differences }))?;
+                    print::json(out, &json!({ "dryRun": dry_run, "created": created, "schemas": schemas, "differences": applied.differences }))?;
                 }
-                Output::Text => print::applied(out, &applied, topics::wanted(&options)?.len(), *dry_run, Paint::for_stdout())?,
+                Output::Text => {
+                    print::applied(out, &applied, topics::wanted(&options)?.len(), *dry_run, Paint::for_stdout())?;
+                    if schemas > 0 {
+                        writeln!(out, "{schemas} schemas by which this release writes were put on {}schemas.", options.prefix)?;
+                    }
+                }
             }
-            Ok(if applied.differences.iter().any(Difference::refuses) { DIFFERS } else { FITS })
+            Ok(if refuses { DIFFERS } else { FITS })
         }
     }
 }

@@ -158,6 +158,16 @@ pub struct DeadLetter {
     pub record: Vec<u8>,
 }
 
+/// On `schemas`: how a release writes one of its messages. Releases that do not have it within read by it what that one wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SchemaEntry {
+    /// The release that said so first.
+    pub release: String,
+    /// The schema, as JSON.
+    pub schema: String,
+}
+
 /// Bytes in Avro, an array of numbers in JSON.
 mod bytes {
     use serde::de::{Error, Visitor};
@@ -213,6 +223,8 @@ pub enum Message {
     Alert(Alert),
     /// On `dead-letters`.
     DeadLetter(DeadLetter),
+    /// On `schemas`.
+    Schema(SchemaEntry),
 }
 
 impl TryFrom<Message> for SampleBatch {

@@ -20,6 +20,7 @@ use crate::wire;
 
 use super::events::PartitionRestored;
 use super::raw_appends;
+use super::schemas;
 use super::snapshots::{self, Aside, Round};
 
 use self::owned::DeadLetters;
@@ -116,6 +117,7 @@ pub struct Runner<S: Stage> {
     owned: BTreeMap<u32, Owned<S>>,
     /// The partition whose batch was handed out last: the others come before it again.
     served: Option<u32>,
+    schemas: schemas::Reading,
 }
 
 impl<S: Stage> Runner<S> {
@@ -126,7 +128,7 @@ impl<S: Stage> Runner<S> {
 
     /// A runner that owns nothing yet, and writes its snapshots as told.
     pub fn with_rounds(stage: S, log: Arc<dyn Log>, rounds: Rounds) -> Self {
-        Runner { stage, log, rounds, owned: BTreeMap::new(), served: None }
+        Runner { stage, log, rounds, owned: BTreeMap::new(), served: None, schemas: schemas::Reading::default() }
     }
 
     /// Takes what a poll brought, one event after the other: on an error the rest is left in `polled`, for
@@ -162,7 +164,13 @@ impl<S: Stage> Runner<S> {
                     }
                     self.gap(partition, from, to, now);
                 }
-                Polled::Records { partition, records } => self.records(partition, records, now),
+                Polled::Records { partition, records } => {
+                    if let Err(error) = self.schemas.see_to(&*self.log, &records) {
+                        polled.push_front(Polled::Records { partition, records });
+                        return Err(error);
+                    }
+                    self.records(partition, records, now);
+                }
             }
         }
         for owned in self.owned.values_mut() {
@@ -340,6 +348,7 @@ impl<S: Stage> Runner<S> {
                 }
                 break;
             }
+            self.schemas.see_to(&*self.log, &slice)?;
             for record in slice {
                 if told && record.offset > owned.position {
                     gap(owned.position..record.offset.min(position));

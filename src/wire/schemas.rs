@@ -105,6 +105,8 @@ record_types! {
     Alert,
     /// On `dead-letters`.
     DeadLetter,
+    /// On `schemas`. This one never changes: no reader could learn how.
+    SchemaEntry,
 }
 
 /// What earlier releases wrote: (message, release, schema), a file each in `schemas/history`.

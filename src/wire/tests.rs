@@ -16,6 +16,7 @@ fn topic_of(message: &Message) -> Topic {
         Message::Audit(_) => Topic::Audit,
         Message::Alert(_) => Topic::Alerts,
         Message::DeadLetter(_) => Topic::DeadLetters,
+        Message::Schema(_) => Topic::Schemas,
     }
 }
 

@@ -158,6 +158,7 @@ fn arbitrate_loses_one_record() {
             priority: 0,
             paced: false,
             open: None,
+            heard_of: 0,
             expires_at,
             withdrawn: false,
         })

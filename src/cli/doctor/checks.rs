@@ -10,13 +10,13 @@ use crate::edge::actuate;
 use crate::edge::processes::{self, Claimed};
 use crate::log::Topic;
 use crate::log::embedded::{Inspection, Lost, PartitionReport, Runs, Unopened};
-use crate::model::Timestamp;
+use crate::model::{Message, Timestamp};
 use crate::stages::Stage;
 use crate::stages::admit::Admit;
 use crate::stages::aggregate::Aggregate;
 use crate::stages::arbitrate::Arbitrate;
 use crate::stages::decide::Decide;
-use crate::wire;
+use crate::wire::{self, WireError, schemas};
 
 /// Every group that acts on what it reads, and what that is.
 pub(super) const GROUPS: [(&str, Topic); 5] = [
@@ -138,13 +138,29 @@ fn fleets(directory: &Path, report: &mut Report) {
     }
 }
 
-fn records(inspection: &Inspection, report: &mut Report) -> Vec<PartitionReport> {
-    let mut undecodable: BTreeMap<(Topic, u32), (u64, u64, String)> = BTreeMap::new();
-    let partitions = inspection.records(&mut |topic, record| {
-        if let Err(error) = wire::decode(topic, &record.value) {
+/// Of each partition the first record that cannot be understood, how many there are, and why.
+type Undecodable = BTreeMap<(Topic, u32), (u64, u64, String)>;
+
+/// Reads all records; whether there are some by schemas that are not known. What the log says of schemas is known from then on.
+fn messages(inspection: &Inspection) -> (Vec<PartitionReport>, Undecodable, bool) {
+    let (mut undecodable, mut other_release) = (Undecodable::new(), false);
+    let partitions = inspection.records(&mut |topic, record| match wire::decode(topic, &record.value) {
+        Ok(Message::Schema(entry)) => schemas::held().iter().for_each(|held| drop(held.register(&entry.schema))),
+        Ok(_) => {}
+        Err(error) => {
+            other_release |= matches!(error, WireError::UnknownSchema { .. });
             undecodable.entry((topic, record.partition)).or_insert_with(|| (record.offset, 0, error.to_string())).1 += 1;
         }
     });
+    (partitions, undecodable, other_release)
+}
+
+fn records(inspection: &Inspection, report: &mut Report) -> Vec<PartitionReport> {
+    let (mut partitions, mut undecodable, other_release) = messages(inspection);
+    if other_release {
+        // What stands on `schemas`, the last of the topics, is known now.
+        (partitions, undecodable, _) = messages(inspection);
+    }
     for PartitionReport { topic, partition, range, records, times, lost, damaged } in &partitions {
         let place = format!("{topic}/{partition}");
         let times = times.map_or_else(String::new, |(first, last)| format!(", from {first} to {last}"));

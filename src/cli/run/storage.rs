@@ -9,6 +9,7 @@ use crate::log::{Log, LogError, Partitions, Topic};
 use crate::runtime::clock::Clock;
 use crate::runtime::retention::{Reader, Retention};
 use crate::runtime::runner::check_snapshots;
+use crate::runtime::schemas;
 use crate::stages::admit::Admit;
 use crate::stages::aggregate::Aggregate;
 use crate::stages::arbitrate::Arbitrate;
@@ -41,6 +42,11 @@ impl Storage {
         check_snapshots::<Aggregate>(&log)?;
         check_snapshots::<Decide>(&log)?;
         check_snapshots::<Arbitrate>(&log)?;
+        match schemas::begin(&log) {
+            // Nobody but this process reads it, until another release does.
+            Err(LogError::Retry { reason }) => tracing::warn!(event = "schemas-untold", "how this release writes cannot be kept in the log for now: {reason}"),
+            told => drop(told?),
+        }
         Ok(Storage::Embedded(log))
     }
 
@@ -106,6 +112,7 @@ mod kafka {
     use crate::log::embedded::{DATABASE, Occupied, occupy};
     use crate::log::kafka::topics::Difference;
     use crate::log::kafka::{KafkaLog, LookUp, Options};
+    use crate::runtime::schemas;
     use crate::wire::cloud_events;
 
     /// How soon a cluster that could not be reached is tried again.
@@ -133,7 +140,8 @@ mod kafka {
                 None => actuate::GROUP,
             };
             loop {
-                match KafkaLog::open(options.clone()) {
+                let opened = KafkaLog::open(options.clone()).and_then(|log| schemas::begin(&log).map_err(untold).map(|_| log));
+                match opened {
                     Ok(log) => {
                         warn_of(log.differences());
                         info!(event = "log-on-kafka", brokers = options.brokers, prefix = options.prefix, "the log is on Kafka");
@@ -151,6 +159,19 @@ mod kafka {
 
         pub(super) fn reach(&self) -> Reach {
             Reach::Own { group: self.group }
+        }
+    }
+
+    /// That it cannot be said how this release writes: others of the group would not read it.
+    fn untold(error: LogError) -> LogError {
+        match error {
+            LogError::Fatal { reason } => LogError::Fatal {
+                reason: format!(
+                    "the topic schemas does not say how this release writes, and this process cannot say it: {reason}. Run `loadline topology apply` of this release as a user who may \
+                     write there, before its processes"
+                ),
+            },
+            error => error,
         }
     }
 

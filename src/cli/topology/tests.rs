@@ -120,8 +120,9 @@ fn the_declared_settings_are_those_that_promises_rest_on() {
         assert_eq!(setting("max.message.bytes"), Some(crate::log::kafka::LARGEST_MESSAGE.to_string().as_str()), "{}", topic.name);
         assert_eq!((topic.replicas, setting("min.insync.replicas")), (3, Some("2")), "{}", topic.name);
         let is_state = matches!(topic.role, Role::State { .. });
-        assert_eq!(setting("cleanup.policy"), Some(if is_state { "compact" } else { "delete" }), "{}", topic.name);
-        assert_eq!(setting("retention.ms").is_some(), !is_state, "{}", topic.name);
+        let of_keys = is_state || topic.role == Role::Flow(Topic::Schemas);
+        assert_eq!(setting("cleanup.policy"), Some(if of_keys { "compact" } else { "delete" }), "{}", topic.name);
+        assert_eq!(setting("retention.ms").is_some(), !of_keys, "{}", topic.name);
         assert!(!matches!(topic.other_partitions, Weight::Missing | Weight::Unknown | Weight::Stops), "{}", topic.name);
     }
     let ages = Limits::default().ages;
@@ -152,8 +153,8 @@ fn the_page_shows_the_declared_topics() {
             Role::State { input, .. } => format!("as `{input}`"),
         };
         let (cleanup, key) = (&topic.settings["cleanup.policy"], &topic.key);
-        writeln!(table, "| `{}` | {partitions} | {cleanup} | {kept} | {key} | {} | {} |", topic.name, topic.writers.join(", "), topic.readers.join(", "))
-            .unwrap();
+        let writers = if topic.writers.is_empty() { "`topology apply`, and who may".to_owned() } else { topic.writers.join(", ") };
+        writeln!(table, "| `{}` | {partitions} | {cleanup} | {kept} | {key} | {writers} | {} |", topic.name, topic.readers.join(", ")).unwrap();
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kafka.md");
     let page = std::fs::read_to_string(&path).unwrap();
@@ -226,6 +227,7 @@ fn topics_are_shown_as_an_installation_has_them() {
         ("prod.audit", 24),
         ("prod.alerts", 1),
         ("prod.dead-letters", 1),
+        ("prod.schemas", 1),
         ("prod.aggregate-state", 48),
         ("prod.admit-state", 1),
         ("prod.decide-state", 24),
@@ -252,7 +254,7 @@ fn what_cannot_be_is_named_with_the_way_out() {
         (&["--partitions", "decide-state=3"], "--partitions decide-state=3: it has as many as signals, so say signals=3"),
         (
             &["--partitions", "signal=3"],
-            "--partitions signal=3: there is no topic signal; they are metrics, control, signals, requests, commands, audit, alerts, dead-letters",
+            "--partitions signal=3: there is no topic signal; they are metrics, control, signals, requests, commands, audit, alerts, dead-letters, schemas",
         ),
         (
             &["--prefix", "a/b"],

@@ -15,7 +15,7 @@ use crate::edge::events::Actuating;
 use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
 use crate::model::{Audit, Command, DeadLetter, Message, Outcome, OutcomeResult, Signal};
 use crate::runtime::events::CommandEnded;
-use crate::runtime::publish;
+use crate::runtime::{publish, schemas};
 use crate::stages::Effects;
 use crate::wire;
 
@@ -65,10 +65,13 @@ pub struct Courier {
     session: Box<dyn Session>,
     hands: Arc<Hands>,
     reach: Reach,
+    /// What was polled and could not be taken yet: it is not polled again.
+    polled: VecDeque<Polled>,
     queue: VecDeque<Received>,
     doing: Option<Doing>,
     /// Partitions whose last commit of a position is of unknown outcome.
     unsettled: BTreeSet<u32>,
+    schemas: schemas::Reading,
 }
 
 /// What is under way with a command whose position is committed.
@@ -99,7 +102,17 @@ impl Courier {
     /// As [`Log::join`].
     pub fn join(log: Arc<dyn Log>, hands: Arc<Hands>, member: &str, reach: Reach) -> Result<Self, LogError> {
         let session = log.join(Membership { group: reach.group(), member: member.to_owned(), topic: Topic::Commands })?;
-        Ok(Courier { log, session, hands, reach, queue: VecDeque::new(), doing: None, unsettled: BTreeSet::new() })
+        Ok(Courier {
+            log,
+            session,
+            hands,
+            reach,
+            polled: VecDeque::new(),
+            queue: VecDeque::new(),
+            doing: None,
+            unsettled: BTreeSet::new(),
+            schemas: schemas::Reading::default(),
+        })
     }
 
     /// Ends a waiting [`Courier::step`] from another thread.
@@ -134,14 +147,20 @@ impl Courier {
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Stepped, LogError> {
-        let polled = self.session.poll(MAX_POLL, wait)?;
-        if polled.is_empty() {
+        if self.polled.is_empty() {
+            self.polled = self.session.poll(MAX_POLL, wait)?.into();
+        }
+        if self.polled.is_empty() {
             return Ok(Stepped::Idle);
         }
         let mut assigned = Vec::new();
-        for event in polled {
+        while let Some(event) = self.polled.pop_front() {
             match event {
-                Polled::Records { records, .. } => {
+                Polled::Records { partition, records } => {
+                    if let Err(error) = self.schemas.see_to(&*self.log, &records) {
+                        self.polled.push_front(Polled::Records { partition, records });
+                        return Err(error);
+                    }
                     let last = records.last().map(|record| record.offset);
                     let received = records.into_iter().map(|record| {
                         let command = read(&record);

@@ -18,6 +18,7 @@ use crate::runtime::clock::{Clock, Stopwatch};
 use crate::runtime::events::{
     AlertChanged, CommandEnded, Decided, GrantLimited, LogUnreadable, Marked, PolicyChanged, PolicyRefused, RecordPutAside, Repeated,
 };
+use crate::runtime::schemas;
 use crate::wire;
 
 /// A stage whose lag is shown: its group and its input.
@@ -124,6 +125,7 @@ impl Tail {
                 started,
                 unreadable: Repeated::new(),
                 put_aside: Repeated::new(),
+                schemas: schemas::Reading::default(),
                 // One of the threads looks at the lag: the one that is woken most.
                 stages: if topic == Topic::Signals { stages.to_vec() } else { Vec::new() },
             };
@@ -173,6 +175,7 @@ struct Follower {
     started: Timestamp,
     unreadable: Repeated,
     put_aside: Repeated,
+    schemas: schemas::Reading,
 }
 
 impl Follower {
@@ -255,6 +258,10 @@ impl Follower {
     }
 
     fn record(&self, record: &RawRecord) {
+        // Where that cannot be read now either, the record is not shown.
+        if let Err(error) = self.schemas.see_to(&*self.log, [record]) {
+            tracing::debug!(event = "record-unreadable", topic = %self.topic, offset = record.offset, %error, "the view cannot look for a schema");
+        }
         match wire::decode(self.topic, &record.value) {
             Ok(message) => {
                 if record.at >= self.started {
@@ -360,6 +367,7 @@ mod tests {
             started: Timestamp::MIN,
             unreadable: Repeated::new(),
             put_aside: Repeated::new(),
+            schemas: schemas::Reading::default(),
         };
         follower.take(Polled::Gap { partition: 0, from: 5, to: 9 });
         let alerts = view.general_alerts();

@@ -92,7 +92,7 @@ impl Limits {
             Topic::Audit => self.ages.audit,
             Topic::Alerts => self.ages.alerts,
             Topic::DeadLetters => self.ages.dead_letters,
-            Topic::Control => return None,
+            Topic::Control | Topic::Schemas => return None,
         })
     }
 }
@@ -148,9 +148,12 @@ pub enum Restart {
 /// everything stays.
 pub fn hold(topic: Topic, readers: &[Progress]) -> Option<Hold> {
     let for_people = matches!(topic, Topic::Audit | Topic::Alerts | Topic::DeadLetters);
-    if topic == Topic::Control {
-        return Some(Hold { from: 0, group: "admit", why: Why::Forever });
-    } else if readers.is_empty() && !for_people {
+    match topic {
+        Topic::Control => return Some(Hold { from: 0, group: "admit", why: Why::Forever }),
+        Topic::Schemas => return Some(Hold { from: 0, group: "everybody", why: Why::Forever }),
+        _ => {}
+    }
+    if readers.is_empty() && !for_people {
         return Some(Hold { from: 0, group: "nobody", why: Why::Unstarted });
     }
     let of_reader = |reader: &Progress| {

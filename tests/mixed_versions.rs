@@ -1,0 +1,271 @@
+//! Releases that write by different schemas share the work of one installation, in both directions, on a real broker.
+//!
+//! The earlier release is the program. The later one runs the same stages, and writes each message with a field more than the program knows.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+mod common;
+#[path = "common/kafka.rs"]
+mod kafka;
+#[path = "common/tail.rs"]
+mod tail;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
+use kafka::{Broker, broker};
+use loadline::log::kafka::{KafkaLog, Options, declaration};
+use loadline::log::{Batch, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
+use loadline::model::{Message, SchemaEntry, Timestamp};
+use loadline::runtime::clock::SystemClock;
+use loadline::runtime::driver::{Stop, drive};
+use loadline::stages::Stage;
+use loadline::stages::admit::Admit;
+use loadline::stages::aggregate::{Aggregate, Limits};
+use loadline::stages::arbitrate::Arbitrate;
+use loadline::stages::decide::Decide;
+use loadline::wire;
+use loadline::wire::schemas::{RecordType, Schemas};
+use tail::Tail;
+
+const PARTITIONS: u32 = 3;
+
+/// How the later release writes: by the fingerprint of the program's schema, its own.
+struct Writing(HashMap<u64, (u64, String)>);
+
+impl Writing {
+    /// Each message has one number more, which comes last. `SchemaEntry` never changes.
+    fn later() -> Writing {
+        let schemas = Schemas::of_release().unwrap();
+        let more = |record: &RecordType| {
+            let mut schema: serde_json::Value = serde_json::from_str(record.schema_json()).unwrap();
+            let field = serde_json::json!({ "name": "laterThan", "type": "long", "default": 0 });
+            schema["fields"].as_array_mut().unwrap().push(field);
+            let fingerprint = schemas.register(&schema.to_string()).unwrap();
+            (schemas.fingerprint_of(*record), (fingerprint, schema.to_string()))
+        };
+        Writing(RecordType::ALL.iter().filter(|record| **record != RecordType::SchemaEntry).map(more).collect())
+    }
+
+    /// What a process says before it writes anything else.
+    fn entries(&self) -> Vec<RawAppend> {
+        let entry = |(fingerprint, schema): &(u64, String)| {
+            let entry = SchemaEntry { release: "later".to_owned(), schema: schema.clone() };
+            RawAppend { topic: Topic::Schemas, partition: 0, key: Some(format!("{fingerprint:016x}")), value: wire::encode(&Message::Schema(entry)) }
+        };
+        self.0.values().map(entry).collect()
+    }
+
+    /// The same records as this release writes them: with another fingerprint, and the number 7 at the end.
+    fn of(&self, appends: &[RawAppend]) -> Vec<RawAppend> {
+        let written = |append: &RawAppend| {
+            let fingerprint = u64::from_le_bytes(append.value[2..10].try_into().unwrap());
+            let mut value = append.value.clone();
+            if let Some((later, _)) = self.0.get(&fingerprint) {
+                value[2..10].copy_from_slice(&later.to_le_bytes());
+                value.push(7 << 1);
+            }
+            RawAppend { value, ..append.clone() }
+        };
+        appends.iter().map(written).collect()
+    }
+
+    fn fingerprints(&self) -> BTreeSet<u64> {
+        self.0.values().map(|(fingerprint, _)| *fingerprint).collect()
+    }
+}
+
+/// The log as the later release writes to it.
+struct LaterLog {
+    log: KafkaLog,
+    writing: Arc<Writing>,
+}
+
+struct LaterSession {
+    session: Box<dyn Session>,
+    writing: Arc<Writing>,
+}
+
+impl Log for LaterLog {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.log.partitions(topic)
+    }
+    fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
+        Ok(Box::new(LaterSession { session: self.log.join(membership)?, writing: Arc::clone(&self.writing) }))
+    }
+    fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
+        self.log.follow(topic, from)
+    }
+    fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
+        self.log.append(self.writing.of(&appends))
+    }
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
+        self.log.range(topic, partition)
+    }
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        self.log.scan(topic, partition, from, max)
+    }
+    fn leaves_gaps(&self) -> bool {
+        self.log.leaves_gaps()
+    }
+    fn reached(&self) -> Timestamp {
+        self.log.reached()
+    }
+    fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        self.log.states(group, partition)
+    }
+    fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
+        self.log.committed(group, topic, partition)
+    }
+    fn close(&self) {
+        self.log.close();
+    }
+}
+
+impl Session for LaterSession {
+    fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
+        self.session.poll(max, wait)
+    }
+    fn has_read_to_end(&mut self) -> Result<bool, LogError> {
+        self.session.has_read_to_end()
+    }
+    fn waiting(&self) -> Vec<u32> {
+        self.session.waiting()
+    }
+    fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+        self.session.commit(&Batch { appends: self.writing.of(&batch.appends), ..batch.clone() })
+    }
+    fn waker(&self) -> Waker {
+        self.session.waker()
+    }
+}
+
+/// A process of the later release that does the work of the stages.
+struct Later {
+    stop: Stop,
+    threads: Vec<JoinHandle<Result<(), LogError>>>,
+}
+
+impl Later {
+    fn start(options: &Options, writing: &Arc<Writing>) -> Later {
+        let log = KafkaLog::open(options.clone()).unwrap();
+        log.append(writing.entries()).unwrap();
+        let log: Arc<dyn Log> = Arc::new(LaterLog { log, writing: Arc::clone(writing) });
+        let stop = Stop::new();
+        let aggregate = Aggregate { pane: Duration::from_secs(1), grace: Duration::from_millis(500), sources: PARTITIONS, limits: Limits::default() };
+        let threads = vec![
+            Later::thread(aggregate, &log, &stop),
+            Later::thread(Admit, &log, &stop),
+            Later::thread(Decide::default(), &log, &stop),
+            Later::thread(Arbitrate::default(), &log, &stop),
+        ];
+        Later { stop, threads }
+    }
+
+    fn thread<S: Stage + Send + 'static>(stage: S, log: &Arc<dyn Log>, stop: &Stop) -> JoinHandle<Result<(), LogError>> {
+        let (log, stop) = (Arc::clone(log), stop.clone());
+        std::thread::spawn(move || drive(stage, log, &SystemClock, "later", &stop))
+    }
+
+    fn stop(self) {
+        self.stop.ask();
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+    }
+}
+
+/// A process of the program.
+fn run(directory: &Path, prefix: &str, roles: &str) -> Running {
+    let mut command = Command::new(LOADLINE);
+    command.current_dir(directory).args(["run", "--brokers", &broker().address, "--data", "data", "--policies", "policies"]);
+    command.args(["--listen", "127.0.0.1:0", "--pane", "1s", "--roles", roles]);
+    command.args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.partitions=3", "--set", "kafka.replication=1"]);
+    command.env_remove("LOADLINE_CONFIG");
+    Running::spawn(command)
+}
+
+/// Who decides on each partition, as the front's status has it.
+fn owners(front: &Running) -> Option<Vec<String>> {
+    let mut answer = ureq::get(format!("{}/api/v1/status", front.url)).call().ok()?;
+    let status: serde_json::Value = serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()?;
+    let of_decide = status["lag"].as_array()?.iter().filter(|lag| lag["stage"] == "decide");
+    of_decide.map(|lag| lag["owner"]["member"].as_str().map(str::to_owned)).collect()
+}
+
+/// Whether one process decides on all partitions.
+fn all_are_of(front: &Running, pid: u32) -> Option<()> {
+    owners(front)?.iter().all(|owner| owner.contains(&format!("-{pid} at "))).then_some(())
+}
+
+/// Posts until the fleet has so many.
+fn scales_to(front: &Running, data: &Path, waits: f64, count: usize) {
+    wait_for(&format!("a fleet of {count}"), || {
+        front.post(&waiting(waits));
+        (sleepers(data) == count).then_some(())
+    });
+}
+
+/// The fingerprints by which the records of a topic are written.
+fn written(log: &KafkaLog, topic: Topic) -> BTreeSet<u64> {
+    let records = (0..log.partitions(topic)).flat_map(|partition| log.scan(topic, partition, 0, 100_000).unwrap());
+    records.map(|record| u64::from_le_bytes(record.value[2..10].try_into().unwrap())).collect()
+}
+
+#[test]
+fn releases_that_write_by_different_schemas_read_each_other() {
+    let prefix = Broker::prefix();
+    let apply = ["topology", "apply", "--brokers", &broker().address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
+    let applied = Command::new(LOADLINE).args(apply).output().unwrap();
+    assert!(applied.status.success() && String::from_utf8_lossy(&applied.stdout).contains("schemas by which this release writes"), "{applied:?}");
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleIn: { stabilization: 0s, cooldown: 0s }, scaleOut: { cooldown: 0s } }\n");
+    let data = home.path().join("data");
+    let front = run(home.path(), &prefix, "ingest,policies,fleets,view");
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::create_dir(elsewhere.path().join("policies")).unwrap();
+    const STAGES: &str = "admit,aggregate,decide,arbitrate";
+    let earlier = run(elsewhere.path(), &prefix, STAGES);
+    scales_to(&front, &data, 20.0, 2);
+    // The later release comes beside the earlier one, which reads what that one writes, and is read by it.
+    let writing = Arc::new(Writing::later());
+    let declared = declaration::partitions().unwrap();
+    let several = Topic::ALL.into_iter().filter(|topic| declared.of(*topic) > 1);
+    let partitions = several.fold(declared, |partitions, topic| partitions.with(topic, PARTITIONS));
+    let options = Options { partitions: Some(partitions), ..broker().options(&prefix) };
+    let later = Later::start(&options, &writing);
+    let pids = [earlier.pid(), std::process::id()];
+    wait_for("both to have a share", || {
+        let owners = owners(&front)?;
+        pids.iter().all(|pid| owners.iter().any(|owner| owner.contains(&format!("-{pid} at ")))).then_some(())
+    });
+    scales_to(&front, &data, 30.0, 3);
+    scales_to(&front, &data, 50.0, 5);
+    // It goes, and the earlier one takes over all that it wrote; then the other way.
+    later.stop();
+    wait_for("the earlier one to have all", || all_are_of(&front, pids[0]));
+    scales_to(&front, &data, 20.0, 2);
+    let later = Later::start(&options, &writing);
+    earlier.kill();
+    wait_for("the later one to have all", || all_are_of(&front, pids[1]));
+    scales_to(&front, &data, 40.0, 4);
+    let log = KafkaLog::open(options.clone()).unwrap();
+    for topic in [Topic::Signals, Topic::Requests, Topic::Commands, Topic::Audit] {
+        let (by, later) = (written(&log, topic), writing.fingerprints());
+        assert!(by.intersection(&later).next().is_some() && by.difference(&later).next().is_some(), "{topic} has records of both");
+    }
+    let mut letters = Tail::new(&log, Topic::DeadLetters);
+    letters.look();
+    assert!(letters.seen.is_empty(), "{:?}", letters.seen);
+    // What no release of the installation wrote is still put aside, and nothing waits for it.
+    let nobodys = [&[0xC3, 0x01][..], &[7; 12]].concat();
+    log.append(vec![RawAppend { topic: Topic::Signals, partition: 0, key: None, value: nobodys.clone() }]).unwrap();
+    let letter = letters.find("the dead letter", |message| if let Message::DeadLetter(letter) = message { Some(letter.clone()) } else { None });
+    assert_eq!(letter.record, nobodys);
+    scales_to(&front, &data, 10.0, 1);
+    later.stop();
+    assert_eq!(front.stop(), 0);
+}
