@@ -122,8 +122,8 @@ struct Run<'a> {
     /// Until when a process is down, or one of its parts stands still.
     down: BTreeMap<usize, Millis>,
     stalled: BTreeMap<(usize, Part), Millis>,
-    /// Which process dies after how many more steps, for how long, with which zombie.
-    dying: Option<(usize, usize, Millis, Option<Millis>)>,
+    /// Which process is gone after how many more steps, for how long, and how it goes.
+    going: Option<(usize, usize, Millis, Going)>,
     zombies: Vec<(Millis, Zombie)>,
     ends: Vec<(Millis, Fault)>,
     faults: VecDeque<Planned>,
@@ -134,6 +134,15 @@ struct Run<'a> {
     now: Millis,
     order: Random,
     checker: Checker,
+}
+
+/// How a process goes.
+#[derive(Clone, Copy)]
+enum Going {
+    /// At once; what it was committing arrives so much later, if at all.
+    Dies(Option<Millis>),
+    /// In order, up to so many commits of each part.
+    Leaves(Option<usize>),
 }
 
 /// The clock of a process.
@@ -197,7 +206,7 @@ impl<'a> Run<'a> {
             observing: Observing::default(),
             down: BTreeMap::new(),
             stalled: BTreeMap::new(),
-            dying: None,
+            going: None,
             zombies: Vec::new(),
             ends: Vec::new(),
             faults: scenario.faults.clone().into(),
@@ -390,12 +399,15 @@ impl<'a> Run<'a> {
             if *rest >= 3 {
                 ready.swap_remove(chosen);
             }
-            if let Some((dying, after, down, zombie)) = self.dying {
-                self.dying = Some((dying, after.saturating_sub(1), down, zombie));
+            if let Some((going, after, down, how)) = self.going {
+                self.going = Some((going, after.saturating_sub(1), down, how));
                 if after == 0 {
-                    self.dying = None;
-                    self.kill(dying, down, zombie);
-                    ready.retain(|(process, _)| *process != dying);
+                    self.going = None;
+                    match how {
+                        Going::Dies(zombie) => self.kill(going, down, zombie),
+                        Going::Leaves(cut) => self.leave(going, down, cut),
+                    }
+                    ready.retain(|(process, _)| *process != going);
                 }
             }
         }
@@ -412,6 +424,13 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn leave(&mut self, process: usize, down: Millis, cut: Option<usize>) {
+        let left = self.processes[process].leave(self.clock.now(), cut);
+        self.down.insert(process, self.now + down);
+        // Gone, with what they had sent arriving within the time that the process is down.
+        self.zombies.extend(left.into_iter().map(|zombie| (self.now + down / 2, zombie)));
+    }
+
     fn later(&mut self, lasts: Millis, fault: &Fault) {
         self.ends.push((self.now + lasts, fault.clone()));
     }
@@ -426,8 +445,8 @@ impl<'a> Run<'a> {
         };
         match fault {
             Kill { process, after, down, zombie } => {
-                if !self.down.contains_key(process) && self.dying.is_none() {
-                    self.dying = Some((*process, *after, *down, *zombie));
+                if !self.down.contains_key(process) && self.going.is_none() {
+                    self.going = Some((*process, *after, *down, Going::Dies(*zombie)));
                 }
             }
             Stall { process, part, lasts } => drop(self.stalled.insert((*process, *part), self.now + lasts)),
@@ -438,12 +457,9 @@ impl<'a> Run<'a> {
                     self.zombies.push((self.now + late, zombie));
                 }
             }
-            Leave { process, down, cut } => {
-                if !self.down.contains_key(process) {
-                    let left = self.processes[*process].leave(self.clock.now(), *cut);
-                    self.down.insert(*process, self.now + down);
-                    // Gone, with what they had sent arriving within the time that the process is down.
-                    self.zombies.extend(left.into_iter().map(|zombie| (self.now + down / 2, zombie)));
+            Leave { process, after, down, cut } => {
+                if !self.down.contains_key(process) && self.going.is_none() {
+                    self.going = Some((*process, *after, *down, Going::Leaves(*cut)));
                 }
             }
             Commits { part, how, count } => {

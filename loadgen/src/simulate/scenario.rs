@@ -139,8 +139,9 @@ pub enum Fault {
     Stall { process: usize, part: Part, lasts: For },
     /// One stage of a process dies alone, with what it was committing or calling; it is back later.
     KillPart { process: usize, part: Part, down: For, zombie: Option<For> },
-    /// A process ends in order, and is back later; with `cut`, each of its parts dies after so many commits of its hand-over.
-    Leave { process: usize, down: For, cut: Option<usize> },
+    /// A process ends in order after `after` more steps of its parts, and is back later; with `cut`, each of its parts dies after so many commits of
+    /// its hand-over.
+    Leave { process: usize, after: usize, down: For, cut: Option<usize> },
     /// The next commits of a group fail so.
     Commits { part: Part, how: How, count: usize },
     /// The log cannot be read.
@@ -472,8 +473,8 @@ impl Planned {
         let fault = match draw.0.below(45) {
             0..=5 => Fault::Kill { process, after: draw.0.below(20), down: short, zombie: draw.one_in(2).then(|| draw.between(0, 8_000)) },
             6..=8 => Fault::Stall { process, part, lasts: long },
-            9 => Fault::Leave { process, down: short, cut: None },
-            38 => Fault::Leave { process, down: short, cut: Some(draw.0.below(3)) },
+            9 => Fault::Leave { process, after: draw.0.below(20), down: short, cut: None },
+            38 => Fault::Leave { process, after: draw.0.below(20), down: short, cut: Some(draw.0.below(3)) },
             39 | 40 => Fault::KillPart { process, part, down: short, zombie: draw.one_in(2).then(|| draw.between(0, 8_000)) },
             41 => Fault::ActuationSlow { target, late: draw.between(500, 40_000), lasts: long },
             42 => Fault::Raced { target, to: draw.between(1, max + 2) as u32 },
