@@ -146,10 +146,17 @@ pub fn read(topic: Topic, record: &RawRecord) -> Result<Read, WireError> {
     if topic == Topic::Metrics { samples::of_record(record) } else { decode(topic, &record.value).map(Read::whole) }
 }
 
-/// Whether a message names its schema by a fingerprint that is not known.
+/// Whether a message names its schema by a fingerprint, or by the id of a registry, of which nothing is known.
 pub fn is_by_unknown_schema(bytes: &[u8]) -> bool {
-    bytes.starts_with(&avro::MARKER)
-        && matches!(avro::split(bytes), Ok((Writer::Fingerprint(fingerprint), _)) if schemas::held().is_ok_and(|held| held.find(fingerprint).is_none()))
+    if !(bytes.starts_with(&avro::MARKER) || bytes.first() == Some(&avro::CONFLUENT)) {
+        return false;
+    }
+    let Ok(held) = schemas::held() else { return false };
+    match avro::split(bytes) {
+        Ok((Writer::Fingerprint(fingerprint), _)) => held.find(fingerprint).is_none(),
+        Ok((Writer::Id(id), _)) => held.of_id(id).is_none(),
+        Err(_) => false,
+    }
 }
 
 /// The id of a registry that a record names its schema by, where it does.

@@ -56,7 +56,7 @@ impl Writing {
     /// What a process says before it writes anything else.
     fn entries(&self) -> Vec<RawAppend> {
         let entry = |(fingerprint, schema): &(u64, String)| {
-            let entry = SchemaEntry { release: "later".to_owned(), schema: schema.clone() };
+            let entry = SchemaEntry { release: "later".to_owned(), schema: schema.clone(), id: None };
             RawAppend { topic: Topic::Schemas, partition: 0, key: Some(format!("{fingerprint:016x}")), value: wire::encode(&Message::Schema(entry)) }
         };
         self.0.values().map(entry).collect()

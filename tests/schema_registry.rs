@@ -11,8 +11,9 @@ mod registry;
 #[path = "common/tail.rs"]
 mod tail;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{LOADLINE, Running, wait_for};
@@ -51,6 +52,27 @@ producer.flush()
 print(int.from_bytes(record[1:5], "big"))
 "#;
 
+/// Confluent's own client: reads the first value of a topic by the registry alone; the name of its record and its fields.
+const READS: &str = r#"
+import json, struct, sys
+from confluent_kafka import Consumer
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+brokers, url, topic = sys.argv[1:]
+registry = SchemaRegistryClient({"url": url})
+consumer = Consumer({"bootstrap.servers": brokers, "group.id": "theirs-" + topic, "auto.offset.reset": "earliest"})
+consumer.subscribe([topic])
+record = None
+while record is None or record.error():
+    record = consumer.poll(1)
+value = AvroDeserializer(registry)(record.value(), SerializationContext(topic, MessageField.VALUE))
+written = registry.get_schema(struct.unpack(">xI", record.value()[:5])[0])
+print(json.dumps([json.loads(written.schema_str)["name"], sorted(value)]))
+consumer.close()
+"#;
+
 /// An installation with topics of its own, two partitions of each that has several; and Confluent's client.
 struct Installation {
     options: Options,
@@ -74,11 +96,20 @@ impl Installation {
 
     /// A Loadline of these roles.
     fn runs(&self, roles: &str, registry: &str) -> Running {
+        self.runs_with(roles, registry, &[])
+    }
+
+    fn runs_with(&self, roles: &str, registry: &str, settings: &[&str]) -> Running {
+        Running::spawn(self.command(roles, registry, settings))
+    }
+
+    fn command(&self, roles: &str, registry: &str, settings: &[&str]) -> Command {
         let mut command = Command::new(LOADLINE);
         command.current_dir(self.home.path()).args(["run", "--brokers", &self.options.brokers, "--roles", roles, "--listen", "127.0.0.1:0"]);
         command.args(["--pane", "250ms", "--grace", "100ms", "--set", "kafka.partitions=2", "--set", "kafka.replication=1"]).env_remove("LOADLINE_CONFIG");
         command.args(["--set", &format!("kafka.prefix={}", self.options.prefix), "--set", &format!("kafka.registry.url={registry}")]);
-        Running::spawn(command)
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        command
     }
 
     fn topic(&self, topic: Topic) -> String {
@@ -296,4 +327,64 @@ fn every_schema_registers_under_its_name_and_what_is_not_backward_compatible_is_
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("refuses Loadline's schema of dev.loadline.Mark") && said.contains("STRING"), "{said}");
     assert!(String::from_utf8(output.stdout).unwrap().contains("dev.loadline.SampleBatch"));
+}
+
+/// A process that writes by ids: what it writes is read by whoever has the registry, and by Loadline without it. It starts without its registry too, once its ids are known.
+#[test]
+fn what_is_written_by_ids_is_read_with_the_registry_and_without_it() {
+    let installation = Installation::new();
+    let mut registry = Registry::start(free_port());
+    let url = registry.url.clone();
+    let by_ids = ["kafka.framing=confluent"];
+    let loadline = installation.runs_with("ingest,aggregate", &url, &by_ids);
+    loadline.post(&format!("{}\n", sample_line(3)));
+    let client = Client::new(&url, None).unwrap();
+    let id = |record: RecordType| client.register(record).unwrap();
+    let ids_on = |topic: Topic| {
+        let records = (0..2).flat_map(|partition| installation.log.scan(topic, partition, 0, 1_000).unwrap());
+        records.map(|record| loadline::wire::registry_id(&record.value)).collect::<std::collections::BTreeSet<_>>()
+    };
+    let parts_and_marks = [Some(id(RecordType::Part)), Some(id(RecordType::Mark))].into();
+    wait_for("a pane and a mark", || (ids_on(Topic::Signals) == parts_and_marks).then_some(()));
+    assert_eq!(ids_on(Topic::Metrics), [Some(id(RecordType::SampleBatch))].into());
+    for (topic, name, field) in [(Topic::Metrics, "SampleBatch", "samples"), (Topic::Signals, "", "")] {
+        let output = Command::new(&installation.python).args(["-c", READS, &installation.options.brokers, &url, &installation.topic(topic)]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let (read, fields): (String, Vec<String>) = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(read == name || name.is_empty() && ["Part", "Mark"].contains(&read.as_str()), "{read}");
+        assert!(field.is_empty() || fields.iter().any(|known| known == field), "{fields:?}");
+    }
+
+    // Nobody asks the registry for what stands in the installation itself: neither who writes by ids, nor who reads them.
+    assert_eq!(loadline.stop(), 0);
+    registry.end();
+    let again = installation.runs_with("ingest", &url, &by_ids);
+    let reader = installation.runs("aggregate", &url);
+    again.post(&format!("{}\n", sample_line(4)));
+    loadline::runtime::schemas::begin(&installation.log, None).unwrap();
+    let mut signals = Tail::new(&installation.log, Topic::Signals);
+    measures(&mut signals, 4);
+    assert_eq!(reader.stop(), 0);
+    assert_eq!(again.stop(), 0);
+    // A release whose ids are not known does not write before it has them.
+    let other = Installation::new();
+    let mut child = other.command("aggregate", &url, &by_ids).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut says = |wanted: &[&str]| lines.find(|line| wanted.iter().all(|part| line.contains(part))).unwrap_or_else(|| panic!("it never said {wanted:?}"));
+    says(&["log-unreachable", &url]);
+    assert!(written(&other).is_empty(), "nothing is written by ids that are not known");
+    registry.start_again();
+    says(&["ready: "]);
+    assert_eq!(written(&other).len(), RecordType::ALL.len());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// The fingerprints of the schemas that stand on the topic.
+fn written(installation: &Installation) -> std::collections::BTreeSet<Option<String>> {
+    installation.log.scan(Topic::Schemas, 0, 0, 1_000).unwrap().into_iter().map(|record| record.key).collect()
+}
+
+fn sample_line(value: i64) -> String {
+    format!("{{\"target\":\"{TARGET}\",\"metric\":\"queue_depth\",\"kind\":\"Gauge\",\"value\":{value}}}")
 }

@@ -30,7 +30,7 @@ mod value;
 pub use lag::LagSource;
 #[cfg(feature = "kafka")]
 pub(super) use settings::roles;
-pub use settings::{LogFormat, LogLevel, Role};
+pub use settings::{Framing, LogFormat, LogLevel, Role};
 use settings::{SETTINGS, Written};
 
 /// The file that is read when none is named, where it is there.
@@ -86,6 +86,8 @@ pub struct Kafka {
     pub registry: Option<String>,
     /// A file with the user that it is asked as.
     pub registry_credentials: Option<PathBuf>,
+    /// How messages name the schema that they are written with.
+    pub framing: Framing,
     /// The name under which its partitions wait for it while it restarts.
     pub member: Option<String>,
 }
@@ -107,6 +109,7 @@ impl Default for Kafka {
             config: None,
             registry: None,
             registry_credentials: None,
+            framing: Framing::SingleObject,
             member: None,
         }
     }
@@ -392,6 +395,9 @@ impl Config {
         }
         if self.kafka.registry.is_none() && self.kafka.registry_credentials.is_some() {
             problems.push(format!("{}: these are of no registry; name it in kafka.registry.url", self.source("kafka.registry.credentials")));
+        }
+        if self.kafka.registry.is_none() && self.kafka.framing == Framing::Confluent {
+            problems.push(format!("{}: the ids are those of a registry; name it in kafka.registry.url", self.source("kafka.framing")));
         }
         if self.freeze_file == self.data {
             problems.push(format!(

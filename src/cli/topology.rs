@@ -17,13 +17,13 @@ use serde_json::json;
 
 use self::print::{differences, shape};
 use super::config::{Kafka, roles};
-use super::connection::{ConnectionArgs, check_prefix};
+use super::connection::{ConnectionArgs, check_prefix, schema_registry};
 use super::{Output, Paint, Unusable, of_log};
 use crate::log::kafka::declaration::{self, PREFIX, Role};
 use crate::log::kafka::topics::{self, Difference, Weight};
 use crate::log::kafka::{KafkaLog, Options};
 use crate::log::{Partitions, Topic};
-use crate::runtime::schemas::begin;
+use crate::runtime::schemas::{AskId, begin};
 
 /// All is as declared.
 const FITS: u8 = 0;
@@ -127,6 +127,12 @@ reached, or refused.")]
         /// Say what would be created, and let the cluster check it
         #[arg(long)]
         dry_run: bool,
+        /// A schema registry: put its ids on the topic schemas, for processes with kafka.framing=confluent
+        #[arg(long, value_name = "URL", value_hint = clap::ValueHint::Url)]
+        registry: Option<String>,
+        /// A file with the user that the registry is asked as, USER:PASSWORD in one line
+        #[arg(long, value_name = "FILE", requires = "registry", value_hint = clap::ValueHint::FilePath)]
+        credentials: Option<PathBuf>,
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -244,12 +250,15 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                 () => DIFFERS,
             })
         }
-        TopologyCommand::Apply { connection, shape, dry_run, output } => {
+        TopologyCommand::Apply { connection, shape, dry_run, registry, credentials, output } => {
+            let registry = registry.as_ref().map(|url| schema_registry(url, credentials.as_deref())).transpose().map_err(Unusable)?;
             let options = connection.complete(|brokers| shape.options(brokers))?;
             let applied = topics::apply(&options, *dry_run).map_err(of_log)?;
             let refuses = applied.differences.iter().any(Difference::refuses);
             // Processes whose users may only read there say nothing themselves.
-            let schemas = if *dry_run || refuses { 0 } else { KafkaLog::open(options.clone()).and_then(|log| begin(&log)).map_err(of_log)? };
+            let ask = registry.as_ref().map(|registry| |record| registry.id_of(record));
+            let ask = ask.as_ref().map(|ask| ask as AskId<'_>);
+            let schemas = if *dry_run || refuses { 0 } else { KafkaLog::open(options.clone()).and_then(|log| begin(&log, ask)).map_err(of_log)? };
             match output {
                 Output::Json => {
                     let created: Vec<&str> = applied.created.iter().map(|topic| topic.name.as_str()).collect();

@@ -22,7 +22,7 @@ use ureq::{Agent, Body, RequestBuilder};
 
 use super::events::SchemaRegistry;
 use crate::log::kafka::LookUp;
-use crate::log::{RawRecord, Topic};
+use crate::log::{LogError, RawRecord, Topic};
 use crate::model::spelling::{on_one_line, shorten};
 use crate::runtime::clock::Stopwatch;
 use crate::wire::registry_id;
@@ -193,6 +193,17 @@ impl Registry {
     /// [`RegistryError`]; [`RegistryError::Refused`] names the subject, what is not compatible, and the mend.
     pub fn register(&self, record: RecordType) -> Result<u32, RegistryError> {
         self.register_as(&record.full_name(), record.schema_json())
+    }
+
+    /// As [`Registry::register`], for whoever writes by the id.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] where it cannot be asked now, [`LogError::Fatal`] where it refuses.
+    pub fn id_of(&self, record: RecordType) -> Result<u32, LogError> {
+        self.register(record).map_err(|error| match error {
+            RegistryError::Unreachable { .. } => LogError::Retry { reason: error.to_string() },
+            error => LogError::Fatal { reason: error.to_string() },
+        })
     }
 
     /// As [`Registry::register`], of any subject.

@@ -166,6 +166,9 @@ pub struct SchemaEntry {
     pub release: String,
     /// The schema, as JSON.
     pub schema: String,
+    /// The id of a registry by which messages are written with it, where they are.
+    #[serde(default)]
+    pub id: Option<i64>,
 }
 
 /// Bytes in Avro, an array of numbers in JSON.

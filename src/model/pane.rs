@@ -151,7 +151,8 @@ pub struct Mark {
     pub source: u32,
     /// How many source partitions there are.
     pub of: u32,
-    /// Up to when; never runs back.
+    /// Up to when; never runs back. [`Timestamp::MIN`] where nothing is complete yet.
+    #[serde(default = "super::known_time::unknown", with = "super::known_time")]
     pub through: Timestamp,
     /// The length of the installation's panes, in milliseconds.
     #[serde(default = "default_pane_ms")]

@@ -4,11 +4,12 @@
 //! a record by a schema that it does not know ([`Reading`]). What is not there then was written by no release of this installation.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::log::{Log, LogError, Offset, RawAppend, RawRecord, ReadOnly, Topic};
 use crate::model::{Message, SchemaEntry};
-use crate::wire::{self, schemas};
+use crate::wire;
+use crate::wire::schemas::{self, RecordType, SchemaError, Schemas};
 
 /// How many records are read at once.
 const SLICE: usize = 1_000;
@@ -31,33 +32,18 @@ impl Reading {
         Ok(())
     }
 
-    /// Learns what is new; the fingerprints of all that was read.
-    fn learn(&self, scan: &dyn Fn(Offset) -> Result<Vec<RawRecord>, LogError>) -> Result<BTreeSet<u64>, LogError> {
-        let mut there = BTreeSet::new();
+    /// Learns what is new: of each fingerprint that was read, the id of a registry that it is written by, if any.
+    fn learn(&self, scan: &dyn Fn(Offset) -> Result<Vec<RawRecord>, LogError>) -> Result<Said, LogError> {
+        let mut said = Said::new();
         loop {
             let slice = scan(self.next.get())?;
-            let Some(last) = slice.last() else { return Ok(there) };
+            let Some(last) = slice.last() else { return Ok(said) };
             let after = last.offset + 1;
             for record in slice {
-                let entry = match wire::decode(Topic::Schemas, &record.value) {
-                    Ok(Message::Schema(entry)) => entry,
-                    Ok(_) => continue,
-                    Err(error) => {
-                        tracing::warn!(event = "schema-unusable", offset = record.offset, %error, "a record of the topic schemas cannot be read");
-                        continue;
-                    }
-                };
-                match schemas::held().map_err(ToString::to_string).and_then(|held| held.register(&entry.schema).map_err(|error| error.to_string())) {
-                    Ok(fingerprint) => drop(there.insert(fingerprint)),
-                    // A message that this release does not have is none that it reads.
-                    Err(reason) => {
-                        tracing::warn!(
-                            event = "schema-unusable",
-                            release = entry.release,
-                            reason,
-                            "what another release writes by this schema cannot be read here"
-                        );
-                    }
+                match wire::decode(Topic::Schemas, &record.value) {
+                    Ok(Message::Schema(entry)) => take(&entry, &mut said),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(event = "schema-unusable", offset = record.offset, %error, "a record of the topic schemas cannot be read"),
                 }
             }
             self.next.set(after);
@@ -65,15 +51,64 @@ impl Reading {
     }
 }
 
-/// Learns how all releases write, and says how this one does, where that does not stand there yet. How many schemas it said.
+/// The schemas that stand on the topic: fingerprints, and the ids of a registry that messages are written by.
+type Said = BTreeMap<u64, Option<u32>>;
+
+fn take(entry: &SchemaEntry, said: &mut Said) {
+    let id = entry.id.and_then(|id| u32::try_from(id).ok());
+    let learn = |held: &'static Schemas| -> Result<u64, SchemaError> {
+        let fingerprint = held.register(&entry.schema)?;
+        if let Some(id) = id {
+            held.learn(id, Ok(&entry.schema))?;
+        }
+        Ok(fingerprint)
+    };
+    match schemas::held().map_err(ToString::to_string).and_then(|held| learn(held).map_err(|error| error.to_string())) {
+        Ok(fingerprint) => drop(said.insert(fingerprint, id)),
+        // A message that this release does not have is none that it reads.
+        Err(reason) => {
+            tracing::warn!(event = "schema-unusable", release = entry.release, reason, "what another release writes by this schema cannot be read here")
+        }
+    }
+}
+
+/// Asks under which id a registry has a schema of this release.
+pub type AskId<'a> = &'a dyn Fn(RecordType) -> Result<u32, LogError>;
+
+/// Learns how all releases write, and says how this one does, where that does not stand there yet. With `ask`, this process writes by the ids of a registry
+/// from then on; it is asked for those that do not stand there alone. How many schemas it said.
 ///
 /// # Errors
-/// As [`Log::scan`] and [`Log::append`].
-pub fn begin(log: &dyn Log) -> Result<usize, LogError> {
-    let there = Reading::default().learn(&|from| log.scan(Topic::Schemas, 0, from, SLICE))?;
-    let lacking: Vec<RawAppend> =
-        own().filter(|(fingerprint, _)| !there.contains(fingerprint)).map(|(fingerprint, entry)| append(fingerprint, entry)).collect();
-    if lacking.is_empty() { Ok(0) } else { log.append(lacking).map(|said| said.len()) }
+/// As [`Log::scan`] and [`Log::append`], and those of `ask`.
+pub fn begin(log: &dyn Log, ask: Option<AskId<'_>>) -> Result<usize, LogError> {
+    let said = Reading::default().learn(&|from| log.scan(Topic::Schemas, 0, from, SLICE))?;
+    let held = schemas::held().map_err(|error| LogError::Fatal { reason: error.to_string() })?;
+    let (mut lacking, mut ids) = (Vec::new(), HashMap::new());
+    for &record in RecordType::ALL {
+        let fingerprint = held.fingerprint_of(record);
+        let known = said.get(&fingerprint).copied();
+        let mut id = known.flatten();
+        // This one is read before anything is known of ids.
+        if let (Some(ask), false) = (ask, record == RecordType::SchemaEntry) {
+            let by = id.map_or_else(|| ask(record), Ok)?;
+            id = Some(by);
+            ids.insert(record, by);
+        }
+        if known != Some(id) {
+            let entry = SchemaEntry { release: env!("CARGO_PKG_VERSION").to_owned(), schema: record.schema_json().to_owned(), id: id.map(i64::from) };
+            take(&entry, &mut Said::new());
+            let (key, value) = (Some(format!("{fingerprint:016x}")), wire::encode(&Message::Schema(entry)));
+            lacking.push(RawAppend { topic: Topic::Schemas, partition: 0, key, value });
+        }
+    }
+    let count = lacking.len();
+    if count > 0 {
+        log.append(lacking)?;
+    }
+    if ask.is_some() {
+        held.write_by(ids);
+    }
+    Ok(count)
 }
 
 /// Learns how all releases write, for whoever reads alone.
@@ -82,15 +117,4 @@ pub fn begin(log: &dyn Log) -> Result<usize, LogError> {
 /// As [`ReadOnly::scan`].
 pub fn learn(log: &dyn ReadOnly) -> Result<(), LogError> {
     Reading::default().learn(&|from| log.scan(Topic::Schemas, 0, from, SLICE)).map(drop)
-}
-
-/// How this release writes each message, with the fingerprint.
-fn own() -> impl Iterator<Item = (u64, SchemaEntry)> {
-    let held = schemas::held().ok();
-    let entry = |schema: &str| SchemaEntry { release: env!("CARGO_PKG_VERSION").to_owned(), schema: schema.to_owned() };
-    schemas::RecordType::ALL.iter().filter_map(move |record| Some((held?.fingerprint_of(*record), entry(record.schema_json()))))
-}
-
-fn append(fingerprint: u64, entry: SchemaEntry) -> RawAppend {
-    RawAppend { topic: Topic::Schemas, partition: 0, key: Some(format!("{fingerprint:016x}")), value: wire::encode(&Message::Schema(entry)) }
 }

@@ -423,6 +423,6 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         3 => audit().prop_map(Message::Audit),
         1 => alert().prop_map(Message::Alert),
         1 => dead_letter().prop_map(Message::DeadLetter),
-        1 => (text(), text()).prop_map(|(release, schema)| Message::Schema(SchemaEntry { release, schema })),
+        1 => (text(), text(), option::of(any::<i64>())).prop_map(|(release, schema, id)| Message::Schema(SchemaEntry { release, schema, id })),
     ]
 }

@@ -1,5 +1,5 @@
 //! Avro's two framings: the single-object encoding (`C3 01`, the fingerprint of the writer's schema, the body), in which Loadline writes; and that of
-//! Confluent's clients (`00`, the id of a registry, big-endian, the body), which it reads too.
+//! Confluent's clients (`00`, the id of a registry, big-endian, the body), which it reads too, and in which it writes where it is asked to.
 //!
 //! Both ways go through serde, without a value tree in between.
 
@@ -34,11 +34,17 @@ thread_local! {
 
 /// Encodes `value` with this release's schema of `record`.
 pub(super) fn write<T: Serialize>(record: RecordType, value: &T) -> Result<Vec<u8>, WireError> {
-    let own = schemas::held()?.own(record);
+    let held = schemas::held()?;
+    let own = held.own(record);
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();
-        buffer.extend_from_slice(&MARKER);
-        buffer.extend_from_slice(&own.fingerprint().to_le_bytes());
+        if let Some(id) = held.written_by(record) {
+            buffer.push(CONFLUENT);
+            buffer.extend_from_slice(&id.to_be_bytes());
+        } else {
+            buffer.extend_from_slice(&MARKER);
+            buffer.extend_from_slice(&own.fingerprint().to_le_bytes());
+        }
         own.writer().write_ser(buffer, value).map_err(|error| malformed(record, &error))?;
         let bytes = buffer.as_slice().to_vec();
         buffer.shrink_to(KEPT_BUFFER_BYTES);

@@ -9,7 +9,7 @@
 //! the message; see [`check_bounded`].
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, PoisonError, RwLock};
+use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
 
 use apache_avro::Schema;
 use apache_avro::rabin::Rabin;
@@ -188,6 +188,8 @@ pub struct Schemas {
     registered: RwLock<HashMap<u64, Known>>,
     /// By the ids of a registry, or why nothing can be read by one.
     ids: RwLock<HashMap<u32, Result<Known, String>>>,
+    /// The ids of a registry by which this process writes, where it does.
+    writes_by: OnceLock<HashMap<RecordType, u32>>,
 }
 
 /// The schemas that this process holds.
@@ -221,7 +223,7 @@ impl Schemas {
             let loaded = load(json)?;
             built_in.entry(loaded.fingerprint).or_insert(loaded.known);
         }
-        Ok(Schemas { own, built_in, registered: RwLock::default(), ids: RwLock::default() })
+        Ok(Schemas { own, built_in, registered: RwLock::default(), ids: RwLock::default(), writes_by: OnceLock::new() })
     }
 
     /// Learns another release's schema of one of the messages, and gives its fingerprint. A schema
@@ -280,6 +282,16 @@ impl Schemas {
     /// What the id of a registry stands for: a schema, or why nothing can be read by it. `None` where nothing was learnt of it.
     pub fn of_id(&self, id: u32) -> Option<Result<Known, String>> {
         self.ids.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// From now on these messages are written in Confluent's framing, each by its id. Only the first call counts: a process writes in one way.
+    pub fn write_by(&self, ids: HashMap<RecordType, u32>) {
+        self.writes_by.get_or_init(|| ids);
+    }
+
+    /// The id that `record` is written by, where it is by one.
+    pub(super) fn written_by(&self, record: RecordType) -> Option<u32> {
+        self.writes_by.get()?.get(&record).copied()
     }
 
     /// The fingerprint of the schema that this release writes `record` with.

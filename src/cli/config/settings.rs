@@ -22,6 +22,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// How a message on Kafka names the schema that it is written with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// By a fingerprint: Avro's single-object encoding.
+    SingleObject,
+    /// By the id of a registry, as Confluent's clients do.
+    Confluent,
+}
+
 /// How important a log line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
@@ -38,6 +47,7 @@ pub enum LogLevel {
 }
 
 const FORMATS: [(&str, LogFormat); 3] = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+const FRAMINGS: [(&str, Framing); 2] = [("singleObject", Framing::SingleObject), ("confluent", Framing::Confluent)];
 const LEVELS: [(&str, LogLevel); 5] =
     [("error", LogLevel::Error), ("warn", LogLevel::Warn), ("info", LogLevel::Info), ("debug", LogLevel::Debug), ("trace", LogLevel::Trace)];
 
@@ -143,6 +153,10 @@ fn formats() -> Vec<&'static str> {
     FORMATS.iter().map(|(word, _)| *word).collect()
 }
 
+fn framings() -> Vec<&'static str> {
+    FRAMINGS.iter().map(|(word, _)| *word).collect()
+}
+
 fn levels() -> Vec<&'static str> {
     LEVELS.iter().map(|(word, _)| *word).collect()
 }
@@ -165,7 +179,7 @@ macro_rules! age {
 const UNLIMITED: &str = "unlimited";
 
 /// Every setting but the limits of single fleets, in the order in which they are shown.
-pub(super) const SETTINGS: [Setting; 32] = [
+pub(super) const SETTINGS: [Setting; 33] = [
     Setting {
         path: "data",
         list: false,
@@ -333,6 +347,14 @@ pub(super) const SETTINGS: [Setting; 32] = [
         meaning: "a file with the user that the schema registry is asked as, USER:PASSWORD in one line",
         read: |c, v| path(&v[0]).map(|p| c.kafka.registry_credentials = Some(p)),
         show: |c| c.kafka.registry_credentials.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+    },
+    Setting {
+        path: "kafka.framing",
+        list: false,
+        shape: Shape::Words(framings),
+        meaning: "how what is written names its schema: singleObject, by a fingerprint, or confluent, by an id of the registry",
+        read: |c, v| word(&v[0], &FRAMINGS).map(|framing| c.kafka.framing = framing),
+        show: |c| name_of(&FRAMINGS, c.kafka.framing).to_owned(),
     },
     Setting {
         path: "kafka.member",

@@ -42,7 +42,7 @@ impl Storage {
         check_snapshots::<Aggregate>(&log)?;
         check_snapshots::<Decide>(&log)?;
         check_snapshots::<Arbitrate>(&log)?;
-        match schemas::begin(&log) {
+        match schemas::begin(&log, None) {
             // Nobody but this process reads it, until another release does.
             Err(LogError::Retry { reason }) => tracing::warn!(event = "schemas-untold", "how this release writes cannot be kept in the log for now: {reason}"),
             told => drop(told?),
@@ -104,7 +104,7 @@ mod kafka {
     use tracing::{info, warn};
 
     use super::{Config, LogError, Reach, actuate};
-    use crate::cli::config::Role;
+    use crate::cli::config::{Framing, Role};
     use crate::cli::connection::schema_registry;
     use crate::cli::{Unusable, topology};
     use crate::edge::processes;
@@ -129,7 +129,8 @@ mod kafka {
     impl Kafka {
         /// Opens it; where the cluster cannot be reached, waits until it can.
         pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-            let look_up = registry(config)?.map(|registry| Arc::new(registry) as Arc<dyn LookUp>);
+            let registry = registry(config)?.map(Arc::new);
+            let look_up = registry.clone().map(|registry| registry as Arc<dyn LookUp>);
             let options = Options { describe: Some(cloud_events::headers), look_up, ..topology::options_of(&config.kafka)? };
             let directory = if config.roles.contains(&Role::Fleets) { Some(occupy(&config.data)?) } else { None };
             if config.data.join(DATABASE).exists() {
@@ -140,7 +141,9 @@ mod kafka {
                 None => actuate::GROUP,
             };
             loop {
-                let opened = KafkaLog::open(options.clone()).and_then(|log| schemas::begin(&log).map_err(untold).map(|_| log));
+                let ask = registry.as_deref().filter(|_| config.kafka.framing == Framing::Confluent).map(|registry| |record| registry.id_of(record));
+                let ask = ask.as_ref().map(|ask| ask as schemas::AskId<'_>);
+                let opened = KafkaLog::open(options.clone()).and_then(|log| schemas::begin(&log, ask).map_err(untold).map(|_| log));
                 match opened {
                     Ok(log) => {
                         warn_of(log.differences());
@@ -167,8 +170,8 @@ mod kafka {
         match error {
             LogError::Fatal { reason } => LogError::Fatal {
                 reason: format!(
-                    "the topic schemas does not say how this release writes, and this process cannot say it: {reason}. Run `loadline topology apply` of this release as a user who may \
-                     write there, before its processes"
+                    "the topic schemas does not say how this release writes, and this process cannot say it: {reason}. Run `loadline topology apply` of this release (with --registry, where kafka.framing is confluent) \
+                     as a user who may write there, before its processes"
                 ),
             },
             error => error,
