@@ -343,6 +343,8 @@ impl Checker {
                 self.limits.claim(request, entry.at);
                 self.waiting.claim(request);
             }
+            // Decide says it itself, of a command that nothing was heard of.
+            Message::Audit(Audit::Outcome(outcome)) if outcome.result == OutcomeResult::Lost => self.count(came_to(outcome.result)),
             Message::Signal(Signal::Grant(grant)) => self.waiting.grant(grant),
             Message::Command(command) => {
                 self.count("commands");
@@ -442,6 +444,7 @@ impl Checker {
         let rests_at = plan.map(|plan| plan.rests_at(load));
         End {
             replicas: fleet.desired,
+            stood_at: None,
             rests_at: rests_at.unwrap_or_default(),
             acts: plan.is_some_and(|plan| plan.acts() && self.is_in_force(number, plan)),
             by_person: fleet.by_person,

@@ -52,6 +52,8 @@ pub struct Ran {
 pub struct End {
     /// Its count.
     pub replicas: u32,
+    /// Its count when the last load came.
+    pub stood_at: Option<u32>,
     /// The counts at which its policy leaves it alone, under the load of the end.
     pub rests_at: BTreeSet<u32>,
     /// Whether its policy moves anything.
@@ -131,6 +133,10 @@ struct Run<'a> {
     sending: Vec<(Millis, String, SampleBatch)>,
     late: BTreeMap<usize, (Millis, bool)>,
     policies: Policies,
+    /// Where partitions ended when a transaction was left open in them.
+    held_at: BTreeMap<(usize, u32), Offset>,
+    /// The counts when the last load came.
+    stood_at: BTreeMap<usize, u32>,
     now: Millis,
     order: Random,
     checker: Checker,
@@ -218,6 +224,8 @@ impl<'a> Run<'a> {
                 round: 0,
                 due: 0,
             },
+            held_at: BTreeMap::new(),
+            stood_at: BTreeMap::new(),
             now: 0,
             order: Random::new(scenario.seed ^ 0x0DDE),
             clock,
@@ -233,12 +241,15 @@ impl<'a> Run<'a> {
                 self.checker.found(violation);
                 break;
             }
+            if self.stood_at.is_empty() && self.now >= self.scenario.stands_from {
+                self.stood_at = self.world.lock().fleets.iter().map(|(number, fleet)| (*number, fleet.desired)).collect();
+            }
             // A race that met no call until now will meet none.
             if self.now >= self.scenario.calm_at {
                 self.world.lock().fleets.values_mut().for_each(|fleet| fleet.race = None);
             }
             // The longest wait before a command is tried again is over, and nothing moves any more.
-            if self.now > self.scenario.calm_at + 100_000 && self.checker.all_stand(&self.world.lock(), self.now) {
+            if self.now > self.scenario.stands_from + 100_000 && self.checker.all_stand(&self.world.lock(), self.now) {
                 break;
             }
         }
@@ -248,12 +259,19 @@ impl<'a> Run<'a> {
     fn finish(mut self) -> Ran {
         let world = self.world.lock();
         self.checker.end(&world, self.now);
-        let ends = world.fleets.iter().map(|(number, fleet)| (*number, self.checker.end_of(*number, fleet, self.now))).collect();
+        let ends = world
+            .fleets
+            .iter()
+            .map(|(number, fleet)| (*number, End { stood_at: self.stood_at.get(number).copied(), ..self.checker.end_of(*number, fleet, self.now) }))
+            .collect();
         let mut trace = std::hash::DefaultHasher::new();
         self.checker.add_to(&mut trace);
         world.changes.hash(&mut trace);
         let mut counts = self.checker.counts();
         counts.extend(self.log.faults().met.clone());
+        counts.extend(world.met.clone());
+        let seen = ["observations that were lost", "observations that came late", "observations of an earlier observer"].into_iter().zip(self.observing.met);
+        counts.extend(seen.filter(|(_, times)| *times > 0));
         Ran { violations: self.checker.into_violations(), trace: trace.finish(), counts, ends }
     }
 
@@ -295,9 +313,12 @@ impl<'a> Run<'a> {
         for (number, spec) in &self.policies.specs {
             let (source, origin, target) = (source.clone(), format!("t{number}.yaml"), target(*number));
             if self.policies.broken.contains(number) {
+                self.checker.count("rounds with a policy that cannot be read");
                 entries.push(ControlEntry::Rejected(PolicyRejected { source, round, origin, target: None, error: "planned: it cannot be read".to_owned() }));
             } else if let Some(spec) = spec {
                 entries.push(ControlEntry::Policy(PolicyEntry { source, round, origin, target, spec: spec.clone() }));
+            } else {
+                self.checker.count("rounds without a policy that was there");
             }
         }
         entries.push(ControlEntry::RoundEnd(RoundEnd { source, round }));
@@ -325,6 +346,7 @@ impl<'a> Run<'a> {
             match self.late.get(&number) {
                 None => self.sending.push((self.now, key, batch)),
                 Some((late, twice)) => {
+                    self.checker.count("requests that came late, and in another order");
                     // Each one by another time, so that the order changes: as of a producer that does not number what it sends.
                     let late = *late * i64::try_from(self.order.below(100)).unwrap_or(0) / 100;
                     let batch = SampleBatch { producer: None, sequence: None, ..batch };
@@ -380,7 +402,13 @@ impl<'a> Run<'a> {
     /// All parts of all processes work, in an order that the seed gives, until nothing is to be done.
     fn work(&mut self) -> Result<(), Violation> {
         let mut ready: Vec<(usize, Part)> = (0..self.processes.len()).flat_map(|process| Part::ALL.map(|part| (process, part))).collect();
-        ready.retain(|(process, part)| !self.down.contains_key(process) && !self.stalled.contains_key(&(*process, *part)));
+        ready.retain(|(process, part)| {
+            let stands = !self.down.contains_key(process) && self.stalled.contains_key(&(*process, *part));
+            if stands {
+                self.checker.count("looks in which a part stood still");
+            }
+            !stands && !self.down.contains_key(process)
+        });
         // The group of a process that is gone knows so after the next look of the others: three times nothing (a read, a commit, a read) is nothing.
         let mut rests: BTreeMap<(usize, Part), u32> = BTreeMap::new();
         let mut steps = 0;
@@ -416,6 +444,7 @@ impl<'a> Run<'a> {
 
     fn kill(&mut self, process: usize, down: Millis, zombie: Option<Millis>) {
         let now = self.clock.now();
+        self.checker.count("processes that died");
         let zombies = self.processes[process].kill(now);
         self.down.insert(process, self.now + down);
         // Without a late commit, the session is missed at once.
@@ -425,6 +454,7 @@ impl<'a> Run<'a> {
     }
 
     fn leave(&mut self, process: usize, down: Millis, cut: Option<usize>) {
+        self.checker.count(if cut.is_some() { "processes that were cut off as they left" } else { "processes that left in order" });
         let left = self.processes[process].leave(self.clock.now(), cut);
         self.down.insert(process, self.now + down);
         // Gone, with what they had sent arriving within the time that the process is down.
@@ -452,6 +482,7 @@ impl<'a> Run<'a> {
             Stall { process, part, lasts } => drop(self.stalled.insert((*process, *part), self.now + lasts)),
             KillPart { process, part, down, zombie } => {
                 let left = self.processes[*process].kill_part(*part, self.clock.now());
+                self.checker.count("parts that died alone");
                 self.stalled.insert((*process, *part), self.now + down);
                 if let (Some(zombie), Some(late)) = (left, zombie) {
                     self.zombies.push((self.now + late, zombie));
@@ -476,11 +507,13 @@ impl<'a> Run<'a> {
             }
             OpenTransaction { topic, partition, lasts } => {
                 drop(self.memory.hold(TOPICS[*topic], *partition));
+                self.held_at.insert((*topic, *partition), self.memory.range(TOPICS[*topic], *partition).map_or(0, |range| range.end));
                 self.later(*lasts, fault);
             }
             ClockSet { by } => {
                 let now = self.clock.now().as_millis() + by;
                 self.clock.set(Timestamp::from_millis(now));
+                self.checker.count("the clock was set");
                 self.checker.clock_set(*by, self.clock.now());
             }
             Appends { how, count } => self.log.faults().appends.extend(std::iter::repeat_n(*how, *count)),
@@ -520,7 +553,10 @@ impl<'a> Run<'a> {
             }
             NewTerm { echo } => self.observing.new_term(self.now, *echo),
             ByHand { target, to } => self.world.lock().by_hand(*target, *to),
-            Recreated { target, replicas } => self.world.lock().recreate(*target, *replicas),
+            Recreated { target, replicas } => {
+                self.world.lock().recreate(*target, *replicas);
+                self.checker.count("targets that were made anew");
+            }
             ActuationFails { target, done, lasts } => {
                 fleet(&self.world, *target, &|fleet| fleet.failing = Some(*done));
                 self.later(*lasts, fault);
@@ -542,6 +578,7 @@ impl<'a> Run<'a> {
                 if self.scenario.targets.iter().any(|t| t.number == *target) {
                     self.policies.specs.insert(*target, Some(policy.spec(*target)));
                     self.checker.policy_edited(*target, policy.as_ref().clone());
+                    self.checker.count("policies that were written anew");
                 }
                 self.policies.due = self.now;
             }
@@ -574,12 +611,19 @@ impl<'a> Run<'a> {
     fn over(&mut self, fault: &Fault) {
         use Fault::*;
         let again = |ends: &[(Millis, Fault)], same: &dyn Fn(&Fault) -> bool| ends.iter().any(|(_, fault)| same(fault));
+        let mut hidden = false;
         let mut world = self.world.lock();
         match fault {
             Unreadable { .. } => self.log.faults().unreadable = again(&self.ends, &|f| matches!(f, Unreadable { .. })),
             Full { .. } => self.log.faults().full = again(&self.ends, &|f| matches!(f, Full { .. })),
             SizeLimit { .. } => self.log.faults().most_bytes = None,
-            OpenTransaction { topic, partition, .. } => self.memory.release(TOPICS[*topic], *partition),
+            OpenTransaction { topic, partition, .. } => {
+                self.memory.release(TOPICS[*topic], *partition);
+                let end = self.memory.range(TOPICS[*topic], *partition).map_or(0, |range| range.end);
+                if self.held_at.remove(&(*topic, *partition)).is_some_and(|held_at| end > held_at + 1) {
+                    hidden = true;
+                }
+            }
             Silent { target, metric, .. } => {
                 if let Some(fleet) = world.fleets.get_mut(target) {
                     fleet.silent.retain(|place| place != metric);
@@ -618,6 +662,10 @@ impl<'a> Run<'a> {
             }
             _ => {}
         }
+        drop(world);
+        if hidden {
+            self.checker.count("hidden behind an open transaction");
+        }
     }
 
     /// From where a group reads its input again after a restart: what its last complete round says.
@@ -635,6 +683,9 @@ impl<'a> Run<'a> {
         // What a restart reads again lies before what was read; that belongs to what nobody may remove.
         let needed = if matches!(topic, Topic::Metrics | Topic::Commands) { read } else { self.read_again_from(group, partition).unwrap_or(range.start) };
         let before = if unread { range.end.saturating_sub(2) } else { needed };
+        if before > range.start {
+            self.checker.count(if before > needed { "retention took what somebody needed" } else { "retention took what nobody needed" });
+        }
         // Lost is what somebody has not read, or will have to read again.
         self.checker.trimmed(topic, partition, before, (before > needed).then_some(read));
         drop(self.memory.trim(topic, partition, before));

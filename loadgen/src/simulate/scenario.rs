@@ -25,8 +25,12 @@ pub struct Scenario {
     pub targets: Vec<TargetPlan>,
     /// What goes wrong, and when.
     pub faults: Vec<Planned>,
-    /// From here on nothing goes wrong, and every load stands.
+    /// From here on nothing goes wrong.
     pub calm_at: Millis,
+    /// From here on every load stands.
+    pub stands_from: Millis,
+    /// Whether every target has all that it may have before its last load comes, so that where it ends does not depend on where it was at the calm.
+    pub sweeps: bool,
     /// The end.
     pub end_at: Millis,
     /// Of which kinds its faults were drawn.
@@ -112,7 +116,7 @@ pub struct TargetPlan {
     pub more: Vec<Rule>,
     /// Whether its queue is the one that all such targets share: each sample of it is of all of them.
     pub shares: bool,
-    /// (from when on, how much): the load over time. The last entry stands from `calm_at` on.
+    /// (from when on, how much): the load over time. The last entry stands.
     pub load: Vec<(Millis, f64)>,
 }
 
@@ -256,7 +260,8 @@ impl fmt::Display for Scenario {
         for planned in &self.faults {
             writeln!(f, "  {:>7} ms  {:?}", planned.at, planned.fault)?;
         }
-        write!(f, "  calm from {} ms, end at {} ms", self.calm_at, self.end_at)
+        let sweeps = if self.sweeps { format!(", the last load from {} ms", self.stands_from) } else { String::new() };
+        write!(f, "  calm from {} ms{sweeps}, end at {} ms", self.calm_at, self.end_at)
     }
 }
 
@@ -331,7 +336,16 @@ impl Scenario {
                 }
             }
         }
-        let mut scenario = Scenario { seed, setup, targets, faults, calm_at, end_at: calm_at + slowest, kinds: kinds.clone() };
+        let sweeps = Draw(Random::new(seed ^ 0x53EE)).one_in(SWEEPS_ONE_IN);
+        let stands_from = if sweeps { calm_at + slowest } else { calm_at };
+        if sweeps {
+            for target in &mut targets {
+                let last = target.load.pop().map_or(0.0, |(_, load)| load);
+                target.load.extend([(calm_at, MORE_THAN_ANY), (stands_from, last)]);
+            }
+        }
+        let end_at = stands_from + slowest;
+        let mut scenario = Scenario { seed, setup, targets, faults, calm_at, stands_from, sweeps, end_at, kinds: kinds.clone() };
         scenario.faults.sort_by_key(|planned| planned.at);
         scenario
     }
@@ -343,6 +357,11 @@ impl Scenario {
         Scenario { faults: edits.cloned().collect(), ..self.clone() }
     }
 }
+
+/// One seed in so many sweeps.
+const SWEEPS_ONE_IN: usize = 10;
+/// A load for which every policy asks for all that it may have.
+const MORE_THAN_ANY: f64 = 60.0;
 
 /// Once in eight, a part of the pipeline stands still through which some of a target's instances are heard and others are
 /// not, for longer than what they measured stays fresh: their sum would be smaller, and the target would shrink by it.

@@ -60,6 +60,8 @@ pub struct World {
     calm_at: Millis,
     /// How far the clock by which instances start is from the log's.
     skew_ms: Millis,
+    /// What went wrong here, and how often.
+    pub met: BTreeMap<&'static str, u64>,
 }
 
 /// A target in the world.
@@ -125,6 +127,14 @@ impl Running {
         let (counts, sum) = self.observed;
         HistogramValue { bounds: BOUNDS.to_vec(), counts: counts.to_vec(), count: counts.iter().sum(), sum }
     }
+}
+
+/// What was not said, or said in vain.
+#[derive(Default)]
+struct Unsaid {
+    metrics: usize,
+    instances: usize,
+    nonsense: usize,
 }
 
 impl Fleet {
@@ -196,6 +206,11 @@ impl Fleet {
         }
     }
 
+    /// Whether an instance would be ready, and does not become so.
+    fn is_held_up(&self, now: Millis) -> bool {
+        self.never_ready && self.instances.iter().any(|instance| instance.ready.is_none() && now - instance.started >= self.plan.startup_ms)
+    }
+
     /// What an observer sees.
     pub fn sighting(&self) -> Sighting {
         let instances = self.instances.iter().filter_map(|running| {
@@ -220,7 +235,7 @@ impl Fleet {
     }
 
     /// What is measured now, where it is time: each batch with the key that it is sent with.
-    fn measure(&mut self, now: Millis, clock: Timestamp) -> Vec<(String, SampleBatch)> {
+    fn measure(&mut self, now: Millis, clock: Timestamp, unsaid: &mut Unsaid) -> Vec<(String, SampleBatch)> {
         if self.measured_at.is_some_and(|last| now - last < self.plan.every_ms) {
             return Vec::new();
         }
@@ -232,6 +247,7 @@ impl Fleet {
         let mut of_instances: BTreeMap<String, Vec<Sample>> = BTreeMap::new();
         for (place, rule) in self.plan.metrics().copied().enumerate() {
             if self.silent.contains(&place) {
+                unsaid.metrics += 1;
                 continue;
             }
             let of = if matches!(rule, Rule::Queue(_)) { self.queue_of.clone() } else { vec![self.target()] };
@@ -255,7 +271,11 @@ impl Fleet {
                 continue;
             }
             let tells = |running: &Running| self.few.iter().all(|(few, one_in)| *few != place || running.number.is_multiple_of(*one_in));
-            for (place, running) in (0..).zip(self.instances.iter().filter(|i| i.ready.is_some())).filter(|(_, running)| tells(running)) {
+            for (place, running) in (0..).zip(self.instances.iter().filter(|i| i.ready.is_some())) {
+                if !tells(running) {
+                    unsaid.instances += 1;
+                    continue;
+                }
                 let value = rule.measure_at(load, ready, place);
                 let histogram = matches!(rule, Rule::Duration(..)).then(|| running.histogram());
                 let (kind, value) = match rule {
@@ -272,6 +292,7 @@ impl Fleet {
             for (sample, value) in broken.into_iter().zip([f64::NAN, f64::INFINITY, 1.0]) {
                 let time = if value < 2.0 { clock + Duration::from_secs(60) } else { sample.time };
                 own.push(Sample { value, time, ..sample });
+                unsaid.nonsense += 1;
             }
         }
         let name = self.target();
@@ -332,16 +353,38 @@ impl World {
             // A freeze mark is a change of the record too.
             if self.fleets.get(&number).is_some_and(|fleet| !fleet.frozen && (fleet.revision, &fleet.uid) == (expected.revision, &expected.uid)) {
                 self.set(number, replicas, Some(epoch), true);
+                self.meet("calls that took effect after their deadline");
             }
         }
         let clock = shifted(clock, self.skew_ms);
         self.fleets.values_mut().for_each(|fleet| fleet.step(now, clock, elapsed));
+        let held_up = self.fleets.values().filter(|fleet| fleet.is_held_up(now)).count();
+        self.meet_many("looks at instances that do not become ready", held_up);
+    }
+
+    /// Something went wrong.
+    pub fn meet(&mut self, what: &'static str) {
+        self.meet_many(what, 1);
+    }
+
+    fn meet_many(&mut self, what: &'static str, times: usize) {
+        if times > 0 {
+            *self.met.entry(what).or_default() += times as u64;
+        }
     }
 
     /// What is measured now, by target.
     pub fn measure(&mut self) -> Vec<(usize, String, SampleBatch)> {
         let (now, clock) = (self.now, self.clock);
-        self.fleets.iter_mut().flat_map(|(number, fleet)| fleet.measure(now, clock).into_iter().map(|(key, batch)| (*number, key, batch))).collect()
+        let mut all = Vec::new();
+        let mut unsaid = Unsaid::default();
+        for (number, fleet) in &mut self.fleets {
+            all.extend(fleet.measure(now, clock, &mut unsaid).into_iter().map(|(key, batch)| (*number, key, batch)));
+        }
+        self.meet_many("metrics that were not measured", unsaid.metrics);
+        self.meet_many("instances that did not measure", unsaid.instances);
+        self.meet_many("samples that are no numbers, or of the future", unsaid.nonsense);
+        all
     }
 
     /// A person sets a count.
@@ -441,11 +484,13 @@ pub struct Observing {
     /// Late ones, by how much.
     pub late: BTreeMap<usize, Millis>,
     last_term: Vec<FleetObservation>,
+    /// How many were lost, late, and of an earlier observer.
+    pub met: [u64; 3],
 }
 
 impl Default for Observing {
     fn default() -> Self {
-        Observing { ledger: Ledger::new(1), term: 1, under_way: VecDeque::new(), lost: Vec::new(), late: BTreeMap::new(), last_term: Vec::new() }
+        Observing { ledger: Ledger::new(1), term: 1, under_way: VecDeque::new(), lost: Vec::new(), late: BTreeMap::new(), last_term: Vec::new(), met: [0; 3] }
     }
 }
 
@@ -454,11 +499,13 @@ impl Observing {
     pub fn look(&mut self, world: &World) {
         for (number, fleet) in &world.fleets {
             if self.lost.contains(number) {
+                self.met[0] += 1;
                 continue;
             }
             if let Some(observation) = self.ledger.observe(fleet.sighting(), world.clock) {
                 self.last_term.push(observation.clone());
                 let late = self.late.get(number).copied().unwrap_or(0);
+                self.met[1] += u64::from(late > 0);
                 self.under_way.push_back((world.now + late, observation));
             }
         }
@@ -470,7 +517,9 @@ impl Observing {
         self.ledger = Ledger::new(self.term);
         let said = std::mem::take(&mut self.last_term);
         let echoes = said.into_iter().rev().take(6).map(|observation| (now + echo, observation));
+        let before = self.under_way.len();
         self.under_way.extend(echoes);
+        self.met[2] += (self.under_way.len() - before) as u64;
     }
 
     /// What arrives until `now`.

@@ -17,7 +17,7 @@ pub fn check(command: &Command, found: &ScaleRecord, now: Timestamp) -> Result<(
     if now >= command.expires_at {
         return Err(OutcomeResult::Expired);
     }
-    if command.epoch < found.epoch {
+    if command.epoch <= found.epoch {
         return Err(OutcomeResult::Stale);
     }
     if found.frozen {
@@ -46,9 +46,10 @@ mod tests {
             replaced_to,
             expires_at: Timestamp::from_millis(1000),
         };
-        let found = ScaleRecord { uid: "u".to_owned(), replicas: 3, revision: 7, epoch: 10, frozen: false };
+        let found = ScaleRecord { uid: "u".to_owned(), replicas: 3, revision: 7, epoch: 9, frozen: false };
         let other = ScaleRecord { uid: "v".to_owned(), ..found.clone() };
         let newer = ScaleRecord { epoch: 11, ..found.clone() };
+        let done = ScaleRecord { epoch: 10, ..found.clone() };
         let frozen = ScaleRecord { frozen: true, ..found.clone() };
         for (what, command, found, now, expected) in [
             ("as assumed", command(3, None), &found, 999, Ok(())),
@@ -58,6 +59,7 @@ mod tests {
             ("another count than both", command(2, Some(5)), &found, 999, Err(OutcomeResult::Conflict)),
             ("at its expiry", command(3, None), &found, 1000, Err(OutcomeResult::Expired)),
             ("behind", command(3, None), &newer, 999, Err(OutcomeResult::Stale)),
+            ("carried out before, and the count is as it was before that", command(3, None), &done, 999, Err(OutcomeResult::Stale)),
             ("frozen", command(3, None), &frozen, 999, Err(OutcomeResult::Frozen)),
             ("another incarnation", command(3, None), &other, 999, Err(OutcomeResult::Conflict)),
             ("too late comes before frozen", command(3, None), &frozen, 1000, Err(OutcomeResult::Expired)),
