@@ -36,6 +36,8 @@ soak: setup-tests ## The tests at their full length: minutes of load, hundreds o
 	LOADLINE_SOAK=1 cargo test --workspace --locked
 	cargo run --quiet --locked --profile simulate --package loadgen --no-default-features -- simulate --seeds 50000
 	tools/mutations
+	MUTATIONS=1000000 SEED=7 cargo test --locked --profile simulate --no-default-features --test fuzz_corpora
+	cargo bench --locked --package loadline --bench program
 
 lint: setup ## Formatting, clippy without warnings, shell scripts, licences of dependencies
 	cargo fmt --all --check

@@ -285,7 +285,7 @@ fn a_flood_is_held_to_the_rate_that_is_set_and_nothing_that_was_taken_is_lost() 
         peak >> 20,
     );
     assert_eq!((in_panes(&data), failed), (taken, 0), "each in one pane, and each request was answered");
-    assert!(refused > 0, "it was no flood");
+    assert!(refused > requests / 4, "it was no flood: {refused} of {requests} requests were refused");
     // One second's worth at once, and then the rate; in the same bucket is what the fleet's load took.
     assert!(taken as f64 <= f64::from(taken_a_second) * (took + 1.0), "{taken} in {took} s");
     let may_be_taken = (f64::from(taken_a_second) * took).min((requests * u64::from(REQUEST)) as f64);

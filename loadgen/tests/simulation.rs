@@ -145,3 +145,21 @@ fn a_panic_is_a_violation_of_its_seed() {
     assert_eq!((found.invariant, smallest.faults.len(), smallest.targets.len()), ("nothing panics", 1, 1));
     assert!(judge(&scenario).violation.is_none(), "and the next one is judged as ever");
 }
+
+/// The command as it is run: what it prints, and how it ends.
+#[test]
+fn the_command_says_how_it_went_and_ends_so() {
+    let simulate = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_loadgen")).arg("simulate").args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, out, _) = simulate(&["--seeds", "2", "--from", "5"]);
+    assert!(code == Some(0) && out.starts_with("2 seeds from 5 in ") && out.lines().any(|line| line.ends_with(" decisions")), "{out}");
+    let (code, _, errors) = simulate(&["--seeds", "1", "--faults", "Kill", "--all-met"]);
+    assert!(code == Some(1) && errors.starts_with("error: no seed met: ") && errors.contains("the clock was set"), "{errors}");
+    let (code, _, errors) = simulate(&["--faults", "Kil"]);
+    assert!(code == Some(2) && errors.contains("there is no kind of faults \"Kil\""), "{errors}");
+    let (code, out, errors) = simulate(&["--from", "5", "--trace", "--shortest"]);
+    assert!(code == Some(1) && errors.contains("seed 5 does not fail"), "{out}{errors}");
+}

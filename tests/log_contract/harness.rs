@@ -142,8 +142,13 @@ impl Harness for EmbeddedHarness {
         shell.execute_batch("COMMIT").unwrap();
         answer
     }
+    /// What is in the files at this moment, which is what a process that dies now leaves: how it ends is of the directory of before.
     fn kill_and_reopen(&mut self) {
-        self.log = None;
+        let left = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(self.directory()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+            std::fs::copy(&file, left.path().join(file.file_name().unwrap())).unwrap();
+        }
+        (self.log, self.directory) = (None, left);
         self.log = Some(EmbeddedLog::open(self.directory.path(), Arc::clone(&self.clock) as _, self.options).unwrap());
     }
     fn trim(&self, topic: Topic, partition: u32, before: Offset) {

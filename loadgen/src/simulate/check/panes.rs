@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use loadline::model::{Amount, InstanceName, Mark, MetricName, Part, Sample, SampleBatch, TargetId, Timestamp};
+use loadline::model::{Amount, InstanceName, Kind, Mark, MetricName, Part, Sample, SampleBatch, Sketch, TargetId, Timestamp};
 
 use super::super::scenario::Millis;
 use super::Violation;
@@ -36,6 +36,8 @@ struct Together {
     max: Option<Amount>,
     /// The newest one's time, and the largest value of that time.
     last: Option<(Timestamp, Amount)>,
+    /// The newest one's time and the counts of its buckets, of a histogram.
+    buckets: Option<(Timestamp, Vec<i64>)>,
 }
 
 impl Together {
@@ -44,6 +46,33 @@ impl Together {
         self.max = self.max.max(Some(max));
         self.last = self.last.max(Some(last));
     }
+
+    fn add_buckets(&mut self, at: Timestamp, counts: &[i64]) {
+        self.buckets = self.buckets.take().max(Some((at, counts.to_vec())));
+    }
+}
+
+/// How many observations are in each bin of a distribution, of all instances together: bin `i` ends at γ^i, with γ = 1.01 / 0.99.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Bins(BTreeMap<i32, i64>);
+
+impl Bins {
+    #[expect(clippy::cast_possible_truncation, reason = "a logarithm of what is measured is small")]
+    fn add(&mut self, value: f64) {
+        if value > 0.0 {
+            *self.0.entry((value.ln() / (1.01_f64 / 0.99).ln()).ceil() as i32).or_default() += 1;
+        }
+    }
+
+    /// Adds those of a pane, as they are written.
+    fn add_written(&mut self, sketch: &Sketch) {
+        let written = serde_json::to_value(sketch).unwrap_or_default();
+        for bin in written["bins"].as_array().into_iter().flatten() {
+            if let (Some(index), Some(count)) = (bin[0].as_i64().and_then(|index| i32::try_from(index).ok()), bin[1].as_i64()) {
+                *self.0.entry(index).or_default() += count;
+            }
+        }
+    }
 }
 
 pub(super) struct Panes {
@@ -51,6 +80,8 @@ pub(super) struct Panes {
     /// Their places in `counts`.
     places: BTreeMap<PaneOf, usize>,
     counts: Vec<Counts>,
+    /// Of each pane of a distribution, and when the last sample of it was seen: as it was sent, and as it came.
+    bins: BTreeMap<(TargetId, MetricName, Timestamp), (Millis, Bins, Bins)>,
     messages: BTreeSet<(String, i64)>,
     acknowledged: BTreeSet<(String, i64)>,
     sources: BTreeMap<u32, Source>,
@@ -72,7 +103,7 @@ struct Source {
 impl Panes {
     pub(super) fn new(pane: Duration) -> Self {
         let (places, counts, sources) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        Panes { pane, places, counts, messages: BTreeSet::new(), acknowledged: BTreeSet::new(), sources, unsure: false }
+        Panes { pane, places, counts, bins: BTreeMap::new(), messages: BTreeSet::new(), acknowledged: BTreeSet::new(), sources, unsure: false }
     }
 
     /// From here on samples may be lost, or a time comes again.
@@ -103,6 +134,15 @@ impl Panes {
                 if let (true, Ok(value)) = (first, Amount::from_f64(sample.value)) {
                     self.counts[place].expected += 1;
                     self.counts[place].sent.add(value, value, (sample.time, value));
+                    if let Some(histogram) = &sample.histogram {
+                        self.counts[place].sent.add_buckets(sample.time, &histogram.counts);
+                    }
+                    if sample.kind == Kind::Distribution {
+                        let of = (target.clone(), sample.metric.clone(), sample.time.window_start(self.pane));
+                        let (last, sent, _) = self.bins.entry(of).or_default();
+                        *last = now;
+                        sent.add(sample.value);
+                    }
                 }
                 panes.push(place);
             }
@@ -143,12 +183,18 @@ impl Panes {
 
     pub(super) fn part(&mut self, part: &Part) -> Result<(), Violation> {
         for pane in &part.panes {
+            if let Some(sketch) = &pane.sketch {
+                self.bins.entry((part.target.clone(), pane.metric.clone(), pane.start)).or_default().2.add_written(sketch);
+            }
             for (instance, reading) in &pane.instances {
                 let of = (part.target.clone(), pane.metric.clone(), instance.clone(), pane.start);
                 let counts = self.places.get(&of).and_then(|place| self.counts.get_mut(*place));
                 let (seen, expected) = counts.map_or((reading.count, 0), |counts| {
                     counts.seen += reading.count;
                     counts.came.add(reading.sum, reading.max, (reading.last_at, reading.last));
+                    if let Some(histogram) = &reading.histogram {
+                        counts.came.add_buckets(reading.last_at, &histogram.counts);
+                    }
                     (counts.seen, counts.expected)
                 });
                 if seen > expected {
@@ -176,6 +222,11 @@ impl Panes {
             }
             if came != sent {
                 return Err(Violation::new(INVARIANT, format!("the samples of {of:?} are together {came:?}, and {sent:?} as they were sent")));
+            }
+        }
+        for (of, (last, sent, came)) in &self.bins {
+            if *last < now - held && came != sent {
+                return Err(Violation::new(INVARIANT, format!("the bins of {of:?} are {came:?}, and {sent:?} as they were sent")));
             }
         }
         Ok(())
