@@ -15,6 +15,7 @@ use loadline::log::kafka::topics::{Cluster, Difference, Found, Weight, look, wan
 use loadline::log::kafka::{KafkaLog, Options};
 use loadline::log::{Log, LogError, Topic};
 use loadline::runtime::clock::Stopwatch;
+use loadline::wire::schemas::RecordType;
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
@@ -28,7 +29,7 @@ use kafka::{Broker, wait_for};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The topics that are declared.
-const TOPICS: usize = 12;
+const TOPICS: usize = 13;
 
 fn broker() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
@@ -90,13 +91,15 @@ fn an_empty_cluster_gets_all_topics_once() {
     assert!(differences(&answer, &prefix).contains("signals – missing Missing"), "{answer}");
     let (code, text) = topology("apply", &prefix, &["--dry-run"]);
     assert_eq!((code, text.matches("would create ").count()), (0, TOPICS), "{text}");
-    assert!(text.ends_with("All 12 topics are to be created.\n"), "{text}");
+    assert!(text.ends_with("All 13 topics are to be created.\n"), "{text}");
     assert_eq!(everything(&prefix), BTreeMap::new(), "looking and asking created nothing, though the broker creates what is asked for");
 
     let (code, text) = topology("apply", &prefix, &[]);
     assert_eq!((code, text.matches("created ").count()), (0, TOPICS), "{text}");
     assert!(text.contains(&format!("created {prefix}signals (12 partitions, 1 replica)\n")), "{text}");
-    assert!(text.ends_with("All 12 topics are there.\n"), "{text}");
+    let schemas = RecordType::ALL.len();
+    let end = format!("All 13 topics are there.\n{schemas} schemas by which this release writes were put on {prefix}schemas.\n");
+    assert!(text.ends_with(&end), "{text}");
     let before = everything(&prefix);
     let setting = |topic: &str, name: &str| before[&format!("{prefix}{topic}")][name].clone().unwrap();
     assert_eq!(before.len(), TOPICS);
@@ -110,8 +113,8 @@ fn an_empty_cluster_gets_all_topics_once() {
         );
     }
 
-    assert_eq!(topology("check", &prefix, &[]), (0, "12 topics, all as declared.\n".to_owned()));
-    let again = "12 of 12 topics were there already, and are as they were; all are as declared.\n";
+    assert_eq!(topology("check", &prefix, &[]), (0, "13 topics, all as declared.\n".to_owned()));
+    let again = "13 of 13 topics were there already, and are as they were; all are as declared.\n";
     assert_eq!(topology("apply", &prefix, &[]), (0, again.to_owned()));
     assert_eq!(everything(&prefix), before);
     let other = Broker::prefix();
@@ -166,14 +169,14 @@ fn what_differs_is_told_and_never_changed() {
     assert_eq!(before.len(), 7);
 
     let (code, answer) = json("check", &prefix, &[]);
-    assert_eq!((code, differences(&answer, &prefix).len()), (1, differ.len() + 5));
+    assert_eq!((code, differences(&answer, &prefix).len()), (1, differ.len() + TOPICS - 7));
     assert!(differ.is_subset(&differences(&answer, &prefix)), "{answer}");
     let (code, answer) = json("apply", &prefix, &[]);
-    assert_eq!((code, answer["created"].as_array().unwrap().len()), (1, 5), "something would corrupt");
+    assert_eq!((code, answer["created"].as_array().unwrap().len()), (1, TOPICS - 7), "something would corrupt");
     assert_eq!(differences(&answer, &prefix), differ);
     let (code, text) = topology("apply", &prefix, &[]);
     assert_eq!(code, 1, "{text}");
-    assert!(text.starts_with("12 of 12 topics were there already, and are as they were.\n"), "{text}");
+    assert!(text.starts_with("13 of 13 topics were there already, and are as they were.\n"), "{text}");
     assert!(text.contains("LOSES"), "{text}");
     assert!(text.contains("3600000 (1h)"), "{text}");
     let mut after = everything(&prefix);
@@ -193,7 +196,7 @@ fn what_differs_is_told_and_never_changed() {
         }
         until_seen(&prefix, &answer);
     }
-    assert_eq!(topology("check", &prefix, &shape), (0, "12 topics, all as declared.\n".to_owned()));
+    assert_eq!(topology("check", &prefix, &shape), (0, "13 topics, all as declared.\n".to_owned()));
 }
 
 /// Runs the last command that a mend names, with the tools of Kafka.
@@ -363,7 +366,7 @@ fn users_and_rights_are_told_apart_from_what_is_there() {
         assert!(!text.contains(password), "{text}");
         (output.status.code().unwrap(), text)
     };
-    assert_eq!(run("check", "admin", "admins-word"), (0, "12 topics, all as declared.\n".to_owned()));
+    assert_eq!(run("check", "admin", "admins-word"), (0, "13 topics, all as declared.\n".to_owned()));
     let started = Stopwatch::start();
     let (code, text) = run("check", "admin", "a-wrong-word");
     assert_eq!(code, 2, "{text}");
@@ -407,7 +410,7 @@ fn a_cluster_over_tls_is_reached_or_it_is_told_what_is_wrong() {
     };
     assert!(good.contains("SASL_SSL") && good.contains("SCRAM-SHA-512"), "{good}");
     for way in [good.clone(), good.replace("SCRAM-SHA-512", "PLAIN")] {
-        assert_eq!(run(&way), (0, "12 topics, all as declared.\n".to_owned()));
+        assert_eq!(run(&way), (0, "13 topics, all as declared.\n".to_owned()));
     }
     let authority = good.lines().find_map(|line| line.strip_prefix("ssl.ca.location=")).unwrap();
     let started = Stopwatch::start();
