@@ -218,6 +218,46 @@ fn a_backup_that_is_not_sound_is_not_restored() {
     assert_eq!(left, ["backup", "data"], "nothing half is left");
 }
 
+/// A backup of another layout, and one that has what was never backed up, are not restored.
+#[test]
+fn a_backup_that_is_not_what_it_says_is_not_restored() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    EmbeddedLog::open(&home.path().join("data"), Arc::new(SystemClock), Options::default()).unwrap();
+    let manifest = home.path().join("backup/backup.json");
+    let without_files = |text: String| {
+        let mut manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+        manifest["files"] = serde_json::json!({});
+        manifest.to_string()
+    };
+    let changes: [(&dyn Fn(), &str); 4] = [
+        (
+            &|| fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("\"version\": 1", "\"version\": 2")).unwrap(),
+            "restore it, with the one that wrote it",
+        ),
+        (&|| fs::write(&manifest, without_files(fs::read_to_string(&manifest).unwrap())).unwrap(), "backup.json does not have log.db"),
+        (&|| fs::write(home.path().join("backup/freeze"), "").unwrap(), "freeze was not backed up with it"),
+        (
+            &|| {
+                fs::create_dir_all(home.path().join("backup/fleets/local/ghost")).unwrap();
+                fs::write(home.path().join("backup/fleets/local/ghost/state.json"), "{}").unwrap();
+            },
+            "fleets/local/ghost/state.json was not backed up with it",
+        ),
+    ];
+    for (change, says) in changes {
+        drop(fs::remove_dir_all(home.path().join("backup")));
+        assert!(cli(&["backup", &path("data"), &path("backup")]).status.success());
+        assert_eq!(cli(&["doctor", &path("backup")]).status.code(), Some(0));
+        change();
+        let checked = cli(&["doctor", &path("backup")]);
+        assert!(checked.status.code() == Some(1) && said(&checked).contains(says), "{}", said(&checked));
+        let refused = cli(&["restore", &path("backup"), &path("new")]);
+        assert!(refused.status.code() == Some(2) && said(&refused).contains(says), "{}", said(&refused));
+        assert!(!home.path().join("new").exists());
+    }
+}
+
 /// What a backup or a data directory has lost beside the log is seen before anything goes on without it.
 #[test]
 fn fleets_that_are_gone_are_missed() {
@@ -281,10 +321,9 @@ fn only_what_is_whole_is_taken_for_a_backup() {
     fs::copy(home.path().join("older/log.db"), home.path().join("mixed/log.db")).unwrap();
     // Mended, it is a backup still, and its other files are still compared.
     assert!(Command::new("cp").args(["-a", &at("newer"), &at("mended")]).status().unwrap().success());
-    let mut log = fs::read(home.path().join("mended/log.db")).unwrap();
-    let name = log.windows(FLEET.len()).position(|window| window == FLEET.as_bytes()).unwrap();
-    log[name] ^= 1;
-    fs::write(home.path().join("mended/log.db"), &log).unwrap();
+    let log = rusqlite::Connection::open(home.path().join("mended/log.db")).unwrap();
+    assert!(log.execute("UPDATE records SET crc = crc + 1 WHERE topic = 'metrics'", []).unwrap() > 0);
+    drop(log);
     assert_eq!(cli(&["doctor", &at("mended")]).status.code(), Some(1));
     let mended = cli(&["doctor", &at("mended"), "--mend"]);
     assert_eq!(mended.status.code(), Some(0), "{}", said(&mended));

@@ -387,6 +387,82 @@ fn a_fleet_whose_record_is_gone_is_told_with_both_ways_out() {
     }
 }
 
+/// What `run` is refused for is said here too: what opens only for who forgives a damaged schema; and what stands beside the log.
+#[test]
+fn what_run_is_refused_for_is_said_by_doctor_and_mended() {
+    let (directory, database) = a_log(20);
+    let whole = fs::read(&database).unwrap();
+    let name = whole.windows(10).position(|window| window == b"partitions").unwrap();
+    // The name of a table, and how many pages there are.
+    for byte in [name, 28] {
+        let mut bytes = whole.clone();
+        bytes[byte] ^= 1;
+        fs::write(&database, bytes).unwrap();
+        assert!(refused(directory.path()).contains("malformed"), "{byte}");
+        let (code, answer) = doctor(directory.path(), &[]);
+        assert_eq!((code, wrong(&answer)[0].0.as_str()), (1, "pages"), "{byte}: {answer}");
+        let (code, answer) = doctor(directory.path(), &["--mend"]);
+        assert_eq!((code, wrong(&answer)), (0, vec![]), "{byte}: {answer}");
+        assert_eq!(read_through(&open(directory.path()).unwrap()), [Ok((0, 20))], "{byte}");
+    }
+    for (of, name, damage) in [
+        ("term", "term", (|path| fs::write(path, "hello").unwrap()) as fn(&Path)),
+        ("term", "term", |path| fs::write(path, i64::MAX.to_string()).unwrap()),
+        ("lock", "lock", |path| fs::remove_file(path).and_then(|()| fs::create_dir(path)).unwrap()),
+        ("fleets", "fleets/local/web", |path| fs::create_dir_all(path.parent().unwrap()).and_then(|()| fs::write(path, "")).unwrap()),
+    ] {
+        let (directory, _) = a_log(1);
+        damage(&directory.path().join(name));
+        let (code, answer) = doctor(directory.path(), &[]);
+        assert_eq!((code, wrong(&answer)[0].0.as_str()), (1, of), "{answer}");
+        assert!(wrong(&answer)[0].1.contains(name), "{answer}");
+    }
+}
+
+/// What is told to be lost is not told to be there in the same breath.
+#[test]
+fn a_state_that_is_rebuilt_from_what_is_left_is_told_so() {
+    let (directory, database) = a_log(1);
+    let log = open(directory.path()).unwrap();
+    for n in 0..40 {
+        let value = [&[0xC3, 0x01][..], &[n; 3000]].concat();
+        log.append(vec![RawAppend { topic: Topic::Signals, partition: 0, key: Some(marker(n.into())), value }]).unwrap();
+    }
+    // A snapshot that nobody can use.
+    let mut session = log.join(Membership { group: "decide", member: "one".to_owned(), topic: Topic::Signals }).unwrap();
+    session.poll(1, Duration::ZERO).unwrap();
+    let newer = StatePut { key: "\u{1}version".to_owned(), value: Some(b"2".to_vec()) };
+    session.commit(&Batch { position: Some(0), states: vec![newer], ..Batch::default() }).unwrap();
+    drop(session);
+    log.close();
+    drop(log);
+    damage(&database, 20);
+    let (code, answer) = doctor(directory.path(), &[]);
+    let said = answer.to_string();
+    assert!(
+        code == 1 && said.contains("records are lost") && said.contains("what is left of signals/0; what is lost of it, as said above, is not known then"),
+        "{answer}"
+    );
+    assert!(!said.contains("nothing is missing then"), "{answer}");
+}
+
+/// A log whose tables are all in the WAL yet, of which the beginning is damaged: what is damaged is named.
+#[test]
+fn a_wal_that_is_damaged_at_its_beginning_is_named() {
+    let directory = killed(3);
+    let database = directory.path().join("log.db");
+    if fs::metadata(&database).unwrap().len() > 4096 {
+        fs::write(&database, &fs::read(&database).unwrap()[..4096]).unwrap();
+    }
+    let wal = fs::File::options().read(true).write(true).open(directory.path().join("log.db-wal")).unwrap();
+    wal.write_all_at(&[0xAA], 17).unwrap();
+    let (code, answer) = doctor(directory.path(), &[]);
+    assert!(
+        code == 1 && answer.to_string().contains("what was written since is in log.db-wal, which is damaged at its beginning: keep a copy of both"),
+        "{answer}"
+    );
+}
+
 #[test]
 fn snapshots_that_cannot_be_used_are_refused_and_state_is_rebuilt_from_the_log() {
     let (home, _) = fleet_of_sleepers(1, "");
@@ -467,8 +543,9 @@ fn a_bit_that_flips_is_never_read_as_what_somebody_wrote() {
     let (whole, written) = (fs::read(&database).unwrap(), content(directory.path()).unwrap());
     let (mut refused, mut missing) = (0, 0);
     let mut random = Random::new(17);
-    for _ in 0..400 {
-        let bit = random.below(whole.len() as u64 * 8);
+    // Of the first page, which says what all others are, each sixteenth byte besides.
+    let all = (0..400).map(|_| random.below(whole.len() as u64 * 8)).collect::<Vec<_>>();
+    for bit in all.into_iter().chain((0..4096).step_by(16).map(|byte| byte * 8)) {
         let place = format!("bit {} of byte {} of {}", bit % 8, bit / 8, whole.len());
         let mut bytes = whole.clone();
         bytes[usize::try_from(bit / 8).unwrap()] ^= 1 << (bit % 8);
@@ -483,14 +560,15 @@ fn a_bit_that_flips_is_never_read_as_what_somebody_wrote() {
         // The file as it was: opening it may have written to it.
         fs::write(copy.path().join("log.db"), bytes).unwrap();
         let (code, answer) = doctor(copy.path(), &[]);
-        assert_eq!(code, 1, "{place}: {read:?}: {answer}");
+        // Where it could be another program's, or a newer release's, it is told so (2).
+        assert!(code == 1 || code == 2 && read.is_err(), "{place}: {read:?}: {code}: {answer}");
         // Records may be missing, each a gap; none is another one.
         for line in read.iter().flat_map(|read| read.lines()) {
             let records = line.starts_with("[RawRecord") && written.contains(line.trim_start_matches('[').trim_end_matches(']'));
             assert!(records || written.lines().any(|whole| whole == line), "{place}: {line}");
         }
     }
-    assert!(refused > 20, "{refused} of 400 refused, {missing} with something missing");
+    assert!(refused > 20, "{refused} refused, {missing} with something missing");
 }
 
 #[test]

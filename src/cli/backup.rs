@@ -12,7 +12,7 @@ use clap::Args;
 use self::manifest::{MANIFEST, Manifest, VERSION};
 use super::Unusable;
 use super::doctor::{self, Finding, State};
-use crate::edge::{observe, processes};
+use crate::edge::processes;
 use crate::log::embedded::{DATABASE, Inspection, Restoring, Runs, copy};
 use crate::runtime::clock::{Clock, Stopwatch, SystemClock};
 
@@ -146,8 +146,7 @@ fn copy_small(from: &Path, to: &Path) -> anyhow::Result<manifest::Files> {
     };
     for entry in fs::read_dir(from).with_context(|| format!("failed to read {}", from.display()))? {
         let name = entry?.file_name();
-        let text = name.to_string_lossy();
-        if text == observe::TERM || text == "freeze" || text.starts_with("freeze.") {
+        if manifest::is_of_the_directory(&name) {
             copy_file(Path::new(&name))?;
         }
     }
@@ -188,7 +187,7 @@ pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8
     let no_backup = |error: String| Unusable(format!("{} is no backup of this version: {error}", from.display()));
     let manifest = manifest::read(from).map_err(no_backup)?;
     if manifest.version != VERSION {
-        return Err(no_backup(format!("its layout has version {}, this one knows {VERSION}", manifest.version)).into());
+        return Err(no_backup(manifest.of_another_version()).into());
     }
     if !manifest::is_backup(from) {
         let from = from.display();

@@ -325,22 +325,31 @@ const TERM_MEND: &str = "see that it is a file that this user may read and write
 
 /// A term larger than every one before, and kept before it is used.
 fn next_term(file: &Path, now: Timestamp) -> std::io::Result<i64> {
-    let unusable = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{} cannot be used: {error}; {TERM_MEND}", file.display()));
-    let latest = now.as_millis().saturating_add(LATEST_TERM_MS);
-    let last = match std::fs::read(file) {
-        Ok(bytes) => {
-            // With a guess observations could be taken for older than what was seen before.
-            let term = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<i64>().ok()).filter(|term| *term < latest);
-            Some(term.ok_or_else(|| {
-                std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{} is damaged, and holds no term; {TERM_MEND}", file.display()))
-            })?)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(unusable(error)),
-    };
+    let last = last_term(file, now)?;
     let term = last.map_or(now.as_millis(), |last| now.as_millis().max(last + 1));
-    durable_file::replace(file, format!("{term}\n").as_bytes()).map_err(unusable)?;
+    durable_file::replace(file, format!("{term}\n").as_bytes()).map_err(|error| unusable(file, &error))?;
     Ok(term)
+}
+
+/// The term of the last start; `None` where there was none.
+///
+/// # Errors
+/// Where it cannot be told: with a guess observations could be taken for older than what was seen before.
+pub fn last_term(file: &Path, now: Timestamp) -> std::io::Result<Option<i64>> {
+    let latest = now.as_millis().saturating_add(LATEST_TERM_MS);
+    match std::fs::read(file) {
+        Ok(bytes) => {
+            let term = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<i64>().ok()).filter(|term| *term < latest);
+            let damaged = || std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{} is damaged, and holds no term; {TERM_MEND}", file.display()));
+            term.map(Some).ok_or_else(damaged)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unusable(file, &error)),
+    }
+}
+
+fn unusable(file: &Path, error: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("{} cannot be used: {error}; {TERM_MEND}", file.display()))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! it is put back.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 
-use crate::edge::durable_file;
+use crate::edge::{durable_file, observe, processes};
 use crate::log::embedded::{DATABASE, LOCK};
 use crate::model::Timestamp;
 use crate::model::json;
@@ -96,11 +97,62 @@ pub(in crate::cli) fn renew_log(directory: &Path) -> anyhow::Result<()> {
 /// What a backup has no more of what it had, by file; `Err` where that cannot be told.
 pub(in crate::cli) fn differences(directory: &Path) -> Result<Vec<String>, String> {
     let manifest = read(directory)?;
+    if manifest.version != VERSION {
+        return Err(manifest.of_another_version());
+    }
     let difference = |(name, sum): (&PathBuf, &Sum)| match Sum::of_file(&directory.join(name)) {
         Ok(found) if found == *sum => None,
         Ok(_) => Some(format!("{} is not what was backed up", name.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!("{} is missing", name.display())),
         Err(error) => Some(format!("{}: {error}", name.display())),
     };
-    Ok(manifest.files.iter().filter_map(difference).collect())
+    let mut differences: Vec<String> = manifest.files.iter().filter_map(difference).collect();
+    if !manifest.files.contains_key(Path::new(DATABASE)) {
+        differences.push(format!("{MANIFEST} does not have {DATABASE}"));
+    }
+    // What would come back besides.
+    let others = restored_besides_the_log(directory).map_err(|error| format!("what is in it cannot be told: {error}"))?;
+    differences
+        .extend(others.into_iter().filter(|name| !manifest.files.contains_key(name)).map(|name| format!("{} was not backed up with it", name.display())));
+    Ok(differences)
+}
+
+/// The files that a restore puts back, by their path within the backup.
+fn restored_besides_the_log(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut beneath = vec![processes::directory_of(directory)];
+    while let Some(folder) = beneath.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_dir() { beneath.push(path) } else { files.push(path) }
+        }
+    }
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if is_of_the_directory(&entry.file_name()) {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files.iter().filter_map(|path| path.strip_prefix(directory).ok()).map(Path::to_owned).collect())
+}
+
+/// Whether a file beside the log goes along: the observer's term, and what stops all changes.
+pub(super) fn is_of_the_directory(name: &OsStr) -> bool {
+    let text = name.to_string_lossy();
+    text == observe::TERM || text == "freeze" || text.starts_with("freeze.")
+}
+
+impl Manifest {
+    /// That this release cannot use it, and who can.
+    pub(super) fn of_another_version(&self) -> String {
+        let Manifest { version, loadline, .. } = self;
+        format!(
+            "its layout has version {version}, and this Loadline knows {VERSION}: look at it, and restore it, with the one that wrote it ({loadline}), or a newer one"
+        )
+    }
 }

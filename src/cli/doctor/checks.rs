@@ -6,11 +6,12 @@ use std::path::Path;
 use super::{Report, State, progress};
 use crate::cli::Unusable;
 use crate::cli::backup::manifest;
-use crate::edge::actuate;
 use crate::edge::processes::{self, Claimed};
+use crate::edge::{actuate, observe};
 use crate::log::Topic;
-use crate::log::embedded::{Inspection, Lost, PartitionReport, Runs, Unopened};
+use crate::log::embedded::{Inspection, LOCK, Lost, PartitionReport, Runs, Unopened};
 use crate::model::{Message, Timestamp};
+use crate::runtime::clock::{Clock as _, SystemClock};
 use crate::stages::Stage;
 use crate::stages::admit::Admit;
 use crate::stages::aggregate::Aggregate;
@@ -110,6 +111,24 @@ fn fleets(directory: &Path, report: &mut Report) {
             }
             Err(error) => report.wrong("backup", error, "take another backup: what this one had cannot be told"),
         }
+    }
+    if let Err(error) = observe::last_term(&directory.join(observe::TERM), SystemClock.now()) {
+        report.wrong("term", error.to_string(), "do that, or `run` is refused");
+    }
+    let lock = directory.join(LOCK);
+    if lock.exists() && !lock.is_file() {
+        report.wrong(
+            "lock",
+            format!("{} is no file", lock.display()),
+            "move it away: `run` makes a new one, and cannot tell then whether the newest records are there",
+        );
+    }
+    for path in processes::no_directories(&processes::directory_of(directory)).into_iter().flatten() {
+        report.wrong(
+            "fleets",
+            format!("{} is no directory, and holds the count of no fleet", path.display()),
+            "put back what was there, from a backup, or move it away for that fleet to begin anew",
+        );
     }
     if let Err(error) = processes::check_kept(directory) {
         report.wrong("fleets", error, "or put back `fleets` alone, from a backup");

@@ -194,6 +194,10 @@ impl Progress<'_> {
         };
         let found = self.partitions.iter().find(|p| (p.topic, p.partition) == (*input, partition));
         let since = match found.and_then(|p| Some((p.range.start, p.times?.0))) {
+            // It is told with the records which those are.
+            _ if found.is_some_and(|p| !p.lost.is_empty()) => {
+                format!("what is left of {input}/{partition}; what is lost of it, as said above, is not known then")
+            }
             Some((0, first)) => format!("the whole of {input}/{partition}, which begins at {first}: nothing is missing then"),
             Some((start, first)) => format!(
                 "{input}/{partition} from offset {start} on, appended at {first}; what came before is not known then: cooldowns and windows that began earlier, \

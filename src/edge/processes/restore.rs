@@ -77,6 +77,30 @@ pub fn fleet_directories(fleets: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all)
 }
 
+/// What stands where the directories of namespaces and fleets belong, and is none.
+///
+/// # Errors
+/// As [`fleet_directories`].
+pub fn no_directories(fleets: &Path) -> io::Result<Vec<PathBuf>> {
+    let within = |directory: &Path| -> io::Result<Vec<PathBuf>> {
+        let entries = match std::fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        entries.map(|entry| Ok(entry?.path())).collect()
+    };
+    let mut found = Vec::new();
+    for namespace in within(fleets)? {
+        if namespace.is_dir() {
+            found.extend(within(&namespace)?.into_iter().filter(|path| !path.is_dir()));
+        } else {
+            found.push(namespace);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// The records that cannot be used, and why.
 ///
 /// # Errors

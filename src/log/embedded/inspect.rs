@@ -34,6 +34,8 @@ const BUSY: Duration = Duration::from_secs(5);
 /// A log's directory, looked at.
 pub struct Inspection {
     directory: PathBuf,
+    /// Nothing can be written beside it, and nobody writes.
+    immutable: bool,
     connection: Connection,
 }
 
@@ -137,6 +139,9 @@ impl StoredRow {
 /// The rows that were read, by their first offset: how many records, and when they were appended.
 type Found = BTreeMap<(Topic, u32), BTreeMap<Offset, (u64, Timestamp)>>;
 
+/// What a log consists of.
+const TABLES: [&str; 6] = ["partitions", "records", "positions", "positions_copy", "states", "entries"];
+
 const COLUMNS: &str = "rowid, topic, partition, first, count, at, keys, payload, crc";
 
 impl Inspection {
@@ -173,6 +178,7 @@ impl Inspection {
             },
             _ => refused(&error),
         };
+        let mut immutable = false;
         let connection = match connect(&path, false).map_err(from_here) {
             // Beside a database in this mode SQLite makes files even to read it. Where nothing can be written, and nobody runs,
             // nobody else writes either, and without a WAL the file is all there is.
@@ -185,12 +191,16 @@ impl Inspection {
                     let way = "copy the directory to a place that can be written, and look at the copy".to_owned();
                     return Err(Unopened::NotFromHere { reason, way });
                 }
+                immutable = true;
                 connect(&path, true).map_err(from_here)?
             }
             connected => connected?,
         };
         match check_version(&connection) {
-            Ok(false) => Ok(Inspection { directory: directory.to_owned(), connection }),
+            Ok(false) => Ok(Inspection { directory: directory.to_owned(), immutable, connection }),
+            Ok(true) if std::fs::metadata(directory.join(format!("{DATABASE}-wal"))).is_ok_and(|wal| wal.len() > 0) => Err(refused(&format_args!(
+                "it has no tables yet, and what was written since is in {DATABASE}-wal, which is damaged at its beginning: keep a copy of both"
+            ))),
             Ok(true) => Err(refused(&"it is empty")),
             // It is sound, and another's: of a newer Loadline, or of another program.
             Err(SetUpError::Refused { reason, mend }) => {
@@ -222,13 +232,22 @@ impl Inspection {
     }
 
     /// What SQLite's own check of every page finds wrong; nothing where all is well.
+    ///
+    /// And what stands in the way of opening it as `run` does, which forgives nothing in the schema and in the header of the file.
     pub fn complaints(&self) -> Vec<String> {
         let check = || -> rusqlite::Result<Vec<String>> {
             let mut check = self.connection.prepare(&format!("PRAGMA integrity_check({COMPLAINTS})"))?;
             let rows = check.query_map([], |row| row.get::<_, String>(0))?;
             rows.filter(|row| row.as_ref().map_or(true, |text| text != "ok")).collect()
         };
-        check().unwrap_or_else(|error| vec![error.to_string()])
+        let mut complaints = check().unwrap_or_else(|error| vec![error.to_string()]);
+        complaints.extend(self.as_it_is_run_on().err().map(|error| error.to_string()));
+        complaints
+    }
+
+    fn as_it_is_run_on(&self) -> rusqlite::Result<()> {
+        let connection = open(&self.directory.join(DATABASE), self.immutable)?;
+        TABLES.into_iter().try_for_each(|table| connection.prepare(&format!("SELECT * FROM {table} LIMIT 1"))?.exists([]).map(drop))
     }
 
     /// How many records were acknowledged that the log does not have any more: its newest part is gone. `None` where the mark is gone that
@@ -412,8 +431,17 @@ impl Inspection {
     }
 }
 
-/// A connection that only reads, in a transaction; of an `immutable` file, without looking for anything beside it.
+/// A connection that only reads, in a transaction; of an `immutable` file, without looking for anything beside it. A truncated file, or one whose schema is
+/// damaged, is read as far as it goes.
 pub(super) fn connect(path: &Path, immutable: bool) -> rusqlite::Result<Connection> {
+    let connection = open(path, immutable)?;
+    connection.execute_batch("PRAGMA writable_schema = ON; BEGIN")?;
+    // Nothing is opened before the first read.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
+fn open(path: &Path, immutable: bool) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = if immutable {
         let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
@@ -422,10 +450,6 @@ pub(super) fn connect(path: &Path, immutable: bool) -> rusqlite::Result<Connecti
         Connection::open_with_flags(path, flags)?
     };
     connection.busy_timeout(BUSY)?;
-    // A truncated file is read as far as it goes.
-    connection.execute_batch("PRAGMA writable_schema = ON; BEGIN")?;
-    // Nothing is opened before the first read.
-    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }
 
