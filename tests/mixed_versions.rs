@@ -36,6 +36,9 @@ use tail::Tail;
 
 const PARTITIONS: u32 = 3;
 
+/// What the process does that shares the work.
+const STAGES: &str = "admit,aggregate,decide,arbitrate";
+
 /// How the later release writes: by the fingerprint of the program's schema, its own.
 struct Writing(HashMap<u64, (u64, String)>);
 
@@ -227,7 +230,6 @@ fn releases_that_write_by_different_schemas_read_each_other() {
     let front = run(home.path(), &prefix, "ingest,policies,fleets,view");
     let elsewhere = tempfile::tempdir().unwrap();
     std::fs::create_dir(elsewhere.path().join("policies")).unwrap();
-    const STAGES: &str = "admit,aggregate,decide,arbitrate";
     let earlier = run(elsewhere.path(), &prefix, STAGES);
     scales_to(&front, &data, 20.0, 2);
     // The later release comes beside the earlier one, which reads what that one writes, and is read by it.

@@ -67,7 +67,7 @@ fn take(entry: &SchemaEntry, said: &mut Said) {
         Ok(fingerprint) => drop(said.insert(fingerprint, id)),
         // A message that this release does not have is none that it reads.
         Err(reason) => {
-            tracing::warn!(event = "schema-unusable", release = entry.release, reason, "what another release writes by this schema cannot be read here")
+            tracing::warn!(event = "schema-unusable", release = entry.release, reason, "what another release writes by this schema cannot be read here");
         }
     }
 }
