@@ -67,7 +67,7 @@ fn an_applied_command_says_count_and_revision_and_a_second_one_does_nothing() {
     let outcome = hands.carry_out(&command("a/ProcessFleet/b"));
     assert_eq!((outcome.result, outcome.replicas, outcome.revision, outcome.error), (OutcomeResult::Applied, Some(5), Some(8), None));
     let again = hands.carry_out(&command("a/ProcessFleet/b"));
-    assert_eq!((again.result, again.replicas, again.revision), (OutcomeResult::Conflict, Some(5), Some(8)));
+    assert_eq!((again.result, again.replicas, again.revision), (OutcomeResult::Stale, Some(5), Some(8)));
     assert_eq!(*one.record.lock().unwrap(), ScaleRecord { uid: "u".to_owned(), replicas: 5, revision: 8, epoch: 10, frozen: false });
 }
 

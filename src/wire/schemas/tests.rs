@@ -296,7 +296,7 @@ fn a_newer_release_is_read_once_its_schema_is_known() {
             Value::Array(vec![Value::Union(0, Box::new(Value::Null)), Value::Union(1, Box::new(Value::Long(9))), Value::Union(2, Box::new(place))]),
         ),
         ("of".into(), Value::Long(4)),
-        ("through".into(), Value::TimestampMillis(1_764_000_000_000)),
+        ("through".into(), Value::Union(1, Box::new(Value::TimestampMillis(1_764_000_000_000)))),
         ("paneMs".into(), Value::Long(250)),
         ("records".into(), Value::Long(1)),
         ("late".into(), Value::Long(0)),
