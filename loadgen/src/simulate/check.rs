@@ -99,7 +99,7 @@ fn came_to(result: OutcomeResult) -> &'static str {
 }
 
 /// More records than any reader of the simulation takes before it commits.
-const UNREAD: Offset = 200;
+const UNREAD: Offset = 100;
 
 /// The policies that a target had, each with the virtual time since when.
 pub(super) struct Plans(BTreeMap<usize, Vec<(Millis, Plan)>>);
