@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -142,6 +143,11 @@ type Found = BTreeMap<(Topic, u32), BTreeMap<Offset, (u64, Timestamp)>>;
 /// What a log consists of.
 const TABLES: [&str; 6] = ["partitions", "records", "positions", "positions_copy", "states", "entries"];
 
+/// Where the header says which format a writer must know, and the newest that there is (<https://sqlite.org/fileformat.html>, 1.3.3): a newer one is
+/// read, and not written.
+const WRITE_FORMAT_AT: u64 = 18;
+const WAL_FORMAT: u8 = 2;
+
 const COLUMNS: &str = "rowid, topic, partition, first, count, at, keys, payload, crc";
 
 impl Inspection {
@@ -241,13 +247,23 @@ impl Inspection {
             rows.filter(|row| row.as_ref().map_or(true, |text| text != "ok")).collect()
         };
         let mut complaints = check().unwrap_or_else(|error| vec![error.to_string()]);
-        complaints.extend(self.as_it_is_run_on().err().map(|error| error.to_string()));
+        complaints.extend(self.as_it_is_run_on().err());
         complaints
     }
 
-    fn as_it_is_run_on(&self) -> rusqlite::Result<()> {
-        let connection = open(&self.directory.join(DATABASE), self.immutable)?;
-        TABLES.into_iter().try_for_each(|table| connection.prepare(&format!("SELECT * FROM {table} LIMIT 1"))?.exists([]).map(drop))
+    fn as_it_is_run_on(&self) -> Result<(), String> {
+        let path = self.directory.join(DATABASE);
+        let read = || -> rusqlite::Result<()> {
+            let connection = open(&path, self.immutable)?;
+            TABLES.into_iter().try_for_each(|table| connection.prepare(&format!("SELECT * FROM {table} LIMIT 1"))?.exists([]).map(drop))
+        };
+        read().map_err(|error| error.to_string())?;
+        let mut format = [0];
+        let found = std::fs::File::open(&path).and_then(|file| file.read_exact_at(&mut format, WRITE_FORMAT_AT));
+        if found.is_ok() && format[0] > WAL_FORMAT {
+            return Err(format!("its header asks for format {} of whoever writes, and {WAL_FORMAT} is the newest: SQLite takes it for read-only", format[0]));
+        }
+        Ok(())
     }
 
     /// How many records were acknowledged that the log does not have any more: its newest part is gone. `None` where the mark is gone that
