@@ -456,11 +456,13 @@ fn a_wal_that_is_damaged_at_its_beginning_is_named() {
     }
     let wal = fs::File::options().read(true).write(true).open(directory.path().join("log.db-wal")).unwrap();
     wal.write_all_at(&[0xAA], 17).unwrap();
+    let before = files(directory.path());
+    let words = "what was written since is in log.db-wal, which is damaged at its beginning: keep a copy of both, and restore a backup";
     let (code, answer) = doctor(directory.path(), &[]);
-    assert!(
-        code == 1 && answer.to_string().contains("what was written since is in log.db-wal, which is damaged at its beginning: keep a copy of both"),
-        "{answer}"
-    );
+    assert!(code == 1 && answer.to_string().contains(words), "{answer}");
+    let said = refused(directory.path());
+    assert!(said.contains(words), "{said}");
+    assert_eq!(files(directory.path()), before);
 }
 
 #[test]

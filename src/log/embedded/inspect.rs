@@ -19,7 +19,7 @@ use super::positions::{self, Positions};
 use super::rows::Row;
 use super::schema::{SetUpError, check_version, unsigned};
 use super::states::{self, States};
-use super::{DATABASE, RESTORING, mend, trouble};
+use super::{DATABASE, RESTORING, beginning_is_gone, mend, trouble, wal_bytes};
 use crate::log::{LogError, Offset, RawRecord, Topic};
 use crate::model::Timestamp;
 
@@ -189,10 +189,9 @@ impl Inspection {
             // Beside a database in this mode SQLite makes files even to read it. Where nothing can be written, and nobody runs,
             // nobody else writes either, and without a WAL the file is all there is.
             Err(Unopened::NotFromHere { reason, way }) => {
-                let wal = std::fs::metadata(directory.join(format!("{DATABASE}-wal"))).map_or(0, |file| file.len());
                 if Runs::on(directory) != Runs::Nobody {
                     return Err(Unopened::NotFromHere { reason: format!("{reason}; a process runs on it"), way });
-                } else if wal > 0 {
+                } else if wal_bytes(directory) > 0 {
                     let reason = format!("{reason}; its newest part is in {DATABASE}-wal, which cannot be read where nothing can be written");
                     let way = "copy the directory to a place that can be written, and look at the copy".to_owned();
                     return Err(Unopened::NotFromHere { reason, way });
@@ -204,9 +203,7 @@ impl Inspection {
         };
         match check_version(&connection) {
             Ok(false) => Ok(Inspection { directory: directory.to_owned(), immutable, connection }),
-            Ok(true) if std::fs::metadata(directory.join(format!("{DATABASE}-wal"))).is_ok_and(|wal| wal.len() > 0) => Err(refused(&format_args!(
-                "it has no tables yet, and what was written since is in {DATABASE}-wal, which is damaged at its beginning: keep a copy of both"
-            ))),
+            Ok(true) if wal_bytes(directory) > 0 => Err(Unopened::NoLog { reason: beginning_is_gone(directory) }),
             Ok(true) => Err(refused(&"it is empty")),
             // It is sound, and another's: of a newer Loadline, or of another program.
             Err(SetUpError::Refused { reason, mend }) => {
