@@ -409,6 +409,10 @@ fn what_run_is_refused_for_is_said_by_doctor_and_mended() {
         ("term", "term", (|path| fs::write(path, "hello").unwrap()) as fn(&Path)),
         ("term", "term", |path| fs::write(path, i64::MAX.to_string()).unwrap()),
         ("lock", "lock", |path| fs::remove_file(path).and_then(|()| fs::create_dir(path)).unwrap()),
+        ("lock", "lock", |path| {
+            fs::remove_file(path).unwrap();
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        }),
         ("fleets", "fleets/local/web", |path| fs::create_dir_all(path.parent().unwrap()).and_then(|()| fs::write(path, "")).unwrap()),
     ] {
         let (directory, _) = a_log(1);

@@ -186,9 +186,6 @@ pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8
     let RestoreArgs { from, directory } = args;
     let no_backup = |error: String| Unusable(format!("{} is no backup of this version: {error}", from.display()));
     let manifest = manifest::read(from).map_err(no_backup)?;
-    if manifest.version != VERSION {
-        return Err(no_backup(manifest.of_another_version()).into());
-    }
     if !manifest::is_backup(from) {
         let from = from.display();
         let reason = format!(

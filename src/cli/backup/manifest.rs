@@ -69,18 +69,41 @@ impl Sum {
     }
 }
 
+/// What stands in the file of every layout.
+#[derive(Deserialize)]
+struct Layout {
+    version: u32,
+    loadline: Option<String>,
+}
+
 /// Reads it.
 ///
 /// # Errors
-/// Why it cannot be used.
+/// Why it cannot be used: it is of another layout, whatever else stands there then, or damaged.
 pub(super) fn read(directory: &Path) -> Result<Manifest, String> {
     let text = fs::read(directory.join(MANIFEST)).map_err(|error| format!("{MANIFEST}: {error}"))?;
-    json::read_bytes(&text).map_err(|error| format!("{MANIFEST}: {error}"))
+    let unusable = |error: json::Unusable| format!("{MANIFEST}: {error}");
+    let Layout { version, loadline } = json::read_bytes(&text).map_err(unusable)?;
+    if version != VERSION {
+        let by = loadline.map_or_else(String::new, |loadline| format!(" ({loadline})"));
+        return Err(format!(
+            "its layout has version {version}, and this Loadline knows {VERSION}: look at it, and restore it, with the one that wrote it{by}, or a newer one"
+        ));
+    }
+    json::read_bytes(&text).map_err(unusable)
 }
 
 /// Whether a directory is a backup: it says so, and nothing has ever run on it, which would have left its `lock`.
 pub(in crate::cli) fn is_backup(directory: &Path) -> bool {
     directory.join(MANIFEST).exists() && !directory.join(LOCK).exists()
+}
+
+/// That the log of a backup can be mended, and it stays a backup: what it had is known.
+///
+/// # Errors
+/// As [`differences`].
+pub(in crate::cli) fn check_known(directory: &Path) -> Result<(), String> {
+    read(directory).map(drop)
 }
 
 /// Takes the log as it is now for that of the backup: it was mended.
@@ -97,9 +120,6 @@ pub(in crate::cli) fn renew_log(directory: &Path) -> anyhow::Result<()> {
 /// What a backup has no more of what it had, by file; `Err` where that cannot be told.
 pub(in crate::cli) fn differences(directory: &Path) -> Result<Vec<String>, String> {
     let manifest = read(directory)?;
-    if manifest.version != VERSION {
-        return Err(manifest.of_another_version());
-    }
     let difference = |(name, sum): (&PathBuf, &Sum)| match Sum::of_file(&directory.join(name)) {
         Ok(found) if found == *sum => None,
         Ok(_) => Some(format!("{} is not what was backed up", name.display())),
@@ -145,14 +165,4 @@ fn restored_besides_the_log(directory: &Path) -> io::Result<Vec<PathBuf>> {
 pub(super) fn is_of_the_directory(name: &OsStr) -> bool {
     let text = name.to_string_lossy();
     text == observe::TERM || text == "freeze" || text.starts_with("freeze.")
-}
-
-impl Manifest {
-    /// That this release cannot use it, and who can.
-    pub(super) fn of_another_version(&self) -> String {
-        let Manifest { version, loadline, .. } = self;
-        format!(
-            "its layout has version {version}, and this Loadline knows {VERSION}: look at it, and restore it, with the one that wrote it ({loadline}), or a newer one"
-        )
-    }
 }
