@@ -249,6 +249,9 @@ fn a_backup_that_is_not_what_it_says_is_not_restored() {
     for (change, says) in changes {
         drop(fs::remove_dir_all(home.path().join("backup")));
         assert!(cli(&["backup", &path("data"), &path("backup")]).status.success());
+        // What nothing is put back of changes nothing.
+        fs::create_dir_all(home.path().join("backup/fleets/local")).unwrap();
+        fs::write(home.path().join("backup/fleets/local/.directory"), "").unwrap();
         assert_eq!(cli(&["doctor", &path("backup")]).status.code(), Some(0));
         change();
         let checked = cli(&["doctor", &path("backup")]);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use self::manifest::{MANIFEST, Manifest, VERSION};
+use self::manifest::{MANIFEST, Manifest, OF_A_FLEET, VERSION};
 use super::Unusable;
 use super::doctor::{self, Finding, State};
 use crate::edge::processes;
@@ -17,9 +17,6 @@ use crate::log::embedded::{DATABASE, Inspection, Restoring, Runs, copy};
 use crate::runtime::clock::{Clock, Stopwatch, SystemClock};
 
 pub(super) mod manifest;
-
-/// The names in a fleet's directory that a backup has.
-const OF_A_FLEET: [&str; 3] = ["state.json", "instances.json", "firing.json"];
 
 /// How long a fleet's state may be missing that has just begun.
 const BEGINS: Duration = Duration::from_secs(1);

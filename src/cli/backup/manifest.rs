@@ -21,6 +21,9 @@ pub(super) const MANIFEST: &str = "backup.json";
 /// The version of the backup's layout.
 pub(super) const VERSION: u32 = 1;
 
+/// The names in a fleet's directory that a backup has.
+pub(super) const OF_A_FLEET: [&str; 3] = ["state.json", "instances.json", "firing.json"];
+
 /// The files, by their path within the backup.
 pub(super) type Files = BTreeMap<PathBuf, Sum>;
 
@@ -140,25 +143,18 @@ pub(in crate::cli) fn differences(directory: &Path) -> Result<Vec<String>, Strin
 /// The files that a restore puts back, by their path within the backup.
 fn restored_besides_the_log(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut beneath = vec![processes::directory_of(directory)];
-    while let Some(folder) = beneath.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let path = entry?.path();
-            if path.is_dir() { beneath.push(path) } else { files.push(path) }
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        if is_of_the_directory(&name) {
+            files.push(PathBuf::from(name));
         }
     }
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if is_of_the_directory(&entry.file_name()) {
-            files.push(entry.path());
-        }
+    for fleet in processes::fleet_directories(&processes::directory_of(directory))? {
+        let there = OF_A_FLEET.iter().map(|name| fleet.join(name)).filter(|path| path.exists());
+        files.extend(there.filter_map(|path| path.strip_prefix(directory).ok().map(Path::to_owned)));
     }
     files.sort();
-    Ok(files.iter().filter_map(|path| path.strip_prefix(directory).ok()).map(Path::to_owned).collect())
+    Ok(files)
 }
 
 /// Whether a file beside the log goes along: the observer's term, and what stops all changes.
