@@ -230,7 +230,8 @@ fn a_backup_that_is_not_what_it_says_is_not_restored() {
         manifest["files"] = serde_json::json!({});
         manifest.to_string()
     };
-    let changes: [(&dyn Fn(), &str); 4] = [
+    let changes: [(&dyn Fn(), &str); 5] = [
+        (&|| fs::write(&manifest, r#"{ "version": 2, "content": [] }"#).unwrap(), "restore it, with the one that wrote it, or a newer one"),
         (
             &|| fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("\"version\": 1", "\"version\": 2")).unwrap(),
             "restore it, with the one that wrote it",
@@ -248,12 +249,24 @@ fn a_backup_that_is_not_what_it_says_is_not_restored() {
     for (change, says) in changes {
         drop(fs::remove_dir_all(home.path().join("backup")));
         assert!(cli(&["backup", &path("data"), &path("backup")]).status.success());
+        // What nothing is put back of changes nothing.
+        fs::create_dir_all(home.path().join("backup/fleets/local")).unwrap();
+        fs::write(home.path().join("backup/fleets/local/.directory"), "").unwrap();
         assert_eq!(cli(&["doctor", &path("backup")]).status.code(), Some(0));
         change();
         let checked = cli(&["doctor", &path("backup")]);
         assert!(checked.status.code() == Some(1) && said(&checked).contains(says), "{}", said(&checked));
         let refused = cli(&["restore", &path("backup"), &path("new")]);
         assert!(refused.status.code() == Some(2) && said(&refused).contains(says), "{}", said(&refused));
+        // Nor is a log mended of which it could not be written down that it was.
+        if says.contains("the one that wrote it") {
+            let log = home.path().join("backup/log.db");
+            let damaged = fs::read(&log).unwrap();
+            fs::write(&log, &damaged[..damaged.len() - 4096]).unwrap();
+            let left = cli(&["doctor", &path("backup"), "--mend"]);
+            assert!(left.status.code() == Some(2) && said(&left).contains("is left as it is"), "{}", said(&left));
+            assert_eq!(fs::metadata(&log).unwrap().len(), damaged.len() as u64 - 4096);
+        }
         assert!(!home.path().join("new").exists());
     }
 }

@@ -409,6 +409,10 @@ fn what_run_is_refused_for_is_said_by_doctor_and_mended() {
         ("term", "term", (|path| fs::write(path, "hello").unwrap()) as fn(&Path)),
         ("term", "term", |path| fs::write(path, i64::MAX.to_string()).unwrap()),
         ("lock", "lock", |path| fs::remove_file(path).and_then(|()| fs::create_dir(path)).unwrap()),
+        ("lock", "lock", |path| {
+            fs::remove_file(path).unwrap();
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        }),
         ("fleets", "fleets/local/web", |path| fs::create_dir_all(path.parent().unwrap()).and_then(|()| fs::write(path, "")).unwrap()),
     ] {
         let (directory, _) = a_log(1);
@@ -456,11 +460,13 @@ fn a_wal_that_is_damaged_at_its_beginning_is_named() {
     }
     let wal = fs::File::options().read(true).write(true).open(directory.path().join("log.db-wal")).unwrap();
     wal.write_all_at(&[0xAA], 17).unwrap();
+    let before = files(directory.path());
+    let words = "what was written since is in log.db-wal, which is damaged at its beginning: keep a copy of both, and restore a backup";
     let (code, answer) = doctor(directory.path(), &[]);
-    assert!(
-        code == 1 && answer.to_string().contains("what was written since is in log.db-wal, which is damaged at its beginning: keep a copy of both"),
-        "{answer}"
-    );
+    assert!(code == 1 && answer.to_string().contains(words), "{answer}");
+    let said = refused(directory.path());
+    assert!(said.contains(words), "{said}");
+    assert_eq!(files(directory.path()), before);
 }
 
 #[test]
@@ -536,16 +542,21 @@ fn a_bit_that_flips_is_never_read_as_what_somebody_wrote() {
     for (group, topic) in [("decide", Topic::Signals), ("arbitrate", Topic::Requests)] {
         let mut session = log.join(Membership { group, member: "one".to_owned(), topic }).unwrap();
         session.poll(1, Duration::ZERO).unwrap();
-        let key = |n: u8| StatePut { key: format!("prod/Deployment/{n}"), value: Some(vec![n; 300]) };
-        session.commit(&Batch { position: Some(0), states: (0..8).map(key).collect(), ..Batch::default() }).unwrap();
+        // Snapshots that can be used: what the doctor says is then of the damage alone.
+        let ranges: Vec<_> = (0..100).map(|n| serde_json::json!({ "start": 2 * n, "end": 2 * n + 1 })).collect();
+        let put = |key: &str, value: Value| StatePut { key: key.to_owned(), value: Some(value.to_string().into_bytes()) };
+        let states = vec![put("\u{1}version", Value::from(1)), put("\u{1}aside", Value::from(ranges))];
+        session.commit(&Batch { position: Some(0), states, ..Batch::default() }).unwrap();
     }
     log.close();
     let (whole, written) = (fs::read(&database).unwrap(), content(directory.path()).unwrap());
+    let (code, answer) = doctor(directory.path(), &[]);
+    assert_eq!((code, wrong(&answer)), (0, vec![]), "{answer}");
     let (mut refused, mut missing) = (0, 0);
     let mut random = Random::new(17);
-    // Of the first page, which says what all others are, each sixteenth byte besides.
+    // Of the first page, which says what all others are, each byte of the header and each eighth of the rest besides.
     let all = (0..400).map(|_| random.below(whole.len() as u64 * 8)).collect::<Vec<_>>();
-    for bit in all.into_iter().chain((0..4096).step_by(16).map(|byte| byte * 8)) {
+    for bit in all.into_iter().chain((0..100).chain((100..4096).step_by(8)).map(|byte| byte * 8)) {
         let place = format!("bit {} of byte {} of {}", bit % 8, bit / 8, whole.len());
         let mut bytes = whole.clone();
         bytes[usize::try_from(bit / 8).unwrap()] ^= 1 << (bit % 8);

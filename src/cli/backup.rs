@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use self::manifest::{MANIFEST, Manifest, VERSION};
+use self::manifest::{MANIFEST, Manifest, OF_A_FLEET, VERSION};
 use super::Unusable;
 use super::doctor::{self, Finding, State};
 use crate::edge::processes;
@@ -17,9 +17,6 @@ use crate::log::embedded::{DATABASE, Inspection, Restoring, Runs, copy};
 use crate::runtime::clock::{Clock, Stopwatch, SystemClock};
 
 pub(super) mod manifest;
-
-/// The names in a fleet's directory that a backup has.
-const OF_A_FLEET: [&str; 3] = ["state.json", "instances.json", "firing.json"];
 
 /// How long a fleet's state may be missing that has just begun.
 const BEGINS: Duration = Duration::from_secs(1);
@@ -186,9 +183,6 @@ pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> anyhow::Result<u8
     let RestoreArgs { from, directory } = args;
     let no_backup = |error: String| Unusable(format!("{} is no backup of this version: {error}", from.display()));
     let manifest = manifest::read(from).map_err(no_backup)?;
-    if manifest.version != VERSION {
-        return Err(no_backup(manifest.of_another_version()).into());
-    }
     if !manifest::is_backup(from) {
         let from = from.display();
         let reason = format!(

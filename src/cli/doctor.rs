@@ -119,6 +119,10 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         if args.output == Output::Text {
             write(out, &report)?;
         }
+        if is_backup {
+            let unmended = |error| Unusable(format!("{} is left as it is, as it would be no backup any more: {error}", args.directory.display()));
+            manifest::check_known(&args.directory).map_err(unmended)?;
+        }
         let groups = checks::GROUPS.to_vec();
         let drop_states = std::mem::take(&mut report.unusable_states);
         let mending = Mending { drop_states, groups, positions_are_older: report.positions_are_older };

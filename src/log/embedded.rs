@@ -165,6 +165,7 @@ impl EmbeddedLog {
         // First it is looked at without a change: what is refused is left as it was found.
         let appended = if is_new { None } else { schema::look(&path, &options.partitions)? };
         match appended {
+            None if mark > 0 && wal_bytes(directory) > 0 => return Err(LogError::Fatal { reason: beginning_is_gone(directory) }),
             None if mark > 0 => return Err(LogError::Fatal { reason: log_is_gone(directory, mark) }),
             Some(appended) if mark > appended => return Err(LogError::Fatal { reason: newest_part_is_gone(directory, mark - appended) }),
             Some(appended) if found.mark.is_none() && appended > 0 => {
@@ -283,8 +284,8 @@ fn check_complete(directory: &Path, is_new: bool) -> Result<(), LogError> {
     if directory.join(RESTORING).exists() {
         return Err(LogError::Fatal { reason: half_restored(directory) });
     }
-    let wal = directory.join(format!("{DATABASE}-wal"));
-    if is_new && std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
+    if is_new && wal_bytes(directory) > 0 {
+        let wal = directory.join(format!("{DATABASE}-wal"));
         let reason = format!(
             "{} is there, and the {DATABASE} that it belongs to is not; put that back, or, to begin a new log, move {DATABASE}-wal away too",
             wal.display()
@@ -298,6 +299,21 @@ fn log_is_gone(directory: &Path, records: u64) -> String {
     format!(
         "the log in {} that held {records} records is gone: {DATABASE} is missing or empty. Put it back, or restore a backup; to begin a new log, move {} \
          away too",
+        directory.display(),
+        directory.join(LOCK).display()
+    )
+}
+
+/// What stands beside the database that SQLite has not copied into it yet, in bytes.
+fn wal_bytes(directory: &Path) -> u64 {
+    std::fs::metadata(directory.join(format!("{DATABASE}-wal"))).map_or(0, |wal| wal.len())
+}
+
+/// Of a log whose tables are all in the WAL yet, which SQLite does not read behind a damage at its beginning.
+fn beginning_is_gone(directory: &Path) -> String {
+    format!(
+        "the log in {} cannot be read: {DATABASE} has no tables yet, and what was written since is in {DATABASE}-wal, which is damaged at its beginning: keep a \
+         copy of both, and restore a backup; to begin a new log, move both and {} away",
         directory.display(),
         directory.join(LOCK).display()
     )

@@ -21,6 +21,9 @@ pub(super) const MANIFEST: &str = "backup.json";
 /// The version of the backup's layout.
 pub(super) const VERSION: u32 = 1;
 
+/// The names in a fleet's directory that a backup has.
+pub(super) const OF_A_FLEET: [&str; 3] = ["state.json", "instances.json", "firing.json"];
+
 /// The files, by their path within the backup.
 pub(super) type Files = BTreeMap<PathBuf, Sum>;
 
@@ -69,18 +72,41 @@ impl Sum {
     }
 }
 
+/// What stands in the file of every layout.
+#[derive(Deserialize)]
+struct Layout {
+    version: u32,
+    loadline: Option<String>,
+}
+
 /// Reads it.
 ///
 /// # Errors
-/// Why it cannot be used.
+/// Why it cannot be used: it is of another layout, whatever else stands there then, or damaged.
 pub(super) fn read(directory: &Path) -> Result<Manifest, String> {
     let text = fs::read(directory.join(MANIFEST)).map_err(|error| format!("{MANIFEST}: {error}"))?;
-    json::read_bytes(&text).map_err(|error| format!("{MANIFEST}: {error}"))
+    let unusable = |error: json::Unusable| format!("{MANIFEST}: {error}");
+    let Layout { version, loadline } = json::read_bytes(&text).map_err(unusable)?;
+    if version != VERSION {
+        let by = loadline.map_or_else(String::new, |loadline| format!(" ({loadline})"));
+        return Err(format!(
+            "its layout has version {version}, and this Loadline knows {VERSION}: look at it, and restore it, with the one that wrote it{by}, or a newer one"
+        ));
+    }
+    json::read_bytes(&text).map_err(unusable)
 }
 
 /// Whether a directory is a backup: it says so, and nothing has ever run on it, which would have left its `lock`.
 pub(in crate::cli) fn is_backup(directory: &Path) -> bool {
     directory.join(MANIFEST).exists() && !directory.join(LOCK).exists()
+}
+
+/// That the log of a backup can be mended, and it stays a backup: what it had is known.
+///
+/// # Errors
+/// As [`differences`].
+pub(in crate::cli) fn check_known(directory: &Path) -> Result<(), String> {
+    read(directory).map(drop)
 }
 
 /// Takes the log as it is now for that of the backup: it was mended.
@@ -97,9 +123,6 @@ pub(in crate::cli) fn renew_log(directory: &Path) -> anyhow::Result<()> {
 /// What a backup has no more of what it had, by file; `Err` where that cannot be told.
 pub(in crate::cli) fn differences(directory: &Path) -> Result<Vec<String>, String> {
     let manifest = read(directory)?;
-    if manifest.version != VERSION {
-        return Err(manifest.of_another_version());
-    }
     let difference = |(name, sum): (&PathBuf, &Sum)| match Sum::of_file(&directory.join(name)) {
         Ok(found) if found == *sum => None,
         Ok(_) => Some(format!("{} is not what was backed up", name.display())),
@@ -120,39 +143,22 @@ pub(in crate::cli) fn differences(directory: &Path) -> Result<Vec<String>, Strin
 /// The files that a restore puts back, by their path within the backup.
 fn restored_besides_the_log(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut beneath = vec![processes::directory_of(directory)];
-    while let Some(folder) = beneath.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let path = entry?.path();
-            if path.is_dir() { beneath.push(path) } else { files.push(path) }
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        if is_of_the_directory(&name) {
+            files.push(PathBuf::from(name));
         }
     }
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if is_of_the_directory(&entry.file_name()) {
-            files.push(entry.path());
-        }
+    for fleet in processes::fleet_directories(&processes::directory_of(directory))? {
+        let there = OF_A_FLEET.iter().map(|name| fleet.join(name)).filter(|path| path.exists());
+        files.extend(there.filter_map(|path| path.strip_prefix(directory).ok().map(Path::to_owned)));
     }
     files.sort();
-    Ok(files.iter().filter_map(|path| path.strip_prefix(directory).ok()).map(Path::to_owned).collect())
+    Ok(files)
 }
 
 /// Whether a file beside the log goes along: the observer's term, and what stops all changes.
 pub(super) fn is_of_the_directory(name: &OsStr) -> bool {
     let text = name.to_string_lossy();
     text == observe::TERM || text == "freeze" || text.starts_with("freeze.")
-}
-
-impl Manifest {
-    /// That this release cannot use it, and who can.
-    pub(super) fn of_another_version(&self) -> String {
-        let Manifest { version, loadline, .. } = self;
-        format!(
-            "its layout has version {version}, and this Loadline knows {VERSION}: look at it, and restore it, with the one that wrote it ({loadline}), or a newer one"
-        )
-    }
 }

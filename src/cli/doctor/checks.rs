@@ -109,7 +109,7 @@ fn fleets(directory: &Path, report: &mut Report) {
                     report.wrong("backup", difference, "take another backup: with this one a fleet would begin a new incarnation, or go on from another count");
                 }
             }
-            Err(error) => report.wrong("backup", error, "take another backup: what this one had cannot be told"),
+            Err(error) => report.wrong("backup", error, "or take another backup: what this one had cannot be told here"),
         }
     }
     if let Err(error) = observe::last_term(&directory.join(observe::TERM), SystemClock.now()) {

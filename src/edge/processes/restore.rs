@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::document::is_path_name;
 use super::record::{RecordError, RecordFile};
 use super::{KIND, group};
 use crate::edge::observe::TERM;
@@ -77,7 +78,7 @@ pub fn fleet_directories(fleets: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// What stands where the directories of namespaces and fleets belong, and is none.
+/// What stands where the directories of namespaces and fleets belong, by a name that one could have, and is none.
 ///
 /// # Errors
 /// As [`fleet_directories`].
@@ -97,6 +98,7 @@ pub fn no_directories(fleets: &Path) -> io::Result<Vec<PathBuf>> {
             found.push(namespace);
         }
     }
+    found.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_path_name));
     found.sort();
     Ok(found)
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::positions::{self, Positions};
 use super::rows::Row;
 use super::schema::{SetUpError, check_version, unsigned};
 use super::states::{self, States};
-use super::{DATABASE, RESTORING, mend, trouble};
+use super::{DATABASE, RESTORING, beginning_is_gone, mend, trouble, wal_bytes};
 use crate::log::{LogError, Offset, RawRecord, Topic};
 use crate::model::Timestamp;
 
@@ -142,6 +143,11 @@ type Found = BTreeMap<(Topic, u32), BTreeMap<Offset, (u64, Timestamp)>>;
 /// What a log consists of.
 const TABLES: [&str; 6] = ["partitions", "records", "positions", "positions_copy", "states", "entries"];
 
+/// Where the header says which format a writer must know, and the newest that there is (<https://sqlite.org/fileformat.html>, 1.3.3): a newer one is
+/// read, and not written.
+const WRITE_FORMAT_AT: u64 = 18;
+const WAL_FORMAT: u8 = 2;
+
 const COLUMNS: &str = "rowid, topic, partition, first, count, at, keys, payload, crc";
 
 impl Inspection {
@@ -183,10 +189,9 @@ impl Inspection {
             // Beside a database in this mode SQLite makes files even to read it. Where nothing can be written, and nobody runs,
             // nobody else writes either, and without a WAL the file is all there is.
             Err(Unopened::NotFromHere { reason, way }) => {
-                let wal = std::fs::metadata(directory.join(format!("{DATABASE}-wal"))).map_or(0, |file| file.len());
                 if Runs::on(directory) != Runs::Nobody {
                     return Err(Unopened::NotFromHere { reason: format!("{reason}; a process runs on it"), way });
-                } else if wal > 0 {
+                } else if wal_bytes(directory) > 0 {
                     let reason = format!("{reason}; its newest part is in {DATABASE}-wal, which cannot be read where nothing can be written");
                     let way = "copy the directory to a place that can be written, and look at the copy".to_owned();
                     return Err(Unopened::NotFromHere { reason, way });
@@ -198,9 +203,7 @@ impl Inspection {
         };
         match check_version(&connection) {
             Ok(false) => Ok(Inspection { directory: directory.to_owned(), immutable, connection }),
-            Ok(true) if std::fs::metadata(directory.join(format!("{DATABASE}-wal"))).is_ok_and(|wal| wal.len() > 0) => Err(refused(&format_args!(
-                "it has no tables yet, and what was written since is in {DATABASE}-wal, which is damaged at its beginning: keep a copy of both"
-            ))),
+            Ok(true) if wal_bytes(directory) > 0 => Err(Unopened::NoLog { reason: beginning_is_gone(directory) }),
             Ok(true) => Err(refused(&"it is empty")),
             // It is sound, and another's: of a newer Loadline, or of another program.
             Err(SetUpError::Refused { reason, mend }) => {
@@ -241,13 +244,23 @@ impl Inspection {
             rows.filter(|row| row.as_ref().map_or(true, |text| text != "ok")).collect()
         };
         let mut complaints = check().unwrap_or_else(|error| vec![error.to_string()]);
-        complaints.extend(self.as_it_is_run_on().err().map(|error| error.to_string()));
+        complaints.extend(self.as_it_is_run_on().err());
         complaints
     }
 
-    fn as_it_is_run_on(&self) -> rusqlite::Result<()> {
-        let connection = open(&self.directory.join(DATABASE), self.immutable)?;
-        TABLES.into_iter().try_for_each(|table| connection.prepare(&format!("SELECT * FROM {table} LIMIT 1"))?.exists([]).map(drop))
+    fn as_it_is_run_on(&self) -> Result<(), String> {
+        let path = self.directory.join(DATABASE);
+        let read = || -> rusqlite::Result<()> {
+            let connection = open(&path, self.immutable)?;
+            TABLES.into_iter().try_for_each(|table| connection.prepare(&format!("SELECT * FROM {table} LIMIT 1"))?.exists([]).map(drop))
+        };
+        read().map_err(|error| error.to_string())?;
+        let mut format = [0];
+        let found = std::fs::File::open(&path).and_then(|file| file.read_exact_at(&mut format, WRITE_FORMAT_AT));
+        if found.is_ok() && format[0] > WAL_FORMAT {
+            return Err(format!("its header asks for format {} of whoever writes, and {WAL_FORMAT} is the newest: SQLite takes it for read-only", format[0]));
+        }
+        Ok(())
     }
 
     /// How many records were acknowledged that the log does not have any more: its newest part is gone. `None` where the mark is gone that

@@ -55,7 +55,10 @@ impl Content {
 
     /// Reads it; nothing where there is no file.
     pub(super) fn read(directory: &Path) -> Self {
-        std::fs::read_to_string(directory.join(LOCK)).map_or_else(|_| Content::default(), |text| Content::of(&text))
+        let path = directory.join(LOCK);
+        // At a pipe one would wait for ever.
+        let text = if path.is_file() { std::fs::read_to_string(path).ok() } else { None };
+        text.map_or_else(Content::default, |text| Content::of(&text))
     }
 }
 
@@ -127,6 +130,10 @@ impl Runs {
     /// Who runs on `directory` now.
     pub(super) fn on(directory: &Path) -> Runs {
         let path = directory.join(LOCK);
+        if std::fs::metadata(&path).is_ok_and(|lock| !lock.is_file()) {
+            // Nobody can have taken it; and at a pipe one would wait for ever.
+            return Runs::Nobody;
+        }
         match File::open(&path) {
             Ok(file) => match flock(&file, FlockOperation::NonBlockingLockShared) {
                 Err(Errno::WOULDBLOCK) => Runs::Process(Content::read(directory).pid),
