@@ -16,7 +16,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::units;
@@ -156,7 +155,10 @@ fn kafka(settings: &Settings) -> anyhow::Result<()> {
             Scenario::HandOver => hand_over::measure(settings, &cluster, &mut figures),
             Scenario::Idle => idle::measure(settings, &cluster, &mut figures),
         };
-        measured.with_context(|| format!("{named} could not be measured; see {}", cluster.place().display()))?;
+        if let Err(error) = measured {
+            report.print(settings.output)?;
+            return Err(error.context(format!("{named} could not be measured; see {}", cluster.place().display())));
+        }
     }
     report.print(settings.output)
 }

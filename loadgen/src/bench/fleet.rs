@@ -15,8 +15,8 @@ use super::process::wait_for;
 /// How many are said in one append.
 const SAID_AT_ONCE: usize = 1_000;
 
-/// How many documents stand in one file.
-const DOCUMENTS: usize = 500;
+/// How many documents stand in one file: some 150 KiB, which the watcher takes.
+const DOCUMENTS: usize = 250;
 
 /// An unchanged fleet is said again after so long, as Loadline's own observer does.
 pub(super) const REPEAT: Duration = Duration::from_secs(30);

@@ -39,6 +39,7 @@ const STEPS: u32 = 10;
 const SLICE: Duration = Duration::from_millis(10);
 
 const POLICY: &str = "  replicas: { min: 1, max: 1000 }
+  tolerance: { out: 0% }
   metrics:
     - { name: load, track: { perReplica: 10 }, window: 1s, staleAfter: 30s }
     - { name: cpu, track: { perReplica: 1000 } }
