@@ -356,6 +356,15 @@ pub trait ReadOnly {
     fn leaves_gaps(&self) -> bool;
 }
 
+/// Which end of the partitions a member asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The one that they have now.
+    Now,
+    /// The one that they had at the last [`End::Now`]; now, of a partition that this member did not own then.
+    AsBefore,
+}
+
 /// One member of a group. Dropping it leaves the group in order: its partitions go to the others.
 pub trait Session: Send {
     /// What is new for this member: at most `max` records in all, and changes of ownership.
@@ -366,16 +375,17 @@ pub trait Session: Send {
     /// when the log is closed.
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError>;
 
-    /// Whether everything that had been appended when this is called, to the partitions that this member owns, has been polled.
+    /// Whether everything up to `end` of the partitions that this member owns has been polled. An end that is asked for as of
+    /// now is behind all that had been appended before; under a steady stream it is reached a moment later, while the end itself goes on.
     /// A log that reads from the store itself knows it from a poll that brought less than it was asked for.
     ///
     /// # Errors
     /// As [`Session::poll`].
-    fn has_read_to_end(&mut self) -> Result<bool, LogError> {
+    fn has_read_to(&mut self, _end: End) -> Result<bool, LogError> {
         Ok(true)
     }
 
-    /// The partitions whose next record waits until it is known how to read it. [`Session::has_read_to_end`] speaks of the others alone.
+    /// The partitions whose next record waits until it is known how to read it. [`Session::has_read_to`] speaks of the others alone.
     fn waiting(&self) -> Vec<u32> {
         Vec::new()
     }

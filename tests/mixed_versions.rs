@@ -21,7 +21,7 @@ use std::time::Duration;
 use common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
 use kafka::{Broker, broker};
 use loadline::log::kafka::{KafkaLog, Options, declaration};
-use loadline::log::{Batch, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
+use loadline::log::{Batch, End, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
 use loadline::model::{Message, SchemaEntry, Timestamp};
 use loadline::runtime::clock::SystemClock;
 use loadline::runtime::driver::{Stop, drive};
@@ -135,8 +135,8 @@ impl Session for LaterSession {
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
         self.session.poll(max, wait)
     }
-    fn has_read_to_end(&mut self) -> Result<bool, LogError> {
-        self.session.has_read_to_end()
+    fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
+        self.session.has_read_to(end)
     }
     fn waiting(&self) -> Vec<u32> {
         self.session.waiting()

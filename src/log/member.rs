@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::coordinator::{Committer, Coordinator};
 use super::groups::SessionId;
-use super::{Batch, Follower, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
+use super::{Batch, End, Follower, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
 use crate::runtime::clock::Stopwatch;
 
 /// What a session needs of the log's storage.
@@ -157,7 +157,7 @@ impl<S: Store> Session for Member<S> {
         }
     }
 
-    fn has_read_to_end(&mut self) -> Result<bool, LogError> {
+    fn has_read_to(&mut self, _end: End) -> Result<bool, LogError> {
         let topic = self.committer.topic;
         Ok(!self.places.next.keys().any(|partition| self.store.hides(topic, *partition)))
     }

@@ -322,7 +322,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::log::Polled;
+    use crate::log::{End, Polled};
     use crate::runtime::clock::ManualClock;
 
     fn log() -> MemoryLog {
@@ -389,11 +389,11 @@ mod tests {
             polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum()
         };
         assert_eq!((seen(&mut session), seen(&mut session)), (1, 0));
-        assert!(!session.has_read_to_end().unwrap(), "one is hidden");
+        assert!(!session.has_read_to(End::Now).unwrap(), "one is hidden");
         assert_eq!((log.range(Topic::Signals, 0).unwrap(), log.scan(Topic::Signals, 0, 0, 10).unwrap().len()), (0..1, 1));
         log.release(Topic::Signals, 0);
         assert_eq!((seen(&mut session), log.range(Topic::Signals, 0).unwrap()), (1, 0..2));
-        assert!(session.has_read_to_end().unwrap());
+        assert!(session.has_read_to(End::Now).unwrap());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::{Batch, Log, LogError, Membership, Polled, Session, Waker};
+use crate::log::{Batch, End, Log, LogError, Membership, Polled, Session, Waker};
 use crate::model::Timestamp;
 use crate::stages::Stage;
 
@@ -20,6 +20,8 @@ pub struct Worker<S: Stage> {
     runner: Runner<S>,
     /// What was polled and could not be taken yet: it is not polled again.
     polled: VecDeque<Polled>,
+    /// When it was asked for the end that is not reached yet: everything before that is before it.
+    asked: Option<ReadToEnd>,
     /// What the last poll told: up to when everything has been read.
     read_to_end: Option<ReadToEnd>,
     /// Partitions whose last commit is of unknown outcome.
@@ -65,7 +67,7 @@ impl<S: Stage> Worker<S> {
         let membership = Membership { group: S::NAME, member: member.to_owned(), topic: S::INPUT };
         let session = log.join(membership)?;
         let runner = Runner::with_rounds(stage, Arc::clone(&log), rounds);
-        Ok(Worker { log, session, runner, polled: VecDeque::new(), read_to_end: None, unsettled: BTreeSet::new() })
+        Ok(Worker { log, session, runner, polled: VecDeque::new(), asked: None, read_to_end: None, unsettled: BTreeSet::new() })
     }
 
     /// Ends a waiting [`Worker::read`] from another thread.
@@ -80,11 +82,17 @@ impl<S: Stage> Worker<S> {
     /// [`LogError::Retry`]: the same call again, later; nothing that was polled is lost. Any other ends this member.
     pub fn read(&mut self, asked_at: Timestamp, most: usize, wait: Duration) -> Result<Read, LogError> {
         if self.polled.is_empty() {
-            let asked = ReadToEnd { at: asked_at, log: self.log.reached() };
+            let end = if self.asked.is_none() { End::Now } else { End::AsBefore };
+            let asked = *self.asked.get_or_insert_with(|| ReadToEnd { at: asked_at, log: self.log.reached() });
             self.polled = self.session.poll(most, wait)?.into();
             let records: usize = self.polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
             // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
-            let to_end = records < most && (!S::FLUSHES || matches!(self.session.has_read_to_end(), Ok(true)));
+            let to_end = if records < most && S::FLUSHES { self.session.has_read_to(end) } else { Ok(records < most) };
+            // What is far from its end, or could not be asked, is asked anew.
+            if !matches!(to_end, Ok(false)) || records >= most {
+                self.asked = None;
+            }
+            let to_end = matches!(to_end, Ok(true));
             self.read_to_end = to_end.then_some(asked);
         }
         let nothing = self.polled.is_empty();

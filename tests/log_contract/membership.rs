@@ -1,10 +1,10 @@
 //! Groups: who owns which partition, who is fenced, and who is woken.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, Session, Topic};
+use loadline::log::{Batch, End, Log, LogError, Membership, Partitions, Polled, Session, Topic};
 use loadline::runtime::clock::Stopwatch;
 
 use crate::harness::{
@@ -14,6 +14,9 @@ use crate::harness::{
 
 /// How long a member waits in its poll where several take turns in one thread.
 const TURN: Duration = Duration::from_millis(5);
+
+/// How often a stream appends, at most.
+const STREAM: Duration = Duration::from_micros(200);
 
 pub(crate) fn a_group_starts_at_the_earliest_record<H: Harness>() {
     let harness = H::create(Partitions::default());
@@ -77,12 +80,52 @@ pub(crate) fn what_was_appended_has_been_polled_when_it_says_so<H: Harness>() {
         loop {
             let brought = records(&session.poll(100, Duration::ZERO).unwrap()).len();
             came += brought;
-            if brought < 100 && session.has_read_to_end().unwrap() {
+            if brought < 100 && session.has_read_to(End::Now).unwrap() {
                 break;
             }
             assert!(started.elapsed() < DEADLINE, "it never says so, after {came}");
         }
         assert_eq!(came, 7, "in round {round}");
+    }
+}
+
+/// An end that was asked for is reached while others append without a pause, and lies behind all that had been appended when it was asked for.
+pub(crate) fn an_end_is_reached_under_a_stream<H: Harness>() {
+    let harness = H::create(signals(2));
+    let mut session = join(harness.log(), "a");
+    poll_assigned(&mut *session, 2);
+    let (appended, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let _ends = Ends(&over);
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                std::thread::sleep(STREAM);
+                harness.log().append((0..2).map(|partition| signal(partition, "more")).collect()).unwrap();
+                appended.fetch_add(2, Ordering::SeqCst);
+            }
+        });
+        let (started, mut came, mut ends) = (Stopwatch::start(), 0, 0);
+        let mut asked: Option<u64> = None;
+        while ends < 20 && started.elapsed() < DEADLINE {
+            let end = if asked.is_none() { End::Now } else { End::AsBefore };
+            let before = *asked.get_or_insert_with(|| appended.load(Ordering::SeqCst));
+            let brought = records(&session.poll(1_000, Duration::ZERO).unwrap()).len();
+            came += brought as u64;
+            if brought < 1_000 && session.has_read_to(end).unwrap() {
+                assert!(came >= before, "{came} of {before} were polled");
+                (ends, asked) = (ends + 1, None);
+            }
+        }
+        assert_eq!(ends, 20, "it never says so, after {came}");
+    });
+}
+
+/// Ends who looks at it, also where the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

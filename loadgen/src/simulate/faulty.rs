@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use loadline::log::memory::MemoryLog;
-use loadline::log::{Batch, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
+use loadline::log::{Batch, End, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
 use loadline::model::Timestamp;
 
 use super::scenario::How;
@@ -184,9 +184,9 @@ impl Session for FaultySession {
         self.inner.poll(max, wait)
     }
 
-    fn has_read_to_end(&mut self) -> Result<bool, LogError> {
+    fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
         self.log.faults().check_read()?;
-        self.inner.has_read_to_end()
+        self.inner.has_read_to(end)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {

@@ -262,6 +262,11 @@ fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
 
+/// At least so long: a client waits for whole milliseconds, and spins on a core for what is left of one.
+pub(super) fn whole_millis(wait: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+}
+
 /// A list with one partition.
 pub(super) fn one(topic: &str, partition: u32, at: At) -> TopicPartitionList {
     many(topic, [(partition, at)])

@@ -111,7 +111,7 @@ impl KafkaConsumption {
             if open.is_empty() || left.is_zero() || bytes > MOST_BYTES {
                 break Ok(counted);
             }
-            let partition = match self.committed.poll(left.min(SLICE)) {
+            let partition = match self.committed.poll(client::whole_millis(left.min(SLICE))) {
                 None => continue,
                 Some(Ok(record)) => {
                     let partition = client::partition(record.partition());

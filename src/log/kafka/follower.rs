@@ -60,7 +60,7 @@ impl Following {
         let (mut count, mut wait) = (0, wait);
         let mut failed = None;
         while count < max {
-            match self.consumer.poll(wait) {
+            match self.consumer.poll(client::whole_millis(wait)) {
                 None => break,
                 Some(Ok(message)) => {
                     let record = reader::record_of(&message);

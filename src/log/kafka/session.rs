@@ -15,7 +15,7 @@ use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 use super::transaction::{Failure, Put, Transactions};
 use super::{SLICE, Shared, client, errors, reader};
 use crate::log::coordinator::lock;
-use crate::log::{Batch, LogError, Membership, Offset, Polled, RawRecord, Session, Waker};
+use crate::log::{Batch, End, LogError, Membership, Offset, Polled, RawRecord, Session, Waker};
 use crate::runtime::clock::Stopwatch;
 
 /// So many bytes are taken from the client before they are asked for: it has them in one queue, in which one partition could
@@ -43,6 +43,8 @@ struct Owned {
     ahead: VecDeque<Item>,
     /// How many bytes that is.
     bytes: usize,
+    /// The end that the member asked for last, where it did.
+    end: Option<Offset>,
     /// Whether the first of it waits until it is known how to read it ([`super::LookUp`]); the client fetches no more of the partition meanwhile.
     waits: bool,
     /// `None` where it is dead: before another one is made it must be sure that the partition is still this member's.
@@ -211,7 +213,7 @@ impl Member {
         if position < next {
             ahead.push_back(Item::Gap(position, next));
         }
-        self.owned.insert(partition, Owned { next, ahead, bytes: 0, waits: false, transactions: Some(transactions) });
+        self.owned.insert(partition, Owned { next, ahead, bytes: 0, end: None, waits: false, transactions: Some(transactions) });
         Ok(())
     }
 
@@ -402,7 +404,7 @@ impl Session for Member {
             let left = wait.saturating_sub(started.elapsed());
             let there = max > 0 && self.owned.values().any(|owned| !owned.ahead.is_empty() && !owned.waits);
             let slice = if there || woken { Duration::ZERO } else { left.min(SLICE) };
-            self.fetch(slice, &mut polled)?;
+            self.fetch(client::whole_millis(slice), &mut polled)?;
             if max > 0 {
                 self.hand_out(max, &mut polled);
             }
@@ -412,19 +414,37 @@ impl Session for Member {
         }
     }
 
-    fn has_read_to_end(&mut self) -> Result<bool, LogError> {
+    fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
+        // By another client: a broker answers the questions of one connection in order, so that this one would wait for the fetch that is under way, which
+        // a record ends.
+        let asker = self.shared.asker(self.membership.group)?;
+        let (topic, patience) = (self.shared.names.of(self.membership.topic), self.shared.options.patience);
+        for (partition, owned) in &mut self.owned {
+            if end == End::Now {
+                owned.end = None;
+            }
+            if owned.end.is_none() && !owned.waits {
+                owned.end = Some(client::range(&asker, topic, *partition, patience)?.end);
+            }
+        }
         let positions = self.consumer.position().map_err(|error| errors::of_reading(&error))?;
         for (partition, owned) in self.owned.iter().filter(|(_, owned)| !owned.waits) {
-            if !owned.ahead.is_empty() {
-                return Ok(false);
+            let first_ahead = owned.ahead.front().map(|item| match item {
+                Item::Record(record) => record.offset,
+                Item::Gap(from, _) => *from,
+            });
+            if let Some(ahead) = first_ahead {
+                if owned.end.is_none_or(|end| ahead < end) {
+                    return Ok(false);
+                }
+                continue;
             }
-            let end = client::range(&self.consumer, self.topic(), *partition, self.shared.options.patience)?.end;
             // Beyond a transaction's marker, too, which is no record.
             let position = match positions.find_partition(self.topic(), client::number(*partition)).map(|found| found.offset()) {
                 Some(At::Offset(raw)) => client::offset(raw),
                 _ => owned.next,
             };
-            if position.max(owned.next) < end {
+            if owned.end.is_none_or(|end| position.max(owned.next) < end) {
                 return Ok(false);
             }
         }

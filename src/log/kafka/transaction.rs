@@ -21,8 +21,8 @@ use crate::log::{LogError, Topic};
 use crate::model::Timestamp;
 use crate::runtime::clock::Stopwatch;
 
-/// How long deliveries are waited for at a time.
-const SLICE: Duration = Duration::from_millis(1);
+/// How soon it is looked again whether the broker said something: an answer takes a few milliseconds.
+const MOMENT: Duration = Duration::from_micros(250);
 
 /// A record of a transaction; a state's has no topic of the port.
 pub(super) struct Put<'a> {
@@ -112,7 +112,7 @@ impl Transactions {
             }
         }
         while self.producer.in_flight_count() > 0 && started.elapsed() < self.patience {
-            self.producer.poll(SLICE);
+            self.hear();
         }
         let refused = std::mem::take(&mut *lock(&self.producer.context().refused)).into_iter().next();
         if let Some((index, error)) = refused {
@@ -164,11 +164,21 @@ impl Transactions {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), again)) if started.elapsed() < self.patience => {
-                    self.producer.poll(SLICE);
+                    self.hear();
                     record = again;
                 }
                 Err((error, _)) => return Err(error),
             }
+        }
+    }
+
+    /// Takes what the broker said of records; where it said nothing, a moment later. A poll of the client with a time-out spins on a core for
+    /// what is less than a millisecond of it.
+    fn hear(&self) {
+        let before = self.producer.in_flight_count();
+        self.producer.poll(Duration::ZERO);
+        if self.producer.in_flight_count() >= before {
+            std::thread::sleep(MOMENT);
         }
     }
 

@@ -83,9 +83,10 @@ impl<S: Stage> Owned<S> {
     }
 
     /// Whether what is held is to be flushed now. Appends that wait to be committed need a position.
-    fn flush_is_due(&self, stage: &S, now: Timestamp) -> bool {
+    fn flush_is_due(&self, stage: &S) -> bool {
         let due = match self.read_to_end {
-            Some(_) => stage.flush_at(&self.state, now).is_some_and(|at| now >= at),
+            // By when the input had been read: a moment later nothing more is complete.
+            Some(read) => stage.flush_at(&self.state, read.at).is_some_and(|at| read.at >= at),
             None => stage.flushes_behind(&self.state),
         };
         due || !self.appends.is_empty()
@@ -110,7 +111,7 @@ impl<S: Stage> Owned<S> {
             pending.appends.retain(|append| !is_expired_request(append, now));
             return Some(pending.clone());
         }
-        let flushed = !S::FLUSHES || self.flush_is_due(stage, now);
+        let flushed = !S::FLUSHES || self.flush_is_due(stage);
         if S::FLUSHES && flushed {
             // Read to the end, everything up to then is in; else up to the last record read.
             let read = self.read_to_end.unwrap_or_else(|| ReadToEnd::at_record(self.last_at, now));
