@@ -156,7 +156,8 @@ fn member_config(options: &Options, group: &str, member: &str) -> ClientConfig {
         // A partition moves only when it must, and the others are read on meanwhile.
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", millis(options.session_timeout))
-        .set("heartbeat.interval.ms", millis(options.session_timeout / 3));
+        // Who is to take a share over learns of it with its next heartbeat; so does who is to give one.
+        .set("heartbeat.interval.ms", millis(options.session_timeout / 12));
     if options.static_members {
         config.set("group.instance.id", member);
     }
