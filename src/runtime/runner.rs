@@ -29,6 +29,8 @@ mod owned;
 
 /// How often a stage that lives by the clock gets a tick.
 pub const TICK_EVERY: Duration = Duration::from_secs(1);
+/// After so long without anything new it is asked again whether the input was read to its end.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// A snapshot round is due after this.
 const ROUND_EVERY: Duration = Duration::from_secs(300);
 /// A snapshot round is due after this many records, or 20 for each key of the last round.

@@ -84,7 +84,8 @@ impl<S: Stage> Worker<S> {
         if self.polled.is_empty() {
             let end = if self.asked.is_none() { End::Now } else { End::AsBefore };
             let asked = *self.asked.get_or_insert_with(|| ReadToEnd { at: asked_at, log: self.log.reached() });
-            self.polled = self.session.poll(most, wait)?.into();
+            // An end that nobody was asked for must not be waited for: what is asked next is the end as of then.
+            self.polled = self.session.poll(most, wait).inspect_err(|_| self.asked = None)?.into();
             let records: usize = self.polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
             // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
             let to_end = if records < most && S::FLUSHES { self.session.has_read_to(end) } else { Ok(records < most) };
@@ -173,5 +174,59 @@ impl<S: Stage> Worker<S> {
     pub fn into_last_words(mut self, now: Timestamp) -> (Option<Batch>, Box<dyn Session>) {
         let batch = self.runner.next_batch(now).filter(|batch| !self.unsettled.contains(&batch.partition));
         (batch, self.session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::log::memory::MemoryLog;
+    use crate::log::{Partitions, Topic};
+    use crate::runtime::clock::ManualClock;
+    use crate::stages::aggregate::{Aggregate, Limits};
+
+    /// What its polls bring, in order, and which ends it is asked for. It has read to none of them.
+    struct Scripted {
+        polls: VecDeque<Result<Vec<Polled>, LogError>>,
+        asked: Arc<Mutex<Vec<End>>>,
+    }
+
+    impl Session for Scripted {
+        fn poll(&mut self, _max: usize, _wait: Duration) -> Result<Vec<Polled>, LogError> {
+            self.polls.pop_front().unwrap_or(Ok(Vec::new()))
+        }
+
+        fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
+            self.asked.lock().unwrap().push(end);
+            Ok(false)
+        }
+
+        fn commit(&mut self, _batch: &Batch) -> Result<(), LogError> {
+            Ok(())
+        }
+
+        fn waker(&self) -> Waker {
+            Waker::new(|| {})
+        }
+    }
+
+    /// Between a poll that fails and the next one anything may have been appended: the end of before is not the one of the time that counts from there.
+    #[test]
+    fn an_end_is_asked_for_anew_after_a_poll_that_failed() {
+        let now = Timestamp::from_millis(1_764_000_000_000);
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(now))));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let failed = || Err(LogError::Retry { reason: "a coordinator is loading".to_owned() });
+        let polls = VecDeque::from([Ok(Vec::new()), Ok(Vec::new()), failed(), Ok(Vec::new()), Ok(Vec::new())]);
+        let session: Box<dyn Session> = Box::new(Scripted { polls, asked: Arc::clone(&asked) });
+        let pane = Duration::from_secs(5);
+        let stage = Aggregate { pane, grace: Duration::ZERO, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
+        let runner = Runner::new(stage, Arc::clone(&log));
+        let mut worker = Worker { log, session, runner, polled: VecDeque::new(), asked: None, read_to_end: None, unsettled: BTreeSet::new() };
+        let outcomes: Vec<bool> = (0..5).map(|_| worker.read(now, 128, Duration::ZERO).is_ok()).collect();
+        assert_eq!(outcomes, [true, true, false, true, true]);
+        assert_eq!(*asked.lock().unwrap(), [End::Now, End::AsBefore, End::Now, End::AsBefore]);
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Member {
     /// What changed in the group during a commit, for the next poll.
     later: Vec<Polled>,
     woken: Arc<AtomicBool>,
+    /// Whether a partition was read at a place that is gone, until each goes on.
+    overtaken: bool,
 }
 
 /// A partition that is owned.
@@ -120,7 +122,16 @@ impl Member {
         let group = shared.names.group(membership.group);
         let consumer: BaseConsumer<Changes> = client::member(&shared.options, &group, &membership.member, Changes::default())?;
         consumer.subscribe(&[shared.names.of(membership.topic)]).map_err(|error| errors::of_reading(&error))?;
-        Ok(Member { shared, membership, consumer: Arc::new(consumer), owned: BTreeMap::new(), first: 0, later: Vec::new(), woken: Arc::default() })
+        Ok(Member {
+            shared,
+            membership,
+            consumer: Arc::new(consumer),
+            owned: BTreeMap::new(),
+            first: 0,
+            later: Vec::new(),
+            woken: Arc::default(),
+            overtaken: false,
+        })
     }
 
     fn topic(&self) -> &str {
@@ -166,8 +177,9 @@ impl Member {
             }
             wait = Duration::ZERO;
         };
+        self.overtaken |= overtaken;
         self.changes(polled)?;
-        if overtaken { self.overtaken() } else { Ok(()) }
+        if self.overtaken { self.overtaken() } else { Ok(()) }
     }
 
     /// What the group took is gone at once; what it gave is opened.
@@ -231,22 +243,22 @@ impl Member {
         Ok(next.max(range.start))
     }
 
-    /// Some partition was read at a place that is gone: the client does not say which.
+    /// Some partition was read at a place that is gone: the client does not say which, and fetches no more of it until it is assigned anew.
     fn overtaken(&mut self) -> Result<(), LogError> {
         let partitions: Vec<(u32, Offset)> = self.owned.iter().map(|(partition, owned)| (*partition, owned.next)).collect();
         for (partition, next) in partitions {
             let range = client::range(&self.consumer, self.topic(), partition, self.shared.options.patience)?;
             let goes_on = self.within(partition, next, &range)?;
-            if goes_on == next {
-                continue;
-            }
             let list = client::one(self.topic(), partition, client::at(goes_on));
             self.consumer.incremental_unassign(&list).and_then(|()| self.consumer.incremental_assign(&list)).map_err(|error| errors::of_reading(&error))?;
             if let Some(owned) = self.owned.get_mut(&partition) {
-                owned.ahead.push_back(Item::Gap(next, goes_on));
+                if next < goes_on {
+                    owned.ahead.push_back(Item::Gap(next, goes_on));
+                }
                 owned.next = goes_on;
             }
         }
+        self.overtaken = false;
         Ok(())
     }
 
@@ -404,7 +416,11 @@ impl Session for Member {
             let left = wait.saturating_sub(started.elapsed());
             let there = max > 0 && self.owned.values().any(|owned| !owned.ahead.is_empty() && !owned.waits);
             let slice = if there || woken { Duration::ZERO } else { left.min(SLICE) };
-            self.fetch(client::whole_millis(slice), &mut polled)?;
+            if let Err(error) = self.fetch(client::whole_millis(slice), &mut polled) {
+                // What the group decided is told with the next poll.
+                self.later = polled;
+                return Err(error);
+            }
             if max > 0 {
                 self.hand_out(max, &mut polled);
             }
@@ -448,6 +464,8 @@ impl Session for Member {
                 return Ok(false);
             }
         }
+        // Reached: it says nothing of what comes later.
+        self.owned.values_mut().for_each(|owned| owned.end = None);
         Ok(true)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Owned, ReadToEnd, Rounds, TICK_EVERY, Writing};
+use super::{LOOK_AGAIN, Owned, ReadToEnd, Rounds, TICK_EVERY, Writing};
 use crate::log::{Batch, Log, Offset, RawAppend, RawRecord, StatePut, Topic};
 use crate::model::{Alert, AlertState, DeadLetter, Message, Severity, Timestamp};
 use crate::runtime::raw_appends;
@@ -196,7 +196,9 @@ impl<S: Stage> Owned<S> {
             return Some(now);
         }
         let tick = S::TICK.map(|_| self.ticked_at.map_or(now, |at| at + TICK_EVERY));
-        let flush = if S::FLUSHES { stage.flush_at(&self.state, now) } else { None };
+        // Overdue for want of the end of the input: what brings it nearer ends the wait; else it is asked for again a moment later.
+        let waits = |at: Timestamp| if self.read_to_end.is_none() && at <= now { now + LOOK_AGAIN } else { at };
+        let flush = if S::FLUSHES { stage.flush_at(&self.state, now).map(waits) } else { None };
         tick.into_iter().chain(flush).min()
     }
 }
