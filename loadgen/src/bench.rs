@@ -16,6 +16,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 
 use crate::units;
@@ -140,7 +141,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn kafka(settings: &Settings) -> anyhow::Result<()> {
     let cluster = Cluster::reach(settings)?;
-    let mut report = Report::new(settings.seed, settings.brokers.as_deref());
+    let (mut report, mut outcome) = (Report::new(settings.seed, settings.brokers.as_deref()), Ok(()));
     for scenario in Scenario::value_variants() {
         if !settings.only.is_empty() && !settings.only.contains(scenario) {
             continue;
@@ -155,10 +156,11 @@ fn kafka(settings: &Settings) -> anyhow::Result<()> {
             Scenario::HandOver => hand_over::measure(settings, &cluster, &mut figures),
             Scenario::Idle => idle::measure(settings, &cluster, &mut figures),
         };
-        if let Err(error) = measured {
-            report.print(settings.output)?;
-            return Err(error.context(format!("{named} could not be measured; see {}", cluster.place().display())));
+        outcome = measured.with_context(|| format!("{named} could not be measured; see {}", cluster.place().display()));
+        if outcome.is_err() {
+            break;
         }
     }
-    report.print(settings.output)
+    report.print(settings.output)?;
+    outcome
 }

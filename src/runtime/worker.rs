@@ -28,6 +28,9 @@ pub struct Worker<S: Stage> {
     unsettled: BTreeSet<u32>,
 }
 
+/// For so long an end that was asked for is waited for. A later answer would take the partitions that went on meanwhile back to the time of the question.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a step of reading brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
@@ -82,9 +85,10 @@ impl<S: Stage> Worker<S> {
     /// [`LogError::Retry`]: the same call again, later; nothing that was polled is lost. Any other ends this member.
     pub fn read(&mut self, asked_at: Timestamp, most: usize, wait: Duration) -> Result<Read, LogError> {
         if self.polled.is_empty() {
+            self.asked = self.asked.filter(|asked| asked_at.since(asked.at) < ANSWER_WITHIN);
             let end = if self.asked.is_none() { End::Now } else { End::AsBefore };
             let asked = *self.asked.get_or_insert_with(|| ReadToEnd { at: asked_at, log: self.log.reached() });
-            // An end that nobody was asked for must not be waited for: what is asked next is the end as of then.
+            // Where the poll fails nobody was asked for an end as of `asked`, so it counts no more.
             self.polled = self.session.poll(most, wait).inspect_err(|_| self.asked = None)?.into();
             let records: usize = self.polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
             // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
@@ -212,21 +216,36 @@ mod tests {
         }
     }
 
-    /// Between a poll that fails and the next one anything may have been appended: the end of before is not the one of the time that counts from there.
-    #[test]
-    fn an_end_is_asked_for_anew_after_a_poll_that_failed() {
+    /// Which ends the worker asks for in polls that bring this, at these times in ms; and whether each read succeeded.
+    fn ends(polls: Vec<(i64, Result<Vec<Polled>, LogError>)>) -> (Vec<End>, Vec<bool>) {
         let now = Timestamp::from_millis(1_764_000_000_000);
         let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(now))));
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let failed = || Err(LogError::Retry { reason: "a coordinator is loading".to_owned() });
-        let polls = VecDeque::from([Ok(Vec::new()), Ok(Vec::new()), failed(), Ok(Vec::new()), Ok(Vec::new())]);
+        let (times, polls): (Vec<i64>, VecDeque<_>) = polls.into_iter().unzip();
         let session: Box<dyn Session> = Box::new(Scripted { polls, asked: Arc::clone(&asked) });
         let pane = Duration::from_secs(5);
         let stage = Aggregate { pane, grace: Duration::ZERO, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
         let runner = Runner::new(stage, Arc::clone(&log));
         let mut worker = Worker { log, session, runner, polled: VecDeque::new(), asked: None, read_to_end: None, unsettled: BTreeSet::new() };
-        let outcomes: Vec<bool> = (0..5).map(|_| worker.read(now, 128, Duration::ZERO).is_ok()).collect();
-        assert_eq!(outcomes, [true, true, false, true, true]);
-        assert_eq!(*asked.lock().unwrap(), [End::Now, End::AsBefore, End::Now, End::AsBefore]);
+        let at = |ms: i64| Timestamp::from_millis(now.as_millis() + ms);
+        let read = times.into_iter().map(|ms| worker.read(at(ms), 128, Duration::ZERO).is_ok()).collect();
+        let asked = asked.lock().unwrap().clone();
+        (asked, read)
+    }
+
+    /// Between a poll that fails and the next one anything may have been appended: the end of before is not the one of the time that counts from there.
+    #[test]
+    fn an_end_is_asked_for_anew_after_a_poll_that_failed() {
+        let failed = Err(LogError::Retry { reason: "a coordinator is loading".to_owned() });
+        let (asked, read) = ends(vec![(0, Ok(Vec::new())), (0, Ok(Vec::new())), (0, failed), (0, Ok(Vec::new())), (0, Ok(Vec::new()))]);
+        assert_eq!(read, [true, true, false, true, true]);
+        assert_eq!(asked, [End::Now, End::AsBefore, End::Now, End::AsBefore]);
+    }
+
+    /// One partition that nobody can read for a minute takes the others no minute back.
+    #[test]
+    fn an_end_that_is_not_reached_for_long_is_asked_for_anew() {
+        let (asked, _) = ends([0, 4_999, 5_000, 9_999, 60_000].map(|ms| (ms, Ok(Vec::new()))).into());
+        assert_eq!(asked, [End::Now, End::AsBefore, End::Now, End::AsBefore, End::Now]);
     }
 }

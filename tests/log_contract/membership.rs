@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use loadline::log::{Batch, End, Log, LogError, Membership, Partitions, Polled, Session, Topic};
@@ -94,12 +95,12 @@ pub(crate) fn an_end_is_reached_under_a_stream<H: Harness>() {
     let harness = H::create(signals(2));
     let mut session = join(harness.log(), "a");
     poll_assigned(&mut *session, 2);
-    let (appended, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (harness, appended) = (&harness, &AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let _ends = Ends(&over);
-        scope.spawn(|| {
-            while !over.load(Ordering::SeqCst) {
-                std::thread::sleep(STREAM);
+        // Dropped also where the test fails.
+        let (_stream, is_over) = channel::<()>();
+        scope.spawn(move || {
+            while is_over.recv_timeout(STREAM) == Err(RecvTimeoutError::Timeout) {
                 harness.log().append((0..2).map(|partition| signal(partition, "more")).collect()).unwrap();
                 appended.fetch_add(2, Ordering::SeqCst);
             }
@@ -118,15 +119,6 @@ pub(crate) fn an_end_is_reached_under_a_stream<H: Harness>() {
         }
         assert_eq!(ends, 20, "it never says so, after {came}");
     });
-}
-
-/// Ends who looks at it, also where the test fails.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 pub(crate) fn a_full_partition_does_not_starve_another<H: Harness>() {
