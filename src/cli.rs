@@ -8,11 +8,15 @@ pub mod completions;
 pub mod config;
 #[cfg(feature = "kafka")]
 mod connection;
+mod decisions;
 pub mod doctor;
 pub mod documents;
 mod export;
 pub mod history;
 pub mod man;
+#[cfg(feature = "kafka")]
+pub mod migrate;
+mod migrated;
 mod paint;
 pub mod policy;
 pub mod replay;
@@ -75,6 +79,9 @@ pub enum Command {
     /// The topics on Kafka: show, check and create them.
     #[cfg(feature = "kafka")]
     Topology(topology::TopologyArgs),
+    /// Take the installation of a data directory over to Kafka.
+    #[cfg(feature = "kafka")]
+    Migrate(migrate::MigrateArgs),
     /// The JSON Schema of the documents that people write, for editors.
     Schema(schema::SchemaArgs),
     /// Completions of a shell.
@@ -104,6 +111,8 @@ pub fn run(cli: Cli, mut out: &mut dyn Write) -> anyhow::Result<u8> {
         Command::Config(args) => config::run(&args, out),
         #[cfg(feature = "kafka")]
         Command::Topology(args) => topology::run(&args, out),
+        #[cfg(feature = "kafka")]
+        Command::Migrate(args) => migrate::run(&args, out),
         Command::Schema(args) => schema::run(&args, out),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),

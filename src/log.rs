@@ -356,6 +356,24 @@ pub trait ReadOnly {
     fn leaves_gaps(&self) -> bool;
 }
 
+impl<L: Log + ?Sized> ReadOnly for L {
+    fn partitions(&self, topic: Topic) -> Result<u32, LogError> {
+        Ok(Log::partitions(self, topic))
+    }
+
+    fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<Offset>, LogError> {
+        Log::range(self, topic, partition)
+    }
+
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        Log::scan(self, topic, partition, from, max)
+    }
+
+    fn leaves_gaps(&self) -> bool {
+        Log::leaves_gaps(self)
+    }
+}
+
 /// Which end of the partitions a member asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {

@@ -5,6 +5,7 @@
 
 mod amount;
 mod as_long;
+mod carried;
 mod command;
 mod control;
 mod decision;
@@ -22,6 +23,7 @@ pub mod spelling;
 mod time;
 
 pub use amount::{Amount, AmountError};
+pub use carried::CarriedState;
 pub use command::{Command, Grant, GrantLimit, ManualChange, OpenCommand, Outcome, OutcomeResult, Request};
 pub use control::{AnnounceAgain, Order, PolicyAnnouncement, PolicyEntry, PolicyRejected, PolicyRemoved, RoundEnd};
 pub use decision::{Decision, MetricReport, MetricStatus, Reason, Step, StepKind, ThresholdReport, ThresholdSide, ThresholdWait, Verdict, WhileBlind};

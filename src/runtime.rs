@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod driver;
 pub mod events;
+pub mod migration;
 mod publish;
 pub mod rehearsal;
 pub mod replay;

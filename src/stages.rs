@@ -10,6 +10,7 @@ use crate::model::{Decision, Message, TargetId, Timestamp};
 pub mod admit;
 pub mod aggregate;
 pub mod arbitrate;
+mod carried;
 pub mod decide;
 
 /// A record with its place in the log.

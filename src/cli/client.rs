@@ -104,7 +104,7 @@ impl Client {
 }
 
 /// The one of `names` that `named` is the end of.
-fn resolve(named: &str, names: &[TargetId]) -> anyhow::Result<TargetId> {
+pub(super) fn resolve(named: &str, names: &[TargetId]) -> anyhow::Result<TargetId> {
     let end = format!("/{named}");
     let meant: Vec<&TargetId> = names.iter().filter(|t| t.as_str().ends_with(&end)).collect();
     match meant.as_slice() {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use super::client::{Client, ServerArgs};
+use super::decisions::{Source, SourceArgs};
 use super::{Output, Paint, table, why};
-use crate::edge::api::{Dated, Decisions, Gone, Held, Story, target_path};
+use crate::edge::api::{Dated, Decisions, Gone, Held, Story};
 use crate::model::{ManualChange, TargetId, Timestamp};
 use crate::runtime::clock::{Clock, SystemClock};
 
@@ -37,7 +37,7 @@ pub struct HistoryArgs {
     #[arg(long)]
     changes: bool,
     #[command(flatten)]
-    server: ServerArgs,
+    source: SourceArgs,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -48,11 +48,11 @@ pub struct HistoryArgs {
 /// # Errors
 /// Where the server cannot be reached, or there is no such target or time.
 pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let client = Client::new(&args.server);
+    let source = args.source.open()?;
     let since = args.since.as_deref().map(|text| why::moment("since", text, SystemClock.now())).transpose()?;
-    let target = client.target(&args.target)?;
+    let target = source.target(&args.target)?;
     let wanted = |story: &Story| !args.changes || story.decision.current != story.decision.desired || !story.by_hand.is_empty();
-    let found = read(&client, &target, since, &wanted)?;
+    let found = read(&source, &target, since, &wanted)?;
     match args.output {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?,
         Output::Text => write(out, &found, since, args.changes, Paint::for_stdout())?,
@@ -61,8 +61,8 @@ pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
 }
 
 /// Of the decisions that are wanted, those since then, or the last few; page by page, backwards.
-fn read(client: &Client, target: &TargetId, since: Option<Timestamp>, wanted: &dyn Fn(&Story) -> bool) -> anyhow::Result<Decisions> {
-    let mut found: Decisions = client.get(&format!("{}/decisions?limit={PAGE}", target_path(target)))?;
+fn read(source: &Source, target: &TargetId, since: Option<Timestamp>, wanted: &dyn Fn(&Story) -> bool) -> anyhow::Result<Decisions> {
+    let mut found = source.newest(target, PAGE, None)?;
     let mut first = found.decisions.first().map(|story| story.decision.at);
     found.decisions.retain(wanted);
     while let Some(next) = &found.next {
@@ -73,7 +73,7 @@ fn read(client: &Client, target: &TargetId, since: Option<Timestamp>, wanted: &d
         if enough {
             break;
         }
-        let mut older: Decisions = client.get(next)?;
+        let mut older = source.page(target, PAGE, next)?;
         (found.gone, found.next) = (older.gone, older.next);
         first = older.decisions.first().map(|story| story.decision.at);
         older.decisions.retain(wanted);

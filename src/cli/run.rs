@@ -393,12 +393,7 @@ fn stages(
         stages.push(stage(Shown::new(Decide::default(), Arc::clone(view)), log, clock, member(config), stop, failing)?);
     }
     if config.roles.contains(&Role::Arbitrate) {
-        let pacing = |limit: RemovalLimit| Pacing { percent: limit.percent, at_least: limit.at_least, period: limit.period };
-        let arbitrate = Arbitrate {
-            pacing: pacing(config.removals.default),
-            fleets: config.removals.fleets.iter().map(|(name, limit)| (name.clone(), pacing(*limit))).collect(),
-        };
-        stages.push(stage(arbitrate, log, clock, member(config), stop, failing)?);
+        stages.push(stage(arbitrate(config), log, clock, member(config), stop, failing)?);
     }
     if config.roles.contains(&Role::Admit) {
         stages.push(stage(Admit, log, clock, member(config), stop, failing)?);
@@ -408,6 +403,12 @@ fn stages(
         stages.push(stage(aggregate, log, clock, member(config), stop, failing)?);
     }
     Ok(stages)
+}
+
+/// The arbiter of a configuration.
+pub(super) fn arbitrate(config: &Config) -> Arbitrate {
+    let pacing = |limit: RemovalLimit| Pacing { percent: limit.percent, at_least: limit.at_least, period: limit.period };
+    Arbitrate { pacing: pacing(config.removals.default), fleets: config.removals.fleets.iter().map(|(name, limit)| (name.clone(), pacing(*limit))).collect() }
 }
 
 /// Runs a stage on a thread of its own; why it ended goes to `failing`.

@@ -55,7 +55,7 @@ Exit codes: 0 printed, 2 wrong usage.")]
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Print what a user of the cluster must be allowed so that a process of some roles can run as that user, as commands of Apache Kafka
+    /// Print what a user of the cluster must be allowed so that a process of some roles can run as that user (or `loadline migrate`, the role migrate), as commands of Apache Kafka
     #[command(after_help = "Examples:
   loadline topology acls --role decide --principal User:loadline-decide --brokers kafka-1:9092
   loadline topology acls --role admit,aggregate,decide,arbitrate --principal User:loadline --output json
@@ -63,7 +63,7 @@ Exit codes: 0 printed, 2 wrong usage.")]
 Reaches no broker. Exit codes: 0 printed, 2 wrong usage.")]
     Acls {
         /// What the process does: as `roles` of its configuration
-        #[arg(long, value_name = "ROLE", value_delimiter = ',', required = true, value_parser = PossibleValuesParser::new(roles()))]
+        #[arg(long, value_name = "ROLE", value_delimiter = ',', required = true, value_parser = PossibleValuesParser::new(roles().into_iter().chain([acls::MIGRATE])))]
         role: Vec<String>,
         /// Who it is to Kafka: User:NAME
         #[arg(long, value_name = "PRINCIPAL", value_parser = principal)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::client::{Client, ServerArgs};
+use super::decisions::{Source, SourceArgs};
 use super::{Output, Paint, Unusable, table};
-use crate::edge::api::{Dated, Decisions, Gone, MOST_PARTS, Story, TargetDetail, TargetStatus, escape, target_path};
+use crate::edge::api::{Dated, Decisions, Gone, MOST_PARTS, Story, TargetDetail, TargetStatus, target_path};
 use crate::model::{Decision, ManualChange, MetricReport, MetricStatus, Timestamp, Verdict};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::wire::words;
@@ -27,7 +27,7 @@ pub struct WhyArgs {
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     #[command(flatten)]
-    server: ServerArgs,
+    source: SourceArgs,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -42,15 +42,14 @@ const BEFORE: usize = 10;
 /// # Errors
 /// Where the server cannot be reached, or there is no such target, time or decision.
 pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let client = Client::new(&args.server);
+    let source = args.source.open()?;
     let at = args.at.as_deref().map(|text| moment("at", text, SystemClock.now())).transpose()?;
-    let target = client.target(&args.target)?;
+    let target = source.target(&args.target)?;
     // A time as it is shown is a whole second: what was decided in it is meant, above all what moved the count.
     let second = at.filter(|at| args.at.as_deref().is_some_and(|text| text.contains(':') && !text.contains('.')) && at.as_millis() % 1_000 == 0);
     let until = second.map(|second| second + Duration::from_millis(999)).or(at);
-    let until = until.map(|at| format!("&at={}", escape(&at.as_millis().to_string()))).unwrap_or_default();
     // The one that is told, and what came shortly before it.
-    let mut found: Decisions = client.get(&format!("{}/decisions?limit={BEFORE}{until}", target_path(&target)))?;
+    let mut found = source.newest(&target, BEFORE, until)?;
     let moved = |story: &Story| second.is_some_and(|second| story.decision.at >= second) && story.decision.current != story.decision.desired;
     if let Some(place) = found.decisions.iter().rposition(moved) {
         found.decisions.truncate(place + 1);
@@ -66,7 +65,7 @@ pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         Output::Text => {
             let paint = Paint::for_stdout();
             write(out, &story, &found, paint)?;
-            if args.at.is_none() {
+            if let (None, Source::Server(client)) = (&args.at, &source) {
                 let detail: TargetDetail = client.get(&target_path(&target))?;
                 now(out, &story.decision, &detail.status, paint)?;
             }

@@ -36,7 +36,7 @@ pub(crate) mod tests;
 pub use allowed::Allowed;
 pub use asked::Asked;
 use facts::Facts;
-pub use history::{gone, older};
+pub use history::{gone, latest, next_page, older};
 use measured::Measured;
 use series::{Room, Seen, Series};
 pub use signals::{From as SignalsFrom, SignalsFound, signals_before};
@@ -137,7 +137,7 @@ impl View {
             Signal::Policy(policy) => self.policy(policy),
             Signal::Part(part) => self.measured.part(&part),
             // Grants and outcomes come by audit, in order with their decision.
-            Signal::Mark(_) | Signal::Tick(_) | Signal::Outcome(_) | Signal::Grant(_) | Signal::SourceError(_) => {}
+            Signal::Mark(_) | Signal::Tick(_) | Signal::Outcome(_) | Signal::Grant(_) | Signal::SourceError(_) | Signal::Carried(_) => {}
         }
     }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnnounceAgain, Command, Decision, FleetObservation, Grant, ManualChange, Mark, Outcome, Part, PolicyAnnouncement, PolicyEntry, PolicyRejected,
-    PolicyRemoved, Request, RoundEnd, SampleBatch, SourceError, TargetId, Tick, Timestamp,
+    AnnounceAgain, CarriedState, Command, Decision, FleetObservation, Grant, ManualChange, Mark, Outcome, Part, PolicyAnnouncement, PolicyEntry,
+    PolicyRejected, PolicyRemoved, Request, RoundEnd, SampleBatch, SourceError, TargetId, Tick, Timestamp,
 };
 
 /// An entry of a target's log, or of all targets of its partition.
@@ -26,6 +26,8 @@ pub enum Signal {
     Grant(Grant),
     /// A source of a metric failed.
     SourceError(SourceError),
+    /// What another installation remembered of a target that was migrated into this one.
+    Carried(CarriedState<TargetId>),
 }
 
 impl Signal {
@@ -39,6 +41,7 @@ impl Signal {
             Signal::Outcome(s) => Some(&s.target),
             Signal::Grant(s) => Some(&s.target),
             Signal::SourceError(s) => Some(&s.target),
+            Signal::Carried(s) => Some(&s.key),
         }
     }
 }
@@ -56,6 +59,8 @@ pub enum ControlEntry {
     Removed(PolicyRemoved),
     /// A stage lost signals, policies perhaps among them.
     AnnounceAgain(AnnounceAgain),
+    /// What another installation remembered of a target or a source, and was migrated into this one.
+    Carried(CarriedState),
 }
 
 /// An entry of `requests`.
@@ -65,6 +70,8 @@ pub enum RequestsEntry {
     Claim(Request),
     /// The arbiter's clock: concerns every fleet of the partition.
     Tick(Tick),
+    /// What another installation remembered of a fleet, and was migrated into this one.
+    Carried(CarriedState),
 }
 
 /// An entry of `audit`.
@@ -218,6 +225,8 @@ pub enum Message {
     Request(Request),
     /// On `requests`: the arbiter's clock.
     RequestsTick(Tick),
+    /// On `requests`: what was migrated.
+    RequestsCarried(CarriedState),
     /// On `commands`.
     Command(Command),
     /// On `audit`.
@@ -257,6 +266,7 @@ impl TryFrom<Message> for RequestsEntry {
         match message {
             Message::Request(request) => Ok(RequestsEntry::Claim(request)),
             Message::RequestsTick(tick) => Ok(RequestsEntry::Tick(tick)),
+            Message::RequestsCarried(carried) => Ok(RequestsEntry::Carried(carried)),
             other => Err(other),
         }
     }

@@ -16,6 +16,11 @@ pub(super) const VERSION_KEY: &str = "\u{1}version";
 /// What was put aside ([`Aside`]).
 pub(super) const ASIDE_KEY: &str = "\u{1}aside";
 
+/// Whether a key of the state is the runtime's, and of no key of the stage.
+pub(super) fn is_own(key: &str) -> bool {
+    [ROUND_KEY, WIDE_KEY, VERSION_KEY, ASIDE_KEY].contains(&key)
+}
+
 /// The records that could not be read for want of what stands outside of the log (a schema that a registry did not know), since the last round: a restart, which reads
 /// them again, leaves them aside, whatever is known by then. In order, as ranges.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -124,7 +129,7 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result
         state.restore_wide(wide)?;
     }
     let mut keys = 0;
-    for (key, bytes) in rows.iter().filter(|(key, _)| ![ROUND_KEY, WIDE_KEY, VERSION_KEY, ASIDE_KEY].contains(&key.as_str())) {
+    for (key, bytes) in rows.iter().filter(|(key, _)| !is_own(key)) {
         state.restore(key, bytes)?;
         keys += 1;
     }

@@ -29,6 +29,7 @@
 
 use crate::log::Topic;
 use crate::model::{ControlEntry, PolicyEntry, PolicyRejected, PolicyRemoved, RoundEnd, TargetId, Timestamp};
+use crate::stages::carried::NotCarried;
 use crate::stages::{Effects, Input, Located, Stage};
 
 mod announce;
@@ -61,6 +62,12 @@ impl Stage for Admit {
             ControlEntry::RoundEnd(end) => complete(state, &end, place, effects),
             ControlEntry::Removed(removed) => remove(state, &removed, place, effects),
             ControlEntry::AnnounceAgain(_) => announce_all(state, place, effects),
+            ControlEntry::Carried(carried) => {
+                let taken = NotCarried::check_version(carried.version, Admit::VERSION).and_then(|()| state.carry(&carried, offset));
+                if let Err(refused) = taken {
+                    refused.tell(Admit::NAME, &carried.key, state::target_of(&carried.key), at, effects);
+                }
+            }
         }
     }
 }

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use crate::log::Topic;
 use crate::model::{Audit, Command, FleetName, Grant, Message, OpenCommand, Request, RequestsEntry, Signal, TargetId, Tick};
+use crate::stages::carried::NotCarried;
 use crate::stages::{Effects, Input, Stage};
 
 mod fleet;
@@ -93,6 +94,12 @@ impl Stage for Arbitrate {
     fn apply(&self, state: &mut State, input: Input<RequestsEntry>, effects: &mut Effects) {
         let Input::Record(located) = input else { return };
         match located.record {
+            RequestsEntry::Carried(carried) => {
+                let taken = NotCarried::check_version(carried.version, Arbitrate::VERSION).and_then(|()| state.carry(&carried));
+                if let Err(refused) = taken {
+                    refused.tell(Arbitrate::NAME, &carried.key, None, located.at, effects);
+                }
+            }
             RequestsEntry::Claim(claim) => {
                 let name = claim.fleet.clone();
                 let pacing = self.pacing_of(&name);

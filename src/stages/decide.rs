@@ -23,8 +23,9 @@ use rustc_hash::FxBuildHasher;
 use crate::log::{Offset, Topic};
 use crate::model::json;
 use crate::model::policy::{Mode, Policy, resolve_spec_json};
-use crate::model::{AnnounceAgain, Audit, ControlEntry, Message, Part, PolicyAnnouncement, Severity, Signal, TargetId, Tick, Timestamp};
+use crate::model::{AnnounceAgain, Audit, CarriedState, ControlEntry, Message, Part, PolicyAnnouncement, Severity, Signal, TargetId, Tick, Timestamp};
 
+use super::carried::NotCarried;
 use super::{Effects, Input, Located, OnGap, Snapshot, Stage};
 
 mod alerts;
@@ -239,8 +240,26 @@ impl State {
             Signal::Outcome(outcome) => self.with(id, (offset, at), stage, effects, |t, s, e| t.outcome(&outcome, stage, s, e)),
             Signal::Grant(grant) => self.with(id, (offset, at), stage, effects, |t, _, _| t.grant(grant)),
             Signal::SourceError(error) => self.with(id, (offset, at), stage, effects, |t, s, e| t.source_error(error, stage, s, e)),
+            Signal::Carried(carried) => self.carried(id, &carried, (offset, at), stage, effects),
             Signal::Mark(_) | Signal::Tick(_) => {}
         }
+    }
+
+    /// Goes on from what another installation remembered of a target, where nothing is known of it here.
+    fn carried(&mut self, id: &TargetId, carried: &CarriedState<TargetId>, (offset, at): (Offset, Timestamp), stage: Decide, effects: &mut Effects) {
+        if !self.admits(id, at, effects) {
+            return;
+        }
+        let sources = self.sources.next_offset;
+        self.with(id, (offset, at), stage, effects, |target, _, effects| {
+            let taken = NotCarried::check_version(carried.version, FOLD_VERSION).and_then(|()| {
+                let Target { policy, memory, .. } = Target::restored(id, carried.state.as_bytes(), sources).map_err(NotCarried::Unreadable)?;
+                target.carry(policy, memory, (offset, at))
+            });
+            if let Err(refused) = taken {
+                refused.tell(Decide::NAME, id.as_str(), Some(id.clone()), at, effects);
+            }
+        });
     }
 
     /// Makes room for a target; beyond the limit it is refused, with an alert.
@@ -419,19 +438,11 @@ impl Snapshot for State {
 
     fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
         let id: TargetId = key.parse().map_err(|e| format!("{e}"))?;
-        let mut memory: Memory = json::read_bytes(bytes).map_err(|e| format!("the snapshot of {key} cannot be read: {e}"))?;
-        // A target that was not written in a later round had not changed until that round began.
-        memory.next_offset = memory.next_offset.max(self.sources.next_offset);
-        let in_force = |announced| catch_unwind(|| InForce::new(&id, announced).ok()).ok().flatten();
-        let policy = memory.policy.as_ref().and_then(in_force);
-        if policy.is_none() {
-            // This version cannot use it: its next announcement says so, in an alert.
-            memory.policy = None;
-        }
-        if let Some(due) = memory.due {
+        let target = Target::restored(&id, bytes, self.sources.next_offset)?;
+        if let Some(due) = target.memory.due {
             self.due.insert((due, id.clone()));
         }
-        self.targets.insert(id, Target { policy, memory, ..Target::default() });
+        self.targets.insert(id, target);
         Ok(())
     }
 
@@ -456,6 +467,30 @@ impl Snapshot for State {
 }
 
 impl Target {
+    /// A target of its snapshot. `sources` is the first offset that the snapshot of the partition does not hold.
+    fn restored(id: &TargetId, bytes: &[u8], sources: Offset) -> Result<Self, String> {
+        let mut memory: Memory = json::read_bytes(bytes).map_err(|e| format!("the snapshot of {id} cannot be read: {e}"))?;
+        // A target that was not written in a later round had not changed until that round began.
+        memory.next_offset = memory.next_offset.max(sources);
+        let in_force = |announced| catch_unwind(|| InForce::new(id, announced).ok()).ok().flatten();
+        let policy = memory.policy.as_ref().and_then(in_force);
+        if policy.is_none() {
+            // This version cannot use it: its next announcement says so, in an alert.
+            memory.policy = None;
+        }
+        Ok(Target { policy, memory, ..Target::default() })
+    }
+
+    /// Goes on from what was remembered elsewhere, at the place of another log. Its panes stay there.
+    fn carry(&mut self, policy: Option<Arc<InForce>>, memory: Memory, (offset, at): (Offset, Timestamp)) -> Result<(), NotCarried> {
+        if !self.memory.is_new() {
+            return Err(NotCarried::Known);
+        }
+        (self.policy, self.memory) = (policy, memory);
+        self.memory.carried(offset, at);
+        Ok(())
+    }
+
     /// A fault in the program holds it from here on: its replicas stand, and the record says so.
     fn fault(&mut self, id: &TargetId, offset: Offset, effects: &mut Effects) {
         effects.holds(id.clone());

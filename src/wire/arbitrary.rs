@@ -362,6 +362,11 @@ fn dead_letter() -> impl Strategy<Value = DeadLetter> {
     })
 }
 
+/// What was migrated of any of these keys.
+fn carried<K: std::fmt::Debug>(key: impl Strategy<Value = K>) -> impl Strategy<Value = CarriedState<K>> {
+    (key, any::<i64>(), spec()).prop_map(|(key, version, state)| CarriedState { key, version, state })
+}
+
 /// Any signal.
 pub(crate) fn signal() -> impl Strategy<Value = Signal> {
     prop_oneof![
@@ -373,6 +378,7 @@ pub(crate) fn signal() -> impl Strategy<Value = Signal> {
         outcome().prop_map(Signal::Outcome),
         grant().prop_map(Signal::Grant),
         source_error().prop_map(Signal::SourceError),
+        carried(target()).prop_map(Signal::Carried),
     ]
 }
 
@@ -395,6 +401,7 @@ fn control() -> impl Strategy<Value = ControlEntry> {
         (text(), any::<i64>()).prop_map(|(source, round)| ControlEntry::RoundEnd(RoundEnd { source, round })),
         (text(), target()).prop_map(|(source, target)| ControlEntry::Removed(PolicyRemoved { source, target })),
         (text(), text()).prop_map(|(asker, reason)| ControlEntry::AnnounceAgain(AnnounceAgain { asker, reason })),
+        carried(target().prop_map(|key| key.to_string())).prop_map(ControlEntry::Carried),
     ]
 }
 
@@ -419,6 +426,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         4 => signal().prop_map(Message::Signal),
         1 => request().prop_map(Message::Request),
         1 => Just(Message::RequestsTick(Tick {})),
+        1 => carried(target().prop_map(|key| key.to_string())).prop_map(Message::RequestsCarried),
         1 => command().prop_map(Message::Command),
         3 => audit().prop_map(Message::Audit),
         1 => alert().prop_map(Message::Alert),

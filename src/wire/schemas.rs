@@ -77,6 +77,8 @@ record_types! {
     RoundEnd,
     /// On `control`.
     AnnounceAgain,
+    /// On `control`, `signals` and `requests`.
+    CarriedState,
     /// On `signals`.
     Part,
     /// On `signals`.

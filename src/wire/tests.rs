@@ -11,7 +11,7 @@ fn topic_of(message: &Message) -> Topic {
         Message::Samples(_) => Topic::Metrics,
         Message::Control(_) => Topic::Control,
         Message::Signal(_) => Topic::Signals,
-        Message::Request(_) | Message::RequestsTick(_) => Topic::Requests,
+        Message::Request(_) | Message::RequestsTick(_) | Message::RequestsCarried(_) => Topic::Requests,
         Message::Command(_) => Topic::Commands,
         Message::Audit(_) => Topic::Audit,
         Message::Alert(_) => Topic::Alerts,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::cli::config::Config;
+use crate::cli::migrated::check_not_migrated;
 use crate::edge::actuate::{self, Reach};
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::{Log, LogError, Partitions, Topic};
@@ -36,6 +37,7 @@ impl Storage {
             #[cfg(not(feature = "kafka"))]
             return Err(crate::cli::Unusable(format!("{}: this build has no Kafka: build it with --features kafka", config.source("kafka.brokers"))).into());
         }
+        check_not_migrated(&config.data)?;
         let options = Options { partitions: Partitions::default(), max_bytes: Some(config.retention.reserve()) };
         let log = EmbeddedLog::open(&config.data, Arc::clone(clock), options)?;
         check_snapshots::<Admit>(&log)?;

@@ -11,9 +11,13 @@ use crate::edge::actuate;
 use crate::log::LogError;
 use crate::log::kafka::topics::{group_name, states};
 use crate::log::kafka::{READERS, declaration};
+use crate::runtime::migration;
 
 /// The role whose processes consume commands.
 const FLEETS: &str = "fleets";
+
+/// `loadline migrate`, which is no role of a process.
+pub(super) const MIGRATE: &str = migration::GROUP;
 
 /// One thing of the cluster, or all whose names begin so.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +60,11 @@ pub(super) fn rights(prefix: &str, roles: &[&str]) -> Result<Rights, LogError> {
             // Each data directory has a group of its own.
             allow("group", group_name(prefix, actuate::GROUP), true, &["Read"]);
             allow("transactional-id", group_name(prefix, actuate::GROUP), true, &["Write", "Describe"]);
+        } else if *role == MIGRATE {
+            // It looks whether a stage has read anything.
+            stages.iter().for_each(|stage| allow("group", group_name(prefix, stage), false, &["Describe"]));
+            allow("group", group_name(prefix, role), false, &["Read"]);
+            allow("transactional-id", format!("{}.", group_name(prefix, role)), true, &["Write", "Describe"]);
         } else if stages.contains(role) {
             allow("group", group_name(prefix, role), false, &["Read"]);
             allow("transactional-id", format!("{}.", group_name(prefix, role)), true, &["Write", "Describe"]);

@@ -45,7 +45,8 @@ fn the_declaration_has_every_topic_and_nothing_else() {
     }
     let roles: BTreeSet<String> = Part::all().iter().map(|role| format!("{role:?}").to_lowercase()).collect();
     let parts = declared().unwrap().iter().flat_map(|topic| topic.writers.iter().chain(&topic.readers)).cloned().collect();
-    assert_eq!(roles, parts, "each role reads or writes something, and nobody else does");
+    let roles: BTreeSet<String> = roles.into_iter().chain([super::acls::MIGRATE.to_owned()]).collect();
+    assert_eq!(roles, parts, "each role, and `migrate`, reads or writes something, and nobody else does");
 }
 
 /// It is AsyncAPI by AsyncAPI's own schema, the Kafka bindings too.
@@ -237,7 +238,7 @@ fn topics_are_shown_as_an_installation_has_them() {
     let signals = &topics[2];
     assert_eq!(
         (&signals["replicas"], &signals["settings"]["min.insync.replicas"], &signals["readBy"]),
-        (&1.into(), &"1".into(), &serde_json::json!(["decide", "view"]))
+        (&1.into(), &"1".into(), &serde_json::json!(["decide", "migrate", "view"]))
     );
     let in_sync = |replicas: &str| -> Value {
         let text = ran(&["show", "--replication", replicas, "--output", "json"]).unwrap();

@@ -9,8 +9,8 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::{Services, fleet};
-use crate::edge::api::{Decisions, Problem, Story, TargetDetail, target_path};
-use crate::edge::view::{Until, gone, older};
+use crate::edge::api::{Decisions, Problem, TargetDetail};
+use crate::edge::view::{Until, gone, next_page, older};
 use crate::log::{Log, LogError};
 use crate::model::spelling::nearest;
 use crate::model::{TargetId, Timestamp};
@@ -79,15 +79,9 @@ pub(super) async fn told(services: &Services, target: TargetId, limit: usize, un
         })
         .await?
     };
-    let next = next_decisions(&target, decisions.first(), limit);
+    let next = next_page(&target, decisions.first(), limit);
     let by_hand = if until.is_none() { services.view.by_hand(&target) } else { Vec::new() };
     Ok(Decisions { target, decisions, by_hand, next, gone })
-}
-
-/// The path of the page before the one that begins with `first`. The first decision about a target is its first evaluation.
-pub(super) fn next_decisions(target: &TargetId, first: Option<&Story>, limit: usize) -> Option<String> {
-    let first = first.map(|story| &story.decision).filter(|first| first.sequence > 1)?;
-    Some(format!("{}/decisions?limit={limit}&before={}.{}", target_path(target), first.at.as_millis(), first.sequence))
 }
 
 /// Reads the log on a thread that may wait.
@@ -126,8 +120,7 @@ pub(super) fn parse_limit(text: Option<&str>, default: usize, most: usize) -> Re
 
 /// The place in the decisions where a page ended, as `next` writes it: time and sequence.
 pub(super) fn parse_before(text: &str) -> Result<Until, Problem> {
-    let place = text.split_once('.').and_then(|(at, sequence)| Some(Until::Before(Timestamp::from_millis(at.parse().ok()?), sequence.parse().ok()?)));
-    place.ok_or_else(|| bad_place(text))
+    Until::parse(text).ok_or_else(|| bad_place(text))
 }
 
 pub(super) fn bad_place(text: &str) -> Problem {

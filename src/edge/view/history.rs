@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use super::stories::{Stories, Until};
-use crate::edge::api::{Gone, Story};
-use crate::log::{Log, LogError, Offset, RawRecord, Topic, partition_of};
-use crate::model::{Audit, Message, TargetId, Timestamp};
+use crate::edge::api::{Dated, Gone, Story, target_path};
+use crate::log::{LogError, Offset, RawRecord, ReadOnly, Topic, partition_of};
+use crate::model::{Audit, ManualChange, Message, TargetId, Timestamp};
 use crate::runtime::clock::Stopwatch;
 use crate::wire;
 
@@ -25,8 +25,8 @@ const AFTERMATH: usize = 4 * SLICE;
 /// little where a clock did; what that displaces is displaced by as much.
 ///
 /// # Errors
-/// As [`Log::scan`].
-pub(super) fn first_after(log: &dyn Log, topic: Topic, partition: u32, at: Timestamp) -> Result<Offset, LogError> {
+/// As [`ReadOnly::scan`].
+pub(super) fn first_after(log: &(impl ReadOnly + ?Sized), topic: Topic, partition: u32, at: Timestamp) -> Result<Offset, LogError> {
     let range = log.range(topic, partition)?;
     let (mut low, mut high) = (range.start, range.end);
     while low < high {
@@ -42,10 +42,29 @@ pub(super) fn first_after(log: &dyn Log, topic: Topic, partition: u32, at: Times
 /// The last `limit` decisions of a target that were made by `until`, the newest last, read from the log.
 ///
 /// # Errors
-/// As [`Log::scan`].
-pub fn older(log: &dyn Log, target: &TargetId, limit: usize, until: Until) -> Result<Vec<Story>, LogError> {
+/// As [`ReadOnly::scan`].
+pub fn older(log: &(impl ReadOnly + ?Sized), target: &TargetId, limit: usize, until: Until) -> Result<Vec<Story>, LogError> {
+    Ok(read_back(log, target, limit, until)?.newest(limit, Some(until)).unwrap_or_default())
+}
+
+/// The last `limit` decisions of a target, the newest last, and what people set by hand since, read from the log.
+///
+/// # Errors
+/// As [`ReadOnly::scan`].
+pub fn latest(log: &(impl ReadOnly + ?Sized), target: &TargetId, limit: usize, now: Timestamp) -> Result<(Vec<Story>, Vec<Dated<ManualChange>>), LogError> {
+    let stories = read_back(log, target, limit, Until::At(now))?;
+    Ok((stories.newest(limit, None).unwrap_or_default(), stories.since().to_vec()))
+}
+
+/// The path of the page before the one that begins with `first`. The first decision about a target is its first evaluation.
+pub fn next_page(target: &TargetId, first: Option<&Story>, limit: usize) -> Option<String> {
+    let first = first.map(|story| &story.decision).filter(|first| first.sequence > 1)?;
+    Some(format!("{}/decisions?limit={limit}&before={}.{}", target_path(target), first.at.as_millis(), first.sequence))
+}
+
+fn read_back(log: &(impl ReadOnly + ?Sized), target: &TargetId, limit: usize, until: Until) -> Result<Stories, LogError> {
     let clock = Stopwatch::start();
-    let partition = partition_of(target.as_str(), log.partitions(Topic::Audit));
+    let partition = partition_of(target.as_str(), log.partitions(Topic::Audit)?);
     // A decision is appended at its time or soon after: what was appended a little later may be of `until`.
     let end = first_after(log, Topic::Audit, partition, until.at() + Duration::from_secs(60))?;
     let earliest = log.range(Topic::Audit, partition)?.start;
@@ -76,15 +95,15 @@ pub fn older(log: &dyn Log, target: &TargetId, limit: usize, until: Until) -> Re
             Audit::Policy(_) | Audit::Rejected(_) => {}
         }
     }
-    Ok(stories.newest(limit, Some(until)).unwrap_or_default())
+    Ok(stories)
 }
 
 /// What retention has removed of the partition in which a target's decisions stand; `None` where nothing is gone.
 ///
 /// # Errors
-/// As [`Log::scan`].
-pub fn gone(log: &dyn Log, target: &TargetId) -> Result<Option<Gone>, LogError> {
-    let partition = partition_of(target.as_str(), log.partitions(Topic::Audit));
+/// As [`ReadOnly::scan`].
+pub fn gone(log: &(impl ReadOnly + ?Sized), target: &TargetId) -> Result<Option<Gone>, LogError> {
+    let partition = partition_of(target.as_str(), log.partitions(Topic::Audit)?);
     let to = log.range(Topic::Audit, partition)?.start;
     if to == 0 {
         return Ok(None);

@@ -58,6 +58,17 @@ impl Until {
         }
     }
 
+    /// Those before a page, by the path to what comes before it ([`super::next_page`]).
+    pub fn of_page(path: &str) -> Option<Until> {
+        Until::parse(path.split_once("before=")?.1)
+    }
+
+    /// The place where a page ended: time and sequence.
+    pub fn parse(place: &str) -> Option<Until> {
+        let (at, sequence) = place.split_once('.')?;
+        Some(Until::Before(Timestamp::from_millis(at.parse().ok()?), sequence.parse().ok()?))
+    }
+
     /// None of them is later.
     pub fn at(self) -> Timestamp {
         match self {

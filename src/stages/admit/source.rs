@@ -49,6 +49,12 @@ impl Source {
         saved
     }
 
+    /// It stands in another log from `offset` on: of the rounds of before the last one counts.
+    pub(super) fn carried(&mut self, offset: Offset) {
+        self.through = 0;
+        self.rounds = self.rounds.back().map(|(_, round)| (offset, *round)).into_iter().collect();
+    }
+
     /// Whether `round` is newer than the last round that was complete before `offset`.
     pub(super) fn is_newer(&self, round: i64, offset: Offset) -> bool {
         match self.rounds.iter().rev().find(|(end, _)| *end < offset) {

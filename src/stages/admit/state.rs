@@ -6,8 +6,9 @@ use super::source::Source;
 use super::target::Target;
 use crate::log::Offset;
 use crate::model::json;
-use crate::model::{TargetId, Timestamp};
+use crate::model::{CarriedState, TargetId, Timestamp};
 use crate::stages::Snapshot;
+use crate::stages::carried::NotCarried;
 
 const TARGET: &str = "target:";
 const SOURCE: &str = "source:";
@@ -82,6 +83,32 @@ impl State {
         }
         apply(held);
         self.changed.insert(format!("{SOURCE}{name}"));
+    }
+}
+
+/// The target that a key of the snapshots is of.
+pub(super) fn target_of(key: &str) -> Option<TargetId> {
+    key.strip_prefix(TARGET)?.parse().ok()
+}
+
+impl State {
+    /// Goes on from what another installation remembered of a key, where nothing is known of it here.
+    pub(super) fn carry(&mut self, carried: &CarriedState, offset: Offset) -> Result<(), NotCarried> {
+        let known = match carried.key.strip_prefix(SOURCE) {
+            Some(source) => self.sources.contains_key(source),
+            None => target_of(&carried.key).is_some_and(|target| self.targets.contains_key(&target)),
+        };
+        if known {
+            return Err(NotCarried::Known);
+        }
+        self.restore(&carried.key, carried.state.as_bytes()).map_err(NotCarried::Unreadable)?;
+        match (carried.key.strip_prefix(SOURCE), target_of(&carried.key)) {
+            (Some(source), _) => drop(self.sources.get_mut(source).map(|source| source.carried(offset))),
+            (None, Some(target)) => drop(self.targets.get_mut(&target).map(|held| held.carried(offset))),
+            (None, None) => {}
+        }
+        self.changed.insert(carried.key.clone());
+        Ok(())
     }
 }
 

@@ -113,6 +113,13 @@ impl Target {
         saved
     }
 
+    /// It stands in another log from `offset` on: what was announced before is older than all that is announced there.
+    pub(super) fn carried(&mut self, offset: Offset) {
+        self.offers.sort_by_key(|offer| offer.since);
+        self.offers.iter_mut().for_each(|offer| offer.since = offset);
+        (self.through, self.position) = (0, offset);
+    }
+
     /// Whether a round under way left marks.
     pub(super) fn has_marks(&self) -> bool {
         self.offers.iter().any(|offer| offer.named.is_some() || offer.kept.is_some())

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::log::Offset;
-use crate::model::{Alert, AlertState, AnnounceAgain, Audit, Message, Signal, TargetId};
+use crate::model::{Alert, AlertState, AnnounceAgain, Audit, CarriedState, Message, Signal, TargetId};
 use crate::stages::Snapshot;
 
 const SECOND: i64 = 1_000;
@@ -359,4 +359,32 @@ proptest! {
             }
         }
     }
+}
+
+/// A record for each key that admit saves, as another installation gets them.
+fn carried(story: &mut Story) -> Vec<ControlEntry> {
+    let keys = story.state.take_changed();
+    let state = |key: &String| String::from_utf8(story.state.encode(key, story.next).unwrap()).unwrap();
+    keys.iter().map(|key| ControlEntry::Carried(CarriedState { key: key.clone(), version: i64::from(Admit::VERSION), state: state(key) })).collect()
+}
+
+/// In another log generations go on, the first one that named a target holds it, and what was refused is mended there.
+#[test]
+fn what_was_migrated_holds_in_the_other_log() {
+    let mut before = Story { next: 1_000, ..Story::default() };
+    before.round(0, "f", 10, &[("a.yaml", "api", 1)]);
+    before.round(SECOND, "f", 11, &[("a.yaml", "api", 2)]);
+    assert_eq!(before.round(2 * SECOND, "g", 5, &[("b.yaml", "api", 9)]), "PolicyConflict g/b.yaml Firing\n");
+    before.feed(3 * SECOND, rejected("f", 12, "a.yaml", "no"));
+    assert_eq!(before.feed(3 * SECOND, end("f", 12)), "PolicyInvalid f/a.yaml Firing\nrejected a.yaml: no\n");
+    let mut story = Story::default();
+    for entry in carried(&mut before) {
+        assert_eq!(story.feed(60 * SECOND, entry), "");
+    }
+    assert_eq!(story.round(61 * SECOND, "f", 12, &[("a.yaml", "api", 3)]), "", "that round was complete before");
+    assert_eq!(story.round(62 * SECOND, "f", 13, &[("a.yaml", "api", 3)]), "api is 3 by f/a.yaml@3\nPolicyInvalid f/a.yaml Resolved\n");
+    story.round(63 * SECOND, "f", 14, &[]);
+    assert_eq!(story.round(74 * SECOND, "f", 15, &[]), "api is 9 by g/b.yaml@4\nPolicyConflict g/b.yaml Resolved\n", "who was refused comes after it");
+    let known = ControlEntry::Carried(CarriedState { key: "target:prod/Deployment/api".to_owned(), version: 1, state: "{}".to_owned() });
+    assert_eq!(story.feed(75 * SECOND, known), "StateNotCarried admit target:prod/Deployment/api Event\n");
 }

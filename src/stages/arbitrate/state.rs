@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::fleet::Fleet;
 use crate::log::Offset;
-use crate::model::FleetName;
 use crate::model::json;
+use crate::model::{CarriedState, FleetName, NameError};
 use crate::stages::Snapshot;
+use crate::stages::carried::NotCarried;
 
 const KEY_PREFIX: &str = "fleet:";
 
@@ -33,6 +34,12 @@ struct Held {
     fleet: Fleet,
 }
 
+/// The fleet that a key of the snapshots is of.
+fn name_of(key: &str) -> Result<FleetName, String> {
+    let name = key.strip_prefix(KEY_PREFIX).ok_or_else(|| format!("key \"{key}\" is not {KEY_PREFIX}NAME"))?;
+    name.parse().map_err(|e: NameError| e.to_string())
+}
+
 impl State {
     /// The fleets that there are.
     pub(super) fn names(&self) -> Vec<FleetName> {
@@ -51,6 +58,22 @@ impl State {
             self.fleets.remove(name);
         }
         self.changed.insert(format!("{KEY_PREFIX}{name}"));
+    }
+}
+
+impl State {
+    /// Goes on from what another installation remembered of a fleet, where nothing is known of it here.
+    pub(super) fn carry(&mut self, carried: &CarriedState) -> Result<(), NotCarried> {
+        let name = name_of(&carried.key).map_err(NotCarried::Unreadable)?;
+        if self.fleets.contains_key(&name) {
+            return Err(NotCarried::Known);
+        }
+        self.restore(&carried.key, carried.state.as_bytes()).map_err(NotCarried::Unreadable)?;
+        if let Some(held) = self.fleets.get_mut(&name) {
+            held.through = 0;
+        }
+        self.changed.insert(carried.key.clone());
+        Ok(())
     }
 }
 
@@ -78,8 +101,7 @@ impl Snapshot for State {
     }
 
     fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
-        let name = key.strip_prefix(KEY_PREFIX).ok_or_else(|| format!("key \"{key}\" is not {KEY_PREFIX}NAME"))?;
-        let name = name.parse::<FleetName>().map_err(|e| e.to_string())?;
+        let name = name_of(key)?;
         let saved: Held = json::read_bytes(bytes).map_err(|e| format!("fleet {name} cannot be read: {e}"))?;
         self.fleets.insert(name, Held { through: saved.through, fleet: Fleet::from_saved(saved.fleet) });
         Ok(())

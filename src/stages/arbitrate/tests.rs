@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::log::Offset;
-use crate::model::Timestamp;
+use crate::model::{CarriedState, Timestamp};
 use crate::stages::{Located, Snapshot};
 
 /// A claim of the fleet `f` for `prod/Deployment/NAME`: paced, priority 0, `min` 1, standing for 150 s; of all commands before
@@ -59,6 +59,7 @@ impl Story {
                     writeln!(told, "grant {}#{} {} of {} {:?}{command}", g.target.name(), g.epoch, g.granted, g.desired, g.limit).unwrap();
                 }
                 Message::Audit(Audit::Command(_) | Audit::Grant(_)) => {}
+                Message::Alert(alert) => writeln!(told, "alert {}", alert.name).unwrap(),
                 other => panic!("the arbiter does not append {other:?}"),
             }
         }
@@ -399,4 +400,22 @@ proptest! {
         prop_assert_eq!(&run(&events, None), &undisturbed, "the same input twice");
         prop_assert_eq!(&run(&events, Some(at)), &undisturbed, "restarted after record {}", at);
     }
+}
+
+/// In another log what a fleet has removed counts, and a claim that is served is not served again.
+#[test]
+fn a_fleet_that_was_migrated_goes_on_where_it_was() {
+    let mut before = Story { next: 500, ..Story::default() };
+    assert!(before.claim(1_000, claim("a", 1_000, 20, 12)).contains("command a#1000 20->15"), "five of a small fleet in a minute");
+    let key = before.state.take_changed().pop().unwrap();
+    let state = String::from_utf8(before.state.encode(&key, before.next).unwrap()).unwrap();
+    let carried = |key: &str| RequestsEntry::Carried(CarriedState { key: key.to_owned(), version: i64::from(Arbitrate::VERSION), state: state.clone() });
+    let mut story = Story::default();
+    assert_eq!(story.feed(2_000, carried(&key)), "");
+    assert_eq!(story.claim(3_000, claim("a", 1_000, 20, 12)), "", "the same claim again");
+    assert!(!story.claim(4_000, claim("b", 4_000, 20, 10)).contains("command"), "the limit of the minute is spent");
+    story.restart();
+    assert!(story.tick(62_000).contains("command b#4000 20->15"), "and is there again after it");
+    assert_eq!(story.feed(63_000, carried(&key)), "alert StateNotCarried\n", "what is known here is newer");
+    assert_eq!(story.feed(63_000, carried("f")), "alert StateNotCarried\n", "no key of a fleet");
 }

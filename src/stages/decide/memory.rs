@@ -255,6 +255,25 @@ impl Memory {
         self.shadow.unwrap_or(self.current)
     }
 
+    /// Whether nothing has been said of the target but that it is there.
+    pub(super) fn is_new(&self) -> bool {
+        let Memory { next_offset, now, .. } = *self;
+        *self == Memory { next_offset, now, ..Memory::default() }
+    }
+
+    /// It stands in another log from `offset` on, which that one took at `at`: places and sources of the log before mean nothing there.
+    pub(super) fn carried(&mut self, offset: Offset, at: Timestamp) {
+        self.next_offset = 0;
+        self.now = self.now.max(at);
+        for metric in self.metrics.values_mut() {
+            (metric.since_offset, metric.begun_at) = (offset, Some(at));
+            metric.fed.clear();
+        }
+        if let Some(fault) = &mut self.faulted {
+            fault.position = 0;
+        }
+    }
+
     /// Takes over a history, oldest first, with ages as of now.
     pub(super) fn start(&mut self, proposals: &[(Duration, u32)], events: &[(Duration, i64)]) {
         self.proposals.begin();

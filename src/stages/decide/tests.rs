@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Alert, Amount, FleetObservation, Instance, InstanceName, Kind, Mark, Order, Pane, Phase, Reading};
+use crate::model::{Alert, Amount, FleetObservation, Instance, InstanceName, Kind, Mark, Order, Pane, Phase, Reading, StepKind};
 
 const SPEC: &str = r#"{"target":{"apiVersion":"apps/v1","kind":"Deployment","name":"NAME"},"replicas":{"min":MIN,"max":9},"metrics":[{"name":"q","track":{"perReplica":10}}]}"#;
 
@@ -73,6 +73,16 @@ fn told(mut effects: Effects) -> Vec<String> {
     words.collect()
 }
 
+/// The state as another process restores it.
+fn restored(story: &Story, names: &[&str]) -> State {
+    let mut restored = State::default();
+    restored.restore_wide(&story.state.encode_wide(story.next)).unwrap();
+    for key in names.iter().map(|name| id(name)) {
+        restored.restore(key.as_str(), &story.state.encode(key.as_str(), story.next).unwrap()).unwrap();
+    }
+    restored
+}
+
 /// A fault in the fold of one target holds that target, says so, and holds no other; only a changed policy ends it.
 #[test]
 fn a_fault_holds_its_target_alone() {
@@ -89,12 +99,7 @@ fn a_fault_holds_its_target_alone() {
     assert!(story.fleet("a", 4).is_empty(), "its replicas stand");
     assert_eq!(story.fleet("b", 4), ["ChangedFromOutside Event", "b Blind 4"]);
     // The fault is remembered.
-    let mut restored = State::default();
-    restored.restore_wide(&story.state.encode_wide(story.next)).unwrap();
-    for key in ["prod/Deployment/a", "prod/Deployment/b"] {
-        restored.restore(key, &story.state.encode(key, story.next).unwrap()).unwrap();
-    }
-    story.state = restored;
+    story.state = restored(&story, &["a", "b"]);
     assert!(story.policy("a", 2, 1).is_empty(), "the same policy again changes nothing");
     assert_eq!(story.policy("a", 3, 2), ["Faulted Resolved"]);
     assert_eq!(story.fleet("a", 4), ["a Blind 4"], "it starts as new");
@@ -585,4 +590,66 @@ fn a_source_that_is_silent_since_a_loss_blinds_what_it_may_have_fed() {
     assert_eq!(told.last().unwrap().as_deref(), Some("a Blind 4"), "one of two sources says nothing: {told:?}");
     last(35, &[0, 1]);
     assert_eq!(last(40, &[0, 1]).as_deref(), Some("a ScaleIn 1"));
+}
+
+/// The state of a target, as another installation saved it.
+fn saved(story: &Story, name: &str, version: u32) -> Signal {
+    let state = String::from_utf8(story.state.encode(id(name).as_str(), story.next).unwrap()).unwrap();
+    Signal::Carried(CarriedState { key: id(name), version: i64::from(version), state })
+}
+
+/// What was migrated goes on with its own times: a cooldown of before holds, its metrics are measured anew, and it says so over a restart.
+#[test]
+fn a_target_that_was_migrated_goes_on_where_it_was() {
+    let mut before = Story { next: 100, ..Story::default() };
+    before.behave("a", 1, r#""scaleIn":{"stabilization":"0s","cooldown":"1h"}"#);
+    before.fleet("a", 2);
+    before.say(depth(at(90), 30));
+    assert_eq!(before.say(mark(at(95))), ["a ScaleOut 3"]);
+    before.fleet("a", 3);
+    // In another log, whose first record it is.
+    let mut story = Story::default();
+    let mut effects = Effects::new();
+    let record = saved(&before, "a", FOLD_VERSION);
+    let mut say = |story: &mut Story, record: Signal, at: Timestamp| {
+        let input = Input::Record(Located { partition: 0, offset: story.next, at, record });
+        Decide { audit: AuditWhen::Always, probe: None }.apply(&mut story.state, input, &mut effects);
+        story.next += 1;
+        effects
+            .take()
+            .into_iter()
+            .filter_map(|effect| match effect.message {
+                Message::Audit(Audit::Decision(decision)) => Some((decision.sequence, decision.desired, decision.binding, decision.policy_version)),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(say(&mut story, record, at(200)), []);
+    say(&mut story, mark(at(200)), at(200));
+    say(&mut story, depth(at(205), 10), at(210));
+    let decided = say(&mut story, mark(at(210)), at(211));
+    let [(sequence, 3, StepKind::Cooldown, version)] = &decided[..] else { panic!("{decided:?}") };
+    assert!(*sequence > 3 && version == "file@1", "{decided:?}");
+    // It is the same target after a restart there.
+    let restored = restored(&story, &["a"]);
+    let mut after = |state: State| {
+        let mut story = Story { state, next: story.next };
+        say(&mut story, depth(at(210), 10), at(215));
+        say(&mut story, mark(at(215)), at(216))
+    };
+    assert_eq!(after(restored)[0].2, StepKind::Cooldown);
+}
+
+#[test]
+fn what_cannot_be_carried_is_told_and_changes_nothing() {
+    let mut before = Story::default();
+    before.policy("a", 7, 1);
+    before.fleet("a", 4);
+    let mut story = Story::default();
+    assert_eq!(story.say(saved(&before, "a", FOLD_VERSION + 1)), ["StateNotCarried Event"]);
+    let unreadable = Signal::Carried(CarriedState { key: id("a"), version: i64::from(FOLD_VERSION), state: "{".to_owned() });
+    assert_eq!(story.say(unreadable), ["StateNotCarried Event"]);
+    assert!(story.say(saved(&before, "a", FOLD_VERSION)).is_empty(), "neither stands in the way of what can be read");
+    assert_eq!(story.say(saved(&before, "a", FOLD_VERSION)), ["StateNotCarried Event"], "what is known here is newer");
+    assert!(story.policy("a", 6, 9).is_empty(), "its policy is the newer one");
 }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::shapes::{FleetShape, GrantShape, MarkShape, OutcomeShape, PartShape, SourceErrorShape, TickShape};
 use super::{LineError, line};
 use crate::model::json;
-use crate::model::{Order, PolicyAnnouncement, Signal, TargetId, Tick, Timestamp};
+use crate::model::{CarriedState, Order, PolicyAnnouncement, Signal, TargetId, Tick, Timestamp};
 
 /// A signal's line. Exactly one of the kinds is there.
 #[derive(Default, Serialize, Deserialize)]
@@ -35,10 +35,20 @@ struct SignalLine {
     grant: Option<GrantShape>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source_error: Option<SourceErrorShape>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    carried: Option<CarriedShape>,
     #[serde(rename = "override", default, skip_serializing)]
     override_: Option<serde::de::IgnoredAny>,
     #[serde(default, skip_serializing)]
     forecast: Option<serde::de::IgnoredAny>,
+}
+
+/// What was migrated of a target.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CarriedShape {
+    version: i64,
+    state: Box<RawValue>,
 }
 
 /// A key that is there is `Some`, even where its value is `null`: a policy that is removed.
@@ -58,22 +68,22 @@ pub fn signal_to_line(at: Timestamp, partition: u32, signal: &Signal) -> String 
         Signal::Tick(Tick {}) => shape.tick = Some(TickShape {}),
         Signal::Fleet(fleet) => shape.fleet = Some(fleet.into()),
         Signal::Policy(policy) => {
-            shape.policy = Some(spec_to_raw(policy.spec.as_deref()));
+            shape.policy = Some(policy.spec.as_deref().map_or_else(|| RawValue::NULL.to_owned(), json_to_raw));
             shape.order = Some(policy.order.clone());
         }
         Signal::Outcome(outcome) => shape.outcome = Some(outcome.into()),
         Signal::Grant(grant) => shape.grant = Some(grant.into()),
         Signal::SourceError(failed) => shape.source_error = Some(failed.into()),
+        Signal::Carried(carried) => shape.carried = Some(CarriedShape { version: carried.version, state: json_to_raw(&carried.state) }),
     }
     line(&shape)
 }
 
-/// A policy's text as JSON on one line: line breaks are white space in JSON, so blanks take their
-/// place. A text that is no JSON is written as a string, which no reader takes for a policy.
-fn spec_to_raw(spec: Option<&str>) -> Box<RawValue> {
-    let Some(spec) = spec else { return RawValue::NULL.to_owned() };
-    RawValue::from_string(spec.trim().replace(['\n', '\r'], " "))
-        .or_else(|_| serde_json::value::to_raw_value(spec))
+/// A text of JSON on one line: line breaks are white space in JSON, so blanks take their
+/// place. A text that is no JSON is written as a string, which no reader takes for a policy or a state.
+fn json_to_raw(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.trim().replace(['\n', '\r'], " "))
+        .or_else(|_| serde_json::value::to_raw_value(text))
         .unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
@@ -98,6 +108,7 @@ pub fn line_to_signal(text: &str) -> Result<(Timestamp, Option<u32>, Signal), Li
         ("outcome", shape.outcome.is_some()),
         ("grant", shape.grant.is_some()),
         ("sourceError", shape.source_error.is_some()),
+        ("carried", shape.carried.is_some()),
     ];
     let found: Vec<&str> = kinds.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
     if found.len() > 1 {
@@ -129,8 +140,10 @@ pub fn line_to_signal(text: &str) -> Result<(Timestamp, Option<u32>, Signal), Li
         Signal::Grant(grant.into_model(target_of("grant")?))
     } else if let Some(failed) = shape.source_error {
         Signal::SourceError(failed.into_model(target_of("sourceError")?))
+    } else if let Some(CarriedShape { version, state }) = shape.carried {
+        Signal::Carried(CarriedState { key: target_of("carried")?, version, state: state.get().to_owned() })
     } else {
-        return Err(LineError::missing("part", "a line needs one of part, mark, tick, fleet, policy, outcome, grant, sourceError"));
+        return Err(LineError::missing("part", "a line needs one of part, mark, tick, fleet, policy, outcome, grant, sourceError, carried"));
     };
     Ok((at, partition, signal))
 }

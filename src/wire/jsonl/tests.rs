@@ -9,7 +9,7 @@ use crate::wire::arbitrary;
 const AT: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
 /// Lines as a person would write them, one of each kind, in the form that is written back.
-const LINES: [&str; 12] = [
+const LINES: [&str; 13] = [
     r#"{"at":1764000000000,"target":"prod/Deployment/api","policy":{"replicas":{"min":3},"x":1.10},"order":{"source":"file:api.yaml","generation":3}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","policy":null,"order":{"source":"file:api.yaml","generation":4}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","fleet":{"uid":"u","term":1,"sequence":4,"desired":3,"statusReplicas":3,"updating":false,"instances":[{"name":"api-1","phase":"Running","ready":true,"deleting":false,"startedAt":1763999000000,"readyChangedAt":1763999010000,"requests":{"cpu":1,"memory":536870912}}]}}"#,
@@ -22,6 +22,7 @@ const LINES: [&str; 12] = [
     r#"{"at":1764000000000,"target":"prod/Deployment/api","partition":7,"sourceError":{"metric":"queue_depth","error":"broker unreachable"}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","outcome":{"command":"c-1","result":"Applied","replicas":5,"revision":77}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","grant":{"epoch":17,"desired":5,"granted":4,"limit":"Removals","command":{"id":"c-1","epoch":17,"from":3,"to":4,"expiresAt":1764000030000}}}"#,
+    r#"{"at":1764000000000,"target":"prod/Deployment/api","carried":{"version":1,"state":{"current":3}}}"#,
 ];
 
 #[test]
@@ -62,13 +63,13 @@ fn a_wrong_line_says_what_is_wrong_and_the_mend() {
         (r#"{"at":1,"targt":"a/b/c","tick":{}}"#, r#"unknown field "targt"; did you mean "target"?"#),
         (
             r#"{"at":1,"weather":1,"tick":{}}"#,
-            r#"unknown field "weather"; known are at, target, partition, policy, order, part, mark, tick, fleet, outcome, grant, sourceError, override, forecast"#,
+            r#"unknown field "weather"; known are at, target, partition, policy, order, part, mark, tick, fleet, outcome, grant, sourceError, carried, override, forecast"#,
         ),
         (
             r#"{"at":1,"partition":0,"tick":{},"mark":{"source":0,"of":1,"through":2}}"#,
             r#"a line says one thing, this one has "mark" and "tick": write a line for each"#,
         ),
-        (r#"{"at":1,"target":"a/b/c"}"#, r#""part" is missing: a line needs one of part, mark, tick, fleet, policy, outcome, grant, sourceError"#),
+        (r#"{"at":1,"target":"a/b/c"}"#, r#""part" is missing: a line needs one of part, mark, tick, fleet, policy, outcome, grant, sourceError, carried"#),
         (r#"{"at":1,"sourceError":{"metric":"m","error":"e"}}"#, r#""target" is missing: a "sourceError" line needs "target":"namespace/Kind/name""#),
         (r#"{"at":1,"target":"a/b/c","policy":null}"#, r#""order" is missing: a "policy" line needs "order":{"source":"…","generation":1}"#),
         (r#"{"at":1,"target":"a/b/c","tick":{}}"#, r#"a "tick" concerns all targets of its partition: leave "target":"a/b/c" out"#),

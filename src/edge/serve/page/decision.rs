@@ -118,7 +118,7 @@ pub(super) fn by_hand(change: &Dated<ManualChange>, times: Times) -> Markup {
 
 /// The path of the decisions before `first`, as the interface writes it; `None` where it is the first.
 pub(super) fn next_page(target: &TargetId, first: Option<&Story>) -> Option<String> {
-    crate::edge::serve::targets::next_decisions(target, first, 20)
+    crate::edge::view::next_page(target, first, 20)
 }
 
 /// The page of the decisions before these.

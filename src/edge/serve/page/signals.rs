@@ -94,6 +94,7 @@ fn kind(signal: &Signal) -> &'static str {
         Signal::Outcome(_) => "Outcome",
         Signal::Grant(_) => "Grant",
         Signal::SourceError(_) => "Source failed",
+        Signal::Carried(_) => "Migrated",
     }
 }
 
@@ -156,6 +157,7 @@ fn says(signal: &Signal, units: &Units) -> String {
         Signal::Outcome(outcome) => words::outcome(outcome),
         Signal::Grant(grant) => words::grant(grant),
         Signal::SourceError(failed) => format!("{}: {}", failed.metric, failed.error),
+        Signal::Carried(_) => "goes on from what another installation remembered".to_owned(),
         Signal::Mark(_) | Signal::Tick(_) => String::new(),
     }
 }

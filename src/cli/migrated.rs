@@ -1,0 +1,65 @@
+//! The mark of a data directory whose installation went over to Kafka: its log is history, and nothing decides on it any more.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+
+use super::Unusable;
+use crate::model::Timestamp;
+
+/// The file, in the data directory.
+const FILE: &str = "migrated.json";
+
+/// Where an installation went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Migrated {
+    /// The brokers, as they were named.
+    pub(super) brokers: String,
+    /// What the names of its topics begin with.
+    pub(super) prefix: String,
+    /// When.
+    pub(super) at: Timestamp,
+}
+
+impl Migrated {
+    /// The mark of this directory, where it has one.
+    ///
+    /// # Errors
+    /// [`Unusable`] where there is a file that cannot be read.
+    pub(super) fn read(data: &Path) -> anyhow::Result<Option<Migrated>> {
+        let path = file(data);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Unusable(format!("{} cannot be read: {error}", path.display())).into()),
+        };
+        let mark = serde_json::from_str(&text).map_err(|error| {
+            Unusable(format!(
+                "{} says that this installation was migrated, and cannot be read: {error}; see where it went before you remove it",
+                path.display()
+            ))
+        })?;
+        Ok(Some(mark))
+    }
+}
+
+/// That nothing went over from here: two that decide for the same targets are one too many.
+///
+/// # Errors
+/// [`Unusable`], with the way out.
+pub(super) fn check_not_migrated(data: &Path) -> anyhow::Result<()> {
+    let Some(Migrated { brokers, prefix, at }) = Migrated::read(data)? else { return Ok(()) };
+    let reason = format!(
+        "the installation of {} was migrated to Kafka at {at} ({brokers}, prefix {prefix}): say kafka.brokers, as that one runs there; its history is read by `loadline history TARGET --data {0}`. To go on from this log, \
+         as it was then, stop that one and remove {}",
+        data.display(),
+        file(data).display()
+    );
+    Err(Unusable(reason).into())
+}
+
+/// Where the mark stands.
+pub(super) fn file(data: &Path) -> PathBuf {
+    data.join(FILE)
+}

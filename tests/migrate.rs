@@ -1,0 +1,185 @@
+//! An installation of one machine goes over to Kafka: with its policies, its cooldowns and its history, and no fleet is touched.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+mod common;
+#[path = "common/kafka.rs"]
+mod kafka;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, pids_of, sleepers, wait_for, waiting};
+use kafka::{Broker, broker};
+use serde_json::Value;
+
+/// It may not shrink for an hour after a change.
+const LONG_COOLDOWN: &str = "  behavior: { scaleIn: { stabilization: 0s, cooldown: 1h }, scaleOut: { cooldown: 0s } }\n";
+
+fn installation() -> String {
+    let prefix = Broker::prefix();
+    let apply = ["topology", "apply", "--brokers", &broker().address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
+    assert!(Command::new(LOADLINE).args(apply).output().unwrap().status.success());
+    prefix
+}
+
+/// A command with the configuration of this installation on Kafka.
+fn on_kafka(command: &str, home: &Path, prefix: &str) -> Command {
+    let mut on_kafka = Command::new(LOADLINE);
+    on_kafka.current_dir(home).args([command, "--brokers", &broker().address, "--data", "data", "--policies", "policies", "--pane", "250ms"]);
+    on_kafka.args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.partitions=3", "--set", "kafka.replication=1"]);
+    on_kafka.env_remove("LOADLINE_CONFIG");
+    on_kafka
+}
+
+/// The exit code, what is printed, and what is said beside it.
+fn said(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn loadline(home: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    said(Command::new(LOADLINE).current_dir(home).args(arguments).env_remove("LOADLINE_CONFIG"))
+}
+
+/// Posts until the fleet has so many.
+fn scales_to(running: &Running, data: &Path, waits: f64, count: usize) {
+    wait_for(&format!("a fleet of {count}"), || {
+        running.post(&waiting(waits));
+        (sleepers(data) == count).then_some(())
+    });
+}
+
+/// What has been decided, oldest first, as the history tells it.
+fn history(home: &Path, of: &[&str]) -> Vec<Value> {
+    let (code, printed, said) = loadline(home, &[&["history", &SLEEPERS, "--since", "1h", "--output", "json"], of].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let found: Value = serde_json::from_str(&printed).unwrap();
+    found["decisions"].as_array().unwrap().clone()
+}
+
+#[test]
+fn an_installation_goes_over_with_all_that_it_remembers() {
+    let (home, _) = fleet_of_sleepers(1, LONG_COOLDOWN);
+    let (home, data) = (home.path(), home.path().join("data"));
+    let alone = Running::start(home, &[]);
+    scales_to(&alone, &data, 30.0, 3);
+    wait_for("the change to be seen", || (alone.status(&SLEEPERS)?["current"] == 3).then_some(()));
+    let prefix = installation();
+    let (code, _, words) = said(&mut on_kafka("migrate", home, &prefix));
+    assert_eq!(code, Some(2), "it runs: {words}");
+    assert!(words.contains(&alone.pid().to_string()), "{words}");
+    assert_eq!(alone.stop(), 0);
+    let before = history(home, &["--data", "data"]);
+    let grown = before.iter().find(|story| story["decision"]["desired"] == 3).unwrap();
+    assert_eq!(grown["outcomes"][0]["record"]["result"], "Applied", "{grown}");
+    let (pids, signals) = (pids_of(&data, &common::FLEET), loadline(home, &["export", "--data", "data"]));
+
+    let (code, printed, words) = said(on_kafka("migrate", home, &prefix).arg("--dry-run"));
+    assert_eq!(code, Some(0), "{words}");
+    assert!(printed.starts_with("1 target, 1 policy and 1 fleet of data would go over to "), "{printed}");
+    let (code, printed, words) = said(on_kafka("migrate", home, &prefix).args(["--output", "json"]));
+    assert_eq!(code, Some(0), "{words}");
+    let told: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((&told["outcome"], &told["targets"]), (&"WentOver".into(), &1.into()), "{told}");
+    let (code, printed, _) = said(&mut on_kafka("migrate", home, &prefix));
+    assert_eq!((code, printed.contains("before")), (Some(0), true), "a second time: {printed}");
+    assert_eq!(loadline(home, &["export", "--data", "data"]), signals, "the log stays as it was");
+
+    // Nobody decides on it any more.
+    let (code, _, words) = loadline(home, &["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("was migrated to Kafka") && words.contains(&prefix) && words.contains("migrated.json"), "{words}");
+    let other = installation();
+    let (code, _, words) = said(&mut on_kafka("migrate", home, &other));
+    assert!(code == Some(2) && words.contains("was migrated to Kafka"), "not to another one as well: {words}");
+
+    let running = Running::spawn({
+        let mut command = on_kafka("run", home, &prefix);
+        command.args(["--listen", "127.0.0.1:0", "--stop-fleets-on-exit"]);
+        command
+    });
+    // The cooldown of before the migration holds, with the time of the change then.
+    let held = wait_for("less load to be seen", || {
+        running.post(&waiting(5.0));
+        running.status(&SLEEPERS).filter(|status| status["binding"] == "Cooldown")
+    });
+    assert_eq!((&held["current"], &held["desired"]), (&3.into(), &3.into()), "{held}");
+    assert_eq!(pids_of(&data, &common::FLEET), pids, "no instance was touched");
+    let decisions = wait_for("a decision", || Some(history(home, &["--server", &running.url])).filter(|told| !told.is_empty()));
+    let last = |decisions: &[Value]| decisions.last().unwrap()["decision"].clone();
+    let (was, is) = (last(&before), last(&decisions));
+    assert_eq!(is["policyVersion"], was["policyVersion"], "it is the same policy, changed no more often");
+    assert!(is["sequence"].as_i64() > was["sequence"].as_i64(), "decisions are counted on: {was} {is}");
+    scales_to(&running, &data, 50.0, 5);
+    assert_eq!(running.stop(), 0);
+
+    // The past is where it was, and what came since is replayed from what went over.
+    assert_eq!(history(home, &["--data", "data"]), before);
+    let (code, printed, words) = loadline(home, &["why", &SLEEPERS, "--data", "data", "--at", &grown["decision"]["at"].to_string()]);
+    assert!(code == Some(0) && printed.contains("Outcome"), "{printed}{words}");
+    let (_, exported, _) = loadline(home, &["export", "--brokers", &broker().address, "--prefix", &prefix]);
+    std::fs::write(home.join("signals.jsonl"), exported).unwrap();
+    let (code, replayed, words) = loadline(home, &["replay", "signals.jsonl"]);
+    assert_eq!(code, Some(0), "{words}");
+    for decision in decisions.iter().map(|story| &story["decision"]) {
+        let told = format!("\"sequence\":{},\"current\":{},\"desired\":{},", decision["sequence"], decision["current"], decision["desired"]);
+        assert!(replayed.lines().any(|line| line.contains(&told)), "{told} in {replayed}");
+    }
+    assert!(replayed.contains("\"binding\":\"Cooldown\""), "{replayed}");
+}
+
+#[test]
+fn it_goes_into_a_new_installation_alone() {
+    let (home, _) = fleet_of_sleepers(1, "");
+    let prefix = installation();
+    let (code, _, words) = said(&mut on_kafka("migrate", home.path(), &prefix));
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("there is no log in data"), "{words}");
+    let (code, _, words) = loadline(home.path(), &["migrate", "--data", "data"]);
+    assert!(code == Some(2) && words.contains("kafka.brokers"), "{words}");
+    let alone = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    wait_for("the fleet", || (sleepers(&home.path().join("data")) == 1).then_some(()));
+    assert_eq!(alone.stop(), 0);
+    // A process that ran there has begun something else.
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::create_dir(elsewhere.path().join("policies")).unwrap();
+    let running = Running::spawn({
+        let mut command = on_kafka("run", elsewhere.path(), &prefix);
+        command.args(["--listen", "127.0.0.1:0"]);
+        command
+    });
+    assert_eq!(running.stop(), 0);
+    for flags in [&[][..], &["--dry-run"]] {
+        let (code, _, words) = said(on_kafka("migrate", home.path(), &prefix).args(flags));
+        assert_eq!(code, Some(2), "{words}");
+        assert!(words.contains("an installation is migrated into a new one") && words.contains("kafka.prefix"), "{words}");
+    }
+    let again = Running::start(home.path(), &["--stop-fleets-on-exit"]);
+    assert_eq!(again.stop(), 0, "nothing went over, and it goes on where it was");
+}
+
+/// From the mark on nobody decides on the directory, and one that was killed then is begun again: it went over once, or not at all until then.
+#[test]
+fn a_migration_that_is_killed_is_done_once_when_it_is_begun_again() {
+    let (home, _) = fleet_of_sleepers(1, "");
+    let (home, mark) = (home.path(), home.path().join("data/migrated.json"));
+    let alone = Running::start(home, &["--stop-fleets-on-exit"]);
+    wait_for("the policy", || (alone.status(&SLEEPERS)?["max"] == 6).then_some(()));
+    assert_eq!(alone.stop(), 0);
+    let prefix = installation();
+    let mut killed = on_kafka("migrate", home, &prefix).spawn().unwrap();
+    wait_for("the mark", || mark.exists().then_some(()));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let (code, _, words) = loadline(home, &["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
+    assert!(code == Some(2) && words.contains("migrated.json"), "{code:?}: {words}");
+    let (code, printed, words) = said(&mut on_kafka("migrate", home, &prefix));
+    assert_eq!(code, Some(0), "{printed}{words}");
+    let (_, exported, words) = loadline(home, &["export", "--brokers", &broker().address, "--prefix", &prefix]);
+    assert_eq!(exported.matches("\"carried\"").count(), 1, "{exported}{words}");
+    std::fs::write(&mark, "{").unwrap();
+    let (code, _, words) = said(&mut on_kafka("migrate", home, &prefix));
+    assert!(code == Some(2) && words.contains("migrated.json says that this installation was migrated, and cannot be read"), "{words}");
+}
