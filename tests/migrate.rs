@@ -17,16 +17,26 @@ use serde_json::Value;
 const LONG_COOLDOWN: &str = "  behavior: { scaleIn: { stabilization: 0s, cooldown: 1h }, scaleOut: { cooldown: 0s } }\n";
 
 fn installation() -> String {
+    installation_on(broker(), &[])
+}
+
+/// The same on another broker, with flags that say who asks.
+fn installation_on(broker: &Broker, flags: &[&str]) -> String {
     let prefix = Broker::prefix();
-    let apply = ["topology", "apply", "--brokers", &broker().address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
-    assert!(Command::new(LOADLINE).args(apply).output().unwrap().status.success());
+    let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
+    let applied = Command::new(LOADLINE).args(apply).args(flags).output().unwrap();
+    assert!(applied.status.success(), "{applied:?}");
     prefix
 }
 
 /// A command with the configuration of this installation on Kafka.
 fn on_kafka(command: &str, home: &Path, prefix: &str) -> Command {
+    on(broker(), command, home, prefix)
+}
+
+fn on(broker: &Broker, command: &str, home: &Path, prefix: &str) -> Command {
     let mut on_kafka = Command::new(LOADLINE);
-    on_kafka.current_dir(home).args([command, "--brokers", &broker().address, "--data", "data", "--policies", "policies", "--pane", "250ms"]);
+    on_kafka.current_dir(home).args([command, "--brokers", &broker.address, "--data", "data", "--policies", "policies", "--pane", "250ms"]);
     on_kafka.args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.partitions=3", "--set", "kafka.replication=1"]);
     on_kafka.env_remove("LOADLINE_CONFIG");
     on_kafka
@@ -182,4 +192,36 @@ fn a_migration_that_is_killed_is_done_once_when_it_is_begun_again() {
     std::fs::write(&mark, "{").unwrap();
     let (code, _, words) = said(&mut on_kafka("migrate", home, &prefix));
     assert!(code == Some(2) && words.contains("migrated.json says that this installation was migrated, and cannot be read"), "{words}");
+}
+
+/// Who has the rights that `topology acls` prints can do it, and who has those of a stage cannot.
+#[test]
+fn it_needs_the_rights_that_are_printed_for_it() {
+    let users = [("mover", "migrate"), ("decider", "decide")];
+    let broker = Broker::with_tls(&users.map(|(user, _)| user));
+    let (home, _) = fleet_of_sleepers(1, "");
+    let home = home.path();
+    let file = |user: &str| {
+        let path = home.join(format!("{user}.properties"));
+        std::fs::write(&path, broker.properties(user, &Broker::password(user))).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let alone = Running::start(home, &["--stop-fleets-on-exit"]);
+    wait_for("the policy", || (alone.status(&SLEEPERS)?["max"] == 6).then_some(()));
+    assert_eq!(alone.stop(), 0);
+    let prefix = installation_on(&broker, &["--kafka-config", &file("admin")]);
+    for (user, role) in users {
+        let (code, printed, words) =
+            loadline(home, &["topology", "acls", "--role", role, "--principal", &format!("User:{user}"), "--prefix", &prefix, "--brokers", &broker.address]);
+        assert_eq!(code, Some(0), "{words}");
+        for line in printed.lines() {
+            broker.acls(&line.split(' ').skip(3).collect::<Vec<_>>());
+        }
+    }
+    let migrates = |user: &str| said(on(&broker, "migrate", home, &prefix).args(["--set", &format!("kafka.config={}", file(user))]));
+    let (code, _, words) = migrates("decider");
+    assert!(code != Some(0) && words.to_lowercase().contains("authoriz"), "{code:?}: {words}");
+    assert!(!home.join("data/migrated.json").exists(), "nothing went over");
+    let (code, printed, words) = migrates("mover");
+    assert_eq!(code, Some(0), "{printed}{words}");
 }
