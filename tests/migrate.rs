@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 mod common;
+#[path = "common/installation.rs"]
+mod installation;
 #[path = "common/kafka.rs"]
 mod kafka;
 
@@ -10,36 +12,15 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, pids_of, sleepers, wait_for, waiting};
+use installation::{ALL, configured, installation, installation_as, run, scales_to};
 use kafka::{Broker, broker};
 use serde_json::Value;
 
 /// It may not shrink for an hour after a change.
 const LONG_COOLDOWN: &str = "  behavior: { scaleIn: { stabilization: 0s, cooldown: 1h }, scaleOut: { cooldown: 0s } }\n";
 
-fn installation() -> String {
-    installation_on(broker(), &[])
-}
-
-/// The same on another broker, with flags that say who asks.
-fn installation_on(broker: &Broker, flags: &[&str]) -> String {
-    let prefix = Broker::prefix();
-    let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
-    let applied = Command::new(LOADLINE).args(apply).args(flags).output().unwrap();
-    assert!(applied.status.success(), "{applied:?}");
-    prefix
-}
-
-/// A command with the configuration of this installation on Kafka.
 fn on_kafka(command: &str, home: &Path, prefix: &str) -> Command {
-    on(broker(), command, home, prefix)
-}
-
-fn on(broker: &Broker, command: &str, home: &Path, prefix: &str) -> Command {
-    let mut on_kafka = Command::new(LOADLINE);
-    on_kafka.current_dir(home).args([command, "--brokers", &broker.address, "--data", "data", "--policies", "policies", "--pane", "250ms"]);
-    on_kafka.args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.partitions=3", "--set", "kafka.replication=1"]);
-    on_kafka.env_remove("LOADLINE_CONFIG");
-    on_kafka
+    configured(command, broker(), home, prefix)
 }
 
 /// The exit code, what is printed, and what is said beside it.
@@ -51,14 +32,6 @@ fn said(command: &mut Command) -> (Option<i32>, String, String) {
 
 fn loadline(home: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     said(Command::new(LOADLINE).current_dir(home).args(arguments).env_remove("LOADLINE_CONFIG"))
-}
-
-/// Posts until the fleet has so many.
-fn scales_to(running: &Running, data: &Path, waits: f64, count: usize) {
-    wait_for(&format!("a fleet of {count}"), || {
-        running.post(&waiting(waits));
-        (sleepers(data) == count).then_some(())
-    });
 }
 
 /// What has been decided, oldest first, as the history tells it.
@@ -76,7 +49,7 @@ fn an_installation_goes_over_with_all_that_it_remembers() {
     let alone = Running::start(home, &[]);
     scales_to(&alone, &data, 30.0, 3);
     wait_for("the change to be seen", || (alone.status(&SLEEPERS)?["current"] == 3).then_some(()));
-    let prefix = installation();
+    let prefix = installation(broker());
     let (code, _, words) = said(&mut on_kafka("migrate", home, &prefix));
     assert_eq!(code, Some(2), "it runs: {words}");
     assert!(words.contains(&alone.pid().to_string()), "{words}");
@@ -101,15 +74,13 @@ fn an_installation_goes_over_with_all_that_it_remembers() {
     let (code, _, words) = loadline(home, &["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
     assert_eq!(code, Some(2), "{words}");
     assert!(words.contains("was migrated to Kafka") && words.contains(&prefix) && words.contains("migrated.json"), "{words}");
-    let other = installation();
+    let other = installation(broker());
     let (code, _, words) = said(&mut on_kafka("migrate", home, &other));
     assert!(code == Some(2) && words.contains("was migrated to Kafka"), "not to another one as well: {words}");
 
-    let running = Running::spawn({
-        let mut command = on_kafka("run", home, &prefix);
-        command.args(["--listen", "127.0.0.1:0", "--stop-fleets-on-exit"]);
-        command
-    });
+    let mut command = run(broker(), home, &prefix, ALL);
+    command.arg("--stop-fleets-on-exit");
+    let running = Running::spawn(command);
     // The cooldown of before the migration holds, with the time of the change then.
     let held = wait_for("less load to be seen", || {
         running.post(&waiting(5.0));
@@ -143,7 +114,7 @@ fn an_installation_goes_over_with_all_that_it_remembers() {
 #[test]
 fn it_goes_into_a_new_installation_alone() {
     let (home, _) = fleet_of_sleepers(1, "");
-    let prefix = installation();
+    let prefix = installation(broker());
     let (code, _, words) = said(&mut on_kafka("migrate", home.path(), &prefix));
     assert_eq!(code, Some(2), "{words}");
     assert!(words.contains("there is no log in data"), "{words}");
@@ -155,11 +126,7 @@ fn it_goes_into_a_new_installation_alone() {
     // A process that ran there has begun something else.
     let elsewhere = tempfile::tempdir().unwrap();
     std::fs::create_dir(elsewhere.path().join("policies")).unwrap();
-    let running = Running::spawn({
-        let mut command = on_kafka("run", elsewhere.path(), &prefix);
-        command.args(["--listen", "127.0.0.1:0"]);
-        command
-    });
+    let running = Running::spawn(run(broker(), elsewhere.path(), &prefix, ALL));
     assert_eq!(running.stop(), 0);
     for flags in [&[][..], &["--dry-run"]] {
         let (code, _, words) = said(on_kafka("migrate", home.path(), &prefix).args(flags));
@@ -178,7 +145,7 @@ fn a_migration_that_is_killed_is_done_once_when_it_is_begun_again() {
     let alone = Running::start(home, &["--stop-fleets-on-exit"]);
     wait_for("the policy", || (alone.status(&SLEEPERS)?["max"] == 6).then_some(()));
     assert_eq!(alone.stop(), 0);
-    let prefix = installation();
+    let prefix = installation(broker());
     let mut killed = on_kafka("migrate", home, &prefix).spawn().unwrap();
     wait_for("the mark", || mark.exists().then_some(()));
     killed.kill().unwrap();
@@ -209,7 +176,7 @@ fn it_needs_the_rights_that_are_printed_for_it() {
     let alone = Running::start(home, &["--stop-fleets-on-exit"]);
     wait_for("the policy", || (alone.status(&SLEEPERS)?["max"] == 6).then_some(()));
     assert_eq!(alone.stop(), 0);
-    let prefix = installation_on(&broker, &["--kafka-config", &file("admin")]);
+    let prefix = installation_as(&broker, &["--replication", "1", "--kafka-config", &file("admin")]);
     for (user, role) in users {
         let (code, printed, words) =
             loadline(home, &["topology", "acls", "--role", role, "--principal", &format!("User:{user}"), "--prefix", &prefix, "--brokers", &broker.address]);
@@ -218,7 +185,7 @@ fn it_needs_the_rights_that_are_printed_for_it() {
             broker.acls(&line.split(' ').skip(3).collect::<Vec<_>>());
         }
     }
-    let migrates = |user: &str| said(on(&broker, "migrate", home, &prefix).args(["--set", &format!("kafka.config={}", file(user))]));
+    let migrates = |user: &str| said(configured("migrate", &broker, home, &prefix).args(["--set", &format!("kafka.config={}", file(user))]));
     let (code, _, words) = migrates("decider");
     assert!(code != Some(0) && words.to_lowercase().contains("authoriz"), "{code:?}: {words}");
     assert!(!home.join("data/migrated.json").exists(), "nothing went over");

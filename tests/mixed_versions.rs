@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 mod common;
+#[path = "common/installation.rs"]
+mod installation;
 #[path = "common/kafka.rs"]
 mod kafka;
 #[path = "common/tail.rs"]
@@ -18,7 +20,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
+use common::{LOADLINE, Running, fleet_of_sleepers, wait_for};
+use installation::{STAGES, scales_to};
 use kafka::{Broker, broker};
 use loadline::log::kafka::{KafkaLog, Options, declaration};
 use loadline::log::{Batch, End, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
@@ -35,9 +38,6 @@ use loadline::wire::schemas::{RecordType, Schemas};
 use tail::Tail;
 
 const PARTITIONS: u32 = 3;
-
-/// What the process does that shares the work.
-const STAGES: &str = "admit,aggregate,decide,arbitrate";
 
 /// How the later release writes: by the fingerprint of the program's schema, its own.
 struct Writing(HashMap<u64, (u64, String)>);
@@ -184,12 +184,7 @@ impl Later {
 
 /// A process of the program.
 fn run(directory: &Path, prefix: &str, roles: &str) -> Running {
-    let mut command = Command::new(LOADLINE);
-    command.current_dir(directory).args(["run", "--brokers", &broker().address, "--data", "data", "--policies", "policies"]);
-    command.args(["--listen", "127.0.0.1:0", "--pane", "1s", "--roles", roles]);
-    command.args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.partitions=3", "--set", "kafka.replication=1"]);
-    command.env_remove("LOADLINE_CONFIG");
-    Running::spawn(command)
+    Running::spawn(installation::run(broker(), directory, prefix, roles))
 }
 
 /// Who decides on each partition, as the front's status has it.
@@ -203,14 +198,6 @@ fn owners(front: &Running) -> Option<Vec<String>> {
 /// Whether one process decides on all partitions.
 fn all_are_of(front: &Running, pid: u32) -> Option<()> {
     owners(front)?.iter().all(|owner| owner.contains(&format!("-{pid} at "))).then_some(())
-}
-
-/// Posts until the fleet has so many.
-fn scales_to(front: &Running, data: &Path, waits: f64, count: usize) {
-    wait_for(&format!("a fleet of {count}"), || {
-        front.post(&waiting(waits));
-        (sleepers(data) == count).then_some(())
-    });
 }
 
 /// The fingerprints by which the records of a topic are written.

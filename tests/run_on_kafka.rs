@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 mod common;
+#[path = "common/installation.rs"]
+mod installation;
 #[path = "common/kafka.rs"]
 mod kafka;
 
@@ -11,44 +13,10 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
+use installation::{ALL, STAGES, installation, installation_as, run, scales_to};
 use kafka::{Broker, broker};
-
-/// Makes the topics of an installation of its own, with several partitions, as an operator does.
-fn installation(broker: &Broker) -> String {
-    installation_as(broker, &[])
-}
-
-/// The same, with flags that say who asks.
-fn installation_as(broker: &Broker, flags: &[&str]) -> String {
-    let prefix = Broker::prefix();
-    let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
-    let applied = Command::new(LOADLINE).args(apply).args(flags).output().unwrap();
-    assert!(applied.status.success(), "{applied:?}");
-    prefix
-}
-
-/// A command that runs these roles on it.
-fn run(broker: &Broker, directory: &Path, prefix: &str, roles: &str) -> Command {
-    let mut command = Command::new(LOADLINE);
-    command.current_dir(directory).args(["run", "--brokers", &broker.address, "--data", "data", "--policies", "policies"]);
-    command.args(["--listen", "127.0.0.1:0", "--pane", "1s", "--roles", roles]);
-    command.args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.partitions=3", "--set", "kafka.replication=1"]);
-    command.env_remove("LOADLINE_CONFIG");
-    command
-}
-
-/// What one process does that is alone.
-const ALL: &str = "ingest,policies,admit,aggregate,decide,arbitrate,fleets,view";
-
-const STAGES: &str = "admit,aggregate,decide,arbitrate";
-
-/// Posts until the fleet has so many.
-fn scales_to(front: &Running, data: &Path, waits: f64, count: usize) {
-    wait_for(&format!("a fleet of {count}"), || {
-        front.post(&waiting(waits));
-        (sleepers(data) == count).then_some(())
-    });
-}
+use loadline::log::kafka::Options;
+use loadline::log::{Log, Partitions, Topic};
 
 #[test]
 fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
@@ -244,6 +212,42 @@ fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
     assert_eq!(loadline.stop(), 0);
 }
 
+/// Of three brokers one may die, and nothing stops. With a second one gone nothing is acknowledged that could be lost, and when they are back all that was is there.
+#[test]
+fn what_is_acknowledged_is_on_two_brokers_or_it_is_not_acknowledged() {
+    let [first, mut second, mut third] = Broker::cluster();
+    let prefix = installation_as(&first, &[]);
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
+    let data = home.path().join("data");
+    let mut command = run(&first, home.path(), &prefix, ALL);
+    command.arg("--stop-fleets-on-exit");
+    let loadline = Running::spawn(command);
+    scales_to(&loadline, &data, 30.0, 3);
+    third.kill();
+    scales_to(&loadline, &data, 40.0, 4);
+    let mut acknowledged = 0;
+    let mut answers = || {
+        let request = ureq::post(format!("{}/api/v1/metrics", loadline.url)).config().http_status_as_error(false).build();
+        let status = request.header("content-type", "application/x-ndjson").send(waiting(40.0).replace("queue_depth", "counted")).unwrap().status().as_u16();
+        acknowledged += usize::from(status == 200);
+        status
+    };
+    wait_for("a sample to be taken", || (answers() == 200).then_some(()));
+    second.kill();
+    wait_for("samples to be refused", || (answers() == 503).then_some(()));
+    assert_eq!(sleepers(&data), 4, "the fleet stands");
+    second.start_again();
+    third.start_again();
+    wait_for("samples to be taken again", || (answers() == 200).then_some(()));
+    scales_to(&loadline, &data, 50.0, 5);
+    assert_eq!(loadline.stop(), 0);
+    let three = [Topic::Metrics, Topic::Signals, Topic::Commands, Topic::Audit].into_iter().fold(Partitions::default(), |all, topic| all.with(topic, 3));
+    let log = Broker::open(&Options { partitions: Some(three), ..first.options(&prefix) });
+    let records = (0..3).flat_map(|partition| log.scan(Topic::Metrics, partition, 0, 100_000).unwrap());
+    let taken = records.filter(|record| String::from_utf8_lossy(&record.value).contains("counted")).count();
+    assert!(taken >= acknowledged, "{acknowledged} were acknowledged, {taken} are there");
+}
+
 /// A topic that was deleted ends whoever needs it. Made anew, it is not taken for the old one: who has read further than it goes does not start, until it
 /// begins anew as `docs/kafka.md` tells. Then the fleet is scaled as before.
 #[test]
@@ -294,7 +298,7 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
         std::fs::write(&path, broker.properties(user, &Broker::password(user))).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let prefix = installation_as(&broker, &["--kafka-config", &file("admin")]);
+    let prefix = installation_as(&broker, &["--replication", "1", "--kafka-config", &file("admin")]);
     for (user, roles) in users {
         let acls = ["topology", "acls", "--role", roles, "--principal", &format!("User:{user}"), "--prefix", &prefix, "--brokers", &broker.address];
         let printed = Command::new(LOADLINE).args(acls).output().unwrap();

@@ -59,9 +59,33 @@ fn next() -> u32 {
 impl Broker {
     /// Another broker, with settings of its own (`NAME=VALUE`), which lets in who has these settings of the client.
     pub(crate) fn start(settings: &[&str], client: &[(&str, &str)]) -> Broker {
+        Broker::start_at([free_port(), free_port()], settings, client)
+    }
+
+    /// Three brokers, of which the first is the controller and has the addresses of all; each record is on all of them, and acknowledged when two have it.
+    pub(crate) fn cluster() -> [Broker; 3] {
+        let ports = [[free_port(), free_port()], [free_port(), free_port()], [free_port(), free_port()]];
+        let voters = format!("controller.quorum.voters=1@127.0.0.1:{}", ports[0][1]);
+        let kept =
+            ["offsets.topic.replication.factor=3", "transaction.state.log.replication.factor=3", "transaction.state.log.min.isr=2", "min.insync.replicas=2"];
+        let mut first = Broker::start_at(ports[0], &kept, &[]);
+        let other = |number: usize| {
+            let (id, listens) = (format!("node.id={}", number + 1), format!("listeners=PLAINTEXT://127.0.0.1:{}", ports[number][0]));
+            Broker::start_at(ports[number], &[&kept[..], &["process.roles=broker", &id, &voters, &listens]].concat(), &[])
+        };
+        let (second, third) = (other(1), other(2));
+        first.address = ports.map(|[port, _]| format!("127.0.0.1:{port}")).join(",");
+        [first, second, third]
+    }
+
+    /// On how many brokers a record can be.
+    pub(crate) fn replicas(&self) -> u32 {
+        u32::try_from(self.address.split(',').count()).unwrap()
+    }
+
+    fn start_at(ports: [u16; 2], settings: &[&str], client: &[(&str, &str)]) -> Broker {
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{}", std::process::id(), next()));
         drop(std::fs::remove_dir_all(&directory));
-        let ports = [free_port(), free_port()];
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect::<Vec<_>>();
         let child = Broker::spawn(ports, &directory, &settings);
         let client = client.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -210,12 +234,12 @@ impl Broker {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/env/kafka.sh")
     }
 
-    /// How to reach it; quick to give up, as it is near. A topic has one partition, and one replica, as there is one broker.
+    /// How to reach it; quick to give up, as it is near. A topic has one partition.
     pub(crate) fn options(&self, prefix: &str) -> Options {
         Options {
             prefix: prefix.to_owned(),
             partitions: Some(Partitions::default()),
-            replicas: Some(1),
+            replicas: Some(self.replicas()),
             settings: self.client.clone(),
             transaction_timeout: Duration::from_secs(4),
             patience: Duration::from_secs(10),
