@@ -403,7 +403,8 @@ pub trait Session: Send {
         Ok(true)
     }
 
-    /// The partitions whose next record waits until it is known how to read it. [`Session::has_read_to`] speaks of the others alone.
+    /// The partitions that cannot be read to their end now: their next record waits until it is known how to read it, or their end cannot be told.
+    /// [`Session::has_read_to`] speaks of the others alone.
     fn waiting(&self) -> Vec<u32> {
         Vec::new()
     }

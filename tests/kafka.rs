@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use loadline::log::kafka::{KafkaLog, Options, topics};
-use loadline::log::{Log, LogError, Membership, Partitions, Polled, RawAppend, Topic};
+use loadline::log::{End, Log, LogError, Membership, Partitions, Polled, RawAppend, RawRecord, Session, Topic};
 use loadline::runtime::clock::Stopwatch;
 
 #[path = "common/kafka.rs"]
@@ -88,4 +88,98 @@ fn settings_that_cannot_be_are_named() {
     );
     let unknown = with("fetch.wait.max", "5");
     assert!(unknown.starts_with("kafka.settings: fetch.wait.max: No such configuration property"), "{unknown}");
+}
+
+fn metric(partition: u32, value: &str) -> RawAppend {
+    RawAppend { topic: Topic::Metrics, partition, key: None, value: value.as_bytes().to_vec() }
+}
+
+/// A member of the group that reads metrics.
+fn joins(log: &KafkaLog, member: &str) -> Box<dyn Session> {
+    log.join(Membership { group: "aggregate", member: member.to_owned(), topic: Topic::Metrics }).unwrap()
+}
+
+/// Polls until what came is as wanted.
+fn poll_until(session: &mut dyn Session, what: &str, wanted: impl Fn(&[Polled]) -> bool) -> Vec<Polled> {
+    let (started, mut polled) = (Stopwatch::start(), Vec::new());
+    while !wanted(&polled) {
+        assert!(started.elapsed() < DEADLINE, "{what} never comes: {polled:?}");
+        // While a broker starts a poll may fail for now.
+        polled.extend(session.poll(100, Duration::from_millis(100)).unwrap_or_default());
+    }
+    polled
+}
+
+fn is_given(polled: &[Polled], partition: u32) -> bool {
+    polled.iter().any(|polled| matches!(polled, Polled::Assigned { partition: given, .. } if *given == partition))
+}
+
+/// Whether this record is among what came.
+fn is_read(polled: &[Polled], value: &str) -> bool {
+    let of = |polled: &Polled| if let Polled::Records { records, .. } = polled { records.clone() } else { Vec::new() };
+    polled.iter().flat_map(of).any(|RawRecord { value: read, .. }| read == value.as_bytes())
+}
+
+/// Polls until all is read to its end but for these partitions.
+fn reads_to_the_end(session: &mut dyn Session, but_for: &[u32]) {
+    let started = Stopwatch::start();
+    loop {
+        assert!(started.elapsed() < DEADLINE, "the end is never reached; waiting are {:?}", session.waiting());
+        let brought = session.poll(100, Duration::from_millis(10)).unwrap_or_default();
+        if brought.is_empty() && session.has_read_to(End::Now).unwrap_or(false) && session.waiting() == but_for {
+            return;
+        }
+    }
+}
+
+/// The disk of one partition is gone, so nobody leads it: the others of its member are read to their end, also by a member that is given all of them then. When
+/// it is back nothing of it is missing.
+#[test]
+fn a_partition_that_nobody_leads_holds_up_no_other() {
+    let disks = tempfile::tempdir().unwrap();
+    let [one, other, away] = ["one", "other", "away"].map(|name| disks.path().join(name));
+    let mut broker = Broker::start(&[&format!("log.dirs={}", one.display()), "log.flush.offset.checkpoint.interval.ms=500"], &[]);
+    let options = Options { partitions: Some(Partitions::default().with(Topic::Metrics, 2)), ..broker.options(&Broker::prefix()) };
+    let metrics = format!("{}metrics", options.prefix);
+    let settings = [("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", "589824")];
+    broker.create_topic(&metrics, 1, &settings);
+    broker.create_topic(&format!("{}aggregate-state", options.prefix), 2, &[&settings[..], &[("cleanup.policy", "compact")]].concat());
+    topics::apply(&options, false).unwrap();
+    // A broker makes topics of its own for who begins transactions and who commits. It puts a new partition where it has the fewest.
+    broker.begin_as("anybody");
+    broker.commit("anybody", &metrics, 0);
+    broker.kill();
+    broker.set(&format!("log.dirs={},{}", one.display(), other.display()));
+    std::fs::create_dir(&other).unwrap();
+    let formatted = std::fs::read_to_string(one.join("meta.properties")).unwrap();
+    let formatted = formatted.lines().map(|line| if line.starts_with("directory.id=") { "directory.id=bG9hZGxpbmUtdGVzdHMtMQ" } else { line });
+    std::fs::write(other.join("meta.properties"), formatted.collect::<Vec<_>>().join("\n")).unwrap();
+    broker.start_again();
+    broker.grow(&metrics, 2);
+    assert!(other.join(format!("{metrics}-1")).is_dir());
+    let log = Broker::open(&options);
+    let mut session = joins(&log, "a");
+    poll_until(&mut *session, "both partitions", |polled| is_given(polled, 0) && is_given(polled, 1));
+    log.append(vec![metric(1, "before")]).unwrap();
+    poll_until(&mut *session, "what was before", |polled| is_read(polled, "before"));
+    reads_to_the_end(&mut *session, &[]);
+
+    std::fs::rename(&other, &away).unwrap();
+    let started = Stopwatch::start();
+    while broker.leaders(&metrics) != [1, -1] {
+        assert!(started.elapsed() < DEADLINE, "somebody leads it on");
+    }
+    log.append(vec![metric(0, "meanwhile")]).unwrap();
+    poll_until(&mut *session, "what is meanwhile", |polled| is_read(polled, "meanwhile"));
+    reads_to_the_end(&mut *session, &[1]);
+    drop(session);
+    let mut session = joins(&log, "b");
+    poll_until(&mut *session, "the partition that is led", |polled| is_given(polled, 0) && is_read(polled, "meanwhile"));
+    reads_to_the_end(&mut *session, &[]);
+
+    broker.kill();
+    std::fs::rename(&away, &other).unwrap();
+    broker.start_again();
+    poll_until(&mut *session, "the partition that is back", |polled| is_given(polled, 1) && is_read(polled, "before"));
+    reads_to_the_end(&mut *session, &[]);
 }

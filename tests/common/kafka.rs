@@ -14,7 +14,7 @@ use std::time::Duration;
 use loadline::log::Partitions;
 use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::runtime::clock::Stopwatch;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -227,6 +227,29 @@ impl Broker {
     pub(crate) fn start_again(&mut self) {
         self.child = Broker::spawn(self.ports, &self.directory, &self.settings);
         self.is_ready();
+    }
+
+    /// One more setting, or another value of one, from its next start on.
+    pub(crate) fn set(&self, setting: &str) {
+        let file = self.directory.join("broker.properties");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{text}{setting}\n")).unwrap();
+    }
+
+    /// Lets a topic have so many partitions.
+    pub(crate) fn grow(&self, topic: &str, partitions: usize) {
+        let grown = wait_for(self.admin().create_partitions([&NewPartitions::new(topic, partitions)], &AdminOptions::new())).unwrap();
+        grown.into_iter().for_each(|result| drop(result.unwrap()));
+        let started = Stopwatch::start();
+        while self.leaders(topic).iter().filter(|leader| **leader >= 0).count() < partitions {
+            assert!(started.elapsed() < START, "{topic} never has {partitions} partitions");
+        }
+    }
+
+    /// The broker that leads each partition of a topic; a negative number where none does.
+    pub(crate) fn leaders(&self, topic: &str) -> Vec<i32> {
+        let metadata = self.admin().inner().fetch_metadata(Some(topic), START).unwrap();
+        metadata.topics().iter().flat_map(|found| found.partitions()).map(|found| found.leader()).collect()
     }
 
     /// What fetches and starts brokers.

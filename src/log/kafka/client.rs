@@ -329,9 +329,55 @@ pub(super) fn committed<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &
 
 /// The earliest offset that is there, and the next one that readers will see.
 pub(super) fn range<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> Result<Range<Offset>, LogError> {
-    patiently(patience, || {
-        let (low, high) = consumer.fetch_watermarks(topic, number(partition), patience)?;
-        Ok(offset(low)..offset(high))
+    patiently(patience, || match consumer.fetch_watermarks(topic, number(partition), patience) {
+        Ok((low, high)) => Ok(offset(low)..offset(high)),
+        // librdkafka says that it does not know a partition also where nobody leads it.
+        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) && is_there(consumer, topic, partition, patience) => {
+            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable))
+        }
+        Err(error) => Err(error),
+    })
+}
+
+fn is_there<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> bool {
+    leaders(consumer, topic, patience).is_ok_and(|leaders| leaders.contains_key(&partition))
+}
+
+/// The broker that leads each partition; a negative number where none does.
+fn leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) -> Result<BTreeMap<u32, i32>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), patience)?;
+    let of_topic = metadata.topics().iter().filter(|found| found.name() == topic && found.error().is_none());
+    Ok(of_topic.flat_map(|found| found.partitions()).map(|found| (partition(found.id()), found.leader())).collect())
+}
+
+/// The next offset that readers will see of each of these partitions, by one question to each broker; those that cannot be told within `patience` are not
+/// among them.
+pub(super) fn ends<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partitions: &[u32], patience: Duration) -> BTreeMap<u32, Offset> {
+    if partitions.is_empty() {
+        return BTreeMap::new();
+    }
+    let ask = |partitions: &[u32]| -> Result<BTreeMap<u32, Offset>, KafkaError> {
+        // That of the latest time is the end.
+        let answer = consumer.offsets_for_times(many(topic, partitions.iter().map(|partition| (*partition, At::End))), patience)?;
+        let told = answer.elements().into_iter().filter(|element| element.error().is_ok());
+        Ok(told.filter_map(|element| if let At::Offset(end) = element.offset() { Some((partition(element.partition()), offset(end))) } else { None }).collect())
+    };
+    let answer = ask(partitions);
+    if answer.as_ref().is_ok_and(|told| told.len() == partitions.len()) {
+        return answer.unwrap_or_default();
+    }
+    // Also lets the client know who leads a partition that nobody led before: by itself it does not ask for that.
+    let leaders = leaders(consumer, topic, patience).unwrap_or_default();
+    answer.unwrap_or_else(|error| {
+        // No answer of one broker leaves librdkafka without an answer of any.
+        tracing::debug!(event = "kafka", topic, %error, "the ends of partitions are asked for broker by broker");
+        let mut led = BTreeMap::<i32, Vec<u32>>::new();
+        for partition in partitions {
+            if let Some(leader) = leaders.get(partition).filter(|leader| **leader >= 0) {
+                led.entry(*leader).or_default().push(*partition);
+            }
+        }
+        led.values().filter_map(|partitions| ask(partitions).ok()).flatten().collect()
     })
 }
 

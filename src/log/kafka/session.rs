@@ -22,6 +22,12 @@ use crate::runtime::clock::Stopwatch;
 /// starve another.
 const AHEAD_BYTES: usize = 4 * 1024 * 1024;
 
+/// How long a broker may take to tell where partitions begin and end: nothing is polled meanwhile.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+/// A partition of which that could not be told is left alone for so long, twice as long each time, so that it holds up no other.
+const AGAIN_FIRST: Duration = Duration::from_millis(100);
+const AGAIN_LAST: Duration = Duration::from_secs(10);
+
 /// A member of a group.
 pub(super) struct Member {
     shared: Arc<Shared>,
@@ -35,6 +41,26 @@ pub(super) struct Member {
     woken: Arc<AtomicBool>,
     /// Whether a partition was read at a place that is gone, until each goes on.
     overtaken: bool,
+    /// Partitions that the group gave and that could not be opened.
+    unopened: BTreeMap<u32, LeftAlone>,
+}
+
+/// Something that failed for now, and when it is tried again.
+#[derive(Clone, Copy)]
+struct LeftAlone {
+    since: Stopwatch,
+    pause: Duration,
+}
+
+impl LeftAlone {
+    /// After another failure.
+    fn again(before: Option<LeftAlone>) -> LeftAlone {
+        LeftAlone { since: Stopwatch::start(), pause: before.map_or(AGAIN_FIRST, |before| (before.pause * 2).min(AGAIN_LAST)) }
+    }
+
+    fn is_over(self) -> bool {
+        self.since.elapsed() >= self.pause
+    }
 }
 
 /// A partition that is owned.
@@ -47,6 +73,8 @@ struct Owned {
     bytes: usize,
     /// The end that the member asked for last, where it did.
     end: Option<Offset>,
+    /// Where its end could not be told.
+    untold: Option<LeftAlone>,
     /// Whether the first of it waits until it is known how to read it ([`super::LookUp`]); the client fetches no more of the partition meanwhile.
     waits: bool,
     /// `None` where it is dead: before another one is made it must be sure that the partition is still this member's.
@@ -131,6 +159,7 @@ impl Member {
             later: Vec::new(),
             woken: Arc::default(),
             overtaken: false,
+            unopened: BTreeMap::new(),
         })
     }
 
@@ -182,13 +211,15 @@ impl Member {
         if self.overtaken { self.overtaken() } else { Ok(()) }
     }
 
-    /// What the group took is gone at once; what it gave is opened.
+    /// What the group took is gone at once; what it gave is opened. What cannot be opened for now holds up no other.
     fn changes(&mut self, polled: &mut Vec<Polled>) -> Result<(), LogError> {
-        loop {
+        let mut later = VecDeque::new();
+        let outcome = loop {
             let change = lock(&self.consumer.context().0).events.pop_front();
             match change {
-                None => return Ok(()),
+                None => break Ok(()),
                 Some(Change::Taken(partition)) => {
+                    self.unopened.remove(&partition);
                     if self.owned.remove(&partition).is_some() {
                         polled.push(Polled::Revoked { partition });
                     }
@@ -197,13 +228,35 @@ impl Member {
                     if !lock(&self.consumer.context().0).waiting.contains(&partition) {
                         continue; // taken again meanwhile
                     }
-                    if let Err(error) = self.open(partition, polled) {
-                        lock(&self.consumer.context().0).events.push_front(Change::Given(partition));
-                        return if polled.is_empty() { Err(error) } else { Ok(()) };
+                    let before = self.unopened.get(&partition).copied();
+                    if before.is_some_and(|before| !before.is_over()) {
+                        later.push_back(Change::Given(partition));
+                        continue;
+                    }
+                    match self.open(partition, polled) {
+                        Ok(()) => drop(self.unopened.remove(&partition)),
+                        Err(error) => {
+                            later.push_back(Change::Given(partition));
+                            let LogError::Retry { reason } = &error else { break Err(error) };
+                            if before.is_none() {
+                                tracing::warn!(event = "kafka", group = self.membership.group, partition, reason, "a partition cannot be read for now");
+                            }
+                            self.unopened.insert(partition, LeftAlone::again(before));
+                            // Who has nothing else says so, and waits.
+                            if self.owned.is_empty() {
+                                break Err(error);
+                            }
+                        }
                     }
                 }
             }
-        }
+        };
+        // In their order: what was given may be taken again behind it.
+        let mut told = lock(&self.consumer.context().0);
+        later.append(&mut told.events);
+        told.events = later;
+        drop(told);
+        if polled.is_empty() { outcome } else { Ok(()) }
     }
 
     /// First the producer, which shuts out whoever owned the partition before; then its position.
@@ -211,7 +264,7 @@ impl Member {
         let options = &self.shared.options;
         let transactions = Transactions::begin_as(options, &self.shared.names.transactions(self.membership.group, partition))?;
         let committed = client::committed(&self.consumer, self.topic(), partition, options.patience)?;
-        let range = client::range(&self.consumer, self.topic(), partition, options.patience)?;
+        let range = client::range(&self.consumer, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
         let position = committed.unwrap_or(range.start);
         let next = self.within(partition, position, &range)?;
         self.consumer.incremental_assign(&client::one(self.topic(), partition, client::at(next))).map_err(|error| errors::of_reading(&error))?;
@@ -225,7 +278,7 @@ impl Member {
         if position < next {
             ahead.push_back(Item::Gap(position, next));
         }
-        self.owned.insert(partition, Owned { next, ahead, bytes: 0, end: None, waits: false, transactions: Some(transactions) });
+        self.owned.insert(partition, Owned { next, ahead, bytes: 0, end: None, untold: None, waits: false, transactions: Some(transactions) });
         Ok(())
     }
 
@@ -434,17 +487,19 @@ impl Session for Member {
         // By another client: a broker answers the questions of one connection in order, so that this one would wait for the fetch that is under way, which
         // a record ends.
         let asker = self.shared.asker(self.membership.group)?;
-        let (topic, patience) = (self.shared.names.of(self.membership.topic), self.shared.options.patience);
-        for (partition, owned) in &mut self.owned {
-            if end == End::Now {
-                owned.end = None;
-            }
-            if owned.end.is_none() && !owned.waits {
-                owned.end = Some(client::range(&asker, topic, *partition, patience)?.end);
-            }
+        if end == End::Now {
+            self.owned.values_mut().for_each(|owned| owned.end = None);
+        }
+        let asks = self.owned.iter().filter(|(_, owned)| owned.end.is_none() && !owned.waits && owned.untold.is_none_or(LeftAlone::is_over));
+        let asks: Vec<u32> = asks.map(|(partition, _)| *partition).collect();
+        let ends = client::ends(&asker, self.shared.names.of(self.membership.topic), &asks, ENDS_WITHIN);
+        for partition in asks {
+            let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            owned.end = ends.get(&partition).copied();
+            owned.untold = if owned.end.is_some() { None } else { Some(LeftAlone::again(owned.untold)) };
         }
         let positions = self.consumer.position().map_err(|error| errors::of_reading(&error))?;
-        for (partition, owned) in self.owned.iter().filter(|(_, owned)| !owned.waits) {
+        for (partition, owned) in self.owned.iter().filter(|(_, owned)| !owned.waits && owned.untold.is_none()) {
             let first_ahead = owned.ahead.front().map(|item| match item {
                 Item::Record(record) => record.offset,
                 Item::Gap(from, _) => *from,
@@ -470,7 +525,7 @@ impl Session for Member {
     }
 
     fn waiting(&self) -> Vec<u32> {
-        self.owned.iter().filter(|(_, owned)| owned.waits).map(|(partition, _)| *partition).collect()
+        self.owned.iter().filter(|(_, owned)| owned.waits || owned.untold.is_some()).map(|(partition, _)| *partition).collect()
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
