@@ -3,7 +3,8 @@
 //! `evaluate`: one mark evaluates every target once; the time is one target's share of it. Between two marks every
 //! target takes in a part, so its panes come from memory, as they do live. `again`: the same target is evaluated again and
 //! again, as its fleet changes, so that everything is in the processor's cache. `part`: taking in
-//! one target's part of a pane. `idle-tick`: a second in which nothing is due, of the whole partition. CPU time of the thread, so that what else runs on the machine does not count.
+//! one target's part of a pane. `idle-tick`: a second in which nothing is due, of the whole partition. `restore`: putting one target's snapshot back,
+//! as a process does that takes a partition over. CPU time of the thread, so that what else runs on the machine does not count.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use loadline::model::{
     Amount, FleetObservation, Instance, InstanceName, Kind, Mark, MetricName, Order, Pane, Part, Phase, PolicyAnnouncement, Reading, Signal, Sketch, TargetId,
     Tick, Timestamp,
 };
+use loadline::runtime::snapshots::restore;
 use loadline::stages::decide::{Decide, State};
-use loadline::stages::{Effects, Input, Located, Stage};
+use loadline::stages::{Effects, Input, Located, Snapshot, Stage};
 use rustix::time::{ClockId, clock_gettime};
 
 const START: i64 = 1_800_000_000_000;
@@ -110,6 +112,13 @@ impl World {
         self.say(Signal::Fleet(seen))
     }
 
+    /// The snapshots of all targets, as the log has them.
+    fn snapshots(&mut self) -> Vec<(String, Vec<u8>)> {
+        let mut rows = vec![("\u{1}version".to_owned(), b"1".to_vec()), ("\u{1}wide".to_owned(), self.state.encode_wide(self.offset))];
+        rows.extend(self.state.take_changed().into_iter().filter_map(|key| self.state.encode(&key, self.offset).map(|value| (key, value))));
+        rows
+    }
+
     /// The fleet of the first target changes, which has it evaluated at once.
     fn again(&mut self) -> Duration {
         self.fleets += 1;
@@ -164,6 +173,15 @@ fn instance(name: &str, i: usize) -> InstanceName {
     format!("{name}-6f7d9c5b8-{i:05}").parse().unwrap_or_else(|e| unreachable!("{e}"))
 }
 
+/// The CPU time of putting all of these snapshots back.
+fn restored(rows: &[(String, Vec<u8>)]) -> Duration {
+    let before = cpu_time();
+    let restored = restore::<Decide>(rows, u64::MAX).unwrap_or_else(|e| unreachable!("{e}"));
+    let spent = cpu_time().saturating_sub(before);
+    assert_eq!(restored.state.targets(), restored.keys, "each has its policy in force");
+    spent
+}
+
 /// What this thread has spent, whatever else the machine does.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -201,6 +219,9 @@ fn bench(c: &mut Criterion) {
         group.bench_function(format!("idle-tick/{targets}"), |b| {
             b.iter_custom(|times| (0..times).map(|_| world.say(Signal::Tick(Tick {}))).sum());
         });
+        let rows = world.snapshots();
+        drop(world);
+        group.bench_function(format!("restore/{targets}"), |b| b.iter_custom(|times| (0..times).map(|_| share(restored(&rows))).sum()));
     }
     group.finish();
 }

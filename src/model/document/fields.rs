@@ -40,12 +40,24 @@ pub(crate) struct Report {
     pub(crate) places: BTreeMap<String, Span>,
     /// What the reader tells of the fields that it knows, where somebody asks for it.
     outline: Option<Outline>,
+    /// Whether nobody asks for more than what comes of the document, and its errors.
+    only_errors: bool,
 }
 
 impl Report {
     /// One that also gathers what the reader knows of its fields.
     pub(crate) fn outlining() -> Self {
         Report { outline: Some(Outline::default()), ..Report::default() }
+    }
+
+    /// One without settings and advice, for who wants no more than what comes of a document: to write them takes longer than to read it.
+    pub(crate) fn of_errors() -> Self {
+        Report { only_errors: true, ..Report::default() }
+    }
+
+    /// Whether warnings are asked for: what is looked for on their behalf alone is worth its time.
+    pub(crate) fn advises(&self) -> bool {
+        !self.only_errors
     }
 
     /// What the reader told of its fields, with the meanings and defaults of the settings.
@@ -71,15 +83,13 @@ impl Report {
 
     /// The field at `path` has this shape.
     pub(crate) fn shape(&mut self, path: &str, shape: Shape) {
-        self.outline(|o| {
-            o.fields.insert(general(path), Form { shape, meaning: "", default: None, by_role: false });
-        });
+        self.outline(|o| o.shape(path, shape));
     }
 
     /// The field at `path`, which is no setting, means this.
-    pub(crate) fn meaning(&mut self, path: &str, meaning: &'static str) {
+    pub(crate) fn meaning(&mut self, path: impl FnOnce() -> String, meaning: &'static str) {
         self.outline(|o| {
-            if let Some(form) = o.fields.get_mut(&general(path)) {
+            if let Some(form) = o.fields.get_mut(&general(&path())) {
                 form.meaning = meaning;
             }
         });
@@ -130,14 +140,18 @@ impl Report {
         }
     }
 
-    pub(crate) fn put(&mut self, path: String, value: String, origin: Origin, meaning: &'static str) {
-        self.settings.push(Setting { path, value, origin, meaning });
+    /// A setting: `tell` has its path and its value.
+    pub(crate) fn put(&mut self, tell: impl FnOnce() -> (String, String), origin: Origin, meaning: &'static str) {
+        if !self.only_errors {
+            let (path, value) = tell();
+            self.settings.push(Setting { path, value, origin, meaning });
+        }
     }
 
     /// Remembers where a field stands.
-    pub(crate) fn locate(&mut self, path: &str, node: &Node) {
+    pub(crate) fn locate(&mut self, path: impl FnOnce() -> String, node: &Node) {
         if let Some(span) = node.span {
-            self.places.insert(path.to_owned(), span);
+            self.places.insert(path(), span);
         }
     }
 }
@@ -163,7 +177,7 @@ impl<'a> Fields<'a> {
             }
         };
         for entry in entries {
-            report.locate(&join(&path, &entry.key), &entry.value);
+            report.locate(|| join(&path, &entry.key), &entry.value);
         }
         report.outline(|o| {
             o.maps.insert(general(&path));
@@ -209,7 +223,7 @@ impl<'a> Fields<'a> {
 
     /// The field `name`, which may be what `shape` says, read by `parse`; a fault is reported and counts as absent.
     pub(crate) fn read<T>(&mut self, name: &'static str, shape: Shape, report: &mut Report, parse: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
-        report.shape(&self.at(name), shape);
+        report.outline(|o| o.shape(&self.at(name), shape));
         let node = self.take(name)?;
         match parse(node) {
             Ok(value) => Some(value),
@@ -256,7 +270,7 @@ impl<'a> Fields<'a> {
             Some(value) => (value, Origin::Written),
             None => (default, origin),
         };
-        report.put(self.at(name), value.show(), origin, meaning);
+        report.put(|| (self.at(name), value.show()), origin, meaning);
         value
     }
 
@@ -309,7 +323,7 @@ impl<'a> Fields<'a> {
 }
 
 fn join(path: &str, name: &str) -> String {
-    format!("{path}.{name}")
+    [path, name].join(".")
 }
 
 /// The name of the last field of a path.

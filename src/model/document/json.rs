@@ -1,8 +1,9 @@
 //! Trees from JSON text and back.
 
-use std::fmt::{self, Write};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt::Write;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Entry, Node, Problem, Severity, Value, shorten};
@@ -21,7 +22,7 @@ impl Node {
     /// One [`Problem`]; where the text is no JSON at all, with the line and column in its message.
     pub fn from_json(text: &str) -> Result<Node, Problem> {
         let whole = serde_json::from_str::<&RawValue>(text).map_err(|e| syntax_words(&e));
-        whole.and_then(|raw| tree(raw.get(), 0).map_err(|e| format!("not a JSON document: {e}"))).map_err(|message| Problem {
+        whole.and_then(|raw| Left(raw.get()).value(0).map_err(|e| format!("not a JSON document: {e}"))).map_err(|message| Problem {
             path: String::new(),
             span: None,
             severity: Severity::Error,
@@ -93,61 +94,82 @@ fn write_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// The tree of one JSON value. Each level is read by itself, so that a number is never anything but its text.
-fn tree(text: &str, depth: usize) -> Result<Node, String> {
-    let inside = |e: serde_json::Error| {
-        let said = e.to_string();
-        // What is read here says of itself what it lacks.
-        if e.is_data() { said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what).to_owned() } else { syntax_reason(&e).to_owned() }
-    };
-    if depth > MAX_DEPTH {
-        return Err(format!("more than {MAX_DEPTH} levels of nesting"));
+/// What is left to read of a text that is known to be JSON: it is read once, and a number is never anything but its text.
+struct Left<'a>(&'a str);
+
+impl<'a> Left<'a> {
+    fn value(&mut self, depth: usize) -> Result<Node, String> {
+        if depth > MAX_DEPTH {
+            return Err(format!("more than {MAX_DEPTH} levels of nesting"));
+        }
+        let value = if self.passes('{') {
+            Value::Map(self.fields(depth)?)
+        } else if self.passes('[') {
+            let mut items = Vec::new();
+            while !self.passes(']') {
+                items.push(self.value(depth + 1)?);
+                self.passes(',');
+            }
+            Value::List(items)
+        } else if self.0.starts_with('"') {
+            Value::Text(self.text()?.into_owned())
+        } else {
+            match self.word() {
+                "null" => Value::Null,
+                "true" => Value::Bool(true),
+                "false" => Value::Bool(false),
+                "" => return Err("it ends too early".to_owned()),
+                number => Value::Number(number.to_owned()),
+            }
+        };
+        Ok(Node::bare(value))
     }
-    let value = match text.as_bytes().first() {
-        Some(b'n') => Value::Null,
-        Some(b't') => Value::Bool(true),
-        Some(b'f') => Value::Bool(false),
-        Some(b'"') => Value::Text(serde_json::from_str(text).map_err(inside)?),
-        Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_str(text).map_err(inside)?;
-            Value::List(items.into_iter().map(|item| tree(item.get(), depth + 1)).collect::<Result<_, _>>()?)
-        }
-        Some(b'{') => {
-            let RawFields(fields) = serde_json::from_str(text).map_err(inside)?;
-            let entry = |(key, value): (String, &RawValue)| Ok::<_, String>(Entry { key, key_span: None, value: tree(value.get(), depth + 1)? });
-            Value::Map(fields.into_iter().map(entry).collect::<Result<_, _>>()?)
-        }
-        _ => Value::Number(text.to_owned()),
-    };
-    Ok(Node::bare(value))
-}
 
-/// The fields of a map, in its order.
-struct RawFields<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for RawFields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = RawFields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map")
+    /// The fields of a map behind its brace, in its order.
+    fn fields(&mut self, depth: usize) -> Result<Vec<Entry>, String> {
+        let (mut entries, mut names) = (Vec::new(), BTreeSet::new());
+        while !self.passes('}') {
+            let key = self.text()?;
+            self.passes(':');
+            if !names.insert(key.clone()) {
+                return Err(format!("the field {:?} is given twice", shorten(&key)));
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                let mut names = std::collections::BTreeSet::new();
-                while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
-                    if !names.insert(key.clone()) {
-                        return Err(de::Error::custom(format!("the field {:?} is given twice", shorten(&key))));
-                    }
-                    fields.push((key, value));
-                }
-                Ok(RawFields(fields))
-            }
+            entries.push(Entry { key: key.into_owned(), key_span: None, value: self.value(depth + 1)? });
+            self.passes(',');
         }
-        deserializer.deserialize_map(Fields)
+        Ok(entries)
+    }
+
+    /// Goes on behind `sign`, where that is what comes next.
+    fn passes(&mut self, sign: char) -> bool {
+        self.0 = self.0.trim_ascii_start();
+        let rest = self.0.strip_prefix(sign);
+        self.0 = rest.unwrap_or(self.0);
+        rest.is_some()
+    }
+
+    /// A text in its quotes, which come next.
+    fn text(&mut self) -> Result<Cow<'a, str>, String> {
+        let (bytes, mut end, mut is_plain) = (self.0.as_bytes(), 1, true);
+        while bytes.get(end).is_some_and(|byte| *byte != b'"') {
+            let escapes = bytes[end] == b'\\';
+            is_plain &= !escapes;
+            end += 1 + usize::from(escapes);
+        }
+        let (quoted, rest) = self.0.split_at_checked(end + 1).ok_or("it ends too early")?;
+        self.0 = rest;
+        match is_plain {
+            true => Ok(Cow::Borrowed(&quoted[1..end])),
+            false => serde_json::from_str(quoted).map(Cow::Owned).map_err(|e| syntax_reason(&e).to_owned()),
+        }
+    }
+
+    /// What comes before the next sign.
+    fn word(&mut self) -> &'a str {
+        let end = self.0.find(|c: char| c.is_ascii_whitespace() || matches!(c, ',' | ']' | '}')).unwrap_or(self.0.len());
+        let (word, rest) = self.0.split_at(end);
+        self.0 = rest;
+        word
     }
 }
 
@@ -182,6 +204,8 @@ fn canonical(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -219,5 +243,50 @@ mod tests {
         let problem = Node::from_json(r#"{"a": 1, "a": 2}"#).unwrap_err();
         assert!(problem.message.contains("\"a\" is given twice"), "{problem}");
         assert!(Node::from_json(&"[".repeat(100_000)).is_err());
+        let nested = |levels: usize| Node::from_json(&format!("{}{}", "[".repeat(levels), "]".repeat(levels))).map_err(|problem| problem.message);
+        assert!(nested(MAX_DEPTH).is_ok());
+        assert_eq!(nested(MAX_DEPTH + 2), Err("not a JSON document: more than 128 levels of nesting".to_owned()));
+        let problem = Node::from_json(r#"{"a": {"b\n": 1, "b\u000a": 2}}"#).unwrap_err();
+        assert_eq!(problem.message, "not a JSON document: the field \"b\u{fffd}\" is given twice");
+    }
+
+    proptest! {
+        /// Whatever serde makes of a text, the tree says the same: names, texts with their escapes, and every number.
+        #[test]
+        fn the_tree_says_what_the_text_says(value in any_json(), pretty in any::<bool>()) {
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            prop_assert_eq!(told(&Node::from_json(&text).unwrap()), value);
+        }
+    }
+
+    /// Any JSON, its texts with all that may need an escape.
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let text = || "(?s).{0,6}";
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            (-1e18..1e18).prop_map(|number: f64| number.into()),
+            text().prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 32, 5, move |inner| {
+            let fields = prop::collection::btree_map(text(), inner.clone(), 0..5);
+            prop_oneof![
+                prop::collection::vec(inner, 0..5).prop_map(serde_json::Value::Array),
+                fields.prop_map(|fields| serde_json::Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// What a tree says, as serde has it.
+    fn told(node: &Node) -> serde_json::Value {
+        match &node.value {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(b) => (*b).into(),
+            Value::Number(text) => serde_json::from_str(text).unwrap(),
+            Value::Text(text) => text.as_str().into(),
+            Value::List(items) => items.iter().map(told).collect(),
+            Value::Map(entries) => serde_json::Value::Object(entries.iter().map(|entry| (entry.key.clone(), told(&entry.value))).collect()),
+        }
     }
 }

@@ -78,6 +78,11 @@ pub struct Outline {
 }
 
 impl Outline {
+    /// The field at `path` has this shape.
+    pub(super) fn shape(&mut self, path: &str, shape: Shape) {
+        self.fields.insert(general(path), Form { shape, meaning: "", default: None, by_role: false });
+    }
+
     /// Adds what another one tells.
     pub fn merge(&mut self, other: Outline) {
         for (path, form) in other.fields {

@@ -73,7 +73,7 @@ pub fn resolve(spec: &Node, namespace: &str) -> Resolution {
 /// As [`resolve`], for an installation with panes of this length: some warnings hang on it, and nothing else.
 pub fn resolve_for(spec: &Node, namespace: &str, pane: Duration) -> Resolution {
     let mut report = Report::default();
-    report.locate("spec", spec);
+    report.locate(|| "spec".to_owned(), spec);
     // Where something is faulty, its default stands in the draft: what hangs on that is not advised.
     let draft = read(spec, namespace, &mut report);
     let is_faulty = report.problems.iter().any(|p| p.severity == Severity::Error);
@@ -102,10 +102,14 @@ pub fn target_of(spec: &Node, namespace: &str) -> Option<TargetId> {
 /// Every error of the spec, and one where it is not of `target`. Warnings are not errors and are left out.
 pub fn resolve_spec_json(spec: &str, target: &TargetId) -> Result<Policy, Vec<Problem>> {
     let node = Node::from_json(spec).map_err(|problem| vec![problem])?;
-    let Resolution { policy, mut problems, .. } = resolve(&node, target.namespace());
-    match policy {
-        Some(policy) if policy.target == *target => Ok(policy),
-        Some(policy) => Err(vec![Problem {
+    let mut report = Report::of_errors();
+    let draft = read(&node, target.namespace(), &mut report);
+    let mut problems = report.problems;
+    problems.retain(|problem| problem.severity == Severity::Error);
+    problems.truncate(MOST_PROBLEMS);
+    match draft {
+        Some(policy) if problems.is_empty() && policy.target == *target => Ok(policy),
+        Some(policy) if problems.is_empty() => Err(vec![Problem {
             path: "spec.target".into(),
             span: None,
             severity: Severity::Error,
@@ -113,10 +117,7 @@ pub fn resolve_spec_json(spec: &str, target: &TargetId) -> Result<Policy, Vec<Pr
             mend: Some("announce it for its own target".into()),
             code: "target",
         }]),
-        None => {
-            problems.retain(|p| p.severity == Severity::Error);
-            Err(problems)
-        }
+        _ => Err(problems),
     }
 }
 
@@ -151,7 +152,7 @@ fn read(spec: &Node, namespace: &str, report: &mut Report) -> Option<Policy> {
         _ => Err(Fault::new("unknown-value", format!("{} is no actuator", node.describe()), "write `Scale`, or remove it")),
     });
     let origin = if spec.take("actuator").is_some() { Origin::Written } else { Origin::Default };
-    report.put(spec.at("actuator"), "Scale".to_owned(), origin, "Loadline sets the count itself");
+    report.put(|| (spec.at("actuator"), "Scale".to_owned()), origin, "Loadline sets the count itself");
     let written = spec.take("role");
     let (role_is_written, meant) = (written.is_some(), meant_role(written).unwrap_or(Role::Generic));
     let role = spec.choice("role", (meant, Origin::Default), "which defaults apply", report);
@@ -265,15 +266,17 @@ fn target(spec: &mut Fields<'_>, namespace: &str, report: &mut Report) -> Option
         }
         _ => {}
     }
-    if let (Some(kind), Some(version)) = (&kind, &version) {
+    if let (Some(kind), Some(version)) = (&kind, &version)
+        && report.advises()
+    {
         doubtful_kind(kind, version, &target, report);
     }
     if let Some(version) = version {
-        report.put(path, quoted(&version), Origin::Written, "the API of the target");
+        report.put(|| (path, quoted(&version)), Origin::Written, "the API of the target");
     }
     for (field, value) in [("kind", &kind), ("name", &name)] {
         if let Some(value) = value {
-            report.put(target.at(field), quoted(value), Origin::Written, "what has the replicas");
+            report.put(|| (target.at(field), quoted(value)), Origin::Written, "what has the replicas");
         }
     }
     let path = target.path().to_owned();
@@ -320,7 +323,7 @@ fn replicas(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report:
     });
     match max {
         Some(max) => {
-            report.put(replicas.at("max"), max.to_string(), Origin::Written, "never more replicas");
+            report.put(|| (replicas.at("max"), max.to_string()), Origin::Written, "never more replicas");
             if min > max && min_is_written {
                 report.error(
                     &replicas.at("min"),
@@ -340,11 +343,12 @@ fn evaluate_every(spec: &mut Fields<'_>, report: &mut Report) -> Option<Duration
         Duration::ZERO => Err(Fault::new("range", "0 is no interval", "remove it to evaluate at every pane")),
         every => Ok(every),
     });
-    let (value, origin) = match every {
-        Some(every) => (amounts::show_duration(every), Origin::Written),
-        None => ("null".to_owned(), Origin::Default),
-    };
-    report.put(spec.at("evaluateEvery"), value, origin, "no more often than this (null: at every pane)");
+    let origin = if every.is_some() { Origin::Written } else { Origin::Default };
+    report.put(
+        || (spec.at("evaluateEvery"), every.map_or_else(|| "null".to_owned(), amounts::show_duration)),
+        origin,
+        "no more often than this (null: at every pane)",
+    );
     every
 }
 
@@ -360,7 +364,7 @@ fn tolerance(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origin, report
         });
         let origin = if read.is_some() { Origin::Written } else { by_role };
         let value = read.unwrap_or(default);
-        report.put(fields.at(name), amounts::show_ratio(value), origin, meaning);
+        report.put(|| (fields.at(name), amounts::show_ratio(value)), origin, meaning);
         value
     };
     let tolerance = Tolerance {

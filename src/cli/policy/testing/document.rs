@@ -187,7 +187,7 @@ pub(in crate::cli) fn outline() -> Outline {
     let mut report = Report::outlining();
     if let Ok(node) = Node::from_json(PROBE) {
         document(&node, &mut report);
-        MEANINGS.iter().for_each(|(path, meaning)| report.meaning(&format!(".{path}"), meaning));
+        MEANINGS.iter().for_each(|(path, meaning)| report.meaning(|| format!(".{path}"), meaning));
     }
     report.into_outline()
 }
@@ -443,7 +443,7 @@ fn items<T>(
     };
     let read_one = |(i, item): (usize, &Node)| {
         let path = format!("{path}[{i}]");
-        report.locate(&path, item);
+        report.locate(|| path.clone(), item);
         read(item, path, report)
     };
     items.iter().enumerate().filter_map(read_one).collect()

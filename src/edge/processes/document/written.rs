@@ -67,7 +67,7 @@ pub(super) fn outline() -> Outline {
         let mut report = Report::outlining();
         if let Ok(node) = Node::from_json(probe) {
             document(&node, &mut report);
-            MEANINGS.iter().for_each(|(path, meaning)| report.meaning(&format!(".{path}"), meaning));
+            MEANINGS.iter().for_each(|(path, meaning)| report.meaning(|| format!(".{path}"), meaning));
         }
         outline.merge(report.into_outline());
     }

@@ -32,7 +32,7 @@ fn direction(behavior: &mut Fields<'_>, name: &'static str, defaults: &Direction
     let written = policies(&mut fields, report);
     let origin = if written.is_some() { Origin::Written } else { by_role };
     let policies = written.unwrap_or_else(|| defaults.policies.to_vec());
-    report.put(fields.at("policies"), show_policies(&policies), origin, "how much may change in each period");
+    report.put(|| (fields.at("policies"), show_policies(&policies)), origin, "how much may change in each period");
     fields.finish(report, |name| habit(Place::Direction, name));
     ScalingRules { stabilization, cooldown, select, policies }
 }
@@ -65,7 +65,7 @@ fn policies(fields: &mut Fields<'_>, report: &mut Report) -> Option<Vec<RatePoli
 
 fn rate_policy(node: &Node, path: String, report: &mut Report) -> Option<RatePolicy> {
     const MEND: &str = "write `{ percent: 10, period: 60s }` or `{ replicas: 4, period: 60s }`";
-    report.locate(&path, node);
+    report.locate(|| path.clone(), node);
     let mut fields = Fields::of(Some(node), path, report, MEND);
     if !matches!(node.value, Value::Map(_)) {
         return None;
@@ -97,7 +97,7 @@ fn rate_policy(node: &Node, path: String, report: &mut Report) -> Option<RatePol
         period => Ok(period),
     });
     let means = [("percent", "percent of the count at the period's start"), ("replicas", "so many replicas"), ("period", "in so long")];
-    means.into_iter().for_each(|(name, meaning)| report.meaning(&fields.at(name), meaning));
+    means.into_iter().for_each(|(name, meaning)| report.meaning(|| fields.at(name), meaning));
     report.one_of(fields.path(), &["percent", "replicas"]);
     fields.finish(report, |name| habit(Place::RatePolicy, name));
     Some(RatePolicy { amount: percent.or(replicas)?, period: period? })
@@ -139,7 +139,7 @@ pub(super) fn fallback(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Orig
         _ => {}
     }
     if let Some(replicas) = replicas {
-        report.put(fields.at("replicas"), replicas.to_string(), Origin::Written, "the count to fall back to");
+        report.put(|| (fields.at("replicas"), replicas.to_string()), Origin::Written, "the count to fall back to");
     }
     fields.finish(report, |name| habit(Place::Fallback, name));
     Fallback { after, behavior, replicas: replicas.unwrap_or(min) }

@@ -28,7 +28,7 @@ pub(super) fn metrics(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origi
     let path = spec.at("metrics");
     spec.demand("metrics", report);
     report.shape(&path, Shape::Items(1, MOST_METRICS));
-    report.meaning(&path, "what is measured, and what each measurement asks for");
+    report.meaning(|| path.clone(), "what is measured, and what each measurement asks for");
     let items = match spec.take("metrics").map(|node| (node, &node.value)) {
         Some((_, Value::List(items))) if !items.is_empty() => items,
         Some((_, Value::List(_))) => {
@@ -52,7 +52,7 @@ pub(super) fn metrics(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origi
     let mut metrics = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let path = format!("{path}[{i}]");
-        report.locate(&path, item);
+        report.locate(|| path.clone(), item);
         let Some(metric) = metric(item, path.clone(), defaults, by_role, report) else { continue };
         // One without a name that can be one has its own error.
         if item.get("name").and_then(Node::as_text) == Some(metric.name.as_str())
@@ -108,7 +108,7 @@ fn name(fields: &mut Fields<'_>, report: &mut Report) -> Option<MetricName> {
         let text = node.as_text().ok_or_else(|| Fault::wrong_type(node, MEND))?;
         text.parse().map_err(|e: crate::model::NameError| Fault::new("name", e.to_string(), MEND))
     })?;
-    match meant(name.as_str()) {
+    match report.advises().then(|| meant(name.as_str())).flatten() {
         Some(Meant::Slip(known)) => {
             let message = format!("`{name}` is nearly `{known}`, whose unit and meaning are known");
             report.warn(&fields.at("name"), "metric-name", message, format!("did you mean `{known}`? leave it where your samples carry `{name}`"));
@@ -121,19 +121,19 @@ fn name(fields: &mut Fields<'_>, report: &mut Report) -> Option<MetricName> {
         }
         _ => {}
     }
-    report.put(fields.at("name"), quoted(name.as_str()), Origin::Written, "the name that its samples carry");
+    report.put(|| (fields.at("name"), quoted(name.as_str())), Origin::Written, "the name that its samples carry");
     Some(name)
 }
 
 /// Shows a value that may be absent.
-fn optional<T: Show>(value: Option<T>) -> (String, Origin) {
-    value.map_or_else(|| ("null".to_owned(), Origin::Default), |v| (v.show(), Origin::Written))
+fn optional<T: Show>(value: Option<T>) -> String {
+    value.map_or_else(|| "null".to_owned(), |value| value.show())
 }
 
 fn kind(fields: &mut Fields<'_>, report: &mut Report) -> Option<Kind> {
     let kind = fields.word::<Kind>("kind", report);
-    let (value, origin) = optional(kind);
-    report.put(fields.at("kind"), value, origin, "what its numbers must mean (null: whatever comes)");
+    let origin = if kind.is_some() { Origin::Written } else { Origin::Default };
+    report.put(|| (fields.at("kind"), optional(kind)), origin, "what its numbers must mean (null: whatever comes)");
     kind
 }
 
@@ -148,7 +148,7 @@ fn unit(fields: &mut Fields<'_>, name: Option<&MetricName>, report: &mut Report)
         report.warn(&fields.at("unit"), "unusual-unit", message, "remove `unit`, unless your samples carry this name with another meaning");
     }
     let origin = if written.is_some() { Origin::Written } else { Origin::Default };
-    report.put(fields.at("unit"), written.or(known).unwrap_or(Unit::Count).show(), origin, "the unit of its amounts");
+    report.put(|| (fields.at("unit"), written.or(known).unwrap_or(Unit::Count).show()), origin, "the unit of its amounts");
     written.or(known)
 }
 
@@ -174,16 +174,15 @@ fn measure(fields: &mut Fields<'_>, kind: Option<Kind>, weighs: bool, report: &m
         report.error(&measure.at("quantile"), Fault::new("contradiction", message, "send a Distribution or a Histogram, or remove `quantile`"));
     }
     let read = if let Some(quantile) = quantile {
-        report.put(measure.at("quantile"), amounts::show_ratio(quantile), Origin::Written, "the share of all observations that are not larger");
+        report.put(|| (measure.at("quantile"), amounts::show_ratio(quantile)), Origin::Written, "the share of all observations that are not larger");
         Measure::Quantile(quantile)
     } else {
         let origin = if over.is_some() { Origin::Written } else { Origin::Default };
         let over = over.unwrap_or(Over::Mean);
-        report.put(measure.at("over"), over.show(), origin, "each instance's samples of the window become one number");
+        report.put(|| (measure.at("over"), over.show()), origin, "each instance's samples of the window become one number");
         let origin = if across.is_some() { Origin::Written } else { Origin::Default };
         let across = across.or((!weighs).then_some(Across::Mean));
-        let value = across.map_or_else(|| "null".to_owned(), |across| across.show());
-        report.put(measure.at("across"), value, origin, "the instances' numbers become one (null: as the rule needs)");
+        report.put(|| (measure.at("across"), optional(across)), origin, "the instances' numbers become one (null: as the rule needs)");
         Measure::Reduce { over, across }
     };
     measure.finish(report, |_| None);
@@ -259,17 +258,17 @@ fn track(node: &Node, path: String, name: Option<&MetricName>, unit: Option<Unit
     }
     let shown = unit.unwrap_or(Unit::Count);
     let rule = if let Some(percent) = utilization {
-        report.put(fields.at("utilization"), format!("{percent}%"), Origin::Written, "the share of the request that instances should use");
+        report.put(|| (fields.at("utilization"), format!("{percent}%")), Origin::Written, "the share of the request that instances should use");
         if !name.is_none_or(|name| ["cpu", "memory"].contains(&name.as_str())) {
             let message = "only what instances request has a utilization, which are `cpu` and `memory` as a rule";
             report.warn(&fields.at("utilization"), "not-requested", message, "write `perReplica`, unless your instances request this resource by name");
         }
         Some(MetricRule::Utilization { percent: i64::from(percent) })
     } else if let Some(amount) = per_replica {
-        report.put(fields.at("perReplica"), show_amount(amount, shown), Origin::Written, "the amount that each replica should have");
+        report.put(|| (fields.at("perReplica"), show_amount(amount, shown)), Origin::Written, "the amount that each replica should have");
         Some(MetricRule::PerReplica { amount })
     } else if let Some(amount) = value {
-        report.put(fields.at("value"), show_amount(amount, shown), Origin::Written, "the amount that the metric should have");
+        report.put(|| (fields.at("value"), show_amount(amount, shown)), Origin::Written, "the amount that the metric should have");
         Some(MetricRule::Value { amount })
     } else {
         None
@@ -303,7 +302,7 @@ fn threshold(node: &Node, path: String, unit: Option<Unit>, defaults: &Defaults,
     }
     for (name, value, meaning) in [("scaleOutAbove", above, "above this: one step out"), ("scaleInBelow", below, "below this: one step in")] {
         if let Some(value) = value {
-            report.put(fields.at(name), show_amount(value, shown), Origin::Written, meaning);
+            report.put(|| (fields.at(name), show_amount(value, shown)), Origin::Written, meaning);
         }
     }
     let hold = fields.duration("for", (defaults.hold, by_role), HOUR, "for so long before each step", report);

@@ -122,6 +122,7 @@ fn where_each_value_comes_from_is_told() {
 /// Each mistake, put into the full policy, and the kinds of errors that it must give: these and no others.
 #[test]
 fn mistakes_are_errors() {
+    let target: TargetId = "prod/Deployment/api".parse().unwrap();
     for (from, to, expected) in [
         // Names.
         ("\"mode\": \"OutOnly\"", "\"mod\": \"OutOnly\"", "unknown-field"),
@@ -195,9 +196,13 @@ fn mistakes_are_errors() {
         ("\"replicas\": 10, \"behavior\": \"IfHigher\"", "\"behavior\": \"Static\"", "contradiction"),
     ] {
         assert!(FULL.contains(from), "{from}");
-        let mut found = codes(&FULL.replacen(from, to, 1), Severity::Error);
+        let json = FULL.replacen(from, to, 1);
+        let mut found = codes(&json, Severity::Error);
         found.sort_unstable();
         assert_eq!(found.join(" "), expected, "{from} -> {to}");
+        // Who puts a policy in force asks for no settings and no advice, and is told the same errors.
+        let errors = of(&json).problems.into_iter().filter(|problem| problem.severity == Severity::Error).collect();
+        assert_eq!(resolve_spec_json(&json, &target), Err(errors), "{from} -> {to}");
     }
     for (json, expected) in [("{}", "missing-field missing-field missing-field"), ("5", "type missing-field missing-field missing-field")] {
         assert_eq!(codes(json, Severity::Error).join(" "), expected, "{json}");
