@@ -7,20 +7,28 @@
 //! | [`trace`] | requests a minute, read from a file: what the driver replays |
 //! | [`demo`] | Loadline, a fleet and the driver in one terminal |
 //! | [`simulate`] | Loadline's own stages under a virtual clock, with everything going wrong |
+//! | `chaos` | three Loadlines on a real Kafka broker, killed and stopped under load, and what must hold afterwards; with the feature `kafka` |
 //! | `bench` | what the pipeline costs on real servers, each figure beside its target; with the feature `kafka` |
-//! | [`client`], [`random`], [`units`], [`clock`], `last_lines` | what they share |
+//! | [`client`], [`random`], [`units`], [`clock`], `last_lines`, `program`, `waiting`, `broker` | what they share |
 //!
-//! All but the simulation and the measurements know Loadline as any user does: by its command line, its files and its HTTP interface.
+//! All but the simulation, the measurements and the chaos know Loadline as any user does: by its command line, its files and its HTTP interface.
 
 #[cfg(feature = "kafka")]
 pub mod bench;
+#[cfg(feature = "kafka")]
+mod broker;
+#[cfg(feature = "kafka")]
+pub mod chaos;
 pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod drive;
 mod last_lines;
+mod program;
 pub mod random;
 pub mod simulate;
 pub mod trace;
 pub mod units;
+#[cfg(feature = "kafka")]
+mod waiting;
 pub mod worker;

@@ -22,6 +22,9 @@ enum Command {
     Demo(loadgen::demo::Arguments),
     /// Plays Loadline's stages under a virtual clock with faults drawn from seeds, and checks what must hold.
     Simulate(loadgen::simulate::Arguments),
+    /// Runs three Loadlines on a Kafka broker, kills and stops them and the broker under load, and checks what must hold.
+    #[cfg(feature = "kafka")]
+    Chaos(loadgen::chaos::Arguments),
     /// Measures what the pipeline costs on real servers, and says which targets are reached.
     #[cfg(feature = "kafka")]
     Bench(loadgen::bench::Arguments),
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
         Command::Drive(arguments) => loadgen::drive::run(&arguments),
         Command::Demo(arguments) => loadgen::demo::run(arguments),
         Command::Simulate(arguments) => loadgen::simulate::simulate(&arguments),
+        #[cfg(feature = "kafka")]
+        Command::Chaos(arguments) => loadgen::chaos::run(&arguments),
         #[cfg(feature = "kafka")]
         Command::Bench(arguments) => loadgen::bench::run(&arguments),
     };

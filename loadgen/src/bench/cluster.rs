@@ -1,14 +1,11 @@
 //! A broker of its own, or a cluster that is there; topics of one scenario, what stands on them, and who reads them.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use loadline::log::kafka::{KafkaLog, Options, reading, topics};
 use loadline::log::{Log, Offset, Partitions, RawRecord, Topic};
 use loadline::model::{Message, Timestamp};
@@ -23,6 +20,8 @@ use rdkafka::{Offset as At, TopicPartitionList};
 
 use super::Settings;
 use super::process::{Process, Start, wait_for};
+use crate::broker::Broker;
+use crate::program;
 
 /// Topics of which an installation has as many partitions as it was made with.
 const SHARED: [Topic; 4] = [Topic::Metrics, Topic::Signals, Topic::Commands, Topic::Audit];
@@ -42,29 +41,13 @@ pub(super) struct Cluster {
     /// A name of this run alone.
     run: String,
     /// Its own broker, where it has one.
-    broker: Option<Broker>,
-}
-
-/// A broker of its own: it ends when its standard input does, so with this process, however that ends.
-struct Broker(Child);
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        drop(self.0.wait());
-    }
+    _broker: Option<Broker>,
 }
 
 impl Cluster {
     /// Reaches the one that was named, or starts one.
     pub(super) fn reach(settings: &Settings) -> anyhow::Result<Cluster> {
-        let program = match &settings.loadline {
-            Some(named) => named.clone(),
-            None => std::env::current_exe().context("find this program's own path")?.with_file_name("loadline"),
-        };
-        let program = program.canonicalize().with_context(|| {
-            format!("there is no {}: build it as this one (cargo build --release -p loadline), or name it with --loadline", program.display())
-        })?;
+        let program = program::find(settings.loadline.as_deref())?;
         let place = &settings.data;
         match std::fs::remove_dir_all(place) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(|| format!("empty {}", place.display())),
@@ -73,20 +56,11 @@ impl Cluster {
         std::fs::create_dir_all(place).with_context(|| format!("make {}; name another place with --data", place.display()))?;
         let place = place.canonicalize()?;
         let run = format!("{:x}", SystemClock.now().as_millis());
-        let (brokers, broker) = match &settings.brokers {
-            Some(brokers) => (brokers.clone(), None),
-            None => start_broker(&place).map(|(address, broker)| (address, Some(broker)))?,
-        };
-        let mut cluster = Cluster { brokers, replication: settings.replication, program, place, run, broker };
+        let broker = if settings.brokers.is_none() { Some(Broker::start(&place.join("broker"), &[])?) } else { None };
+        let brokers = settings.brokers.clone().or_else(|| broker.as_ref().map(|broker| broker.address.clone())).unwrap_or_default();
+        let cluster = Cluster { brokers, replication: settings.replication, program, place, run, _broker: broker };
         let options = cluster.options("ready", 1);
-        wait_for("a broker that answers", || {
-            if let Some(Broker(child)) = &mut cluster.broker
-                && let Some(ended) = child.try_wait()?
-            {
-                bail!("the broker ended ({ended}); see {}", cluster.place.join("broker.log").display());
-            }
-            Ok(topics::apply(&options, true).is_ok().then_some(()))
-        })?;
+        wait_for("a broker that answers", || Ok(topics::apply(&options, true).is_ok().then_some(())))?;
         Ok(cluster)
     }
 
@@ -113,22 +87,6 @@ impl Cluster {
         let log = wait_for("the topics to be shown", || Ok(KafkaLog::open(options.clone()).ok()))?;
         Ok(Installation { cluster: self, name: name.to_owned(), partitions, options, log: Arc::new(log) })
     }
-}
-
-fn start_broker(place: &Path) -> anyhow::Result<(String, Broker)> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/env/kafka.sh");
-    let free = || -> anyhow::Result<TcpListener> { Ok(TcpListener::bind("127.0.0.1:0")?) };
-    // Both at once, so that they differ.
-    let (one, other) = (free()?, free()?);
-    let [port, controller] = [one.local_addr()?.port(), other.local_addr()?.port()];
-    drop((one, other));
-    let said = File::create(place.join("broker.log"))?;
-    let mut command = Command::new(&script);
-    command.arg("run").args([port, controller].map(|port| port.to_string())).arg(place.join("broker"));
-    let child = command.stdin(Stdio::piped()).stdout(said.try_clone()?).stderr(said).spawn();
-    let child = child
-        .with_context(|| format!("start {}: it is in the checkout that this program was built from; or name a cluster with --brokers", script.display()))?;
-    Ok((format!("127.0.0.1:{port}"), Broker(child)))
 }
 
 /// Topics of one scenario; dropping it deletes them.

@@ -7,33 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use loadline::log::kafka::Options;
-use loadline::runtime::clock::Stopwatch;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::last_lines::last_lines;
-
-/// How long a thing may take that is waited for: far beyond what any of them does.
-pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) use crate::waiting::{PATIENCE, wait_for};
 
 /// How long late samples are waited for after a pane's end; as by default.
 pub(super) const GRACE: Duration = Duration::from_millis(500);
-
-/// How often it is looked whether it happened.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Waits until `happened` has an answer.
-pub(super) fn wait_for<T>(what: &str, mut happened: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
-    let waiting = Stopwatch::start();
-    loop {
-        if let Some(answer) = happened()? {
-            return Ok(answer);
-        }
-        if waiting.elapsed() >= PATIENCE {
-            bail!("waited {} s in vain for {what}", PATIENCE.as_secs());
-        }
-        std::thread::sleep(LOOK);
-    }
-}
 
 /// What a process is started with.
 pub(super) struct Start<'a> {

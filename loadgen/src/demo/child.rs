@@ -17,6 +17,7 @@ use super::terminal::print;
 use super::{Arguments, Stop};
 use crate::client::Client;
 use crate::last_lines::last_lines;
+use crate::program;
 
 /// Draining takes the grace of fleet.yaml (5 s) at most, then SIGKILL; the rest is for a busy machine.
 const STOP: Duration = Duration::from_secs(30);
@@ -40,7 +41,7 @@ impl Child {
     /// Checks what it needs, and starts it.
     pub(super) fn start(arguments: &Arguments) -> anyhow::Result<Self> {
         let own = std::env::current_exe().context("find this program's own path")?;
-        let program = find(arguments.loadline.as_deref(), &own)?;
+        let program = program::find(arguments.loadline.as_deref())?;
         let report = format!("http://{}/api/v1/metrics", arguments.listen);
         free(arguments.listen)?;
         if !arguments.keep {
@@ -164,20 +165,6 @@ impl Child {
         }
         Ok(())
     }
-}
-
-/// The program that was named, else the one beside this one, else the first in `PATH`.
-fn find(named: Option<&Path>, own: &Path) -> anyhow::Result<PathBuf> {
-    if let Some(named) = named {
-        ensure!(named.is_file(), "the program {} is not there; build it with `cargo build`, or name another with --loadline", named.display());
-        return std::path::absolute(named).context("the path of loadline");
-    }
-    let beside = own.parent().map(Path::to_path_buf);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = beside.into_iter().chain(std::env::split_paths(&path)).map(|folder| folder.join("loadline")).find(|file| file.is_file());
-    found.with_context(|| {
-        format!("the program loadline is neither beside {} nor in PATH; build it with `cargo build`, or name it with --loadline", own.display())
-    })
 }
 
 /// Removes what the last demo left in `data`, unless its workers still run: those are found again by it.

@@ -5,12 +5,14 @@ use std::ops::{AddAssign, RangeInclusive};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
 use loadline::model::Amount;
-use loadline::runtime::clock::{Clock, Stopwatch, SystemClock};
+use loadline::runtime::clock::Stopwatch;
 
-use crate::common::PATIENCE;
-use crate::common::load::target;
-use crate::common::random::Random;
+use super::fleets::target;
+use crate::clock::unix_millis;
+use crate::random::Random;
+use crate::waiting::PATIENCE;
 
 /// How long an answer is waited for before the request is sent to another process: one that is stopped holds it.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -21,23 +23,28 @@ const PACE: Duration = Duration::from_millis(200);
 /// How often a producer without numbers tries at most.
 const TRIES: u32 = 3;
 
+/// A client that waits no longer than that.
+pub(super) fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().timeout_global(Some(ANSWER)).build().into()
+}
+
 /// A sum of samples, by its target, metric, instance, and the start of its pane in milliseconds.
-pub(crate) type Place = (String, String, String, i64);
+pub(super) type Place = (String, String, String, i64);
 
 /// What is known of the samples of a place.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sent {
+pub(super) struct Sent {
     /// How many were acknowledged.
-    pub(crate) acknowledged: i64,
+    pub(super) acknowledged: i64,
     /// How many may be there: each as often as it was tried, where nothing tells its repetitions.
-    pub(crate) at_most: i64,
+    pub(super) at_most: i64,
     /// The sum of those that were acknowledged.
-    pub(crate) sum: Amount,
+    pub(super) sum: Amount,
 }
 
 impl Sent {
     /// How many must be found.
-    pub(crate) fn count(&self) -> RangeInclusive<i64> {
+    pub(super) fn count(&self) -> RangeInclusive<i64> {
         self.acknowledged..=self.at_most
     }
 }
@@ -51,38 +58,38 @@ impl AddAssign for Sent {
 
 /// What a producer keeps.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
+pub(super) struct Book {
     /// Its samples.
-    pub(crate) sent: BTreeMap<Place, Sent>,
+    pub(super) sent: BTreeMap<Place, Sent>,
     /// Requests that were acknowledged, …
-    pub(crate) acknowledged: u64,
+    pub(super) acknowledged: u64,
     /// … of them not at the first try, …
-    pub(crate) repeated: u64,
+    pub(super) repeated: u64,
     /// … and those that never were.
-    pub(crate) unknown: u64,
+    pub(super) unknown: u64,
 }
 
 /// What all producers share.
-pub(crate) struct Load<'a> {
-    pub(crate) targets: &'a [&'a str],
+pub(super) struct Load<'a> {
+    pub(super) targets: &'a [&'a str],
     /// Where the processes listen.
-    pub(crate) urls: &'a [String],
-    pub(crate) pane: Duration,
-    pub(crate) acknowledged: AtomicU64,
-    pub(crate) stop: AtomicBool,
+    pub(super) urls: &'a [String],
+    pub(super) pane: Duration,
+    pub(super) acknowledged: AtomicU64,
+    pub(super) stop: AtomicBool,
 }
 
 impl Load<'_> {
     /// Sends requests until it is told to stop. With numbers each is repeated until it is acknowledged; without, a few times.
-    pub(crate) fn produce(&self, producer: usize, numbered: bool) -> Book {
+    pub(super) fn produce(&self, producer: usize, numbered: bool) -> anyhow::Result<Book> {
         let name = format!("producer-{producer}");
-        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(ANSWER)).build().into();
+        let agent = agent();
         let mut book = Book::default();
         for sequence in 0_u32.. {
             if self.stop.load(Ordering::SeqCst) {
                 break;
             }
-            let time = SystemClock.now().as_millis();
+            let time = unix_millis();
             let body = self.body(&name, sequence, time);
             let (begun, mut tries) = (Stopwatch::start(), 0);
             let acknowledged = loop {
@@ -95,12 +102,12 @@ impl Load<'_> {
                 match request.send(&body) {
                     Ok(_) => break true,
                     Err(_) if !numbered && tries == TRIES => break false,
-                    Err(error) => assert!(begun.elapsed() < PATIENCE, "request {sequence} of {name} is never acknowledged: {error}"),
+                    Err(error) => ensure!(begun.elapsed() < PATIENCE, "request {sequence} of {name} is never acknowledged: {error}"),
                 }
                 std::thread::park_timeout(PACE);
             };
             let at_most = if numbered { 1 } else { i64::from(tries) };
-            self.note(&mut book, &name, sequence, time, Sent { acknowledged: i64::from(acknowledged), at_most, sum: Amount::ZERO });
+            self.note(&mut book, &name, sequence, time, Sent { acknowledged: i64::from(acknowledged), at_most, sum: Amount::ZERO })?;
             match acknowledged {
                 true => book.acknowledged += 1,
                 false => book.unknown += 1,
@@ -109,7 +116,7 @@ impl Load<'_> {
             self.acknowledged.fetch_add(u64::from(acknowledged), Ordering::SeqCst);
             std::thread::park_timeout(PACE);
         }
-        book
+        Ok(book)
     }
 
     /// Of each target its queue, a latency, and a stamp that no other sample of this producer has.
@@ -133,12 +140,13 @@ impl Load<'_> {
         self.samples(name, sequence).map(line).collect()
     }
 
-    fn note(&self, book: &mut Book, name: &str, sequence: u32, time: i64, sent: Sent) {
-        let pane = i64::try_from(self.pane.as_millis()).unwrap();
+    fn note(&self, book: &mut Book, name: &str, sequence: u32, time: i64, sent: Sent) -> anyhow::Result<()> {
+        let pane = i64::try_from(self.pane.as_millis())?;
         for (target, metric, _, instance, value) in self.samples(name, sequence) {
-            let sum = if sent.acknowledged > 0 { Amount::from_f64(value).unwrap() } else { Amount::ZERO };
+            let sum = if sent.acknowledged > 0 { Amount::from_f64(value).context("a sample's value is no amount")? } else { Amount::ZERO };
             let place = (target, metric.to_owned(), instance.to_owned(), time.div_euclid(pane) * pane);
             *book.sent.entry(place).or_insert(Sent { acknowledged: 0, at_most: 0, sum: Amount::ZERO }) += Sent { sum, ..sent };
         }
+        Ok(())
     }
 }

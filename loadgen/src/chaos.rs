@@ -1,0 +1,379 @@
+//! Three Loadlines on one real broker, with everything that kills and stops them, and what must hold afterwards.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`processes`] | the three processes, each with fleets of its own, and what befalls them and the broker |
+//! | [`producers`] | who sends numbered samples, and keeps what must be found |
+//! | [`fleets`] | the fleets and their policies, and what their supervisor's files say |
+//! | [`oracle`] | what must hold, told from the log, the producers and the fleets |
+//!
+//! Afterwards every sample that was acknowledged is in exactly one pane, the decisions and commands are those of one undisturbed fold, no command took effect
+//! twice, and what comes then is decided on within [`CURRENT_WITHIN`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use loadline::log::kafka::{KafkaLog, Options, topics};
+use loadline::log::{Log, Offset, Partitions, Topic};
+use loadline::model::{Audit, Message, MetricStatus};
+use loadline::runtime::clock::Stopwatch;
+use loadline::stages::Stage;
+use loadline::stages::aggregate::Aggregate;
+use loadline::stages::arbitrate::Arbitrate;
+use loadline::stages::decide::Decide;
+use loadline::wire;
+
+use crate::broker::{Broker, settle};
+use crate::clock::unix_millis;
+use crate::last_lines::last_lines;
+use crate::program;
+use crate::random::Random;
+use crate::waiting::wait_for;
+use fleets::{instances_of, target};
+use oracle::{Carried, Reading, Standing};
+use processes::{Fault, Process, befall, draw};
+use producers::{Book, Load, agent};
+
+mod fleets;
+mod oracle;
+mod processes;
+mod producers;
+
+/// What `loadgen chaos` is told.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// How many faults, one after the other.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    faults: u32,
+    /// Restarts each process in order instead, one after the other, as for a new release.
+    #[arg(long, conflicts_with = "faults")]
+    rolling_restart: bool,
+    /// The same seed, the same faults [default: another one each time; it is printed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The program that is killed [default: the one beside this program, else the one in PATH]
+    #[arg(long, value_name = "FILE")]
+    loadline: Option<PathBuf>,
+    /// Where the broker and the processes have their files and what they say; it is emptied first.
+    #[arg(long, value_name = "DIR", default_value = "data/chaos")]
+    data: PathBuf,
+}
+
+/// The fleets of each process: one is scaled, the other only advised.
+const FLEETS: [&[&str]; 3] = [&["active-1", "advised-1"], &["active-2", "advised-2"], &["active-3", "advised-3"]];
+
+/// Of the producers the last one does not number its requests.
+const PRODUCERS: usize = 4;
+
+const PANE: Duration = Duration::from_secs(1);
+
+/// The value of the samples that are sent when the faults are over.
+const FRESH: u32 = 7;
+
+/// So soon after the last fault what is sent then is decided on, and every stage has read what was there, whatever the fault was: the session of who was killed
+/// takes 6 s to end. The time runs from when whatever was killed or stopped has been started again, a broker until it answers.
+const CURRENT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs it, and prints what came of it.
+///
+/// # Errors
+/// What did not hold, or could not be set up.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let program = program::find(arguments.loadline.as_deref())?;
+    let place = &arguments.data;
+    match std::fs::remove_dir_all(place) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(|| format!("empty {}", place.display())),
+        _ => {}
+    }
+    std::fs::create_dir_all(place).with_context(|| format!("make {}; name another place with --data", place.display()))?;
+    let place = place.canonicalize()?;
+    if arguments.rolling_restart {
+        let befallen = under_load(&program, &place, a_rolling_restart)?;
+        println!("a rolling restart: {befallen}");
+        return Ok(());
+    }
+    let seed = arguments.seed.unwrap_or_else(|| unix_millis().unsigned_abs() ^ u64::from(std::process::id()) << 44);
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    let faults = draw(arguments.faults as usize, &mut random);
+    let mut kinds = BTreeMap::<Fault, usize>::new();
+    faults.iter().for_each(|fault| *kinds.entry(*fault).or_default() += 1);
+    let befallen = under_load(&program, &place, |broker, processes, wait| {
+        let begun = Stopwatch::start();
+        for (number, fault) in (1..).zip(&faults) {
+            // Mostly while others still take over from the one before; now and then when all is at work again.
+            wait(if random.below(100) < 20 { 120 } else { 5 + random.below(30) as u64 })?;
+            println!("{number} of {}, {:.0} s: {fault:?}", faults.len(), begun.elapsed().as_secs_f64());
+            processes.iter_mut().try_for_each(Process::is_there)?;
+            befall(*fault, broker, processes, &mut random, wait)?;
+        }
+        Ok(())
+    })
+    .with_context(|| format!("--seed {seed} --faults {}", arguments.faults))?;
+    println!("seed {seed}: {} faults {kinds:?}; {befallen}", faults.len());
+    Ok(())
+}
+
+/// A new release, a process at a time: each ends in order and comes back while the others have its work.
+fn a_rolling_restart(_: &mut Broker, processes: &mut [Process], wait: Wait<'_>) -> anyhow::Result<()> {
+    for number in 0..processes.len() {
+        wait(20)?;
+        processes.iter_mut().try_for_each(Process::is_there)?;
+        processes[number].leaves_and_comes_back()?;
+        processes[number].becomes_ready()?;
+    }
+    Ok(())
+}
+
+/// Waits for so many more requests to be acknowledged.
+type Wait<'a> = &'a dyn Fn(u64) -> anyhow::Result<()>;
+
+/// What came of it.
+struct Befallen {
+    took: Duration,
+    /// From the last fault until what is sent then was decided on.
+    current: Duration,
+    acknowledged: u64,
+    /// Requests that were acknowledged, and not at once; and those that never were.
+    repeated: u64,
+    unknown: u64,
+    samples: i64,
+    decisions: usize,
+    /// Decisions for which a metric that had been measured was Stale.
+    blind: usize,
+    commands: usize,
+    applied: usize,
+    changes: i64,
+}
+
+impl fmt::Display for Befallen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Befallen { took, current, acknowledged, repeated, unknown, samples, decisions, blind, commands, applied, changes } = self;
+        write!(
+            f,
+            "{:.0} s; {acknowledged} requests acknowledged, {repeated} of them not at once, {unknown} never; {samples} samples, {decisions} decisions ({blind} of them blind), \
+             {commands} commands, {applied} told as applied, {changes} changes; current {:.1} s after the last fault",
+            took.as_secs_f64(),
+            current.as_secs_f64()
+        )
+    }
+}
+
+/// Three processes under load, and what befalls them; then all that must hold.
+fn under_load(program: &Path, place: &Path, befalls: impl FnOnce(&mut Broker, &mut [Process], Wait<'_>) -> anyhow::Result<()>) -> anyhow::Result<Befallen> {
+    // One that was killed is let in again when its session is over: 9 s, where nothing else is said.
+    let mut broker = Broker::start(&place.join("broker"), &["broker.session.timeout.ms=4000"])?;
+    let options = installation(&broker)?;
+    let all: Vec<&str> = FLEETS.into_iter().flatten().copied().collect();
+    let mut processes = processes(program, place, &options, &all)?;
+    let outcome = judged(&mut broker, &mut processes, &options, &all, program, befalls);
+    if outcome.is_err() {
+        for process in &processes {
+            eprintln!("{} said last:\n{}", process.name(), last_lines(&process.said()));
+        }
+    }
+    outcome.with_context(|| format!("what they said is in {}", place.display()))
+}
+
+fn judged(
+    broker: &mut Broker,
+    processes: &mut [Process],
+    options: &Options,
+    all: &[&str],
+    program: &Path,
+    befalls: impl FnOnce(&mut Broker, &mut [Process], Wait<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<Befallen> {
+    let urls: Vec<String> = processes.iter().map(|process| process.url.clone()).collect();
+    let load = &Load { targets: all, urls: &urls, pane: PANE, acknowledged: AtomicU64::new(0), stop: AtomicBool::new(false) };
+    processes.iter_mut().try_for_each(Process::start)?;
+    processes.iter_mut().try_for_each(Process::becomes_ready)?;
+
+    let (books, log, took, current) = std::thread::scope(|scope| -> anyhow::Result<_> {
+        // Whoever fails ends the producers, too.
+        let stopping = Stopping(&load.stop);
+        let producers: Vec<_> = (0..PRODUCERS).map(|number| scope.spawn(move || load.produce(number, number + 1 < PRODUCERS))).collect();
+        // When all are at work.
+        each_is_decided_by(&open(options)?, Since::TheBeginning, "stamp", all)?;
+        let begun = Stopwatch::start();
+        let wait = |more: u64| {
+            let until = load.acknowledged.load(Ordering::SeqCst) + more;
+            wait_for("requests to be acknowledged", || {
+                // None ends before it is told to, but one that fails.
+                ensure!(!producers.iter().any(std::thread::ScopedJoinHandle::is_finished), "a producer gave up");
+                Ok((load.acknowledged.load(Ordering::SeqCst) >= until).then_some(()))
+            })
+        };
+        let befell = befalls(broker, processes, &wait);
+        // From here: whatever was killed or stopped has been started again.
+        let (took, over) = (begun.elapsed(), Stopwatch::start());
+        let current = befell.and_then(|()| {
+            let log = open(options)?;
+            let ends = Ends::now(&log)?;
+            what_comes_now_is_decided_on(&log, &urls, all)?;
+            ends.are_reached(&log)?;
+            Ok((log, over.elapsed()))
+        });
+        drop(stopping);
+        let books = producers.into_iter().map(|producer| producer.join().ok().context("a producer panicked")?).collect::<anyhow::Result<Vec<Book>>>()?;
+        let (log, current) = current?;
+        Ok((books, log, took, current))
+    })?;
+    ensure!(
+        current <= CURRENT_WITHIN,
+        "after the faults the pipeline is current within {} s: it took {:.1} s",
+        CURRENT_WITHIN.as_secs(),
+        current.as_secs_f64()
+    );
+
+    everything_is_aggregated(&log)?;
+    for process in &mut *processes {
+        process.becomes_ready()?;
+        process.fleets.iter().try_for_each(|fleet| is_as_large_as_it_is_asked_to_be(process, fleet))?;
+    }
+    processes.iter_mut().try_for_each(|process| process.tell_to_end())?;
+    processes.iter_mut().try_for_each(Process::has_ended)?;
+    settle(options)?;
+
+    let mut sent = BTreeMap::new();
+    for (place, of_producer) in books.iter().flat_map(|book| &book.sent) {
+        sent.entry(place.clone()).and_modify(|sent| *sent += *of_producer).or_insert(*of_producer);
+    }
+    let standing = Standing::read(&log)?;
+    let samples = standing.each_sample_is_in_one_pane(&sent)?;
+    let decisions = standing.decisions_are_the_folds()?;
+    standing.the_replay_of_the_export_says_the_same(program, options)?;
+    standing.commands_are_the_folds()?;
+    let mut carried = Carried::of(&standing)?;
+    for process in processes.iter() {
+        process.fleets.iter().try_for_each(|fleet| carried.compare(&process.data(), fleet))?;
+    }
+
+    let sum = |of: fn(&Book) -> u64| books.iter().map(of).sum::<u64>();
+    let (acknowledged, repeated, unknown) = (sum(|book| book.acknowledged), sum(|book| book.repeated), sum(|book| book.unknown));
+    let (commands, applied, changes, blind) = (carried.commands(), carried.applied(), carried.changes, standing.blind("stamp"));
+    let befallen = Befallen { took, current, acknowledged, repeated, unknown, samples, decisions, blind, commands, applied, changes };
+    ensure!(acknowledged > 50 && decisions > 20 && applied > 0, "too little was under load for this to say anything: {befallen}");
+    Ok(befallen)
+}
+
+/// Ends the producers, however it ends.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Topics of an installation, those that are shared with three partitions.
+fn installation(broker: &Broker) -> anyhow::Result<Options> {
+    let shared = [Topic::Metrics, Topic::Signals, Topic::Commands, Topic::Audit];
+    let partitions = shared.into_iter().fold(Partitions::default(), |partitions, topic| partitions.with(topic, 3));
+    let options = Options { prefix: "chaos.".to_owned(), partitions: Some(partitions), replicas: Some(1), ..Options::new(broker.address.clone()) };
+    topics::apply(&options, false)?;
+    Ok(options)
+}
+
+/// The log, as soon as the broker shows all its topics.
+fn open(options: &Options) -> anyhow::Result<KafkaLog> {
+    wait_for("the topics to be shown", || Ok(KafkaLog::open(options.clone()).ok()))
+}
+
+/// The processes, not started.
+fn processes(program: &Path, place: &Path, options: &Options, all: &[&str]) -> anyhow::Result<Vec<Process>> {
+    let prefix = format!("kafka.prefix={}", options.prefix);
+    let pane = format!("{}s", PANE.as_secs());
+    let arguments = ["--brokers", &options.brokers, "--pane", &pane, "--set", &prefix, "--set", "kafka.partitions=3", "--set", "kafka.replication=1"];
+    (0..).zip(FLEETS).map(|(number, fleets)| Process::new(program, &place.join(format!("process-{number}")), number, fleets, all, &arguments)).collect()
+}
+
+/// A sample of a metric that had none makes a decision of each target.
+fn what_comes_now_is_decided_on(log: &KafkaLog, urls: &[String], all: &[&str]) -> anyhow::Result<()> {
+    let since = Since::now(log)?;
+    let line = |name: &&str| format!("{{\"target\":\"{}\",\"metric\":\"fresh\",\"value\":{FRESH}}}\n", target(name));
+    let body: String = all.iter().map(line).collect();
+    let agent = agent();
+    let post = |url: &String| agent.post(format!("{url}/api/v1/metrics")).header("content-type", "application/x-ndjson").send(&body).ok();
+    wait_for("a sample to be taken after the faults", || Ok(urls.iter().find_map(post)))?;
+    each_is_decided_by(log, since, "fresh", all)
+}
+
+/// From where on `audit` is read.
+enum Since {
+    TheBeginning,
+    Now(Vec<Reading>),
+}
+
+impl Since {
+    fn now(log: &KafkaLog) -> anyhow::Result<Since> {
+        Ok(Since::Now(Reading::from_the_end(log, Topic::Audit)?))
+    }
+}
+
+/// Waits for a decision of each target for which this metric has a value.
+fn each_is_decided_by(log: &KafkaLog, since: Since, metric: &str, all: &[&str]) -> anyhow::Result<()> {
+    let mut reading = match since {
+        Since::TheBeginning => Reading::of(log, Topic::Audit),
+        Since::Now(reading) => reading,
+    };
+    let mut waiting: Vec<String> = all.iter().map(|name| target(name)).collect();
+    wait_for(&format!("each target to be decided on with a value of {metric}"), || {
+        for partition in &mut reading {
+            for record in partition.read(log)? {
+                if let Message::Audit(Audit::Decision(decision)) = wire::decode(Topic::Audit, &record.value)?
+                    && decision.metrics.iter().any(|m| m.name.as_str() == metric && m.status == MetricStatus::Ok)
+                {
+                    waiting.retain(|target| *target != decision.target.as_str());
+                }
+            }
+        }
+        Ok(waiting.is_empty().then_some(()))
+    })
+}
+
+/// What is on `metrics` now has been aggregated.
+fn everything_is_aggregated(log: &KafkaLog) -> anyhow::Result<()> {
+    Ends::of::<Aggregate>(log)?.are_reached(log)
+}
+
+/// Where partitions ended that stages read.
+struct Ends(Vec<(&'static str, Topic, u32, Offset)>);
+
+impl Ends {
+    /// Those of all stages. On each of these topics more comes by itself, so that a transaction's marker is no end for long.
+    fn now(log: &KafkaLog) -> anyhow::Result<Ends> {
+        let all = [Ends::of::<Aggregate>(log)?, Ends::of::<Decide>(log)?, Ends::of::<Arbitrate>(log)?];
+        Ok(Ends(all.into_iter().flat_map(|ends| ends.0).collect()))
+    }
+
+    fn of<S: Stage>(log: &KafkaLog) -> anyhow::Result<Ends> {
+        (0..log.partitions(S::INPUT))
+            .map(|partition| Ok((S::NAME, S::INPUT, partition, log.range(S::INPUT, partition)?.end)))
+            .collect::<anyhow::Result<_>>()
+            .map(Ends)
+    }
+
+    /// Waits until the stages have read so far.
+    fn are_reached(&self, log: &KafkaLog) -> anyhow::Result<()> {
+        for (stage, topic, partition, end) in &self.0 {
+            wait_for(&format!("{stage} to read {topic} {partition} up to {end}"), || Ok(log.committed(stage, *topic, *partition)?.filter(|p| p >= end)))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_as_large_as_it_is_asked_to_be(process: &Process, fleet: &str) -> anyhow::Result<()> {
+    let shown = || -> Option<u64> {
+        let mut answer = agent().get(format!("{}/api/v1/status", process.url)).call().ok()?;
+        let status: serde_json::Value = serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()?;
+        let shown = status["targets"].as_array()?.iter().find(|shown| shown["target"] == target(fleet))?;
+        shown["current"].as_u64()
+    };
+    wait_for(&format!("the fleet {fleet} to be as large as it is asked to be"), || {
+        Ok((shown() == Some(instances_of(&process.data(), fleet)?.len() as u64)).then_some(()))
+    })
+}
