@@ -71,9 +71,15 @@ fn an_installation_goes_over_with_all_that_it_remembers() {
     assert_eq!(loadline(home, &["export", "--data", "data"]), signals, "the log stays as it was");
 
     // Nobody decides on it any more.
-    let (code, _, words) = loadline(home, &["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);
-    assert_eq!(code, Some(2), "{words}");
-    assert!(words.contains("was migrated to Kafka") && words.contains(&prefix) && words.contains("migrated.json"), "{words}");
+    for arguments in [&["backup", "data", "copy"][..], &["restore", "copy", "restored"]] {
+        let (code, _, words) = loadline(home, arguments);
+        assert_eq!(code, Some(0), "{words}");
+    }
+    for data in ["data", "restored"] {
+        let (code, _, words) = loadline(home, &["run", "--data", data, "--policies", "policies", "--listen", "127.0.0.1:0"]);
+        assert_eq!(code, Some(2), "{words}");
+        assert!(words.contains("was migrated to Kafka") && words.contains(&prefix) && words.contains("migrated.json"), "{words}");
+    }
     let other = installation(broker());
     let (code, _, words) = said(&mut on_kafka("migrate", home, &other));
     assert!(code == Some(2) && words.contains("was migrated to Kafka"), "not to another one as well: {words}");

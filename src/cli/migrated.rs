@@ -9,7 +9,7 @@ use super::Unusable;
 use crate::model::Timestamp;
 
 /// The file, in the data directory.
-const FILE: &str = "migrated.json";
+pub(super) const FILE: &str = "migrated.json";
 
 /// Where an installation went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::migrated;
 use crate::edge::{durable_file, observe, processes};
 use crate::log::embedded::{DATABASE, LOCK};
 use crate::model::Timestamp;
@@ -157,8 +158,8 @@ fn restored_besides_the_log(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Whether a file beside the log goes along: the observer's term, and what stops all changes.
+/// Whether a file beside the log goes along: the observer's term, what stops all changes, and that it was migrated.
 pub(super) fn is_of_the_directory(name: &OsStr) -> bool {
     let text = name.to_string_lossy();
-    text == observe::TERM || text == "freeze" || text.starts_with("freeze.")
+    text == observe::TERM || text == migrated::FILE || text == "freeze" || text.starts_with("freeze.")
 }
