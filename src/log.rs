@@ -293,6 +293,11 @@ pub trait Log: Send + Sync + 'static {
     /// back. [`Timestamp::MIN`] where nothing is known of it yet. The clock of who asks may be another one.
     fn reached(&self) -> Timestamp;
 
+    /// So many threads read it at once without waiting for each other. Where it is 1 the order of reads is that of who asks, and the same in every run.
+    fn readers(&self) -> usize {
+        1
+    }
+
     /// The state of (group, partition), in the order of its keys.
     ///
     /// # Errors

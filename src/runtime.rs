@@ -14,7 +14,9 @@ pub mod replay;
 pub mod retention;
 pub mod runner;
 pub mod schemas;
+mod side_by_side;
 pub mod snapshots;
 pub mod worker;
 
 pub use publish::{publish, raw_appends};
+pub use side_by_side::side_by_side;

@@ -160,7 +160,7 @@ struct Shared {
 /// How long a session's or a follower's poll waits at a time: so long a waker, or the end of the log, may be waited for.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// So many readers are kept for the next scan.
+/// So many readers are kept for the next scan. So many read at once: one takes what came while another waits for the broker.
 const IDLE_READERS: usize = 4;
 
 impl KafkaLog {
@@ -268,6 +268,10 @@ impl Log for KafkaLog {
 
     fn leaves_gaps(&self) -> bool {
         true
+    }
+
+    fn readers(&self) -> usize {
+        IDLE_READERS
     }
 
     fn reached(&self) -> Timestamp {

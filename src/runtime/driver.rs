@@ -160,19 +160,21 @@ mod tests {
     use crate::runtime::clock::{ManualClock, SystemClock};
     use crate::runtime::runner::Runner;
     use crate::stages::admit::Admit;
+    use crate::stages::decide::Decide;
 
     /// A log whose polls fail for now so often, and then for good; and whose states cannot be read so often, and then can.
     struct Unreadable {
         log: MemoryLog,
         fails: Arc<AtomicU32>,
         restores_fail: AtomicU32,
+        readers: usize,
     }
 
     impl Unreadable {
         fn new(fails: u32, restores_fail: u32) -> Arc<Self> {
             let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
-            let log = MemoryLog::new(Partitions::default(), clock);
-            Arc::new(Unreadable { log, fails: Arc::new(AtomicU32::new(fails)), restores_fail: AtomicU32::new(restores_fail) })
+            let log = MemoryLog::new(Partitions::default().with(Topic::Signals, 4), clock);
+            Arc::new(Unreadable { log, fails: Arc::new(AtomicU32::new(fails)), restores_fail: AtomicU32::new(restores_fail), readers: 1 })
         }
     }
 
@@ -227,6 +229,10 @@ mod tests {
             self.log.reached()
         }
 
+        fn readers(&self) -> usize {
+            self.readers
+        }
+
         fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
             match self.restores_fail.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
                 Ok(_) => Err(LogError::Retry { reason: "the disk hangs".to_owned() }),
@@ -255,6 +261,19 @@ mod tests {
         }
         runner.take(&mut polled, now, None).unwrap();
         assert_eq!(runner.positions().collect::<Vec<_>>(), [(0, 0)]);
+    }
+
+    /// As many at once as the log lets read: one that cannot be restored costs the others nothing, and comes again with what is left.
+    #[test]
+    fn partitions_are_restored_side_by_side() {
+        let log = Arc::into_inner(Unreadable::new(0, 1)).map(|log| Unreadable { readers: 3, ..log }).unwrap();
+        let mut runner = Runner::new(Decide::default(), Arc::new(log));
+        let mut polled: VecDeque<Polled> = (0..4).map(|partition| Polled::Assigned { partition, position: 0 }).collect();
+        let now = Timestamp::from_millis(1_764_000_000_000);
+        assert!(matches!(runner.take(&mut polled, now, None), Err(LogError::Retry { .. })));
+        assert_eq!((runner.partitions(), polled.len()), (2, 2));
+        runner.take(&mut polled, now, None).unwrap();
+        assert_eq!(runner.positions().collect::<Vec<_>>(), [(0, 0), (1, 0), (2, 0), (3, 0)]);
     }
 
     #[derive(Clone, Default)]

@@ -21,6 +21,7 @@ use crate::wire;
 use super::events::PartitionRestored;
 use super::raw_appends;
 use super::schemas;
+use super::side_by_side;
 use super::snapshots::{self, Aside, Round};
 
 use self::owned::DeadLetters;
@@ -142,19 +143,9 @@ impl<S: Stage> Runner<S> {
     pub fn take(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp, read_to_end: Option<ReadToEnd>) -> Result<(), LogError> {
         while let Some(event) = polled.pop_front() {
             match event {
-                Polled::Assigned { partition, position } => {
-                    let (restored, gaps) = match self.restore(partition, position, now) {
-                        Ok(restored) => restored,
-                        Err(error) => {
-                            polled.push_front(event);
-                            return Err(error);
-                        }
-                    };
-                    PartitionRestored { stage: S::NAME, partition, position, entries: restored.keys }.emit();
-                    self.owned.insert(partition, restored);
-                    for gone in gaps {
-                        self.gap(partition, gone.start, gone.end, now);
-                    }
+                Polled::Assigned { .. } => {
+                    polled.push_front(event);
+                    self.assigned(polled, now)?;
                 }
                 Polled::Revoked { partition } => {
                     self.owned.remove(&partition);
@@ -179,6 +170,32 @@ impl<S: Stage> Runner<S> {
             owned.read_to_end = read_to_end;
         }
         Ok(())
+    }
+
+    /// Restores the partitions that are assigned next, side by side as far as the log lets several read. What cannot be restored is left in `polled`.
+    fn assigned(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp) -> Result<(), LogError> {
+        let assigned = |event: &Polled| if let Polled::Assigned { partition, position } = event { Some((*partition, *position)) } else { None };
+        let given: Vec<(u32, Offset)> = polled.iter().map_while(assigned).take(self.log.readers()).collect();
+        let (stage, log, schemas) = (&self.stage, &*self.log, &self.schemas);
+        let restored = side_by_side(&given, |given| Self::restore(stage, log, schemas, *given, now));
+        drop(polled.drain(..given.len()));
+        let mut failed = Ok(());
+        for ((partition, position), restored) in given.into_iter().zip(restored).rev() {
+            match restored {
+                Ok((restored, gaps)) => {
+                    PartitionRestored { stage: S::NAME, partition, position, entries: restored.keys }.emit();
+                    self.owned.insert(partition, restored);
+                    for gone in gaps {
+                        self.gap(partition, gone.start, gone.end, now);
+                    }
+                }
+                Err(error) => {
+                    polled.push_front(Polled::Assigned { partition, position });
+                    failed = Err(error);
+                }
+            }
+        }
+        failed
     }
 
     /// There is more of this partition, which cannot be read yet: nothing is complete there.
@@ -299,16 +316,22 @@ impl<S: Stage> Runner<S> {
 
     /// Snapshot, then the input since: the one way in which state is built.
     /// Also gives the records that it needed and that are gone.
-    fn restore(&self, partition: u32, position: Offset, now: Timestamp) -> Result<(Owned<S>, Vec<Range<Offset>>), LogError> {
-        let rows = self.log.states(S::NAME, partition)?;
+    fn restore(
+        stage: &S,
+        log: &dyn Log,
+        schemas: &schemas::Reading,
+        (partition, position): (u32, Offset),
+        now: Timestamp,
+    ) -> Result<(Owned<S>, Vec<Range<Offset>>), LogError> {
+        let rows = log.states(S::NAME, partition)?;
         let snapshots::Restored { state, round, aside, .. } = snapshots::restore::<S>(&rows, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
-        let start = self.log.range(S::INPUT, partition)?.start;
+        let start = log.range(S::INPUT, partition)?.start;
         let needed = match round {
             // A stage that flushes saves with each flush what it holds across it: there is nothing to read again.
             _ if S::FLUSHES => position,
             Some(round) => round.replay_from,
             // Its first commit brings its first round: one that has committed and has no round has lost its state.
-            None if self.log.committed(S::NAME, S::INPUT, partition)?.is_some() => 0,
+            None if log.committed(S::NAME, S::INPUT, partition)?.is_some() => 0,
             None => start,
         };
         let from = needed.max(start);
@@ -339,10 +362,10 @@ impl<S: Stage> Runner<S> {
         };
         gap(needed..from);
         // What lies between records was damaged and cut out, unless the log itself leaves offsets empty.
-        let told = !self.log.leaves_gaps();
+        let told = !log.leaves_gaps();
         let mut silent = Effects::new();
         while owned.position < position {
-            let slice = self.log.scan(S::INPUT, partition, owned.position, RESTORE_SLICE)?;
+            let slice = log.scan(S::INPUT, partition, owned.position, RESTORE_SLICE)?;
             if slice.is_empty() {
                 if told {
                     gap(owned.position..position);
@@ -350,7 +373,7 @@ impl<S: Stage> Runner<S> {
                 }
                 break;
             }
-            self.schemas.see_to(&*self.log, &slice)?;
+            schemas.see_to(log, &slice)?;
             for record in slice {
                 if told && record.offset > owned.position {
                     gap(owned.position..record.offset.min(position));
@@ -371,7 +394,7 @@ impl<S: Stage> Runner<S> {
                     );
                     return Err(LogError::Retry { reason });
                 }
-                owned.fold(&self.stage, record, &mut silent);
+                owned.fold(stage, record, &mut silent);
                 silent.take();
             }
         }

@@ -3,8 +3,8 @@
 //! Each process says how it writes before it writes anything else ([`begin`]), and learns what the others said when it begins, and again when it meets
 //! a record by a schema that it does not know ([`Reading`]). What is not there then was written by no release of this installation.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::log::{Log, LogError, Offset, RawAppend, RawRecord, ReadOnly, Topic};
 use crate::model::{Message, SchemaEntry};
@@ -17,7 +17,7 @@ const SLICE: usize = 1_000;
 /// A place in the topic: what stands before it has been learnt.
 #[derive(Debug, Default)]
 pub struct Reading {
-    next: Cell<Offset>,
+    next: AtomicU64,
 }
 
 impl Reading {
@@ -36,7 +36,7 @@ impl Reading {
     fn learn(&self, scan: &dyn Fn(Offset) -> Result<Vec<RawRecord>, LogError>) -> Result<Said, LogError> {
         let mut said = Said::new();
         loop {
-            let slice = scan(self.next.get())?;
+            let slice = scan(self.next.load(Ordering::Relaxed))?;
             let Some(last) = slice.last() else { return Ok(said) };
             let after = last.offset + 1;
             for record in slice {
@@ -46,7 +46,8 @@ impl Reading {
                     Err(error) => tracing::warn!(event = "schema-unusable", offset = record.offset, %error, "a record of the topic schemas cannot be read"),
                 }
             }
-            self.next.set(after);
+            // Another thread may have learnt the same, or more.
+            self.next.fetch_max(after, Ordering::Relaxed);
         }
     }
 }
