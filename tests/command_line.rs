@@ -137,3 +137,27 @@ fn the_policies_of_the_examples_pass_their_tests() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(!text.contains(": 0 passed"), "{text}");
 }
+
+/// What is said of a place or a flag that another command has names the one that this command has, and no value.
+#[cfg(feature = "kafka")]
+#[test]
+fn a_slip_about_kafka_is_answered_with_what_was_meant() {
+    let kafka = "--brokers HOST:PORT or --kafka-config FILE";
+    let slips: [(&[&str], &str); 6] = [
+        (&["export", "--from", "kafka"], kafka),
+        (&["export", "--from", "Kafka", "--brokers", "127.0.0.1:1"], kafka),
+        (&["replay", "--policy", "examples/storefront/policy.yaml", "--data", "data", "--from", "kafka"], kafka),
+        (&["run", "--kafka-set", "sasl.password=hush"], "--set kafka.config=FILE"),
+        (&["run", "--kafka-config", "hush"], "--set kafka.config=FILE"),
+        (&["config", "--prefix", "hush."], "--set kafka.prefix=PREFIX"),
+    ];
+    for (slip, mend) in slips {
+        let output = loadline(slip);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{slip:?}: {said}");
+        assert!(said.contains(mend) && !said.contains("hush"), "{slip:?}: {said}");
+    }
+    for help in ["run", "config"] {
+        assert!(!printed(&[help, "--help"]).contains("--kafka-set"), "{help}");
+    }
+}

@@ -269,6 +269,27 @@ pub struct ConfigArgs {
     /// Any setting by its path, e.g. --set removals.percent=20%; `loadline config` lists them
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub set: Vec<String>,
+    /// Flags of other commands, which stand in the configuration here.
+    #[cfg(feature = "kafka")]
+    #[command(flatten)]
+    elsewhere: Elsewhere,
+}
+
+/// Flags by which other commands reach Kafka: each is refused with the setting that it is here.
+#[cfg(feature = "kafka")]
+#[derive(Debug, Clone, Default, clap::Args)]
+struct Elsewhere {
+    #[arg(long, hide = true, value_parser = instead("a setting of librdkafka stands in a file, NAME=VALUE a line: --set kafka.config=FILE"))]
+    kafka_set: Option<String>,
+    #[arg(long, hide = true, value_parser = instead("the file is named by its setting: --set kafka.config=FILE"))]
+    kafka_config: Option<String>,
+    #[arg(long, hide = true, value_parser = instead("the prefix is a setting: --set kafka.prefix=PREFIX"))]
+    prefix: Option<String>,
+}
+
+#[cfg(feature = "kafka")]
+fn instead(hint: &'static str) -> clap::builder::UnknownArgumentValueParser {
+    clap::builder::UnknownArgumentValueParser::suggest(hint)
 }
 
 impl ConfigArgs {

@@ -17,8 +17,8 @@ use crate::wire::{self, jsonl};
 
 #[cfg(feature = "kafka")]
 use super::connection::InstallationArgs;
-use super::of_log;
 use super::why::moment;
+use super::{Unusable, of_log};
 
 /// How many records are read at once.
 const SLICE: usize = 1_000;
@@ -52,7 +52,7 @@ pub struct ExportArgs {
 /// # Errors
 /// Where the log cannot be read or `out` cannot be written.
 pub(super) fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let from = args.from.as_deref().map(|text| moment("from", text, SystemClock.now())).transpose()?;
+    let from = args.from.as_deref().map(|text| since(text, SystemClock.now())).transpose()?;
     let source = Source::Directory(args.data.clone());
     #[cfg(feature = "kafka")]
     let source = args.installation.options()?.map_or(source, Source::on_kafka);
@@ -63,6 +63,15 @@ pub(super) fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
         Ok(())
     })?;
     Ok(0)
+}
+
+/// The time of `--from`, which somebody may take for the place.
+pub(super) fn since(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+    if text.eq_ignore_ascii_case("kafka") {
+        let hint = format!("--from {text}: it is a time; the log on Kafka is named by --brokers HOST:PORT or --kafka-config FILE, in its place");
+        return Err(Unusable(hint).into());
+    }
+    moment("from", text, now)
 }
 
 /// Where signals stand.

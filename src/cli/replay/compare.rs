@@ -18,9 +18,8 @@ use serde_json::{Value, json};
 use super::ReplayArgs;
 use super::difference::{All, Compared, Side, Span, Sums};
 use crate::cli::documents::documents_in;
-use crate::cli::export::{self, each_signal};
+use crate::cli::export::{self, each_signal, since};
 use crate::cli::policy::{self, render};
-use crate::cli::why::moment;
 use crate::cli::{Unusable, table};
 use crate::model::document::amounts::show_duration;
 use crate::model::document::{Entry, Node, Severity, Value as Tree};
@@ -91,7 +90,7 @@ enum Source {
 /// Policies with errors, a history that cannot be read, or that has nothing of a policy's target.
 pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let candidates = candidates(&args.policy)?;
-    let from = args.from.as_deref().map(|text| moment("from", text, SystemClock.now())).transpose()?;
+    let from = args.from.as_deref().map(|text| since(text, SystemClock.now())).transpose()?;
     #[cfg(feature = "kafka")]
     let on_kafka = args.installation.options()?.map(export::Source::on_kafka);
     #[cfg(not(feature = "kafka"))]
