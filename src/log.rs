@@ -319,6 +319,15 @@ pub trait Log: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// What no reader sees yet at the end of a partition of `topic`, since a transaction is open there: from its beginning on. Only partitions where
+    /// there is such a thing.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] or [`LogError::Fatal`].
+    fn hidden(&self, _topic: Topic) -> Result<BTreeMap<u32, std::ops::Range<Offset>>, LogError> {
+        Ok(BTreeMap::new())
+    }
+
     /// Why nothing can be written for now, where that is so. Whoever is answered [`LogError::Retry`] by a
     /// write tries again in silence: what watches this tells of it, once and with one voice.
     fn trouble(&self) -> Option<Trouble> {

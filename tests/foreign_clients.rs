@@ -68,6 +68,10 @@ impl Desk {
             &tools.join("kafka-console-producer.sh"),
             &format!("exec java -XX:TieredStopAtLevel=1 -cp '{jars}/*' org.apache.kafka.tools.ConsoleProducer \"$@\""),
         );
+        tool(
+            &tools.join("kafka-transactions.sh"),
+            &format!("exec java -XX:TieredStopAtLevel=1 -cp '{jars}/*' org.apache.kafka.tools.TransactionsCommand \"$@\""),
+        );
         let folders = [tools.display().to_string(), PathBuf::from(python).parent().unwrap().display().to_string(), std::env::var("PATH").unwrap()];
         Desk { home, path: folders.join(":"), page, kafka: kafka.to_owned(), registry: registry.to_owned() }
     }
@@ -78,9 +82,11 @@ impl Desk {
         command
     }
 
-    fn run(&self, program: &str, argument: &[&str]) {
+    fn run(&self, program: &str, argument: &[&str]) -> String {
         let output = self.command(program, argument).output().unwrap();
-        assert!(output.status.success(), "{argument:?}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{argument:?}: {printed}{}", String::from_utf8_lossy(&output.stderr));
+        printed
     }
 
     /// Runs a file of the page.
@@ -141,11 +147,11 @@ fn measured(message: &Message, value: i64) -> Option<()> {
         .then_some(())
 }
 
-/// Three of each topic that has several.
-fn partitions() -> Partitions {
+/// So many of each topic that has several.
+fn partitions_of(count: u32) -> Partitions {
     let declared = declaration::partitions().unwrap();
     let several = Topic::ALL.into_iter().filter(|topic| declared.of(*topic) > 1);
-    several.fold(declared, |partitions, topic| partitions.with(topic, 3))
+    several.fold(declared, |partitions, topic| partitions.with(topic, count))
 }
 
 fn dead_letter(message: &Message) -> Option<DeadLetter> {
@@ -178,7 +184,7 @@ fn what_the_page_shows_works_with_clients_that_are_not_ours() {
     command.args(["--set", &format!("kafka.registry.url={}", registry.url)]);
     let loadline = Running::spawn(command);
     let desk = Desk::new(&kafka, &registry.url);
-    let log = Broker::open(&Options { partitions: Some(partitions()), ..broker().options("loadline.") });
+    let log = Broker::open(&Options { partitions: Some(partitions_of(3)), ..broker().options("loadline.") });
     let mut follower = Follower::start(&desk);
     let (mut signals, mut letters) = (Tail::new(&log, Topic::Signals), Tail::new(&log, Topic::DeadLetters));
 
@@ -241,4 +247,65 @@ fn what_the_page_shows_works_with_clients_that_are_not_ours() {
     });
     signals.find("it to be counted", |message| if let Message::Signal(Signal::Mark(mark)) = message { (mark.rejected == 1).then_some(()) } else { None });
     assert_eq!(loadline.stop(), 0);
+}
+
+/// A transaction that somebody leaves open on `metrics` hides what others send into its partition, and into no other one; `status` names it, and once it is ended
+/// as the page says all that stood behind it is measured, and none of the transaction.
+#[test]
+fn a_transaction_of_others_that_is_left_open_is_named_and_what_it_hides_comes_late() {
+    let broker = broker();
+    let prefix = Broker::prefix();
+    let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", &prefix, "--partitions", "2", "--replication", "1"];
+    assert!(Command::new(LOADLINE).args(apply).output().unwrap().status.success());
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(LOADLINE);
+    command.current_dir(home.path()).args(["run", "--brokers", &broker.address, "--roles", "ingest,aggregate,view", "--listen", "127.0.0.1:0", "--pane", "1s"]);
+    command.args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.partitions=2", "--set", "kafka.replication=1"]).env_remove("LOADLINE_CONFIG");
+    let loadline = Running::spawn(command);
+    let shape = partitions_of(2);
+    let log = Broker::open(&Options { partitions: Some(shape), ..broker.options(&prefix) });
+    let mut signals = Tail::new(&log, Topic::Signals);
+    let metrics = format!("{prefix}metrics");
+    let sample = |value: i64| format!("{{\"target\":\"{TARGET}\",\"metric\":\"queue_depth\",\"value\":{value}}}");
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &broker.address).create().unwrap();
+    let sends = |partition: i32, value: i64| {
+        let text = sample(value);
+        let record: BaseRecord<'_, str, str> = BaseRecord::to(&metrics).partition(partition).payload(&text);
+        producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+        producer.flush(std::time::Duration::from_secs(30)).unwrap();
+    };
+    sends(0, 1);
+    signals.find("a pane of 1", |message| measured(message, 1));
+    let theirs = broker.leaves_open("theirs", &metrics, &sample(2));
+    sends(0, 3);
+    sends(1, 4);
+    signals.find("a pane of 4", |message| measured(message, 4));
+    let status = || {
+        let output = Command::new(LOADLINE).args(["status", "--server", &loadline.url]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let named = "! a producer's transaction is open at 1 of metrics/0 for ";
+    let said = wait_for("it to be named", || Some(status()).filter(|said| said.contains(named)));
+    assert!(said.contains(" s: aggregate reads nothing of the 2 offsets from there on") && !said.contains("metrics/1 for"), "{said}");
+    signals.look();
+    let is_seen = |signals: &Tail, value: i64| signals.seen.iter().any(|message| measured(message, value).is_some());
+    assert!(!is_seen(&signals, 2) && !is_seen(&signals, 3));
+
+    let desk = Desk::new(&broker.address, "");
+    let page = Page::read("docs/producers.md");
+    let commands: Vec<String> = page.block("console").text.lines().map(|line| line.replace("loadline.metrics", &metrics)).collect();
+    let [describe, abort] = &commands[..] else { panic!("{commands:?}") };
+    let described = desk.run("sh", &["-c", describe]);
+    let open_at = described.lines().find_map(|line| line.split_whitespace().last()?.parse::<i64>().ok().filter(|at| *at >= 0));
+    assert_eq!(open_at, Some(1), "{described}");
+    desk.run("sh", &["-c", &abort.replace("--start-offset 17", "--start-offset 1")]);
+    signals.find("a pane of 3", |message| measured(message, 3));
+    signals.find(
+        "it to be late",
+        |message| if let Message::Signal(Signal::Mark(mark)) = message { (mark.source == 0 && mark.late == 1).then_some(()) } else { None },
+    );
+    assert!(!is_seen(&signals, 2), "none of what was aborted");
+    wait_for("it to be forgotten", || (!status().contains("transaction")).then_some(()));
+    assert_eq!(loadline.stop(), 0);
+    drop(theirs);
 }

@@ -2,6 +2,8 @@
 //!
 //! Times are Unix milliseconds, amounts JSON numbers in base units, as in the JSON lines of the log.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -157,6 +159,21 @@ pub struct Lag {
     /// Which process has it; `None` where this is the only one, or it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// What nobody reads yet, as somebody's transaction before it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<Hidden>,
+}
+
+/// The end of a partition that no reader sees, behind a transaction that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hidden {
+    /// Where the transaction begins.
+    pub from: u64,
+    /// How many offsets there are from there on.
+    pub offsets: u64,
+    /// When it was first seen.
+    pub since: Timestamp,
 }
 
 impl Lag {
@@ -164,6 +181,15 @@ impl Lag {
     pub fn trouble(&self, now: Timestamp) -> Option<String> {
         let Lag { stage, topic, partition, records, .. } = self;
         let waits = self.waiting_since.map(|since| now.since(since)).filter(|_| *records > 0);
+        if let Some(Hidden { from, offsets, since }) = &self.hidden
+            && now.since(*since) > HIDES
+        {
+            let open = now.since(*since).as_secs();
+            return Some(format!(
+                "a producer's transaction is open at {from} of {topic}/{partition} for {open} s: {stage} reads nothing of the {offsets} offsets from there on, whoever wrote them; \
+                 docs/producers.md says how to find and end it (\"Transactions\")"
+            ));
+        }
         if *records <= BEHIND && !self.late {
             return None;
         }
@@ -179,6 +205,9 @@ impl Lag {
 
 /// How many records a stage may be behind before it is pointed out: a few panes' worth.
 const BEHIND: u64 = 1_000;
+
+/// How long a transaction of others may be open before it is pointed out.
+const HIDES: Duration = Duration::from_secs(10);
 
 /// Which process has a partition of a stage's input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -155,6 +155,8 @@ struct Shared {
     readers: Mutex<Vec<Reader>>,
     /// Clients that ask for the positions and members of a group, without being members.
     askers: Mutex<BTreeMap<String, Arc<client::Consumer>>>,
+    /// Who sees what no transaction has committed yet.
+    onlooker: Mutex<Option<Arc<client::Consumer>>>,
 }
 
 /// How long a session's or a follower's poll waits at a time: so long a waker, or the end of the log, may be waited for.
@@ -187,6 +189,7 @@ impl KafkaLog {
             clock: ClusterClock::default(),
             readers,
             askers: Mutex::default(),
+            onlooker: Mutex::default(),
         })))
     }
 
@@ -211,6 +214,18 @@ impl Shared {
         let asker = Arc::new(client::asker(&self.options, &self.names.group(group))?);
         askers.insert(group.to_owned(), Arc::clone(&asker));
         Ok(asker)
+    }
+
+    /// Who sees what no transaction has committed yet.
+    fn onlooker(&self) -> Result<Arc<client::Consumer>, LogError> {
+        self.check_open()?;
+        let mut onlooker = lock(&self.onlooker);
+        if let Some(onlooker) = &*onlooker {
+            return Ok(Arc::clone(onlooker));
+        }
+        let made = Arc::new(client::onlooker(&self.options, &self.names.group(READERS), false)?);
+        *onlooker = Some(Arc::clone(&made));
+        Ok(made)
     }
 
     /// Lends a reader, one that stands at this place where there is one.
@@ -298,6 +313,17 @@ impl Log for KafkaLog {
     fn owners(&self, group: &str, topic: Topic) -> Result<Option<Owners>, LogError> {
         let asker = self.0.asker(group)?;
         owners::owners(&asker, &self.0.names.group(group), self.0.names.of(topic), self.0.options.patience).map(Some)
+    }
+
+    fn hidden(&self, topic: Topic) -> Result<BTreeMap<u32, Range<Offset>>, LogError> {
+        let readers = self.0.asker(READERS)?;
+        let onlooker = self.0.onlooker()?;
+        let partitions: Vec<u32> = (0..self.partitions(topic)).collect();
+        let ends = |asker: &client::Consumer| client::ends(asker, self.0.names.of(topic), &partitions, session::ENDS_WITHIN);
+        // In this order: what is committed in between is not taken for hidden.
+        let (all, mut seen) = (ends(&onlooker), ends(&readers));
+        let hidden = all.into_iter().filter_map(|(partition, end)| Some((partition, seen.remove(&partition)?..end)));
+        Ok(hidden.filter(|(_, hidden)| !hidden.is_empty()).collect())
     }
 
     fn trouble(&self) -> Option<Trouble> {

@@ -42,8 +42,18 @@ fn a_target_is_a_line_and_what_is_wrong_stands_below() {
         waiting_since: None,
         late: false,
         owner: None,
+        hidden: None,
     });
-    status.lag.push(Lag { stage: "admit".to_owned(), topic: "control".to_owned(), partition: 0, records: 3, waiting_since: None, late: false, owner: None });
+    status.lag.push(Lag {
+        stage: "admit".to_owned(),
+        topic: "control".to_owned(),
+        partition: 0,
+        records: 3,
+        waiting_since: None,
+        late: false,
+        owner: None,
+        hidden: None,
+    });
     insta::assert_snapshot!(shown(&status));
 }
 
@@ -59,6 +69,7 @@ fn who_has_which_part_of_the_work_is_shown() {
         waiting_since: waits.map(|waits| at(300 - waits)),
         late: waits.is_some_and(|waits| waits > 10),
         owner: Some(owner.map_or(Owner::Nobody, |owner| Owner::Member(owner.to_owned()))),
+        hidden: None,
     };
     status.lag =
         vec![lag(0, 3, Some(2), Some("loadline-a-7 at 10.0.0.1")), lag(1, 4, Some(14), Some("loadline-b-9 at 10.0.0.2")), lag(2, 5_000, Some(31), None)];

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::View;
 use super::history::first_after;
-use crate::edge::api::{Lag, Owner};
+use crate::edge::api::{Hidden, Lag, Owner};
 use crate::log::{Log, LogError, Offset, Owners, Polled, RawRecord, Topic, Waker};
 use crate::model::{Alert, AlertState, Audit, Message, OutcomeResult, Severity, Signal, Timestamp};
 use crate::runtime::clock::{Clock, Stopwatch};
@@ -190,7 +190,7 @@ impl Follower {
         self.stop.register(follower.waker());
         self.view.one_caught_up(self.clock.now());
         let mut since_lag: Option<Stopwatch> = None;
-        let mut owners = KnownOwners::default();
+        let (mut owners, mut open) = (KnownOwners::default(), Open::default());
         while !self.stop.is_set() {
             match follower.poll(POLL, WAIT) {
                 Ok(polled) => {
@@ -205,7 +205,7 @@ impl Follower {
             }
             if !self.stages.is_empty() && since_lag.is_none_or(|s| s.elapsed() >= WAIT) {
                 since_lag = Some(Stopwatch::start());
-                if let Ok(lag) = self.lag(&mut owners) {
+                if let Ok(lag) = self.lag(&mut owners, &mut open) {
                     self.view.set_lag(lag);
                 }
             }
@@ -295,10 +295,11 @@ impl Follower {
         }
     }
 
-    fn lag(&self, owners: &mut KnownOwners) -> Result<Vec<Lag>, LogError> {
+    fn lag(&self, owners: &mut KnownOwners, open: &mut Open) -> Result<Vec<Lag>, LogError> {
         let mut all = Vec::new();
         for stage in &self.stages {
             let owners = owners.of(stage, self.log.as_ref());
+            let mut hidden = open.of(stage.input, self.log.as_ref(), self.clock.now());
             for partition in 0..self.log.partitions(stage.input) {
                 let range = self.log.range(stage.input, partition)?;
                 let position = self.log.committed(stage.group, stage.input, partition)?.unwrap_or(range.start);
@@ -306,7 +307,17 @@ impl Follower {
                 let next = if records == 0 { None } else { self.log.scan(stage.input, partition, position, 1)?.first().map(|record| record.at) };
                 let owner = owners.map(|owners| owners.get(&partition).map_or(Owner::Nobody, |member| Owner::Member(member.clone())));
                 let late = next.is_some_and(|since| self.clock.now().since(since) > stage.holds + LATE);
-                all.push(Lag { stage: stage.group.to_owned(), topic: stage.input.name().to_owned(), partition, records, waiting_since: next, late, owner });
+                let hidden = hidden.remove(&partition);
+                all.push(Lag {
+                    stage: stage.group.to_owned(),
+                    topic: stage.input.name().to_owned(),
+                    partition,
+                    records,
+                    waiting_since: next,
+                    late,
+                    owner,
+                    hidden,
+                });
             }
         }
         Ok(all)
@@ -323,6 +334,29 @@ impl Follower {
                 other => return other,
             }
         }
+    }
+}
+
+/// Transactions of others that were open when it was looked last, and since when.
+#[derive(Default)]
+struct Open {
+    since: BTreeMap<(Topic, u32), (Offset, Timestamp)>,
+}
+
+impl Open {
+    /// Those of a topic that others write to, by partition.
+    fn of(&mut self, topic: Topic, log: &dyn Log, now: Timestamp) -> BTreeMap<u32, Hidden> {
+        if !matches!(topic, Topic::Metrics | Topic::Control) {
+            return BTreeMap::new();
+        }
+        // Where it cannot be told, nothing is said of it.
+        let hidden = log.hidden(topic).unwrap_or_default();
+        self.since.retain(|(of, partition), (from, _)| *of != topic || hidden.get(partition).is_some_and(|hidden| hidden.start == *from));
+        let since = |(partition, hidden): (u32, std::ops::Range<Offset>)| {
+            let (_, since) = *self.since.entry((topic, partition)).or_insert((hidden.start, now));
+            (partition, Hidden { from: hidden.start, offsets: hidden.end - hidden.start, since })
+        };
+        hidden.into_iter().map(since).collect()
     }
 }
 

@@ -23,7 +23,7 @@ use crate::runtime::clock::Stopwatch;
 const AHEAD_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long a broker may take to tell where partitions begin and end: nothing is polled meanwhile.
-const ENDS_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// A partition of which that could not be told is left alone for so long, twice as long each time, so that it holds up no other.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_LAST: Duration = Duration::from_secs(10);
