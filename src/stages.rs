@@ -205,8 +205,8 @@ pub trait Stage: Send + Sync {
     const POLL_RECORDS: usize = 2_000;
     /// The version of its snapshots: a release refuses those of a newer one.
     const VERSION: u32 = 1;
-    /// What the runtime appends to each owned partition of the input once a second, where the stage
-    /// lives by the clock.
+    /// What the runtime appends to an owned partition of the input once a second, where the stage
+    /// lives by the clock and the partition needs it ([`Stage::needs_ticks`]).
     const TICK: Option<fn() -> Message> = None;
     /// What it asks for where records of its input are gone that it had not read. An alert tells people in any case.
     const ON_GAP: Option<OnGap> = None;
@@ -217,6 +217,12 @@ pub trait Stage: Send + Sync {
 
     /// Folds one input into `state`; whatever must happen goes into `effects`.
     fn apply(&self, state: &mut Self::State, input: Input<Self::Record>, effects: &mut Effects);
+
+    /// Whether anything in `state` lives by the clock: a tick that nothing waits for is not appended.
+    fn needs_ticks(&self, state: &Self::State) -> bool {
+        let _ = state;
+        true
+    }
 
     /// When what is held must be flushed, once the input has been read to its end.
     fn flush_at(&self, state: &Self::State, now: Timestamp) -> Option<Timestamp> {

@@ -31,7 +31,8 @@ impl Migrated {
         let path = file(data);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // What is wrong with the directory itself is said by who opens the log there.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
             Err(error) => return Err(Unusable(format!("{} cannot be read: {error}", path.display())).into()),
         };
         let mark = serde_json::from_str(&text).map_err(|error| {

@@ -34,6 +34,10 @@ impl Stage for Shown {
     const ON_GAP: Option<OnGap> = Decide::ON_GAP;
     const FLUSHES: bool = Decide::FLUSHES;
 
+    fn needs_ticks(&self, state: &State) -> bool {
+        self.decide.needs_ticks(state)
+    }
+
     fn apply(&self, state: &mut State, input: Input<Signal>, effects: &mut Effects) {
         self.decide.apply(state, input, effects);
         effects.take_evaluated().iter().for_each(|decision| self.view.evaluated(decision));
@@ -54,11 +58,13 @@ mod tests {
         let view = Arc::new(View::new());
         let shown = Shown::new(Decide::default(), Arc::clone(&view));
         let (mut plain_state, mut shown_state) = (State::default(), State::default());
+        assert!(!shown.needs_ticks(&shown_state), "nothing is there that waits");
         for (offset, record) in (0..).zip([Signal::Policy(policy(1, Some(spec))), Signal::Fleet(fleet(1, 3, 3)), Signal::Fleet(fleet(2, 3, 2))]) {
             let input = || Input::Record(Located { partition: 0, offset, at: at(i64::try_from(offset).unwrap()), record: record.clone() });
             let (mut plain, mut looked_at) = (Effects::new(), Effects::new());
             Decide::default().apply(&mut plain_state, input(), &mut plain);
             shown.apply(&mut shown_state, input(), &mut looked_at);
+            assert!(shown.needs_ticks(&shown_state));
             let appended = plain.take();
             // Another instance is ready, and nothing follows from it.
             let written = appended.iter().any(|effect| matches!(effect.message, Message::Audit(Audit::Decision(_))));

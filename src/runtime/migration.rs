@@ -365,6 +365,7 @@ mod tests {
         assert!(matches!(goes(&from, &to), Err(Refused::Done)));
         let said = |to: &World| goes(&from, to).unwrap_err().to_string();
         let used = World::new(3);
+        used.seen(1, 2);
         used.run(Decide::default());
         assert!(said(&used).starts_with("decide has read signals up to "), "{}", said(&used));
         let heard = World::new(3);

@@ -187,9 +187,12 @@ mod tests {
 
     use super::*;
     use crate::log::memory::MemoryLog;
-    use crate::log::{Partitions, Topic};
-    use crate::runtime::clock::ManualClock;
+    use crate::log::{Partitions, RawAppend, Topic};
+    use crate::model::{Message, Order, PolicyAnnouncement, Signal};
+    use crate::runtime::clock::{Clock, ManualClock};
     use crate::stages::aggregate::{Aggregate, Limits};
+    use crate::stages::decide::Decide;
+    use crate::wire;
 
     /// What its polls bring, in order, and which ends it is asked for. It has read to none of them.
     struct Scripted {
@@ -247,5 +250,33 @@ mod tests {
     fn an_end_that_is_not_reached_for_long_is_asked_for_anew() {
         let (asked, _) = ends([0, 4_999, 5_000, 9_999, 60_000].map(|ms| (ms, Ok(Vec::new()))).into());
         assert_eq!(asked, [End::Now, End::AsBefore, End::Now, End::AsBefore, End::Now]);
+    }
+
+    /// A partition without a target has nothing that waits: its clock costs no commit. With the first target it begins.
+    #[test]
+    fn ticks_come_where_something_waits_for_them() {
+        let now = Timestamp::from_millis(1_764_000_000_000);
+        let clock = Arc::new(ManualClock::new(now));
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default().with(Topic::Signals, 2), Arc::clone(&clock) as Arc<dyn Clock>));
+        let mut worker = Worker::join(Decide::default(), Arc::clone(&log), "a", Rounds::default()).unwrap();
+        let mut runs = |seconds: u64| {
+            for _ in 0..seconds {
+                worker.read(clock.now(), 100, Duration::ZERO).unwrap();
+                while worker.commit(clock.now()).unwrap() != Committed::Nothing {}
+                clock.advance(Duration::from_secs(1));
+            }
+            worker.wakes_at(clock.now())
+        };
+        let ticks = |partition: u32| {
+            let records = log.scan(Topic::Signals, partition, 0, 100).unwrap();
+            records.iter().filter(|record| matches!(wire::decode(Topic::Signals, &record.value), Ok(Message::Signal(Signal::Tick(_))))).count()
+        };
+        assert_eq!(runs(3), None, "nothing wakes it");
+        assert_eq!((ticks(0), ticks(1)), (0, 0));
+        let (target, order) = ("prod/Deployment/api".parse().unwrap(), Order { source: "f".to_owned(), generation: 1 });
+        let policy = Message::Signal(Signal::Policy(PolicyAnnouncement { target, spec: None, order }));
+        log.append(vec![RawAppend { topic: Topic::Signals, partition: 1, key: None, value: wire::encode(&policy) }]).unwrap();
+        assert_eq!(runs(3), Some(clock.now()));
+        assert_eq!((ticks(0), ticks(1)), (0, 3));
     }
 }

@@ -91,6 +91,10 @@ impl Stage for Arbitrate {
     const INPUT: Topic = Topic::Requests;
     const TICK: Option<fn() -> Message> = Some(|| Message::RequestsTick(Tick {}));
 
+    fn needs_ticks(&self, state: &State) -> bool {
+        !state.is_empty()
+    }
+
     fn apply(&self, state: &mut State, input: Input<RequestsEntry>, effects: &mut Effects) {
         let Input::Record(located) = input else { return };
         match located.record {

@@ -390,6 +390,10 @@ impl Stage for Decide {
         (Topic::Control, Self::NAME, Message::Control(ControlEntry::AnnounceAgain(ask)))
     });
 
+    fn needs_ticks(&self, state: &State) -> bool {
+        !state.targets.is_empty()
+    }
+
     fn apply(&self, state: &mut State, input: Input<Signal>, effects: &mut Effects) {
         let Located { offset, at, record, .. } = match input {
             Input::Record(record) => record,

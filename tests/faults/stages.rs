@@ -42,6 +42,10 @@ impl<S: Stage> Stage for Breaks<S> {
         self.stage.flush_at(state, now)
     }
 
+    fn needs_ticks(&self, state: &S::State) -> bool {
+        self.stage.needs_ticks(state)
+    }
+
     fn flushes_behind(&self, state: &S::State) -> bool {
         self.stage.flushes_behind(state)
     }

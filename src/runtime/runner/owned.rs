@@ -123,6 +123,7 @@ impl<S: Stage> Owned<S> {
         let mut appends = std::mem::take(&mut self.appends);
         appends.retain(|append| !is_expired_request(append, now));
         if let Some(tick) = S::TICK
+            && stage.needs_ticks(&self.state)
             && self.ticked_at.is_none_or(|at| now >= at + TICK_EVERY || now < at)
         {
             self.ticked_at = Some(now);
@@ -195,7 +196,7 @@ impl<S: Stage> Owned<S> {
         if self.pending.is_some() || self.writing.is_some() || !self.appends.is_empty() {
             return Some(now);
         }
-        let tick = S::TICK.map(|_| self.ticked_at.map_or(now, |at| at + TICK_EVERY));
+        let tick = S::TICK.filter(|_| stage.needs_ticks(&self.state)).map(|_| self.ticked_at.map_or(now, |at| at + TICK_EVERY));
         // Overdue for want of the end of the input: what brings it nearer ends the wait; else it is asked for again a moment later.
         let waits = |at: Timestamp| if self.read_to_end.is_none() && at <= now { now + LOOK_AGAIN } else { at };
         let flush = if S::FLUSHES { stage.flush_at(&self.state, now).map(waits) } else { None };

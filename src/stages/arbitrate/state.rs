@@ -41,6 +41,11 @@ fn name_of(key: &str) -> Result<FleetName, String> {
 }
 
 impl State {
+    /// Whether there is no fleet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fleets.is_empty()
+    }
+
     /// The fleets that there are.
     pub(super) fn names(&self) -> Vec<FleetName> {
         self.fleets.keys().cloned().collect()
