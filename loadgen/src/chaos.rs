@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -58,6 +58,9 @@ pub struct Arguments {
     /// The program that is killed [default: the one beside this program, else the one in PATH]
     #[arg(long, value_name = "FILE")]
     loadline: Option<PathBuf>,
+    /// How much the processes say: error, warn, info, debug or trace.
+    #[arg(long, default_value = "info")]
+    log_level: String,
     /// Where the broker and the processes have their files and what they say; it is emptied first.
     #[arg(long, value_name = "DIR", default_value = "data/chaos")]
     data: PathBuf,
@@ -90,9 +93,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         _ => {}
     }
     std::fs::create_dir_all(place).with_context(|| format!("make {}; name another place with --data", place.display()))?;
-    let place = place.canonicalize()?;
+    let site = Site { program, place: place.canonicalize()?, log_level: arguments.log_level.clone() };
     if arguments.rolling_restart {
-        let befallen = under_load(&program, &place, a_rolling_restart)?;
+        let befallen = under_load(&site, a_rolling_restart)?;
         println!("a rolling restart: {befallen}");
         return Ok(());
     }
@@ -102,11 +105,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let faults = draw(arguments.faults as usize, &mut random);
     let mut kinds = BTreeMap::<Fault, usize>::new();
     faults.iter().for_each(|fault| *kinds.entry(*fault).or_default() += 1);
-    let befallen = under_load(&program, &place, |broker, processes, wait| {
+    let befallen = under_load(&site, |broker, processes, wait| {
         let begun = Stopwatch::start();
         for (number, fault) in (1..).zip(&faults) {
             // Mostly while others still take over from the one before; now and then when all is at work again.
             wait(if random.below(100) < 20 { 120 } else { 5 + random.below(30) as u64 })?;
+            if number == faults.len() {
+                // What it takes to be current after the last one is not to hold what those before take.
+                let log = open(&installation(broker))?;
+                Ends::now(&log)?.are_reached(&log)?;
+            }
             println!("{number} of {}, {:.0} s: {fault:?}", faults.len(), begun.elapsed().as_secs_f64());
             processes.iter_mut().try_for_each(Process::is_there)?;
             befall(*fault, broker, processes, &mut random, wait)?;
@@ -163,28 +171,36 @@ impl fmt::Display for Befallen {
     }
 }
 
+/// What runs, and where.
+struct Site {
+    program: PathBuf,
+    place: PathBuf,
+    log_level: String,
+}
+
 /// Three processes under load, and what befalls them; then all that must hold.
-fn under_load(program: &Path, place: &Path, befalls: impl FnOnce(&mut Broker, &mut [Process], Wait<'_>) -> anyhow::Result<()>) -> anyhow::Result<Befallen> {
+fn under_load(site: &Site, befalls: impl FnOnce(&mut Broker, &mut [Process], Wait<'_>) -> anyhow::Result<()>) -> anyhow::Result<Befallen> {
     // One that was killed is let in again when its session is over: 9 s, where nothing else is said.
-    let mut broker = Broker::start(&place.join("broker"), &["broker.session.timeout.ms=4000"])?;
-    let options = installation(&broker)?;
+    let mut broker = Broker::start(&site.place.join("broker"), &["broker.session.timeout.ms=4000"])?;
+    let options = installation(&broker);
+    topics::apply(&options, false)?;
     let all: Vec<&str> = FLEETS.into_iter().flatten().copied().collect();
-    let mut processes = processes(program, place, &options, &all)?;
-    let outcome = judged(&mut broker, &mut processes, &options, &all, program, befalls);
+    let mut processes = processes(site, &options, &all)?;
+    let outcome = judged(site, &mut broker, &mut processes, &options, &all, befalls);
     if outcome.is_err() {
         for process in &processes {
             eprintln!("{} said last:\n{}", process.name(), last_lines(&process.said()));
         }
     }
-    outcome.with_context(|| format!("what they said is in {}", place.display()))
+    outcome.with_context(|| format!("what they said is in {}", site.place.display()))
 }
 
 fn judged(
+    site: &Site,
     broker: &mut Broker,
     processes: &mut [Process],
     options: &Options,
     all: &[&str],
-    program: &Path,
     befalls: impl FnOnce(&mut Broker, &mut [Process], Wait<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Befallen> {
     let urls: Vec<String> = processes.iter().map(|process| process.url.clone()).collect();
@@ -234,7 +250,7 @@ fn judged(
         process.becomes_ready()?;
         process.fleets.iter().try_for_each(|fleet| is_as_large_as_it_is_asked_to_be(process, fleet))?;
     }
-    processes.iter_mut().try_for_each(|process| process.tell_to_end())?;
+    processes.iter_mut().try_for_each(Process::tell_to_end)?;
     processes.iter_mut().try_for_each(Process::has_ended)?;
     settle(options)?;
 
@@ -245,7 +261,7 @@ fn judged(
     let standing = Standing::read(&log)?;
     let samples = standing.each_sample_is_in_one_pane(&sent)?;
     let decisions = standing.decisions_are_the_folds()?;
-    standing.the_replay_of_the_export_says_the_same(program, options)?;
+    standing.the_replay_of_the_export_says_the_same(&site.program, options)?;
     standing.commands_are_the_folds()?;
     let mut carried = Carried::of(&standing)?;
     for process in processes.iter() {
@@ -269,13 +285,11 @@ impl Drop for Stopping<'_> {
     }
 }
 
-/// Topics of an installation, those that are shared with three partitions.
-fn installation(broker: &Broker) -> anyhow::Result<Options> {
+/// An installation whose shared topics have three partitions.
+fn installation(broker: &Broker) -> Options {
     let shared = [Topic::Metrics, Topic::Signals, Topic::Commands, Topic::Audit];
     let partitions = shared.into_iter().fold(Partitions::default(), |partitions, topic| partitions.with(topic, 3));
-    let options = Options { prefix: "chaos.".to_owned(), partitions: Some(partitions), replicas: Some(1), ..Options::new(broker.address.clone()) };
-    topics::apply(&options, false)?;
-    Ok(options)
+    Options { prefix: "chaos.".to_owned(), partitions: Some(partitions), replicas: Some(1), ..Options::new(broker.address.clone()) }
 }
 
 /// The log, as soon as the broker shows all its topics.
@@ -284,11 +298,15 @@ fn open(options: &Options) -> anyhow::Result<KafkaLog> {
 }
 
 /// The processes, not started.
-fn processes(program: &Path, place: &Path, options: &Options, all: &[&str]) -> anyhow::Result<Vec<Process>> {
+fn processes(site: &Site, options: &Options, all: &[&str]) -> anyhow::Result<Vec<Process>> {
     let prefix = format!("kafka.prefix={}", options.prefix);
     let pane = format!("{}s", PANE.as_secs());
-    let arguments = ["--brokers", &options.brokers, "--pane", &pane, "--set", &prefix, "--set", "kafka.partitions=3", "--set", "kafka.replication=1"];
-    (0..).zip(FLEETS).map(|(number, fleets)| Process::new(program, &place.join(format!("process-{number}")), number, fleets, all, &arguments)).collect()
+    let installation = ["--brokers", &options.brokers, "--set", &prefix, "--set", "kafka.partitions=3", "--set", "kafka.replication=1"];
+    let arguments = [&installation[..], &["--pane", &pane, "--log-level", &site.log_level]].concat();
+    let of = |(number, fleets): (usize, &'static [&'static str])| {
+        Process::new(&site.program, &site.place.join(format!("process-{number}")), number, fleets, all, &arguments)
+    };
+    (0..).zip(FLEETS).map(of).collect()
 }
 
 /// A sample of a metric that had none makes a decision of each target.

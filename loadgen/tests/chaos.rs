@@ -1,6 +1,8 @@
 //! `loadgen chaos`: 8 faults in every `make test`, 100 in `make soak`, `LOADLINE_FAULTS` where it is set, drawn from `LOADLINE_SEED`; and a rolling restart.
 //! All that must hold is checked by the command itself.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;

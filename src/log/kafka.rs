@@ -11,7 +11,7 @@
 //! - [`errors`]: what each error of Kafka means for a caller
 //! - [`topics`]: names of the topics; creating them, and how those on a cluster differ from the declaration
 //! - [`session`], [`transaction`]: consuming and committing; [`standing`]: how that fares; [`clock`]: the time there
-//! - [`owners`]: who has which partition
+//! - [`owners`]: who has which partition; [`predecessor`]: who was killed and is a member for a while
 //! - [`consumption`]: what somebody else's group has read
 //! - [`reader`], [`follower`]: reading outside of a group, once and as it grows; [`appender`]: appending outside of one; [`read_only`]: reading alone
 //!
@@ -45,6 +45,7 @@ pub mod declaration;
 mod errors;
 mod follower;
 mod owners;
+mod predecessor;
 mod read_only;
 mod reader;
 mod session;

@@ -152,7 +152,7 @@ fn member_config(options: &Options, group: &str, member: &str) -> ClientConfig {
     config
         .set("group.id", group)
         // What people see of it: the broker tells who has which partition by this name, and keeps that of a static member over its restarts.
-        .set("client.id", if options.static_members { format!("loadline-{member}") } else { format!("loadline-{}-{}", host_name(), std::process::id()) })
+        .set("client.id", if options.static_members { format!("loadline-{member}") } else { own_name(&std::process::id().to_string()) })
         // A partition moves only when it must, and the others are read on meanwhile.
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", millis(options.session_timeout))
@@ -162,6 +162,11 @@ fn member_config(options: &Options, group: &str, member: &str) -> ClientConfig {
         config.set("group.instance.id", member);
     }
     config
+}
+
+/// The name by which people see a process of this host.
+pub(super) fn own_name(process: &str) -> String {
+    format!("loadline-{}-{process}", host_name())
 }
 
 fn host_name() -> String {

@@ -12,6 +12,7 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
+use super::predecessor::Predecessor;
 use super::transaction::{Failure, Put, Transactions};
 use super::{SLICE, Shared, client, errors, reader};
 use crate::log::coordinator::lock;
@@ -33,6 +34,8 @@ pub(super) struct Member {
     shared: Arc<Shared>,
     membership: Membership,
     consumer: Arc<BaseConsumer<Changes>>,
+    /// What is waited for before the group is joined, until it is.
+    predecessor: Option<Predecessor>,
     owned: BTreeMap<u32, Owned>,
     /// The partition to hand out first.
     first: u32,
@@ -149,18 +152,41 @@ impl Member {
     pub(super) fn join(shared: Arc<Shared>, membership: Membership) -> Result<Self, LogError> {
         let group = shared.names.group(membership.group);
         let consumer: BaseConsumer<Changes> = client::member(&shared.options, &group, &membership.member, Changes::default())?;
-        consumer.subscribe(&[shared.names.of(membership.topic)]).map_err(|error| errors::of_reading(&error))?;
-        Ok(Member {
+        let mut member = Member {
             shared,
             membership,
             consumer: Arc::new(consumer),
+            predecessor: None,
             owned: BTreeMap::new(),
             first: 0,
             later: Vec::new(),
             woken: Arc::default(),
             overtaken: false,
             unopened: BTreeMap::new(),
-        })
+        };
+        if member.shared.options.static_members {
+            // It takes the place of the one before at once.
+            member.subscribe()?;
+        } else {
+            member.predecessor = Some(Predecessor::new(&member.shared.options));
+            member.joins()?;
+        }
+        Ok(member)
+    }
+
+    /// Joins the group as soon as nothing is waited for any more.
+    fn joins(&mut self) -> Result<(), LogError> {
+        let Some(predecessor) = &mut self.predecessor else { return Ok(()) };
+        let (asker, group) = (self.shared.asker(self.membership.group)?, self.shared.names.group(self.membership.group));
+        if predecessor.is_gone(&self.shared.options, &asker, &group) {
+            self.subscribe()?;
+            self.predecessor = None;
+        }
+        Ok(())
+    }
+
+    fn subscribe(&self) -> Result<(), LogError> {
+        self.consumer.subscribe(&[self.topic()]).map_err(|error| errors::of_reading(&error))
     }
 
     fn topic(&self) -> &str {
@@ -465,6 +491,7 @@ impl Session for Member {
         let mut polled = std::mem::take(&mut self.later);
         loop {
             self.shared.check_open()?;
+            self.joins()?;
             let woken = self.woken.swap(false, Ordering::SeqCst);
             let left = wait.saturating_sub(started.elapsed());
             let there = max > 0 && self.owned.values().any(|owned| !owned.ahead.is_empty() && !owned.waits);
