@@ -83,7 +83,8 @@ impl Broker {
         u32::try_from(self.address.split(',').count()).unwrap()
     }
 
-    fn start_at(ports: [u16; 2], settings: &[&str], client: &[(&str, &str)]) -> Broker {
+    /// The same, at these ports: its own, and its controller's.
+    pub(crate) fn start_at(ports: [u16; 2], settings: &[&str], client: &[(&str, &str)]) -> Broker {
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{}", std::process::id(), next()));
         drop(std::fs::remove_dir_all(&directory));
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect::<Vec<_>>();
