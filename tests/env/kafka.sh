@@ -68,8 +68,10 @@ offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
-# A test is not to wait for members that never come.
+# A test is not to wait for members that never come, nor for a broker that was killed to be missed before it may come back.
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
 PROPERTIES
         for setting in "$@"; do
             shift
