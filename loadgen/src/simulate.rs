@@ -71,9 +71,10 @@ pub struct Arguments {
 }
 
 /// What many seeds must have met, as it is counted: faults by their effect, and what comes of commands.
-pub const MUST_BE_MET: [&str; 40] = [
+pub const MUST_BE_MET: [&str; 42] = [
     "calls that took effect after their deadline",
     "changes by hand",
+    "ends that were not reached",
     "full",
     "hidden behind an open transaction",
     "instances that did not measure",
@@ -95,6 +96,7 @@ pub const MUST_BE_MET: [&str; 40] = [
     "outcomes: superseded",
     "parts that died alone",
     "policies that were written anew",
+    "polls that failed",
     "processes that died",
     "processes that left in order",
     "processes that were cut off as they left",

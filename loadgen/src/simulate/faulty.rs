@@ -21,6 +21,10 @@ use super::scenario::How;
 pub struct Faults {
     /// The next commits of a group.
     pub commits: BTreeMap<&'static str, VecDeque<How>>,
+    /// How many of the next polls of a group fail.
+    pub polls: BTreeMap<&'static str, usize>,
+    /// How many records the clients of a group have at a time, at most.
+    pub fetches: BTreeMap<&'static str, usize>,
     /// The next appends of sources.
     pub appends: VecDeque<How>,
     /// Nothing can be read.
@@ -123,8 +127,8 @@ impl Log for FaultyLog {
     }
 
     fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
-        let group = membership.group;
-        Ok(Box::new(FaultySession { inner: self.inner.join(membership)?, group, log: self.clone() }))
+        let (group, topic) = (membership.group, membership.topic);
+        Ok(Box::new(FaultySession { inner: self.inner.join(membership)?, group, topic, log: self.clone(), owned: BTreeMap::new() }))
     }
 
     fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
@@ -175,17 +179,74 @@ impl Log for FaultyLog {
 struct FaultySession {
     inner: Box<dyn Session>,
     group: &'static str,
+    topic: Topic,
     log: FaultyLog,
+    owned: BTreeMap<u32, Owned>,
+}
+
+/// How far a partition was read, and the end of it that was asked for.
+struct Owned {
+    next: Offset,
+    end: Option<Offset>,
+}
+
+impl FaultySession {
+    /// Whether nothing that can be read stands between what was read and an end: behind a transaction's marker there is none.
+    fn is_read_to(&self, partition: u32, next: Offset, end: Offset) -> Result<bool, LogError> {
+        let following = self.log.inner.scan(self.topic, partition, next, 1)?;
+        Ok(following.first().is_none_or(|record| record.offset >= end))
+    }
 }
 
 impl Session for FaultySession {
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
-        self.log.faults().check_read()?;
-        self.inner.poll(max, wait)
+        let mut faults = self.log.faults();
+        faults.check_read()?;
+        if let Some(left) = faults.polls.get_mut(self.group).filter(|left| **left > 0) {
+            *left -= 1;
+            faults.met("polls that failed");
+            return Err(LogError::Retry { reason: "planned: a poll failed".to_owned() });
+        }
+        let most = faults.fetches.get(self.group).copied();
+        drop(faults);
+        let polled = self.inner.poll(most.map_or(max, |most| most.min(max)), wait)?;
+        for event in &polled {
+            match event {
+                Polled::Assigned { partition, position } => drop(self.owned.insert(*partition, Owned { next: *position, end: None })),
+                Polled::Revoked { partition } => drop(self.owned.remove(partition)),
+                Polled::Gap { partition, to, .. } => {
+                    if let Some(owned) = self.owned.get_mut(partition) {
+                        owned.next = *to;
+                    }
+                }
+                Polled::Records { partition, records } => {
+                    if let (Some(owned), Some(last)) = (self.owned.get_mut(partition), records.last()) {
+                        owned.next = last.offset + 1;
+                    }
+                }
+            }
+        }
+        Ok(polled)
     }
 
+    /// As a broker's client: an end is asked for, and reached by what is polled then or later.
     fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
         self.log.faults().check_read()?;
+        if !self.log.leaves_gaps() {
+            return self.inner.has_read_to(end);
+        }
+        for (partition, owned) in &mut self.owned {
+            if end == End::Now || owned.end.is_none() {
+                owned.end = Some(self.log.inner.range(self.topic, *partition)?.end);
+            }
+        }
+        for (partition, owned) in &self.owned {
+            if !self.is_read_to(*partition, owned.next, owned.end.unwrap_or(owned.next))? {
+                self.log.faults().met("ends that were not reached");
+                return Ok(false);
+            }
+        }
+        self.owned.values_mut().for_each(|owned| owned.end = None);
         self.inner.has_read_to(end)
     }
 

@@ -493,10 +493,12 @@ impl<'a> Run<'a> {
                     self.going = Some((*process, *after, *down, Going::Leaves(*cut)));
                 }
             }
-            Commits { part, how, count } => {
-                let group = ["aggregate", "admit", "decide", "arbitrate", "actuate"][*part as usize];
-                self.log.faults().commits.entry(group).or_default().extend(std::iter::repeat_n(*how, *count));
+            Commits { part, how, count } => self.log.faults().commits.entry(part.group()).or_default().extend(std::iter::repeat_n(*how, *count)),
+            Fetches { part, most, lasts } => {
+                self.log.faults().fetches.insert(part.group(), *most);
+                self.later(*lasts, fault);
             }
+            Polls { part, count } => *self.log.faults().polls.entry(part.group()).or_default() += count,
             Unreadable { lasts } => {
                 self.log.faults().unreadable = true;
                 self.later(*lasts, fault);
@@ -615,6 +617,7 @@ impl<'a> Run<'a> {
         let mut world = self.world.lock();
         match fault {
             Unreadable { .. } => self.log.faults().unreadable = again(&self.ends, &|f| matches!(f, Unreadable { .. })),
+            Fetches { part, .. } => drop(self.log.faults().fetches.remove(part.group())),
             Full { .. } => self.log.faults().full = again(&self.ends, &|f| matches!(f, Full { .. })),
             SizeLimit { .. } => self.log.faults().most_bytes = None,
             OpenTransaction { topic, partition, .. } => {

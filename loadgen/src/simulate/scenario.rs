@@ -45,6 +45,10 @@ impl Kinds {
     fn allow(&self, fault: &Fault) -> bool {
         self.0.is_empty() || self.0.contains(&fault.kind())
     }
+
+    fn allow_one_of(&self, kinds: &[&'static str]) -> bool {
+        self.0.is_empty() || kinds.iter().any(|kind| self.0.contains(kind))
+    }
 }
 
 impl FromStr for Kinds {
@@ -156,6 +160,10 @@ pub enum Fault {
     OpenTransaction { topic: usize, partition: u32, lasts: For },
     /// The log's clock, and everybody's with it, is set.
     ClockSet { by: Millis },
+    /// The client of a part has no more than so many records of what there is at a time, as when it waits for what it fetches: only of a log with gaps, as a broker's.
+    Fetches { part: Part, most: usize, lasts: For },
+    /// The next polls of a group fail, though their log can be read: only of a log with gaps.
+    Polls { part: Part, count: usize },
     /// Appends of sources fail so.
     Appends { how: How, count: usize },
     /// Records that all have read and no restart needs are removed; with `unread`, all but the last ones.
@@ -218,6 +226,11 @@ pub enum Part {
 impl Part {
     /// All of them.
     pub const ALL: [Part; 5] = [Part::Aggregate, Part::Admit, Part::Decide, Part::Arbitrate, Part::Actuate];
+
+    /// The group that it is a member of.
+    pub fn group(self) -> &'static str {
+        ["aggregate", "admit", "decide", "arbitrate", "actuate"][self as usize]
+    }
 }
 
 /// How a call to the log fails.
@@ -304,8 +317,16 @@ impl Scenario {
                 (target.shares, target.load) = (true, load.clone());
             }
         }
-        let mut faults: Vec<Planned> =
-            (0..draw.from(&[0, 1, 2, 3, 4, 6, 8, 12])).map(|_| Planned::draw_one_of(kinds, &mut draw, &setup, &targets, calm_at)).collect();
+        let count = draw.from(&[0, 1, 2, 3, 4, 6, 8, 12]);
+        let (of_brokers, of_all): (Vec<&str>, Vec<&str>) = Fault::KINDS.iter().partition(|kind| Fault::OF_BROKERS.contains(kind));
+        let mut faults: Vec<Planned> = if kinds.allow_one_of(&of_all) {
+            (0..count).map(|_| Planned::draw_one_of(kinds, &mut draw, &setup, &targets, calm_at)).collect()
+        } else {
+            Vec::new()
+        };
+        if setup.markers && kinds.allow_one_of(&of_brokers) {
+            faults.extend(Planned::draw_of_broker(&mut Draw(Random::new(seed ^ 0xFE7C)), calm_at));
+        }
         faults.extend(unheard);
         // One in six: a metric falls silent while the others would let the fleet shrink.
         let sees_little = |target: &&TargetPlan| target.policy.metrics.iter().filter(|metric| metric.rule != Rule::Observed).count() > 1;
@@ -469,6 +490,22 @@ impl Planned {
         }
     }
 
+    /// What a broker's client meets, in one of three: it has less than there is while its polls fail, mostly of the part that says up to when all is read.
+    fn draw_of_broker(draw: &mut Draw, calm_at: Millis) -> Vec<Planned> {
+        if !draw.one_in(3) {
+            return Vec::new();
+        }
+        let part = if draw.one_in(2) { Part::Aggregate } else { draw.from(&Part::ALL) };
+        let at = draw.between(5_000, calm_at - 40_000);
+        let lasts = draw.between(2_000, 30_000);
+        let mut faults = vec![Planned { at, fault: Fault::Fetches { part, most: draw.from(&[0, 1, 3, 10]), lasts } }];
+        for _ in 0..draw.between(0, 4) {
+            let count = usize::try_from(draw.between(1, 3)).unwrap_or(1);
+            faults.push(Planned { at: at + draw.between(0, lasts), fault: Fault::Polls { part, count } });
+        }
+        faults
+    }
+
     #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "small numbers, at least 0")]
     fn draw(draw: &mut Draw, setup: &Setup, targets: &[TargetPlan], calm_at: Millis) -> Planned {
         // Every fault begins and ends before the calm.
@@ -536,7 +573,7 @@ impl Planned {
 
 impl Fault {
     /// The names of the kinds.
-    pub const KINDS: [&str; 30] = [
+    pub const KINDS: [&str; 32] = [
         "Kill",
         "Stall",
         "KillPart",
@@ -567,7 +604,12 @@ impl Fault {
         "PolicyEdited",
         "PolicyBroken",
         "PolicyGone",
+        "Fetches",
+        "Polls",
     ];
+
+    /// Those that only a log with gaps has, as a broker's.
+    pub const OF_BROKERS: [&str; 2] = ["Fetches", "Polls"];
 
     /// Its name.
     pub fn kind(&self) -> &'static str {
