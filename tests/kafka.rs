@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use loadline::log::kafka::{KafkaLog, Options, topics};
-use loadline::log::{End, Log, LogError, Membership, Partitions, Polled, RawAppend, RawRecord, Session, Topic};
+use loadline::log::{Batch, End, Log, LogError, Membership, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Topic};
 use loadline::runtime::clock::Stopwatch;
 
 #[path = "common/kafka.rs"]
@@ -182,4 +182,45 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
     broker.start_again();
     poll_until(&mut *session, "the partition that is back", |polled| is_given(polled, 1) && is_read(polled, "before"));
     reads_to_the_end(&mut *session, &[]);
+}
+
+/// A state that no record can hold, or that its topic does not take, is refused with the way out; whoever wrote it waits for nothing, and goes on. What came with it
+/// is not taken for what was too large.
+#[test]
+fn a_state_that_is_too_large_is_refused_and_holds_nothing_up() {
+    let options = broker().options(&Broker::prefix());
+    let states = format!("{}aggregate-state", options.prefix);
+    let settings = [("message.timestamp.type", "LogAppendTime"), ("cleanup.policy", "compact"), ("max.message.bytes", "20000")];
+    broker().create_topic(&states, 1, &settings);
+    topics::apply(&options, false).unwrap();
+    let log = Broker::open(&options);
+    let mut session = joins(&log, "a");
+    poll_until(&mut *session, "the partition", |polled| is_given(polled, 0));
+    let state = |key: &str, bytes: usize| StatePut { key: key.to_owned(), value: Some(noise(bytes)) };
+    for bytes in [1_000_000, 100_000] {
+        let states = vec![state("small", 10), state("large", bytes), state("another", 10)];
+        let batch = Batch { partition: 0, position: None, appends: vec![signal("with it")], states };
+        let refused = session.commit(&batch).unwrap_err();
+        let LogError::Fatal { reason } = &refused else { panic!("{refused:?}") };
+        assert!(reason.contains(&format!("no state of {} bytes on {}", bytes + 5, options.prefix)) && reason.contains("max.message.bytes"), "{reason}");
+    }
+    let after = Batch { partition: 0, position: None, appends: vec![signal("after it")], states: vec![state("small", 10)] };
+    let started = Stopwatch::start();
+    // The client makes itself ready anew behind what it gave up.
+    while let Err(refused) = session.commit(&after) {
+        assert!(matches!(refused, LogError::Retry { .. }) && started.elapsed() < DEADLINE, "{refused:?}");
+    }
+    broker().settle(&options.prefix);
+    assert_eq!(values(&log), ["after it"]);
+    assert_eq!(log.states("aggregate", 0).unwrap().len(), 1);
+}
+
+/// Bytes that no compression makes fewer.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let mut next = || {
+        (state ^= state << 13, state ^= state >> 17, state ^= state << 5);
+        state.to_le_bytes()[1]
+    };
+    (0..bytes).map(|_| next()).collect()
 }

@@ -70,6 +70,27 @@ fn an_installation_goes_over_with_all_that_it_remembers() {
     assert_eq!((code, printed.contains("before")), (Some(0), true), "a second time: {printed}");
     assert_eq!(loadline(home, &["export", "--data", "data"]), signals, "the log stays as it was");
 
+    // What went over is this one, and no other one is taken for it, nor another cluster for that one.
+    let mark = data.join("migrated.json");
+    let marked = std::fs::read_to_string(&mark).unwrap();
+    let with = |field: &str, value: Value| {
+        let mut changed: Value = serde_json::from_str(&marked).unwrap();
+        (changed["done"], changed[field]) = (false.into(), value);
+        std::fs::write(&mark, changed.to_string()).unwrap();
+        let told = [&[][..], &["--dry-run"]].map(|flags| said(on_kafka("migrate", home, &prefix).args(flags)));
+        std::fs::write(&mark, &marked).unwrap();
+        told
+    };
+    for (code, printed, words) in with("done", false.into()) {
+        assert_eq!((code, printed.contains("before")), (Some(0), true), "it is there: {words}");
+    }
+    for (code, _, words) in with("id", "another".into()) {
+        assert!(code == Some(2) && words.contains("another installation was migrated into it before"), "{words}");
+    }
+    for (code, _, words) in with("cluster", "another".into()) {
+        assert!(code == Some(2) && words.contains("was migrated to Kafka"), "{words}");
+    }
+
     // Nobody decides on it any more.
     for arguments in [&["backup", "data", "copy"][..], &["restore", "copy", "restored"]] {
         let (code, _, words) = loadline(home, arguments);

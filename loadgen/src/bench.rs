@@ -66,7 +66,7 @@ struct Settings {
     /// The program that is measured [default: the one beside this one]
     #[arg(long, value_name = "FILE")]
     loadline: Option<PathBuf>,
-    /// Where the broker and the processes have their files; it is emptied first.
+    /// Where the broker and the processes have their files; what an earlier run left there is removed first.
     #[arg(long, value_name = "DIR", default_value = "data/bench")]
     data: PathBuf,
     /// How many partitions the topics have, but those of `steady` and `idle`.

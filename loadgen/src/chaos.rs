@@ -30,6 +30,7 @@ use loadline::wire;
 use crate::broker::{Broker, settle};
 use crate::clock::unix_millis;
 use crate::last_lines::last_lines;
+use crate::place;
 use crate::program;
 use crate::random::Random;
 use crate::waiting::wait_for;
@@ -61,7 +62,7 @@ pub struct Arguments {
     /// How much the processes say: error, warn, info, debug or trace.
     #[arg(long, default_value = "info")]
     log_level: String,
-    /// Where the broker and the processes have their files and what they say; it is emptied first.
+    /// Where the broker and the processes have their files and what they say; what an earlier run left there is removed first.
     #[arg(long, value_name = "DIR", default_value = "data/chaos")]
     data: PathBuf,
 }
@@ -87,13 +88,7 @@ const CURRENT_WITHIN: Duration = Duration::from_secs(10);
 /// What did not hold, or could not be set up.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let program = program::find(arguments.loadline.as_deref())?;
-    let place = &arguments.data;
-    match std::fs::remove_dir_all(place) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(|| format!("empty {}", place.display())),
-        _ => {}
-    }
-    std::fs::create_dir_all(place).with_context(|| format!("make {}; name another place with --data", place.display()))?;
-    let site = Site { program, place: place.canonicalize()?, log_level: arguments.log_level.clone() };
+    let site = Site { program, place: place::emptied(&arguments.data)?, log_level: arguments.log_level.clone() };
     if arguments.rolling_restart {
         let befallen = under_load(&site, a_rolling_restart)?;
         println!("a rolling restart: {befallen}");

@@ -24,6 +24,8 @@ pub mod clock;
 pub mod demo;
 pub mod drive;
 mod last_lines;
+#[cfg(feature = "kafka")]
+mod place;
 mod program;
 pub mod random;
 pub mod simulate;

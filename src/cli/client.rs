@@ -114,7 +114,7 @@ pub(super) fn resolve(named: &str, names: &[TargetId]) -> anyhow::Result<TargetI
             let near = near.and_then(|near| names.iter().find(|t| t.name() == near));
             let mend = match near {
                 Some(near) => format!("did you mean {near}?"),
-                None => "`loadline status` lists the targets".to_owned(),
+                None => "write the whole name, namespace/Kind/name; `loadline status` of a running one lists the targets".to_owned(),
             };
             bail!("there is no target {named}; {mend}")
         }

@@ -15,6 +15,7 @@ use super::config::{Config, ConfigArgs};
 use super::migrated::{self, Migrated, check_not_migrated};
 use super::run::arbitrate;
 use super::{Output, Unusable, of_log, topology};
+use crate::edge::processes;
 use crate::log::embedded::{self, DATABASE, EmbeddedLog};
 use crate::log::kafka::{KafkaLog, Options};
 use crate::log::{Log, LogError, Partitions, directory};
@@ -26,7 +27,7 @@ use crate::wire::cloud_events;
 /// How long the transaction may take that carries everything: some 100,000 targets take a few seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// After so long a broker ends it by itself, should this process be gone.
-const TRANSACTION: Duration = Duration::from_secs(180);
+const TRANSACTION: Duration = Duration::from_secs(60);
 
 /// Take the installation of a data directory over to Kafka: policies, and what is remembered of each target, source and fleet, with its own times.
 ///
@@ -69,21 +70,29 @@ pub fn run(args: &MigrateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     }
     let options = Options { describe: Some(cloud_events::headers), static_members: false, ..topology::options_of(&config.kafka)? };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let here = Migrated { brokers: options.brokers.clone(), prefix: options.prefix.clone(), at: clock.now() };
-    let before = Migrated::read(&config.data)?;
-    if before.as_ref().is_some_and(|before| before.prefix != here.prefix) {
-        check_not_migrated(&config.data)?;
-    }
     // Before anything is read of the directory, which may be large.
     let reached = KafkaLog::open(options.clone()).map_err(of_log)?;
+    let cluster = reached.cluster_id().map_err(of_log)?;
+    let before = Migrated::read(&config.data)?;
+    if before.as_ref().is_some_and(|before| (&before.cluster, &before.prefix) != (&cluster, &options.prefix)) {
+        check_not_migrated(&config.data)?;
+    }
+    let id = before.as_ref().map_or_else(processes::new_uid, |before| Ok(before.id.clone())).context("cannot name the migration")?;
+    let here = Migrated { id, cluster, brokers: options.brokers.clone(), prefix: options.prefix.clone(), at: clock.now(), done: false };
     let embedded_options = embedded::Options { partitions: Partitions::default(), max_bytes: None };
     let from: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&config.data, Arc::clone(&clock), embedded_options).map_err(of_log)?);
-    let remembered = migration::remembered(&from, &arbitrate(config), clock.now()).map_err(of_log)?;
+    let remembered = migration::remembered(&from, &arbitrate(config), clock.now(), &here.id).map_err(of_log)?;
     let tell = |outcome: Outcome, out: &mut dyn Write| told(out, args.output, outcome, &remembered, &config.data, &here);
+    if before.as_ref().is_some_and(|before| before.done) {
+        return tell(Outcome::WentOverBefore, out);
+    }
+    if remembered.appends.is_empty() {
+        return Err(Unusable(format!("the log in {} remembers nothing that could go over: run Loadline on Kafka", config.data.display())).into());
+    }
     if args.dry_run {
-        return match migration::check_new(&reached) {
+        return match migration::check(&reached, &here.id) {
             Ok(()) => tell(Outcome::WouldGoOver, out),
-            Err(Refused::Done) if before.is_some() => tell(Outcome::WentOverBefore, out),
+            Err(Refused::Done) => tell(Outcome::WentOverBefore, out),
             Err(refused) => Err(unusable(refused, &here)),
         };
     }
@@ -92,19 +101,22 @@ pub fn run(args: &MigrateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     // The mark comes first: whatever ends this process, two never decide for the same targets.
     let path = migrated::file(&config.data);
     let mark = || here.write(&config.data).map_err(|error| LogError::Fatal { reason: format!("cannot write {}: {error}", path.display()) });
-    match migrate(&to, &remembered, PATIENCE, mark) {
-        Ok(()) => tell(Outcome::WentOver, out),
-        Err(Refused::Done) if before.is_some() => tell(Outcome::WentOverBefore, out),
+    let outcome = match migrate(&to, &remembered, &here.id, PATIENCE, mark) {
+        Ok(()) => Outcome::WentOver,
+        Err(Refused::Done) => Outcome::WentOverBefore,
         Err(Refused::Log(LogError::Unknown { reason })) => {
-            Err(anyhow!("it is not known whether it went over ({reason}): run the same command again, which says so, or does it"))
+            return Err(anyhow!("it is not known whether it went over ({reason}): run the same command again, which says so, or does it"));
         }
         Err(refused) => {
             if before.is_none() && path.exists() {
                 Migrated::remove(&config.data).with_context(|| format!("nothing went over, but {} is left: remove it", path.display()))?;
             }
-            Err(unusable(refused, &here))
+            return Err(unusable(refused, &here));
         }
-    }
+    };
+    let done = Migrated { done: true, ..here.clone() }.write(&config.data);
+    done.with_context(|| format!("all went over, but {} cannot be written: run the same command again, which says so", path.display()))?;
+    tell(outcome, out)
 }
 
 /// What became of it.
@@ -174,7 +186,7 @@ impl Migrated {
 
 fn unusable(refused: Refused, to: &Migrated) -> anyhow::Error {
     match refused {
-        Refused::Log(error) => of_log(error),
+        Refused::Log(error) => anyhow!("nothing went over: {error}"),
         refused => {
             let Migrated { brokers, prefix, .. } = to;
             let mend = "choose another kafka.prefix, or remove the topics and the groups of that one; then `loadline topology apply`";

@@ -14,12 +14,18 @@ pub(super) const FILE: &str = "migrated.json";
 /// Where an installation went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Migrated {
+    /// What the migration is called, in all that it brought there.
+    pub(super) id: String,
+    /// What the cluster calls itself.
+    pub(super) cluster: String,
     /// The brokers, as they were named.
     pub(super) brokers: String,
     /// What the names of its topics begin with.
     pub(super) prefix: String,
     /// When.
     pub(super) at: Timestamp,
+    /// Whether it is known that all went over.
+    pub(super) done: bool,
 }
 
 impl Migrated {
@@ -50,7 +56,7 @@ impl Migrated {
 /// # Errors
 /// [`Unusable`], with the way out.
 pub(super) fn check_not_migrated(data: &Path) -> anyhow::Result<()> {
-    let Some(Migrated { brokers, prefix, at }) = Migrated::read(data)? else { return Ok(()) };
+    let Some(Migrated { brokers, prefix, at, .. }) = Migrated::read(data)? else { return Ok(()) };
     let reason = format!(
         "the installation of {} was migrated to Kafka at {at} ({brokers}, prefix {prefix}): say kafka.brokers, as that one runs there; its history is read by `loadline history TARGET --data {0}`. To go on from this log, \
          as it was then, stop that one and remove {}",

@@ -67,6 +67,8 @@ pub use condition::Condition;
 pub use document::{API_VERSION, Endpoints, FleetDocument, FleetSpec, Health, KIND, MAX_REPLICAS, Output, Probe, Restart, fleet_of, outline, parse_documents};
 pub use files::FleetFiles;
 pub(crate) use meter::own_usage;
+#[cfg(feature = "kafka")]
+pub(crate) use procfs::new_uid;
 pub use restore::{Raised, check_kept, directory_of, fleet_directories, no_directories, raise_to_running, unreadable_records};
 pub use site::site;
 pub use status::{FleetStatus, InstanceStatus};

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rdkafka::consumer::Consumer as _;
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 
 use super::coordinator::{closed, lock};
@@ -192,6 +193,16 @@ impl KafkaLog {
             askers: Mutex::default(),
             onlooker: Mutex::default(),
         })))
+    }
+
+    /// What the cluster calls itself: the same by whatever address it was reached.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] where it does not say.
+    pub fn cluster_id(&self) -> Result<String, LogError> {
+        let asker = self.0.asker(READERS)?;
+        let id = asker.client().fetch_cluster_id(self.0.options.patience);
+        id.ok_or_else(|| LogError::Retry { reason: "Kafka: the cluster does not say which one it is".to_owned() })
     }
 
     /// How the topics differed from what is declared when it was opened, where that is no reason not to run: to be told once, as warnings.

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct CarriedState<K = String> {
     /// Of whom it is: a key of the stage's snapshots.
     pub key: K,
+    /// Which migration brought it.
+    pub migration: String,
     /// The version of that stage's snapshots.
     pub version: i64,
-    /// The snapshot, as JSON.
+    /// The snapshot, as JSON. That of a fleet may come in several, each with some of its claims.
     pub state: String,
 }

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawAppend, Session, Topic, partition_of};
-use crate::model::{CarriedState, ControlEntry, Message, Signal, Timestamp};
+use crate::log::{Batch, Log, LogError, MAX_RECORD_BYTES, Membership, Offset, Polled, RawAppend, Session, Topic, partition_of};
+use crate::model::{CarriedState, ControlEntry, Message, NameError, Signal, Timestamp};
 use crate::stages::Stage;
 use crate::stages::admit::Admit;
 use crate::stages::aggregate::Aggregate;
-use crate::stages::arbitrate::Arbitrate;
+use crate::stages::arbitrate::{self, Arbitrate};
 use crate::stages::decide::Decide;
 use crate::wire;
 
@@ -49,8 +49,8 @@ pub struct Remembered {
 /// Why nothing was migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// A migration into this log was done before.
-    #[error("an installation was migrated into this one before")]
+    /// This very migration was done before.
+    #[error("it was done before")]
     Done,
     /// Something runs on the log, or ran.
     #[error("{what}: an installation is migrated into a new one, before anything has run there")]
@@ -64,20 +64,26 @@ pub enum Refused {
 }
 
 /// Reads what is remembered in a log that nothing runs on; the stages fold what they had not read as they would have there. `arbitrate` is that of the
-/// installation.
+/// installation, `migration` what this one is called.
 ///
 /// # Errors
-/// As the log's reads; [`LogError::Fatal`] where a snapshot cannot be used.
-pub fn remembered(log: &Arc<dyn Log>, arbitrate: &Arbitrate, now: Timestamp) -> Result<Remembered, LogError> {
-    let admit = of_stage(&Admit, log, now, |key, version, state| {
-        Some((key.to_owned(), Message::Control(ControlEntry::Carried(CarriedState { key: key.to_owned(), version, state }))))
+/// As the log's reads; [`LogError::Fatal`] where a snapshot cannot be used, or takes more than a record may.
+pub fn remembered(log: &Arc<dyn Log>, arbitrate: &Arbitrate, now: Timestamp, migration: &str) -> Result<Remembered, LogError> {
+    let carried =
+        |key: &str, version: u32, state: String| CarriedState { key: key.to_owned(), migration: migration.to_owned(), version: i64::from(version), state };
+    let admit = of_stage(&Admit, log, now, |key, state| {
+        let carried = carried(key, Admit::VERSION, state);
+        Ok(vec![(key.to_owned(), Message::Control(ControlEntry::Carried(carried)))])
     })?;
-    let decide = of_stage(&Decide::default(), log, now, |key, version, state| {
-        Some((key.to_owned(), Message::Signal(Signal::Carried(CarriedState { key: key.parse().ok()?, version, state }))))
+    let decide = of_stage(&Decide::default(), log, now, |key, state| {
+        let CarriedState { migration, version, state, .. } = carried(key, Decide::VERSION, state);
+        let target = key.parse().map_err(|error: NameError| error.to_string())?;
+        Ok(vec![(key.to_owned(), Message::Signal(Signal::Carried(CarriedState { key: target, migration, version, state })))])
     })?;
-    let arbitrate = of_stage(arbitrate, log, now, |key, version, state| {
-        let fleet = key.split_once(':')?.1.to_owned();
-        Some((fleet, Message::RequestsCarried(CarriedState { key: key.to_owned(), version, state })))
+    let fleets = of_stage(arbitrate, log, now, |key, state| {
+        let fleet = key.split_once(':').map_or(key, |(_, name)| name);
+        let part = |part| (fleet.to_owned(), Message::RequestsCarried(carried(key, Arbitrate::VERSION, part)));
+        Ok(arbitrate::parts(key, &state)?.into_iter().map(part).collect())
     })?;
     let mut samples_left = 0;
     for partition in 0..log.partitions(Aggregate::INPUT) {
@@ -87,27 +93,28 @@ pub fn remembered(log: &Arc<dyn Log>, arbitrate: &Arbitrate, now: Timestamp) -> 
     }
     let is_policy = |append: &&RawAppend| append.key.as_deref().is_some_and(|key| key.starts_with("target:"));
     Ok(Remembered {
-        targets: decide.carried.len(),
+        targets: decide.keys,
         policies: admit.carried.iter().filter(is_policy).count(),
-        fleets: arbitrate.carried.len(),
+        fleets: fleets.keys,
         samples_left,
-        appends: [admit.carried, decide.carried, arbitrate.carried, admit.called_for, decide.called_for, arbitrate.called_for].concat(),
+        appends: [admit.carried, decide.carried, fleets.carried, admit.called_for, decide.called_for, fleets.called_for].concat(),
     })
 }
 
 /// What one stage remembers, and what the records call for that it had not read.
 #[derive(Default)]
 struct OfStage {
+    keys: usize,
     carried: Vec<RawAppend>,
     called_for: Vec<RawAppend>,
 }
 
-/// `message` makes a record of a key, a version and a snapshot: the record's own key, and what it says.
+/// `messages` makes records of a key and its snapshot: the key of each, and what it says.
 fn of_stage<S: Stage + Clone>(
     stage: &S,
     log: &Arc<dyn Log>,
     now: Timestamp,
-    message: impl Fn(&str, i64, String) -> Option<(String, Message)>,
+    messages: impl Fn(&str, String) -> Result<Vec<(String, Message)>, String>,
 ) -> Result<OfStage, LogError> {
     let mut of = OfStage::default();
     for partition in 0..log.partitions(S::INPUT) {
@@ -132,10 +139,23 @@ fn of_stage<S: Stage + Clone>(
         each_batch(&mut runner, partition, now, &mut keep);
         runner.hand_over(now);
         each_batch(&mut runner, partition, now, &mut keep);
-        for (key, bytes) in rows.into_iter().filter(|(key, _)| !snapshots::is_own(key)) {
-            let state = String::from_utf8(bytes).map_err(|_| LogError::Fatal { reason: format!("the snapshot of {key} of {} is no text", S::NAME) })?;
-            let Some((key, message)) = message(&key, i64::from(S::VERSION), state) else { continue };
-            of.carried.push(RawAppend { topic: S::INPUT, partition, key: Some(key), value: wire::encode(&message) });
+        let rows: Vec<(String, Vec<u8>)> = rows.into_iter().collect();
+        let whole = snapshots::whole(&rows).map_err(|reason| LogError::Fatal { reason })?;
+        for (key, bytes) in whole.into_iter().filter(|(key, _)| !snapshots::is_own(key)) {
+            let unusable = |reason: String| LogError::Fatal { reason: format!("what {} remembers of {key} cannot go over: {reason}", S::NAME) };
+            let state = String::from_utf8(bytes.into_owned()).map_err(|_| unusable("it is no text".to_owned()))?;
+            of.keys += 1;
+            for (key, message) in messages(key, state).map_err(unusable)? {
+                let append = RawAppend { topic: S::INPUT, partition, key: Some(key), value: wire::encode(&message) };
+                let bytes = append.value.len() + append.key.as_ref().map_or(0, String::len);
+                if bytes > MAX_RECORD_BYTES {
+                    return Err(unusable(format!(
+                        "it takes {bytes} bytes, and a record may have {MAX_RECORD_BYTES}; of a target: take its policy away (its replicas stay), end `run` in order once more, and put it back afterwards; of a \
+                         source: mend the files that it refuses first"
+                    )));
+                }
+                of.carried.push(append);
+            }
         }
     }
     Ok(of)
@@ -164,12 +184,18 @@ fn each_batch<S: Stage>(runner: &mut Runner<S>, partition: u32, now: Timestamp, 
 ///
 /// # Errors
 /// [`Refused`]; after [`LogError::Unknown`] it is not known whether it was done: another call says it.
-pub fn migrate(to: &dyn Log, remembered: &Remembered, patience: Duration, begins: impl FnOnce() -> Result<(), LogError>) -> Result<(), Refused> {
+pub fn migrate(
+    to: &dyn Log,
+    remembered: &Remembered,
+    migration: &str,
+    patience: Duration,
+    begins: impl FnOnce() -> Result<(), LogError>,
+) -> Result<(), Refused> {
     let membership = Membership { group: GROUP, member: GROUP.to_owned(), topic: TOPIC };
     let mut session = to.join(membership)?;
     // One at a time: another one that is under way keeps the partition until it is done.
     let (partition, position) = assigned(&mut *session, patience)?;
-    check_new(to)?;
+    check(to, migration)?;
     begins()?;
     let appends = remembered.appends.iter().map(|append| {
         let partitions = to.partitions(append.topic);
@@ -196,9 +222,17 @@ fn assigned(session: &mut dyn Session, patience: Duration) -> Result<(u32, Offse
 ///
 /// # Errors
 /// [`Refused`].
-pub fn check_new(log: &dyn Log) -> Result<(), Refused> {
+pub fn check(log: &dyn Log, migration: &str) -> Result<(), Refused> {
+    // What went over stands before everything else.
+    for topic in [Admit::INPUT, Decide::INPUT, Arbitrate::INPUT] {
+        for partition in 0..log.partitions(topic) {
+            if log.scan(topic, partition, 0, 1)?.first().is_some_and(|record| brought_by(topic, &record.value).as_deref() == Some(migration)) {
+                return Err(Refused::Done);
+            }
+        }
+    }
     if log.committed(GROUP, TOPIC, 0)?.is_some() {
-        return Err(Refused::Done);
+        return Err(Refused::InUse { what: "another installation was migrated into it before".to_owned() });
     }
     let stages = [(Admit::NAME, Admit::INPUT), (Aggregate::NAME, Aggregate::INPUT), (Decide::NAME, Decide::INPUT), (Arbitrate::NAME, Arbitrate::INPUT)];
     for (group, input) in stages {
@@ -217,12 +251,21 @@ pub fn check_new(log: &dyn Log) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Which migration brought a record.
+fn brought_by(topic: Topic, bytes: &[u8]) -> Option<String> {
+    match wire::decode(topic, bytes).ok()? {
+        Message::Control(ControlEntry::Carried(carried)) | Message::RequestsCarried(carried) => Some(carried.migration),
+        Message::Signal(Signal::Carried(carried)) => Some(carried.migration),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::log::Partitions;
     use crate::log::memory::MemoryLog;
-    use crate::model::{Audit, FleetObservation, PolicyEntry, RoundEnd, TargetId};
+    use crate::model::{Audit, FleetObservation, PolicyEntry, Request, RoundEnd, TargetId};
     use crate::runtime::clock::{Clock, ManualClock};
     use crate::runtime::publish;
     use crate::runtime::worker::{Committed, Read, Worker};
@@ -295,7 +338,7 @@ mod tests {
         }
 
         fn remembered(&self) -> Remembered {
-            remembered(&self.log, &Arbitrate::default(), self.clock.now()).unwrap()
+            remembered(&self.log, &Arbitrate::default(), self.clock.now(), "this one").unwrap()
         }
 
         /// What has been decided about each target: how many of it, by which policy.
@@ -318,7 +361,7 @@ mod tests {
     }
 
     fn goes(from: &World, to: &World) -> Result<(), Refused> {
-        migrate(&*to.log, &from.remembered(), Duration::from_secs(10), || Ok(()))
+        migrate(&*to.log, &from.remembered(), "this one", Duration::from_secs(10), || Ok(()))
     }
 
     /// Whatever stage had read how much of its input: what is remembered goes on as if all had been read there, spread over other partitions.
@@ -363,6 +406,8 @@ mod tests {
         from.runs();
         goes(&from, &to).unwrap();
         assert!(matches!(goes(&from, &to), Err(Refused::Done)));
+        let another = migrate(&*to.log, &from.remembered(), "another", Duration::from_secs(10), || Ok(())).unwrap_err().to_string();
+        assert!(another.starts_with("another installation was migrated into it before: "), "{another}");
         let said = |to: &World| goes(&from, to).unwrap_err().to_string();
         let used = World::new(3);
         used.seen(1, 2);
@@ -372,6 +417,45 @@ mod tests {
         heard.round(1, 1);
         assert!(said(&heard).starts_with("control has records (offset 0 of partition 0, of "), "{}", said(&heard));
         assert_eq!(heard.log.range(Topic::Requests, 0).unwrap(), 0..0, "nothing of it went there");
+    }
+
+    /// A fleet of many targets goes over in several records, and nothing of it is lost: no claim, and no removal of the last minute.
+    #[test]
+    fn a_large_fleet_goes_over_in_parts() {
+        const TARGETS: i64 = 4_000;
+        let (from, to) = (World::new(1), World::new(3));
+        for number in 0..TARGETS {
+            let now = from.clock.now();
+            let claim = Request {
+                target: target(&format!("t{number}")),
+                fleet: "f".parse().unwrap(),
+                epoch: now.as_millis(),
+                uid: "u".to_owned(),
+                current: 10,
+                desired: if number < 3 { 9 } else { 10 },
+                min: 1,
+                priority: 0,
+                paced: true,
+                open: None,
+                heard_of: 0,
+                expires_at: now + Duration::from_secs(600),
+                withdrawn: false,
+            };
+            from.say(Topic::Requests, "f", Message::Request(claim));
+        }
+        from.run(Arbitrate::default());
+        let remembered = from.remembered();
+        assert_eq!((remembered.fleets, remembered.appends.len()), (1, 8));
+        goes(&from, &to).unwrap();
+        to.run(Arbitrate::default());
+        let saved = |world: &World| {
+            let appends = world.remembered().appends.into_iter().map(|append| wire::decode(append.topic, &append.value).unwrap());
+            let parts = appends.map(|message| if let Message::RequestsCarried(carried) = message { carried.state } else { panic!("{message:?}") });
+            parts.collect::<Vec<_>>()
+        };
+        assert_eq!(saved(&to), saved(&from));
+        assert!(saved(&to)[0].contains("\"removals\":[["), "{}", &saved(&to)[0][..200]);
+        assert!(to.log.scan(Topic::Alerts, 0, 0, 10).unwrap().is_empty());
     }
 
     #[test]

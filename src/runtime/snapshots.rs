@@ -1,10 +1,12 @@
 //! Snapshots as they stand in the log's state, and back: the runtime's own keys beside those of the stage.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::{LogError, Offset};
+use crate::log::{LogError, MAX_RECORD_BYTES, Offset, StatePut};
 use crate::model::json;
 use crate::stages::{Snapshot, Stage};
 
@@ -15,6 +17,55 @@ pub(super) const WIDE_KEY: &str = "\u{1}wide";
 pub(super) const VERSION_KEY: &str = "\u{1}version";
 /// What was put aside ([`Aside`]).
 pub(super) const ASIDE_KEY: &str = "\u{1}aside";
+
+/// The most bytes of a row: half of what a record of the log may have.
+const MAX_ROW_BYTES: usize = MAX_RECORD_BYTES / 2;
+/// Behind a key: a further part of its snapshot, by its number. No name has a control character.
+const PART: char = '\u{2}';
+/// What the first of several parts begins with: this, their number, and a line feed. No snapshot does, as each is JSON.
+const PARTS: u8 = 2;
+
+/// What puts a snapshot, or takes it away: several rows where one would be too large for the log, to be committed together.
+pub(super) fn puts(key: String, value: Option<Vec<u8>>) -> Vec<StatePut> {
+    let Some(bytes) = value.as_ref().filter(|bytes| bytes.len() > MAX_ROW_BYTES) else { return vec![StatePut { key, value }] };
+    let parts: Vec<&[u8]> = bytes.chunks(MAX_ROW_BYTES).collect();
+    let head = [&[PARTS], parts.len().to_string().as_bytes(), b"\n"].concat();
+    let row = |(number, part): (usize, &&[u8])| match number {
+        0 => StatePut { key: key.clone(), value: Some([&head, *part].concat()) },
+        _ => StatePut { key: format!("{key}{PART}{number}"), value: Some(part.to_vec()) },
+    };
+    parts.iter().enumerate().map(row).collect()
+}
+
+/// A key and its snapshot, whole.
+pub type Whole<'a> = (&'a str, Cow<'a, [u8]>);
+
+/// Each key with its snapshot. Parts that an earlier, larger one has left are none of it.
+///
+/// # Errors
+/// The key of which a part is missing.
+pub fn whole(rows: &[(String, Vec<u8>)]) -> Result<Vec<Whole<'_>>, String> {
+    let (parts, heads): (Vec<_>, Vec<_>) = rows.iter().partition(|(key, _)| key.contains(PART));
+    let parts: HashMap<&str, &[u8]> = parts.into_iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice())).collect();
+    let join = |key: &str, head: &[u8]| {
+        let end = head.iter().position(|byte| *byte == b'\n')?;
+        let count: usize = std::str::from_utf8(&head[..end]).ok()?.parse().ok()?;
+        let mut whole = head[end + 1..].to_vec();
+        for number in 1..count {
+            whole.extend_from_slice(parts.get(format!("{key}{PART}{number}").as_str())?);
+        }
+        Some(whole)
+    };
+    let mut all = Vec::with_capacity(heads.len());
+    for (key, bytes) in heads {
+        let whole = match bytes.strip_prefix(&[PARTS]) {
+            None => Cow::Borrowed(bytes.as_slice()),
+            Some(head) => Cow::Owned(join(key, head).ok_or_else(|| format!("a part of the snapshot of {key} is missing"))?),
+        };
+        all.push((key.as_str(), whole));
+    }
+    Ok(all)
+}
 
 /// Whether a key of the state is the runtime's, and of no key of the stage.
 pub(super) fn is_own(key: &str) -> bool {
@@ -115,7 +166,8 @@ impl From<String> for Unusable {
 /// # Errors
 /// [`Unusable`].
 pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result<Restored<S::State>, Unusable> {
-    let find = |key: &str| rows.iter().find(|(k, _)| k == key).map(|(_, bytes)| bytes.as_slice());
+    let rows = whole(rows)?;
+    let find = |key: &str| rows.iter().find(|(k, _)| *k == key).map(|(_, bytes)| &**bytes);
     if let Some((first, _)) = rows.first() {
         let version = find(VERSION_KEY).ok_or_else(|| format!("the snapshots, {first:?} among them, have no version"))?;
         let version: u32 = json::read_bytes(version).map_err(|error| format!("the version of the snapshots: {error}"))?;
@@ -144,6 +196,8 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::stages::decide::Decide;
 
@@ -157,6 +211,30 @@ mod tests {
         assert!(!aside.forget_before(4) && aside.forget_before(5) && !aside.forget_before(5));
         assert!(!aside.holds(4) && aside.holds(9) && aside.forget_before(10));
         assert_eq!(aside, Aside::default());
+    }
+
+    /// A snapshot that is too large for a row takes several; what a larger one left behind is none of the next one.
+    #[test]
+    fn a_large_snapshot_stands_in_several_rows() {
+        let put = |rows: &mut BTreeMap<String, Vec<u8>>, bytes: usize| {
+            for StatePut { key, value } in puts("fleet:f".to_owned(), Some(vec![b'x'; bytes])) {
+                assert!(key.len() + value.as_ref().unwrap().len() < MAX_RECORD_BYTES, "{key}");
+                rows.insert(key, value.unwrap());
+            }
+        };
+        let read = |rows: &BTreeMap<String, Vec<u8>>| {
+            let rows: Vec<(String, Vec<u8>)> = rows.clone().into_iter().collect();
+            let whole = whole(&rows)?;
+            Ok::<_, String>(whole.into_iter().map(|(key, bytes)| (key.to_owned(), bytes.len())).collect::<Vec<_>>())
+        };
+        let mut rows = BTreeMap::new();
+        for bytes in [3 * MAX_RECORD_BYTES, MAX_ROW_BYTES + 1, MAX_ROW_BYTES, 10, MAX_RECORD_BYTES] {
+            put(&mut rows, bytes);
+            assert_eq!(read(&rows), Ok(vec![("fleet:f".to_owned(), bytes)]));
+        }
+        rows.remove("fleet:f\u{2}1");
+        assert_eq!(read(&rows), Err("a part of the snapshot of fleet:f is missing".to_owned()));
+        assert_eq!(puts("fleet:f".to_owned(), None), [StatePut { key: "fleet:f".to_owned(), value: None }]);
     }
 
     /// A round or a target's snapshot that stands for input which was never read is refused: that input would be passed over.

@@ -42,7 +42,7 @@ mod removals;
 mod serve;
 mod state;
 
-pub use state::State;
+pub use state::{State, parts};
 
 use fleet::{Answer, Fleet, Issued};
 use serve::Service;

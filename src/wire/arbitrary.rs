@@ -364,7 +364,7 @@ fn dead_letter() -> impl Strategy<Value = DeadLetter> {
 
 /// What was migrated of any of these keys.
 fn carried<K: std::fmt::Debug>(key: impl Strategy<Value = K>) -> impl Strategy<Value = CarriedState<K>> {
-    (key, any::<i64>(), spec()).prop_map(|(key, version, state)| CarriedState { key, version, state })
+    (key, text(), any::<i64>(), spec()).prop_map(|(key, migration, version, state)| CarriedState { key, migration, version, state })
 }
 
 /// Any signal.

@@ -21,7 +21,7 @@ use rdkafka::{Offset as At, TopicPartitionList};
 use super::Settings;
 use super::process::{Process, Start, wait_for};
 use crate::broker::Broker;
-use crate::program;
+use crate::{place, program};
 
 /// Topics of which an installation has as many partitions as it was made with.
 const SHARED: [Topic; 4] = [Topic::Metrics, Topic::Signals, Topic::Commands, Topic::Audit];
@@ -48,13 +48,7 @@ impl Cluster {
     /// Reaches the one that was named, or starts one.
     pub(super) fn reach(settings: &Settings) -> anyhow::Result<Cluster> {
         let program = program::find(settings.loadline.as_deref())?;
-        let place = &settings.data;
-        match std::fs::remove_dir_all(place) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(|| format!("empty {}", place.display())),
-            _ => {}
-        }
-        std::fs::create_dir_all(place).with_context(|| format!("make {}; name another place with --data", place.display()))?;
-        let place = place.canonicalize()?;
+        let place = place::emptied(&settings.data)?;
         let run = format!("{:x}", SystemClock.now().as_millis());
         let broker = if settings.brokers.is_none() { Some(Broker::start(&place.join("broker"), &[])?) } else { None };
         let brokers = settings.brokers.clone().or_else(|| broker.as_ref().map(|broker| broker.address.clone())).unwrap_or_default();

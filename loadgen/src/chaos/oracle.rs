@@ -215,11 +215,16 @@ impl Standing<'_> {
     }
 }
 
+/// What is told of a command that changed nothing. The others may be told of one that was carried out before.
+const LEAVES_ALONE: [OutcomeResult; 4] = [OutcomeResult::Expired, OutcomeResult::Superseded, OutcomeResult::Frozen, OutcomeResult::Rejected];
+
 /// What came of the commands.
 #[derive(Debug, Default)]
 pub(super) struct Carried {
     /// Each command by its id, with the revision of the fleet that it led to.
     issued: BTreeMap<String, Option<i64>>,
+    /// Those of which it is told that they changed nothing.
+    left_alone: BTreeSet<String>,
     /// How often a fleet's count was changed.
     pub(super) changes: i64,
 }
@@ -240,6 +245,9 @@ impl Carried {
                         "no command took effect twice: {command} led to {before:?}, and to {revision:?}"
                     );
                 }
+                Message::Audit(Audit::Outcome(Outcome { command, result, .. })) if LEAVES_ALONE.contains(result) => {
+                    carried.left_alone.insert(command.clone());
+                }
                 _ => {}
             }
         }
@@ -248,7 +256,9 @@ impl Carried {
 
     /// Each change of a fleet's record is the work of one command: its revision counts the changes.
     pub(super) fn compare(&mut self, data: &Path, fleet: &str) -> anyhow::Result<()> {
-        self.changes += changes_by_command(data, fleet, &self.issued)?;
+        let may_have = |(id, revision): &(&String, &Option<i64>)| revision.is_some() || !self.left_alone.contains(*id);
+        let issued = self.issued.iter().filter(may_have).map(|(id, revision)| (id.clone(), *revision)).collect();
+        self.changes += changes_by_command(data, fleet, &issued)?;
         Ok(())
     }
 

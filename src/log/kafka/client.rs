@@ -352,7 +352,7 @@ fn is_there<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partiti
 fn leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) -> Result<BTreeMap<u32, i32>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), patience)?;
     let of_topic = metadata.topics().iter().filter(|found| found.name() == topic && found.error().is_none());
-    Ok(of_topic.flat_map(|found| found.partitions()).map(|found| (partition(found.id()), found.leader())).collect())
+    Ok(of_topic.flat_map(rdkafka::metadata::MetadataTopic::partitions).map(|found| (partition(found.id()), found.leader())).collect())
 }
 
 /// The next offset that readers will see of each of these partitions, by one question to each broker; those that cannot be told within `patience` are not

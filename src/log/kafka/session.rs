@@ -459,15 +459,15 @@ impl Member {
         let names = &self.shared.names;
         let appends = batch.appends.iter().map(|append| Put {
             name: names.of(append.topic),
-            topic: append.topic,
+            topic: Some(append.topic),
             partition: append.partition,
             key: append.key.as_deref(),
             value: Some(&append.value),
             headers: self.shared.options.headers(names.of(append.topic), append),
         });
         let states = if batch.states.is_empty() { "" } else { names.states_of(self.membership.group)? };
-        let topic = self.membership.topic;
-        let states = batch.states.iter().map(|put| Put { name: states, topic, partition, key: Some(&put.key), value: put.value.as_deref(), headers: None });
+        let states =
+            batch.states.iter().map(|put| Put { name: states, topic: None, partition, key: Some(&put.key), value: put.value.as_deref(), headers: None });
         let puts: Vec<Put<'_>> = appends.chain(states).collect();
         let offsets = batch.position.map(|position| client::one(self.topic(), partition, client::at(position)));
         // As of the beginning of the transaction.

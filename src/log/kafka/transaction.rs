@@ -24,15 +24,38 @@ use crate::runtime::clock::Stopwatch;
 /// How soon it is looked again whether the broker said something: an answer takes a few milliseconds.
 const MOMENT: Duration = Duration::from_micros(250);
 
-/// A record of a transaction; a state's has no topic of the port.
+/// How long an abort waits at a time for what it is to be told.
+const TELLS: Duration = Duration::from_millis(50);
+
+/// A record of a transaction.
 pub(super) struct Put<'a> {
     pub(super) name: &'a str,
-    pub(super) topic: Topic,
+    /// That of the port; a state's record has none.
+    pub(super) topic: Option<Topic>,
     pub(super) partition: u32,
     pub(super) key: Option<&'a str>,
     /// `None` deletes the key.
     pub(super) value: Option<&'a [u8]>,
     pub(super) headers: Option<OwnedHeaders>,
+}
+
+impl Put<'_> {
+    fn bytes(&self) -> usize {
+        self.key.map_or(0, str::len) + self.value.map_or(0, <[u8]>::len)
+    }
+
+    /// Why the cluster does not take it.
+    fn refused(&self, error: &KafkaError) -> LogError {
+        match errors::of_delivery(error, self.topic.unwrap_or(Topic::DeadLetters), self.bytes()) {
+            LogError::TooLarge { bytes, .. } if self.topic.is_none() => LogError::Fatal {
+                reason: format!(
+                    "Kafka takes no state of {bytes} bytes on {}, and without it nothing could be restored: its max.message.bytes is too small; `loadline topology check` says how that is mended",
+                    self.name
+                ),
+            },
+            error => error,
+        }
+    }
 }
 
 /// Why a transaction did not come to its end.
@@ -114,7 +137,9 @@ impl Transactions {
         while self.producer.in_flight_count() > 0 && started.elapsed() < self.patience {
             self.hear();
         }
-        let refused = std::mem::take(&mut *lock(&self.producer.context().refused)).into_iter().next();
+        // A broker refuses all that came in one request with a record that is too large: the largest is the one.
+        let refused = std::mem::take(&mut *lock(&self.producer.context().refused));
+        let refused = refused.into_iter().max_by_key(|(index, _)| (puts.get(*index).map_or(0, Put::bytes), std::cmp::Reverse(*index)));
         if let Some((index, error)) = refused {
             return Err(self.give_up(&error, puts.get(index)));
         }
@@ -187,14 +212,20 @@ impl Transactions {
         if self.producer.client().fatal_error().is_some() || errors::of_step(error) == Step::Dead && matches!(error, KafkaError::Transaction(_)) {
             return Failure::Dead(error.clone());
         }
-        if let Err(error) = self.producer.abort_transaction(Timeout::Never) {
-            return Failure::Dead(error);
+        // It waits until it was told what became of each record, to which nobody but this thread listens.
+        loop {
+            let tells = self.producer.in_flight_count() > 0;
+            match self.producer.abort_transaction(if tells { Timeout::After(TELLS) } else { Timeout::Never }) {
+                Ok(()) => break,
+                Err(error) if tells && errors::of_step(&error) == Step::Again => self.hear(),
+                Err(error) => return Failure::Dead(error),
+            }
         }
         if error.rdkafka_error_code().is_some_and(errors::is_outside) {
             return Failure::Outside(error.clone());
         }
         Failure::Nothing(match of {
-            Some(put) => errors::of_delivery(error, put.topic, put.key.map_or(0, str::len) + put.value.map_or(0, <[u8]>::len)),
+            Some(put) => put.refused(error),
             None => errors::of_reading(error),
         })
     }

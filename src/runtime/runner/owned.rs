@@ -7,7 +7,7 @@ use super::{LOOK_AGAIN, Owned, ReadToEnd, Rounds, TICK_EVERY, Writing};
 use crate::log::{Batch, Log, Offset, RawAppend, RawRecord, StatePut, Topic};
 use crate::model::{Alert, AlertState, DeadLetter, Message, Severity, Timestamp};
 use crate::runtime::raw_appends;
-use crate::runtime::snapshots::{ASIDE_KEY, ROUND_KEY, Round, VERSION_KEY, WIDE_KEY};
+use crate::runtime::snapshots::{self, ASIDE_KEY, ROUND_KEY, Round, VERSION_KEY, WIDE_KEY};
 use crate::stages::{Effects, Input, Located, Snapshot, Stage};
 use crate::wire::{self, WireError};
 
@@ -164,7 +164,7 @@ impl<S: Stage> Owned<S> {
     fn flushed_states(&mut self, flushed: bool) -> Vec<StatePut> {
         let keys = if flushed { self.state.take_changed() } else { Vec::new() };
         let version = (!keys.is_empty()).then(|| StatePut { key: VERSION_KEY.to_owned(), value: serde_json::to_vec(&S::VERSION).ok() });
-        let puts = keys.into_iter().map(|key| StatePut { value: self.state.encode(&key, self.position), key });
+        let puts = keys.into_iter().flat_map(|key| snapshots::puts(key.clone(), self.state.encode(&key, self.position)));
         version.into_iter().chain(puts).collect()
     }
 
@@ -180,12 +180,12 @@ impl<S: Stage> Owned<S> {
             let Some(key) = writing.keys.pop_front() else { break };
             let value = self.state.encode(&key, self.position);
             bytes += value.as_ref().map_or(0, Vec::len) + key.len();
-            puts.push(StatePut { key, value });
+            puts.extend(snapshots::puts(key, value));
         }
         if writing.keys.is_empty()
             && let Some(Writing { round, wide, .. }) = self.writing.take()
         {
-            puts.push(StatePut { key: WIDE_KEY.to_owned(), value: Some(wide) });
+            puts.extend(snapshots::puts(WIDE_KEY.to_owned(), Some(wide)));
             self.aside_changed |= self.aside.forget_before(round.replay_from);
             puts.push(StatePut { key: ROUND_KEY.to_owned(), value: serde_json::to_vec(&round).ok() });
         }

@@ -365,7 +365,9 @@ proptest! {
 fn carried(story: &mut Story) -> Vec<ControlEntry> {
     let keys = story.state.take_changed();
     let state = |key: &String| String::from_utf8(story.state.encode(key, story.next).unwrap()).unwrap();
-    keys.iter().map(|key| ControlEntry::Carried(CarriedState { key: key.clone(), version: i64::from(Admit::VERSION), state: state(key) })).collect()
+    keys.iter()
+        .map(|key| ControlEntry::Carried(CarriedState { key: key.clone(), migration: String::new(), version: i64::from(Admit::VERSION), state: state(key) }))
+        .collect()
 }
 
 /// In another log generations go on, the first one that named a target holds it, and what was refused is mended there.
@@ -385,6 +387,7 @@ fn what_was_migrated_holds_in_the_other_log() {
     assert_eq!(story.round(62 * SECOND, "f", 13, &[("a.yaml", "api", 3)]), "api is 3 by f/a.yaml@3\nPolicyInvalid f/a.yaml Resolved\n");
     story.round(63 * SECOND, "f", 14, &[]);
     assert_eq!(story.round(74 * SECOND, "f", 15, &[]), "api is 9 by g/b.yaml@4\nPolicyConflict g/b.yaml Resolved\n", "who was refused comes after it");
-    let known = ControlEntry::Carried(CarriedState { key: "target:prod/Deployment/api".to_owned(), version: 1, state: "{}".to_owned() });
+    let known =
+        ControlEntry::Carried(CarriedState { key: "target:prod/Deployment/api".to_owned(), migration: String::new(), version: 1, state: "{}".to_owned() });
     assert_eq!(story.feed(75 * SECOND, known), "StateNotCarried admit target:prod/Deployment/api Event\n");
 }

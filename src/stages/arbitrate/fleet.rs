@@ -159,6 +159,34 @@ impl Fleet {
         Fleet { now: self.now, removals: self.removals.clone(), claims: self.by_target.values().cloned().collect(), ..Fleet::default() }
     }
 
+    /// Takes what another installation remembered of it, or a part of that; what stands here is newer. Whether all of it was taken.
+    pub(super) fn carry(&mut self, saved: Fleet) -> bool {
+        let mut all = saved.removals.is_empty() || self.removals.is_empty();
+        if self.removals.is_empty() {
+            self.removals = saved.removals;
+        }
+        self.now = self.now.max(saved.now);
+        for standing in saved.claims {
+            let known = self.by_target.contains_key(&standing.claim.target);
+            all &= !known;
+            if !known {
+                self.insert(standing);
+            }
+        }
+        all
+    }
+
+    /// As it is saved, in parts with so many claims at most; what was removed is in the first.
+    pub(super) fn parts(mut saved: Fleet, most: usize) -> Vec<Fleet> {
+        let claims = std::mem::take(&mut saved.claims);
+        let mut parts: Vec<Fleet> = claims.chunks(most).map(|claims| Fleet { now: saved.now, claims: claims.to_vec(), ..Fleet::default() }).collect();
+        match parts.first_mut() {
+            Some(first) => first.removals = saved.removals,
+            None => parts.push(saved),
+        }
+        parts
+    }
+
     /// Derives what was not saved.
     pub(super) fn from_saved(mut saved: Fleet) -> Fleet {
         for standing in std::mem::take(&mut saved.claims) {

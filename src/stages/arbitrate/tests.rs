@@ -409,7 +409,9 @@ fn a_fleet_that_was_migrated_goes_on_where_it_was() {
     assert!(before.claim(1_000, claim("a", 1_000, 20, 12)).contains("command a#1000 20->15"), "five of a small fleet in a minute");
     let key = before.state.take_changed().pop().unwrap();
     let state = String::from_utf8(before.state.encode(&key, before.next).unwrap()).unwrap();
-    let carried = |key: &str| RequestsEntry::Carried(CarriedState { key: key.to_owned(), version: i64::from(Arbitrate::VERSION), state: state.clone() });
+    let carried = |key: &str| {
+        RequestsEntry::Carried(CarriedState { key: key.to_owned(), migration: String::new(), version: i64::from(Arbitrate::VERSION), state: state.clone() })
+    };
     let mut story = Story::default();
     assert_eq!(story.feed(2_000, carried(&key)), "");
     assert_eq!(story.claim(3_000, claim("a", 1_000, 20, 12)), "", "the same claim again");

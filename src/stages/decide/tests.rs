@@ -595,7 +595,7 @@ fn a_source_that_is_silent_since_a_loss_blinds_what_it_may_have_fed() {
 /// The state of a target, as another installation saved it.
 fn saved(story: &Story, name: &str, version: u32) -> Signal {
     let state = String::from_utf8(story.state.encode(id(name).as_str(), story.next).unwrap()).unwrap();
-    Signal::Carried(CarriedState { key: id(name), version: i64::from(version), state })
+    Signal::Carried(CarriedState { key: id(name), migration: String::new(), version: i64::from(version), state })
 }
 
 /// What was migrated goes on with its own times: a cooldown of before holds, its metrics are measured anew, and it says so over a restart.
@@ -647,7 +647,7 @@ fn what_cannot_be_carried_is_told_and_changes_nothing() {
     before.fleet("a", 4);
     let mut story = Story::default();
     assert_eq!(story.say(saved(&before, "a", FOLD_VERSION + 1)), ["StateNotCarried Event"]);
-    let unreadable = Signal::Carried(CarriedState { key: id("a"), version: i64::from(FOLD_VERSION), state: "{".to_owned() });
+    let unreadable = Signal::Carried(CarriedState { key: id("a"), migration: String::new(), version: i64::from(FOLD_VERSION), state: "{".to_owned() });
     assert_eq!(story.say(unreadable), ["StateNotCarried Event"]);
     assert!(story.say(saved(&before, "a", FOLD_VERSION)).is_empty(), "neither stands in the way of what can be read");
     assert_eq!(story.say(saved(&before, "a", FOLD_VERSION)), ["StateNotCarried Event"], "what is known here is newer");

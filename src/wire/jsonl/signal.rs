@@ -47,6 +47,7 @@ struct SignalLine {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CarriedShape {
+    migration: String,
     version: i64,
     state: Box<RawValue>,
 }
@@ -74,7 +75,9 @@ pub fn signal_to_line(at: Timestamp, partition: u32, signal: &Signal) -> String 
         Signal::Outcome(outcome) => shape.outcome = Some(outcome.into()),
         Signal::Grant(grant) => shape.grant = Some(grant.into()),
         Signal::SourceError(failed) => shape.source_error = Some(failed.into()),
-        Signal::Carried(carried) => shape.carried = Some(CarriedShape { version: carried.version, state: json_to_raw(&carried.state) }),
+        Signal::Carried(carried) => {
+            shape.carried = Some(CarriedShape { migration: carried.migration.clone(), version: carried.version, state: json_to_raw(&carried.state) });
+        }
     }
     line(&shape)
 }
@@ -140,8 +143,8 @@ pub fn line_to_signal(text: &str) -> Result<(Timestamp, Option<u32>, Signal), Li
         Signal::Grant(grant.into_model(target_of("grant")?))
     } else if let Some(failed) = shape.source_error {
         Signal::SourceError(failed.into_model(target_of("sourceError")?))
-    } else if let Some(CarriedShape { version, state }) = shape.carried {
-        Signal::Carried(CarriedState { key: target_of("carried")?, version, state: state.get().to_owned() })
+    } else if let Some(CarriedShape { migration, version, state }) = shape.carried {
+        Signal::Carried(CarriedState { key: target_of("carried")?, migration, version, state: state.get().to_owned() })
     } else {
         return Err(LineError::missing("part", "a line needs one of part, mark, tick, fleet, policy, outcome, grant, sourceError, carried"));
     };

@@ -22,7 +22,7 @@ const LINES: [&str; 13] = [
     r#"{"at":1764000000000,"target":"prod/Deployment/api","partition":7,"sourceError":{"metric":"queue_depth","error":"broker unreachable"}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","outcome":{"command":"c-1","result":"Applied","replicas":5,"revision":77}}"#,
     r#"{"at":1764000000000,"target":"prod/Deployment/api","grant":{"epoch":17,"desired":5,"granted":4,"limit":"Removals","command":{"id":"c-1","epoch":17,"from":3,"to":4,"expiresAt":1764000030000}}}"#,
-    r#"{"at":1764000000000,"target":"prod/Deployment/api","carried":{"version":1,"state":{"current":3}}}"#,
+    r#"{"at":1764000000000,"target":"prod/Deployment/api","carried":{"migration":"m-1","version":1,"state":{"current":3}}}"#,
 ];
 
 #[test]
