@@ -219,7 +219,9 @@ fn a_state_that_is_too_large_is_refused_and_holds_nothing_up() {
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {
-        (state ^= state << 13, state ^= state >> 17, state ^= state << 5);
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
         state.to_le_bytes()[1]
     };
     (0..bytes).map(|_| next()).collect()

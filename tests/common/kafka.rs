@@ -250,7 +250,7 @@ impl Broker {
     /// The broker that leads each partition of a topic; a negative number where none does.
     pub(crate) fn leaders(&self, topic: &str) -> Vec<i32> {
         let metadata = self.admin().inner().fetch_metadata(Some(topic), START).unwrap();
-        metadata.topics().iter().flat_map(|found| found.partitions()).map(|found| found.leader()).collect()
+        metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions).map(rdkafka::metadata::MetadataPartition::leader).collect()
     }
 
     /// What fetches and starts brokers.
