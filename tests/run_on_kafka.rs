@@ -15,7 +15,7 @@ use std::process::Command;
 use common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
 use installation::{ALL, STAGES, installation, installation_as, run, scales_to};
 use kafka::{Broker, broker};
-use loadline::log::kafka::Options;
+use loadline::log::kafka::{Options, declaration};
 use loadline::log::{Log, Partitions, Topic};
 
 #[test]
@@ -334,10 +334,16 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
         let denied: Vec<String> = running.said().into_iter().filter(|line| line.to_lowercase().contains("authoriz")).collect();
         assert_eq!((denied, running.stop()), (Vec::new(), 0));
     }
-    // What somebody is refused, by the name of the error; nothing where it was taken.
-    let refused = |user: &str, topic: &str| broker.refuses(user, &format!("{prefix}{topic}"));
-    assert_eq!(refused("producer", "metrics"), None);
-    for (user, topic) in [("producer", "signals"), ("producer", "control"), ("decider", "commands"), ("decider", "metrics"), ("people", "commands")] {
-        assert_eq!(refused(user, topic).as_deref(), Some("TopicAuthorizationFailed"), "{user} on {topic}");
+    // Who may write to a topic is the declaration's to say; each other one is refused it by name, and nobody may write to a topic that is not Loadline's.
+    let declared = declaration::declared().unwrap();
+    let refused = |user: &str, topics: &[String]| broker.refuses(user, topics);
+    assert_eq!(refused("producer", &[format!("{prefix}metrics")]), [None]);
+    for (user, roles) in users {
+        let may_not = declared.iter().filter(|topic| !roles.split(',').any(|role| topic.writers.iter().any(|writer| writer == role)));
+        let may_not: Vec<String> = may_not.map(|topic| format!("{prefix}{}", topic.name)).chain(["orders".to_owned()]).collect();
+        assert!(user != "producer" || may_not.len() == declared.len(), "all but one, and a foreign one: {may_not:?}");
+        for (topic, refused) in may_not.iter().zip(refused(user, &may_not)) {
+            assert_eq!(refused.as_deref(), Some("TopicAuthorizationFailed"), "{user} on {topic}");
+        }
     }
 }

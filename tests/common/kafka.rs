@@ -364,19 +364,21 @@ impl Broker {
         }
     }
 
-    /// Why a user may not write a record to a topic; `None` where it was written.
-    pub(crate) fn refuses(&self, user: &str, topic: &str) -> Option<String> {
+    /// Why a user may not write a record to each of these topics; `None` where it was written.
+    pub(crate) fn refuses(&self, user: &str, topics: &[String]) -> Vec<Option<String>> {
         let mut config = ClientConfig::new();
         for (name, value) in self.client.iter().filter(|(name, _)| !is_of_user(name)) {
             config.set(name, value);
         }
         config.set("bootstrap.servers", &self.address).set("sasl.username", user).set("sasl.password", Broker::password(user));
         let producer: BaseProducer<Told> = config.create_with_context(Told::default()).unwrap();
-        let record: BaseRecord<'_, (), str> = BaseRecord::to(topic).partition(0).payload("x");
-        producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
-        producer.flush(START).unwrap();
-        let told = producer.context().0.lock().unwrap().take().unwrap();
-        told.map(|code| format!("{code:?}"))
+        let told = topics.iter().map(|topic| {
+            let record: BaseRecord<'_, (), str> = BaseRecord::to(topic).partition(0).payload("x");
+            producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+            producer.flush(START).unwrap();
+            producer.context().0.lock().unwrap().take().unwrap()
+        });
+        told.map(|told| told.map(|code| format!("{code:?}"))).collect()
     }
 
     /// Begins to be the producer of these transactions.
