@@ -328,6 +328,11 @@ pub trait Log: Send + Sync + 'static {
         Ok(BTreeMap::new())
     }
 
+    /// The partitions whose next record waits until it is known how to read it.
+    fn held(&self) -> Vec<Held> {
+        Vec::new()
+    }
+
     /// Why nothing can be written for now, where that is so. Whoever is answered [`LogError::Retry`] by a
     /// write tries again in silence: what watches this tells of it, once and with one voice.
     fn trouble(&self) -> Option<Trouble> {
@@ -397,6 +402,41 @@ pub enum End {
     AsBefore,
 }
 
+/// A partition that cannot be read to its end now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The partition.
+    pub partition: u32,
+    /// What its next record waits for; `None` where the end of the partition cannot be told.
+    pub lacks: Option<Lacking>,
+}
+
+/// What must be known before a record can be read, and is not in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// It, in words that stay the same while the same thing is lacking: "the schema 17 of a registry".
+    pub what: String,
+    /// What stands in the way.
+    pub reason: String,
+    /// The way out. It goes on by itself then.
+    pub mend: String,
+}
+
+/// A partition whose next record waits for what is lacking, for who reads it in this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Who reads it.
+    pub group: &'static str,
+    /// The topic.
+    pub topic: Topic,
+    /// The partition.
+    pub partition: u32,
+    /// What is lacking.
+    pub what: String,
+    /// For how long.
+    pub for_time: Duration,
+}
+
 /// One member of a group. Dropping it leaves the group in order: its partitions go to the others.
 pub trait Session: Send {
     /// What is new for this member: at most `max` records in all, and changes of ownership.
@@ -419,7 +459,7 @@ pub trait Session: Send {
 
     /// The partitions that cannot be read to their end now: their next record waits until it is known how to read it, or their end cannot be told.
     /// [`Session::has_read_to`] speaks of the others alone.
-    fn waiting(&self) -> Vec<u32> {
+    fn waiting(&self) -> Vec<Waiting> {
         Vec::new()
     }
 

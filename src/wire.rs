@@ -36,7 +36,7 @@ pub(crate) mod arbitrary;
 mod tests;
 
 use avro::Writer;
-use schemas::{RecordType, SchemaError, Schemas};
+use schemas::{RecordType, RegistryId, SchemaError, Schemas};
 
 /// Why bytes are no message.
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +53,11 @@ pub enum WireError {
         /// Its CRC-64-AVRO fingerprint.
         fingerprint: u64,
     },
-    /// Written with a schema of which a registry's id is all that is known.
+    /// Written with a schema of which a registry's name is all that is known.
     #[error("written with the schema {id} of a registry: {reason}")]
     UnknownId {
-        /// The id.
-        id: u32,
+        /// The name.
+        id: RegistryId,
         /// Why there is no more.
         reason: String,
     },
@@ -150,7 +150,7 @@ pub fn read(topic: Topic, record: &RawRecord) -> Result<Read, WireError> {
 
 /// Whether a message names its schema by a fingerprint, or by the id of a registry, of which nothing is known.
 pub fn is_by_unknown_schema(bytes: &[u8]) -> bool {
-    if !(bytes.starts_with(&avro::MARKER) || bytes.first() == Some(&avro::CONFLUENT)) {
+    if !(bytes.starts_with(&avro::MARKER) || names_registry(bytes)) {
         return false;
     }
     let Ok(held) = schemas::held() else { return false };
@@ -161,16 +161,20 @@ pub fn is_by_unknown_schema(bytes: &[u8]) -> bool {
     }
 }
 
-/// The id of a registry that a record names its schema by, where it does.
-pub fn registry_id(bytes: &[u8]) -> Option<u32> {
-    match bytes.first() {
-        Some(&avro::CONFLUENT) => avro::split(bytes).ok().and_then(|(writer, _)| if let Writer::Id(id) = writer { Some(id) } else { None }),
-        _ => None,
+/// How a registry names the schema of a record, where the record says no more.
+pub fn registry_id(bytes: &[u8]) -> Option<RegistryId> {
+    if !names_registry(bytes) {
+        return None;
     }
+    avro::split(bytes).ok().and_then(|(writer, _)| if let Writer::Id(id) = writer { Some(id) } else { None })
+}
+
+fn names_registry(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(&avro::CONFLUENT | &avro::BY_GUID))
 }
 
 /// The id of a registry by which a record cannot be read now, and why: by another answer of the registry it could.
-pub fn unread_id(bytes: &[u8]) -> Option<(u32, String)> {
+pub fn unread_id(bytes: &[u8]) -> Option<(RegistryId, String)> {
     let id = registry_id(bytes)?;
     match schemas::held().ok()?.of_id(id) {
         Some(Ok(_)) => None,

@@ -24,7 +24,7 @@ use common::{LOADLINE, Running, fleet_of_sleepers, wait_for};
 use installation::{STAGES, scales_to};
 use kafka::{Broker, broker};
 use loadline::log::kafka::{KafkaLog, Options, declaration};
-use loadline::log::{Batch, End, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
+use loadline::log::{Batch, End, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waiting, Waker};
 use loadline::model::{Message, SchemaEntry, Timestamp};
 use loadline::runtime::clock::SystemClock;
 use loadline::runtime::driver::{Stop, drive};
@@ -138,7 +138,7 @@ impl Session for LaterSession {
     fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
         self.session.has_read_to(end)
     }
-    fn waiting(&self) -> Vec<u32> {
+    fn waiting(&self) -> Vec<Waiting> {
         self.session.waiting()
     }
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {

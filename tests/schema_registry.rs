@@ -11,7 +11,8 @@ mod registry;
 #[path = "common/tail.rs"]
 mod tail;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,11 +21,13 @@ use common::{LOADLINE, Running, wait_for};
 use kafka::{Broker, broker, free_port};
 use loadline::edge::registry::{Registry as Client, RegistryError};
 use loadline::log::kafka::{KafkaLog, Options, declaration, topics};
-use loadline::log::{Log, Topic};
-use loadline::model::{Amount, DeadLetter, Message, Part, PolicyAnnouncement, Signal};
+use loadline::log::{Log, RawAppend, Topic};
+use loadline::model::{Alert, AlertState, Amount, DeadLetter, Message, Part, PolicyAnnouncement, SchemaEntry, Signal};
 use loadline::runtime::clock::{Clock as _, SystemClock};
-use loadline::wire::schemas::RecordType;
+use loadline::wire;
+use loadline::wire::schemas::{RecordType, RegistryId};
 use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use registry::Registry;
 use serde_json::{Value, json};
@@ -127,9 +130,15 @@ impl Installation {
 
     /// These bytes.
     fn puts(&self, topic: Topic, partition: i32, value: &[u8]) {
+        self.puts_with(topic, partition, value, None);
+    }
+
+    /// These bytes, with a header.
+    fn puts_with(&self, topic: Topic, partition: i32, value: &[u8], header: Option<(&str, &[u8])>) {
         let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &self.options.brokers).create().unwrap();
         let name = self.topic(topic);
-        let record: BaseRecord<'_, (), [u8]> = BaseRecord::to(&name).partition(partition).payload(value);
+        let mut record: BaseRecord<'_, (), [u8]> = BaseRecord::to(&name).partition(partition).payload(value);
+        record.headers = header.map(|(key, value)| OwnedHeaders::new().insert(Header { key, value: Some(value) }));
         producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
         producer.flush(Duration::from_secs(30)).unwrap();
     }
@@ -198,8 +207,9 @@ fn samples_are_read_by_the_schema_of_their_id_and_a_registry_that_is_gone_stops_
     let installation = Installation::new();
     let mut registry = Registry::start(free_port());
     let url = registry.url.clone();
-    let loadline = installation.runs("aggregate", &url);
+    let loadline = installation.runs("aggregate,view", &url);
     let (mut signals, mut letters) = (Tail::new(&installation.log, Topic::Signals), Tail::new(&installation.log, Topic::DeadLetters));
+    let mut alerts = Tail::new(&installation.log, Topic::Alerts);
 
     // Each with its writer's schema.
     let first = installation.sends(&url, Topic::Metrics, 0, &older(), &batch(3));
@@ -230,11 +240,161 @@ fn samples_are_read_by_the_schema_of_their_id_and_a_registry_that_is_gone_stops_
     wait_for("the position before what waits", || (installation.log.committed("aggregate", Topic::Metrics, 0).unwrap() == Some(waits)).then_some(()));
     assert!(!signals.seen.iter().any(|message| measured(message, 60)), "it stands behind what waits");
     assert!(letters.seen.iter().all(|message| !matches!(message, Message::DeadLetter(letter) if letter.record == late)), "nothing is put aside by chance");
+    let message = held(&mut alerts, AlertState::Firing);
+    assert!(
+        message.starts_with("aggregate reads no more of metrics/0 since ") && message.contains(", for want of the schema 4242 of a registry: "),
+        "{message}"
+    );
+    assert!(message.contains(&url) && message.contains("see that the registry runs, can be reached"), "{message}");
+    let metric = |loadline: &Running| {
+        let mut answer = ureq::get(format!("{}/metrics", loadline.url)).call().unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        text.lines().filter(|line| line.starts_with("loadline_partition_held_seconds{")).map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let labels = "{stage=\"aggregate\",topic=\"metrics\",partition=\"0\",lacks=\"the schema 4242 of a registry\"}";
+    assert!(matches!(&metric(&loadline)[..], [held] if held.contains(labels)), "{:?}", metric(&loadline));
+    let shown = Command::new(LOADLINE).args(["status", "--server", &loadline.url]).output().unwrap();
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("aggregate reads no more of metrics/0"));
+    // Who takes it over knows that it was told.
+    loadline.kill();
+    let loadline = installation.runs("aggregate,view", &url);
+    wait_for("it to be held", || (!metric(&loadline).is_empty()).then_some(()));
 
     // An answer settles it.
     registry.start_again();
     find_letter(&mut letters, "written with the schema 4242 of a registry: ");
     measures(&mut signals, 60);
+    assert!(held(&mut alerts, AlertState::Resolved).starts_with("aggregate reads metrics/0 again: it has the schema 4242"));
+    assert_eq!(alerts.seen.iter().filter(|message| is_held(message)).count(), 2, "{:?}", alerts.seen);
+    assert!(metric(&loadline).is_empty());
+    assert_eq!(loadline.stop(), 0);
+}
+
+fn is_held(message: &Message) -> bool {
+    matches!(message, Message::Alert(alert) if alert.name == "PartitionHeld")
+}
+
+/// Waits for what is told of a partition that waits, and that it names it.
+fn held(alerts: &mut Tail, wanted: AlertState) -> String {
+    alerts.find("it to be told", |message| match message {
+        Message::Alert(Alert { subject, state, message: said, .. }) if is_held(message) && *state == wanted => {
+            assert_eq!(subject, "metrics/0");
+            Some(said.clone())
+        }
+        _ => None,
+    })
+}
+
+/// What a newer Loadline writes by an id is read by what it said of it on the topic `schemas`, also where the registry is away.
+#[test]
+fn an_id_that_a_newer_release_said_in_the_installation_needs_no_registry() {
+    let installation = Installation::new();
+    let mut registry = Registry::start(free_port());
+    let url = registry.url.clone();
+    let loadline = installation.runs("aggregate", &url);
+    let mut signals = Tail::new(&installation.log, Topic::Signals);
+    installation.sends(&url, Topic::Metrics, 0, &newer(), &json!({ "zone": "South", "samples": [sample(3)] }));
+    measures(&mut signals, 3);
+    registry.end();
+    // Written by an id that the registry never had.
+    let framed = [&[0][..], &4711_u32.to_be_bytes(), &last_of(&installation, 0)[5..]].concat();
+    let entry = SchemaEntry { release: "99.0.0".to_owned(), schema: newer().to_string(), id: Some(4711) };
+    let value = wire::encode(&Message::Schema(entry));
+    installation.log.append(vec![RawAppend { topic: Topic::Schemas, partition: 0, key: Some("0".repeat(16)), value }]).unwrap();
+    installation.puts(Topic::Metrics, 1, &framed);
+    signals.find("what a newer one wrote", |message| matches!(message, Message::Signal(Signal::Part(Part { source: 1, .. }))).then_some(()));
+    assert!(loadline.said().iter().all(|line| !line.contains("schema-registry-unreachable") && !line.contains("schema 4711")), "{:?}", loadline.said());
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// What is framed by a GUID in a header, as Confluent's serializers of version 8 do, is put aside with the reason where the registry knows no GUIDs; what is JSON is read all the same.
+#[test]
+fn a_guid_in_a_header_that_the_registry_cannot_be_asked_by_is_a_dead_letter_that_says_so() {
+    const GUID: &str = "89791762-2336-4186-9674-299b90a802e2";
+    let installation = Installation::new();
+    let registry = Registry::start(free_port());
+    let loadline = installation.runs("aggregate", &registry.url);
+    let (mut signals, mut letters) = (Tail::new(&installation.log, Topic::Signals), Tail::new(&installation.log, Topic::DeadLetters));
+    let written = "import sys; from confluent_kafka.schema_registry.common.serde import SchemaId; sys.stdout.buffer.write(SchemaId('AVRO', 1, sys.argv[1]).guid_to_bytes())";
+    let output = Command::new(&installation.python).args(["-c", written, GUID]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let header = Some(("__value_schema_id", output.stdout.as_slice()));
+    installation.puts_with(Topic::Metrics, 0, &[2, 0, 0], header);
+    let letter =
+        find_letter(&mut letters, &format!("written with the schema {GUID} of a registry: the registry at {} cannot be asked by a GUID", registry.url));
+    assert_eq!(letter.record, [&output.stdout[..], &[2, 0, 0]].concat());
+    installation.puts_with(Topic::Metrics, 0, sample_line(7).as_bytes(), header);
+    measures(&mut signals, 7);
+    assert_eq!(loadline.stop(), 0);
+}
+
+/// A server that speaks TLS before one that does not: a request a connection.
+fn speaks_tls(upstream: String, keys: &Path) -> u16 {
+    let identity = native_tls::Identity::from_pkcs12(&std::fs::read(keys).unwrap(), "loadline").unwrap();
+    let acceptor = native_tls::TlsAcceptor::new(identity).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            // One that does not trust it hangs up.
+            let Ok(mut client) = acceptor.accept(client.unwrap()) else { continue };
+            let (mut request, mut piece) = (Vec::new(), [0; 4096]);
+            let head = loop {
+                if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
+                    break end + 4;
+                }
+                let read = client.read(&mut piece).unwrap();
+                request.extend_from_slice(&piece[..read]);
+            };
+            let text = String::from_utf8(request[..head].to_vec()).unwrap();
+            let length = text.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()).unwrap_or(0);
+            while request.len() < head + length {
+                let read = client.read(&mut piece).unwrap();
+                request.extend_from_slice(&piece[..read]);
+            }
+            let mut server = TcpStream::connect(&upstream).unwrap();
+            let (first, rest) = text.split_once("\r\n").unwrap();
+            write!(server, "{first}\r\nConnection: close\r\n{rest}").unwrap();
+            server.write_all(&request[head..]).unwrap();
+            let mut answer = Vec::new();
+            server.read_to_end(&mut answer).unwrap();
+            client.write_all(&answer).unwrap();
+            client.shutdown().unwrap();
+        }
+    });
+    port
+}
+
+/// A registry over TLS is asked where its certificate is signed by an authority that is named, and bears the name that it is reached by.
+#[test]
+fn a_registry_over_tls_is_asked_where_its_certificate_is_of_a_named_authority() {
+    let installation = Installation::new();
+    let registry = Registry::start(free_port());
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("registry-tls-{}", std::process::id()));
+    let [keys, authority] = Broker::certificate(&folder);
+    let upstream = registry.url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
+    let port = speaks_tls(upstream, &keys);
+    let [url, by_name] = ["127.0.0.1", "localhost"].map(|host| format!("https://{host}:{port}/apis/ccompat/v7"));
+    let authority = authority.to_str().unwrap();
+    let registers = |url: &str, ca: &[&str]| {
+        let output = Command::new(LOADLINE).args(["topology", "schemas", "--registry", url]).args(ca).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    for (url, ca) in [(&url, &[][..]), (&by_name, &["--ca", authority])] {
+        let (code, said) = registers(url, ca);
+        assert!(
+            code == Some(2) && said.contains(&format!("the schema registry at {url} cannot be asked: ")) && said.contains("certificate"),
+            "{code:?}: {said}"
+        );
+    }
+    let (code, said) = registers(&url, &["--ca", authority]);
+    assert!(code == Some(0) && said.contains("dev.loadline.SampleBatch"), "{code:?}: {said}");
+    let missing = registers(&url, &["--ca", "/nowhere/ca.pem"]);
+    assert!(missing.0 == Some(2) && missing.1.contains("the authorities of the schema registry, /nowhere/ca.pem: "), "{missing:?}");
+
+    let loadline = installation.runs_with("aggregate", &url, &[&format!("kafka.registry.ca={authority}")]);
+    installation.sends(&registry.url, Topic::Metrics, 0, &newer(), &json!({ "zone": "North", "samples": [sample(3)] }));
+    measures(&mut Tail::new(&installation.log, Topic::Signals), 3);
     assert_eq!(loadline.stop(), 0);
 }
 
@@ -279,7 +439,7 @@ fn a_policy_by_an_id_is_announced_and_a_registry_that_lost_it_is_told_and_waited
         restarted.said().iter().any(|line| line.contains("control 0 of partition 0 was read by the schema 1 of a registry before")).then_some(())
     });
     // In the order of before they have the ids of before.
-    let client = Client::new(&url, None).unwrap();
+    let client = Client::new(&url, None, None).unwrap();
     assert_eq!([RecordType::PolicyEntry, RecordType::RoundEnd].map(|record| client.register(record).unwrap()), [1, 2]);
     let again = json!({ "source": "deploys", "round": 2, "origin": "b", "target": "prod/Deployment/web", "spec": spec.to_string().replace("api", "web") });
     installation.sends(&url, Topic::Control, 0, &schema(RecordType::PolicyEntry), &again);
@@ -306,7 +466,7 @@ fn every_schema_registers_under_its_name_and_what_is_not_backward_compatible_is_
     assert_eq!(subjects, RecordType::ALL.iter().map(|record| record.full_name()).collect::<Vec<_>>());
     assert_eq!(serde_json::from_str::<Vec<Value>>(&registers().1).unwrap(), ids, "a second time they have the same ids");
 
-    let client = Client::new(&registry.url, None).unwrap();
+    let client = Client::new(&registry.url, None, None).unwrap();
     let subject = RecordType::SampleBatch.full_name();
     client.register_as(&subject, &newer().to_string()).unwrap();
     let mut breaking = schema(RecordType::SampleBatch);
@@ -338,12 +498,13 @@ fn what_is_written_by_ids_is_read_with_the_registry_and_without_it() {
     let by_ids = ["kafka.framing=confluent"];
     let loadline = installation.runs_with("ingest,aggregate", &url, &by_ids);
     loadline.post(&format!("{}\n", sample_line(3)));
-    let client = Client::new(&url, None).unwrap();
+    let client = Client::new(&url, None, None).unwrap();
     let id = |record: RecordType| client.register(record).unwrap();
     let ids_on = |topic: Topic| {
         let records = (0..2).flat_map(|partition| installation.log.scan(topic, partition, 0, 1_000).unwrap());
         records.map(|record| loadline::wire::registry_id(&record.value)).collect::<std::collections::BTreeSet<_>>()
     };
+    let id = |record: RecordType| RegistryId::Id(id(record));
     let parts_and_marks = [Some(id(RecordType::Part)), Some(id(RecordType::Mark))].into();
     wait_for("a pane and a mark", || (ids_on(Topic::Signals) == parts_and_marks).then_some(()));
     assert_eq!(ids_on(Topic::Metrics), [Some(id(RecordType::SampleBatch))].into());

@@ -86,6 +86,8 @@ pub struct Kafka {
     pub registry: Option<String>,
     /// A file with the user that it is asked as.
     pub registry_credentials: Option<PathBuf>,
+    /// A file with the authorities of which one signed its certificate.
+    pub registry_ca: Option<PathBuf>,
     /// How messages name the schema that they are written with.
     pub framing: Framing,
     /// The name under which its partitions wait for it while it restarts.
@@ -109,6 +111,7 @@ impl Default for Kafka {
             config: None,
             registry: None,
             registry_credentials: None,
+            registry_ca: None,
             framing: Framing::SingleObject,
             member: None,
         }
@@ -416,6 +419,9 @@ impl Config {
         }
         if self.kafka.registry.is_none() && self.kafka.registry_credentials.is_some() {
             problems.push(format!("{}: these are of no registry; name it in kafka.registry.url", self.source("kafka.registry.credentials")));
+        }
+        if self.kafka.registry.is_none() && self.kafka.registry_ca.is_some() {
+            problems.push(format!("{}: these are of no registry; name it in kafka.registry.url", self.source("kafka.registry.ca")));
         }
         if self.kafka.registry.is_none() && self.kafka.framing == Framing::Confluent {
             problems.push(format!("{}: the ids are those of a registry; name it in kafka.registry.url", self.source("kafka.framing")));

@@ -92,6 +92,9 @@ A schema that is there already keeps its id. Exit codes: 0 all are there, 1 one 
         /// A file with the user to ask as, USER:PASSWORD in one line
         #[arg(long, value_name = "FILE")]
         credentials: Option<PathBuf>,
+        /// A file with the authorities, in PEM, of which one signed the certificate of a registry over https [default: those of the system]
+        #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        ca: Option<PathBuf>,
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -133,6 +136,9 @@ reached, or refused.")]
         /// A file with the user that the registry is asked as, USER:PASSWORD in one line
         #[arg(long, value_name = "FILE", requires = "registry", value_hint = clap::ValueHint::FilePath)]
         credentials: Option<PathBuf>,
+        /// A file with the authorities, in PEM, of which one signed the certificate of a registry over https [default: those of the system]
+        #[arg(long, value_name = "FILE", requires = "registry", value_hint = clap::ValueHint::FilePath)]
+        ca: Option<PathBuf>,
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -233,7 +239,10 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             acls::write(out, &acls::rights(prefix, &roles)?, principal, brokers.as_deref(), *output)?;
             Ok(FITS)
         }
-        TopologyCommand::Schemas { registry, credentials, output } => schemas::register(out, registry, credentials.as_deref(), *output),
+        TopologyCommand::Schemas { registry, credentials, ca, output } => {
+            let registry = schema_registry(registry, credentials.as_deref(), ca.as_deref()).map_err(Unusable)?;
+            schemas::register(out, &registry, *output)
+        }
         TopologyCommand::Check { connection, shape, output } => {
             let options = connection.complete(|brokers| shape.options(brokers))?;
             let wanted = topics::wanted(&options)?;
@@ -250,8 +259,8 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                 () => DIFFERS,
             })
         }
-        TopologyCommand::Apply { connection, shape, dry_run, registry, credentials, output } => {
-            let registry = registry.as_ref().map(|url| schema_registry(url, credentials.as_deref())).transpose().map_err(Unusable)?;
+        TopologyCommand::Apply { connection, shape, dry_run, registry, credentials, ca, output } => {
+            let registry = registry.as_ref().map(|url| schema_registry(url, credentials.as_deref(), ca.as_deref())).transpose().map_err(Unusable)?;
             let options = connection.complete(|brokers| shape.options(brokers))?;
             let applied = topics::apply(&options, *dry_run).map_err(of_log)?;
             let refuses = applied.differences.iter().any(Difference::refuses);

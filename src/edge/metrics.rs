@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::edge::api::{Status, TargetStatus};
 use crate::edge::processes;
 use crate::edge::serve::Services;
-use crate::log::{COMMIT_BOUNDS, Topic};
+use crate::log::{COMMIT_BOUNDS, Held, Topic};
 use crate::model::{AlertState, Amount, MetricReport, OutcomeResult, TargetId, Timestamp};
 use crate::runtime::events::{self, TargetTally};
 use crate::runtime::retention::Pressure;
@@ -41,7 +41,7 @@ pub fn page(services: &Services, status: &Status, format: Format) -> String {
     metrics(&mut page, services, targets, *at);
     happened(&mut page, status);
     samples(&mut page);
-    stages(&mut page, status);
+    stages(&mut page, services, status);
     log(&mut page, services, status);
     page.finish()
 }
@@ -162,7 +162,7 @@ fn samples(page: &mut Page) {
     by_word(page, &families::REPEATED, &events::REPEATED_SAMPLES, "");
 }
 
-fn stages(page: &mut Page, status: &Status) {
+fn stages(page: &mut Page, services: &Services, status: &Status) {
     let mut records = page.family(&families::LAG);
     for lag in &status.lag {
         records.count(&[("stage", &lag.stage), ("topic", &lag.topic), ("partition", &lag.partition.to_string())], lag.records);
@@ -171,6 +171,11 @@ fn stages(page: &mut Page, status: &Status) {
     for lag in &status.lag {
         let waits_for = if lag.records == 0 { Some(0.0) } else { lag.waiting_since.and_then(|since| age(since, status.at)) };
         waits.known(&[("stage", &lag.stage), ("topic", &lag.topic), ("partition", &lag.partition.to_string())], waits_for);
+    }
+    let mut held = page.family(&families::HELD);
+    for Held { group, topic, partition, what, for_time } in services.log.held() {
+        let labels = [("stage", group), ("topic", topic.name()), ("partition", &partition.to_string()), ("lacks", &what)];
+        held.put(&labels, for_time.as_secs_f64());
     }
     by_word(page, &families::COMMIT_RETRIES, &events::COMMIT_RETRIES, "stage");
     by_word(page, &families::READ_RETRIES, &events::READ_RETRIES, "reader");

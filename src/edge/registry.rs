@@ -1,9 +1,9 @@
 //! A schema registry with the interface of Confluent's: the schemas of records that others frame by its ids, and Loadline's own schemas in it.
 //!
-//! A record is looked at before it is handed to a stage ([`LookUp`]): its id is asked for once, and what the registry answers is kept ([`Schemas::learn`]).
-//! An id never stands for another schema, so an answer holds. That there is no such id is an answer too: the record is a dead letter then, and the id is asked for again
+//! A record is looked at before it is handed to a stage ([`LookUp`]): its id is looked for on the topic `schemas`, where a newer Loadline says how it writes, then the registry is
+//! asked for it, once, and what it answers is kept ([`Schemas::learn`]). An id never stands for another schema, so an answer holds. That there is no such id is an answer too: the record is a dead letter then, and the id is asked for again
 //! with a later record. No answer, or one that no registry gives, is none: the record waits, and what comes after it in its partition; other partitions go on, and so
-//! does whatever has ids that are known.
+//! does whatever has ids that are known. What a registry answers wrongly is that id's affair alone; where it does not answer at all it is left alone for a while.
 //!
 //! [`Schemas::learn`]: crate::wire::schemas::Schemas::learn
 
@@ -18,15 +18,16 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use ureq::http::Response;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::{Agent, Body, RequestBuilder};
 
 use super::events::SchemaRegistry;
 use crate::log::kafka::LookUp;
-use crate::log::{LogError, RawRecord, Topic};
+use crate::log::{Lacking, LogError, RawRecord, Topic};
 use crate::model::spelling::{on_one_line, shorten};
 use crate::runtime::clock::Stopwatch;
 use crate::wire::registry_id;
-use crate::wire::schemas::{self, RecordType, Schemas};
+use crate::wire::schemas::{self, RecordType, RegistryId, Schemas};
 
 /// How long an answer may take: records wait for it, and so does everything that this member of the group reads.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -52,13 +53,23 @@ pub enum RegistryError {
     /// A setting that cannot be used.
     #[error("{0}")]
     Setting(String),
-    /// No answer, or none that a registry gives: the same may succeed later.
+    /// No answer: the same may succeed later.
     #[error("the schema registry at {url} cannot be asked: {reason}")]
     Unreachable {
         /// Where it is.
         url: String,
         /// What stands in the way.
         reason: String,
+    },
+    /// An answer that no registry gives, or that says of a fault: the same may succeed later.
+    #[error("the schema registry at {url} cannot be asked: {reason}")]
+    Faulty {
+        /// Where it is.
+        url: String,
+        /// What it answered.
+        reason: String,
+        /// Its status.
+        status: u16,
     },
     /// It has no such thing.
     #[error("the schema registry at {url} does not know it")]
@@ -78,10 +89,14 @@ pub enum RegistryError {
     },
 }
 
+/// Learns what other releases of the installation said of how they write, where there is anything new.
+pub type Learn = Box<dyn Fn() -> Result<(), LogError> + Send + Sync>;
+
 /// A registry.
 pub struct Registry {
     url: String,
     agent: Agent,
+    installation: Option<Learn>,
     /// The header that says who asks. Never told.
     authorization: Option<String>,
     asked: Mutex<Asked>,
@@ -91,10 +106,32 @@ pub struct Registry {
 /// What came of asking.
 #[derive(Default)]
 struct Asked {
-    /// Ids by which nothing can be read, and when that was said.
-    unusable: BTreeMap<u32, Stopwatch>,
-    /// Since when it did not answer, for how long it is left alone, and why.
-    failed: Option<(Stopwatch, Duration, String)>,
+    /// Schemas by which nothing can be read, and when that was said.
+    unusable: BTreeMap<RegistryId, Stopwatch>,
+    /// That it did not answer.
+    away: Option<Failure>,
+    /// That it did not answer as a registry, of a schema.
+    failed: BTreeMap<RegistryId, Failure>,
+}
+
+/// What failed for now.
+struct Failure {
+    since: Stopwatch,
+    /// For so long it is left alone.
+    pause: Duration,
+    reason: String,
+}
+
+impl Failure {
+    /// After another one.
+    fn again(before: Option<&Failure>, reason: String) -> Failure {
+        Failure { since: Stopwatch::start(), pause: before.map_or(AGAIN_FIRST, |before| (before.pause * 2).min(AGAIN_LAST)), reason }
+    }
+
+    /// Why it is left alone now, where it is.
+    fn stands(&self) -> Option<&str> {
+        (self.since.elapsed() < self.pause).then_some(self.reason.as_str())
+    }
 }
 
 /// A schema as the registry has it.
@@ -122,11 +159,12 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// The registry at a URL, asked as the user of `credentials` (`USER:PASSWORD`).
+    /// The registry at a URL, asked as the user of `credentials` (`USER:PASSWORD`); over https its certificate must be signed by one of these authorities (PEM), or by one that the
+    /// system trusts.
     ///
     /// # Errors
     /// [`RegistryError::Setting`], without what is secret.
-    pub fn new(url: &str, credentials: Option<&str>) -> Result<Self, RegistryError> {
+    pub fn new(url: &str, credentials: Option<&str>, authorities: Option<&[u8]>) -> Result<Self, RegistryError> {
         let setting = |reason: &str| Err(RegistryError::Setting(reason.to_owned()));
         let Some((scheme, rest)) = url.split_once("://") else {
             return setting("a schema registry is named by a URL, as in http://registry:8081");
@@ -135,22 +173,40 @@ impl Registry {
             // Nothing of it is told: it has a password.
             return setting("the URL of a schema registry is read by many: write its user and password into a file, for kafka.registry.credentials");
         }
-        match scheme {
-            "http" => {}
-            "https" => {
-                return setting(
-                    "this Loadline speaks to a schema registry over http:// alone, not https://; let a proxy on this machine speak TLS, and name that one",
-                );
-            }
-            _ => return setting("the URL of a schema registry begins with http://"),
+        if !["http", "https"].contains(&scheme) {
+            return setting("the URL of a schema registry begins with http:// or https://");
         }
+        if scheme == "http" && authorities.is_some() {
+            return setting(
+                "authorities sign the certificate of a registry that is reached over https://, and this one is over http://: leave kafka.registry.ca out, or see the URL",
+            );
+        }
+        let roots = match authorities {
+            None => RootCerts::PlatformVerifier,
+            Some(pem) => match certificates(pem) {
+                Some(authorities) => RootCerts::from(authorities),
+                None => {
+                    return setting(
+                        "the authorities of a schema registry are a file of certificates in PEM, each from BEGIN CERTIFICATE to END CERTIFICATE (kafka.registry.ca)",
+                    );
+                }
+            },
+        };
         let authorization = match credentials.map(str::trim) {
             Some(who) if who.contains(':') && !who.contains(char::is_control) => Some(format!("Basic {}", STANDARD.encode(who))),
             Some(_) => return setting("the user of a schema registry is written as one line, USER:PASSWORD"),
             None => None,
         };
-        let agent = Agent::config_builder().timeout_global(Some(DEADLINE)).http_status_as_error(false).max_redirects(0).build().into();
-        Ok(Registry { url: url.trim_end_matches('/').to_owned(), agent, authorization, asked: Mutex::default(), trouble: SchemaRegistry::default() })
+        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots).build();
+        let agent = Agent::config_builder().timeout_global(Some(DEADLINE)).http_status_as_error(false).max_redirects(0).tls_config(tls).build().into();
+        let (url, installation) = (url.trim_end_matches('/').to_owned(), None);
+        Ok(Registry { url, agent, installation, authorization, asked: Mutex::default(), trouble: SchemaRegistry::default() })
+    }
+
+    /// Looks for a schema among what the releases of the installation say first.
+    #[must_use]
+    pub fn beside(self, installation: Learn) -> Self {
+        Registry { installation: Some(installation), ..self }
     }
 
     /// Where it is.
@@ -177,8 +233,20 @@ impl Registry {
     }
 
     /// The text of a schema, or why nothing of Avro can be read by it.
-    fn schema(&self, id: u32) -> Result<Result<String, String>, RegistryError> {
-        let held: Held = self.get(&format!("/schemas/ids/{id}"))?;
+    fn schema(&self, id: RegistryId) -> Result<Result<String, String>, RegistryError> {
+        let held: Held = match id {
+            RegistryId::Id(id) => self.get(&format!("/schemas/ids/{id}"))?,
+            RegistryId::Guid(_) => match self.get(&format!("/schemas/guids/{id}")) {
+                // One that has no such page, and is a registry.
+                Err(RegistryError::Faulty { status: 404, .. }) if self.check().is_ok() => {
+                    return Ok(Err(format!(
+                        "the registry at {} cannot be asked by a GUID: let the producer frame by ids, or take a registry that can",
+                        self.url
+                    )));
+                }
+                answer => answer?,
+            },
+        };
         Ok(match held.schema_type.as_deref() {
             Some(other) if other != "AVRO" => Err(format!("it is of {}, not Avro", shorten(other))),
             _ if !held.references.is_empty() => Err("it refers to other schemas: register it as a whole".to_owned()),
@@ -201,7 +269,7 @@ impl Registry {
     /// [`LogError::Retry`] where it cannot be asked now, [`LogError::Fatal`] where it refuses.
     pub fn id_of(&self, record: RecordType) -> Result<u32, LogError> {
         self.register(record).map_err(|error| match error {
-            RegistryError::Unreachable { .. } => LogError::Retry { reason: error.to_string() },
+            RegistryError::Unreachable { .. } | RegistryError::Faulty { .. } => LogError::Retry { reason: error.to_string() },
             error => LogError::Fatal { reason: error.to_string() },
         })
     }
@@ -286,10 +354,11 @@ impl Registry {
         let unreachable = |reason: String| RegistryError::Unreachable { url: self.url.clone(), reason };
         let mut answer = answer.map_err(|error| unreachable(error.to_string()))?;
         let status = answer.status().as_u16();
-        let text = answer.body_mut().with_config().limit(LARGEST_ANSWER).read_to_string().map_err(|error| unreachable(error.to_string()))?;
+        let faulty = |reason: String| RegistryError::Faulty { url: self.url.clone(), reason, status };
+        let text = answer.body_mut().with_config().limit(LARGEST_ANSWER).read_to_string().map_err(|error| faulty(error.to_string()))?;
         if (200..300).contains(&status) {
             return serde_json::from_str(&text)
-                .map_err(|_| unreachable(format!("its answer to {what} is none of a registry; the URL may lack a path, as /apis/ccompat/v7 of Apicurio")));
+                .map_err(|_| faulty(format!("its answer to {what} is none of a registry; the URL may lack a path, as /apis/ccompat/v7 of Apicurio")));
         }
         let problem: Option<Problem> = serde_json::from_str(&text).ok();
         let said = problem.as_ref().and_then(|problem| problem.message.clone()).unwrap_or_default();
@@ -297,9 +366,9 @@ impl Registry {
             // That there is no such page is no answer of a registry.
             (404, Some(Problem { error_code, .. })) if NOT_FOUND.contains(&error_code) => Err(RegistryError::Unknown { url: self.url.clone() }),
             (409 | 422, _) => Err(RegistryError::Refused { url: self.url.clone(), what: what.to_owned(), reason: said }),
-            (401 | 403, _) => Err(unreachable(format!("it answers {status}: it wants another user (kafka.registry.credentials), or allows this one less"))),
-            (404, _) => Err(unreachable(format!("there is nothing at {what}: the URL may lack a path, as /apis/ccompat/v7 of Apicurio"))),
-            _ => Err(unreachable(format!("it answers {status} {}", shorten(&said)))),
+            (401 | 403, _) => Err(faulty(format!("it answers {status}: it wants another user (kafka.registry.credentials), or allows this one less"))),
+            (404, _) => Err(faulty(format!("there is nothing at {what}: the URL may lack a path, as /apis/ccompat/v7 of Apicurio"))),
+            _ => Err(faulty(format!("it answers {status} {}", shorten(&said)))),
         }
     }
 
@@ -307,8 +376,9 @@ impl Registry {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that it is known what an id stands for.
-    fn know(&self, schemas: &Schemas, id: u32) -> Result<(), String> {
+    /// Sees to it that it is known what a registry's name of a schema stands for.
+    fn know(&self, schemas: &Schemas, id: impl Into<RegistryId>) -> Result<(), String> {
+        let id = id.into();
         if matches!(schemas.of_id(id), Some(Ok(_))) {
             return Ok(());
         }
@@ -319,23 +389,31 @@ impl Registry {
             Some(Err(_)) if asked.unusable.get(&id).is_some_and(|said| said.elapsed() < UNUSABLE_FOR) => return Ok(()),
             _ => {}
         }
-        if let Some((since, pause, reason)) = &asked.failed
-            && since.elapsed() < *pause
-        {
-            return Err(reason.clone());
+        if let Some(reason) = [asked.away.as_ref(), asked.failed.get(&id)].into_iter().flatten().find_map(Failure::stands) {
+            return Err(reason.to_owned());
         }
-        let learnt = match self.schema(id) {
-            Ok(schema) => schema,
-            Err(RegistryError::Unknown { url }) => Err(format!("the registry at {url} does not know it")),
-            Err(error) => {
+        let learnt = match self.learn(schemas, id) {
+            Ok(None) => {
+                asked.failed.remove(&id);
+                return Ok(());
+            }
+            Ok(Some(learnt)) => learnt,
+            Err((error, is_away)) => {
                 let reason = format!("schema {id}: {error}");
-                let pause = asked.failed.as_ref().map_or(AGAIN_FIRST, |(_, pause, _)| (*pause * 2).min(AGAIN_LAST));
-                asked.failed = Some((Stopwatch::start(), pause, reason.clone()));
                 self.trouble.unreachable(&reason);
+                if is_away {
+                    asked.away = Some(Failure::again(asked.away.as_ref(), reason.clone()));
+                } else {
+                    let failure = Failure::again(asked.failed.get(&id), reason.clone());
+                    if asked.failed.len() >= MOST_UNUSABLE {
+                        asked.failed.clear();
+                    }
+                    asked.failed.insert(id, failure);
+                }
                 return Err(reason);
             }
         };
-        if asked.failed.take().is_some() {
+        if asked.away.take().is_some() | asked.failed.remove(&id).is_some() {
             SchemaRegistry::answers(&self.url);
         }
         schemas.learn(id, learnt.as_deref().map_err(Clone::clone)).map_err(|error| error.to_string())?;
@@ -347,17 +425,47 @@ impl Registry {
         }
         Ok(())
     }
+
+    /// A schema, or why nothing can be read by it, as the registry says; `None` where the installation said it itself. Else why that cannot be told now, and whether that concerns
+    /// all schemas.
+    fn learn(&self, schemas: &Schemas, id: RegistryId) -> Result<Option<Result<String, String>>, (String, bool)> {
+        if let Some(installation) = &self.installation {
+            installation().map_err(|error| (format!("the topic schemas cannot be read: {error}"), true))?;
+            if matches!(schemas.of_id(id), Some(Ok(_))) {
+                return Ok(None);
+            }
+        }
+        match self.schema(id) {
+            Ok(schema) => Ok(Some(schema)),
+            Err(RegistryError::Unknown { url }) => Ok(Some(Err(format!("the registry at {url} does not know it")))),
+            Err(error) => Err((error.to_string(), matches!(error, RegistryError::Unreachable { .. }))),
+        }
+    }
+}
+
+/// The certificates of a file; `None` where it has none, or something is wrong with one.
+fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
+    let certificates = parse_pem(pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    });
+    certificates.collect::<Result<Vec<_>, _>>().ok().filter(|certificates| !certificates.is_empty())
 }
 
 impl LookUp for Registry {
-    fn look_up(&self, topic: Topic, record: &RawRecord) -> Result<(), String> {
+    fn look_up(&self, topic: Topic, record: &RawRecord) -> Result<(), Lacking> {
         // Elsewhere nobody but Loadline writes, and it writes in its own framing.
         if !matches!(topic, Topic::Metrics | Topic::Control) {
             return Ok(());
         }
         let Some(id) = registry_id(&record.value) else { return Ok(()) };
-        let schemas = schemas::held().map_err(ToString::to_string)?;
-        self.know(schemas, id)
+        let known = schemas::held().map_err(ToString::to_string).and_then(|schemas| self.know(schemas, id));
+        known.map_err(|reason| Lacking {
+            what: format!("the schema {id} of a registry"),
+            reason,
+            mend: "see that the registry runs, can be reached and answers this user (kafka.registry)".to_owned(),
+        })
     }
 }
 

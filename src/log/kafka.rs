@@ -28,8 +28,9 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 
 use super::coordinator::{closed, lock};
-use super::{CommitTimes, Follower, Log, LogError, Membership, Offset, Owners, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
+use super::{CommitTimes, Follower, Held, Lacking, Log, LogError, Membership, Offset, Owners, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
 use crate::model::Timestamp;
+use crate::runtime::clock::Stopwatch;
 use appender::Appender;
 use clock::ClusterClock;
 use follower::Following;
@@ -67,8 +68,8 @@ pub trait LookUp: Send + Sync {
     /// its partition: what becomes of a record must not depend on when it was read.
     ///
     /// # Errors
-    /// Why it cannot be told now.
-    fn look_up(&self, topic: Topic, record: &RawRecord) -> Result<(), String>;
+    /// What is lacking now.
+    fn look_up(&self, topic: Topic, record: &RawRecord) -> Result<(), Lacking>;
 }
 
 /// How to reach a cluster, and what to ask of it.
@@ -118,7 +119,7 @@ impl Options {
     }
 
     /// Whether a record can be handed out, or refused, for good.
-    fn is_known(&self, topic: Topic, record: &RawRecord) -> Result<(), String> {
+    fn is_known(&self, topic: Topic, record: &RawRecord) -> Result<(), Lacking> {
         self.look_up.as_ref().map_or(Ok(()), |beside| beside.look_up(topic, record))
     }
 
@@ -159,6 +160,8 @@ struct Shared {
     askers: Mutex<BTreeMap<String, Arc<client::Consumer>>>,
     /// Who sees what no transaction has committed yet.
     onlooker: Mutex<Option<Arc<client::Consumer>>>,
+    /// Partitions that members of this process have and that wait: for what, and since when.
+    held: Mutex<BTreeMap<(&'static str, Topic, u32), (String, Stopwatch)>>,
 }
 
 /// How long a session's or a follower's poll waits at a time: so long a waker, or the end of the log, may be waited for.
@@ -192,6 +195,7 @@ impl KafkaLog {
             readers,
             askers: Mutex::default(),
             onlooker: Mutex::default(),
+            held: Mutex::default(),
         })))
     }
 
@@ -238,6 +242,15 @@ impl Shared {
         let made = Arc::new(client::onlooker(&self.options, &self.names.group(READERS), false)?);
         *onlooker = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// What a partition waits for now, where it does.
+    fn hold(&self, place: (&'static str, Topic, u32), what: Option<String>) {
+        let mut held = lock(&self.held);
+        match what {
+            Some(what) => drop(held.insert(place, (what, Stopwatch::start()))),
+            None => drop(held.remove(&place)),
+        }
     }
 
     /// Lends a reader, one that stands at this place where there is one.
@@ -289,7 +302,7 @@ impl Log for KafkaLog {
         self.0.partitions.check(topic, partition)?;
         let name = self.0.names.of(topic);
         let records = self.0.read(Some((name, partition, from)), |reader| reader.scan(name, partition, from, max))?;
-        records.iter().try_for_each(|record| self.0.options.is_known(topic, record)).map_err(|reason| LogError::Retry { reason })?;
+        records.iter().try_for_each(|record| self.0.options.is_known(topic, record)).map_err(|Lacking { reason, .. }| LogError::Retry { reason })?;
         Ok(records)
     }
 
@@ -336,6 +349,19 @@ impl Log for KafkaLog {
         let (all, mut seen) = (ends(&onlooker), ends(&readers));
         let hidden = all.into_iter().filter_map(|(partition, end)| Some((partition, seen.remove(&partition)?..end)));
         Ok(hidden.filter(|(_, hidden)| !hidden.is_empty()).collect())
+    }
+
+    fn held(&self) -> Vec<Held> {
+        let held = lock(&self.0.held);
+        held.iter()
+            .map(|((group, topic, partition), (what, since))| Held {
+                group,
+                topic: *topic,
+                partition: *partition,
+                what: what.clone(),
+                for_time: since.elapsed(),
+            })
+            .collect()
     }
 
     fn trouble(&self) -> Option<Trouble> {

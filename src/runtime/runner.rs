@@ -1,6 +1,6 @@
 //! The runtime of one stage as a step function: what was polled goes in, batches to commit come out.
 //!
-//! What it does with one partition is in [`owned`].
+//! What it does with one partition is in [`owned`]; what it tells of one that waits, in [`lacking`].
 //!
 //! Nothing here waits or talks to a session; only restoring reads the log. So a driver, or a
 //! simulation, can stop it between any two steps.
@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::{Batch, Log, LogError, Offset, Polled, RawAppend, RawRecord, Topic};
+use crate::log::{Batch, Log, LogError, Offset, Polled, RawAppend, RawRecord, Topic, Waiting};
 use crate::model::{Alert, AlertState, Message, Severity, Timestamp};
 use crate::stages::{Effects, Stage};
 use crate::wire;
@@ -24,8 +24,10 @@ use super::schemas;
 use super::side_by_side;
 use super::snapshots::{self, Aside, Round};
 
+use self::lacking::Told;
 use self::owned::DeadLetters;
 
+mod lacking;
 mod owned;
 
 /// How often a stage that lives by the clock gets a tick.
@@ -93,6 +95,7 @@ struct Owned<S: Stage> {
     records: u64,
     keys: u64,
     dead_letters: DeadLetters,
+    lacking: Told,
 }
 
 /// When snapshots are written.
@@ -154,6 +157,7 @@ impl<S: Stage> Runner<S> {
                     if let Some(owned) = self.owned.get_mut(&partition) {
                         owned.position = owned.position.max(to);
                         owned.lost_before = Some(to);
+                        owned.lacking.goes_on();
                     }
                     self.gap(partition, from, to, now);
                 }
@@ -198,15 +202,20 @@ impl<S: Stage> Runner<S> {
         failed
     }
 
-    /// There is more of this partition, which cannot be read yet: nothing is complete there.
-    pub fn waits(&mut self, partition: u32) {
-        if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.read_to_end = None;
+    /// These partitions, and no others, cannot be read to their end now: nothing is complete there.
+    pub fn waiting(&mut self, waiting: &[Waiting], now: Timestamp) {
+        for (partition, owned) in &mut self.owned {
+            let waits = waiting.iter().find(|waiting| waiting.partition == *partition);
+            if waits.is_some() {
+                owned.read_to_end = None;
+            }
+            owned.lacking.note(waits.and_then(|waits| waits.lacks.as_ref()), now);
         }
     }
 
     fn records(&mut self, partition: u32, records: Vec<RawRecord>, now: Timestamp) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
+        owned.lacking.goes_on();
         let mut effects = Effects::new();
         for record in records {
             owned.fold(&self.stage, record, &mut effects);
@@ -324,7 +333,8 @@ impl<S: Stage> Runner<S> {
         now: Timestamp,
     ) -> Result<(Owned<S>, Vec<Range<Offset>>), LogError> {
         let rows = log.states(S::NAME, partition)?;
-        let snapshots::Restored { state, round, aside, .. } = snapshots::restore::<S>(&rows, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
+        let snapshots::Restored { state, round, aside, told, .. } =
+            snapshots::restore::<S>(&rows, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
         let start = log.range(S::INPUT, partition)?.start;
         let needed = match round {
             // A stage that flushes saves with each flush what it holds across it: there is nothing to read again.
@@ -353,6 +363,7 @@ impl<S: Stage> Runner<S> {
             records: 0,
             keys: rows.len() as u64,
             dead_letters: DeadLetters::default(),
+            lacking: Told::of_state(told),
         };
         let mut gaps: Vec<Range<Offset>> = Vec::new();
         let mut gap = |gone: Range<Offset>| {

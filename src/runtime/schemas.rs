@@ -32,6 +32,14 @@ impl Reading {
         Ok(())
     }
 
+    /// Learns what is new, whatever it is for.
+    ///
+    /// # Errors
+    /// As [`ReadOnly::scan`].
+    pub fn catch_up(&self, log: &dyn ReadOnly) -> Result<(), LogError> {
+        self.learn(&|from| log.scan(Topic::Schemas, 0, from, SLICE)).map(drop)
+    }
+
     /// Learns what is new: of each fingerprint that was read, the id of a registry that it is written by, if any.
     fn learn(&self, scan: &dyn Fn(Offset) -> Result<Vec<RawRecord>, LogError>) -> Result<Said, LogError> {
         let mut said = Said::new();

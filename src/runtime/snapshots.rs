@@ -17,6 +17,8 @@ pub(super) const WIDE_KEY: &str = "\u{1}wide";
 pub(super) const VERSION_KEY: &str = "\u{1}version";
 /// What was put aside ([`Aside`]).
 pub(super) const ASIDE_KEY: &str = "\u{1}aside";
+/// What the partition waited for when a person was last told of it, as long as that alert fires.
+pub(super) const TOLD_KEY: &str = "\u{1}told";
 
 /// The most bytes of a row: half of what a record of the log may have.
 const MAX_ROW_BYTES: usize = MAX_RECORD_BYTES / 2;
@@ -69,7 +71,7 @@ pub fn whole(rows: &[(String, Vec<u8>)]) -> Result<Vec<Whole<'_>>, String> {
 
 /// Whether a key of the state is the runtime's, and of no key of the stage.
 pub(super) fn is_own(key: &str) -> bool {
-    [ROUND_KEY, WIDE_KEY, VERSION_KEY, ASIDE_KEY].contains(&key)
+    [ROUND_KEY, WIDE_KEY, VERSION_KEY, ASIDE_KEY, TOLD_KEY].contains(&key)
 }
 
 /// The records that could not be read for want of what stands outside of the log (a schema that a registry did not know), since the last round: a restart, which reads
@@ -134,6 +136,8 @@ pub struct Restored<S> {
     pub round: Option<Round>,
     /// What is left aside when the input is read again.
     pub aside: Aside,
+    /// What the partition was said to wait for, where that alert fires.
+    pub told: Option<String>,
     /// How many keys have a snapshot.
     pub keys: usize,
 }
@@ -191,7 +195,8 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result
         return Err(Unusable::Ahead { until, position });
     }
     let aside: Option<Aside> = find(ASIDE_KEY).map(json::read_bytes).transpose().map_err(|error| format!("the records that were put aside: {error}"))?;
-    Ok(Restored { state, round, aside: aside.unwrap_or_default(), keys })
+    let told: Option<String> = find(TOLD_KEY).map(json::read_bytes).transpose().map_err(|error| format!("what was told of the partition: {error}"))?;
+    Ok(Restored { state, round, aside: aside.unwrap_or_default(), told, keys })
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ impl<S: Stage> Worker<S> {
         }
         let nothing = self.polled.is_empty();
         self.runner.take(&mut self.polled, asked_at, self.read_to_end)?;
-        self.session.waiting().into_iter().for_each(|partition| self.runner.waits(partition));
+        self.runner.waiting(&self.session.waiting(), asked_at);
         Ok(match self.read_to_end {
             // Also where there is more that cannot be read yet: it is waited for.
             _ if nothing => Read::Nothing,

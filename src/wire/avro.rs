@@ -1,5 +1,6 @@
 //! Avro's two framings: the single-object encoding (`C3 01`, the fingerprint of the writer's schema, the body), in which Loadline writes; and that of
-//! Confluent's clients (`00`, the id of a registry, big-endian, the body), which it reads too, and in which it writes where it is asked to.
+//! Confluent's clients (`00`, the id of a registry, big-endian, the body), which it reads too, and in which it writes where it is asked to; and their other one
+//! (`01`, the schema's GUID, the body), which it reads.
 //!
 //! Both ways go through serde, without a value tree in between.
 
@@ -10,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::WireError;
-use super::schemas::{self, Known, RecordType};
+use super::schemas::{self, Known, RecordType, RegistryId};
 use crate::model::json;
 use crate::model::spelling::on_one_line;
 
@@ -22,6 +23,8 @@ pub(super) use lenient::Lenient;
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
 /// What a message in Confluent's framing starts with.
 pub(super) const CONFLUENT: u8 = 0;
+/// What one starts with that names its schema by a GUID.
+pub(super) const BY_GUID: u8 = 1;
 /// Marker and fingerprint.
 const HEADER_BYTES: usize = 10;
 /// Above this a thread's buffer is given back: twice the largest record of the log.
@@ -57,16 +60,22 @@ pub(super) fn write<T: Serialize>(record: RecordType, value: &T) -> Result<Vec<u
 pub(super) enum Writer {
     /// By its CRC-64-AVRO fingerprint.
     Fingerprint(u64),
-    /// By the id of a registry.
-    Id(u32),
+    /// As a registry does.
+    Id(RegistryId),
 }
 
 /// How a message names its schema, and its body.
 pub(super) fn split(bytes: &[u8]) -> Result<(Writer, &[u8]), WireError> {
     if bytes.first() == Some(&CONFLUENT) {
         return match bytes[1..].split_first_chunk() {
-            Some((id, body)) => Ok((Writer::Id(u32::from_be_bytes(*id)), body)),
+            Some((id, body)) => Ok((Writer::Id(RegistryId::Id(u32::from_be_bytes(*id))), body)),
             None => Err(WireError::malformed(format_args!("begins with 00, and {} bytes are too few for the id of a registry's schema", bytes.len()))),
+        };
+    }
+    if bytes.first() == Some(&BY_GUID) {
+        return match bytes[1..].split_first_chunk() {
+            Some((guid, body)) => Ok((Writer::Id(RegistryId::Guid(u128::from_be_bytes(*guid))), body)),
+            None => Err(WireError::malformed(format_args!("begins with 01, and {} bytes are too few for the GUID of a registry's schema", bytes.len()))),
         };
     }
     let Some((header, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {

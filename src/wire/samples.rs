@@ -4,7 +4,7 @@
 //! and so is one in Confluent's framing.
 //! A sample that cannot be read costs no other one where it stands by itself (a line, a data point); what is broken as a whole is refused as a whole.
 
-use super::avro::{CONFLUENT, MARKER};
+use super::avro::{BY_GUID, CONFLUENT, MARKER};
 use super::container::each_batch;
 use super::{Read, WireError, jsonl, otlp};
 use crate::log::{MAX_RECORD_BYTES, RawRecord, Topic};
@@ -177,8 +177,8 @@ pub(super) fn of_record(record: &RawRecord) -> Result<Read, WireError> {
                 shorten(named)
             ))
         })?,
-        // No request of OTLP begins so either: it would be a field with the number 0.
-        None if value.starts_with(&MARKER) || value.starts_with(&[CONFLUENT]) => Format::Avro,
+        // No request of OTLP begins with 00 or 01: it would be a field with the number 0.
+        None if value.starts_with(&MARKER) || matches!(value.first(), Some(&CONFLUENT | &BY_GUID)) => Format::Avro,
         None => Format::of_bytes(value),
     };
     if format == Format::Avro && !value.starts_with(&CONTAINER) {

@@ -9,6 +9,7 @@
 //! the message; see [`check_bounded`].
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
 
 use apache_avro::Schema;
@@ -145,6 +146,33 @@ pub enum SchemaError {
     TooManyIds,
 }
 
+/// How a registry names a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RegistryId {
+    /// By its id there.
+    Id(u32),
+    /// By the GUID that it has in every registry.
+    Guid(u128),
+}
+
+impl From<u32> for RegistryId {
+    fn from(id: u32) -> Self {
+        RegistryId::Id(id)
+    }
+}
+
+impl fmt::Display for RegistryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RegistryId::Id(id) => write!(f, "{id}"),
+            RegistryId::Guid(guid) => {
+                let digits = format!("{guid:032x}");
+                write!(f, "{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
+            }
+        }
+    }
+}
+
 /// A schema that is held.
 #[derive(Clone, Copy)]
 pub struct Known {
@@ -189,7 +217,7 @@ pub struct Schemas {
     built_in: HashMap<u64, Known>,
     registered: RwLock<HashMap<u64, Known>>,
     /// By the ids of a registry, or why nothing can be read by one.
-    ids: RwLock<HashMap<u32, Result<Known, String>>>,
+    ids: RwLock<HashMap<RegistryId, Result<Known, String>>>,
     /// The ids of a registry by which this process writes, where it does.
     writes_by: OnceLock<HashMap<RecordType, u32>>,
 }
@@ -258,13 +286,14 @@ impl Schemas {
     ///
     /// # Errors
     /// [`SchemaError::TooMany`], [`SchemaError::TooManyIds`]: nothing was learnt, and more was known already than is kept.
-    pub fn learn(&self, id: u32, schema_json: Result<&str, String>) -> Result<(), SchemaError> {
+    pub fn learn(&self, id: impl Into<RegistryId>, schema_json: Result<&str, String>) -> Result<(), SchemaError> {
         let learnt = match schema_json.map(|json| self.register(json)) {
             Ok(Ok(fingerprint)) => self.find(fingerprint).ok_or_else(|| "its schema cannot be found".to_owned()),
             Ok(Err(error @ SchemaError::TooMany)) => return Err(error),
             Ok(Err(error)) => Err(error.to_string()),
             Err(reason) => Err(reason),
         };
+        let id = id.into();
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         match ids.get(&id) {
             Some(Ok(_)) => return Ok(()),
@@ -282,8 +311,8 @@ impl Schemas {
     }
 
     /// What the id of a registry stands for: a schema, or why nothing can be read by it. `None` where nothing was learnt of it.
-    pub fn of_id(&self, id: u32) -> Option<Result<Known, String>> {
-        self.ids.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    pub fn of_id(&self, id: impl Into<RegistryId>) -> Option<Result<Known, String>> {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner).get(&id.into()).cloned()
     }
 
     /// From now on these messages are written in Confluent's framing, each by its id. Only the first call counts: a process writes in one way.

@@ -179,7 +179,7 @@ macro_rules! age {
 const UNLIMITED: &str = "unlimited";
 
 /// Every setting but the limits of single fleets, in the order in which they are shown.
-pub(super) const SETTINGS: [Setting; 33] = [
+pub(super) const SETTINGS: [Setting; 34] = [
     Setting {
         path: "data",
         list: false,
@@ -347,6 +347,14 @@ pub(super) const SETTINGS: [Setting; 33] = [
         meaning: "a file with the user that the schema registry is asked as, USER:PASSWORD in one line",
         read: |c, v| path(&v[0]).map(|p| c.kafka.registry_credentials = Some(p)),
         show: |c| c.kafka.registry_credentials.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+    },
+    Setting {
+        path: "kafka.registry.ca",
+        list: false,
+        shape: Shape::Plain,
+        meaning: "a file with the authorities, in PEM, of which one signed the certificate of a schema registry over https; without it those of the system",
+        read: |c, v| path(&v[0]).map(|p| c.kafka.registry_ca = Some(p)),
+        show: |c| c.kafka.registry_ca.as_ref().map_or_else(String::new, |path| path.display().to_string()),
     },
     Setting {
         path: "kafka.framing",

@@ -35,7 +35,7 @@ fn every_setting_can_be_written_in_the_file_as_it_is_shown() {
         freezeFile: /run/freeze\ningest:\n  queue: 8\n  samplesPerSecond: 5000\nretention:\n  size: 512MiB\n  metrics: 90m\n  \
         signals: 2d\n  requests: 1h\n  commands: 1h\n  audit: 365d\n  alerts: 1d\n  deadLetters: 1d\n\
         kafka:\n  brokers: [a:9092, b:9092]\n  prefix: prod.\n  partitions: [24, metrics=48]\n  replication: 2\n  config: kafka.properties\n  member: front\n  framing: confluent\n  \
-        registry:\n    url: http://registry:8081\n    credentials: registry.user\n\
+        registry:\n    url: http://registry:8081\n    credentials: registry.user\n    ca: authorities.pem\n\
         lag:\n  orders:\n    brokers: [c:9092, d:9092]\n    config: orders.properties\n    group: workers\n    topics: [orders, refunds]\n    \
         targets: [prod/Deployment/a, prod/Deployment/b]\n    metric: backlog\n    every: 2s\n    begins: latest\n    stuckAfter: never\n    perReplica: 100\n\
         roles: [ingest, view]\nlog:\n  format: json\n  level: debug\nstopFleetsOnExit: true\n";
@@ -60,6 +60,7 @@ fn errors_name_the_place_the_value_and_the_mend() {
             "loadline.yaml:3:10: in the data directory nothing is framed by the ids of a registry; leave kafka.registry out, or name kafka.brokers",
         ),
         ("kafka:\n  brokers: a:1\n  registry:\n    credentials: f", "loadline.yaml:4:18: these are of no registry; name it in kafka.registry.url"),
+        ("kafka:\n  brokers: a:1\n  registry:\n    ca: f", "loadline.yaml:4:9: these are of no registry; name it in kafka.registry.url"),
         ("kafka:\n  brokers: a:1\n  framing: confluent", "loadline.yaml:3:12: the ids are those of a registry; name it in kafka.registry.url"),
         ("pane: 5", "loadline.yaml:1:7: pane: \"5\" has no unit; write 5s or 5ms"),
         ("pane: 100ms", "loadline.yaml:1:7: pane: 100ms is out of range; choose from 250ms to 1m"),

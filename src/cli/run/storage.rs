@@ -100,7 +100,7 @@ impl Storage {
 #[cfg(feature = "kafka")]
 mod kafka {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex, PoisonError};
     use std::time::Duration;
 
     use tracing::{info, warn};
@@ -110,15 +110,17 @@ mod kafka {
     use crate::cli::connection::schema_registry;
     use crate::cli::{Unusable, topology};
     use crate::edge::processes;
-    use crate::edge::registry::Registry;
+    use crate::edge::registry::{Learn, Registry};
     use crate::log::embedded::{DATABASE, Occupied, occupy};
     use crate::log::kafka::topics::Difference;
-    use crate::log::kafka::{KafkaLog, LookUp, Options};
+    use crate::log::kafka::{KafkaLog, LookUp, Options, ReadOnlyLog};
     use crate::runtime::schemas;
     use crate::wire::cloud_events;
 
     /// How soon a cluster that could not be reached is tried again.
     const AGAIN: Duration = Duration::from_secs(1);
+    /// How long the topic `schemas` is looked at for a schema that nobody here knows: a member of a group reads nothing meanwhile.
+    const LOOKS_FOR: Duration = Duration::from_secs(2);
 
     /// The log on Kafka, and the data directory of this process's fleets.
     pub(in crate::cli::run) struct Kafka {
@@ -131,9 +133,10 @@ mod kafka {
     impl Kafka {
         /// Opens it; where the cluster cannot be reached, waits until it can.
         pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-            let registry = registry(config)?.map(Arc::new);
+            let reach = topology::options_of(&config.kafka)?;
+            let registry = registry(config)?.map(|registry| Arc::new(registry.beside(installation(&reach))));
             let look_up = registry.clone().map(|registry| registry as Arc<dyn LookUp>);
-            let options = Options { describe: Some(cloud_events::headers), look_up, ..topology::options_of(&config.kafka)? };
+            let options = Options { describe: Some(cloud_events::headers), look_up, ..reach };
             let directory = if config.roles.contains(&Role::Fleets) { Some(occupy(&config.data)?) } else { None };
             if config.data.join(DATABASE).exists() {
                 warn!(event = "log-unused", "the log is on Kafka: the one in {} is not read", config.data.display());
@@ -183,10 +186,24 @@ mod kafka {
     /// The registry, where one is named. One that cannot be asked now is no reason not to start.
     fn registry(config: &Config) -> anyhow::Result<Option<Registry>> {
         let Some(url) = &config.kafka.registry else { return Ok(None) };
-        let registry = schema_registry(url, config.kafka.registry_credentials.as_deref())
+        let registry = schema_registry(url, config.kafka.registry_credentials.as_deref(), config.kafka.registry_ca.as_deref())
             .map_err(|reason| Unusable(format!("{}: {reason}", config.source("kafka.registry.url"))))?;
         registry.begin();
         Ok(Some(registry))
+    }
+
+    /// Reads what the releases of the installation say of how they write, with a client of its own that is made when something is to be looked for.
+    fn installation(reach: &Options) -> Learn {
+        let options = Options { patience: LOOKS_FOR, ..reach.clone() };
+        let reading: Mutex<(Option<ReadOnlyLog>, schemas::Reading)> = Mutex::default();
+        Box::new(move || {
+            let (log, reading) = &mut *reading.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = match log.take() {
+                Some(open) => open,
+                None => ReadOnlyLog::open(&options)?,
+            };
+            reading.catch_up(log.insert(open))
+        })
     }
 
     /// What differs and is no reason not to run: the same of several topics in one line.

@@ -1,19 +1,16 @@
 //! Loadline's schemas in a schema registry.
 
 use std::io::Write;
-use std::path::Path;
 
 use serde_json::json;
 
 use super::super::{Output, Unusable, table, tell};
 use super::{DIFFERS, FITS, print};
-use crate::cli::connection::schema_registry;
-use crate::edge::registry::RegistryError;
+use crate::edge::registry::{Registry, RegistryError};
 use crate::wire::schemas::RecordType;
 
 /// Registers all of them, and prints their ids. What is refused is told, and the others are registered all the same.
-pub(super) fn register(out: &mut dyn Write, url: &str, credentials: Option<&Path>, output: Output) -> anyhow::Result<u8> {
-    let registry = schema_registry(url, credentials).map_err(Unusable)?;
+pub(super) fn register(out: &mut dyn Write, registry: &Registry, output: Output) -> anyhow::Result<u8> {
     let (mut registered, mut refused) = (Vec::new(), false);
     for &record in RecordType::ALL {
         match registry.register(record) {

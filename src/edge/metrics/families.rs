@@ -53,6 +53,7 @@ families! {
 
     LAG: Gauge "loadline_stage_lag_records" "", "Records that a stage has still to process.";
     LAG_SECONDS: Gauge "loadline_stage_lag_seconds" "seconds", "How long the first record that a stage has not processed has waited.";
+    HELD: Gauge "loadline_partition_held_seconds" "seconds", "How long a partition has waited for what its next record needs and is not known.";
     COMMIT_RETRIES: Counter "loadline_stage_commit_retries" "", "Commits of a stage that failed for now.";
     READ_RETRIES: Counter "loadline_log_read_retries" "", "Reads of the log that failed for now.";
     SNAPSHOTS: Counter "loadline_snapshot_commits" "", "Commits that held snapshots of a stage.";

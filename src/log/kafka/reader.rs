@@ -117,13 +117,28 @@ pub(super) fn record_of(message: &BorrowedMessage<'_>) -> RawRecord {
         KafkaTime::LogAppendTime(at) | KafkaTime::CreateTime(at) => at,
         KafkaTime::NotAvailable => 0,
     };
+    let content_type = message.headers().and_then(content_type);
+    let named = message.headers().and_then(|headers| headers.iter().find(|header| header.key == SCHEMA_ID)?.value);
     RawRecord {
         partition: client::partition(message.partition()),
         offset: client::offset(message.offset()),
         at: Timestamp::from_millis(at),
         key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
-        content_type: message.headers().and_then(content_type),
-        value: message.payload().unwrap_or_default().to_vec(),
+        value: value(named, content_type.as_deref(), message.payload().unwrap_or_default()),
+        content_type,
+    }
+}
+
+/// Where Confluent's serializers say which schema a value has, where its first bytes do not.
+const SCHEMA_ID: &str = "__value_schema_id";
+
+/// A value; what a header says of its schema stands before it, as where the value says that itself.
+fn value(named: Option<&[u8]>, content_type: Option<&str>, payload: &[u8]) -> Vec<u8> {
+    // Serializers of other formats write the header too, and what is JSON tells that by itself.
+    let is_avro = content_type.map_or(!payload.starts_with(b"{"), |named| named.contains("avro"));
+    match named {
+        Some(named) if is_avro => [named, payload].concat(),
+        _ => payload.to_vec(),
     }
 }
 
@@ -131,4 +146,20 @@ pub(super) fn record_of(message: &BorrowedMessage<'_>) -> RawRecord {
 fn content_type(headers: &BorrowedHeaders) -> Option<String> {
     let header = headers.iter().find(|header| header.key.eq_ignore_ascii_case("content-type"))?;
     header.value.map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_header_says_of_the_schema_stands_before_what_may_be_avro() {
+        let named: Option<&[u8]> = Some(&[1, 7]);
+        assert_eq!(value(named, None, &[2, 3]), [1, 7, 2, 3]);
+        assert_eq!(value(named, Some("application/avro"), b"{"), [1, 7, b'{']);
+        for (content_type, payload) in [(None, &b"{}"[..]), (Some("application/json"), b"{}"), (Some("application/x-protobuf"), &[10])] {
+            assert_eq!(value(named, content_type, payload), payload);
+        }
+        assert_eq!(value(None, None, &[2, 3]), [2, 3]);
+    }
 }

@@ -16,7 +16,7 @@ use super::predecessor::Predecessor;
 use super::transaction::{Failure, Put, Transactions};
 use super::{SLICE, Shared, client, errors, reader};
 use crate::log::coordinator::lock;
-use crate::log::{Batch, End, LogError, Membership, Offset, Polled, RawRecord, Session, Waker};
+use crate::log::{Batch, End, Lacking, LogError, Membership, Offset, Polled, RawRecord, Session, Waiting, Waker};
 use crate::runtime::clock::Stopwatch;
 
 /// So many bytes are taken from the client before they are asked for: it has them in one queue, in which one partition could
@@ -42,8 +42,8 @@ pub(super) struct Member {
     /// What changed in the group during a commit, for the next poll.
     later: Vec<Polled>,
     woken: Arc<AtomicBool>,
-    /// Whether a partition was read at a place that is gone, until each goes on.
-    overtaken: bool,
+    /// Partitions that may have been read at a place that is gone, until it is known where each goes on.
+    overtaken: BTreeMap<u32, Option<LeftAlone>>,
     /// Partitions that the group gave and that could not be opened.
     unopened: BTreeMap<u32, LeftAlone>,
 }
@@ -78,8 +78,8 @@ struct Owned {
     end: Option<Offset>,
     /// Where its end could not be told.
     untold: Option<LeftAlone>,
-    /// Whether the first of it waits until it is known how to read it ([`super::LookUp`]); the client fetches no more of the partition meanwhile.
-    waits: bool,
+    /// What the first of it waits for, until it is known how to read it ([`super::LookUp`]); the client fetches no more of the partition meanwhile.
+    waits: Option<Lacking>,
     /// `None` where it is dead: before another one is made it must be sure that the partition is still this member's.
     transactions: Option<Transactions>,
 }
@@ -161,7 +161,7 @@ impl Member {
             first: 0,
             later: Vec::new(),
             woken: Arc::default(),
-            overtaken: false,
+            overtaken: BTreeMap::new(),
             unopened: BTreeMap::new(),
         };
         if member.shared.options.static_members {
@@ -201,8 +201,8 @@ impl Member {
     fn fetch(&mut self, wait: Duration, polled: &mut Vec<Polled>) -> Result<(), LogError> {
         let mut wait = wait;
         // What waits is bounded by itself, and holds nothing else up.
-        let mut taken: usize = self.owned.values().filter(|owned| !owned.waits).map(|owned| owned.bytes).sum();
-        let overtaken = loop {
+        let mut taken: usize = self.owned.values().filter(|owned| owned.waits.is_none()).map(|owned| owned.bytes).sum();
+        loop {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     if let Some(owned) = u32::try_from(message.partition()).ok().and_then(|partition| self.owned.get_mut(&partition)) {
@@ -214,27 +214,30 @@ impl Member {
                     }
                 }
                 Some(Err(error)) => match error.rdkafka_error_code() {
-                    Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => break true,
+                    Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                        // The client does not say which of them.
+                        self.overtaken = self.owned.keys().map(|partition| (*partition, None)).collect();
+                        break;
+                    }
                     Some(code) if errors::is_replaced(code) => return Err(self.fenced(0)),
                     _ => match errors::of_reading(&error) {
                         // Brokers come back by themselves; what is there is handed out first.
                         LogError::Retry { reason } => {
                             tracing::debug!(event = "kafka", reason, "kafka");
-                            break false;
+                            break;
                         }
                         error => return Err(error),
                     },
                 },
-                None => break false,
+                None => break,
             }
             if taken >= AHEAD_BYTES {
-                break false;
+                break;
             }
             wait = Duration::ZERO;
-        };
-        self.overtaken |= overtaken;
+        }
         self.changes(polled)?;
-        if self.overtaken { self.overtaken() } else { Ok(()) }
+        self.overtaken()
     }
 
     /// What the group took is gone at once; what it gave is opened. What cannot be opened for now holds up no other.
@@ -246,7 +249,7 @@ impl Member {
                 None => break Ok(()),
                 Some(Change::Taken(partition)) => {
                     self.unopened.remove(&partition);
-                    if self.owned.remove(&partition).is_some() {
+                    if self.lose(partition) {
                         polled.push(Polled::Revoked { partition });
                     }
                 }
@@ -304,7 +307,7 @@ impl Member {
         if position < next {
             ahead.push_back(Item::Gap(position, next));
         }
-        self.owned.insert(partition, Owned { next, ahead, bytes: 0, end: None, untold: None, waits: false, transactions: Some(transactions) });
+        self.owned.insert(partition, Owned { next, ahead, bytes: 0, end: None, untold: None, waits: None, transactions: Some(transactions) });
         Ok(())
     }
 
@@ -322,22 +325,36 @@ impl Member {
         Ok(next.max(range.start))
     }
 
-    /// Some partition was read at a place that is gone: the client does not say which, and fetches no more of it until it is assigned anew.
+    /// Finds where the partitions go on that may have been read at a place that is gone: the client fetches no more of such a one until it is assigned anew. One of which that
+    /// cannot be told for now holds up no other.
     fn overtaken(&mut self) -> Result<(), LogError> {
-        let partitions: Vec<(u32, Offset)> = self.owned.iter().map(|(partition, owned)| (*partition, owned.next)).collect();
-        for (partition, next) in partitions {
-            let range = client::range(&self.consumer, self.topic(), partition, self.shared.options.patience)?;
-            let goes_on = self.within(partition, next, &range)?;
-            let list = client::one(self.topic(), partition, client::at(goes_on));
-            self.consumer.incremental_unassign(&list).and_then(|()| self.consumer.incremental_assign(&list)).map_err(|error| errors::of_reading(&error))?;
-            if let Some(owned) = self.owned.get_mut(&partition) {
-                if next < goes_on {
-                    owned.ahead.push_back(Item::Gap(next, goes_on));
+        let due: Vec<u32> = self.overtaken.iter().filter(|(_, before)| before.is_none_or(LeftAlone::is_over)).map(|(partition, _)| *partition).collect();
+        for partition in due {
+            match self.goes_on(partition) {
+                Ok(()) => drop(self.overtaken.remove(&partition)),
+                Err(LogError::Retry { reason }) => {
+                    tracing::debug!(event = "kafka", partition, reason, "where a partition goes on cannot be told for now");
+                    let before = self.overtaken.get(&partition).copied().flatten();
+                    self.overtaken.insert(partition, Some(LeftAlone::again(before)));
                 }
-                owned.next = goes_on;
+                Err(error) => return Err(error),
             }
         }
-        self.overtaken = false;
+        Ok(())
+    }
+
+    fn goes_on(&mut self, partition: u32) -> Result<(), LogError> {
+        let Some(next) = self.owned.get(&partition).map(|owned| owned.next) else { return Ok(()) };
+        let range = client::range(&self.consumer, self.topic(), partition, self.shared.options.patience.min(ENDS_WITHIN))?;
+        let goes_on = self.within(partition, next, &range)?;
+        let list = client::one(self.topic(), partition, client::at(goes_on));
+        self.consumer.incremental_unassign(&list).and_then(|()| self.consumer.incremental_assign(&list)).map_err(|error| errors::of_reading(&error))?;
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            if next < goes_on {
+                owned.ahead.push_back(Item::Gap(next, goes_on));
+            }
+            owned.next = goes_on;
+        }
         Ok(())
     }
 
@@ -357,10 +374,10 @@ impl Member {
             while let Some(item) = owned.ahead.pop_front() {
                 match item {
                     Item::Record(record) if records.len() < share => {
-                        if let Err(reason) = options.is_known(topic, &record) {
-                            tracing::debug!(event = "kafka", partition, reason, "a record waits");
+                        if let Err(lacking) = options.is_known(topic, &record) {
+                            tracing::debug!(event = "kafka", partition, reason = lacking.reason, "a record waits");
                             owned.ahead.push_front(Item::Record(record));
-                            owned.waits = true;
+                            owned.waits = Some(lacking);
                             break;
                         }
                         owned.bytes = owned.bytes.saturating_sub(record.value.len() + record.key.as_ref().map_or(0, String::len));
@@ -373,8 +390,9 @@ impl Member {
                     }
                 }
             }
-            if owned.waits != waited {
-                changed.push((partition, owned.waits));
+            let what = |lacking: &Option<Lacking>| lacking.as_ref().map(|lacking| lacking.what.clone());
+            if what(&owned.waits) != what(&waited) {
+                changed.push((partition, what(&owned.waits)));
             }
             left -= records.len();
             if !records.is_empty() {
@@ -382,8 +400,9 @@ impl Member {
                 polled.push(Polled::Records { partition, records });
             }
         }
-        for (partition, waits) in changed {
-            self.fetches(partition, !waits);
+        for (partition, what) in changed {
+            self.fetches(partition, what.is_none());
+            self.shared.hold((self.membership.group, topic, partition), what);
         }
     }
 
@@ -426,8 +445,14 @@ impl Member {
         if self.is_member(partition)? {
             return Ok(());
         }
-        self.owned.remove(&partition);
+        self.lose(partition);
         Err(self.fenced(partition))
+    }
+
+    /// The partition is this member's no more. Says whether it was.
+    fn lose(&mut self, partition: u32) -> bool {
+        self.shared.hold((self.membership.group, self.membership.topic, partition), None);
+        self.owned.remove(&partition).is_some()
     }
 }
 
@@ -485,29 +510,31 @@ impl Member {
     }
 }
 
+/// Takes steps until one says that it is enough, and gives what they brought; where one fails, that is `later`'s, for the next call.
+fn gather(later: &mut Vec<Polled>, mut step: impl FnMut(&mut Vec<Polled>) -> Result<bool, LogError>) -> Result<Vec<Polled>, LogError> {
+    while !step(later)? {}
+    Ok(std::mem::take(later))
+}
+
 impl Session for Member {
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
         let started = Stopwatch::start();
-        let mut polled = std::mem::take(&mut self.later);
-        loop {
+        let mut before = std::mem::take(&mut self.later);
+        let outcome = gather(&mut before, |polled| {
             self.shared.check_open()?;
             self.joins()?;
             let woken = self.woken.swap(false, Ordering::SeqCst);
             let left = wait.saturating_sub(started.elapsed());
-            let there = max > 0 && self.owned.values().any(|owned| !owned.ahead.is_empty() && !owned.waits);
+            let there = max > 0 && self.owned.values().any(|owned| !owned.ahead.is_empty() && owned.waits.is_none());
             let slice = if there || woken { Duration::ZERO } else { left.min(SLICE) };
-            if let Err(error) = self.fetch(client::whole_millis(slice), &mut polled) {
-                // What the group decided is told with the next poll.
-                self.later = polled;
-                return Err(error);
-            }
+            self.fetch(client::whole_millis(slice), polled)?;
             if max > 0 {
-                self.hand_out(max, &mut polled);
+                self.hand_out(max, polled);
             }
-            if !polled.is_empty() || woken || left.is_zero() {
-                return Ok(polled);
-            }
-        }
+            Ok(!polled.is_empty() || woken || left.is_zero())
+        });
+        self.later = before;
+        outcome
     }
 
     fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
@@ -517,7 +544,7 @@ impl Session for Member {
         if end == End::Now {
             self.owned.values_mut().for_each(|owned| owned.end = None);
         }
-        let asks = self.owned.iter().filter(|(_, owned)| owned.end.is_none() && !owned.waits && owned.untold.is_none_or(LeftAlone::is_over));
+        let asks = self.owned.iter().filter(|(_, owned)| owned.end.is_none() && owned.waits.is_none() && owned.untold.is_none_or(LeftAlone::is_over));
         let asks: Vec<u32> = asks.map(|(partition, _)| *partition).collect();
         let ends = client::ends(&asker, self.shared.names.of(self.membership.topic), &asks, ENDS_WITHIN);
         for partition in asks {
@@ -526,7 +553,7 @@ impl Session for Member {
             owned.untold = if owned.end.is_some() { None } else { Some(LeftAlone::again(owned.untold)) };
         }
         let positions = self.consumer.position().map_err(|error| errors::of_reading(&error))?;
-        for (partition, owned) in self.owned.iter().filter(|(_, owned)| !owned.waits && owned.untold.is_none()) {
+        for (partition, owned) in self.owned.iter().filter(|(_, owned)| owned.waits.is_none() && owned.untold.is_none()) {
             let first_ahead = owned.ahead.front().map(|item| match item {
                 Item::Record(record) => record.offset,
                 Item::Gap(from, _) => *from,
@@ -551,8 +578,9 @@ impl Session for Member {
         Ok(true)
     }
 
-    fn waiting(&self) -> Vec<u32> {
-        self.owned.iter().filter(|(_, owned)| owned.waits || owned.untold.is_some()).map(|(partition, _)| *partition).collect()
+    fn waiting(&self) -> Vec<Waiting> {
+        let waits = self.owned.iter().filter(|(_, owned)| owned.waits.is_some() || owned.untold.is_some());
+        waits.map(|(partition, owned)| Waiting { partition: *partition, lacks: owned.waits.clone() }).collect()
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
@@ -605,6 +633,7 @@ impl Member {
 impl Drop for Member {
     /// Leaves the group in order, where the client lets it: its last calls wait for its own threads, and have been seen to wait for good.
     fn drop(&mut self) {
+        self.owned.keys().for_each(|partition| self.shared.hold((self.membership.group, self.membership.topic, *partition), None));
         let (patience, started) = (self.shared.options.patience, Stopwatch::start());
         let (consumer, topic) = (Arc::clone(&self.consumer), self.topic().to_owned());
         let (done, ended) = sync_channel(1);
@@ -639,5 +668,28 @@ fn leave(consumer: &BaseConsumer<Changes>, topic: &str, patience: Duration) {
     let (started, closing) = (Stopwatch::start(), consumer.close_queue());
     while closing.is_ok() && !consumer.closed() && started.elapsed() < patience {
         consumer.poll(SLICE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the group decided in a poll that fails is told by the next one that does not, once and in its order.
+    #[test]
+    fn what_came_before_a_failure_is_told_later() {
+        let mut later = vec![Polled::Revoked { partition: 1 }];
+        let failed = gather(&mut later, |polled| {
+            polled.push(Polled::Assigned { partition: 2, position: 7 });
+            Err(LogError::Retry { reason: "no answer".to_owned() })
+        });
+        assert!(matches!(failed, Err(LogError::Retry { .. })));
+        let mut steps = 0;
+        let told = gather(&mut later, |_| {
+            steps += 1;
+            Ok(steps == 2)
+        });
+        assert_eq!(told.unwrap(), [Polled::Revoked { partition: 1 }, Polled::Assigned { partition: 2, position: 7 }]);
+        assert_eq!(gather(&mut later, |_| Ok(true)).unwrap(), []);
     }
 }

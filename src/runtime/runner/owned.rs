@@ -111,6 +111,12 @@ impl<S: Stage> Owned<S> {
             pending.appends.retain(|append| !is_expired_request(append, now));
             return Some(pending.clone());
         }
+        let told = self.lacking.say(S::NAME, S::INPUT, partition, now);
+        if let Some((alert, _)) = &told {
+            let mut effects = Effects::new();
+            effects.to_key(Topic::Alerts, S::NAME, Message::Alert(alert.clone()));
+            self.appends.extend(raw_appends(log, effects.take()));
+        }
         let flushed = !S::FLUSHES || self.flush_is_due(stage);
         if S::FLUSHES && flushed {
             // Read to the end, everything up to then is in; else up to the last record read.
@@ -138,6 +144,11 @@ impl<S: Stage> Owned<S> {
         let mut states = if S::FLUSHES { self.flushed_states(flushed) } else { self.write_round(position, rounds.bytes) };
         if std::mem::take(&mut self.aside_changed) {
             states.push(StatePut { key: ASIDE_KEY.to_owned(), value: self.aside.row() });
+        }
+        if let Some((_, put)) = told {
+            // Rows without a version are nobody's.
+            states.push(StatePut { key: VERSION_KEY.to_owned(), value: serde_json::to_vec(&S::VERSION).ok() });
+            states.push(put);
         }
         if appends.is_empty() && position.is_none() && states.is_empty() {
             return None;

@@ -99,7 +99,7 @@ fn a_message_by_the_id_of_a_registry_is_read_by_its_schema() {
     }
     assert!(read(None, [&framed[..], &[7]].concat()).is_err_and(|reason| reason.contains("1 bytes follow the end")));
     assert_eq!(read(None, [0, 0, 1]).unwrap_err(), "begins with 00, and 3 bytes are too few for the id of a registry's schema");
-    assert_eq!((wire::registry_id(&framed), wire::registry_id(&own()), wire::unread_id(&framed)), (Some(ID), None, None));
+    assert_eq!((wire::registry_id(&framed), wire::registry_id(&own()), wire::unread_id(&framed)), (Some(ID.into()), None, None));
     // What is known of an id stays.
     wire::schemas::held().unwrap().learn(ID, Err("gone".to_owned())).unwrap();
     assert!(read(None, framed).is_ok());
