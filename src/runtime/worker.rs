@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::log::memory::MemoryLog;
-    use crate::log::{Partitions, RawAppend, Topic};
+    use crate::log::{Lacking, Partitions, RawAppend, RawRecord, Topic, Waiting};
     use crate::model::{Message, Order, PolicyAnnouncement, Signal};
     use crate::runtime::clock::{Clock, ManualClock};
     use crate::stages::aggregate::{Aggregate, Limits};
@@ -198,6 +198,7 @@ mod tests {
     struct Scripted {
         polls: VecDeque<Result<Vec<Polled>, LogError>>,
         asked: Arc<Mutex<Vec<End>>>,
+        waiting: Vec<Waiting>,
     }
 
     impl Session for Scripted {
@@ -210,6 +211,10 @@ mod tests {
             Ok(false)
         }
 
+        fn waiting(&self) -> Vec<Waiting> {
+            self.waiting.clone()
+        }
+
         fn commit(&mut self, _batch: &Batch) -> Result<(), LogError> {
             Ok(())
         }
@@ -219,18 +224,27 @@ mod tests {
         }
     }
 
-    /// Which ends the worker asks for in polls that bring this, at these times in ms; and whether each read succeeded.
-    fn ends(polls: Vec<(i64, Result<Vec<Polled>, LogError>)>) -> (Vec<End>, Vec<bool>) {
-        let now = Timestamp::from_millis(1_764_000_000_000);
-        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(now))));
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (times, polls): (Vec<i64>, VecDeque<_>) = polls.into_iter().unzip();
-        let session: Box<dyn Session> = Box::new(Scripted { polls, asked: Arc::clone(&asked) });
+    const NOW: i64 = 1_764_000_000_000;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(NOW + ms)
+    }
+
+    /// A member of aggregate's group, with panes of 5 s.
+    fn worker(polls: VecDeque<Result<Vec<Polled>, LogError>>, asked: &Arc<Mutex<Vec<End>>>, waiting: Vec<Waiting>) -> Worker<Aggregate> {
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(at(0)))));
+        let session: Box<dyn Session> = Box::new(Scripted { polls, asked: Arc::clone(asked), waiting });
         let pane = Duration::from_secs(5);
         let stage = Aggregate { pane, grace: Duration::ZERO, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
         let runner = Runner::new(stage, Arc::clone(&log));
-        let mut worker = Worker { log, session, runner, polled: VecDeque::new(), asked: None, read_to_end: None, unsettled: BTreeSet::new() };
-        let at = |ms: i64| Timestamp::from_millis(now.as_millis() + ms);
+        Worker { log, session, runner, polled: VecDeque::new(), asked: None, read_to_end: None, unsettled: BTreeSet::new() }
+    }
+
+    /// Which ends the worker asks for in polls that bring this, at these times in ms; and whether each read succeeded.
+    fn ends(polls: Vec<(i64, Result<Vec<Polled>, LogError>)>) -> (Vec<End>, Vec<bool>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (times, polls): (Vec<i64>, VecDeque<_>) = polls.into_iter().unzip();
+        let mut worker = worker(polls, &asked, Vec::new());
         let read = times.into_iter().map(|ms| worker.read(at(ms), 128, Duration::ZERO).is_ok()).collect();
         let asked = asked.lock().unwrap().clone();
         (asked, read)
@@ -243,6 +257,25 @@ mod tests {
         let (asked, read) = ends(vec![(0, Ok(Vec::new())), (0, Ok(Vec::new())), (0, failed), (0, Ok(Vec::new())), (0, Ok(Vec::new()))]);
         assert_eq!(read, [true, true, false, true, true]);
         assert_eq!(asked, [End::Now, End::AsBefore, End::Now, End::AsBefore]);
+    }
+
+    /// A pane that is over and cannot be complete, since its partition waits for a registry, is looked at again a moment later and not at once: no wait spins on a core.
+    #[test]
+    fn a_partition_that_waits_makes_nobody_spin() {
+        let value = br#"{"target":"prod/Deployment/api","metric":"cpu","value":1}"#.to_vec();
+        let record = RawRecord { partition: 0, offset: 0, at: at(0), key: None, content_type: None, value };
+        let polls = vec![Ok(vec![Polled::Assigned { partition: 0, position: 0 }, Polled::Records { partition: 0, records: vec![record] }])];
+        let lacks = Lacking { what: "the schema 7".to_owned(), reason: "it is down".to_owned(), mend: "start it".to_owned() };
+        let mut worker = worker(polls.into(), &Arc::default(), vec![Waiting { partition: 0, lacks: Some(lacks) }]);
+        worker.read(at(0), 128, Duration::ZERO).unwrap();
+        let due = worker.wakes_at(at(0)).unwrap();
+        assert!(at(0) < due && due <= at(5_000), "the end of the pane: {due}");
+        for ms in [5_000, 60_000] {
+            worker.read(at(ms), 128, Duration::ZERO).unwrap();
+            while worker.commit(at(ms)).unwrap() != Committed::Nothing {}
+            let again = worker.wakes_at(at(ms)).unwrap();
+            assert!(again > at(ms), "{again} is no wait at {}", at(ms));
+        }
     }
 
     /// One partition that nobody can read for a minute takes the others no minute back.
