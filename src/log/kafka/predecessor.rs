@@ -20,7 +20,7 @@ use crate::runtime::clock::Stopwatch;
 /// How often it is looked whether it is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Whoever does not answer by then holds nobody up.
+/// Who does not answer by then is asked again.
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// A session that is over is seen so soon.
@@ -50,7 +50,8 @@ impl Predecessor {
             return false;
         }
         let this = (options.brokers.clone(), group.to_owned());
-        let is_gone = self.since.elapsed() >= self.most || !there_is_one(asker, group, lock(&JOINED).contains(&this));
+        let joined = lock(&JOINED).contains(&this);
+        let is_gone = self.since.elapsed() >= self.most || !there_is_one(asker, group, joined);
         if is_gone {
             lock(&JOINED).insert(this);
         } else if self.looked.is_none() {
@@ -61,9 +62,9 @@ impl Predecessor {
     }
 }
 
-/// Whether the group has a member of a process of this host that is there no more. Where that is not known, there is none.
+/// Whether the group has a member of a process of this host that is there no more. Where nobody answers there may be one: it could not be joined now.
 fn there_is_one(asker: &client::Consumer, group: &str, joined: bool) -> bool {
-    let Ok(answer) = asker.fetch_group_list(Some(group), ANSWER) else { return false };
+    let Ok(answer) = asker.fetch_group_list(Some(group), ANSWER) else { return true };
     let mut members = answer.groups().iter().filter(|found| found.name() == group).flat_map(GroupInfo::members);
     members.any(|member| number_of(member.client_id()).is_some_and(|number| is_killed(number, joined)))
 }

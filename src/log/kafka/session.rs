@@ -539,8 +539,8 @@ impl Session for Member {
 
     fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
         // By another client: a broker answers the questions of one connection in order, so that this one would wait for the fetch that is under way, which
-        // a record ends.
-        let asker = self.shared.asker(self.membership.group)?;
+        // a record ends. And by one that sees what an open transaction hides: it was appended before.
+        let asker = self.shared.onlooker()?;
         if end == End::Now {
             self.owned.values_mut().for_each(|owned| owned.end = None);
         }
