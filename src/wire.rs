@@ -205,7 +205,7 @@ pub fn decode_with(schemas: &Schemas, topic: Topic, bytes: &[u8]) -> Result<Mess
         },
     };
     let message = match (topic, known.record()) {
-        (Topic::Metrics, RecordType::SampleBatch) => Message::Samples(avro::read(known, body)?),
+        (Topic::Metrics, RecordType::SampleBatch) => Message::Samples(avro::read_samples(known, body)?),
         (Topic::Control, RecordType::PolicyEntry) => Message::Control(ControlEntry::Policy(avro::read(known, body)?)),
         (Topic::Control, RecordType::PolicyRejected) => Message::Control(ControlEntry::Rejected(avro::read(known, body)?)),
         (Topic::Control, RecordType::RoundEnd) => Message::Control(ControlEntry::RoundEnd(avro::read(known, body)?)),

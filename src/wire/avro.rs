@@ -12,10 +12,12 @@ use serde::de::DeserializeOwned;
 
 use super::WireError;
 use super::schemas::{self, Known, RecordType, RegistryId};
+use crate::model::SampleBatch;
 use crate::model::json;
 use crate::model::spelling::on_one_line;
 
 mod lenient;
+mod samples;
 
 pub(super) use lenient::Lenient;
 
@@ -94,6 +96,16 @@ pub(super) fn split(bytes: &[u8]) -> Result<(Writer, &[u8]), WireError> {
 pub(super) fn read<T: DeserializeOwned>(known: Known, mut body: &[u8]) -> Result<T, WireError> {
     let Lenient(value) = known.reader().read_deser(&mut body).map_err(|error| malformed(known.record(), &error))?;
     if body.is_empty() { Ok(value) } else { Err(WireError::malformed(format_args!("{} bytes follow the end of a {}", body.len(), known.record().name()))) }
+}
+
+/// As [`read`], of samples.
+pub(super) fn read_samples(known: Known, body: &[u8]) -> Result<SampleBatch, WireError> {
+    if known.is_own()
+        && let Some(batch) = samples::read(body)
+    {
+        return Ok(batch);
+    }
+    read(known, body)
 }
 
 fn malformed(record: RecordType, error: &apache_avro::Error) -> WireError {

@@ -16,6 +16,7 @@ use apache_avro::Schema;
 use apache_avro::rabin::Rabin;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
+use rustc_hash::FxHashMap;
 
 use super::avro::describe;
 
@@ -178,9 +179,15 @@ impl fmt::Display for RegistryId {
 pub struct Known {
     record: RecordType,
     reader: &'static GenericDatumReader<'static>,
+    is_own: bool,
 }
 
 impl Known {
+    /// Whether this release writes by it.
+    pub(super) fn is_own(self) -> bool {
+        self.is_own
+    }
+
     /// Which message it is of.
     pub fn record(self) -> RecordType {
         self.record
@@ -214,7 +221,7 @@ impl Own {
 pub struct Schemas {
     /// In the order of [`RecordType::ALL`], which is that of its discriminants.
     own: Vec<Own>,
-    built_in: HashMap<u64, Known>,
+    built_in: FxHashMap<u64, Known>,
     registered: RwLock<HashMap<u64, Known>>,
     /// By the ids of a registry, or why nothing can be read by one.
     ids: RwLock<HashMap<RegistryId, Result<Known, String>>>,
@@ -242,12 +249,12 @@ impl Schemas {
         // The limit of the library is global and the first call sets it, so it stands before any use.
         apache_avro::util::max_allocation_bytes(MAX_VALUE_BYTES);
         let mut own = Vec::with_capacity(RecordType::ALL.len());
-        let mut built_in = HashMap::new();
+        let mut built_in = FxHashMap::default();
         for &record in RecordType::ALL {
             let loaded = load(record.schema_json())?;
             let writer = GenericDatumWriter::builder(loaded.schema).build().map_err(|e| unreadable(&e))?;
             own.push(Own { fingerprint: loaded.fingerprint, writer });
-            built_in.insert(loaded.fingerprint, loaded.known);
+            built_in.insert(loaded.fingerprint, Known { is_own: true, ..loaded.known });
         }
         for (_, _, json) in HISTORY {
             let loaded = load(json)?;
@@ -350,7 +357,7 @@ fn load(json: &str) -> Result<Loaded, SchemaError> {
     let fingerprint = fingerprint(&schema);
     let schema: &'static Schema = Box::leak(Box::new(schema));
     let reader = GenericDatumReader::builder(schema).build().map_err(|e| unreadable(&e))?;
-    Ok(Loaded { schema, fingerprint, known: Known { record, reader: Box::leak(Box::new(reader)) } })
+    Ok(Loaded { schema, fingerprint, known: Known { record, reader: Box::leak(Box::new(reader)), is_own: false } })
 }
 
 /// A schema that may be read by, though not necessarily one of a message.

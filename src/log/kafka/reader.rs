@@ -123,7 +123,7 @@ pub(super) fn record_of(message: &BorrowedMessage<'_>) -> RawRecord {
         partition: client::partition(message.partition()),
         offset: client::offset(message.offset()),
         at: Timestamp::from_millis(at),
-        key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
+        key: message.key().map(text),
         value: value(named, content_type.as_deref(), message.payload().unwrap_or_default()),
         content_type,
     }
@@ -145,7 +145,11 @@ fn value(named: Option<&[u8]>, content_type: Option<&str>, payload: &[u8]) -> Ve
 /// What the bytes are, as a header says; names of headers are compared as HTTP does, since producers spell this one in both ways.
 fn content_type(headers: &BorrowedHeaders) -> Option<String> {
     let header = headers.iter().find(|header| header.key.eq_ignore_ascii_case("content-type"))?;
-    header.value.map(|value| String::from_utf8_lossy(value).into_owned())
+    header.value.map(text)
+}
+
+fn text(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes).into_owned(), ToOwned::to_owned)
 }
 
 #[cfg(test)]

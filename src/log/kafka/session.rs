@@ -369,7 +369,7 @@ impl Member {
             let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.ahead.is_empty()) else { continue };
             let share = left.div_ceil(waiting);
             waiting -= 1;
-            let mut records = Vec::new();
+            let mut records = Vec::with_capacity(share.min(owned.ahead.len()));
             let waited = std::mem::take(&mut owned.waits);
             while let Some(item) = owned.ahead.pop_front() {
                 match item {
