@@ -20,8 +20,8 @@ use crate::log::{Batch, End, Lacking, LogError, Membership, Offset, Polled, RawR
 use crate::runtime::clock::Stopwatch;
 
 /// So many bytes are taken from the client before they are asked for: it has them in one queue, in which one partition could
-/// starve another.
-const AHEAD_BYTES: usize = 4 * 1024 * 1024;
+/// starve another. As many as it fetches of a partition at once; what is taken earlier has left the processor's cache when it is asked for.
+const AHEAD_BYTES: usize = 1024 * 1024;
 
 /// How long a broker may take to tell where partitions begin and end: nothing is polled meanwhile.
 pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(1);
