@@ -276,6 +276,14 @@ pub trait Log: Send + Sync + 'static {
     /// [`LogError::Retry`] or [`LogError::Fatal`].
     fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<Offset>, LogError>;
 
+    /// As [`Log::range`], of all partitions of a topic, in their order.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] or [`LogError::Fatal`].
+    fn ranges(&self, topic: Topic) -> Result<Vec<std::ops::Range<Offset>>, LogError> {
+        (0..self.partitions(topic)).map(|partition| self.range(topic, partition)).collect()
+    }
+
     /// Reads at most `max` committed records from `from` on (from the earliest, where that is
     /// later). Empty at the end.
     ///
@@ -309,6 +317,14 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// [`LogError::Retry`] or [`LogError::Fatal`].
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError>;
+
+    /// As [`Log::committed`], of all partitions of `topic`, in their order.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] or [`LogError::Fatal`].
+    fn all_committed(&self, group: &str, topic: Topic) -> Result<Vec<Option<Offset>>, LogError> {
+        (0..self.partitions(topic)).map(|partition| self.committed(group, topic, partition)).collect()
+    }
 
     /// Who has which partition of `topic` as a member of `group`, in words for people; `None` where the log has no other processes than this
     /// one. A partition that is being handed over, or that nobody takes, is not among them.

@@ -57,6 +57,7 @@ macro_rules! contract {
             following: closing_ends_a_follower,
             membership: a_group_starts_at_the_earliest_record,
             membership: a_session_resumes_where_the_last_commit_left_off,
+            membership: what_is_asked_of_all_partitions_is_what_each_says,
             membership: a_poll_brings_no_more_than_asked,
             membership: a_full_partition_does_not_starve_another,
             membership: what_was_appended_has_been_polled_when_it_says_so,

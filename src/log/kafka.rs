@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rdkafka::Offset as At;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 
@@ -298,6 +299,16 @@ impl Log for KafkaLog {
         self.0.read(None, |reader| reader.range(self.0.names.of(topic), partition))
     }
 
+    fn ranges(&self, topic: Topic) -> Result<Vec<Range<Offset>>, LogError> {
+        let asker = self.0.asker(READERS)?;
+        let partitions: Vec<u32> = (0..self.partitions(topic)).collect();
+        let edges = |edge| client::edges(&asker, self.0.names.of(topic), &partitions, edge, session::ENDS_WITHIN);
+        let (first, next) = (edges(At::Beginning), edges(At::End));
+        let range = |partition: &u32| Some(*first.get(partition)?..*next.get(partition)?);
+        let ranges: Option<Vec<_>> = partitions.iter().map(range).collect();
+        ranges.ok_or_else(|| LogError::Retry { reason: format!("Kafka: where the partitions of {topic} begin and end is not told now") })
+    }
+
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
         self.0.partitions.check(topic, partition)?;
         let name = self.0.names.of(topic);
@@ -333,6 +344,12 @@ impl Log for KafkaLog {
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
         let asker = self.0.asker(group)?;
         client::committed(&*asker, self.0.names.of(topic), partition, self.0.options.patience)
+    }
+
+    fn all_committed(&self, group: &str, topic: Topic) -> Result<Vec<Option<Offset>>, LogError> {
+        let partitions: Vec<u32> = (0..self.partitions(topic)).collect();
+        let asker = self.0.asker(group)?;
+        client::all_committed(&*asker, self.0.names.of(topic), &partitions, self.0.options.patience)
     }
 
     fn owners(&self, group: &str, topic: Topic) -> Result<Option<Owners>, LogError> {

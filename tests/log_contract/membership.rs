@@ -51,6 +51,22 @@ pub(crate) fn a_session_resumes_where_the_last_commit_left_off<H: Harness>() {
     }
 }
 
+pub(crate) fn what_is_asked_of_all_partitions_is_what_each_says<H: Harness>() {
+    let harness = H::create(signals(3));
+    let log = harness.log();
+    log.append(vec![signal(0, "a"), signal(2, "b"), signal(2, "c")]).unwrap();
+    let mut session = join(log, "a");
+    let read = poll_records(&mut *session, 3);
+    let of_two = read.iter().find(|record| record.partition == 2).unwrap();
+    session.commit(&behind(of_two)).unwrap();
+    let committed = log.all_committed("decide", Topic::Signals).unwrap();
+    assert_eq!(committed, [None, None, Some(of_two.offset + 1)]);
+    let each = (0..3).map(|partition| log.range(Topic::Signals, partition).unwrap());
+    let ranges = log.ranges(Topic::Signals).unwrap();
+    assert_eq!(ranges, each.collect::<Vec<_>>());
+    assert!(!ranges[0].is_empty() && ranges[1].is_empty() && ranges[2].end > ranges[0].end, "{ranges:?}");
+}
+
 pub(crate) fn a_poll_brings_no_more_than_asked<H: Harness>() {
     let harness = H::create(signals(3));
     harness.log().append((0..30).map(|i| signal(i % 3, format!("{i}"))).collect()).unwrap();

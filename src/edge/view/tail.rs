@@ -4,6 +4,7 @@
 //! anywhere), then follows what is appended, outside of any group: every process sees all of it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -190,7 +191,7 @@ impl Follower {
         self.stop.register(follower.waker());
         self.view.one_caught_up(self.clock.now());
         let mut since_lag: Option<Stopwatch> = None;
-        let (mut owners, mut open) = (KnownOwners::default(), Open::default());
+        let mut known = Known::default();
         while !self.stop.is_set() {
             match follower.poll(POLL, WAIT) {
                 Ok(polled) => {
@@ -205,7 +206,7 @@ impl Follower {
             }
             if !self.stages.is_empty() && since_lag.is_none_or(|s| s.elapsed() >= WAIT) {
                 since_lag = Some(Stopwatch::start());
-                if let Ok(lag) = self.lag(&mut owners, &mut open) {
+                if let Ok(lag) = self.lag(&mut known) {
                     self.view.set_lag(lag);
                 }
             }
@@ -295,16 +296,24 @@ impl Follower {
         }
     }
 
-    fn lag(&self, owners: &mut KnownOwners, open: &mut Open) -> Result<Vec<Lag>, LogError> {
+    fn lag(&self, Known { owners, open, nothing }: &mut Known) -> Result<Vec<Lag>, LogError> {
         let mut all = Vec::new();
         for stage in &self.stages {
             let owners = owners.of(stage, self.log.as_ref());
             let mut hidden = open.of(stage.input, self.log.as_ref(), self.clock.now());
-            for partition in 0..self.log.partitions(stage.input) {
-                let range = self.log.range(stage.input, partition)?;
-                let position = self.log.committed(stage.group, stage.input, partition)?.unwrap_or(range.start);
-                let records = range.end.saturating_sub(position.max(range.start));
-                let next = if records == 0 { None } else { self.log.scan(stage.input, partition, position, 1)?.first().map(|record| record.at) };
+            let positions = self.log.all_committed(stage.group, stage.input)?;
+            for ((partition, range), position) in (0..).zip(self.log.ranges(stage.input)?).zip(positions) {
+                let left = position.unwrap_or(range.start).max(range.start)..range.end;
+                let nothing = nothing.entry((stage.group, partition)).or_default();
+                let next = if left.is_empty() || left == *nothing {
+                    None
+                } else {
+                    self.log.scan(stage.input, partition, left.start, 1)?.first().map(|record| record.at)
+                };
+                let records = if next.is_none() { 0 } else { left.end - left.start };
+                if next.is_none() {
+                    *nothing = left;
+                }
                 let owner = owners.map(|owners| owners.get(&partition).map_or(Owner::Nobody, |member| Owner::Member(member.clone())));
                 let late = next.is_some_and(|since| self.clock.now().since(since) > stage.holds + LATE);
                 let hidden = hidden.remove(&partition);
@@ -335,6 +344,15 @@ impl Follower {
             }
         }
     }
+}
+
+/// What was seen when it was looked last.
+#[derive(Default)]
+struct Known {
+    owners: KnownOwners,
+    open: Open,
+    /// Between a stage's position and the end of its input, where nothing was to be read there: a log may have markers that are no records.
+    nothing: BTreeMap<(&'static str, u32), Range<Offset>>,
 }
 
 /// Transactions of others that were open when it was looked last, and since when.

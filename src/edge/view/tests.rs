@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::log::memory::MemoryLog;
-use crate::log::{Log, Partitions, Topic};
+use crate::log::{Batch, Log, Membership, Partitions, Topic};
 use crate::model::{
     Amount, Command, Decision, Grant, GrantLimit, Instance, Message, MetricReport, MetricStatus, OpenCommand, Order, Outcome, OutcomeResult, Phase, Reason,
     Severity, Step, StepKind, Verdict, WhileBlind,
@@ -286,6 +286,29 @@ fn a_stage_is_late_whose_record_waits_for_longer_than_it_holds_records() {
     assert_eq!(late("holds"), Some((1, false, None)));
     clock.set(at(71));
     wait_for("both to be late", || late("holds") == Some((1, true, None)));
+    tail.stop();
+}
+
+/// What lies behind the last record may be none, as a transaction's marker is: nothing waits there.
+#[test]
+fn a_stage_that_has_read_all_records_is_behind_by_none() {
+    let clock = Arc::new(ManualClock::new(at(0)));
+    let log = Arc::new(MemoryLog::new(Partitions::default(), clock.clone()).with_markers());
+    let (as_log, as_clock): (Arc<dyn Log>, Arc<dyn Clock>) = (log.clone(), clock.clone());
+    append(log.as_ref(), [Audit::Decision(decision(1, 3, 5))]);
+    let range = log.range(Topic::Audit, 0).unwrap();
+    let stages = [Followed { group: "reads", input: Topic::Audit, holds: Duration::ZERO }];
+    let view = Arc::new(View::new());
+    let tail = Tail::start(&view, &as_log, &as_clock, &stages, |reason| panic!("{reason}")).unwrap();
+    let behind = || view.lag().first().map(|lag| (lag.records, lag.waiting_since));
+    wait_for("it to be behind", || behind().is_some_and(|(records, since)| records > 0 && since == Some(at(0))));
+    let mut session = log.join(Membership { group: "reads", member: "one".to_owned(), topic: Topic::Audit }).unwrap();
+    session.poll(10, Duration::ZERO).unwrap();
+    let read = log.scan(Topic::Audit, 0, range.start, 10).unwrap();
+    let position = read.last().unwrap().offset + 1;
+    assert!(position < range.end, "a marker follows");
+    session.commit(&Batch { position: Some(position), ..Batch::default() }).unwrap();
+    wait_for("nothing to wait", || behind() == Some((0, None)));
     tail.stop();
 }
 

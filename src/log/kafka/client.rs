@@ -321,14 +321,24 @@ fn patiently<T>(patience: Duration, ask: impl Fn() -> Result<T, KafkaError>) -> 
 
 /// The position that the group of `consumer` has committed.
 pub(super) fn committed<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> Result<Option<Offset>, LogError> {
+    Ok(all_committed(consumer, topic, &[partition], patience)?.into_iter().next().flatten())
+}
+
+/// The positions that the group of `consumer` has committed for these partitions, in one question.
+pub(super) fn all_committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[u32],
+    patience: Duration,
+) -> Result<Vec<Option<Offset>>, LogError> {
     patiently(patience, || {
-        let list = consumer.committed_offsets(one(topic, partition, At::Invalid), patience)?;
-        let found = list.find_partition(topic, number(partition)).ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
-        found.error()?;
-        Ok(match found.offset() {
-            At::Offset(raw) => Some(offset(raw)),
-            _ => None,
-        })
+        let answer = consumer.committed_offsets(many(topic, partitions.iter().map(|partition| (*partition, At::Invalid))), patience)?;
+        let of = |partition: &u32| {
+            let found = answer.find_partition(topic, number(*partition)).ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+            found.error()?;
+            Ok(if let At::Offset(raw) = found.offset() { Some(offset(raw)) } else { None })
+        };
+        partitions.iter().map(of).collect()
     })
 }
 
@@ -358,12 +368,17 @@ fn leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience
 /// The next offset that readers will see of each of these partitions, by one question to each broker; those that cannot be told within `patience` are not
 /// among them.
 pub(super) fn ends<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partitions: &[u32], patience: Duration) -> BTreeMap<u32, Offset> {
+    edges(consumer, topic, partitions, At::End, patience)
+}
+
+/// As [`ends`], or the earliest offsets that are there.
+pub(super) fn edges<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partitions: &[u32], edge: At, patience: Duration) -> BTreeMap<u32, Offset> {
     if partitions.is_empty() {
         return BTreeMap::new();
     }
     let ask = |partitions: &[u32]| -> Result<BTreeMap<u32, Offset>, KafkaError> {
-        // That of the latest time is the end.
-        let answer = consumer.offsets_for_times(many(topic, partitions.iter().map(|partition| (*partition, At::End))), patience)?;
+        // That of the latest time is the end, and that of the earliest the beginning.
+        let answer = consumer.offsets_for_times(many(topic, partitions.iter().map(|partition| (*partition, edge))), patience)?;
         let told = answer.elements().into_iter().filter(|element| element.error().is_ok());
         Ok(told.filter_map(|element| if let At::Offset(end) = element.offset() { Some((partition(element.partition()), offset(end))) } else { None }).collect())
     };
