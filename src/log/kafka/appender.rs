@@ -1,12 +1,13 @@
 //! Appends that no input caused: acknowledged by all in-sync replicas, without a transaction.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 
 use super::topics::Names;
 use super::{Options, client, errors};
@@ -17,10 +18,53 @@ use crate::runtime::clock::Stopwatch;
 /// How long a full queue is waited for at a time.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
+/// How long the client is listened to at a time while a call is under way: what it tells is heard at once, and the end of the wait spins for what is
+/// less than a millisecond of it.
+const LISTEN: Duration = Duration::from_millis(100);
+
+/// What the client has to say besides is heard at least so often.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// The producer that all callers share.
 pub(super) struct Appender {
-    producer: ThreadedProducer<Deliveries>,
+    producer: Arc<BaseProducer<Deliveries>>,
     patience: Duration,
+    calls: Arc<Calls>,
+    listener: Option<JoinHandle<()>>,
+}
+
+/// The calls that are under way.
+#[derive(Default)]
+struct Calls {
+    under_way: Mutex<UnderWay>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct UnderWay {
+    calls: usize,
+    ended: bool,
+}
+
+impl Calls {
+    fn change(&self, change: impl FnOnce(&mut UnderWay)) {
+        change(&mut lock(&self.under_way));
+        self.changed.notify_all();
+    }
+
+    /// Hears what the client tells, as long as somebody waits for it; a client that nobody waits for costs nothing.
+    fn listen(&self, producer: &BaseProducer<Deliveries>) {
+        loop {
+            let nobody = |under_way: &mut UnderWay| under_way.calls == 0 && !under_way.ended;
+            let (under_way, _) = self.changed.wait_timeout_while(lock(&self.under_way), IDLE, nobody).unwrap_or_else(PoisonError::into_inner);
+            let UnderWay { calls, ended } = *under_way;
+            drop(under_way);
+            if ended {
+                return;
+            }
+            producer.poll(if calls > 0 { LISTEN } else { Duration::ZERO });
+        }
+    }
 }
 
 /// Takes the reports of what was sent to those who wait for them.
@@ -76,11 +120,23 @@ impl Waiting {
 
 impl Appender {
     pub(super) fn new(options: &Options) -> Result<Self, LogError> {
-        Ok(Appender { producer: client::idempotent(options, Deliveries)?, patience: options.patience })
+        let producer: Arc<BaseProducer<Deliveries>> = Arc::new(client::idempotent(options, Deliveries)?);
+        let calls = Arc::new(Calls::default());
+        let (heard, of) = (Arc::clone(&producer), Arc::clone(&calls));
+        let listener = std::thread::Builder::new().name("appender".to_owned()).spawn(move || of.listen(&heard));
+        let listener = listener.map_err(|error| LogError::Fatal { reason: format!("a thread cannot be started: {error}") })?;
+        Ok(Appender { producer, patience: options.patience, calls, listener: Some(listener) })
     }
 
     /// Appends, and waits until all of it is durable.
     pub(super) fn append(&self, options: &Options, names: &Names, appends: &[RawAppend]) -> Result<Vec<Offset>, LogError> {
+        self.calls.change(|under_way| under_way.calls += 1);
+        let outcome = self.send_all(options, names, appends);
+        self.calls.change(|under_way| under_way.calls -= 1);
+        outcome
+    }
+
+    fn send_all(&self, options: &Options, names: &Names, appends: &[RawAppend]) -> Result<Vec<Offset>, LogError> {
         let results = Results { of: vec![None; appends.len()], open: appends.len() };
         let waiting = Arc::new(Waiting { results: Mutex::new(results), told: Condvar::new() });
         let started = Stopwatch::start();
@@ -118,6 +174,16 @@ impl Appender {
                 }
                 Err((error, _)) => return waiting.told(index, Err(error)),
             }
+        }
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        self.calls.change(|under_way| under_way.ended = true);
+        if let Some(listener) = self.listener.take() {
+            // It has nothing to say of its end.
+            let _ = listener.join();
         }
     }
 }
