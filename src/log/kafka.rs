@@ -146,7 +146,7 @@ impl fmt::Debug for Options {
 pub struct KafkaLog(Arc<Shared>);
 
 /// A partition of a group's input.
-type Held = (&'static str, Topic, u32);
+type Input = (&'static str, Topic, u32);
 
 /// What the handles and sessions of a process share.
 struct Shared {
@@ -165,7 +165,7 @@ struct Shared {
     /// Who sees what no transaction has committed yet.
     onlooker: Mutex<Option<Arc<client::Consumer>>>,
     /// Partitions that members of this process have and that wait: for what, and since when.
-    held: Mutex<BTreeMap<Held, (String, Stopwatch)>>,
+    held: Mutex<BTreeMap<Input, (String, Stopwatch)>>,
 }
 
 /// How long a session's or a follower's poll waits at a time: so long a waker, or the end of the log, may be waited for.
@@ -249,7 +249,7 @@ impl Shared {
     }
 
     /// What a partition waits for now, where it does.
-    fn hold(&self, place: Held, what: Option<String>) {
+    fn hold(&self, place: Input, what: Option<String>) {
         let mut held = lock(&self.held);
         match what {
             Some(what) => drop(held.insert(place, (what, Stopwatch::start()))),
