@@ -56,6 +56,24 @@ fn who_takes_over_a_partition_ends_what_its_dead_owner_left_open() {
     drop(dead);
 }
 
+/// A reader that was left where the log ended then has that end in its queue: it is not the end of now.
+#[test]
+fn a_scan_that_goes_on_where_one_stopped_reads_what_came_since() {
+    let options = broker().options(&Broker::prefix());
+    topics::apply(&options, false).unwrap();
+    let log = Broker::open(&options);
+    let append = |value: String| log.append(vec![signal(&value)]).unwrap()[0];
+    for round in 0..50 {
+        let first = append(format!("{round} first"));
+        assert_eq!(log.scan(Topic::Signals, 0, first, 1).unwrap().len(), 1);
+        // Meanwhile the client asks for more, and is told that there is none: each of these takes as long as such an answer does.
+        (0..5).for_each(|_| drop(log.committed("decide", Topic::Signals, 0).unwrap()));
+        let second = append(format!("{round} second"));
+        let read: Vec<_> = log.scan(Topic::Signals, 0, first + 1, 10).unwrap().into_iter().map(|record| record.offset).collect();
+        assert_eq!(read, [second], "in round {round}");
+    }
+}
+
 /// Somebody's open transaction hides what others appended: a member has not read to the end of its input until that is over.
 #[test]
 fn an_end_behind_an_open_transaction_is_reached_when_that_is_over() {

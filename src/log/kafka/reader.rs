@@ -44,7 +44,8 @@ impl Reader {
         if max == 0 {
             return Ok(records);
         }
-        if !self.stands_at((topic, partition, from)) {
+        let stood = self.stands_at((topic, partition, from));
+        if !stood {
             let range = self.range(topic, partition)?;
             if from >= range.end {
                 return Ok(records);
@@ -56,6 +57,10 @@ impl Reader {
             records.len() < max
         })?;
         self.at = records.last().filter(|_| !ended).map(|last| (topic.to_owned(), partition, last.offset + 1));
+        if stood && ended && records.is_empty() {
+            // The end of when it came to stand here, which the client had told since: more may have come.
+            return self.scan(topic, partition, from, max);
+        }
         Ok(records)
     }
 
