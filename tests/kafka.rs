@@ -7,7 +7,6 @@ use std::time::Duration;
 use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::log::{Batch, End, Log, LogError, Membership, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Topic};
 use loadline::runtime::clock::Stopwatch;
-use rdkafka::producer::Producer as _;
 
 #[path = "common/kafka.rs"]
 mod broker;
@@ -72,41 +71,6 @@ fn a_scan_that_goes_on_where_one_stopped_reads_what_came_since() {
         let read: Vec<_> = log.scan(Topic::Signals, 0, first + 1, 10).unwrap().into_iter().map(|record| record.offset).collect();
         assert_eq!(read, [second], "in round {round}");
     }
-}
-
-/// Somebody's open transaction hides what others appended: a member has not read to the end of its input until that is over.
-#[test]
-fn an_end_behind_an_open_transaction_is_reached_when_that_is_over() {
-    let options = broker().options(&Broker::prefix());
-    topics::apply(&options, false).unwrap();
-    let log = Broker::open(&options);
-    let mut session = log.join(Membership { group: "aggregate", member: "a".to_owned(), topic: Topic::Metrics }).unwrap();
-    let started = Stopwatch::start();
-    while !session.poll(1, Duration::from_secs(1)).unwrap().iter().any(|polled| matches!(polled, Polled::Assigned { .. })) {
-        assert!(started.elapsed() < DEADLINE, "it is never assigned");
-    }
-    let mut reads_to_the_end = |within: Duration| {
-        let (started, mut read) = (Stopwatch::start(), Vec::new());
-        loop {
-            for polled in session.poll(10, Duration::from_millis(50)).unwrap() {
-                if let Polled::Records { records, .. } = polled {
-                    read.extend(records.into_iter().map(|record| String::from_utf8(record.value).unwrap()));
-                }
-            }
-            if session.has_read_to(End::Now).unwrap() {
-                return Some(read);
-            }
-            if started.elapsed() > within {
-                return None;
-            }
-        }
-    };
-    assert_eq!(reads_to_the_end(DEADLINE), Some(Vec::new()));
-    let open = broker().leaves_open(&format!("{}somebody", options.prefix), &format!("{}metrics", options.prefix), "never");
-    log.append(vec![RawAppend { topic: Topic::Metrics, ..signal("hidden") }]).unwrap();
-    assert_eq!(reads_to_the_end(Duration::from_secs(1)), None, "what is hidden was appended before");
-    open.abort_transaction(DEADLINE).unwrap();
-    assert_eq!(reads_to_the_end(DEADLINE), Some(vec!["hidden".to_owned()]));
 }
 
 /// Topics that are missing are named, with what creates them; and so is a state that does not have as many partitions as its input.

@@ -539,8 +539,8 @@ impl Session for Member {
 
     fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
         // By another client: a broker answers the questions of one connection in order, so that this one would wait for the fetch that is under way, which
-        // a record ends. And by one that sees what an open transaction hides: it was appended before.
-        let asker = self.shared.onlooker()?;
+        // a record ends. It is the end for who reads what is committed: what somebody's open transaction hides comes late, and holds nothing else up.
+        let asker = self.shared.asker(self.membership.group)?;
         if end == End::Now {
             self.owned.values_mut().for_each(|owned| owned.end = None);
         }
