@@ -245,35 +245,3 @@ fn noise(bytes: usize) -> Vec<u8> {
     };
     (0..bytes).map(|_| next()).collect()
 }
-
-/// Retention was faster than a reader, and the broker dies before the reader can ask where it goes on: it goes on there once the broker is back, and says what it lost.
-#[test]
-fn a_reader_that_was_overtaken_goes_on_also_where_its_place_cannot_be_found_at_first() {
-    const RECORDS: u64 = 400;
-    let mut broker = Broker::start(&[], &[]);
-    let mut options = broker.options(&Broker::prefix());
-    // So little is read ahead that most of it is on the broker alone.
-    for (name, value) in [("queued.max.messages.kbytes", "8"), ("fetch.message.max.bytes", "2048"), ("queued.min.messages", "1")] {
-        options.settings.insert(name.to_owned(), value.to_owned());
-    }
-    topics::apply(&options, false).unwrap();
-    let (log, metrics) = (Broker::open(&options), format!("{}metrics", options.prefix));
-    for ten in (0..RECORDS).step_by(10) {
-        log.append((ten..ten + 10).map(|at| metric(0, &format!("{at} {}", "x".repeat(1_000)))).collect()).unwrap();
-    }
-    let mut session = joins(&log, "a");
-    let mut polled = poll_until(&mut *session, "the first of it", |polled| polled.iter().any(|polled| matches!(polled, Polled::Records { .. })));
-    broker.delete_records(&metrics, 0, i64::try_from(RECORDS).unwrap() - 1);
-    // What was read ahead is taken from the client, which asks for what comes next and is told that it is gone, in the time of a few questions.
-    polled.extend(session.poll(1, Duration::ZERO).unwrap());
-    (0..20).for_each(|_| drop(broker.leaders(&metrics)));
-    broker.kill();
-    for _ in 0..3 {
-        polled.extend(session.poll(1, Duration::ZERO).unwrap());
-    }
-    broker.start_again();
-    let last = format!("{} {}", RECORDS - 1, "x".repeat(1_000));
-    polled.extend(poll_until(&mut *session, "the last of it", |polled| is_read(polled, &last)));
-    let gaps: Vec<u64> = polled.iter().filter_map(|polled| if let Polled::Gap { to, .. } = polled { Some(*to) } else { None }).collect();
-    assert_eq!(gaps, [RECORDS - 1], "what was lost is told");
-}
