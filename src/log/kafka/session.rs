@@ -423,7 +423,7 @@ impl Member {
             let Some(owned) = self.owned.get(&partition) else { return Ok(false) };
             let offsets = client::one(self.topic(), partition, client::at(owned.next));
             let Some(group) = self.consumer.group_metadata() else { return Ok(false) };
-            match asking.would_move(&offsets, &group) {
+            match asking.would_move(offsets, group) {
                 Ok(()) => return Ok(true),
                 Err(Failure::Outside(error))
                     if error.rdkafka_error_code().is_some_and(errors::is_changing) && started.elapsed() < self.shared.options.patience =>
@@ -497,7 +497,7 @@ impl Member {
         let offsets = batch.position.map(|position| client::one(self.topic(), partition, client::at(position)));
         // As of the beginning of the transaction.
         let group = self.consumer.group_metadata();
-        let outcome = match (&offsets, &group) {
+        let outcome = match (offsets, group) {
             (Some(offsets), Some(group)) => transactions.commit(&puts, Some((offsets, group))),
             (Some(_), None) => return Err(LogError::Retry { reason: "Kafka: the member is not in its group now".to_owned() }),
             (None, _) => transactions.commit(&puts, None),

@@ -3,8 +3,9 @@
 //! librdkafka waits in slices of 100 ms for what is under way when it commits; so all deliveries are waited for here first, and a
 //! transaction takes about 5 ms.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -23,6 +24,9 @@ use crate::runtime::clock::Stopwatch;
 
 /// How soon it is looked again whether the broker said something: an answer takes a few milliseconds.
 const MOMENT: Duration = Duration::from_micros(250);
+
+/// So soon behind its own time-out a call of the client comes back, or never.
+const COMES_BACK: Duration = Duration::from_secs(2);
 
 /// How long an abort waits at a time for what it is to be told.
 const TELLS: Duration = Duration::from_millis(50);
@@ -73,8 +77,10 @@ pub(super) enum Failure {
 
 /// The producer of one partition.
 pub(super) struct Transactions {
-    producer: BaseProducer<Reports>,
+    producer: Arc<BaseProducer<Reports>>,
     patience: Duration,
+    /// So long a transaction may be open: the broker ends it then.
+    lasts: Duration,
 }
 
 /// What the broker answered.
@@ -113,7 +119,7 @@ impl Transactions {
         let started = Stopwatch::start();
         loop {
             match producer.init_transactions(options.patience) {
-                Ok(()) => return Ok(Transactions { producer, patience: options.patience }),
+                Ok(()) => return Ok(Transactions { producer: Arc::new(producer), patience: options.patience, lasts: options.transaction_timeout }),
                 Err(error) if errors::of_step(&error) == Step::Again && started.elapsed() < options.patience => {}
                 Err(error) => return Err(errors::of_reading(&error)),
             }
@@ -121,7 +127,7 @@ impl Transactions {
     }
 
     /// Commits records, and a position where there is one. The earliest time that a broker gave to one of them.
-    pub(super) fn commit(&self, puts: &[Put<'_>], position: Option<(&TopicPartitionList, &ConsumerGroupMetadata)>) -> Result<Option<Timestamp>, Failure> {
+    pub(super) fn commit(&self, puts: &[Put<'_>], position: Option<(TopicPartitionList, ConsumerGroupMetadata)>) -> Result<Option<Timestamp>, Failure> {
         let started = Stopwatch::start();
         self.producer.begin_transaction().map_err(|error| match errors::of_step(&error) {
             Step::Dead => Failure::Dead(error),
@@ -143,10 +149,8 @@ impl Transactions {
         if let Some((index, error)) = refused {
             return Err(self.give_up(&error, puts.get(index)));
         }
-        if let Some((offsets, group)) = position
-            && let Err(error) = self.send_offsets(offsets, group, &started)
-        {
-            return Err(self.give_up(&error, None));
+        if let Some((offsets, group)) = position {
+            self.send_offsets(offsets, group, started)?;
         }
         loop {
             // Any other time-out may leave librdkafka in a state that is not the broker's; the call itself ends with the transaction's time-out.
@@ -165,20 +169,34 @@ impl Transactions {
     }
 
     /// Whether a position could be moved: asks the group's coordinator, and leaves all as it is.
-    pub(super) fn would_move(&self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Failure> {
+    pub(super) fn would_move(&self, offsets: TopicPartitionList, group: ConsumerGroupMetadata) -> Result<(), Failure> {
         self.producer.begin_transaction().map_err(Failure::Dead)?;
-        if let Err(error) = self.send_offsets(offsets, group, &Stopwatch::start()) {
-            return Err(self.give_up(&error, None));
-        }
+        self.send_offsets(offsets, group, Stopwatch::start())?;
         self.producer.abort_transaction(Timeout::Never).map_err(Failure::Dead)
     }
 
-    fn send_offsets(&self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata, started: &Stopwatch) -> Result<(), KafkaError> {
-        loop {
-            match self.producer.send_offsets_to_transaction(offsets, group, self.patience) {
-                Err(error) if errors::of_step(&error) == Step::Again && started.elapsed() < self.patience => {}
-                outcome => return outcome,
+    /// On a thread of its own, which is left behind where the call does not come back: librdkafka has been seen to wait for good when the group's coordinator was a
+    /// broker that died. The producer is dead then; the broker ends its transaction.
+    fn send_offsets(&self, offsets: TopicPartitionList, group: ConsumerGroupMetadata, started: Stopwatch) -> Result<(), Failure> {
+        let (producer, patience) = (Arc::clone(&self.producer), self.patience.min(self.lasts));
+        let (tell, hear) = sync_channel(1);
+        let asks = move || loop {
+            match producer.send_offsets_to_transaction(&offsets, &group, patience) {
+                Err(error) if errors::of_step(&error) == Step::Again && started.elapsed() < patience => {}
+                outcome => {
+                    // Who asked may have given up.
+                    let _ = tell.send(outcome);
+                    return;
+                }
             }
+        };
+        if std::thread::Builder::new().name("offsets".to_owned()).spawn(asks).is_err() {
+            return Err(self.give_up(&KafkaError::Canceled, None));
+        }
+        match hear.recv_timeout(patience + COMES_BACK) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.give_up(&error, None)),
+            Err(_) => Err(Failure::Dead(KafkaError::Canceled)),
         }
     }
 
