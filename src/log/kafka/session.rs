@@ -1,4 +1,4 @@
-//! A member of a group: what it owns, what it has read ahead, and its commits.
+//! A member of a group: what it owns, and what it has read ahead; its commits are in [`commits`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +13,13 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 use super::predecessor::Predecessor;
-use super::transaction::{Failure, Put, Transactions};
+use super::transaction::Transactions;
 use super::{SLICE, Shared, client, errors, reader};
 use crate::log::coordinator::lock;
 use crate::log::{Batch, End, Lacking, LogError, Membership, Offset, Polled, RawRecord, Session, Waiting, Waker};
 use crate::runtime::clock::Stopwatch;
+
+mod commits;
 
 /// So many bytes are taken from the client before they are asked for: it has them in one queue, in which one partition could
 /// starve another. As many as it fetches of a partition at once; what is taken earlier has left the processor's cache when it is asked for.
@@ -414,99 +416,10 @@ impl Member {
         }
     }
 
-    /// Whether this member is still in its group: its coordinator is asked, by a transaction that would move a position and is aborted.
-    fn is_member(&mut self, partition: u32) -> Result<bool, LogError> {
-        let id = format!("{}.asks", self.shared.names.transactions(self.membership.group, partition));
-        let asking = Transactions::begin_as(&self.shared.options, &id)?;
-        let started = Stopwatch::start();
-        loop {
-            let Some(owned) = self.owned.get(&partition) else { return Ok(false) };
-            let offsets = client::one(self.topic(), partition, client::at(owned.next));
-            let Some(group) = self.consumer.group_metadata() else { return Ok(false) };
-            match asking.would_move(offsets, group) {
-                Ok(()) => return Ok(true),
-                Err(Failure::Outside(error))
-                    if error.rdkafka_error_code().is_some_and(errors::is_changing) && started.elapsed() < self.shared.options.patience =>
-                {
-                    self.look_at_group(partition)?;
-                }
-                Err(Failure::Outside(_)) => return Ok(false),
-                Err(Failure::Nothing(error)) => return Err(error),
-                Err(Failure::Dead(error) | Failure::Unknown(error)) => return Err(errors::of_reading(&error)),
-            }
-        }
-    }
-
-    /// After a producer died: whether another one took its partition, or it was only too slow.
-    fn after_death(&mut self, partition: u32) -> Result<(), LogError> {
-        if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.transactions = None;
-        }
-        if self.is_member(partition)? {
-            return Ok(());
-        }
-        self.lose(partition);
-        Err(self.fenced(partition))
-    }
-
     /// The partition is this member's no more. Says whether it was.
     fn lose(&mut self, partition: u32) -> bool {
         self.shared.hold((self.membership.group, self.membership.topic, partition), None);
         self.owned.remove(&partition).is_some()
-    }
-}
-
-impl Member {
-    /// Makes a producer in place of one that died, where the partition is still this member's.
-    fn revive(&mut self, partition: u32) -> Result<(), LogError> {
-        self.after_death(partition)?;
-        let revived = Transactions::begin_as(&self.shared.options, &self.shared.names.transactions(self.membership.group, partition))?;
-        if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.transactions = Some(revived);
-        }
-        Ok(())
-    }
-
-    /// Lets the group go on with what it has begun, so that it tells what becomes of a partition: a commit does not wait for a poll to come.
-    fn look_at_group(&mut self, partition: u32) -> Result<(), LogError> {
-        let mut later = std::mem::take(&mut self.later);
-        let looked = self.fetch(SLICE, &mut later);
-        // What was taken and given back has begun anew: the batch is of the time before.
-        let lost = later.contains(&Polled::Revoked { partition });
-        self.later = later;
-        if lost { Err(self.fenced(partition)) } else { looked }
-    }
-
-    /// Tries a batch once.
-    fn transact(&self, batch: &Batch) -> Result<Result<(), Failure>, LogError> {
-        let partition = batch.partition;
-        let Some(transactions) = self.owned.get(&partition).and_then(|owned| owned.transactions.as_ref()) else { return Err(self.fenced(partition)) };
-        let names = &self.shared.names;
-        let appends = batch.appends.iter().map(|append| Put {
-            name: names.of(append.topic),
-            topic: Some(append.topic),
-            partition: append.partition,
-            key: append.key.as_deref(),
-            value: Some(&append.value),
-            headers: self.shared.options.headers(names.of(append.topic), append),
-        });
-        let states = if batch.states.is_empty() { "" } else { names.states_of(self.membership.group)? };
-        let states =
-            batch.states.iter().map(|put| Put { name: states, topic: None, partition, key: Some(&put.key), value: put.value.as_deref(), headers: None });
-        let puts: Vec<Put<'_>> = appends.chain(states).collect();
-        let offsets = batch.position.map(|position| client::one(self.topic(), partition, client::at(position)));
-        // As of the beginning of the transaction.
-        let group = self.consumer.group_metadata();
-        let outcome = match (offsets, group) {
-            (Some(offsets), Some(group)) => transactions.commit(&puts, Some((offsets, group))),
-            (Some(_), None) => return Err(LogError::Retry { reason: "Kafka: the member is not in its group now".to_owned() }),
-            (None, _) => transactions.commit(&puts, None),
-        };
-        Ok(outcome.map(|first_at| {
-            if let Some(at) = first_at {
-                self.shared.clock.heard(at);
-            }
-        }))
     }
 }
 
@@ -591,42 +504,6 @@ impl Session for Member {
     fn waker(&self) -> Waker {
         let woken = Arc::clone(&self.woken);
         Waker::new(move || woken.store(true, Ordering::SeqCst))
-    }
-}
-
-impl Member {
-    fn try_commit(&mut self, batch: &Batch) -> Result<(), LogError> {
-        self.shared.check_open()?;
-        self.shared.partitions.check_appends(&batch.appends)?;
-        let partition = batch.partition;
-        let started = Stopwatch::start();
-        loop {
-            let Some(owned) = self.owned.get(&partition) else { return Err(self.fenced(partition)) };
-            if owned.transactions.is_none() {
-                self.revive(partition)?;
-            }
-            match self.transact(batch)? {
-                Ok(()) => return Ok(()),
-                Err(Failure::Nothing(error)) => return Err(error),
-                Err(Failure::Outside(error)) => {
-                    self.look_at_group(partition)?;
-                    if started.elapsed() >= self.shared.options.patience {
-                        return Err(LogError::Retry { reason: format!("Kafka: {error}") });
-                    }
-                }
-                Err(Failure::Dead(error)) => {
-                    self.after_death(partition)?;
-                    return Err(LogError::Retry { reason: format!("Kafka: {error}") });
-                }
-                Err(Failure::Unknown(error)) => {
-                    // Where it cannot be asked now, the next call asks.
-                    return Err(match self.after_death(partition) {
-                        Err(fenced @ LogError::Fenced { .. }) => fenced,
-                        _ => LogError::Unknown { reason: format!("Kafka: {error}") },
-                    });
-                }
-            }
-        }
     }
 }
 

@@ -1,0 +1,133 @@
+//! The commits of a member: a batch is a transaction of its partition's producer, which is made anew where it died and the partition is still the member's.
+
+use rdkafka::consumer::Consumer as _;
+
+use super::super::transaction::{Failure, Put, Transactions};
+use super::super::{SLICE, client, errors};
+use super::Member;
+use crate::log::{Batch, LogError, Polled};
+use crate::runtime::clock::Stopwatch;
+
+impl Member {
+    /// Commits a batch, as often as the group changes meanwhile.
+    pub(super) fn try_commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+        self.shared.check_open()?;
+        self.shared.partitions.check_appends(&batch.appends)?;
+        let partition = batch.partition;
+        let started = Stopwatch::start();
+        loop {
+            let Some(owned) = self.owned.get(&partition) else { return Err(self.fenced(partition)) };
+            if owned.transactions.is_none() {
+                self.revive(partition)?;
+            }
+            match self.transact(batch)? {
+                Ok(()) => return Ok(()),
+                Err(Failure::Nothing(error)) => return Err(error),
+                Err(Failure::Outside(error)) => {
+                    self.look_at_group(partition)?;
+                    if started.elapsed() >= self.shared.options.patience {
+                        return Err(LogError::Retry { reason: format!("Kafka: {error}") });
+                    }
+                }
+                Err(Failure::Dead(error)) => {
+                    self.after_death(partition)?;
+                    return Err(LogError::Retry { reason: format!("Kafka: {error}") });
+                }
+                Err(Failure::Unknown(error)) => {
+                    // Where it cannot be asked now, the next call asks.
+                    return Err(match self.after_death(partition) {
+                        Err(fenced @ LogError::Fenced { .. }) => fenced,
+                        _ => LogError::Unknown { reason: format!("Kafka: {error}") },
+                    });
+                }
+            }
+        }
+    }
+
+    /// Makes a producer in place of one that died, where the partition is still this member's.
+    fn revive(&mut self, partition: u32) -> Result<(), LogError> {
+        self.after_death(partition)?;
+        let revived = Transactions::begin_as(&self.shared.options, &self.shared.names.transactions(self.membership.group, partition))?;
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.transactions = Some(revived);
+        }
+        Ok(())
+    }
+
+    /// Lets the group go on with what it has begun, so that it tells what becomes of a partition: a commit does not wait for a poll to come.
+    fn look_at_group(&mut self, partition: u32) -> Result<(), LogError> {
+        let mut later = std::mem::take(&mut self.later);
+        let looked = self.fetch(SLICE, &mut later);
+        // What was taken and given back has begun anew: the batch is of the time before.
+        let lost = later.contains(&Polled::Revoked { partition });
+        self.later = later;
+        if lost { Err(self.fenced(partition)) } else { looked }
+    }
+
+    /// Tries a batch once.
+    fn transact(&self, batch: &Batch) -> Result<Result<(), Failure>, LogError> {
+        let partition = batch.partition;
+        let Some(transactions) = self.owned.get(&partition).and_then(|owned| owned.transactions.as_ref()) else { return Err(self.fenced(partition)) };
+        let names = &self.shared.names;
+        let appends = batch.appends.iter().map(|append| Put {
+            name: names.of(append.topic),
+            topic: Some(append.topic),
+            partition: append.partition,
+            key: append.key.as_deref(),
+            value: Some(&append.value),
+            headers: self.shared.options.headers(names.of(append.topic), append),
+        });
+        let states = if batch.states.is_empty() { "" } else { names.states_of(self.membership.group)? };
+        let states =
+            batch.states.iter().map(|put| Put { name: states, topic: None, partition, key: Some(&put.key), value: put.value.as_deref(), headers: None });
+        let puts: Vec<Put<'_>> = appends.chain(states).collect();
+        let offsets = batch.position.map(|position| client::one(self.topic(), partition, client::at(position)));
+        // As of the beginning of the transaction.
+        let group = self.consumer.group_metadata();
+        let outcome = match (offsets, group) {
+            (Some(offsets), Some(group)) => transactions.commit(&puts, Some((offsets, group))),
+            (Some(_), None) => return Err(LogError::Retry { reason: "Kafka: the member is not in its group now".to_owned() }),
+            (None, _) => transactions.commit(&puts, None),
+        };
+        Ok(outcome.map(|first_at| {
+            if let Some(at) = first_at {
+                self.shared.clock.heard(at);
+            }
+        }))
+    }
+
+    /// Whether this member is still in its group: its coordinator is asked, by a transaction that would move a position and is aborted.
+    fn is_member(&mut self, partition: u32) -> Result<bool, LogError> {
+        let id = format!("{}.asks", self.shared.names.transactions(self.membership.group, partition));
+        let asking = Transactions::begin_as(&self.shared.options, &id)?;
+        let started = Stopwatch::start();
+        loop {
+            let Some(owned) = self.owned.get(&partition) else { return Ok(false) };
+            let offsets = client::one(self.topic(), partition, client::at(owned.next));
+            let Some(group) = self.consumer.group_metadata() else { return Ok(false) };
+            match asking.would_move(offsets, group) {
+                Ok(()) => return Ok(true),
+                Err(Failure::Outside(error))
+                    if error.rdkafka_error_code().is_some_and(errors::is_changing) && started.elapsed() < self.shared.options.patience =>
+                {
+                    self.look_at_group(partition)?;
+                }
+                Err(Failure::Outside(_)) => return Ok(false),
+                Err(Failure::Nothing(error)) => return Err(error),
+                Err(Failure::Dead(error) | Failure::Unknown(error)) => return Err(errors::of_reading(&error)),
+            }
+        }
+    }
+
+    /// After a producer died: whether another one took its partition, or it was only too slow.
+    fn after_death(&mut self, partition: u32) -> Result<(), LogError> {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.transactions = None;
+        }
+        if self.is_member(partition)? {
+            return Ok(());
+        }
+        self.lose(partition);
+        Err(self.fenced(partition))
+    }
+}
