@@ -131,6 +131,11 @@ pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// So many of a thing, in words.
+fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 /// What a command was given and cannot use.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

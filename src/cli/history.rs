@@ -21,7 +21,7 @@ const LAST: usize = 20;
 /// What came of it is that of its last command; `no answer` where none was asked for in its name: the same count had been asked
 /// for before, or a command that came to nothing is tried again later. `loadline why --at TIME` tells the rest.
 ///
-/// Exit codes: 0 shown, 1 no such target, or not reachable, 2 wrong usage.
+/// Exit codes: 0 shown, 1 no such target, or not reachable, 2 wrong usage, or no log in the directory.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  loadline history storefront\n  loadline history storefront --since 2h --changes\n  loadline history storefront --since 2026-03-01T12:00:00Z --output json"

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::config::{Config, ConfigArgs};
 use super::migrated::{self, Migrated, check_not_migrated};
 use super::run::arbitrate;
-use super::{Output, Unusable, of_log, topology};
+use super::{Output, Unusable, counted, of_log, topology};
 use crate::edge::processes;
 use crate::log::embedded::{self, DATABASE, EmbeddedLog};
 use crate::log::kafka::{KafkaLog, Options};
@@ -73,14 +73,15 @@ pub fn run(args: &MigrateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     // Before anything is read of the directory, which may be large.
     let reached = KafkaLog::open(options.clone()).map_err(of_log)?;
     let cluster = reached.cluster_id().map_err(of_log)?;
+    // From here on nobody else marks the directory, or takes a mark away.
+    let embedded_options = embedded::Options { partitions: Partitions::default(), max_bytes: None };
+    let from: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&config.data, Arc::clone(&clock), embedded_options).map_err(of_log)?);
     let before = Migrated::read(&config.data)?;
     if before.as_ref().is_some_and(|before| (&before.cluster, &before.prefix) != (&cluster, &options.prefix)) {
         check_not_migrated(&config.data)?;
     }
     let id = before.as_ref().map_or_else(processes::new_uid, |before| Ok(before.id.clone())).context("cannot name the migration")?;
     let here = Migrated { id, cluster, brokers: options.brokers.clone(), prefix: options.prefix.clone(), at: clock.now(), done: false };
-    let embedded_options = embedded::Options { partitions: Partitions::default(), max_bytes: None };
-    let from: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&config.data, Arc::clone(&clock), embedded_options).map_err(of_log)?);
     let remembered = migration::remembered(&from, &arbitrate(config), clock.now(), &here.id).map_err(of_log)?;
     let tell = |outcome: Outcome, out: &mut dyn Write| told(out, args.output, outcome, &remembered, &config.data, &here);
     if before.as_ref().is_some_and(|before| before.done) {
@@ -137,7 +138,6 @@ fn told(out: &mut dyn Write, output: Output, outcome: Outcome, of: &Remembered, 
         writeln!(out, "{}", serde_json::to_string_pretty(&told)?)?;
         return Ok(0);
     }
-    let count = |n: usize, one: &str, many: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {many}") };
     let does = match outcome {
         Outcome::WouldGoOver => "would go over",
         Outcome::WentOver => "went over",
@@ -146,11 +146,12 @@ fn told(out: &mut dyn Write, output: Output, outcome: Outcome, of: &Remembered, 
             return Ok(0);
         }
     };
-    let (targets, policies, fleets) = (count(of.targets, "target", "targets"), count(of.policies, "policy", "policies"), count(of.fleets, "fleet", "fleets"));
-    let records = count(of.appends.len(), "record", "records");
+    let (targets, policies, fleets) =
+        (counted(of.targets, "target", "targets"), counted(of.policies, "policy", "policies"), counted(of.fleets, "fleet", "fleets"));
+    let records = counted(of.appends.len(), "record", "records");
     writeln!(out, "{targets}, {policies} and {fleets} of {} {does} to {brokers}, prefix {prefix}: {records} in one transaction.", data.display())?;
     if of.samples_left > 0 {
-        let left = count(usize::try_from(of.samples_left)?, "record of metrics that no pane holds stays", "records of metrics that no pane holds stay");
+        let left = counted(usize::try_from(of.samples_left)?, "record of metrics that no pane holds stays", "records of metrics that no pane holds stay");
         writeln!(out, "{left} behind; each metric is measured anew.")?;
     }
     if outcome == Outcome::WentOver {

@@ -24,6 +24,7 @@ use crate::model::document::amounts::duration;
 use crate::model::document::{Node, Problem, Severity, Value};
 use crate::wire::document::PolicyFile;
 
+use super::counted;
 use super::documents::{documents_for, fleets_of};
 pub use diff::DiffFormat;
 pub use testing::TestFormat;
@@ -383,10 +384,6 @@ fn text_of(bytes: Vec<u8>) -> Result<String, String> {
         return Err(format!("it is no text: byte {at} is 0; {MEND}"));
     }
     String::from_utf8(bytes).map_err(|e| format!("it is no UTF-8 text: {}; {MEND}", e.utf8_error()))
-}
-
-fn counted(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 #[cfg(test)]

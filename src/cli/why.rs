@@ -14,7 +14,7 @@ use crate::wire::words;
 
 /// Tell why a target has the replicas that it has: its last decision, or the one of a given time.
 ///
-/// Exit codes: 0 told, 1 no such target or decision, or not reachable, 2 wrong usage.
+/// Exit codes: 0 told, 1 no such target or decision, or not reachable, 2 wrong usage, or no log in the directory.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  loadline why local/ProcessFleet/storefront\n  loadline why storefront --at 12:03:20\n  loadline why storefront --at 2026-03-01T12:03:20Z --output json"

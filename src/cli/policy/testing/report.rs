@@ -6,9 +6,10 @@ use std::time::Duration;
 use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
-use super::super::{counted, render};
+use super::super::render;
 use super::world::Look;
 use super::{Failure, Ran, Tested};
+use crate::cli::counted;
 use crate::cli::table;
 use crate::model::document::amounts::show_duration;
 use crate::model::{Decision, MetricName, Step};
