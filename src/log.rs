@@ -30,6 +30,7 @@ mod member;
 pub mod memory;
 mod partitioner;
 mod partitions;
+mod read_through;
 
 pub use commit_times::{BOUNDS as COMMIT_BOUNDS, CommitTimes};
 pub use partitioner::partition_of;
@@ -409,22 +410,13 @@ impl<L: Log + ?Sized> ReadOnly for L {
     }
 }
 
-/// Which end of the partitions a member asks for.
+/// A moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The one that they have now.
-    Now,
-    /// The one that they had at the last [`End::Now`]; now, of a partition that this member did not own then.
-    AsBefore,
-}
-
-/// A partition that cannot be read to its end now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// The partition.
-    pub partition: u32,
-    /// What its next record waits for; `None` where the end of the partition cannot be told.
-    pub lacks: Option<Lacking>,
+pub struct Moment {
+    /// By the clock of this process.
+    pub at: Timestamp,
+    /// By the log's own clock, which may be another one: [`Log::reached`].
+    pub log: Timestamp,
 }
 
 /// What must be known before a record can be read, and is not in the log.
@@ -463,19 +455,16 @@ pub trait Session: Send {
     /// when the log is closed.
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError>;
 
-    /// Whether everything up to `end` of the partitions that this member owns has been polled. An end that is asked for as of
-    /// now is behind all that had been appended before; under a steady stream it is reached a moment later, while the end itself goes on.
-    /// A log that reads from the store itself knows it from a poll that brought less than it was asked for.
+    /// Of partitions that this member owns, a moment before which all that was appended has been polled. `now` lies before the last poll. A partition that
+    /// is not read to its end by then is not among them: it comes later, as of then, whatever is appended meanwhile and however far the others are.
+    /// What is appended in a transaction that is open counts as appended: until that ends, nothing behind it has been read.
     ///
     /// # Errors
     /// As [`Session::poll`].
-    fn has_read_to(&mut self, _end: End) -> Result<bool, LogError> {
-        Ok(true)
-    }
+    fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError>;
 
-    /// The partitions that cannot be read to their end now: their next record waits until it is known how to read it, or their end cannot be told.
-    /// [`Session::has_read_to`] speaks of the others alone.
-    fn waiting(&self) -> Vec<Waiting> {
+    /// What the next record of a partition waits for, where it is not known how to read it.
+    fn lacking(&self) -> Vec<(u32, Lacking)> {
         Vec::new()
     }
 

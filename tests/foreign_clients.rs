@@ -24,7 +24,7 @@ use common::{LOADLINE, Running, instances_of, wait_for};
 use kafka::{Broker, broker, free_port};
 use loadline::log::kafka::{Options, declaration};
 use loadline::log::{Log, Partitions, Topic};
-use loadline::model::{Amount, DeadLetter, Message, Part, Signal};
+use loadline::model::{AlertState, Amount, DeadLetter, Message, Part, Signal};
 use page::Page;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -249,10 +249,10 @@ fn what_the_page_shows_works_with_clients_that_are_not_ours() {
     assert_eq!(loadline.stop(), 0);
 }
 
-/// A transaction that somebody leaves open on `metrics` hides what others send into its partition, and into no other one; `status` names it, and once it is ended
-/// as the page says all that stood behind it is measured, and none of the transaction.
+/// A transaction that somebody leaves open on `metrics` hides what others send into its partition, and into no other one; no pane of it is taken for complete meanwhile. An alert
+/// and `status` name it, and once it is ended as the page says all that stood behind it is measured, in time, and none of the transaction.
 #[test]
-fn a_transaction_of_others_that_is_left_open_is_named_and_what_it_hides_comes_late() {
+fn a_transaction_of_others_that_is_left_open_is_named_and_what_it_hides_is_waited_for() {
     let broker = broker();
     let prefix = Broker::prefix();
     let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", &prefix, "--partitions", "2", "--replication", "1"];
@@ -264,7 +264,7 @@ fn a_transaction_of_others_that_is_left_open_is_named_and_what_it_hides_comes_la
     let loadline = Running::spawn(command);
     let shape = partitions_of(2);
     let log = Broker::open(&Options { partitions: Some(shape), ..broker.options(&prefix) });
-    let mut signals = Tail::new(&log, Topic::Signals);
+    let [mut signals, mut alerts] = [Topic::Signals, Topic::Alerts].map(|topic| Tail::new(&log, topic));
     let metrics = format!("{prefix}metrics");
     let sample = |value: i64| format!("{{\"target\":\"{TARGET}\",\"metric\":\"queue_depth\",\"value\":{value}}}");
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &broker.address).create().unwrap();
@@ -287,6 +287,14 @@ fn a_transaction_of_others_that_is_left_open_is_named_and_what_it_hides_comes_la
     let named = "! a producer's transaction is open at 1 of metrics/0 for ";
     let said = wait_for("it to be named", || Some(status()).filter(|said| said.contains(named)));
     assert!(said.contains(" s: aggregate reads nothing of the 2 offsets from there on") && !said.contains("metrics/1 for"), "{said}");
+    let held = |state: AlertState| {
+        move |message: &Message| {
+            let Message::Alert(alert) = message else { return None };
+            (alert.name == "PartitionHeld" && alert.subject == "metrics/0" && alert.state == state).then(|| alert.message.clone())
+        }
+    };
+    let told = alerts.find("the alert", held(AlertState::Firing));
+    assert!(told.contains("for want of the end of a producer's transaction: it is open at offset 1,"), "{told}");
     signals.look();
     let is_seen = |signals: &Tail, value: i64| signals.seen.iter().any(|message| measured(message, value).is_some());
     assert!(!is_seen(&signals, 2) && !is_seen(&signals, 3));
@@ -300,10 +308,9 @@ fn a_transaction_of_others_that_is_left_open_is_named_and_what_it_hides_comes_la
     assert_eq!(open_at, Some(1), "{described}");
     desk.run("sh", &["-c", &abort.replace("--start-offset 17", "--start-offset 1")]);
     signals.find("a pane of 3", |message| measured(message, 3));
-    signals.find(
-        "it to be late",
-        |message| if let Message::Signal(Signal::Mark(mark)) = message { (mark.source == 0 && mark.late == 1).then_some(()) } else { None },
-    );
+    let is_late = |message: &Message| matches!(message, Message::Signal(Signal::Mark(mark)) if mark.late > 0);
+    assert!(!signals.seen.iter().any(is_late), "it was waited for");
+    alerts.find("the alert's end", held(AlertState::Resolved));
     assert!(!is_seen(&signals, 2), "none of what was aborted");
     wait_for("it to be forgotten", || (!status().contains("transaction")).then_some(()));
     assert_eq!(loadline.stop(), 0);

@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use loadline::log::kafka::{KafkaLog, Options, topics};
-use loadline::log::{Batch, End, Log, LogError, Membership, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Topic};
+use loadline::log::{Batch, Log, LogError, Membership, Moment, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Topic};
+use loadline::model::Timestamp;
 use loadline::runtime::clock::Stopwatch;
 
 #[path = "common/kafka.rs"]
@@ -138,14 +141,18 @@ fn is_read(polled: &[Polled], value: &str) -> bool {
     polled.iter().flat_map(of).any(|RawRecord { value: read, .. }| read == value.as_bytes())
 }
 
-/// Polls until all is read to its end but for these partitions.
-fn reads_to_the_end(session: &mut dyn Session, but_for: &[u32]) {
-    let started = Stopwatch::start();
+/// Polls until these partitions, and no others, are read to the ends that they have from now on.
+fn reads_to_the_end(session: &mut dyn Session, of: &[u32]) {
+    static POLLS: AtomicI64 = AtomicI64::new(0);
+    let (started, first) = (Stopwatch::start(), POLLS.load(Ordering::SeqCst));
+    let mut through = BTreeMap::new();
     loop {
-        assert!(started.elapsed() < DEADLINE, "the end is never reached; waiting are {:?}", session.waiting());
+        assert!(started.elapsed() < DEADLINE, "{of:?} are to be read to their ends, not {:?}", through.keys());
+        let now = Timestamp::from_millis(POLLS.fetch_add(1, Ordering::SeqCst));
         let brought = session.poll(100, Duration::from_millis(10)).unwrap_or_default();
-        let is_over = brought.is_empty() && session.has_read_to(End::Now).unwrap_or(false);
-        if is_over && session.waiting().iter().map(|waiting| waiting.partition).eq(but_for.iter().copied()) {
+        let told = session.read_through(Moment { at: now, log: now }).unwrap_or_default();
+        through.extend(told.into_iter().filter(|(_, moment)| moment.at >= Timestamp::from_millis(first)));
+        if brought.is_empty() && through.keys().eq(of) {
             return;
         }
     }
@@ -181,7 +188,7 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
     poll_until(&mut *session, "both partitions", |polled| is_given(polled, 0) && is_given(polled, 1));
     log.append(vec![metric(1, "before")]).unwrap();
     poll_until(&mut *session, "what was before", |polled| is_read(polled, "before"));
-    reads_to_the_end(&mut *session, &[]);
+    reads_to_the_end(&mut *session, &[0, 1]);
 
     std::fs::rename(&other, &away).unwrap();
     let started = Stopwatch::start();
@@ -190,17 +197,17 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
     }
     log.append(vec![metric(0, "meanwhile")]).unwrap();
     poll_until(&mut *session, "what is meanwhile", |polled| is_read(polled, "meanwhile"));
-    reads_to_the_end(&mut *session, &[1]);
+    reads_to_the_end(&mut *session, &[0]);
     drop(session);
     let mut session = joins(&log, "b");
     poll_until(&mut *session, "the partition that is led", |polled| is_given(polled, 0) && is_read(polled, "meanwhile"));
-    reads_to_the_end(&mut *session, &[]);
+    reads_to_the_end(&mut *session, &[0]);
 
     broker.kill();
     std::fs::rename(&away, &other).unwrap();
     broker.start_again();
     poll_until(&mut *session, "the partition that is back", |polled| is_given(polled, 1) && is_read(polled, "before"));
-    reads_to_the_end(&mut *session, &[]);
+    reads_to_the_end(&mut *session, &[0, 1]);
 }
 
 /// A state that no record can hold, or that its topic does not take, is refused with the way out; whoever wrote it waits for nothing, and goes on. What came with it

@@ -62,6 +62,7 @@ macro_rules! contract {
             membership: a_full_partition_does_not_starve_another,
             membership: what_was_appended_has_been_polled_when_it_says_so,
             membership: an_end_is_reached_under_a_stream,
+            membership: a_partition_that_is_behind_holds_up_no_other,
             membership: a_commit_for_a_partition_not_owned_is_fenced,
             membership: members_share_the_partitions,
             membership: a_partition_is_handed_over_on_join,

@@ -24,7 +24,7 @@ use common::{LOADLINE, Running, fleet_of_sleepers, wait_for};
 use installation::{STAGES, scales_to};
 use kafka::{Broker, broker};
 use loadline::log::kafka::{KafkaLog, Options, declaration};
-use loadline::log::{Batch, End, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waiting, Waker};
+use loadline::log::{Batch, Follower, Lacking, Log, LogError, Membership, Moment, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
 use loadline::model::{Message, SchemaEntry, Timestamp};
 use loadline::runtime::clock::SystemClock;
 use loadline::runtime::driver::{Stop, drive};
@@ -135,11 +135,11 @@ impl Session for LaterSession {
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
         self.session.poll(max, wait)
     }
-    fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
-        self.session.has_read_to(end)
+    fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
+        self.session.read_through(now)
     }
-    fn waiting(&self) -> Vec<Waiting> {
-        self.session.waiting()
+    fn lacking(&self) -> Vec<(u32, Lacking)> {
+        self.session.lacking()
     }
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
         self.session.commit(&Batch { appends: self.writing.of(&batch.appends), ..batch.clone() })

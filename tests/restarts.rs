@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loadline::log::memory::MemoryLog;
-use loadline::log::{Log, Membership, Offset, Partitions, RawRecord, Session, Topic};
+use loadline::log::{Log, Membership, Moment, Offset, Partitions, RawRecord, Session, Topic};
 use loadline::model::{
     Amount, ControlEntry, FleetObservation, Grant, GrantLimit, Instance, InstanceName, Kind, Mark, Message, OpenCommand, Order, Outcome, OutcomeResult, Pane,
     Part, Phase, PolicyAnnouncement, Reading, Request, Signal, TargetId, Timestamp,
 };
 use loadline::runtime::clock::{Clock, ManualClock};
 use loadline::runtime::retention::plan::{Progress, Restart, hold};
-use loadline::runtime::runner::{ReadToEnd, Rounds, Runner};
+use loadline::runtime::runner::{Rounds, Runner};
 use loadline::runtime::snapshots::replays_from;
 use loadline::runtime::{publish, raw_appends};
 use loadline::stages::arbitrate::{Arbitrate, Pacing};
@@ -123,7 +123,8 @@ impl<S: Stage + Clone> World<S> {
         match turn {
             Turn::Take(most) => {
                 let polled = life.session.poll(most, Duration::ZERO).unwrap();
-                life.runner.take(&mut VecDeque::from(polled), now, Some(ReadToEnd { at: now, log: now })).unwrap();
+                let through = life.session.read_through(Moment { at: now, log: now }).unwrap();
+                life.runner.take(&mut VecDeque::from(polled), now, &through).unwrap();
             }
             Turn::Commit(most) => {
                 for _ in 0..most {

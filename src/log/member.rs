@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::coordinator::{Committer, Coordinator};
 use super::groups::SessionId;
-use super::{Batch, End, Follower, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
+use super::read_through::Questions;
+use super::{Batch, Follower, LogError, Membership, Moment, Offset, Polled, RawRecord, Session, Topic, Waker};
 use crate::runtime::clock::Stopwatch;
 
 /// What a session needs of the log's storage.
@@ -21,9 +22,9 @@ pub(super) trait Store: Send + Sync + 'static {
     fn leaves_gaps(&self) -> bool {
         false
     }
-    /// Whether there are records that readers do not see yet.
-    fn hides(&self, _topic: Topic, _partition: u32) -> bool {
-        false
+    /// The next offset to be appended, with what readers do not see yet.
+    fn end(&self, topic: Topic, partition: u32) -> Result<Offset, LogError> {
+        Ok(self.range(topic, partition)?.end)
     }
     /// As [`super::Log::committed`].
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError>;
@@ -40,6 +41,7 @@ pub(super) struct Member<S: Store> {
     given: BTreeSet<u32>,
     /// Where the others are read on.
     places: Places,
+    questions: Questions,
 }
 
 impl<S: Store> Member<S> {
@@ -47,7 +49,7 @@ impl<S: Store> Member<S> {
     pub(super) fn join(store: Arc<S>, coordinator: Arc<Coordinator>, membership: &Membership, partitions: u32) -> Result<Self, LogError> {
         let session = coordinator.join(membership, partitions)?;
         let committer = Committer { session, group: membership.group, topic: membership.topic };
-        Ok(Member { store, coordinator, committer, given: BTreeSet::new(), places: Places::default() })
+        Ok(Member { store, coordinator, committer, given: BTreeSet::new(), places: Places::default(), questions: Questions::default() })
     }
 
     /// Positions of partitions that are new, then at most `max` records.
@@ -131,6 +133,15 @@ fn read<S: Store>(store: &S, topic: Topic, partition: u32, next: &mut Offset, ma
     Ok(count)
 }
 
+/// Whether who reads on at `next` has read to `end`: behind the last record a log may leave offsets empty.
+fn is_read_to<S: Store>(store: &S, topic: Topic, partition: u32, next: Offset, end: Offset) -> Result<bool, LogError> {
+    if next >= end || !store.leaves_gaps() {
+        return Ok(next >= end);
+    }
+    let seen = store.range(topic, partition)?.end;
+    Ok(store.scan(topic, partition, next, 1)?.first().map_or(seen, |following| following.offset) >= end)
+}
+
 impl<S: Store> Session for Member<S> {
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
         let started = Stopwatch::start();
@@ -138,6 +149,7 @@ impl<S: Store> Session for Member<S> {
         loop {
             let turn = self.coordinator.turn(self.committer.session)?;
             for partition in turn.changes.revoked {
+                self.questions.forget(partition);
                 // One whose position was never read was never announced either.
                 if !self.given.remove(&partition) && self.places.next.remove(&partition).is_some() {
                     polled.push(Polled::Revoked { partition });
@@ -157,9 +169,18 @@ impl<S: Store> Session for Member<S> {
         }
     }
 
-    fn has_read_to(&mut self, _end: End) -> Result<bool, LogError> {
-        let topic = self.committer.topic;
-        Ok(!self.places.next.keys().any(|partition| self.store.hides(topic, *partition)))
+    fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
+        let (store, topic, questions) = (&*self.store, self.committer.topic, &mut self.questions);
+        let mut through = BTreeMap::new();
+        for (&partition, &next) in &self.places.next {
+            let before = questions.answer(partition, |end| is_read_to(store, topic, partition, next, end))?;
+            if !questions.is_open(partition) {
+                questions.told(partition, now, store.end(topic, partition)?);
+            }
+            let answer = questions.answer(partition, |end| is_read_to(store, topic, partition, next, end))?;
+            through.extend(answer.or(before).map(|moment| (partition, moment)));
+        }
+        Ok(through)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {

@@ -296,8 +296,8 @@ impl Store for MemoryStore {
         lock(&self.data).markers
     }
 
-    fn hides(&self, topic: Topic, partition: u32) -> bool {
-        lock(&self.data).records.get(&(topic, partition)).is_some_and(|records| records.held.is_some_and(|held| held < records.end))
+    fn end(&self, topic: Topic, partition: u32) -> Result<Offset, LogError> {
+        Ok(lock(&self.data).records.get(&(topic, partition)).map_or(0, |records| records.end))
     }
 
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
@@ -322,11 +322,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::log::{End, Polled};
+    use crate::log::{Moment, Polled};
     use crate::runtime::clock::ManualClock;
 
     fn log() -> MemoryLog {
         MemoryLog::new(Partitions::default(), Arc::new(ManualClock::default()))
+    }
+
+    fn moment(ms: i64) -> Moment {
+        let at = Timestamp::from_millis(ms);
+        Moment { at, log: at }
     }
 
     fn session(log: &MemoryLog) -> Box<dyn Session> {
@@ -389,11 +394,11 @@ mod tests {
             polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum()
         };
         assert_eq!((seen(&mut session), seen(&mut session)), (1, 0));
-        assert!(!session.has_read_to(End::Now).unwrap(), "one is hidden");
+        assert_eq!(session.read_through(moment(1)).unwrap(), BTreeMap::new(), "one is hidden");
         assert_eq!((log.range(Topic::Signals, 0).unwrap(), log.scan(Topic::Signals, 0, 0, 10).unwrap().len()), (0..1, 1));
         log.release(Topic::Signals, 0);
         assert_eq!((seen(&mut session), log.range(Topic::Signals, 0).unwrap()), (1, 0..2));
-        assert!(session.has_read_to(End::Now).unwrap());
+        assert_eq!(session.read_through(moment(2)).unwrap(), BTreeMap::from([(0, moment(2))]));
     }
 
     #[test]

@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
     use crate::log::memory::MemoryLog;
-    use crate::log::{Batch, Follower, Membership, Offset, Partitions, Polled, RawAppend, RawRecord, Session, Topic};
+    use crate::log::{Batch, Follower, Membership, Moment, Offset, Partitions, Polled, RawAppend, RawRecord, Session, Topic};
     use crate::runtime::clock::{ManualClock, SystemClock};
     use crate::runtime::runner::Runner;
     use crate::stages::admit::Admit;
@@ -189,6 +189,10 @@ mod tests {
                 Ok(_) => Err(LogError::Retry { reason: "the disk hangs".to_owned() }),
                 Err(_) => Err(LogError::Fatal { reason: "enough".to_owned() }),
             }
+        }
+
+        fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
+            self.session.read_through(now)
         }
 
         fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
@@ -256,10 +260,10 @@ mod tests {
         let mut polled = VecDeque::from([Polled::Assigned { partition: 0, position: 0 }]);
         let now = Timestamp::from_millis(1_764_000_000_000);
         for _ in 0..2 {
-            assert!(matches!(runner.take(&mut polled, now, None), Err(LogError::Retry { .. })));
+            assert!(matches!(runner.take(&mut polled, now, &BTreeMap::new()), Err(LogError::Retry { .. })));
             assert_eq!(runner.positions().count(), 0);
         }
-        runner.take(&mut polled, now, None).unwrap();
+        runner.take(&mut polled, now, &BTreeMap::new()).unwrap();
         assert_eq!(runner.positions().collect::<Vec<_>>(), [(0, 0)]);
     }
 
@@ -270,9 +274,9 @@ mod tests {
         let mut runner = Runner::new(Decide::default(), Arc::new(log));
         let mut polled: VecDeque<Polled> = (0..4).map(|partition| Polled::Assigned { partition, position: 0 }).collect();
         let now = Timestamp::from_millis(1_764_000_000_000);
-        assert!(matches!(runner.take(&mut polled, now, None), Err(LogError::Retry { .. })));
+        assert!(matches!(runner.take(&mut polled, now, &BTreeMap::new()), Err(LogError::Retry { .. })));
         assert_eq!((runner.partitions(), polled.len()), (2, 2));
-        runner.take(&mut polled, now, None).unwrap();
+        runner.take(&mut polled, now, &BTreeMap::new()).unwrap();
         assert_eq!(runner.positions().collect::<Vec<_>>(), [(0, 0), (1, 0), (2, 0), (3, 0)]);
     }
 

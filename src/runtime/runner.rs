@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::{Batch, Log, LogError, Offset, Polled, RawAppend, RawRecord, Topic, Waiting};
+use crate::log::{Batch, Lacking, Log, LogError, Moment, Offset, Polled, RawAppend, RawRecord, Topic};
 use crate::model::{Alert, AlertState, Message, Severity, Timestamp};
 use crate::stages::{Effects, Stage};
 use crate::wire;
@@ -52,20 +52,9 @@ struct Writing {
     versioned: bool,
 }
 
-/// An instant whose earlier records have all been read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadToEnd {
-    /// It, by this process's clock.
-    pub at: Timestamp,
-    /// It, by the log's own clock, which may be another one: [`Log::reached`].
-    pub log: Timestamp,
-}
-
-impl ReadToEnd {
-    /// Behind the end: all before the last record has been read, which carries the log's time.
-    fn at_record(at: Option<Timestamp>, now: Timestamp) -> Self {
-        ReadToEnd { at: at.unwrap_or(now), log: at.unwrap_or(Timestamp::MIN) }
-    }
+/// Up to when a partition has been read that is not read to its end: all before its last record, which carries the log's time.
+fn at_record(at: Option<Timestamp>, now: Timestamp) -> Moment {
+    Moment { at: at.unwrap_or(now), log: at.unwrap_or(Timestamp::MIN) }
 }
 
 /// One partition that this member owns.
@@ -81,7 +70,7 @@ struct Owned<S: Stage> {
     pending: Option<Batch>,
     /// The `at` of the last record.
     last_at: Option<Timestamp>,
-    read_to_end: Option<ReadToEnd>,
+    read_through: Option<Moment>,
     /// What stood before this is gone, and the stage is to know it before the next record.
     lost_before: Option<Offset>,
     ticked_at: Option<Timestamp>,
@@ -138,12 +127,12 @@ impl<S: Stage> Runner<S> {
     }
 
     /// Takes what a poll brought, one event after the other: on an error the rest is left in `polled`, for
-    /// another call. `read_to_end` is `None` where more may be waiting.
+    /// another call. `through` has the partitions of which it is known up to when they have been read: [`crate::log::Session::read_through`].
     ///
     /// # Errors
     /// As the log's reads, while a partition's state is restored; the snapshot's own faults are
     /// [`LogError::Fatal`].
-    pub fn take(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp, read_to_end: Option<ReadToEnd>) -> Result<(), LogError> {
+    pub fn take(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp, through: &BTreeMap<u32, Moment>) -> Result<(), LogError> {
         while let Some(event) = polled.pop_front() {
             match event {
                 Polled::Assigned { .. } => {
@@ -170,8 +159,8 @@ impl<S: Stage> Runner<S> {
                 }
             }
         }
-        for owned in self.owned.values_mut() {
-            owned.read_to_end = read_to_end;
+        for (partition, owned) in &mut self.owned {
+            owned.read_through = through.get(partition).copied();
         }
         Ok(())
     }
@@ -202,14 +191,11 @@ impl<S: Stage> Runner<S> {
         failed
     }
 
-    /// These partitions, and no others, cannot be read to their end now: nothing is complete there.
-    pub fn waiting(&mut self, waiting: &[Waiting], now: Timestamp) {
+    /// What the next records of these partitions, and of no others, wait for.
+    pub fn lacking(&mut self, lacking: &[(u32, Lacking)], now: Timestamp) {
         for (partition, owned) in &mut self.owned {
-            let waits = waiting.iter().find(|waiting| waiting.partition == *partition);
-            if waits.is_some() {
-                owned.read_to_end = None;
-            }
-            owned.lacking.note(waits.and_then(|waits| waits.lacks.as_ref()), now);
+            let lacks = lacking.iter().find(|(lacking, _)| lacking == partition).map(|(_, lacks)| lacks);
+            owned.lacking.note(lacks, now);
         }
     }
 
@@ -220,7 +206,7 @@ impl<S: Stage> Runner<S> {
         for record in records {
             owned.fold(&self.stage, record, &mut effects);
             if S::FLUSHES && self.stage.is_full(&owned.state) {
-                owned.flush(&self.stage, &*self.log, partition, ReadToEnd::at_record(owned.last_at, now));
+                owned.flush(&self.stage, &*self.log, partition, at_record(owned.last_at, now));
             }
         }
         owned.appends.extend(raw_appends(&*self.log, effects.take()));
@@ -352,7 +338,7 @@ impl<S: Stage> Runner<S> {
             appends: Vec::new(),
             pending: None,
             last_at: None,
-            read_to_end: None,
+            read_through: None,
             lost_before: (needed < from).then_some(from),
             ticked_at: None,
             writing: None,

@@ -3,15 +3,15 @@
 //! Each step makes a call or two to the log and waits for nothing that the caller did not ask for, so that a driver, or a
 //! simulation, can stop between any two.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::{Batch, End, Log, LogError, Membership, Polled, Session, Waker};
+use crate::log::{Batch, Log, LogError, Membership, Moment, Polled, Session, Waker};
 use crate::model::Timestamp;
 use crate::stages::Stage;
 
-use super::runner::{ReadToEnd, Rounds, Runner};
+use super::runner::{Rounds, Runner};
 
 /// One member of the group of `S`.
 pub struct Worker<S: Stage> {
@@ -20,16 +20,13 @@ pub struct Worker<S: Stage> {
     runner: Runner<S>,
     /// What was polled and could not be taken yet: it is not polled again.
     polled: VecDeque<Polled>,
-    /// When it was asked for the end that is not reached yet: everything before that is before it.
-    asked: Option<ReadToEnd>,
-    /// What the last poll told: up to when everything has been read.
-    read_to_end: Option<ReadToEnd>,
+    /// Whether the last poll brought as much as was asked for.
+    full: bool,
+    /// Up to when partitions have been read, as of the last poll.
+    through: BTreeMap<u32, Moment>,
     /// Partitions whose last commit is of unknown outcome.
     unsettled: BTreeSet<u32>,
 }
-
-/// For so long an end that was asked for is waited for. A later answer would take the partitions that went on meanwhile back to the time of the question.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a step of reading brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +67,7 @@ impl<S: Stage> Worker<S> {
         let membership = Membership { group: S::NAME, member: member.to_owned(), topic: S::INPUT };
         let session = log.join(membership)?;
         let runner = Runner::with_rounds(stage, Arc::clone(&log), rounds);
-        Ok(Worker { log, session, runner, polled: VecDeque::new(), asked: None, read_to_end: None, unsettled: BTreeSet::new() })
+        Ok(Worker { log, session, runner, polled: VecDeque::new(), full: false, through: BTreeMap::new(), unsettled: BTreeSet::new() })
     }
 
     /// Ends a waiting [`Worker::read`] from another thread.
@@ -78,36 +75,27 @@ impl<S: Stage> Worker<S> {
         self.session.waker()
     }
 
-    /// Polls at most `most` records, and folds them. `asked_at` is the time before the call: where less than `most` came,
-    /// everything up to then has been read.
+    /// Polls at most `most` records, and folds them. `asked_at` is the time before the call.
     ///
     /// # Errors
     /// [`LogError::Retry`]: the same call again, later; nothing that was polled is lost. Any other ends this member.
     pub fn read(&mut self, asked_at: Timestamp, most: usize, wait: Duration) -> Result<Read, LogError> {
         if self.polled.is_empty() {
-            self.asked = self.asked.filter(|asked| asked_at.since(asked.at) < ANSWER_WITHIN);
-            let end = if self.asked.is_none() { End::Now } else { End::AsBefore };
-            let asked = *self.asked.get_or_insert_with(|| ReadToEnd { at: asked_at, log: self.log.reached() });
-            // Where the poll fails nobody was asked for an end as of `asked`, so it counts no more.
-            self.polled = self.session.poll(most, wait).inspect_err(|_| self.asked = None)?.into();
+            let now = Moment { at: asked_at, log: self.log.reached() };
+            self.polled = self.session.poll(most, wait)?.into();
             let records: usize = self.polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
+            self.full = records >= most;
             // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
-            let to_end = if records < most && S::FLUSHES { self.session.has_read_to(end) } else { Ok(records < most) };
-            // What is far from its end, or could not be asked, is asked anew.
-            if !matches!(to_end, Ok(false)) || records >= most {
-                self.asked = None;
-            }
-            let to_end = matches!(to_end, Ok(true));
-            self.read_to_end = to_end.then_some(asked);
+            let through = if S::FLUSHES && !self.full { self.session.read_through(now) } else { Ok(BTreeMap::new()) };
+            self.through = through.unwrap_or_default();
         }
         let nothing = self.polled.is_empty();
-        self.runner.take(&mut self.polled, asked_at, self.read_to_end)?;
-        self.runner.waiting(&self.session.waiting(), asked_at);
-        Ok(match self.read_to_end {
-            // Also where there is more that cannot be read yet: it is waited for.
+        self.runner.take(&mut self.polled, asked_at, &self.through)?;
+        self.runner.lacking(&self.session.lacking(), asked_at);
+        Ok(match self.full {
             _ if nothing => Read::Nothing,
-            None => Read::Full,
-            Some(_) => Read::All,
+            true => Read::Full,
+            false => Read::All,
         })
     }
 
@@ -183,36 +171,32 @@ impl<S: Stage> Worker<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
     use crate::log::memory::MemoryLog;
-    use crate::log::{Lacking, Partitions, RawAppend, RawRecord, Topic, Waiting};
+    use crate::log::{Lacking, Partitions, RawAppend, RawRecord, Topic};
     use crate::model::{Message, Order, PolicyAnnouncement, Signal};
     use crate::runtime::clock::{Clock, ManualClock};
     use crate::stages::aggregate::{Aggregate, Limits};
     use crate::stages::decide::Decide;
     use crate::wire;
 
-    /// What its polls bring, in order, and which ends it is asked for. It has read to none of them.
+    /// What its polls bring, in order. It has read to no end.
     struct Scripted {
-        polls: VecDeque<Result<Vec<Polled>, LogError>>,
-        asked: Arc<Mutex<Vec<End>>>,
-        waiting: Vec<Waiting>,
+        polls: VecDeque<Vec<Polled>>,
+        lacking: Vec<(u32, Lacking)>,
     }
 
     impl Session for Scripted {
         fn poll(&mut self, _max: usize, _wait: Duration) -> Result<Vec<Polled>, LogError> {
-            self.polls.pop_front().unwrap_or(Ok(Vec::new()))
+            Ok(self.polls.pop_front().unwrap_or_default())
         }
 
-        fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
-            self.asked.lock().unwrap().push(end);
-            Ok(false)
+        fn read_through(&mut self, _now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
+            Ok(BTreeMap::new())
         }
 
-        fn waiting(&self) -> Vec<Waiting> {
-            self.waiting.clone()
+        fn lacking(&self) -> Vec<(u32, Lacking)> {
+            self.lacking.clone()
         }
 
         fn commit(&mut self, _batch: &Batch) -> Result<(), LogError> {
@@ -231,32 +215,13 @@ mod tests {
     }
 
     /// A member of aggregate's group, with panes of 5 s.
-    fn worker(polls: VecDeque<Result<Vec<Polled>, LogError>>, asked: &Arc<Mutex<Vec<End>>>, waiting: Vec<Waiting>) -> Worker<Aggregate> {
+    fn worker(polls: Vec<Vec<Polled>>, lacking: Vec<(u32, Lacking)>) -> Worker<Aggregate> {
         let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(at(0)))));
-        let session: Box<dyn Session> = Box::new(Scripted { polls, asked: Arc::clone(asked), waiting });
+        let session: Box<dyn Session> = Box::new(Scripted { polls: polls.into(), lacking });
         let pane = Duration::from_secs(5);
         let stage = Aggregate { pane, grace: Duration::ZERO, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
         let runner = Runner::new(stage, Arc::clone(&log));
-        Worker { log, session, runner, polled: VecDeque::new(), asked: None, read_to_end: None, unsettled: BTreeSet::new() }
-    }
-
-    /// Which ends the worker asks for in polls that bring this, at these times in ms; and whether each read succeeded.
-    fn ends(polls: Vec<(i64, Result<Vec<Polled>, LogError>)>) -> (Vec<End>, Vec<bool>) {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (times, polls): (Vec<i64>, VecDeque<_>) = polls.into_iter().unzip();
-        let mut worker = worker(polls, &asked, Vec::new());
-        let read = times.into_iter().map(|ms| worker.read(at(ms), 128, Duration::ZERO).is_ok()).collect();
-        let asked = asked.lock().unwrap().clone();
-        (asked, read)
-    }
-
-    /// Between a poll that fails and the next one anything may have been appended: the end of before is not the one of the time that counts from there.
-    #[test]
-    fn an_end_is_asked_for_anew_after_a_poll_that_failed() {
-        let failed = Err(LogError::Retry { reason: "a coordinator is loading".to_owned() });
-        let (asked, read) = ends(vec![(0, Ok(Vec::new())), (0, Ok(Vec::new())), (0, failed), (0, Ok(Vec::new())), (0, Ok(Vec::new()))]);
-        assert_eq!(read, [true, true, false, true, true]);
-        assert_eq!(asked, [End::Now, End::AsBefore, End::Now, End::AsBefore]);
+        Worker { log, session, runner, polled: VecDeque::new(), full: false, through: BTreeMap::new(), unsettled: BTreeSet::new() }
     }
 
     /// A pane that is over and cannot be complete, since its partition waits for a registry, is looked at again a moment later and not at once: no wait spins on a core.
@@ -264,9 +229,9 @@ mod tests {
     fn a_partition_that_waits_makes_nobody_spin() {
         let value = br#"{"target":"prod/Deployment/api","metric":"cpu","value":1}"#.to_vec();
         let record = RawRecord { partition: 0, offset: 0, at: at(0), key: None, content_type: None, value };
-        let polls = vec![Ok(vec![Polled::Assigned { partition: 0, position: 0 }, Polled::Records { partition: 0, records: vec![record] }])];
+        let polls = vec![vec![Polled::Assigned { partition: 0, position: 0 }, Polled::Records { partition: 0, records: vec![record] }]];
         let lacks = Lacking { what: "the schema 7".to_owned(), reason: "it is down".to_owned(), mend: "start it".to_owned() };
-        let mut worker = worker(polls.into(), &Arc::default(), vec![Waiting { partition: 0, lacks: Some(lacks) }]);
+        let mut worker = worker(polls, vec![(0, lacks)]);
         worker.read(at(0), 128, Duration::ZERO).unwrap();
         let due = worker.wakes_at(at(0)).unwrap();
         assert!(at(0) < due && due <= at(5_000), "the end of the pane: {due}");
@@ -276,13 +241,6 @@ mod tests {
             let again = worker.wakes_at(at(ms)).unwrap();
             assert!(again > at(ms), "{again} is no wait at {}", at(ms));
         }
-    }
-
-    /// One partition that nobody can read for a minute takes the others no minute back.
-    #[test]
-    fn an_end_that_is_not_reached_for_long_is_asked_for_anew() {
-        let (asked, _) = ends([0, 4_999, 5_000, 9_999, 60_000].map(|ms| (ms, Ok(Vec::new()))).into());
-        assert_eq!(asked, [End::Now, End::AsBefore, End::Now, End::AsBefore, End::Now]);
     }
 
     /// A partition without a target has nothing that waits: its clock costs no commit. With the first target it begins.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loadline::log::memory::MemoryLog;
-use loadline::log::{Log, Membership, Partitions, RawRecord, Session, Topic};
+use loadline::log::{Log, Membership, Moment, Partitions, RawRecord, Session, Topic};
 use loadline::model::{Alert, Audit, DeadLetter, Message, TargetId, Timestamp};
 use loadline::runtime::clock::{Clock, ManualClock};
 use loadline::runtime::publish;
-use loadline::runtime::runner::{ReadToEnd, Runner};
+use loadline::runtime::runner::Runner;
 use loadline::stages::{Effects, Stage};
 use loadline::wire;
 
@@ -49,7 +49,9 @@ impl<S: Stage + Clone> World<S> {
             (session, Runner::new(self.stage.clone(), Arc::new(self.log.clone())))
         });
         for _ in 0..4 {
-            runner.take(&mut VecDeque::from(session.poll(10_000, Duration::ZERO).unwrap()), now, Some(ReadToEnd { at: now, log: now })).unwrap();
+            let polled = session.poll(10_000, Duration::ZERO).unwrap();
+            let through = session.read_through(Moment { at: now, log: now }).unwrap();
+            runner.take(&mut VecDeque::from(polled), now, &through).unwrap();
             while let Some(batch) = runner.next_batch(now) {
                 session.commit(&batch).unwrap();
                 runner.confirmed(batch.partition);

@@ -4,14 +4,14 @@
 //! What belongs to a log's own order (markers, an open transaction, retention, its clock) is the memory log's; here is
 //! what a caller is told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use loadline::log::memory::MemoryLog;
-use loadline::log::{Batch, End, Follower, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
+use loadline::log::{Batch, Follower, Log, LogError, Membership, Moment, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
 use loadline::model::Timestamp;
 
 use super::scenario::How;
@@ -23,8 +23,12 @@ pub struct Faults {
     pub commits: BTreeMap<&'static str, VecDeque<How>>,
     /// How many of the next polls of a group fail.
     pub polls: BTreeMap<&'static str, usize>,
-    /// How many records the clients of a group have at a time, at most.
-    pub fetches: BTreeMap<&'static str, usize>,
+    /// What the clients of a group have of what there is.
+    pub fetches: BTreeMap<&'static str, Fetched>,
+    /// Partitions that nobody leads, …
+    pub headless: BTreeSet<(Topic, u32)>,
+    /// … and those whose leader takes what comes before the next look, and is gone then.
+    pub last_words: BTreeSet<(Topic, u32)>,
     /// The next appends of sources.
     pub appends: VecDeque<How>,
     /// Nothing can be read.
@@ -37,7 +41,22 @@ pub struct Faults {
     pub met: BTreeMap<&'static str, u64>,
 }
 
+/// What a group's clients have fetched, where that is little.
+#[derive(Debug, Clone, Copy)]
+pub struct Fetched {
+    /// How many records they get from one look to the next.
+    pub a_look: usize,
+    /// How many of these are left.
+    pub left: usize,
+}
+
 impl Faults {
+    /// A look begins: something was fetched meanwhile, and leaders are gone.
+    pub fn look(&mut self) {
+        self.headless.append(&mut self.last_words);
+        self.fetches.values_mut().for_each(|fetches| fetches.left = fetches.a_look);
+    }
+
     fn met(&mut self, what: &'static str) {
         *self.met.entry(what).or_default() += 1;
     }
@@ -46,6 +65,14 @@ impl Faults {
         if self.unreadable {
             self.met("unreadable");
             return Err(LogError::Retry { reason: "planned: it cannot be read".to_owned() });
+        }
+        Ok(())
+    }
+
+    fn check_read_of(&mut self, topic: Topic, partition: u32) -> Result<(), LogError> {
+        self.check_read()?;
+        if self.headless.contains(&(topic, partition)) {
+            return Err(LogError::Retry { reason: "planned: nobody leads it".to_owned() });
         }
         Ok(())
     }
@@ -59,6 +86,10 @@ impl Faults {
                     return Err(LogError::TooLarge { topic: append.topic, bytes });
                 }
             }
+        }
+        if appends.iter().any(|append| self.headless.contains(&(append.topic, append.partition))) {
+            self.met("appends to partitions that nobody leads");
+            return Err(LogError::Retry { reason: "planned: nobody leads it".to_owned() });
         }
         if self.full {
             self.met("full");
@@ -128,7 +159,7 @@ impl Log for FaultyLog {
 
     fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
         let (group, topic) = (membership.group, membership.topic);
-        Ok(Box::new(FaultySession { inner: self.inner.join(membership)?, group, topic, log: self.clone(), owned: BTreeMap::new() }))
+        Ok(Box::new(FaultySession { inner: self.inner.join(membership)?, group, topic, log: self.clone(), owned: BTreeSet::new(), later: BTreeMap::new() }))
     }
 
     fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
@@ -143,12 +174,12 @@ impl Log for FaultyLog {
     }
 
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
-        self.faults().check_read()?;
+        self.faults().check_read_of(topic, partition)?;
         self.inner.range(topic, partition)
     }
 
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
-        self.faults().check_read()?;
+        self.faults().check_read_of(topic, partition)?;
         self.inner.scan(topic, partition, from, max)
     }
 
@@ -181,20 +212,40 @@ struct FaultySession {
     group: &'static str,
     topic: Topic,
     log: FaultyLog,
-    owned: BTreeMap<u32, Owned>,
-}
-
-/// How far a partition was read, and the end of it that was asked for.
-struct Owned {
-    next: Offset,
-    end: Option<Offset>,
+    owned: BTreeSet<u32>,
+    /// What was polled of partitions that nobody leads, until somebody does.
+    later: BTreeMap<u32, Vec<Polled>>,
 }
 
 impl FaultySession {
-    /// Whether nothing that can be read stands between what was read and an end: behind a transaction's marker there is none.
-    fn is_read_to(&self, partition: u32, next: Offset, end: Offset) -> Result<bool, LogError> {
-        let following = self.log.inner.scan(self.topic, partition, next, 1)?;
-        Ok(following.first().is_none_or(|record| record.offset >= end))
+    /// What can be handed out: in its order, of each partition.
+    fn hand_out(&mut self, polled: Vec<Polled>) -> Vec<Polled> {
+        let headless = self.log.faults().headless.clone();
+        let mut out = Vec::new();
+        for partition in self.later.keys().copied().collect::<Vec<_>>() {
+            if !headless.contains(&(self.topic, partition)) {
+                out.extend(self.later.remove(&partition).unwrap_or_default());
+            }
+        }
+        for event in polled {
+            match event {
+                Polled::Revoked { partition } => {
+                    let waits = self.later.remove(&partition).unwrap_or_default();
+                    // Who was never told of a partition is not told of its loss.
+                    if !matches!(waits.first(), Some(Polled::Assigned { .. })) {
+                        out.push(event);
+                    }
+                }
+                Polled::Records { partition, .. } | Polled::Gap { partition, .. } | Polled::Assigned { partition, .. }
+                    if headless.contains(&(self.topic, partition)) =>
+                {
+                    self.log.faults().met("records of partitions that nobody leads");
+                    self.later.entry(partition).or_default().push(event);
+                }
+                event => out.push(event),
+            }
+        }
+        out
     }
 }
 
@@ -207,47 +258,37 @@ impl Session for FaultySession {
             faults.met("polls that failed");
             return Err(LogError::Retry { reason: "planned: a poll failed".to_owned() });
         }
-        let most = faults.fetches.get(self.group).copied();
+        let most = faults.fetches.get(self.group).map_or(max, |fetches| fetches.left.min(max));
         drop(faults);
-        let polled = self.inner.poll(most.map_or(max, |most| most.min(max)), wait)?;
+        let polled = self.inner.poll(most, wait)?;
+        let records: usize = polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
+        let mut faults = self.log.faults();
+        if let Some(fetches) = faults.fetches.get_mut(self.group) {
+            fetches.left -= records.min(fetches.left);
+        }
+        drop(faults);
         for event in &polled {
             match event {
-                Polled::Assigned { partition, position } => drop(self.owned.insert(*partition, Owned { next: *position, end: None })),
+                Polled::Assigned { partition, .. } => drop(self.owned.insert(*partition)),
                 Polled::Revoked { partition } => drop(self.owned.remove(partition)),
-                Polled::Gap { partition, to, .. } => {
-                    if let Some(owned) = self.owned.get_mut(partition) {
-                        owned.next = *to;
-                    }
-                }
-                Polled::Records { partition, records } => {
-                    if let (Some(owned), Some(last)) = (self.owned.get_mut(partition), records.last()) {
-                        owned.next = last.offset + 1;
-                    }
-                }
+                Polled::Records { .. } | Polled::Gap { .. } => {}
             }
         }
-        Ok(polled)
+        Ok(self.hand_out(polled))
     }
 
-    /// As a broker's client: an end is asked for, and reached by what is polled then or later.
-    fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
-        self.log.faults().check_read()?;
-        if !self.log.leaves_gaps() {
-            return self.inner.has_read_to(end);
+    fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
+        let mut faults = self.log.faults();
+        faults.check_read()?;
+        let headless = faults.headless.clone();
+        drop(faults);
+        let through = self.inner.read_through(now)?;
+        let known = |partition: &u32| !headless.contains(&(self.topic, *partition)) && !self.later.contains_key(partition);
+        let through: BTreeMap<u32, Moment> = through.into_iter().filter(|(partition, _)| known(partition)).collect();
+        if through.len() < self.owned.len() {
+            self.log.faults().met("ends that were not reached");
         }
-        for (partition, owned) in &mut self.owned {
-            if end == End::Now || owned.end.is_none() {
-                owned.end = Some(self.log.inner.range(self.topic, *partition)?.end);
-            }
-        }
-        for (partition, owned) in &self.owned {
-            if !self.is_read_to(*partition, owned.next, owned.end.unwrap_or(owned.next))? {
-                self.log.faults().met("ends that were not reached");
-                return Ok(false);
-            }
-        }
-        self.owned.values_mut().for_each(|owned| owned.end = None);
-        self.inner.has_read_to(end)
+        Ok(through)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {

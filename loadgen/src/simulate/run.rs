@@ -21,7 +21,7 @@ use loadline::stages::arbitrate::{Arbitrate, Pacing};
 use crate::random::Random;
 
 use super::check::{Checker, Violation};
-use super::faulty::FaultyLog;
+use super::faulty::{FaultyLog, Fetched};
 use super::panics;
 use super::process::{Process, Settings, Zombie, end_in_order};
 use super::scenario::{Fault, Millis, Part, Planned, Scenario, TOPICS};
@@ -411,6 +411,7 @@ impl<'a> Run<'a> {
         });
         // The group of a process that is gone knows so after the next look of the others: three times nothing (a read, a commit, a read) is nothing.
         let mut rests: BTreeMap<(usize, Part), u32> = BTreeMap::new();
+        self.log.faults().look();
         let mut steps = 0;
         while !ready.is_empty() {
             let chosen = self.order.below(ready.len());
@@ -495,10 +496,14 @@ impl<'a> Run<'a> {
             }
             Commits { part, how, count } => self.log.faults().commits.entry(part.group()).or_default().extend(std::iter::repeat_n(*how, *count)),
             Fetches { part, most, lasts } => {
-                self.log.faults().fetches.insert(part.group(), *most);
+                self.log.faults().fetches.insert(part.group(), Fetched { a_look: *most, left: 0 });
                 self.later(*lasts, fault);
             }
             Polls { part, count } => *self.log.faults().polls.entry(part.group()).or_default() += count,
+            Headless { topic, partition, lasts } => {
+                self.log.faults().last_words.insert((TOPICS[*topic], *partition));
+                self.later(*lasts, fault);
+            }
             Unreadable { lasts } => {
                 self.log.faults().unreadable = true;
                 self.later(*lasts, fault);
@@ -618,6 +623,10 @@ impl<'a> Run<'a> {
         match fault {
             Unreadable { .. } => self.log.faults().unreadable = again(&self.ends, &|f| matches!(f, Unreadable { .. })),
             Fetches { part, .. } => drop(self.log.faults().fetches.remove(part.group())),
+            Headless { topic, partition, .. } => {
+                let lasts = again(&self.ends, &|f| matches!(f, Headless { topic: t, partition: p, .. } if (t, p) == (topic, partition)));
+                self.log.faults().headless.retain(|place| lasts || *place != (TOPICS[*topic], *partition));
+            }
             Full { .. } => self.log.faults().full = again(&self.ends, &|f| matches!(f, Full { .. })),
             SizeLimit { .. } => self.log.faults().most_bytes = None,
             OpenTransaction { topic, partition, .. } => {

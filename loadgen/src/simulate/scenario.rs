@@ -160,10 +160,13 @@ pub enum Fault {
     OpenTransaction { topic: usize, partition: u32, lasts: For },
     /// The log's clock, and everybody's with it, is set.
     ClockSet { by: Millis },
-    /// The client of a part has no more than so many records of what there is at a time, as when it waits for what it fetches: only of a log with gaps, as a broker's.
+    /// The clients of a part have no more than so many records of what there is from one look to the next, as when they wait for what they fetch: only of a log with gaps, as a
+    /// broker's.
     Fetches { part: Part, most: usize, lasts: For },
     /// The next polls of a group fail, though their log can be read: only of a log with gaps.
     Polls { part: Part, count: usize },
+    /// Nobody leads a partition, so that it can be neither read nor written: only of a log with gaps.
+    Headless { topic: usize, partition: u32, lasts: For },
     /// Appends of sources fail so.
     Appends { how: How, count: usize },
     /// Records that all have read and no restart needs are removed; with `unread`, all but the last ones.
@@ -325,7 +328,7 @@ impl Scenario {
             Vec::new()
         };
         if setup.markers && kinds.allow_one_of(&of_brokers) {
-            faults.extend(Planned::draw_of_broker(&mut Draw(Random::new(seed ^ 0xFE7C)), calm_at));
+            faults.extend(Planned::draw_of_broker(&mut Draw(Random::new(seed ^ 0xFE7C)), &setup, calm_at));
         }
         faults.extend(unheard);
         // One in six: a metric falls silent while the others would let the fleet shrink.
@@ -490,8 +493,9 @@ impl Planned {
         }
     }
 
-    /// What a broker's client meets, in one of three: it has less than there is while its polls fail, mostly of the part that says up to when all is read.
-    fn draw_of_broker(draw: &mut Draw, calm_at: Millis) -> Vec<Planned> {
+    /// What a broker's client meets, in one of three: it has less than there is while its polls fail, mostly of the part that says up to when all is read; or nobody leads a
+    /// partition.
+    fn draw_of_broker(draw: &mut Draw, setup: &Setup, calm_at: Millis) -> Vec<Planned> {
         if !draw.one_in(3) {
             return Vec::new();
         }
@@ -502,6 +506,13 @@ impl Planned {
         for _ in 0..draw.between(0, 4) {
             let count = usize::try_from(draw.between(1, 3)).unwrap_or(1);
             faults.push(Planned { at: at + draw.between(0, lasts), fault: Fault::Polls { part, count } });
+        }
+        if draw.one_in(2) {
+            let topic = if draw.one_in(2) { 0 } else { draw.0.below(TOPICS.len()) };
+            let partitions = setup.partitions.get(topic).copied().unwrap_or(1);
+            let partition = u32::try_from(draw.0.below(partitions as usize)).unwrap_or(0);
+            let (at, lasts) = (draw.between(5_000, calm_at - 40_000), draw.between(1_000, 30_000));
+            faults.push(Planned { at, fault: Fault::Headless { topic, partition, lasts } });
         }
         faults
     }
@@ -573,7 +584,7 @@ impl Planned {
 
 impl Fault {
     /// The names of the kinds.
-    pub const KINDS: [&str; 32] = [
+    pub const KINDS: [&str; 33] = [
         "Kill",
         "Stall",
         "KillPart",
@@ -606,10 +617,11 @@ impl Fault {
         "PolicyGone",
         "Fetches",
         "Polls",
+        "Headless",
     ];
 
     /// Those that only a log with gaps has, as a broker's.
-    pub const OF_BROKERS: [&str; 2] = ["Fetches", "Polls"];
+    pub const OF_BROKERS: [&str; 3] = ["Fetches", "Polls", "Headless"];
 
     /// Its name.
     pub fn kind(&self) -> &'static str {
@@ -625,6 +637,6 @@ impl Fault {
 
     /// Whether it is about a partition.
     pub fn names_a_partition(&self) -> bool {
-        matches!(self, Fault::OpenTransaction { .. } | Fault::Retention { .. } | Fault::Poison { .. })
+        matches!(self, Fault::OpenTransaction { .. } | Fault::Retention { .. } | Fault::Poison { .. } | Fault::Headless { .. })
     }
 }

@@ -12,14 +12,17 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
+use self::hidden::Hidden;
 use super::predecessor::Predecessor;
 use super::transaction::Transactions;
 use super::{SLICE, Shared, client, errors, reader};
 use crate::log::coordinator::lock;
-use crate::log::{Batch, End, Lacking, LogError, Membership, Offset, Polled, RawRecord, Session, Waiting, Waker};
+use crate::log::read_through::Questions;
+use crate::log::{Batch, Lacking, LogError, Membership, Moment, Offset, Polled, RawRecord, Session, Waker};
 use crate::runtime::clock::Stopwatch;
 
 mod commits;
+mod hidden;
 
 /// So many bytes are taken from the client before they are asked for: it has them in one queue, in which one partition could
 /// starve another. As many as it fetches of a partition at once; what is taken earlier has left the processor's cache when it is asked for.
@@ -48,6 +51,8 @@ pub(super) struct Member {
     overtaken: BTreeMap<u32, Option<LeftAlone>>,
     /// Partitions that the group gave and that could not be opened.
     unopened: BTreeMap<u32, LeftAlone>,
+    questions: Questions,
+    hidden: Hidden,
 }
 
 /// Something that failed for now, and when it is tried again.
@@ -76,8 +81,6 @@ struct Owned {
     ahead: VecDeque<Item>,
     /// How many bytes that is.
     bytes: usize,
-    /// The end that the member asked for last, where it did.
-    end: Option<Offset>,
     /// Where its end could not be told.
     untold: Option<LeftAlone>,
     /// What the first of it waits for, until it is known how to read it ([`super::LookUp`]); the client fetches no more of the partition meanwhile.
@@ -165,6 +168,8 @@ impl Member {
             woken: Arc::default(),
             overtaken: BTreeMap::new(),
             unopened: BTreeMap::new(),
+            questions: Questions::default(),
+            hidden: Hidden::default(),
         };
         if member.shared.options.static_members {
             // It takes the place of the one before at once.
@@ -309,7 +314,7 @@ impl Member {
         if position < next {
             ahead.push_back(Item::Gap(position, next));
         }
-        self.owned.insert(partition, Owned { next, ahead, bytes: 0, end: None, untold: None, waits: None, transactions: Some(transactions) });
+        self.owned.insert(partition, Owned { next, ahead, bytes: 0, untold: None, waits: None, transactions: Some(transactions) });
         Ok(())
     }
 
@@ -416,8 +421,27 @@ impl Member {
         }
     }
 
+    /// The moments up to which partitions have been read, of those whose ends have been reached.
+    fn answers(&mut self, positions: &TopicPartitionList) -> Result<BTreeMap<u32, Moment>, LogError> {
+        let mut through = BTreeMap::new();
+        for (&partition, owned) in &self.owned {
+            let next = match owned.ahead.front() {
+                Some(Item::Record(record)) => record.offset,
+                Some(Item::Gap(from, _)) => *from,
+                // Beyond a transaction's marker, too, which is no record.
+                None => match positions.find_partition(self.shared.names.of(self.membership.topic), client::number(partition)).map(|found| found.offset()) {
+                    Some(At::Offset(raw)) => client::offset(raw).max(owned.next),
+                    _ => owned.next,
+                },
+            };
+            through.extend(self.questions.answer(partition, |end| Ok(next >= end))?.map(|moment| (partition, moment)));
+        }
+        Ok(through)
+    }
+
     /// The partition is this member's no more. Says whether it was.
     fn lose(&mut self, partition: u32) -> bool {
+        self.questions.forget(partition);
         self.shared.hold((self.membership.group, self.membership.topic, partition), None);
         self.owned.remove(&partition).is_some()
     }
@@ -450,50 +474,32 @@ impl Session for Member {
         outcome
     }
 
-    fn has_read_to(&mut self, end: End) -> Result<bool, LogError> {
-        // By another client: a broker answers the questions of one connection in order, so that this one would wait for the fetch that is under way, which
-        // a record ends. It is the end for who reads what is committed: what somebody's open transaction hides comes late, and holds nothing else up.
-        let asker = self.shared.asker(self.membership.group)?;
-        if end == End::Now {
-            self.owned.values_mut().for_each(|owned| owned.end = None);
-        }
-        let asks = self.owned.iter().filter(|(_, owned)| owned.end.is_none() && owned.waits.is_none() && owned.untold.is_none_or(LeftAlone::is_over));
+    fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
+        let positions = self.consumer.position().map_err(|error| errors::of_reading(&error))?;
+        let mut through = self.answers(&positions)?;
+        let asks = self.owned.iter().filter(|(partition, owned)| !self.questions.is_open(**partition) && owned.untold.is_none_or(LeftAlone::is_over));
         let asks: Vec<u32> = asks.map(|(partition, _)| *partition).collect();
-        let ends = client::ends(&asker, self.shared.names.of(self.membership.topic), &asks, ENDS_WITHIN);
+        // By another client: a broker answers the questions of one connection in order, so that this one would wait for the fetch that is under way, which
+        // a record ends. By one that sees what is not committed yet: what somebody's open transaction hides was appended, too.
+        let ends = client::ends(&*self.shared.onlooker()?, self.topic(), &asks, ENDS_WITHIN);
         for partition in asks {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
-            owned.end = ends.get(&partition).copied();
-            owned.untold = if owned.end.is_some() { None } else { Some(LeftAlone::again(owned.untold)) };
-        }
-        let positions = self.consumer.position().map_err(|error| errors::of_reading(&error))?;
-        for (partition, owned) in self.owned.iter().filter(|(_, owned)| owned.waits.is_none() && owned.untold.is_none()) {
-            let first_ahead = owned.ahead.front().map(|item| match item {
-                Item::Record(record) => record.offset,
-                Item::Gap(from, _) => *from,
-            });
-            if let Some(ahead) = first_ahead {
-                if owned.end.is_none_or(|end| ahead < end) {
-                    return Ok(false);
-                }
-                continue;
+            match ends.get(&partition) {
+                Some(end) => self.questions.told(partition, now, *end),
+                None => owned.untold = Some(LeftAlone::again(owned.untold)),
             }
-            // Beyond a transaction's marker, too, which is no record.
-            let position = match positions.find_partition(self.topic(), client::number(*partition)).map(|found| found.offset()) {
-                Some(At::Offset(raw)) => client::offset(raw),
-                _ => owned.next,
-            };
-            if owned.end.is_none_or(|end| position.max(owned.next) < end) {
-                return Ok(false);
+            if ends.contains_key(&partition) {
+                owned.untold = None;
             }
         }
-        // Reached: it says nothing of what comes later.
-        self.owned.values_mut().for_each(|owned| owned.end = None);
-        Ok(true)
+        through.extend(self.answers(&positions)?);
+        self.look_for_transactions(now.at)?;
+        Ok(through)
     }
 
-    fn waiting(&self) -> Vec<Waiting> {
-        let waits = self.owned.iter().filter(|(_, owned)| owned.waits.is_some() || owned.untold.is_some());
-        waits.map(|(partition, owned)| Waiting { partition: *partition, lacks: owned.waits.clone() }).collect()
+    fn lacking(&self) -> Vec<(u32, Lacking)> {
+        let lacks = |(partition, owned): (&u32, &Owned)| Some((*partition, owned.waits.clone().or_else(|| self.hidden.lacking(*partition))?));
+        self.owned.iter().filter_map(lacks).collect()
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{LOOK_AGAIN, Owned, ReadToEnd, Rounds, TICK_EVERY, Writing};
-use crate::log::{Batch, Log, Offset, RawAppend, RawRecord, StatePut, Topic};
+use super::{LOOK_AGAIN, Owned, Rounds, TICK_EVERY, Writing, at_record};
+use crate::log::{Batch, Log, Moment, Offset, RawAppend, RawRecord, StatePut, Topic};
 use crate::model::{Alert, AlertState, DeadLetter, Message, Severity, Timestamp};
 use crate::runtime::raw_appends;
 use crate::runtime::snapshots::{self, ASIDE_KEY, ROUND_KEY, Round, VERSION_KEY, WIDE_KEY};
@@ -84,7 +84,7 @@ impl<S: Stage> Owned<S> {
 
     /// Whether what is held is to be flushed now. Appends that wait to be committed need a position.
     fn flush_is_due(&self, stage: &S) -> bool {
-        let due = match self.read_to_end {
+        let due = match self.read_through {
             // By when the input had been read: a moment later nothing more is complete.
             Some(read) => stage.flush_at(&self.state, read.at).is_some_and(|at| read.at >= at),
             None => stage.flushes_behind(&self.state),
@@ -92,7 +92,7 @@ impl<S: Stage> Owned<S> {
         due || !self.appends.is_empty()
     }
 
-    pub(super) fn flush(&mut self, stage: &S, log: &dyn Log, partition: u32, ReadToEnd { at: now, log: read_through }: ReadToEnd) {
+    pub(super) fn flush(&mut self, stage: &S, log: &dyn Log, partition: u32, Moment { at: now, log: read_through }: Moment) {
         let mut effects = Effects::new();
         let input = Input::Flush { partition, now, read_through };
         if catch_unwind(AssertUnwindSafe(|| stage.apply(&mut self.state, input, &mut effects))).is_err() {
@@ -120,11 +120,11 @@ impl<S: Stage> Owned<S> {
         let flushed = !S::FLUSHES || self.flush_is_due(stage);
         if S::FLUSHES && flushed {
             // Read to the end, everything up to then is in; else up to the last record read.
-            let read = self.read_to_end.unwrap_or_else(|| ReadToEnd::at_record(self.last_at, now));
+            let read = self.read_through.unwrap_or_else(|| at_record(self.last_at, now));
             self.flush(stage, log, partition, read);
             // A further flush says nothing new before the input was read again: however long a commit
             // takes, it is followed by a read.
-            self.read_to_end = None;
+            self.read_through = None;
         }
         let mut appends = std::mem::take(&mut self.appends);
         appends.retain(|append| !is_expired_request(append, now));
@@ -209,7 +209,7 @@ impl<S: Stage> Owned<S> {
         }
         let tick = S::TICK.filter(|_| stage.needs_ticks(&self.state)).map(|_| self.ticked_at.map_or(now, |at| at + TICK_EVERY));
         // Overdue for want of the end of the input: what brings it nearer ends the wait; else it is asked for again a moment later.
-        let waits = |at: Timestamp| if self.read_to_end.is_none() && at <= now { now + LOOK_AGAIN } else { at };
+        let waits = |at: Timestamp| if self.read_through.is_none() && at <= now { now + LOOK_AGAIN } else { at };
         let flush = if S::FLUSHES { stage.flush_at(&self.state, now).map(waits) } else { None };
         tick.into_iter().chain(flush).min()
     }
