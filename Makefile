@@ -16,12 +16,12 @@ T := policy
 RUNS := 1000000
 LEN := 512
 
-.PHONY: help run test soak lint bench doc fuzz setup setup-tests
+.PHONY: help run test soak lint bench doc fuzz setup setup-kafka setup-tests
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: setup ## Start the demo: a real fleet that follows a real load, until Ctrl-C; with LOG=kafka on a Kafka broker
+run: $(if $(LOG),setup-kafka,setup) ## Start the demo: a real fleet that follows a real load, until Ctrl-C; with LOG=kafka on a Kafka broker
 	@tools/first-build $(DEMO)
 	@cargo build --quiet --locked --release --package loadline --package loadgen --bins
 	@exec $(if $(LOG),tools/demo-on $(LOG)) $(DEMO) demo
@@ -62,6 +62,9 @@ fuzz: ## Fuzz a parser with a nightly compiler and cargo-fuzz: make fuzz T=polic
 
 setup:
 	@tools/setup
+
+setup-kafka:
+	@tools/setup --kafka
 
 setup-tests:
 	@tools/setup --tests

@@ -203,7 +203,8 @@ pub trait Stage: Send + Sync {
     const INPUT: Topic;
     /// The most records of one poll: a commit of what follows from them takes a few milliseconds.
     const POLL_RECORDS: usize = 2_000;
-    /// The version of its snapshots: a release refuses those of a newer one.
+    /// The version of its snapshots: a release refuses those of another one. It counts up only where neither release could read the other's, so not with a field more or fewer, nor
+    /// with what is made of them.
     const VERSION: u32 = 1;
     /// What the runtime appends to an owned partition of the input once a second, where the stage
     /// lives by the clock and the partition needs it ([`Stage::needs_ticks`]).

@@ -488,7 +488,7 @@ fn snapshots_that_cannot_be_used_are_refused_and_state_is_rebuilt_from_the_log()
 
     // Of a newer version.
     change_states(&database, "\u{1}version", |_| b"2".to_vec());
-    refuses_to_run(home.path(), &["the state of decide for partition 0 cannot be restored: a newer Loadline wrote the snapshots", "loadline doctor"]);
+    refuses_to_run(home.path(), &["the state of decide for partition 0 cannot be restored: another Loadline wrote the snapshots", "loadline doctor"]);
     change_states(&database, "\u{1}version", |_| b"1".to_vec());
     // Truncated.
     change_states(&database, "local/%", |value| value[..20].to_vec());

@@ -9,7 +9,9 @@ use std::time::Duration;
 use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::log::{Batch, Log, LogError, Membership, Moment, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Topic};
 use loadline::model::Timestamp;
-use loadline::runtime::clock::Stopwatch;
+use loadline::runtime::clock::{Clock, Stopwatch, SystemClock};
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 #[path = "common/kafka.rs"]
 mod broker;
@@ -156,6 +158,64 @@ fn reads_to_the_end(session: &mut dyn Session, of: &[u32]) {
             return;
         }
     }
+}
+
+/// As any client sends it, in a request of its own.
+fn sends(broker: &Broker, topic: &str, partition: i32, codec: &str, value: &str) {
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &broker.address).set("compression.type", codec).create().unwrap();
+    let record: BaseRecord<'_, (), str> = BaseRecord::to(topic).partition(partition).payload(value);
+    producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+    producer.flush(DEADLINE).unwrap();
+}
+
+#[test]
+fn records_are_read_however_their_producer_compresses() {
+    let options = broker().options(&Broker::prefix());
+    topics::apply(&options, false).unwrap();
+    let log = Broker::open(&options);
+    let mut session = joins(&log, "a");
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let value = format!("{codec} ").repeat(2_000);
+        sends(broker(), &format!("{}metrics", options.prefix), 0, codec, &value);
+        poll_until(&mut *session, codec, |polled| is_read(polled, &value));
+        let scanned = log.scan(Topic::Metrics, 0, 0, 100).unwrap();
+        assert!(scanned.iter().any(|record| record.value == value.as_bytes()), "{codec}");
+    }
+}
+
+/// A record whose bytes are no longer those that were written: its partition waits, alone, and says so; when what is damaged is deleted it goes on, and the loss is told.
+#[test]
+fn a_record_that_cannot_be_unpacked_is_named_and_holds_up_no_other_partition() {
+    let broker = Broker::start(&[], &[]);
+    let options = Options { partitions: Some(Partitions::default().with(Topic::Metrics, 2)), ..broker.options(&Broker::prefix()) };
+    topics::apply(&options, false).unwrap();
+    let metrics = format!("{}metrics", options.prefix);
+    for (partition, value) in [(0, "before"), (0, "damaged"), (0, "after"), (1, "other")] {
+        sends(&broker, &metrics, partition, "none", value);
+    }
+    broker.damage(&metrics, 0, b"damaged");
+    let log = Broker::open(&options);
+    let mut session = joins(&log, "a");
+    poll_until(&mut *session, "what can be read", |polled| is_read(polled, "before") && is_read(polled, "other"));
+    let started = Stopwatch::start();
+    let lacking = loop {
+        assert!(started.elapsed() < DEADLINE, "nothing is said to be lacking");
+        assert!(!is_read(&session.poll(100, Duration::from_millis(100)).unwrap(), "after"));
+        let now = SystemClock.now();
+        let through = session.read_through(Moment { at: now, log: now }).unwrap();
+        assert!(!through.contains_key(&0) || started.elapsed() < Duration::from_secs(1), "{through:?}");
+        if let [(0, lacking)] = &session.lacking()[..] {
+            assert!(through.contains_key(&1), "the other partition is at its end");
+            break lacking.clone();
+        }
+    };
+    assert!(lacking.what == "a record that its client can unpack" && lacking.reason.starts_with("at offset 1 or next to it: Kafka: "), "{lacking:?}");
+    assert_eq!(log.held().len(), 1);
+    broker.delete_records(&metrics, 0, 2);
+    let polled = poll_until(&mut *session, "what comes after it", |polled| is_read(polled, "after"));
+    assert!(polled.contains(&Polled::Gap { partition: 0, from: 1, to: 2 }), "{polled:?}");
+    reads_to_the_end(&mut *session, &[0, 1]);
+    assert_eq!((session.lacking(), log.held()), (Vec::new(), Vec::new()));
 }
 
 /// The disk of one partition is gone, so nobody leads it: the others of its member are read to their end, also by a member that is given all of them then. When

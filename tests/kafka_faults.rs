@@ -246,6 +246,31 @@ fn killed_between_commit_and_the_next_poll_its_successor_goes_on_behind_what_it_
     assert_eq!(next.stop(), 0);
 }
 
+/// Its commit took effect, and the answers that say so are lost: the process asks until it knows, and goes on behind what it committed.
+#[test]
+fn a_commit_whose_answers_are_lost_took_effect_once() {
+    let here = Installation::new(Partitions::default());
+    let one = here.aggregates("");
+    goes_on(&one);
+    here.append_samples(7);
+    let mut held = here.held_with_samples(Side::Answer, || {
+        site().0.settle(&here.options.prefix);
+        here.in_panes() == 7
+    });
+    for _ in 0..3 {
+        let next = site().1.hold(Side::Answer, Api::EndTxn, &[&here.transactions(0)]);
+        // With its connection.
+        drop(held);
+        next.arrives();
+        held = next;
+    }
+    held.goes_on();
+    here.append_samples(3);
+    here.all_is_aggregated();
+    assert_eq!((here.in_panes(), here.in_all_panes()), (10, 10), "nothing was done again");
+    assert_eq!(one.stop(), 0);
+}
+
 /// Stopped in a transaction for longer than it may last: the broker ends it, the commit is refused, nothing of it is seen, and the same process does the work again, once.
 #[test]
 fn a_transaction_that_times_out_is_done_again_once() {

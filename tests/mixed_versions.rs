@@ -1,6 +1,6 @@
 //! Releases that write by different schemas share the work of one installation, in both directions, on a real broker.
 //!
-//! The earlier release is the program. The later one runs the same stages, and writes each message with a field more than the program knows.
+//! The earlier release is the program. The later one runs the same stages, and writes each message, and each snapshot, with a field more than the program knows.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
@@ -24,7 +24,7 @@ use common::{LOADLINE, Running, fleet_of_sleepers, wait_for};
 use installation::{STAGES, scales_to};
 use kafka::{Broker, broker};
 use loadline::log::kafka::{KafkaLog, Options, declaration};
-use loadline::log::{Batch, Follower, Lacking, Log, LogError, Membership, Moment, Offset, Polled, RawAppend, RawRecord, Session, Topic, Waker};
+use loadline::log::{Batch, Follower, Lacking, Log, LogError, Membership, Moment, Offset, Polled, RawAppend, RawRecord, Session, StatePut, Topic, Waker};
 use loadline::model::{Message, SchemaEntry, Timestamp};
 use loadline::runtime::clock::SystemClock;
 use loadline::runtime::driver::{Stop, drive};
@@ -82,6 +82,18 @@ impl Writing {
     fn fingerprints(&self) -> BTreeSet<u64> {
         self.0.values().map(|(fingerprint, _)| *fingerprint).collect()
     }
+}
+
+/// A snapshot as the later release writes it: with a field more.
+fn remembers_more(put: &StatePut) -> StatePut {
+    let more = put.value.as_deref().map(|bytes| match serde_json::from_slice(bytes) {
+        Ok(serde_json::Value::Object(mut fields)) => {
+            fields.insert("laterThan".to_owned(), 7.into());
+            serde_json::to_vec(&fields).unwrap()
+        }
+        _ => bytes.to_vec(),
+    });
+    StatePut { value: more, ..put.clone() }
 }
 
 /// The log as the later release writes to it.
@@ -142,7 +154,8 @@ impl Session for LaterSession {
         self.session.lacking()
     }
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
-        self.session.commit(&Batch { appends: self.writing.of(&batch.appends), ..batch.clone() })
+        let (appends, states) = (self.writing.of(&batch.appends), batch.states.iter().map(remembers_more).collect());
+        self.session.commit(&Batch { appends, states, ..batch.clone() })
     }
     fn waker(&self) -> Waker {
         self.session.waker()
@@ -236,12 +249,16 @@ fn releases_that_write_by_different_schemas_read_each_other() {
     // It goes, and the earlier one takes over all that it wrote; then the other way.
     later.stop();
     wait_for("the earlier one to have all", || all_are_of(&front, pids[0]));
+    let log = KafkaLog::open(options.clone()).unwrap();
+    for (stage, input) in [(Decide::NAME, Decide::INPUT), (Arbitrate::NAME, Arbitrate::INPUT)] {
+        let mut states = (0..log.partitions(input)).flat_map(|partition| log.states(stage, partition).unwrap());
+        assert!(states.any(|(_, state)| String::from_utf8_lossy(&state).contains("laterThan")), "{stage} was handed over with more than it knows");
+    }
     scales_to(&front, &data, 20.0, 2);
     let later = Later::start(&options, &writing);
     earlier.kill();
     wait_for("the later one to have all", || all_are_of(&front, pids[1]));
     scales_to(&front, &data, 40.0, 4);
-    let log = KafkaLog::open(options.clone()).unwrap();
     for topic in [Topic::Signals, Topic::Requests, Topic::Commands, Topic::Audit] {
         let (by, later) = (written(&log, topic), writing.fingerprints());
         assert!(by.intersection(&later).next().is_some() && by.difference(&later).next().is_some(), "{topic} has records of both");

@@ -223,6 +223,9 @@ fn samples_are_read_by_the_schema_of_their_id_and_a_registry_that_is_gone_stops_
     installation.puts(Topic::Metrics, 1, &unknown);
     let letter = find_letter(&mut letters, &format!("written with the schema 999 of a registry: the registry at {url} does not know it"));
     assert_eq!((letter.topic.as_str(), letter.partition, letter.record), ("metrics", 1, unknown));
+    // Nor has it any that no registry counts up to: what only looks like an id holds nothing up.
+    installation.puts(Topic::Metrics, 1, &framed(u32::MAX, b"x"));
+    find_letter(&mut letters, "written with the schema 4294967295 of a registry");
     let trade = json!({ "type": "record", "name": "Trade", "namespace": "com.example", "fields": [{ "name": "price", "type": "double" }] });
     installation.sends(&url, Topic::Metrics, 1, &trade, &json!({ "price": 1.5 }));
     find_letter(&mut letters, "\"com.example.Trade\" is not one of Loadline's messages");

@@ -433,3 +433,35 @@ fn a_cluster_over_tls_is_reached_or_it_is_told_what_is_wrong() {
     let (code, text) = run(&good.replace(authority, "/nowhere/ca.pem"));
     assert!(code == 2 && text.contains("ssl.ca.location") && text.contains("/nowhere/ca.pem"), "{text}");
 }
+
+/// A cluster that asks for a certificate in place of a password: who has none is told so, who has one is let in.
+#[test]
+fn a_client_is_known_by_its_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    // The broker's own certificate is the one that it trusts, too.
+    let [keys, authority] = Broker::certificate(&folder.path().join("keys"));
+    let [keys, authority] = [&keys, &authority].map(|path| path.to_str().unwrap());
+    let settings = [
+        "listener.security.protocol.map=PLAINTEXT:SSL,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name=PLAINTEXT",
+        "ssl.client.auth=required",
+        "ssl.keystore.type=PKCS12",
+        "ssl.keystore.password=loadline",
+        "ssl.truststore.type=PEM",
+        &format!("ssl.keystore.location={keys}"),
+        &format!("ssl.truststore.location={authority}"),
+    ];
+    let trusts = [("security.protocol", "SSL"), ("ssl.ca.location", authority)];
+    let is_known = [("ssl.keystore.location", keys), ("ssl.keystore.password", "loadline")];
+    let broker = Broker::start(&settings, &[trusts, is_known].concat());
+    let applies = |settings: &[(&str, &str)]| {
+        let file = folder.path().join("kafka.properties");
+        std::fs::write(&file, settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>()).unwrap();
+        let output = loadline(&["apply", "--brokers", &broker.address, "--replication", "1", "--wait", "5s", "--kafka-config", file.to_str().unwrap()]);
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, said) = applies(&trusts);
+    assert!(code == Some(2) && said.contains("certificate"), "{code:?}: {said}");
+    let (code, said) = applies(&[trusts, is_known].concat());
+    assert_eq!(code, Some(0), "{said}");
+}

@@ -18,11 +18,11 @@ use serde_json::json;
 use self::print::{differences, shape};
 use super::config::{Kafka, roles};
 use super::connection::{ConnectionArgs, check_prefix, schema_registry};
-use super::{Output, Paint, Unusable, of_log};
+use super::{Output, Paint, Unusable, counted, of_log};
 use crate::log::kafka::declaration::{self, PREFIX, Role};
 use crate::log::kafka::topics::{self, Difference, Weight};
 use crate::log::kafka::{KafkaLog, Options};
-use crate::log::{Partitions, Topic};
+use crate::log::{LogError, Partitions, Topic};
 use crate::runtime::schemas::{AskId, begin};
 
 /// All is as declared.
@@ -267,7 +267,16 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             // Processes whose users may only read there say nothing themselves.
             let ask = registry.as_ref().map(|registry| |record| registry.id_of(record));
             let ask = ask.as_ref().map(|ask| ask as AskId<'_>);
-            let schemas = if *dry_run || refuses { 0 } else { KafkaLog::open(options.clone()).and_then(|log| begin(&log, ask)).map_err(of_log)? };
+            let schemas = if *dry_run || refuses { Ok(0) } else { KafkaLog::open(options.clone()).and_then(|log| begin(&log, ask)) };
+            // Whoever reads on knows what was done, and what was not.
+            let schemas = schemas.map_err(|error| {
+                let created = counted(applied.created.len(), "topic was created", "topics were created");
+                let needs = format!(
+                    "by which schemas this release writes could not be put on {}schemas, where this user needs the rights Read and Write",
+                    options.prefix
+                );
+                of_log(LogError::Fatal { reason: format!("{created}, but {needs}: {error}; grant them, and run it again") })
+            })?;
             match output {
                 Output::Json => {
                     let created: Vec<&str> = applied.created.iter().map(|topic| topic.name.as_str()).collect();

@@ -235,7 +235,13 @@ impl Registry {
     /// The text of a schema, or why nothing of Avro can be read by it.
     fn schema(&self, id: RegistryId) -> Result<Result<String, String>, RegistryError> {
         let held: Held = match id {
-            RegistryId::Id(id) => self.get(&format!("/schemas/ids/{id}"))?,
+            // A registry counts up to there, and has no such page.
+            RegistryId::Id(id) if i32::try_from(id).is_err() => return Err(RegistryError::Unknown { url: self.url.clone() }),
+            RegistryId::Id(id) => match self.get(&format!("/schemas/ids/{id}")) {
+                // No words of a registry, and yet one answers there.
+                Err(RegistryError::Faulty { status: 404, .. }) if self.check().is_ok() => return Err(RegistryError::Unknown { url: self.url.clone() }),
+                answer => answer?,
+            },
             RegistryId::Guid(_) => match self.get(&format!("/schemas/guids/{id}")) {
                 // One that has no such page, and is a registry.
                 Err(RegistryError::Faulty { status: 404, .. }) if self.check().is_ok() => {

@@ -412,8 +412,8 @@ fn unreadable<S: Stage>(partition: u32, reason: &snapshots::Unusable) -> LogErro
     }
     LogError::Fatal {
         reason: format!(
-            "the state of {name} for partition {partition} cannot be restored: {reason}; start the Loadline that wrote it, or see what `loadline doctor` says \
-             of the data directory: it can have {name} rebuild its state from the log"
+            "the state of {name} for partition {partition} cannot be restored: {reason}; start the Loadline that wrote it. Or have {name} rebuild its state from the log: of a data directory \
+             `loadline doctor` says how, of a Kafka cluster docs/kafka.md does (\"A topic that is lost\")"
         ),
     }
 }

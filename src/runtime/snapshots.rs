@@ -176,7 +176,7 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result
         let version = find(VERSION_KEY).ok_or_else(|| format!("the snapshots, {first:?} among them, have no version"))?;
         let version: u32 = json::read_bytes(version).map_err(|error| format!("the version of the snapshots: {error}"))?;
         if version != S::VERSION {
-            return Err(format!("a newer Loadline wrote the snapshots (they have version {version}, this one knows {})", S::VERSION).into());
+            return Err(format!("another Loadline wrote the snapshots (they have version {version}, this one reads {})", S::VERSION).into());
         }
     }
     let round: Option<Round> = find(ROUND_KEY).map(json::read_bytes).transpose().map_err(|error| format!("the last round: {error}"))?;

@@ -252,7 +252,7 @@ impl State {
         }
         let sources = self.sources.next_offset;
         self.with(id, (offset, at), stage, effects, |target, _, effects| {
-            let taken = NotCarried::check_version(carried.version, FOLD_VERSION).and_then(|()| {
+            let taken = NotCarried::check_version(carried.version, Decide::VERSION).and_then(|()| {
                 let Target { policy, memory, .. } = Target::restored(id, carried.state.as_bytes(), sources).map_err(NotCarried::Unreadable)?;
                 target.carry(policy, memory, (offset, at))
             });
@@ -383,7 +383,6 @@ impl Stage for Decide {
     type State = State;
     const NAME: &'static str = "decide";
     const INPUT: Topic = Topic::Signals;
-    const VERSION: u32 = FOLD_VERSION;
     const TICK: Option<fn() -> Message> = Some(|| Message::Signal(Signal::Tick(Tick {})));
     const ON_GAP: Option<OnGap> = Some(|reason| {
         let ask = AnnounceAgain { asker: Self::NAME.to_owned(), reason };

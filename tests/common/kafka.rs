@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -328,6 +329,17 @@ impl Broker {
         producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
         producer.flush(START).unwrap();
         producer
+    }
+
+    /// Other bytes are where these stood in a partition: of each the last bit.
+    pub(crate) fn damage(&self, topic: &str, partition: u32, what: &[u8]) {
+        let path = self.directory.join(format!("data/{topic}-{partition}/00000000000000000000.log"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(what.len()).position(|window| window == what).unwrap();
+        bytes[at..at + what.len()].iter_mut().for_each(|byte| *byte ^= 1);
+        // In place: the broker has the file open.
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&bytes[at..at + what.len()], at as u64).unwrap();
     }
 
     /// A topic as somebody creates it by hand; it is there when the broker shows it, a moment after its controller.

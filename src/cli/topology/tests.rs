@@ -30,6 +30,11 @@ fn of(topic: Topic) -> &'static Declared {
 
 /// Every topic of the pipeline and the state of every stage that keeps one are declared, and nothing else.
 #[test]
+fn the_prefix_of_names_is_the_declared_one() {
+    assert!(TEXT.contains(&format!("    prefix:\n      default: {PREFIX}\n")), "parameters.prefix.default is not {PREFIX}");
+}
+
+#[test]
 fn the_declaration_has_every_topic_and_nothing_else() {
     let names: Vec<&str> = declared().unwrap().iter().map(|topic| topic.name.as_str()).collect();
     let mut expected: Vec<String> = Topic::ALL.iter().map(ToString::to_string).collect();

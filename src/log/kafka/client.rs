@@ -65,7 +65,7 @@ pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
 }
 
 /// Settings that cannot be chosen, as a promise rests on each of them.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "group.id",
     "group.instance.id",
     "enable.auto.commit",
@@ -78,6 +78,7 @@ const OURS: [&str; 12] = [
     "transactional.id",
     "enable.partition.eof",
     "allow.auto.create.topics",
+    "message.max.bytes",
 ];
 
 /// What all clients share. What the user sets comes last, in [`create`].
@@ -156,6 +157,8 @@ fn member_config(options: &Options, group: &str, member: &str) -> ClientConfig {
         // A partition moves only when it must, and the others are read on meanwhile.
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", millis(options.session_timeout))
+        // Who polls no more for so long leaves its partitions to others: a commit that is tried again for longer than that, as the cluster takes none, is another one's then.
+        .set("max.poll.interval.ms", "300000")
         // Who is to take a share over learns of it with its next heartbeat; so does who is to give one.
         .set("heartbeat.interval.ms", millis(options.session_timeout / 12));
     if options.static_members {

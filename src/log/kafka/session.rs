@@ -231,6 +231,7 @@ impl Member {
                         // Brokers come back by themselves; what is there is handed out first.
                         LogError::Retry { reason } => {
                             tracing::debug!(event = "kafka", reason, "kafka");
+                            self.hidden.failed(reason);
                             break;
                         }
                         error => return Err(error),
@@ -493,12 +494,12 @@ impl Session for Member {
             }
         }
         through.extend(self.answers(&positions)?);
-        self.look_for_transactions(now.at)?;
+        self.look_at_the_late(now.at)?;
         Ok(through)
     }
 
     fn lacking(&self) -> Vec<(u32, Lacking)> {
-        let lacks = |(partition, owned): (&u32, &Owned)| Some((*partition, owned.waits.clone().or_else(|| self.hidden.lacking(*partition))?));
+        let lacks = |(partition, owned): (&u32, &Owned)| Some((*partition, owned.waits.as_ref().or_else(|| self.hidden.lacking(*partition))?.clone()));
         self.owned.iter().filter_map(lacks).collect()
     }
 

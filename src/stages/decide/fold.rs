@@ -80,7 +80,12 @@ impl Target {
     pub(super) fn policy(&mut self, announcement: PolicyAnnouncement, offset: Offset, stage: Decide, sources: &Sources, effects: &mut Effects) {
         let PolicyAnnouncement { target, spec, order } = announcement;
         let memory = &mut self.memory;
-        if memory.order.as_ref().is_some_and(|known| known.is_newer_than(&order)) {
+        if let Some(known) = memory.order.as_ref().filter(|known| known.is_newer_than(&order)) {
+            // Whoever announces counts upwards: it has forgotten how far, and a person waits for what it says.
+            let message = format!(
+                "a policy was announced as {order}, which is older than {known}: it is left aside; where the topic control or admit's state was lost, docs/kafka.md says how to go on"
+            );
+            alerts::set(memory, &target, "PolicyUnusable", Severity::Warning, true, || message, effects);
             return;
         }
         memory.order = Some(order.clone());

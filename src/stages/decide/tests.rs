@@ -610,7 +610,7 @@ fn a_target_that_was_migrated_goes_on_where_it_was() {
     // In another log, whose first record it is.
     let mut story = Story::default();
     let mut effects = Effects::new();
-    let record = saved(&before, "a", FOLD_VERSION);
+    let record = saved(&before, "a", Decide::VERSION);
     let mut say = |story: &mut Story, record: Signal, at: Timestamp| {
         let input = Input::Record(Located { partition: 0, offset: story.next, at, record });
         Decide { audit: AuditWhen::Always, probe: None }.apply(&mut story.state, input, &mut effects);
@@ -646,10 +646,11 @@ fn what_cannot_be_carried_is_told_and_changes_nothing() {
     before.policy("a", 7, 1);
     before.fleet("a", 4);
     let mut story = Story::default();
-    assert_eq!(story.say(saved(&before, "a", FOLD_VERSION + 1)), ["StateNotCarried Event"]);
-    let unreadable = Signal::Carried(CarriedState { key: id("a"), migration: String::new(), version: i64::from(FOLD_VERSION), state: "{".to_owned() });
+    assert_eq!(story.say(saved(&before, "a", Decide::VERSION + 1)), ["StateNotCarried Event"]);
+    let unreadable = Signal::Carried(CarriedState { key: id("a"), migration: String::new(), version: i64::from(Decide::VERSION), state: "{".to_owned() });
     assert_eq!(story.say(unreadable), ["StateNotCarried Event"]);
-    assert!(story.say(saved(&before, "a", FOLD_VERSION)).is_empty(), "neither stands in the way of what can be read");
-    assert_eq!(story.say(saved(&before, "a", FOLD_VERSION)), ["StateNotCarried Event"], "what is known here is newer");
-    assert!(story.policy("a", 6, 9).is_empty(), "its policy is the newer one");
+    assert!(story.say(saved(&before, "a", Decide::VERSION)).is_empty(), "neither stands in the way of what can be read");
+    assert_eq!(story.say(saved(&before, "a", Decide::VERSION)), ["StateNotCarried Event"], "what is known here is newer");
+    assert_eq!(story.policy("a", 6, 9), ["PolicyUnusable Firing"], "its policy is the newer one, and whoever announced another one hears of it");
+    assert_eq!(story.policy("a", 8, 9)[0], "PolicyUnusable Resolved");
 }

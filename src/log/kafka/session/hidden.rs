@@ -1,4 +1,5 @@
-//! What the open transactions of others hide of the partitions of a member: it is told where that lasts, since only a person can end it sooner.
+//! Why a member does not come to the end of a partition, where that lasts: somebody's open transaction hides it, or the client cannot unpack what comes next. Only a person can
+//! mend that, so it is told.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,54 +14,81 @@ use crate::runtime::clock::Stopwatch;
 const LATE: Duration = Duration::from_secs(3);
 /// And so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The client says it again as often as it fetches.
+const SAID_WITHIN: Duration = Duration::from_secs(2);
 
-/// Partitions of which a transaction hides the end, with its first offset.
+/// Partitions whose ends are not reached.
 #[derive(Default)]
 pub(super) struct Hidden {
-    begins: BTreeMap<u32, Offset>,
+    partitions: BTreeMap<u32, Lacking>,
     looked: Option<Stopwatch>,
+    /// What the client said last of records that it could not fetch; it does not say of which partition.
+    failed: Option<(Stopwatch, String)>,
 }
 
 impl Hidden {
     /// What such a partition waits for.
-    pub(super) fn lacking(&self, partition: u32) -> Option<Lacking> {
-        let begins = self.begins.get(&partition)?;
+    pub(super) fn lacking(&self, partition: u32) -> Option<&Lacking> {
+        self.partitions.get(&partition)
+    }
+
+    /// The client could not fetch something.
+    pub(super) fn failed(&mut self, reason: String) {
+        self.failed = Some((Stopwatch::start(), reason));
+    }
+
+    /// Why what comes next is not read, where readers may see as far as `seen`.
+    fn why(&self, next: Offset, seen: Offset, end: Offset) -> Option<Lacking> {
+        if seen < end {
+            return Some(Lacking {
+                what: "the end of a producer's transaction".to_owned(),
+                reason: format!("it is open at offset {seen}, and hides what stands behind it"),
+                mend: "let that producer end it, or end it as docs/producers.md says (\"Transactions\")".to_owned(),
+            });
+        }
+        let (_, reason) = self.failed.as_ref().filter(|(said, _)| said.elapsed() < SAID_WITHIN)?;
         Some(Lacking {
-            what: what(),
-            reason: format!("it is open at offset {begins}, and hides what stands behind it"),
-            mend: "let that producer end it, or end it as docs/producers.md says (\"Transactions\")".to_owned(),
+            what: "a record that its client can unpack".to_owned(),
+            reason: format!("at offset {next} or next to it: {reason}"),
+            mend:
+                "see that the disks of the brokers are sound; what cannot be had back is deleted as docs/kafka.md says (\"A record that no client can unpack\")"
+                    .to_owned(),
         })
     }
 }
 
-fn what() -> String {
-    "the end of a producer's transaction".to_owned()
-}
-
 impl Member {
-    /// Looks, where ends are not reached for long, whether a transaction hides them.
-    pub(super) fn look_for_transactions(&mut self, now: Timestamp) -> Result<(), LogError> {
+    /// Looks, where ends are not reached for long, why that is.
+    pub(super) fn look_at_the_late(&mut self, now: Timestamp) -> Result<(), LogError> {
         let is_read = |partition: &u32| self.owned.get(partition).is_some_and(|owned| owned.ahead.is_empty());
         let late: BTreeMap<u32, Offset> = self.questions.open_since(now - LATE).filter(|(partition, _)| is_read(partition)).collect();
-        let begins = if late.is_empty() {
+        let found = if late.is_empty() {
             BTreeMap::new()
         } else if self.hidden.looked.as_ref().is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
-            self.hidden.begins.iter().filter(|(partition, _)| late.contains_key(partition)).map(|(partition, begins)| (*partition, *begins)).collect()
+            let still = self.hidden.partitions.iter().filter(|(partition, _)| late.contains_key(partition));
+            still.map(|(partition, lacking)| (*partition, lacking.clone())).collect()
         } else {
             self.hidden.looked = Some(Stopwatch::start());
             let asker = self.shared.asker(self.membership.group)?;
             let asks: Vec<u32> = late.keys().copied().collect();
-            let mut seen = client::ends(&asker, self.topic(), &asks, ENDS_WITHIN);
-            seen.retain(|partition, seen| late.get(partition).is_some_and(|end| *seen < *end));
-            seen
+            let seen = client::ends(&asker, self.topic(), &asks, ENDS_WITHIN);
+            let why = |(partition, seen): (u32, Offset)| {
+                let next = self.owned.get(&partition)?.next;
+                Some((partition, self.hidden.why(next, seen, *late.get(&partition)?)?))
+            };
+            seen.into_iter().filter_map(why).collect()
         };
-        let before = std::mem::replace(&mut self.hidden.begins, begins);
+        let before = std::mem::replace(&mut self.hidden.partitions, found);
         let place = |partition: u32| (self.membership.group, self.membership.topic, partition);
-        for partition in before.keys().filter(|partition| !self.hidden.begins.contains_key(partition)) {
-            self.shared.hold(place(*partition), None);
+        for (partition, lacking) in &before {
+            if self.hidden.lacking(*partition).is_none_or(|now| now.what != lacking.what) {
+                self.shared.hold(place(*partition), None);
+            }
         }
-        for partition in self.hidden.begins.keys().filter(|partition| !before.contains_key(partition)) {
-            self.shared.hold(place(*partition), Some(what()));
+        for (partition, lacking) in &self.hidden.partitions {
+            if before.get(partition).is_none_or(|before| before.what != lacking.what) {
+                self.shared.hold(place(*partition), Some(lacking.what.clone()));
+            }
         }
         Ok(())
     }
