@@ -11,6 +11,9 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # What `make run` builds with: optimised, since the demo shares its processor with the load that it makes.
 DEMO := target/release/loadgen
 
+# How many tests run at once: most of them wait, for a broker, a fleet or the end of a pane.
+TEST_THREADS = $(shell expr 2 \* $$(nproc 2>/dev/null || sysctl -n hw.ncpu))
+
 # What `make fuzz` fuzzes, with how many inputs of at most how many bytes.
 T := policy
 RUNS := 1000000
@@ -28,7 +31,7 @@ run: $(if $(LOG),setup-kafka,setup) ## Start the demo: a real fleet that follows
 
 test: setup-tests ## Everything that must hold before a change goes in: formatting, and every test
 	@cargo fmt --all --check
-	cargo test --workspace --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$(TEST_THREADS)} cargo test --workspace --locked
 	cargo run --quiet --locked --profile simulate --package loadgen --no-default-features -- simulate --seeds 1000 --all-met
 	@tools/mutations --check
 

@@ -51,6 +51,13 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     // What went over the log is what the front shows.
     wait_for("the count in the status", || (front.status(&common::SLEEPERS)?["current"] == 2).then_some(()));
     assert_eq!(third.stop(), 0);
+    // Nobody reads on, and what waits is told, stage by stage.
+    front.post(&waiting(20.0));
+    let status = || String::from_utf8(Command::new(LOADLINE).args(["status", "--server", &front.url]).output().unwrap().stdout).unwrap();
+    let nobodys = |line: &&str| {
+        line.contains("aggregate is ") && line.contains(" behind on metrics/") && line.ends_with("no process has it: is one with the role aggregate there?")
+    };
+    wait_for("what nobody reads to be told", || status().lines().find(nobodys).map(|_| ()));
     let pids = common::pids_of(&data, &common::FLEET);
     assert_eq!(front.stop(), 0);
     // The fleet went on; the next process finds it, and decides on from the log.
@@ -327,7 +334,8 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
         path.to_str().unwrap().to_owned()
     };
     let prefix = installation_as(&broker, &["--replication", "1", "--kafka-config", &file("admin")]);
-    for (user, roles) in users {
+    // Each takes a second or two, and mostly waits.
+    let grants = |(user, roles): (&str, &str)| {
         let acls = ["topology", "acls", "--role", roles, "--principal", &format!("User:{user}"), "--prefix", &prefix, "--brokers", &broker.address];
         let printed = Command::new(LOADLINE).args(acls).output().unwrap();
         assert!(printed.status.success(), "{printed:?}");
@@ -336,7 +344,8 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
             assert_eq!(words[..3], ["kafka-acls.sh", "--bootstrap-server", &broker.address], "{line}");
             broker.acls(&words[3..]);
         }
-    }
+    };
+    std::thread::scope(|scope| users.iter().for_each(|user| drop(scope.spawn(|| grants(*user)))));
     // Whose lag is measured: a group with a position, and one that is not there.
     broker.create_topic("orders", 1, &[]);
     broker.commit("workers", "orders", 0);
@@ -366,12 +375,18 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
     let declared = declaration::declared().unwrap();
     let refused = |user: &str, topics: &[String]| broker.refuses(user, topics);
     assert_eq!(refused("producer", &[format!("{prefix}metrics")]), [None]);
-    for (user, roles) in users {
+    let keeps_to_its_own = |(user, roles): (&str, &str)| {
         let may_not = declared.iter().filter(|topic| !roles.split(',').any(|role| topic.writers.iter().any(|writer| writer == role)));
         let may_not: Vec<String> = may_not.map(|topic| format!("{prefix}{}", topic.name)).chain(["orders".to_owned()]).collect();
         assert!(user != "producer" || may_not.len() == declared.len(), "all but one, and a foreign one: {may_not:?}");
         for (topic, refused) in may_not.iter().zip(refused(user, &may_not)) {
             assert_eq!(refused.as_deref(), Some("TopicAuthorizationFailed"), "{user} on {topic}");
         }
-    }
+        let reads = |topic: &declaration::Declared| topic.readers.iter().any(|reader| roles.split(',').any(|role| role == reader));
+        for topic in declared.iter().filter(|topic| topic.name != "schemas") {
+            let refused = broker.refuses_to_show(user, &prefix, &topic.name);
+            assert_eq!(refused.is_none(), reads(topic), "{user} reads {}: {refused:?}", topic.name);
+        }
+    };
+    std::thread::scope(|scope| users.iter().for_each(|user| drop(scope.spawn(|| keeps_to_its_own(*user)))));
 }

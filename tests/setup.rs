@@ -115,6 +115,8 @@ fn prometheus_and_the_browser_and_its_driver_are_installed_for_tests_alone() {
     }
     let (code, said, _) = machine.set_up_with(&root, &[]);
     assert_eq!((code, said.as_str()), (Some(0), ""), "without --tests nothing is missing");
+    let (_, said, _) = machine.set_up_with(&root, &["--kafka"]);
+    assert!(said.contains("Java and Maven") && !said.contains("faketime"), "a broker needs no more: {said}");
     let (_, said, installed) = machine.set_up_with(&root, &["--tests"]);
     for thing in [
         "installing faketime",

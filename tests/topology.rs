@@ -456,7 +456,7 @@ fn a_client_is_known_by_its_certificate() {
     let broker = Broker::start(&settings, &[trusts, is_known].concat());
     let applies = |settings: &[(&str, &str)]| {
         let file = folder.path().join("kafka.properties");
-        std::fs::write(&file, settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>()).unwrap();
+        std::fs::write(&file, settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("\n")).unwrap();
         let output = loadline(&["apply", "--brokers", &broker.address, "--replication", "1", "--wait", "5s", "--kafka-config", file.to_str().unwrap()]);
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };

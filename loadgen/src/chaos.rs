@@ -73,7 +73,10 @@ const FLEETS: [&[&str]; 3] = [&["active-1", "advised-1"], &["active-2", "advised
 /// Of the producers the last one does not number its requests.
 const PRODUCERS: usize = 4;
 
+/// Short, so that much is in panes that are under way when something is killed, …
 const PANE: Duration = Duration::from_secs(1);
+/// … and as in an installation, where it counts how long the stages stand.
+const USUAL_PANE: Duration = Duration::from_secs(5);
 
 /// The value of the samples that are sent when the faults are over.
 const FRESH: u32 = 7;
@@ -88,10 +91,17 @@ const CURRENT_WITHIN: Duration = Duration::from_secs(10);
 /// What did not hold, or could not be set up.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let program = program::find(arguments.loadline.as_deref())?;
-    let site = Site { program, place: place::emptied(&arguments.data)?, log_level: arguments.log_level.clone() };
+    let pane = if arguments.rolling_restart { USUAL_PANE } else { PANE };
+    let site = Site { program, place: place::emptied(&arguments.data)?, log_level: arguments.log_level.clone(), pane };
     if arguments.rolling_restart {
         let befallen = under_load(&site, a_rolling_restart)?;
         println!("a rolling restart: {befallen}");
+        ensure!(
+            befallen.blind.is_empty(),
+            "a rolling restart makes no decision blind: {:?}; what the processes said is in {}",
+            befallen.blind,
+            site.place.display()
+        );
         return Ok(());
     }
     let seed = arguments.seed.unwrap_or_else(|| unix_millis().unsigned_abs() ^ u64::from(std::process::id()) << 44);
@@ -146,8 +156,8 @@ struct Befallen {
     unknown: u64,
     samples: i64,
     decisions: usize,
-    /// Decisions for which a metric that had been measured was Stale.
-    blind: usize,
+    /// Of what a metric was stale in which decision.
+    blind: Vec<String>,
     commands: usize,
     applied: usize,
     changes: i64,
@@ -161,7 +171,8 @@ impl fmt::Display for Befallen {
             "{:.0} s; {acknowledged} requests acknowledged, {repeated} of them not at once, {unknown} never; {samples} samples, {decisions} decisions ({blind} of them blind), \
              {commands} commands, {applied} told as applied, {changes} changes; current {:.1} s after the last fault",
             took.as_secs_f64(),
-            current.as_secs_f64()
+            current.as_secs_f64(),
+            blind = blind.len(),
         )
     }
 }
@@ -171,6 +182,7 @@ struct Site {
     program: PathBuf,
     place: PathBuf,
     log_level: String,
+    pane: Duration,
 }
 
 /// Three processes under load, and what befalls them; then all that must hold.
@@ -199,7 +211,7 @@ fn judged(
     befalls: impl FnOnce(&mut Broker, &mut [Process], Wait<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Befallen> {
     let urls: Vec<String> = processes.iter().map(|process| process.url.clone()).collect();
-    let load = &Load { targets: all, urls: &urls, pane: PANE, acknowledged: AtomicU64::new(0), stop: AtomicBool::new(false) };
+    let load = &Load { targets: all, urls: &urls, pane: site.pane, acknowledged: AtomicU64::new(0), stop: AtomicBool::new(false) };
     processes.iter_mut().try_for_each(Process::start)?;
     processes.iter_mut().try_for_each(Process::becomes_ready)?;
 
@@ -265,7 +277,7 @@ fn judged(
 
     let sum = |of: fn(&Book) -> u64| books.iter().map(of).sum::<u64>();
     let (acknowledged, repeated, unknown) = (sum(|book| book.acknowledged), sum(|book| book.repeated), sum(|book| book.unknown));
-    let (commands, applied, changes, blind) = (carried.commands(), carried.applied(), carried.changes, standing.blind("stamp"));
+    let (commands, applied, changes, blind) = (carried.commands(), carried.applied(), carried.changes, standing.blind());
     let befallen = Befallen { took, current, acknowledged, repeated, unknown, samples, decisions, blind, commands, applied, changes };
     ensure!(acknowledged > 50 && decisions > 20 && applied > 0, "too little was under load for this to say anything: {befallen}");
     Ok(befallen)
@@ -295,7 +307,7 @@ fn open(options: &Options) -> anyhow::Result<KafkaLog> {
 /// The processes, not started.
 fn processes(site: &Site, options: &Options, all: &[&str]) -> anyhow::Result<Vec<Process>> {
     let prefix = format!("kafka.prefix={}", options.prefix);
-    let pane = format!("{}s", PANE.as_secs());
+    let pane = format!("{}s", site.pane.as_secs());
     let installation = ["--brokers", &options.brokers, "--set", &prefix, "--set", "kafka.partitions=3", "--set", "kafka.replication=1"];
     let arguments = [&installation[..], &["--pane", &pane, "--log-level", &site.log_level]].concat();
     let of = |(number, fleets): (usize, &'static [&'static str])| {

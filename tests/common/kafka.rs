@@ -19,7 +19,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
@@ -188,7 +188,7 @@ impl Broker {
     /// Runs `kafka-acls.sh` of Apache Kafka with these arguments, as `admin`.
     pub(crate) fn acls(&self, arguments: &[&str]) {
         let jars = String::from_utf8(Command::new(Broker::script()).arg("install").output().unwrap().stdout).unwrap();
-        let java = self.directory.join("admin.properties");
+        let java = self.directory.join(format!("admin-{}.properties", next()));
         let trust = |authority: &String| format!("ssl.truststore.type=PEM\nssl.truststore.location={authority}\n");
         let (how, trust) = (&self.client["security.protocol"], self.client.get("ssl.ca.location").map(trust).unwrap_or_default());
         std::fs::write(&java, format!("security.protocol={how}\n{trust}sasl.mechanism=PLAIN\nsasl.jaas.config={}\n", Broker::login(&[]))).unwrap();
@@ -310,6 +310,14 @@ impl Broker {
         member.commit(&list, CommitMode::Sync).unwrap();
     }
 
+    /// What the records of a topic take on the disk.
+    pub(crate) fn bytes_of(&self, topic: &str) -> u64 {
+        let of_topic = |folder: &std::path::PathBuf| folder.file_name().and_then(|name| name.to_str()?.rsplit_once('-')).is_some_and(|(name, _)| name == topic);
+        let folders = std::fs::read_dir(self.directory.join("data")).unwrap().map(|entry| entry.unwrap().path()).filter(of_topic);
+        let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
+        files.filter(|file| file.extension().is_some_and(|extension| extension == "log")).map(|file| std::fs::metadata(file).unwrap().len()).sum()
+    }
+
     /// Deletes the records of a topic's partition before an offset.
     pub(crate) fn delete_records(&self, topic: &str, partition: i32, before: i64) {
         let mut list = TopicPartitionList::new();
@@ -391,6 +399,25 @@ impl Broker {
             producer.context().0.lock().unwrap().take().unwrap()
         });
         told.map(|told| told.map(|code| format!("{code:?}"))).collect()
+    }
+
+    /// What this user is refused to read a topic with, where it is refused.
+    pub(crate) fn refuses_to_show(&self, user: &str, prefix: &str, topic: &str) -> Option<String> {
+        let mut config = ClientConfig::new();
+        for (name, value) in self.client.iter().filter(|(name, _)| !is_of_user(name)) {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.address).set("sasl.username", user).set("sasl.password", Broker::password(user));
+        // The group that every role may name.
+        let reader: BaseConsumer = config.set("group.id", format!("{prefix}readers")).set("enable.partition.eof", "true").create().unwrap();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(&format!("{prefix}{topic}"), 0, At::Beginning).unwrap();
+        reader.assign(&from).unwrap();
+        match reader.poll(START) {
+            None => panic!("{topic} answers {user} nothing"),
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => None,
+            Some(Err(error)) => Some(format!("{:?}", error.rdkafka_error_code())),
+        }
     }
 
     /// Begins to be the producer of these transactions.

@@ -152,19 +152,18 @@ impl Standing<'_> {
         Ok(count)
     }
 
-    /// How many decisions found this metric without a fresh value, after one that had it.
-    pub(super) fn blind(&self, metric: &str) -> usize {
-        let (mut measured, mut blind) = (BTreeSet::new(), 0);
-        for (_, message) in self.audit.iter().flatten() {
-            let Message::Audit(Audit::Decision(decision)) = message else { continue };
-            let Some(report) = decision.metrics.iter().find(|report| report.name.as_str() == metric) else { continue };
-            if report.status == MetricStatus::Ok {
-                measured.insert(decision.target.clone());
-            } else {
-                blind += usize::from(measured.contains(&decision.target));
-            }
-        }
-        blind
+    /// The decisions for which a metric was stale: what feeds it was silent for too long.
+    pub(super) fn blind(&self) -> Vec<String> {
+        let decisions =
+            self.audit.iter().flatten().filter_map(|(_, message)| if let Message::Audit(Audit::Decision(decision)) = message { Some(decision) } else { None });
+        let stale = decisions.flat_map(|decision| {
+            decision
+                .metrics
+                .iter()
+                .filter(|report| report.status == MetricStatus::Stale)
+                .map(move |report| format!("{} at {}: {} ({})", decision.target, decision.at, report.name, report.note.as_deref().unwrap_or("no note")))
+        });
+        stale.collect()
     }
 
     /// Each decision on `audit` stands, to the letter, among those that `loadline replay` prints from what `loadline export` reads.

@@ -112,11 +112,13 @@ mod kafka {
     use crate::edge::processes;
     use crate::edge::registry::{Learn, Registry};
     use crate::log::embedded::{DATABASE, Occupied, occupy};
-    use crate::log::kafka::topics::Difference;
+    use crate::log::kafka::topics::{self, Difference};
     use crate::log::kafka::{KafkaLog, LookUp, Options, ReadOnlyLog};
     use crate::runtime::schemas;
     use crate::wire::cloud_events;
 
+    /// How soon it is told that a cluster cannot be reached.
+    const TOLD_AFTER: Duration = Duration::from_secs(2);
     /// How soon a cluster that could not be reached is tried again.
     const AGAIN: Duration = Duration::from_secs(1);
     /// How long the topic `schemas` is looked at for a schema that nobody here knows: a member of a group reads nothing meanwhile.
@@ -145,6 +147,11 @@ mod kafka {
                 Some(_) => Box::leak(format!("{}-{}", actuate::GROUP, processes::site(&config.data)?).into_boxed_str()),
                 None => actuate::GROUP,
             };
+            // Who waits is told for what, long before a try is over.
+            let soon = Options { patience: TOLD_AFTER, ..options.clone() };
+            if let Err(LogError::Retry { reason }) = topics::wanted(&soon).and_then(|wanted| topics::look(&soon, &wanted)) {
+                warn!(event = "log-unreachable", "{reason}; trying again");
+            }
             loop {
                 let ask = registry.as_deref().filter(|_| config.kafka.framing == Framing::Confluent).map(|registry| |record| registry.id_of(record));
                 let ask = ask.as_ref().map(|ask| ask as schemas::AskId<'_>);
