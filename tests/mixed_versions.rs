@@ -250,10 +250,9 @@ fn releases_that_write_by_different_schemas_read_each_other() {
     later.stop();
     wait_for("the earlier one to have all", || all_are_of(&front, pids[0]));
     let log = KafkaLog::open(options.clone()).unwrap();
-    for (stage, input) in [(Decide::NAME, Decide::INPUT), (Arbitrate::NAME, Arbitrate::INPUT)] {
-        let mut states = (0..log.partitions(input)).flat_map(|partition| log.states(stage, partition).unwrap());
-        assert!(states.any(|(_, state)| String::from_utf8_lossy(&state).contains("laterThan")), "{stage} was handed over with more than it knows");
-    }
+    // Both had a share of decide.
+    let mut states = (0..log.partitions(Decide::INPUT)).flat_map(|partition| log.states(Decide::NAME, partition).unwrap());
+    assert!(states.any(|(_, state)| String::from_utf8_lossy(&state).contains("laterThan")), "it was handed over with more than the earlier one knows");
     scales_to(&front, &data, 20.0, 2);
     let later = Later::start(&options, &writing);
     earlier.kill();

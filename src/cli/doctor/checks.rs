@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Report, State, progress};
-use crate::cli::Unusable;
+use crate::cli::{Unusable, migrated};
 use crate::cli::backup::manifest;
 use crate::edge::processes::{self, Claimed};
 use crate::edge::{actuate, observe};
@@ -52,6 +52,13 @@ pub(crate) fn check(directory: &Path) -> Result<Report, Unusable> {
         Runs::Nobody => report.say("lock", State::Ok, "no process runs on it"),
         Runs::Unknown(reason) => report.say("lock", State::Note, format!("{reason}: whether a process runs on it cannot be told")),
         runs @ Runs::Process(_) => report.say("lock", State::Ok, format!("{runs} runs on it; what follows is one moment of its log")),
+    }
+    match migrated::Migrated::read(directory) {
+        Ok(None) => {}
+        Ok(Some(mark)) => {
+            report.say("migrated", State::Note, format!("its installation went over to Kafka at {} ({}, {}): `run` decides on it no more", mark.at, mark.brokers, mark.prefix));
+        }
+        Err(error) => report.wrong("migrated", error.to_string(), "see where its installation runs before anything else"),
     }
     let inspection = match Inspection::open(directory) {
         Ok(inspection) => inspection,

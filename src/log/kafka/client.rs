@@ -264,7 +264,19 @@ fn with_settings(options: &Options, mut config: ClientConfig) -> Result<ClientCo
         check_file(name, value)?;
         config.set(name, value);
     }
+    fit_into_transactions(options, &mut config);
     Ok(config)
+}
+
+/// librdkafka wants these within the time-out of a transaction: who makes that shorter need not name them, too.
+fn fit_into_transactions(options: &Options, config: &mut ClientConfig) {
+    let millis = |value: Option<&str>| value.and_then(|value| value.parse::<u64>().ok());
+    let Some(lasts) = millis(options.settings.get("transaction.timeout.ms").map(String::as_str)) else { return };
+    for (name, most) in [("message.timeout.ms", lasts * 9 / 10), ("socket.timeout.ms", lasts)] {
+        if !options.settings.contains_key(name) && millis(config.get(name)).is_some_and(|ours| ours > most) {
+            config.set(name, most.to_string());
+        }
+    }
 }
 
 fn millis(duration: Duration) -> String {
@@ -424,6 +436,10 @@ mod tests {
             options.settings.insert(name.to_owned(), value.to_owned());
             assert_eq!(of(&options, name).unwrap().as_deref(), Some(value), "{name}");
         }
+        options.settings.insert("transaction.timeout.ms".to_owned(), "5000".to_owned());
+        let mut shorter = producer(&options);
+        fit_into_transactions(&options, shorter.set("message.timeout.ms", "54000"));
+        assert_eq!((shorter.get("message.timeout.ms"), shorter.get("socket.timeout.ms")), (Some("4500"), Some("10000")), "the latter is the user's");
         options.settings.insert("isolation.level".to_owned(), "read_uncommitted".to_owned());
         assert!(of(&options, "isolation.level").unwrap_err().to_string().contains("isolation.level cannot be chosen"));
     }

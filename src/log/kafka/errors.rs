@@ -84,6 +84,12 @@ pub(super) fn of_reading(error: &KafkaError) -> LogError {
         Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::TransactionalIdAuthorizationFailed) => {
             LogError::Fatal { reason: format!("{reason}; grant this user what `loadline topology acls` prints for its roles") }
         }
+        Some(Code::InvalidTransactionTimeout) => LogError::Fatal {
+            reason: format!(
+                "{reason}; the brokers let no transaction last for so long (their transaction.max.timeout.ms): set transaction.timeout.ms in the settings of the client to what they allow, \
+                 10000 or more"
+            ),
+        },
         Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
             LogError::Fatal { reason: format!("{reason}; see the user and password in kafka.settings") }
         }
