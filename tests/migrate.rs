@@ -126,7 +126,7 @@ fn an_installation_goes_over_with_all_that_it_remembers() {
     // The past is where it was, and what came since is replayed from what went over.
     assert_eq!(history(home, &["--data", "data"]), before);
     let (code, printed, words) = loadline(home, &["doctor", "data"]);
-    assert!(code == 0 && printed.contains("its installation went over to Kafka at "), "{code}: {printed}{words}");
+    assert!(code == Some(0) && printed.contains("its installation went over to Kafka at "), "{code:?}: {printed}{words}");
     let (code, printed, words) = loadline(home, &["why", &SLEEPERS, "--data", "data", "--at", &grown["decision"]["at"].to_string()]);
     assert!(code == Some(0) && printed.contains("Outcome"), "{printed}{words}");
     let (_, exported, _) = loadline(home, &["export", "--brokers", &broker().address, "--prefix", &prefix]);

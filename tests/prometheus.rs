@@ -30,7 +30,8 @@ fn read(path: &str) -> String {
 
 /// A program of Prometheus: the machine's, or the one that `tools/setup --tests` unpacked.
 fn tool(name: &str) -> Command {
-    let unpacked = repository("target/test-tools/prometheus/usr/bin").join(name);
+    let tools = std::env::var_os("LOADLINE_TEST_TOOLS").map_or_else(|| repository("target/test-tools"), Into::into);
+    let unpacked = tools.join("prometheus/usr/bin").join(name);
     let there = std::env::split_paths(&std::env::var_os("PATH").unwrap()).map(|folder| folder.join(name)).find(|path| path.is_file());
     let path = there.or_else(|| unpacked.is_file().then_some(unpacked)).unwrap_or_else(|| panic!("{name} is not there; run tools/setup --tests"));
     Command::new(path)

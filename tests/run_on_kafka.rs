@@ -262,10 +262,18 @@ fn three() -> Partitions {
     [Topic::Metrics, Topic::Signals, Topic::Commands, Topic::Audit].into_iter().fold(Partitions::default(), |all, topic| all.with(topic, 3))
 }
 
-/// A topic that was deleted ends whoever needs it. Made anew, it is not taken for the old one: who has read further than it goes does not start, until it
-/// begins anew as `docs/kafka.md` tells. Then the fleet is scaled as before.
-#[test]
-fn a_lost_topic_is_told_and_its_readers_begin_anew() {
+/// A topic that is lost: what `docs/kafka.md` says to delete besides (groups with their states, and topics), and how a fleet is scaled afterwards.
+struct Loss {
+    topic: &'static str,
+    groups: &'static [&'static str],
+    others: &'static [&'static str],
+    waits: f64,
+    count: usize,
+}
+
+/// Loses one topic after the other under a running fleet. A topic that was deleted ends whoever needs it. Made anew, it is not taken for the old one: who has read further than it goes
+/// does not start, until it begins anew as the page tells. Then the fleet is scaled as before. Gives what is left: the installation, and the fleet's directory.
+fn loses(losses: &[Loss]) -> (String, tempfile::TempDir) {
     let prefix = installation(broker());
     let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleIn: { stabilization: 0s, cooldown: 0s }, scaleOut: { cooldown: 0s } }\n");
     let data = home.path().join("data");
@@ -277,14 +285,7 @@ fn a_lost_topic_is_told_and_its_readers_begin_anew() {
     };
     let mut running = Running::spawn(command());
     scales_to(&running, &data, 30.0, 3);
-    let of_policies = &["decide", "admit"];
-    for (topic, groups, others, waits, count) in [
-        ("metrics", &[][..], &[][..], 50.0, 5),
-        ("signals", of_policies, &[], 30.0, 3),
-        ("requests", &["arbitrate"], &[], 50.0, 5),
-        ("control", of_policies, &["signals"], 30.0, 3),
-        ("commands", &[], &[], 50.0, 5),
-    ] {
+    for Loss { topic, groups, others, waits, count } in losses {
         broker().delete(&[], &named(&[topic]));
         let (code, said) = running.ended();
         assert!(code != 0 && said.contains("a topic of Loadline is gone"), "{topic}: {code}: {said}");
@@ -298,26 +299,55 @@ fn a_lost_topic_is_told_and_its_readers_begin_anew() {
             apply();
         }
         running = Running::spawn(command());
-        scales_to(&running, &data, waits, count);
+        scales_to(&running, &data, *waits, *count);
     }
     assert_eq!(running.stop(), 0);
-    // It ends before where a stage stands, as where a broker without a part of its disk came to lead it.
+    (prefix, home)
+}
+
+fn ends_the_fleet(prefix: &str, home: &tempfile::TempDir) {
+    let mut last = run(broker(), home.path(), prefix, ALL);
+    last.arg("--stop-fleets-on-exit");
+    assert_eq!(Running::spawn(last).stop(), 0);
+}
+
+const OF_POLICIES: &[&str] = &["decide", "admit"];
+
+#[test]
+fn signals_or_policies_that_are_lost_are_told_and_their_readers_begin_anew() {
+    let (prefix, home) = loses(&[
+        Loss { topic: "signals", groups: OF_POLICIES, others: &[], waits: 50.0, count: 5 },
+        Loss { topic: "control", groups: OF_POLICIES, others: &["signals"], waits: 30.0, count: 3 },
+    ]);
+    ends_the_fleet(&prefix, &home);
+}
+
+#[test]
+fn requests_or_commands_that_are_lost_are_told_and_their_readers_begin_anew() {
+    let (prefix, home) = loses(&[
+        Loss { topic: "requests", groups: &["arbitrate"], others: &[], waits: 50.0, count: 5 },
+        Loss { topic: "commands", groups: &[], others: &[], waits: 30.0, count: 3 },
+    ]);
+    ends_the_fleet(&prefix, &home);
+}
+
+/// Lost, and then ending before where a stage stands, as where a broker without a part of its disk came to lead it.
+#[test]
+fn metrics_that_are_lost_or_cut_short_are_told_and_read_on() {
+    let (prefix, home) = loses(&[Loss { topic: "metrics", groups: &[], others: &[], waits: 50.0, count: 5 }]);
+    let command = || run(broker(), home.path(), &prefix, ALL);
     let [metrics, aggregate] = ["metrics", "aggregate"].map(|name| format!("{prefix}{name}"));
-    let end = Broker::open(&Options { partitions: Some(three()), ..broker().options(&prefix) }).range(Topic::Metrics, 0).unwrap().end;
     broker().commit(&aggregate, &metrics, 1_000_000);
     let ended = command().output().unwrap();
     let (code, said) = (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned());
-    assert!(
-        code != Some(0) && said.contains(&format!("stands at 1000000 of {metrics} 0, which ends at {end}")) && said.contains("docs/kafka.md"),
-        "{code:?}: {said}"
-    );
+    let says = format!("stands at 1000000 of {metrics} 0, which ends at ");
+    assert!(code != Some(0) && said.contains(&says) && said.contains("docs/kafka.md"), "{code:?}: {said}");
+    let end = Broker::open(&Options { partitions: Some(three()), ..broker().options(&prefix) }).range(Topic::Metrics, 0).unwrap().end;
     broker().commit(&aggregate, &metrics, i64::try_from(end).unwrap());
-    running = Running::spawn(command());
-    scales_to(&running, &data, 20.0, 2);
+    let running = Running::spawn(command());
+    scales_to(&running, &home.path().join("data"), 20.0, 2);
     assert_eq!(running.stop(), 0);
-    let mut last = command();
-    last.arg("--stop-fleets-on-exit");
-    assert_eq!(Running::spawn(last).stop(), 0);
+    ends_the_fleet(&prefix, &home);
 }
 
 /// Four users, who log in by SCRAM over TLS, each with the rights that `topology acls` prints for its roles: a fleet scales with them, and none can do

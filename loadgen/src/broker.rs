@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, bail, ensure};
 use loadline::log::kafka::{Options, topics};
@@ -24,6 +25,15 @@ pub(crate) struct Broker {
     settings: Vec<String>,
 }
 
+/// A port that nobody listens at now, below those that the system gives to whoever connects: one of these could be another's while who listens there is killed and comes back.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() % 22_000;
+    let mut ports =
+        std::iter::repeat_with(|| 10_000 + (first + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % 22_000).filter_map(|port| u16::try_from(port).ok());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap_or(0)
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
@@ -34,11 +44,7 @@ impl Drop for Broker {
 impl Broker {
     /// Starts one with its files in `place`, and with settings of its own (`NAME=VALUE`).
     pub(crate) fn start(place: &Path, settings: &[&str]) -> anyhow::Result<Broker> {
-        let free = || -> anyhow::Result<TcpListener> { Ok(TcpListener::bind("127.0.0.1:0")?) };
-        // Both at once, so that they differ.
-        let (one, other) = (free()?, free()?);
-        let ports = [one.local_addr()?.port(), other.local_addr()?.port()];
-        drop((one, other));
+        let ports = [free_port(), free_port()];
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let child = spawn(ports, place, &settings)?;
         let mut broker = Broker { address: format!("127.0.0.1:{}", ports[0]), child, ports, place: place.to_owned(), settings };

@@ -1,7 +1,6 @@
 //! Three Loadlines on one broker, each on a machine of its own as far as they know, and what befalls them.
 
 use std::fs::{File, OpenOptions};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Wait;
 use super::fleets::{fleet_of, instances_of, policy_of};
 use super::producers::agent;
-use crate::broker::Broker;
+use crate::broker::{Broker, free_port};
 use crate::random::Random;
 use crate::waiting::wait_for;
 
@@ -38,7 +37,7 @@ impl Process {
         all: &[&str],
         arguments: &[&str],
     ) -> anyhow::Result<Process> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port();
         let policies = home.join("policies");
         std::fs::create_dir_all(&policies).with_context(|| format!("make {}", policies.display()))?;
         for name in fleets {

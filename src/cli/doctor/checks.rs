@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Report, State, progress};
-use crate::cli::{Unusable, migrated};
 use crate::cli::backup::manifest;
+use crate::cli::{Unusable, migrated};
 use crate::edge::processes::{self, Claimed};
 use crate::edge::{actuate, observe};
 use crate::log::Topic;
@@ -56,7 +56,11 @@ pub(crate) fn check(directory: &Path) -> Result<Report, Unusable> {
     match migrated::Migrated::read(directory) {
         Ok(None) => {}
         Ok(Some(mark)) => {
-            report.say("migrated", State::Note, format!("its installation went over to Kafka at {} ({}, {}): `run` decides on it no more", mark.at, mark.brokers, mark.prefix));
+            report.say(
+                "migrated",
+                State::Note,
+                format!("its installation went over to Kafka at {} ({}, {}): `run` decides on it no more", mark.at, mark.brokers, mark.prefix),
+            );
         }
         Err(error) => report.wrong("migrated", error.to_string(), "see where its installation runs before anything else"),
     }
