@@ -322,15 +322,6 @@ fn signals_or_policies_that_are_lost_are_told_and_their_readers_begin_anew() {
     ends_the_fleet(&prefix, &home);
 }
 
-#[test]
-fn requests_or_commands_that_are_lost_are_told_and_their_readers_begin_anew() {
-    let (prefix, home) = loses(&[
-        Loss { topic: "requests", groups: &["arbitrate"], others: &[], waits: 50.0, count: 5 },
-        Loss { topic: "commands", groups: &[], others: &[], waits: 30.0, count: 3 },
-    ]);
-    ends_the_fleet(&prefix, &home);
-}
-
 /// Lost, and then ending before where a stage stands, as where a broker without a part of its disk came to lead it.
 #[test]
 fn metrics_that_are_lost_or_cut_short_are_told_and_read_on() {
