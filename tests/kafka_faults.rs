@@ -167,6 +167,14 @@ impl Installation {
             held = next;
         }
     }
+
+    /// The commit with so many samples took effect, and nobody was told: its answer is held.
+    fn held_when_committed(&self, samples: i64) -> Held {
+        self.held_with_samples(Side::Answer, || {
+            site().0.settle(&self.options.prefix);
+            self.in_panes() == samples
+        })
+    }
 }
 
 /// How many samples of the tests stand in a record of signals.
@@ -229,10 +237,7 @@ fn killed_between_commit_and_the_next_poll_its_successor_goes_on_behind_what_it_
     let one = here.aggregates("");
     goes_on(&one);
     here.append_samples(7);
-    let held = here.held_with_samples(Side::Answer, || {
-        site().0.settle(&here.options.prefix);
-        here.in_panes() == 7
-    });
+    let held = here.held_when_committed(7);
     // Others are not held up.
     here.append(Topic::Signals, 0, AFTER.to_vec());
     assert!(here.log.scan(Topic::Signals, 0, 0, 10_000).unwrap().iter().any(|record| record.value == AFTER));
@@ -253,10 +258,7 @@ fn a_commit_whose_answers_are_lost_took_effect_once() {
     let one = here.aggregates("");
     goes_on(&one);
     here.append_samples(7);
-    let mut held = here.held_with_samples(Side::Answer, || {
-        site().0.settle(&here.options.prefix);
-        here.in_panes() == 7
-    });
+    let mut held = here.held_when_committed(7);
     for _ in 0..3 {
         let next = site().1.hold(Side::Answer, Api::EndTxn, &[&here.transactions(0)]);
         // With its connection.

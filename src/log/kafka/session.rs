@@ -485,12 +485,10 @@ impl Session for Member {
         let ends = client::ends(&*self.shared.onlooker()?, self.topic(), &asks, ENDS_WITHIN);
         for partition in asks {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
-            match ends.get(&partition) {
-                Some(end) => self.questions.told(partition, now, *end),
-                None => owned.untold = Some(LeftAlone::again(owned.untold)),
-            }
-            if ends.contains_key(&partition) {
-                owned.untold = None;
+            let end = ends.get(&partition);
+            owned.untold = if end.is_some() { None } else { Some(LeftAlone::again(owned.untold)) };
+            if let Some(end) = end {
+                self.questions.told(partition, now, *end);
             }
         }
         through.extend(self.answers(&positions)?);
