@@ -171,21 +171,19 @@ fn two_processes_each_scale_their_own_fleets() {
 #[test]
 fn it_does_not_start_on_topics_that_are_not_there_or_not_its_own() {
     let (home, _) = fleet_of_sleepers(1, "");
-    let said = |command: &mut Command| {
-        let ended = command.output().unwrap();
-        (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
-    };
-    let (code, words) = said(&mut run(broker(), home.path(), "nobody-made-it.", STAGES));
-    assert_eq!(code, Some(2), "{words}");
-    assert!(words.contains("nobody-made-it.metrics") && words.contains("loadline topology apply"), "{words}");
+    let (code, words) = Running::refused(run(broker(), home.path(), "nobody-made-it.", STAGES));
+    assert_eq!(code, 2, "{words}");
+    assert!(words.contains("no topic of an installation with the prefix nobody-made-it.") && words.contains("loadline topology apply"), "{words}");
     let prefix = installation(broker());
-    let (code, words) = said(run(broker(), home.path(), &prefix, STAGES).args(["--set", "kafka.partitions=4"]));
-    assert_eq!(code, Some(2), "{words}");
+    let mut others = run(broker(), home.path(), &prefix, STAGES);
+    others.args(["--set", "kafka.partitions=4"]);
+    let (code, words) = Running::refused(others);
+    assert_eq!(code, 2, "{words}");
     assert!(words.contains("signals") && words.contains("partitions"), "{words}");
     let mut embedded = Command::new(LOADLINE);
     embedded.current_dir(home.path()).args(["run", "--roles", "decide"]).env_remove("LOADLINE_CONFIG");
-    let (code, words) = said(&mut embedded);
-    assert_eq!(code, Some(2), "{words}");
+    let (code, words) = Running::refused(embedded);
+    assert_eq!(code, 2, "{words}");
     assert!(words.contains("leave roles out, or name kafka.brokers"), "{words}");
 }
 
@@ -291,12 +289,11 @@ fn loses(losses: &[Loss]) -> (String, tempfile::TempDir) {
     for Loss { topic, groups, others, waits, count } in losses {
         broker().delete(&[], &named(&[topic]));
         let (code, said) = running.ended();
-        assert!(code != 0 && said.contains("a topic of Loadline is gone"), "{topic}: {code}: {said}");
+        assert!(code != 0 && said.contains(&format!("the topic {prefix}{topic} is gone, and docs/kafka.md says how to go on")), "{topic}: {code}: {said}");
         apply();
         if !groups.is_empty() {
-            let ended = command().output().unwrap();
-            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-            assert!(!ended.status.success() && said.contains("the snapshots hold the input up to") && said.contains("docs/kafka.md"), "{topic}: {said}");
+            let (code, said) = Running::refused(command());
+            assert!(code != 0 && said.contains("the snapshots hold the input up to") && said.contains("docs/kafka.md"), "{topic}: {said}");
             let states: Vec<String> = named(groups).iter().map(|group| format!("{group}-state")).collect();
             broker().delete(&named(groups), &[&states[..], &named(others)].concat());
             apply();
@@ -341,10 +338,9 @@ fn metrics_that_are_lost_or_cut_short_are_told_and_read_on() {
     let command = || run(broker(), home.path(), &prefix, ALL);
     let [metrics, aggregate] = ["metrics", "aggregate"].map(|name| format!("{prefix}{name}"));
     broker().commit(&aggregate, &metrics, 1_000_000);
-    let ended = command().output().unwrap();
-    let (code, said) = (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned());
+    let (code, said) = Running::refused(command());
     let says = format!("stands at 1000000 of {metrics} 0, which ends at ");
-    assert!(code != Some(0) && said.contains(&says) && said.contains("docs/kafka.md"), "{code:?}: {said}");
+    assert!(code != 0 && said.contains(&says) && said.contains("docs/kafka.md"), "{code:?}: {said}");
     let end = Broker::open(&Options { partitions: Some(three()), ..broker().options(&prefix) }).range(Topic::Metrics, 0).unwrap().end;
     broker().commit(&aggregate, &metrics, i64::try_from(end).unwrap());
     let running = Running::spawn(command());
@@ -353,7 +349,20 @@ fn metrics_that_are_lost_or_cut_short_are_told_and_read_on() {
     ends_the_fleet(&prefix, &home);
 }
 
-/// Four users, who log in by SCRAM over TLS, each with the rights that `topology acls` prints for its roles: a fleet scales with them, and none can do
+/// The command of `docs/kafka.md` bounds what a user may send.
+fn is_bounded(broker: &Broker, user: &str) {
+    let page = include_str!("../docs/kafka.md");
+    let written = page.split_once("`kafka-configs.sh --alter --entity-type users").unwrap().1.split_once('`').unwrap().0.replace("PRODUCER", user);
+    let of_user = ["--entity-type", "users", "--entity-name", user];
+    assert!(written.starts_with(&format!(" --entity-name {user} ")), "{written}");
+    let alters: Vec<&str> = ["--alter", "--entity-type", "users"].into_iter().chain(written.split_whitespace()).collect();
+    broker.configs(&alters);
+    let told = broker.configs(&[&["--describe"], &of_user[..]].concat());
+    let bound = written.split_once("--add-config ").unwrap().1;
+    assert!(told.contains(&bound.replace("1048576", "1048576.0")), "{bound}: {told}");
+}
+
+/// Five users, who log in by SCRAM over TLS, each with the rights that `topology acls` prints for its roles: a fleet scales with them, and none can do
 /// what is another one's.
 #[test]
 fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
@@ -421,5 +430,8 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
             assert_eq!(refused.is_none(), reads(topic), "{user} reads {}: {refused:?}", topic.name);
         }
     };
-    std::thread::scope(|scope| users.iter().for_each(|user| drop(scope.spawn(|| keeps_to_its_own(*user)))));
+    std::thread::scope(|scope| {
+        users.iter().for_each(|user| drop(scope.spawn(|| keeps_to_its_own(*user))));
+        scope.spawn(|| is_bounded(&broker, "producer"));
+    });
 }

@@ -3,6 +3,7 @@
 //! Secrets stand in the file: what is on a command line can be read by everybody on the machine. No message tells one.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,35 +53,119 @@ impl ConnectionArgs {
     }
 
     /// The options that `shape` makes for the brokers, with how to reach them.
-    pub(super) fn complete(&self, shape: impl FnOnce(&str) -> anyhow::Result<Options>) -> anyhow::Result<Options> {
-        let (brokers, settings) = self.settings().map_err(Unusable)?;
+    pub(super) fn complete(&self, shape: impl FnOnce(&str) -> Result<Options, Wrong>) -> Result<Options, Wrong> {
+        let (brokers, settings) = self.settings()?;
         Ok(Options { settings, patience: self.wait, ..shape(&brokers)? })
     }
 
     /// The brokers, and the settings.
-    fn settings(&self) -> Result<(String, BTreeMap<String, String>), String> {
+    fn settings(&self) -> Result<(String, BTreeMap<String, String>), Wrong> {
         let mut settings = match &self.config {
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| format!("--kafka-config {}: {error}", path.display()))?;
-                of_file(path, &text)?
+                let text = std::fs::read_to_string(path).map_err(|error| Wrong::of(Part::File, &path.display().to_string(), error))?;
+                of_file(path, &text).map_err(Wrong::alone)?
             }
             None => BTreeMap::new(),
         };
         for written in &self.set {
-            let (name, value) = written.split_once('=').ok_or_else(|| format!("--kafka-set {}: not NAME=VALUE", shown(written)))?;
+            let (name, value) = written.split_once('=').ok_or_else(|| Wrong::alone(format!("--kafka-set {}: not NAME=VALUE", shown(written))))?;
             if is_secret(name) {
-                return Err(format!("--kafka-set {name}: everybody on this machine can read a command line; write it into a file, for --kafka-config"));
+                let reason = format!("--kafka-set {name}: everybody on this machine can read a command line; write it into a file, for --kafka-config");
+                return Err(Wrong::alone(reason));
             }
             if name == BROKERS {
-                return Err(format!("--kafka-set {name}: say it with --brokers"));
+                return Err(Wrong::alone(format!("--kafka-set {name}: say it with --brokers")));
             }
-            check_setting(name, value).map_err(|reason| format!("--kafka-set {reason}"))?;
+            check_setting(name, value).map_err(|reason| Wrong::alone(format!("--kafka-set {reason}")))?;
             settings.insert(name.to_owned(), value.to_owned());
         }
         let of_file = settings.remove(BROKERS);
-        let brokers = self.brokers.clone().or(of_file);
-        let brokers = brokers.ok_or_else(|| format!("no brokers are named: say --brokers HOST:PORT, or {BROKERS} in the file of --kafka-config"))?;
+        if let Some(brokers) = &self.brokers {
+            check_brokers(brokers).map_err(|reason| Wrong::of(Part::Brokers, brokers, reason))?;
+            return Ok((brokers.clone(), settings));
+        }
+        let brokers =
+            of_file.ok_or_else(|| Wrong::alone(format!("no brokers are named: say --brokers HOST:PORT, or {BROKERS} in the file of --kafka-config")))?;
+        let place = || self.config.as_ref().map_or_else(String::new, |path| format!("{}: ", path.display()));
+        check_brokers(&brokers).map_err(|reason| Wrong::alone(format!("{}{BROKERS} {brokers}: {reason}", place())))?;
         Ok((brokers, settings))
+    }
+}
+
+/// What of an installation, or of the way to it, is said by a flag or in a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The brokers.
+    Brokers,
+    /// The file with settings of librdkafka.
+    File,
+    /// The prefix of names.
+    Prefix,
+    /// The numbers of partitions.
+    Partitions,
+}
+
+/// A value that cannot be used.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    part: Option<Part>,
+    reason: String,
+}
+
+impl Wrong {
+    /// A value of a part, and why.
+    pub(super) fn of(part: Part, value: &str, reason: impl Display) -> Self {
+        Wrong { part: Some(part), reason: format!("{value}: {reason}") }
+    }
+
+    /// What names its place itself.
+    fn alone(reason: String) -> Self {
+        Wrong { part: None, reason }
+    }
+
+    /// What is told of it where it stands at `place` under the name of a setting.
+    pub(super) fn told_as_setting(&self, place: impl FnOnce(&str) -> String) -> String {
+        let setting = match self.part {
+            None => return self.reason.clone(),
+            Some(Part::Brokers) => "brokers",
+            Some(Part::File) => "config",
+            Some(Part::Prefix) => "prefix",
+            Some(Part::Partitions) => "partitions",
+        };
+        format!("{} {}", place(setting), self.reason)
+    }
+}
+
+/// As of a command line.
+impl From<Wrong> for Unusable {
+    fn from(wrong: Wrong) -> Unusable {
+        let flag = match wrong.part {
+            None => return Unusable(wrong.reason),
+            Some(Part::Brokers) => "--brokers",
+            Some(Part::File) => "--kafka-config",
+            Some(Part::Prefix) => "--prefix",
+            Some(Part::Partitions) => "--partitions",
+        };
+        Unusable(format!("{flag} {}", wrong.reason))
+    }
+}
+
+/// What librdkafka takes for the way to a broker; of anything else it says no more than that nobody answers.
+fn check_brokers(brokers: &str) -> Result<(), String> {
+    const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
+    let is_one = |broker: &str| {
+        let (protocol, at) = broker.split_once("://").unwrap_or((PROTOCOLS[0], broker));
+        // An IPv6 address stands in brackets.
+        let (host, port) = at.rsplit_once(':').filter(|(_, after)| !after.ends_with(']')).unwrap_or((at, "9092"));
+        let is_host = !host.is_empty() && !host.contains(['/', '@']) && !host.contains(char::is_whitespace);
+        let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+        PROTOCOLS.contains(&protocol.to_ascii_lowercase().as_str()) && is_host && is_port
+    };
+    match brokers.split(',').map(str::trim).find(|broker| !is_one(broker)) {
+        None => Ok(()),
+        Some(broker) if broker == brokers => Err("not HOST:PORT, as in kafka-1:9092".to_owned()),
+        Some("") => Err("a broker is empty; write HOST:PORT, and a comma between two".to_owned()),
+        Some(broker) => Err(format!("{broker} is not HOST:PORT, as in kafka-1:9092")),
     }
 }
 
@@ -102,8 +187,9 @@ impl InstallationArgs {
             return Ok(None);
         }
         let prefix = self.prefix.clone().unwrap_or_else(|| PREFIX.to_owned());
-        check_prefix(&prefix)?;
-        self.connection.complete(|brokers| Ok(Options { prefix, ..Options::new(brokers) })).map(Some)
+        check_prefix(&prefix).map_err(Unusable::from)?;
+        let options = self.connection.complete(|brokers| Ok(Options { prefix, ..Options::new(brokers) }));
+        Ok(Some(options.map_err(Unusable::from)?))
     }
 }
 
@@ -122,17 +208,17 @@ pub(super) fn schema_registry(url: &str, credentials: Option<&Path>, authorities
 /// Whether names of topics may begin so.
 ///
 /// # Errors
-/// [`Unusable`], with what they may.
-pub(super) fn check_prefix(prefix: &str) -> anyhow::Result<()> {
-    let longest = declared()?.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
+/// What they may.
+pub(super) fn check_prefix(prefix: &str) -> Result<(), Wrong> {
+    let declared = declared().map_err(|error| Wrong::alone(error.to_string()))?;
+    let longest = declared.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
     if prefix.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && prefix.len() + longest <= LONGEST_NAME {
         return Ok(());
     }
-    let reason = format!(
-        "--prefix {prefix}: names of topics are of letters, digits, dots, underscores and hyphens, at most {LONGEST_NAME} together, so the prefix has at most {}",
-        LONGEST_NAME - longest
-    );
-    Err(Unusable(reason).into())
+    let most = LONGEST_NAME - longest;
+    let reason =
+        format!("names of topics are of letters, digits, dots, underscores and hyphens, at most {LONGEST_NAME} together, so the prefix has at most {most}");
+    Err(Wrong::of(Part::Prefix, prefix, reason))
 }
 
 /// The name of what should have been NAME=VALUE: what comes after may be a secret.

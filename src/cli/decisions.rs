@@ -22,7 +22,7 @@ use crate::stages::decide::Decide;
 pub(super) struct SourceArgs {
     #[command(flatten)]
     server: ServerArgs,
-    /// Read the log in this data directory, in the place of a running Loadline: of one that was stopped, or was migrated to Kafka
+    /// Read the log in this data directory and ask no running Loadline: of one that was stopped, or was migrated to Kafka
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     data: Option<PathBuf>,
 }

@@ -46,7 +46,7 @@ not new or cannot be reached.")]
 pub struct MigrateArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Say what would go over, and look whether anything stands in its way; changes nothing
+    /// Say what would go over, and look whether anything stands in its way; changes nothing in either log
     #[arg(long)]
     dry_run: bool,
     /// How to print it
@@ -68,7 +68,7 @@ pub fn run(args: &MigrateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     if !config.data.join(DATABASE).exists() {
         return Err(Unusable(format!("there is no log in {}: name the directory of the installation with --data", config.data.display())).into());
     }
-    let options = Options { describe: Some(cloud_events::headers), static_members: false, ..topology::options_of(&config.kafka)? };
+    let options = Options { describe: Some(cloud_events::headers), static_members: false, ..topology::options_of(config)? };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // Before anything is read of the directory, which may be large.
     let reached = KafkaLog::open(options.clone()).map_err(of_log)?;

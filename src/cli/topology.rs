@@ -16,8 +16,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use self::print::{differences, shape};
-use super::config::{Kafka, roles};
-use super::connection::{ConnectionArgs, check_prefix, schema_registry};
+use super::config::{Config, roles};
+use super::connection::{ConnectionArgs, Part, Wrong, check_prefix, schema_registry};
 use super::{Output, Paint, Unusable, counted, of_log};
 use crate::log::kafka::declaration::{self, PREFIX, Role};
 use crate::log::kafka::topics::{self, Difference, Weight};
@@ -168,20 +168,22 @@ struct ShapeArgs {
 
 impl ShapeArgs {
     /// The same, of a cluster that nothing is known of yet.
-    fn options(&self, brokers: &str) -> anyhow::Result<Options> {
+    fn options(&self, brokers: &str) -> Result<Options, Wrong> {
         check_prefix(&self.prefix)?;
-        let partitions = (!self.partitions.is_empty()).then(|| self.partitions().map_err(Unusable)).transpose()?;
+        let partitions = if self.partitions.is_empty() { None } else { Some(self.partitions()?) };
         Ok(Options { prefix: self.prefix.clone(), partitions, replicas: self.replication, ..Options::new(brokers) })
     }
 
-    fn partitions(&self) -> Result<Partitions, String> {
-        let declared = declaration::declared().map_err(|error| error.to_string())?;
-        let mut partitions = declaration::partitions().map_err(|error| error.to_string())?;
+    fn partitions(&self) -> Result<Partitions, Wrong> {
+        let wrong = |written: &str, reason: String| Wrong::of(Part::Partitions, written, reason);
+        let (declared, mut partitions) = declaration::declared()
+            .and_then(|declared| Ok((declared, declaration::partitions()?)))
+            .map_err(|error| wrong(&self.partitions.join(","), error.to_string()))?;
         // What is said of one topic holds, wherever it stands.
         let (all, single): (Vec<&String>, Vec<&String>) = self.partitions.iter().partition(|written| !written.contains('='));
         let number = |text: &str| match text.parse::<u32>() {
             Ok(number) if (1..=MOST_PARTITIONS).contains(&number) => Ok(number),
-            _ => Err(format!("--partitions {text}: not a number from 1 to {MOST_PARTITIONS}")),
+            _ => Err(wrong(text, format!("not a number from 1 to {MOST_PARTITIONS}"))),
         };
         let flow = |role: &Role| match role {
             Role::Flow(topic) => Some(*topic),
@@ -195,13 +197,11 @@ impl ShapeArgs {
             let (name, count) = written.split_once('=').unwrap_or((written, ""));
             let name = name.strip_prefix(&self.prefix).unwrap_or(name);
             let topic = declared.iter().find(|topic| topic.name == name);
-            let topic =
-                topic.ok_or_else(|| format!("--partitions {written}: there is no topic {name}; they are {}", Topic::ALL.map(Topic::name).join(", ")))?;
+            let topic = topic.ok_or_else(|| wrong(written, format!("there is no topic {name}; they are {}", Topic::ALL.map(Topic::name).join(", "))))?;
             match &topic.role {
-                Role::State { input, .. } => return Err(format!("--partitions {written}: it has as many as {input}, so say {input}={count}")),
+                Role::State { input, .. } => return Err(wrong(written, format!("it has as many as {input}, so say {input}={count}"))),
                 Role::Flow(_) if topic.fixed => {
-                    let reason = format!("it has {} in every installation. {}", topic.partitions, topic.because);
-                    return Err(format!("--partitions {written}: {reason}"));
+                    return Err(wrong(written, format!("it has {} in every installation. {}", topic.partitions, topic.because)));
                 }
                 Role::Flow(of) => partitions = partitions.with(*of, number(count)?),
             }
@@ -214,9 +214,12 @@ impl ShapeArgs {
 ///
 /// # Errors
 /// [`Unusable`] where they cannot be.
-pub(super) fn options_of(kafka: &Kafka) -> anyhow::Result<Options> {
+pub(super) fn options_of(config: &Config) -> anyhow::Result<Options> {
+    let kafka = &config.kafka;
     let shape = ShapeArgs { prefix: kafka.prefix.clone(), partitions: kafka.partitions.clone(), replication: kafka.replication };
-    let options = ConnectionArgs::of(&kafka.brokers, kafka.config.clone()).complete(|brokers| shape.options(brokers))?;
+    let options = ConnectionArgs::of(&kafka.brokers, kafka.config.clone()).complete(|brokers| shape.options(brokers));
+    let place = |setting: &str| format!("{}: kafka.{setting}:", config.source(&format!("kafka.{setting}")));
+    let options = options.map_err(|wrong| Unusable(wrong.told_as_setting(place)))?;
     Ok(Options { static_members: kafka.member.is_some(), ..options })
 }
 
@@ -230,7 +233,7 @@ const MOST_PARTITIONS: u32 = 10_000;
 pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     match &args.command {
         TopologyCommand::Show { shape: of, output } => {
-            let options = of.options("")?;
+            let options = of.options("").map_err(Unusable::from)?;
             shape(out, &topics::wanted(&options)?, *output)?;
             Ok(FITS)
         }
@@ -244,7 +247,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             schemas::register(out, &registry, *output)
         }
         TopologyCommand::Check { connection, shape, output } => {
-            let options = connection.complete(|brokers| shape.options(brokers))?;
+            let options = connection.complete(|brokers| shape.options(brokers)).map_err(Unusable::from)?;
             let wanted = topics::wanted(&options)?;
             let found = topics::look(&options, &wanted).map_err(of_log)?;
             let differing = topics::compare(&options.brokers, &wanted, &found);
@@ -261,7 +264,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         }
         TopologyCommand::Apply { connection, shape, dry_run, registry, credentials, ca, output } => {
             let registry = registry.as_ref().map(|url| schema_registry(url, credentials.as_deref(), ca.as_deref())).transpose().map_err(Unusable)?;
-            let options = connection.complete(|brokers| shape.options(brokers))?;
+            let options = connection.complete(|brokers| shape.options(brokers)).map_err(Unusable::from)?;
             let applied = topics::apply(&options, *dry_run).map_err(of_log)?;
             let refuses = applied.differences.iter().any(Difference::refuses);
             // Processes whose users may only read there say nothing themselves.
@@ -271,11 +274,13 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             // Whoever reads on knows what was done, and what was not.
             let schemas = schemas.map_err(|error| {
                 let created = counted(applied.created.len(), "topic was created", "topics were created");
-                let needs = format!(
-                    "by which schemas this release writes could not be put on {}schemas, where this user needs the rights Read and Write",
-                    options.prefix
-                );
-                of_log(LogError::Fatal { reason: format!("{created}, but {needs}: {error}; grant them, and run it again") })
+                let untold = format!("{created}, but by which schemas this release writes could not be put on {}schemas", options.prefix);
+                of_log(match error {
+                    LogError::Fatal { reason } => {
+                        LogError::Fatal { reason: format!("{untold}, where this user needs the rights Read and Write: {reason}; grant them, and run it again") }
+                    }
+                    error => LogError::Fatal { reason: format!("{untold}: {error}; run it again") },
+                })
             })?;
             match output {
                 Output::Json => {

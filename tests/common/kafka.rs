@@ -188,16 +188,26 @@ impl Broker {
 
     /// Runs `kafka-acls.sh` of Apache Kafka with these arguments, as `admin`.
     pub(crate) fn acls(&self, arguments: &[&str]) {
+        self.tool("org.apache.kafka.tools.AclCommand", arguments);
+    }
+
+    /// Runs `kafka-configs.sh` likewise; what it prints.
+    pub(crate) fn configs(&self, arguments: &[&str]) -> String {
+        self.tool("kafka.admin.ConfigCommand", arguments)
+    }
+
+    fn tool(&self, class: &str, arguments: &[&str]) -> String {
         let jars = String::from_utf8(Command::new(Broker::script()).arg("install").output().unwrap().stdout).unwrap();
         let java = self.directory.join(format!("admin-{}.properties", next()));
         let trust = |authority: &String| format!("ssl.truststore.type=PEM\nssl.truststore.location={authority}\n");
         let (how, trust) = (&self.client["security.protocol"], self.client.get("ssl.ca.location").map(trust).unwrap_or_default());
         std::fs::write(&java, format!("security.protocol={how}\n{trust}sasl.mechanism=PLAIN\nsasl.jaas.config={}\n", Broker::login(&[]))).unwrap();
         let mut command = Command::new("java");
-        command.args(["-XX:TieredStopAtLevel=1", "-cp", &format!("{}/*", jars.trim()), "org.apache.kafka.tools.AclCommand"]);
+        command.args(["-XX:TieredStopAtLevel=1", "-cp", &format!("{}/*", jars.trim()), class]);
         command.args(["--bootstrap-server", &self.address, "--command-config"]).arg(java).args(arguments);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn spawn(ports: [u16; 2], directory: &Path, settings: &[String]) -> Child {

@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -76,7 +76,29 @@ impl Running {
         Running::begin(command, false)
     }
 
-    fn begin(mut command: Command, is_read: bool) -> Running {
+    /// Starts what `command` says, and waits until it has ended by itself; its exit code, and all that it said.
+    pub(crate) fn refused(command: Command) -> (i32, String) {
+        Running::heard(command, true).0.ended()
+    }
+
+    fn begin(command: Command, is_read: bool) -> Running {
+        let (mut running, lines) = Running::heard(command, is_read);
+        running.url = loop {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    if let Some((_, url)) = line.split_once("ready: ") {
+                        // Fields follow in text; in JSON the message ends with a quote.
+                        break url.split(['"', ' ']).next().unwrap_or(url).to_owned();
+                    }
+                }
+                Err(_) => panic!("loadline did not become ready; it said:\n{}", running.said().join("\n")),
+            }
+        };
+        running
+    }
+
+    /// Starts it; what it says, line by line, and nothing more once it is ready unless `is_read`.
+    fn heard(mut command: Command, is_read: bool) -> (Running, Receiver<String>) {
         // As people read it, unless a test says otherwise.
         if !command.get_envs().any(|(name, _)| name == "LOADLINE_LOG_FORMAT") {
             command.env("LOADLINE_LOG_FORMAT", "text");
@@ -98,18 +120,7 @@ impl Running {
                 }
             }
         });
-        let url = loop {
-            match lines.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    if let Some((_, url)) = line.split_once("ready: ") {
-                        // Fields follow in text; in JSON the message ends with a quote.
-                        break url.split(['"', ' ']).next().unwrap_or(url).to_owned();
-                    }
-                }
-                Err(_) => panic!("loadline did not become ready; it said:\n{}", said.lock().unwrap().join("\n")),
-            }
-        };
-        Running { child, said, url }
+        (Running { child, said, url: String::new() }, lines)
     }
 
     /// What it has said so far, a line each.

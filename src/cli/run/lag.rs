@@ -35,7 +35,9 @@ fn on_kafka(config: &Config, name: &str, source: &crate::cli::config::LagSource)
     let (brokers, file) = if is_own { (&source.brokers, &source.config) } else { (&config.kafka.brokers, &config.kafka.config) };
     let place = config.source(&format!("lag.{name}.group"));
     let unusable = |error: String| Unusable(format!("{place}: lag.{name}: its cluster cannot be asked: {error}"));
-    let options = ConnectionArgs::of(brokers, file.clone()).complete(|brokers| Ok(Options::new(brokers))).map_err(|error| unusable(error.to_string()))?;
+    let section = if is_own { format!("lag.{name}") } else { "kafka".to_owned() };
+    let options = ConnectionArgs::of(brokers, file.clone()).complete(|brokers| Ok(Options::new(brokers)));
+    let options = options.map_err(|wrong| unusable(wrong.told_as_setting(|setting| format!("{section}.{setting}:"))))?;
     let consumption = KafkaConsumption::new(&options, &source.group, &source.topics).map_err(|error| unusable(error.to_string()))?;
     Ok(Source {
         name: name.to_owned(),

@@ -135,7 +135,7 @@ mod kafka {
     impl Kafka {
         /// Opens it; where the cluster cannot be reached, waits until it can.
         pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-            let reach = topology::options_of(&config.kafka)?;
+            let reach = topology::options_of(config)?;
             let registry = registry(config)?.map(|registry| Arc::new(registry.beside(installation(&reach))));
             let look_up = registry.clone().map(|registry| registry as Arc<dyn LookUp>);
             let options = Options { describe: Some(cloud_events::headers), look_up, ..reach };

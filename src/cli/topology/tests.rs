@@ -8,7 +8,7 @@ use clap::Parser;
 use serde_json::Value;
 
 use super::*;
-use crate::cli::config::Role as Part;
+use crate::cli::config::{ConfigArgs, Role as ProcessRole};
 use crate::log::kafka::declaration::{Declared, TEXT, declared};
 use crate::log::kafka::topics::{Cluster, Found, There, Wanted};
 use crate::runtime::retention::Limits;
@@ -28,12 +28,12 @@ fn of(topic: Topic) -> &'static Declared {
     declared().unwrap().iter().find(|declared| declared.role == Role::Flow(topic)).unwrap()
 }
 
-/// Every topic of the pipeline and the state of every stage that keeps one are declared, and nothing else.
 #[test]
 fn the_prefix_of_names_is_the_declared_one() {
     assert!(TEXT.contains(&format!("    prefix:\n      default: {PREFIX}\n")), "parameters.prefix.default is not {PREFIX}");
 }
 
+/// Every topic of the pipeline and the state of every stage that keeps one are declared, and nothing else.
 #[test]
 fn the_declaration_has_every_topic_and_nothing_else() {
     let names: Vec<&str> = declared().unwrap().iter().map(|topic| topic.name.as_str()).collect();
@@ -48,7 +48,7 @@ fn the_declaration_has_every_topic_and_nothing_else() {
         assert_eq!((&state.writers[..], &state.readers[..]), (&[stage.to_owned()][..], &[stage.to_owned()][..]));
         assert!(of(input).readers.iter().any(|reader| reader == stage), "{stage} reads {input}");
     }
-    let roles: BTreeSet<String> = Part::all().iter().map(|role| format!("{role:?}").to_lowercase()).collect();
+    let roles: BTreeSet<String> = ProcessRole::all().iter().map(|role| format!("{role:?}").to_lowercase()).collect();
     let parts = declared().unwrap().iter().flat_map(|topic| topic.writers.iter().chain(&topic.readers)).cloned().collect();
     let roles: BTreeSet<String> = roles.into_iter().chain([super::acls::MIGRATE.to_owned()]).collect();
     assert_eq!(roles, parts, "each role, and `migrate`, reads or writes something, and nobody else does");
@@ -271,6 +271,45 @@ fn what_cannot_be_is_named_with_the_way_out() {
     }
     let exactly = ran(&["show", "--partitions", "control=2"]).unwrap_err();
     assert!(exactly.starts_with("--partitions control=2: it has 1 in every installation. Two sources"), "{exactly}");
+}
+
+/// What stands in a configuration is named as it stands there.
+#[test]
+fn what_cannot_be_in_a_configuration_is_named_with_its_place() {
+    let told = |text: &str| {
+        let none = ConfigArgs::default();
+        let loaded = Config::from_parts(Some((Path::new("loadline.yaml"), text)), [], &none).unwrap();
+        options_of(&loaded.config).unwrap_err().to_string()
+    };
+    for (text, message) in [
+        ("kafka: { brokers: a:1, partitions: 0 }", "loadline.yaml:1:36: kafka.partitions: 0: not a number from 1 to 10000"),
+        ("kafka:\n  brokers: http://a:1", "loadline.yaml:2:12: kafka.brokers: http://a:1: not HOST:PORT, as in kafka-1:9092"),
+        ("kafka:\n  brokers: a:1\n  config: /gone", "loadline.yaml:3:11: kafka.config: /gone: No such file or directory (os error 2)"),
+    ] {
+        assert_eq!(told(text), message);
+    }
+    assert!(told("kafka: { brokers: a:1, prefix: a/b }").starts_with("loadline.yaml:1:32: kafka.prefix: a/b: names of topics are of letters"));
+}
+
+/// librdkafka takes anything for a host, and says no more of it than that nobody answers.
+#[test]
+fn brokers_are_hosts_with_ports() {
+    let told = |brokers: &str| ran(&["check", "--brokers", brokers, "--kafka-set", "no.such=setting"]).unwrap_err();
+    for brokers in ["a", "a:9092", "a:9092, b:9093", "SASL_SSL://a:9092", "[::1]:9092", "[::1]"] {
+        assert!(told(brokers).starts_with("--kafka-set no.such"), "{brokers}");
+    }
+    for (brokers, wrong) in [
+        ("http://a:8080", "not HOST:PORT"),
+        ("a:9092,kafka:x", "kafka:x is not HOST:PORT"),
+        ("a:0", "not HOST:PORT"),
+        ("a:99999", "not HOST:PORT"),
+        ("a:9092/topic", "not HOST:PORT"),
+        ("user@a:9092", "not HOST:PORT"),
+        ("a:9092 b:9092", "not HOST:PORT"),
+        ("a:9092,", "a broker is empty"),
+    ] {
+        assert!(ran(&["check", "--brokers", brokers]).unwrap_err().starts_with(&format!("--brokers {brokers}: {wrong}")), "{brokers}: {}", told(brokers));
+    }
 }
 
 /// Settings come from a file and from flags; what is wrong is named with its place, and no secret is told or taken from a command line.

@@ -154,7 +154,7 @@ impl Appender {
         for (result, append) in results.of.iter().zip(appends) {
             match result {
                 Some(Ok(offset)) => offsets.push(*offset),
-                Some(Err(error)) => return Err(errors::of_delivery(error, append.topic, append.value.len())),
+                Some(Err(error)) => return Err(errors::of_delivery(error, append.topic, names.of(append.topic), append.value.len())),
                 None => return Err(LogError::Retry { reason: format!("Kafka: no answer within {} s", self.patience.as_secs()) }),
             }
         }

@@ -323,13 +323,13 @@ pub(super) fn offset(raw: i64) -> Offset {
     Offset::try_from(raw).unwrap_or(0)
 }
 
-/// Asks until there is an answer: brokers take a moment to change their parts.
-fn patiently<T>(patience: Duration, ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, LogError> {
+/// Asks about a topic until there is an answer: brokers take a moment to change their parts.
+fn patiently<T>(topic: &str, patience: Duration, ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, LogError> {
     let started = Stopwatch::start();
     loop {
         match ask() {
             Err(error) if errors::is_passing(&error) && started.elapsed() < patience => std::thread::sleep(ASK_AGAIN),
-            outcome => return outcome.map_err(|error| errors::of_reading(&error)),
+            outcome => return outcome.map_err(|error| errors::of_topic(&error, topic)),
         }
     }
 }
@@ -346,7 +346,7 @@ pub(super) fn all_committed<C: ConsumerContext>(
     partitions: &[u32],
     patience: Duration,
 ) -> Result<Vec<Option<Offset>>, LogError> {
-    patiently(patience, || {
+    patiently(topic, patience, || {
         let answer = consumer.committed_offsets(many(topic, partitions.iter().map(|partition| (*partition, At::Invalid))), patience)?;
         let of = |partition: &u32| {
             let found = answer.find_partition(topic, number(*partition)).ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
@@ -359,7 +359,7 @@ pub(super) fn all_committed<C: ConsumerContext>(
 
 /// The earliest offset that is there, and the next one that readers will see.
 pub(super) fn range<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> Result<Range<Offset>, LogError> {
-    patiently(patience, || match consumer.fetch_watermarks(topic, number(partition), patience) {
+    patiently(topic, patience, || match consumer.fetch_watermarks(topic, number(partition), patience) {
         Ok((low, high)) => Ok(offset(low)..offset(high)),
         // librdkafka says that it does not know a partition also where nobody leads it.
         Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) && is_there(consumer, topic, partition, patience) => {

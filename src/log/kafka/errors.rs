@@ -93,17 +93,29 @@ pub(super) fn of_reading(error: &KafkaError) -> LogError {
         Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
             LogError::Fatal { reason: format!("{reason}; see the user and password in kafka.settings") }
         }
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-            LogError::Fatal { reason: format!("{reason}; a topic of Loadline is gone") }
-        }
+        Some(code) if is_gone(code) => LogError::Fatal { reason: format!("{reason}; a topic of Loadline is gone") },
         _ => LogError::Retry { reason },
     }
 }
 
+/// What reading a topic, writing to it, or asking about it failed for.
+pub(super) fn of_topic(error: &KafkaError, name: &str) -> LogError {
+    match error.rdkafka_error_code() {
+        Some(code) if is_gone(code) => {
+            LogError::Fatal { reason: format!("Kafka: {error}; the topic {name} is gone, and docs/kafka.md says how to go on (\"A topic that is lost\")") }
+        }
+        _ => of_reading(error),
+    }
+}
+
+fn is_gone(code: Code) -> bool {
+    matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)
+}
+
 /// Why a record was not appended.
-pub(super) fn of_delivery(error: &KafkaError, topic: Topic, bytes: usize) -> LogError {
+pub(super) fn of_delivery(error: &KafkaError, topic: Topic, name: &str, bytes: usize) -> LogError {
     match error.rdkafka_error_code() {
         Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => LogError::TooLarge { topic, bytes },
-        _ => of_reading(error),
+        _ => of_topic(error, name),
     }
 }

@@ -79,7 +79,7 @@ impl Following {
         let Some(error) = failed else { return Ok(()) };
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => self.assigned = false,
-            _ => match errors::of_reading(&error) {
+            _ => match errors::of_topic(&error, self.topic()) {
                 // Brokers come back by themselves.
                 LogError::Retry { reason } => tracing::debug!(event = "kafka", reason, "kafka"),
                 error => return Err(error),

@@ -52,7 +52,7 @@ impl Reader {
             }
             self.go_to(topic, partition, from.max(range.start))?;
         }
-        let ended = self.read(|message| {
+        let ended = self.read(topic, |message| {
             records.push(record_of(message));
             records.len() < max
         })?;
@@ -71,7 +71,7 @@ impl Reader {
             return Ok(());
         }
         self.go_to(topic, partition, range.start)?;
-        self.read(|message| {
+        self.read(topic, |message| {
             if let Some(Ok(key)) = message.key().map(std::str::from_utf8) {
                 take(key, message.payload());
             }
@@ -82,11 +82,11 @@ impl Reader {
 
     fn go_to(&mut self, topic: &str, partition: u32, from: Offset) -> Result<(), LogError> {
         self.at = None;
-        self.consumer.assign(&client::one(topic, partition, client::at(from))).map_err(|error| errors::of_reading(&error))
+        self.consumer.assign(&client::one(topic, partition, client::at(from))).map_err(|error| errors::of_topic(&error, topic))
     }
 
     /// Reads until `take` has enough, or to the end that readers see. Says whether it came to the end.
-    fn read(&mut self, mut take: impl FnMut(&BorrowedMessage<'_>) -> bool) -> Result<bool, LogError> {
+    fn read(&mut self, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>) -> bool) -> Result<bool, LogError> {
         let mut since = Stopwatch::start();
         loop {
             match self.consumer.poll(SLICE) {
@@ -98,13 +98,13 @@ impl Reader {
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     // Or it would ask for what comes next, again and again, and let the next partition wait.
-                    self.consumer.unassign().map_err(|error| errors::of_reading(&error))?;
+                    self.consumer.unassign().map_err(|error| errors::of_topic(&error, topic))?;
                     return Ok(true);
                 }
                 Some(Err(error)) => {
                     // Trimmed in the very moment, or a broker that is away: another look tells.
                     self.at = None;
-                    return Err(errors::of_reading(&error));
+                    return Err(errors::of_topic(&error, topic));
                 }
                 None if since.elapsed() < self.patience => {}
                 None => {

@@ -193,7 +193,7 @@ impl Member {
     }
 
     fn subscribe(&self) -> Result<(), LogError> {
-        self.consumer.subscribe(&[self.topic()]).map_err(|error| errors::of_reading(&error))
+        self.consumer.subscribe(&[self.topic()]).map_err(|error| errors::of_topic(&error, self.topic()))
     }
 
     fn topic(&self) -> &str {
@@ -227,7 +227,7 @@ impl Member {
                         break;
                     }
                     Some(code) if errors::is_replaced(code) => return Err(self.fenced(0)),
-                    _ => match errors::of_reading(&error) {
+                    _ => match errors::of_topic(&error, self.topic()) {
                         // Brokers come back by themselves; what is there is handed out first.
                         LogError::Retry { reason } => {
                             tracing::debug!(event = "kafka", reason, "kafka");

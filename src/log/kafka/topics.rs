@@ -183,6 +183,14 @@ pub fn verified(options: &Options) -> Result<(Partitions, Vec<Difference>), LogE
     let found = look(options, &wanted)?;
     let differences = compare(&options.brokers, &wanted, &found);
     let missing: Vec<&str> = differences.iter().filter(|difference| difference.weight == Weight::Missing).map(|difference| difference.topic.as_str()).collect();
+    if missing.len() == wanted.len() {
+        let Options { brokers, prefix, .. } = options;
+        let reason = format!(
+            "no topic of an installation with the prefix {prefix} is on the cluster of {brokers}: where one is there under another prefix, say it (kafka.prefix); where there is none yet, \
+             `loadline topology apply` makes it"
+        );
+        return Err(LogError::Fatal { reason });
+    }
     if !missing.is_empty() {
         return Err(LogError::Fatal { reason: format!("topics are missing on the cluster: {}; `loadline topology apply` creates them", missing.join(", ")) });
     }

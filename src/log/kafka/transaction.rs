@@ -50,7 +50,7 @@ impl Put<'_> {
 
     /// Why the cluster does not take it.
     fn refused(&self, error: &KafkaError) -> LogError {
-        match errors::of_delivery(error, self.topic.unwrap_or(Topic::DeadLetters), self.bytes()) {
+        match errors::of_delivery(error, self.topic.unwrap_or(Topic::DeadLetters), self.name, self.bytes()) {
             LogError::TooLarge { bytes, .. } if self.topic.is_none() => LogError::Fatal {
                 reason: format!(
                     "Kafka takes no state of {bytes} bytes on {}, and without it nothing could be restored: its max.message.bytes is too small; `loadline topology check` says how that is mended",
