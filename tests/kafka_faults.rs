@@ -273,6 +273,23 @@ fn a_commit_whose_answers_are_lost_took_effect_once() {
     assert_eq!(one.stop(), 0);
 }
 
+/// Its commit took effect, and its producer is shut out before it was told: the position that is committed says what became of it, and nothing is done again.
+#[test]
+fn a_commit_of_a_producer_that_died_before_it_was_told_took_effect_once() {
+    let here = Installation::new(Partitions::default());
+    let one = here.aggregates("");
+    goes_on(&one);
+    here.append_samples(7);
+    let held = here.held_when_committed(7);
+    site().0.begin_as(&here.transactions(0));
+    // With its connection: the client asks again, and is refused.
+    drop(held);
+    here.append_samples(3);
+    here.all_is_aggregated();
+    assert_eq!((here.in_panes(), here.in_all_panes()), (10, 10), "nothing was done again");
+    assert_eq!(one.stop(), 0);
+}
+
 /// Stopped in a transaction for longer than it may last: the broker ends it, the commit is refused, nothing of it is seen, and the same process does the work again, once.
 #[test]
 fn a_transaction_that_times_out_is_done_again_once() {
