@@ -37,9 +37,17 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
         let owners = owners()?;
         [&one, &other].iter().all(|process| owners.iter().any(|owner| owner.contains(&format!("-{} at ", process.pid())))).then_some(())
     });
+    let numbered = || {
+        let request = ureq::post(format!("{}/api/v1/metrics", front.url)).header("content-type", "application/x-ndjson");
+        request.header("loadline-producer", "counting").header("loadline-sequence", "1").send(waiting(30.0)).unwrap();
+    };
+    [(); 2].iter().for_each(|()| numbered());
+    let repeated = || page_line(&front, "loadline_aggregate_samples_repeated_total ");
+    wait_for("the repetition to be counted", || repeated().filter(|count| *count > 0.0));
     // One of both is gone, and the other one has its work.
     one.kill();
     scales_to(&front, &data, 50.0, 5);
+    assert_eq!(repeated(), Some(1.0), "once, however many partitions of signals there are");
     let only = format!("-{} at ", other.pid());
     wait_for("the other one to have all", || owners()?.iter().all(|owner| owner.contains(&only)).then_some(()));
     let shown = Command::new(LOADLINE).args(["status", "--server", &front.url]).output().unwrap();
@@ -69,6 +77,12 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     assert_eq!(alone.stop(), 0);
     assert_eq!(sleepers(&data), 0);
     another_policy_is_compared_on_what_is_there(home.path(), &prefix);
+}
+
+/// The number behind the beginning of a line of `/metrics`.
+fn page_line(running: &Running, begins: &str) -> Option<f64> {
+    let page = ureq::get(format!("{}/metrics", running.url)).call().ok()?.body_mut().read_to_string().ok()?;
+    page.lines().find_map(|line| line.strip_prefix(begins)?.parse().ok())
 }
 
 /// Who has each partition of what decide reads, as `status` says; `None` where that is not known of all.

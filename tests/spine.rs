@@ -197,9 +197,13 @@ fn samples_that_no_policy_asks_for_are_told() {
     assert_eq!(answer["warnings"][0]["reason"], format!("the policy of {SLEEPERS} has no metric queue_dpeth; did you mean queue_depth?"));
     let answer = loadline.post(&waiting(10.0)).unwrap();
     assert_eq!((&answer["unused"], answer["warnings"].as_array().map(Vec::len)), (&0.into(), Some(0)), "{answer}");
-    let page = ureq::get(format!("{}/metrics", loadline.url)).call().unwrap().body_mut().read_to_string().unwrap();
-    for line in ["loadline_ingest_samples_unused_total{reason=\"no-metric\"} 1", "loadline_ingest_samples_unused_total{reason=\"no-policy\"} 0"] {
-        assert!(page.lines().any(|there| there == line), "{line} in\n{page}");
+    // And however they came, once they are in a pane.
+    loadline.post(&waiting(10.0).replace(&*SLEEPERS, "local/ProcessFleet/nobody"));
+    let page = || ureq::get(format!("{}/metrics", loadline.url)).call().unwrap().body_mut().read_to_string().unwrap();
+    for why in ["no-metric", "no-policy"] {
+        let counted = format!("loadline_aggregate_samples_unused_total{{reason=\"{why}\"}} ");
+        wait_for(why, || page().lines().find_map(|line| line.strip_prefix(&counted)?.parse::<u32>().ok()).filter(|count| *count > 0));
     }
+    assert!(loadline.said().iter().any(|line| line.contains("samples are not used: no policy names target local/ProcessFleet/nobody")));
     assert_eq!(loadline.stop(), 0);
 }

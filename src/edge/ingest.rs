@@ -46,7 +46,6 @@ mod unused;
 pub use crate::wire::samples::Format;
 pub use appender::Appender;
 pub use parse::Numbering;
-pub use unused::Counts;
 
 /// Where samples are sent.
 pub(crate) const PATH: &str = "/api/v1/metrics";
@@ -161,9 +160,8 @@ fn is_packed(headers: &HeaderMap) -> Result<bool, Problem> {
 async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
     let (parts, mut body) = request.into_parts();
     match take(&ingest.inner, &parts, &mut body).await {
-        Ok((ingested, unused)) => {
+        Ok(ingested) => {
             ACCEPTED_SAMPLES.add("", ingested.accepted);
-            unused.emit();
             axum::Json(ingested).into_response()
         }
         Err(problem) => {
@@ -182,7 +180,7 @@ async fn metrics(State(ingest): State<Ingest>, request: Request) -> Response {
     }
 }
 
-async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<(Ingested, Counts), Problem> {
+async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<Ingested, Problem> {
     let named = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let format = format_of(named)?;
     let is_packed = is_packed(&parts.headers)?;
@@ -205,7 +203,7 @@ async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<(Ing
         let bytes = if is_packed { body::unpacked(&bytes).map_err(unread)? } else { bytes };
         parsed(format, &bytes, received, numbering.as_ref(), log.as_ref(), &view)
     };
-    let Parsed { ingested, weight, appends, unused } = tokio::task::spawn_blocking(reading)
+    let Parsed { ingested, weight, appends } = tokio::task::spawn_blocking(reading)
         .await
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the program while reading the samples", "report it, with the request"))??;
     admit(inner, weight, &appends)?;
@@ -215,7 +213,7 @@ async fn take(inner: &Arc<Inner>, parts: &Parts, body: &mut Body) -> Result<(Ing
         appender::Refused::Closed => unavailable("the log is closed", "try again when Loadline runs again"),
     })?;
     match tokio::time::timeout(COMMIT_DEADLINE, answer).await {
-        Ok(Ok(Ok(()))) => Ok((ingested, unused)),
+        Ok(Ok(Ok(()))) => Ok(ingested),
         Ok(Ok(Err(error))) => Err(not_taken(&error, inner.log.trouble())),
         Ok(Err(_)) => Err(unavailable("the log was closed before it was known whether the samples were stored; they may have been", REPEAT)),
         Err(_) => Err(unavailable("the log did not answer in time; the samples may have been stored", REPEAT)),
@@ -299,8 +297,6 @@ pub struct Parsed {
     pub weight: usize,
     /// The records to append.
     pub appends: Vec<RawAppend>,
-    /// What of them nobody asks for.
-    pub unused: Counts,
 }
 
 /// Reads the body of a request. `numbering` is that of the whole request; `view` knows what the policies ask for.
@@ -346,9 +342,8 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
         problem.ingested = Some(Box::new(ingested));
         return Err(problem);
     }
-    let (all, warnings, unused) = unused.finish();
-    (ingested.unused, ingested.warnings) = (all, warnings);
-    Ok(Parsed { ingested, weight, appends: records.finish(), unused })
+    (ingested.unused, ingested.warnings) = unused.finish();
+    Ok(Parsed { ingested, weight, appends: records.finish() })
 }
 
 /// The sample, if it is of use; counted in any case.

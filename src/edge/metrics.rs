@@ -155,8 +155,9 @@ fn happened(page: &mut Page, status: &Status) {
 fn samples(page: &mut Page) {
     by_word(page, &families::SAMPLES, &events::ACCEPTED_SAMPLES, "");
     by_word(page, &families::SAMPLES_REFUSED, &events::REFUSED_SAMPLES, "reason");
-    by_word(page, &families::SAMPLES_UNUSED, &events::UNUSED_SAMPLES, "reason");
     by_word(page, &families::REQUESTS_REFUSED, &events::REFUSED_REQUESTS, "reason");
+    by_word(page, &families::AGGREGATED, &events::AGGREGATED_SAMPLES, "");
+    by_word(page, &families::UNUSED, &events::UNUSED_SAMPLES, "reason");
     by_word(page, &families::LATE, &events::LATE_SAMPLES, "");
     by_word(page, &families::REJECTED, &events::REJECTED_SAMPLES, "");
     by_word(page, &families::REPEATED, &events::REPEATED_SAMPLES, "");

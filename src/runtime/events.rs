@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use crate::model::{Alert, AlertState, DeadLetter, Decision, Grant, GrantLimit, Mark, Outcome, PolicyAnnouncement, PolicyRejected, Severity, Timestamp};
+use crate::model::{
+    Alert, AlertState, DeadLetter, Decision, Grant, GrantLimit, Mark, Outcome, PolicyAnnouncement, PolicyRejected, Severity, TargetId, Timestamp,
+};
 use crate::wire::words;
 
 mod refusals;
@@ -53,7 +55,9 @@ pub static REPEATED_SAMPLES: Tally = Tally::new(&[""]);
 pub static ACCEPTED_SAMPLES: Tally = Tally::new(&[""]);
 /// Samples that ingest did not take, by why.
 pub static REFUSED_SAMPLES: Tally = Tally::new(&SampleRefused::WORDS);
-/// Samples that ingest took and that no policy asks for, by why.
+/// Samples in panes, once for each target.
+pub static AGGREGATED_SAMPLES: Tally = Tally::new(&[""]);
+/// Those of them that no policy asks for, by why.
 pub static UNUSED_SAMPLES: Tally = Tally::new(&SampleUnused::WORDS);
 /// Requests with samples of which nothing was taken, by why.
 pub static REFUSED_REQUESTS: Tally = Tally::new(&RequestRefused::WORDS);
@@ -243,7 +247,7 @@ impl SampleRefused {
     }
 }
 
-/// Why nobody asks for a sample that was taken.
+/// Why nobody asks for a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleUnused {
     /// No policy names its target.
@@ -255,9 +259,35 @@ pub enum SampleUnused {
 impl SampleUnused {
     const WORDS: [&'static str; 2] = ["no-policy", "no-metric"];
 
-    /// Counts so many; their producer is told, as far as a list goes.
-    pub fn emit(self, samples: u64) {
+    /// Counts so many.
+    pub fn count(self, samples: u64) {
         UNUSED_SAMPLES.add(Self::WORDS[self as usize], samples);
+    }
+}
+
+/// Samples came that are of no use to anybody.
+#[derive(Debug)]
+pub struct SamplesUnused<'a> {
+    /// Whose they are.
+    pub target: &'a TargetId,
+    /// Whether anything else is known of it: else its name is a slip.
+    pub is_known: bool,
+    /// Why, with what was probably meant.
+    pub reason: &'a str,
+    /// How often, since it was told last.
+    pub times: u64,
+}
+
+impl SamplesUnused<'_> {
+    /// INFO where nothing else is known of the target; else DEBUG, as whoever sends more than a policy asks for does no harm.
+    pub fn emit(self) {
+        let SamplesUnused { target, is_known, reason, times } = self;
+        macro_rules! line {
+            ($level:ident) => {
+                $level!(event = "samples-unused", target_id = %target, times, "samples are not used: {reason}")
+            };
+        }
+        if is_known { line!(debug) } else { line!(info) }
     }
 }
 

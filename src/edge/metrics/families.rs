@@ -45,8 +45,9 @@ families! {
 
     SAMPLES: Counter "loadline_ingest_samples" "", "Samples that were taken over HTTP.";
     SAMPLES_REFUSED: Counter "loadline_ingest_samples_rejected" "", "Samples over HTTP that were not taken, by the reason.";
-    SAMPLES_UNUSED: Counter "loadline_ingest_samples_unused" "", "Samples that were taken over HTTP and that no policy asks for, by the reason.";
     REQUESTS_REFUSED: Counter "loadline_ingest_requests_refused" "", "Requests with samples of which nothing was taken, by the reason.";
+    AGGREGATED: Counter "loadline_aggregate_samples" "", "Samples in panes, however they came, once for each target.";
+    UNUSED: Counter "loadline_aggregate_samples_unused" "", "Those of them that no policy asks for, by the reason.";
     LATE: Counter "loadline_aggregate_samples_late" "", "Samples that came after their pane had been marked complete.";
     REJECTED: Counter "loadline_aggregate_samples_rejected" "", "Samples that came, over HTTP or as records of others, and then could not be aggregated.";
     REPEATED: Counter "loadline_aggregate_samples_repeated" "", "Samples that were taken over HTTP and dropped as repetitions, by the number of their request.";

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Known, View};
+use crate::model::policy::nearest_metric;
 use crate::model::spelling::nearest;
 use crate::model::{MetricName, TargetId, Timestamp};
 
@@ -18,6 +19,9 @@ const EVALUATED_AGAIN: Duration = Duration::from_secs(200);
 
 /// The most names that are compared to find the one that was meant.
 const MOST_COMPARED: usize = 2_000;
+
+/// The most metrics of a policy that are listed where none was meant.
+const MOST_NAMED: usize = 5;
 
 /// Whether a policy asks for a metric of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +60,29 @@ impl View {
     }
 
     /// The metrics that the policy of a target asks for, as far as they are known.
-    pub fn asked_metrics(&self, target: &TargetId) -> Vec<MetricName> {
+    fn asked_metrics(&self, target: &TargetId) -> Vec<MetricName> {
         self.targets.get(target).map(|known| known.asked_metrics().cloned().collect()).unwrap_or_default()
     }
 
+    /// Why a metric of a target is asked for by nobody, with what was probably meant; without a metric, why none of the target is.
+    pub fn unasked(&self, target: &TargetId, metric: Option<&MetricName>) -> String {
+        let Some(metric) = metric else {
+            return match self.meant_target(target) {
+                Some(meant) => format!("no policy names target {target}; did you mean {meant}?"),
+                None => format!("no policy names target {target}: until one does, its samples are not used"),
+            };
+        };
+        let asked = self.asked_metrics(target);
+        if let Some(meant) = nearest_metric(metric.as_str(), asked.iter().map(MetricName::as_str)) {
+            return format!("the policy of {target} has no metric {metric}; did you mean {meant}?");
+        }
+        let named: Vec<&str> = asked.iter().take(MOST_NAMED).map(MetricName::as_str).collect();
+        let more = if asked.len() > MOST_NAMED { format!(" and {} more", asked.len() - MOST_NAMED) } else { String::new() };
+        format!("the policy of {target} has no metric {metric}: it has {}{more}", named.join(", "))
+    }
+
     /// The target with a policy that was probably meant by one that has none: nearly the same name beside it, or the same name elsewhere.
-    pub fn meant_target(&self, target: &TargetId) -> Option<TargetId> {
+    fn meant_target(&self, target: &TargetId) -> Option<TargetId> {
         let beside = |other: &TargetId| (other.namespace(), other.kind()) == (target.namespace(), target.kind());
         let near = |other: &TargetId| {
             other.name() == target.name() || (beside(other) && other.name().len().abs_diff(target.name().len()) <= target.name().len() / 2 + 1)

@@ -10,14 +10,15 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::View;
 use super::history::first_after;
+use super::{Asked, View};
 use crate::edge::api::{Hidden, Lag, Owner};
 use crate::log::{Log, LogError, Offset, Owners, Polled, RawRecord, Topic, Waker};
-use crate::model::{Alert, AlertState, Audit, Message, OutcomeResult, Severity, Signal, Timestamp};
+use crate::model::{Alert, AlertState, Audit, Message, OutcomeResult, Pane, Part, Severity, Signal, Timestamp};
 use crate::runtime::clock::{Clock, Stopwatch};
 use crate::runtime::events::{
-    AlertChanged, CommandEnded, Decided, GrantLimited, LogUnreadable, Marked, PolicyChanged, PolicyRefused, RecordPutAside, Repeated,
+    AGGREGATED_SAMPLES, AlertChanged, CommandEnded, Decided, GrantLimited, LogUnreadable, Marked, PolicyChanged, PolicyRefused, RecordPutAside, Repeated,
+    SampleUnused, SamplesUnused,
 };
 use crate::runtime::schemas;
 use crate::wire;
@@ -126,6 +127,7 @@ impl Tail {
                 started,
                 unreadable: Repeated::new(),
                 put_aside: Repeated::new(),
+                unused: [Repeated::new(), Repeated::new()],
                 schemas: schemas::Reading::default(),
                 // One of the threads looks at the lag: the one that is woken most.
                 stages: if topic == Topic::Signals { stages.to_vec() } else { Vec::new() },
@@ -176,6 +178,8 @@ struct Follower {
     started: Timestamp,
     unreadable: Repeated,
     put_aside: Repeated,
+    /// Of targets of which nothing else is known, and of others.
+    unused: [Repeated; 2],
     schemas: schemas::Reading,
 }
 
@@ -266,7 +270,7 @@ impl Follower {
         match wire::decode(self.topic, &record.value) {
             Ok(message) => {
                 if record.at >= self.started {
-                    self.news(&message);
+                    self.news(record.partition, &message);
                 }
                 match message {
                     Message::Audit(audit) => self.view.audit(record.at, audit),
@@ -281,7 +285,7 @@ impl Follower {
     }
 
     /// Tells what happened since the start.
-    fn news(&self, message: &Message) {
+    fn news(&self, partition: u32, message: &Message) {
         match message {
             Message::Audit(Audit::Decision(decision)) => Decided(decision).emit(),
             Message::Audit(Audit::Grant(grant)) => GrantLimited(grant).emit(),
@@ -289,10 +293,31 @@ impl Follower {
             Message::Audit(Audit::Outcome(outcome)) if outcome.result == OutcomeResult::Lost => CommandEnded(outcome).emit(),
             Message::Audit(Audit::Policy(policy)) => PolicyChanged(policy).emit(),
             Message::Audit(Audit::Rejected(rejected)) => PolicyRefused(rejected).emit(),
-            Message::Signal(Signal::Mark(mark)) => Marked(mark).emit(),
+            // A mark goes to every partition.
+            Message::Signal(Signal::Mark(mark)) if partition == 0 => Marked(mark).emit(),
+            Message::Signal(Signal::Part(part)) => self.aggregated(part),
             Message::Alert(alert) => AlertChanged(alert).emit(),
             Message::DeadLetter(letter) => RecordPutAside(letter).emit(&self.put_aside),
             _ => {}
+        }
+    }
+
+    /// Counts what was measured, and tells of what nobody asks for: a slip in a name would else go unseen.
+    fn aggregated(&self, part: &Part) {
+        let known = self.view.policies_are_known(self.clock.now());
+        for Pane { metric, instances, .. } in &part.panes {
+            let samples = instances.values().map(|reading| u64::try_from(reading.count).unwrap_or(0)).sum();
+            AGGREGATED_SAMPLES.add("", samples);
+            let (why, metric) = match self.view.asked(&part.target, metric) {
+                Asked::NoPolicy if known => (SampleUnused::NoPolicy, None),
+                Asked::NoMetric if known => (SampleUnused::NoMetric, Some(metric)),
+                _ => continue,
+            };
+            why.count(samples);
+            let is_known = self.view.knows(&part.target);
+            if let Some(times) = self.unused[usize::from(is_known)].note() {
+                SamplesUnused { target: &part.target, is_known, reason: &self.view.unasked(&part.target, metric), times }.emit();
+            }
         }
     }
 
@@ -419,6 +444,7 @@ mod tests {
             started: Timestamp::MIN,
             unreadable: Repeated::new(),
             put_aside: Repeated::new(),
+            unused: [Repeated::new(), Repeated::new()],
             schemas: schemas::Reading::default(),
         };
         follower.take(Polled::Gap { partition: 0, from: 5, to: 9 });

@@ -47,6 +47,11 @@ pub fn sample_from_line(text: &str, received: Timestamp) -> Result<Sample, LineE
         begun if begun.trim_end() == "{" => {
             return Err(LineError::contradiction("one object a line is read, and this is one over several lines: write it on one, as `jq -c .` does"));
         }
+        otlp if otlp.starts_with("{\"resourceMetrics\"") => {
+            return Err(LineError::contradiction(
+                "this is OTLP in JSON, and OTLP is read in protobuf alone: export it so (encoding otlp_proto of the Collector's Kafka exporter)",
+            ));
+        }
         _ => {}
     }
     let shape: SampleLine = json::read(text)?;

@@ -103,6 +103,7 @@ fn samples_that_are_no_lines_are_said_to_be_none() {
     let said = |text: &str| sample_from_line(text, Timestamp::from_millis(0)).unwrap_err().to_string();
     assert!(said(r#"[{"target":"a/b/c","metric":"cpu","value":1}]"#).starts_with("one object a line is read, and this is an array"));
     assert!(said("[").contains("this is an array"));
+    assert!(said(include_str!("../otlp/collector/otlp-json.json")).starts_with("this is OTLP in JSON, and OTLP is read in protobuf alone"));
     assert!(said("{").starts_with("one object a line is read, and this is one over several lines"));
 }
 

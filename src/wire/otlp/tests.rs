@@ -1,4 +1,4 @@
-//! `request.bin` is what OpenTelemetry's own library writes (`vector.py`); everything else is made here, byte by byte.
+//! `request.bin` is what OpenTelemetry's own library writes (`vector.py`), `collector/` has what a real Collector wrote; everything else is made here, byte by byte.
 
 use proptest::prelude::*;
 
@@ -192,4 +192,23 @@ proptest! {
             }
         }
     }
+}
+
+/// What a Collector's Kafka exporter wrote, as its records stood on the topic: each point is taken as it was measured, or refused by itself with the way out.
+#[test]
+fn records_of_a_real_collector_are_read() {
+    let told = |record: &[u8]| {
+        let points = read(record).unwrap().into_iter();
+        points.map(|point| point.map_or_else(|reason| format!("refused: {reason}"), |sample| sample_to_line(&sample))).collect::<Vec<_>>().join("\n")
+    };
+    let records: [(&str, &[u8]); 6] = [
+        ("host-load", include_bytes!("collector/host-load.bin")),
+        ("sdk-keyed", include_bytes!("collector/sdk-keyed.bin")),
+        ("two-resources", include_bytes!("collector/two-resources.bin")),
+        ("sdk-attributes-partly-refused", include_bytes!("collector/sdk-attributes-partly-refused.bin")),
+        ("prometheus", include_bytes!("collector/prometheus.bin")),
+        ("prometheus-stale", include_bytes!("collector/prometheus-stale.bin")),
+    ];
+    let all: Vec<String> = records.iter().map(|(name, record)| format!("# {name}\n{}", told(record))).collect();
+    insta::assert_snapshot!(all.join("\n"));
 }
