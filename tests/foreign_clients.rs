@@ -240,6 +240,9 @@ fn what_the_page_shows_works_with_clients_that_are_not_ours() {
         send(&kafka, content_type, value.as_bytes());
         let letter = letters.find(reason, |message| dead_letter(message).filter(|letter| letter.reason.contains(reason)));
         assert_eq!((letter.topic.as_str(), letter.partition, letter.record), ("metrics", 1, value.into_bytes()));
+        let line = format!("metrics 1 {}: {}", letter.offset, letter.reason);
+        let printed = desk.run("python", &["letters.py"]);
+        assert!(printed.lines().any(|printed| printed == line), "{line}: {printed}");
     }
     signals.find("the good sample beside a broken one", |message| {
         let Message::Signal(Signal::Part(part)) = message else { return None };

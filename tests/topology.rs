@@ -98,7 +98,9 @@ fn an_empty_cluster_gets_all_topics_once() {
     assert_eq!((code, text.matches("created ").count()), (0, TOPICS), "{text}");
     assert!(text.contains(&format!("created {prefix}signals (12 partitions, 1 replica)\n")), "{text}");
     let schemas = RecordType::ALL.len();
-    let end = format!("All 13 topics are there.\n{schemas} schemas by which this release writes were put on {prefix}schemas.\n");
+    let end = format!(
+        "All 13 topics are there.\n{schemas} schemas by which this release writes were put on {prefix}schemas.\nIts processes say the same: `loadline run --set kafka.prefix={prefix} --set kafka.replication=1`, or so in their configuration.\n"
+    );
     assert!(text.ends_with(&end), "{text}");
     let before = everything(&prefix);
     let setting = |topic: &str, name: &str| before[&format!("{prefix}{topic}")][name].clone().unwrap();

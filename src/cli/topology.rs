@@ -174,6 +174,15 @@ impl ShapeArgs {
         Ok(Options { prefix: self.prefix.clone(), partitions, replicas: self.replication, ..Options::new(brokers) })
     }
 
+    /// The settings of `run` that say the same, where it is another shape than the declared one.
+    fn told_to_run(&self) -> Option<String> {
+        let prefix = (self.prefix != PREFIX).then(|| format!("kafka.prefix={}", self.prefix));
+        let partitions = (!self.partitions.is_empty()).then(|| format!("kafka.partitions={}", self.partitions.join(",")));
+        let replication = self.replication.map(|replicas| format!("kafka.replication={replicas}"));
+        let settings: Vec<String> = [prefix, partitions, replication].into_iter().flatten().map(|setting| format!("--set {setting}")).collect();
+        (!settings.is_empty()).then(|| settings.join(" "))
+    }
+
     fn partitions(&self) -> Result<Partitions, Wrong> {
         let wrong = |written: &str, reason: String| Wrong::of(Part::Partitions, written, reason);
         let (declared, mut partitions) = declaration::declared()
@@ -291,6 +300,12 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                     print::applied(out, &applied, topics::wanted(&options)?.len(), *dry_run, Paint::for_stdout())?;
                     if schemas > 0 {
                         writeln!(out, "{schemas} schemas by which this release writes were put on {}schemas.", options.prefix)?;
+                    }
+                    if !dry_run
+                        && !refuses
+                        && let Some(settings) = shape.told_to_run()
+                    {
+                        writeln!(out, "Its processes say the same: `loadline run {settings}`, or so in their configuration.")?;
                     }
                 }
             }
