@@ -303,6 +303,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                     }
                     if !dry_run
                         && !refuses
+                        && !applied.created.is_empty()
                         && let Some(settings) = shape.told_to_run()
                     {
                         writeln!(out, "Its processes say the same: `loadline run {settings}`, or so in their configuration.")?;
