@@ -192,7 +192,7 @@ pub struct Batch {
 }
 
 /// Why the log could not do a thing, by what the caller is to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
     /// Nothing happened; the same call may succeed later (a full disk, a busy file).
     #[error("{reason}; nothing was lost, it will be tried again")]
@@ -208,14 +208,14 @@ pub enum LogError {
         /// The partition.
         partition: u32,
     },
-    /// It is not known whether the commit took effect: read the committed position.
-    #[error("the outcome of a commit is unknown: {reason}")]
+    /// It is not known whether it took effect, or how far; of a commit, the committed position tells.
+    #[error("whether it took effect is unknown: {reason}")]
     Unknown {
         /// What happened.
         reason: String,
     },
-    /// A record exceeds [`MAX_RECORD_BYTES`]; it will never be accepted.
-    #[error("a record of {bytes} bytes for {topic} exceeds the limit of 524288 bytes")]
+    /// A record exceeds [`MAX_RECORD_BYTES`], or what its topic on Kafka takes; it will never be accepted.
+    #[error("{}", too_large(*topic, *bytes))]
     TooLarge {
         /// Where it was to go.
         topic: Topic,
@@ -228,6 +228,14 @@ pub enum LogError {
         /// What is wrong, and the way out.
         reason: String,
     },
+}
+
+fn too_large(topic: Topic, bytes: usize) -> String {
+    if bytes > MAX_RECORD_BYTES {
+        format!("a record of {bytes} bytes for {topic} exceeds the limit of {MAX_RECORD_BYTES} bytes")
+    } else {
+        format!("the topic {topic} takes no record of {bytes} bytes: its max.message.bytes is too small; `loadline topology check` says how that is mended")
+    }
 }
 
 /// That nothing can be written for now.
@@ -264,12 +272,24 @@ pub trait Log: Send + Sync + 'static {
     fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError>;
 
     /// Appends records that no input caused, all or nothing; returns when they are durable, with
-    /// each one's offset.
+    /// each one's offset. On Kafka a part of them may be there, which is told.
     ///
     /// # Errors
-    /// [`LogError::Retry`] when nothing was appended and the call may be repeated;
-    /// [`LogError::TooLarge`]; [`LogError::Fatal`] when the log is closed.
+    /// [`LogError::Retry`] and [`LogError::TooLarge`] when nothing was appended; [`LogError::Unknown`] when all or a part of them
+    /// may be there; [`LogError::Fatal`] when the log is closed.
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError>;
+
+    /// Appends what several callers have, with one wait for all; what came of each, in their order. One that is refused for its size costs no other.
+    fn append_each(&self, calls: Vec<Vec<RawAppend>>) -> Vec<Result<(), LogError>> {
+        match self.append(calls.concat()) {
+            // Nothing was appended.
+            Err(LogError::TooLarge { .. }) if calls.len() > 1 => calls.into_iter().map(|appends| self.append(appends).map(drop)).collect(),
+            outcome => {
+                let outcome = outcome.map(drop);
+                calls.iter().map(|_| outcome.clone()).collect()
+            }
+        }
+    }
 
     /// The earliest offset that is still there, and the next one to be appended.
     ///

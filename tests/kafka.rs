@@ -11,7 +11,10 @@ use loadline::log::{Batch, Log, LogError, Membership, Moment, Partitions, Polled
 use loadline::model::Timestamp;
 use loadline::runtime::clock::{Clock, Stopwatch, SystemClock};
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{Offset as At, TopicPartitionList};
 
 #[path = "common/kafka.rs"]
 mod broker;
@@ -315,4 +318,83 @@ fn noise(bytes: usize) -> Vec<u8> {
         state.to_le_bytes()[1]
     };
     (0..bytes).map(|_| next()).collect()
+}
+
+/// A broker forgets who has not written for days. Who then commits a position alone, as an actuator does, is told so by each commit, until it begins anew as the same producer.
+#[test]
+fn a_producer_that_the_broker_forgot_begins_anew() {
+    let forgets = ["transactional.id.expiration.ms=1000", "transaction.remove.expired.transaction.cleanup.interval.ms=200"];
+    let broker = Broker::start(&forgets, &[]);
+    let options = broker.options(&Broker::prefix());
+    topics::apply(&options, false).unwrap();
+    let log = Broker::open(&options);
+    (0..3).for_each(|number| drop(log.append(vec![metric(0, &number.to_string())]).unwrap()));
+    let mut session = joins(&log, "a");
+    poll_until(&mut *session, "what there is", |polled| is_given(polled, 0) && is_read(polled, "2"));
+    let mut commits = |position: u64| {
+        let started = Stopwatch::start();
+        let batch = Batch { partition: 0, position: Some(position), appends: Vec::new(), states: Vec::new() };
+        while let Err(refused) = session.commit(&batch) {
+            assert!(matches!(refused, LogError::Retry { .. }) && started.elapsed() < DEADLINE, "{refused:?}");
+        }
+    };
+    commits(1);
+    forgets_transactions(&broker, &format!("{}aggregate.0", options.prefix));
+    commits(2);
+    assert_eq!(log.committed("aggregate", Topic::Metrics, 0).unwrap(), Some(2));
+}
+
+/// Waits until the broker says of this id that there is nothing any more: a record of its own without a value.
+fn forgets_transactions(broker: &Broker, id: &str) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &broker.address).set("group.id", "looks").set("auto.offset.reset", "earliest");
+    let reader: BaseConsumer = config.create().unwrap();
+    let mut all = TopicPartitionList::new();
+    (0..4).for_each(|partition| all.add_partition_offset("__transaction_state", partition, At::Beginning).unwrap());
+    reader.assign(&all).unwrap();
+    let started = Stopwatch::start();
+    loop {
+        assert!(started.elapsed() < DEADLINE, "{id} is never forgotten");
+        if let Some(Ok(record)) = reader.poll(Duration::from_millis(100))
+            && record.payload().is_none()
+            && record.key().is_some_and(|key| key.ends_with(id.as_bytes()))
+        {
+            return;
+        }
+    }
+}
+
+/// What its topic does not take is refused to who sent it alone; the others of that moment have theirs there, once.
+#[test]
+fn a_record_that_its_topic_does_not_take_costs_nobody_else() {
+    let options = broker().options(&Broker::prefix());
+    let settings = [("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", "3000")];
+    broker().create_topic(&format!("{}signals", options.prefix), 2, &settings);
+    let options = Options { partitions: Some(Partitions::default().with(Topic::Signals, 2)), ..options };
+    topics::apply(&options, false).unwrap();
+    let log = Broker::open(&options);
+    let large = RawAppend { topic: Topic::Signals, partition: 1, key: None, value: noise(10_000) };
+    let outcomes = log.append_each(vec![vec![signal("one")], vec![large.clone()], vec![signal("other"), large], vec![signal("last")]]);
+    let [Ok(()), Err(refused), Err(LogError::Unknown { reason }), Ok(())] = &outcomes[..] else { panic!("{outcomes:?}") };
+    let why = "the topic signals takes no record of 10000 bytes: its max.message.bytes is too small; `loadline topology check` says how that is mended";
+    assert_eq!((refused.to_string().as_str(), reason.as_str()), (why, why));
+    assert_eq!(values(&log), ["one", "other", "last"]);
+}
+
+/// A session that the brokers do not take is told: else the member would only never be given anything.
+#[test]
+fn a_session_that_the_brokers_do_not_take_is_told() {
+    let mut options = broker().options(&Broker::prefix());
+    topics::apply(&options, false).unwrap();
+    options.settings.insert("session.timeout.ms".to_owned(), "5000".to_owned());
+    let log = Broker::open(&options);
+    let mut session = joins(&log, "a");
+    let started = Stopwatch::start();
+    let refused = loop {
+        if let Err(LogError::Fatal { reason }) = session.poll(1, Duration::from_millis(100)) {
+            break reason;
+        }
+        assert!(started.elapsed() < DEADLINE, "it is never told");
+    };
+    assert!(refused.contains("group.min.session.timeout.ms") && refused.contains("set session.timeout.ms"), "{refused}");
 }

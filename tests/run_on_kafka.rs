@@ -53,11 +53,15 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     let shown = Command::new(LOADLINE).args(["status", "--server", &front.url]).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.lines().any(|line| line.starts_with("decide, partitions: loadline-") && line.contains(&only) && line.ends_with(" has 3")), "{shown}");
-    let third = Running::spawn(run(broker(), elsewhere.path(), &prefix, STAGES));
+    let third = Running::spawn(run(broker(), elsewhere.path(), &prefix, &format!("{STAGES},view")));
     other.kill();
     scales_to(&front, &data, 20.0, 2);
     // What went over the log is what the front shows.
     wait_for("the count in the status", || (front.status(&common::SLEEPERS)?["current"] == 2).then_some(()));
+    // Commands are the affair of who has fleets, and not behind elsewhere.
+    let stages = wait_for("what is read on there", || Some(stages_with_lag(&third)).filter(|stages| !stages.is_empty()));
+    assert!(stages.contains("decide") && !stages.iter().any(|stage| stage.starts_with("actuate")), "{stages:?}");
+    assert!(stages_with_lag(&front).iter().any(|stage| stage.starts_with("actuate")));
     assert_eq!(third.stop(), 0);
     // Nobody reads on, and what waits is told, stage by stage.
     front.post(&waiting(20.0));
@@ -77,6 +81,13 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     assert_eq!(alone.stop(), 0);
     assert_eq!(sleepers(&data), 0);
     another_policy_is_compared_on_what_is_there(home.path(), &prefix);
+}
+
+/// The stages of which a process shows how far they are.
+fn stages_with_lag(running: &Running) -> BTreeSet<String> {
+    let mut answer = ureq::get(format!("{}/api/v1/status", running.url)).call().unwrap();
+    let status: serde_json::Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    status["lag"].as_array().unwrap().iter().map(|lag| lag["stage"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The number behind the beginning of a line of `/metrics`.
@@ -303,7 +314,7 @@ fn loses(losses: &[Loss]) -> (String, tempfile::TempDir) {
     for Loss { topic, groups, others, waits, count } in losses {
         broker().delete(&[], &named(&[topic]));
         let (code, said) = running.ended();
-        assert!(code != 0 && said.contains(&format!("the topic {prefix}{topic} is gone, and docs/kafka.md says how to go on")), "{topic}: {code}: {said}");
+        assert!(code != 0 && said.contains(&format!("the topic {prefix}{topic} is gone, or lacks a partition")), "{topic}: {code}: {said}");
         apply();
         if !groups.is_empty() {
             let (code, said) = Running::refused(command());

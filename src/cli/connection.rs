@@ -12,7 +12,7 @@ use clap::Args;
 use super::Unusable;
 use crate::edge::registry::Registry;
 use crate::log::kafka::declaration::{PREFIX, declared};
-use crate::log::kafka::{Options, check_setting, is_secret};
+use crate::log::kafka::{Options, canonical, check_setting, is_secret};
 use crate::model::document::amounts::duration;
 use crate::model::document::{Node, Value};
 
@@ -73,11 +73,11 @@ impl ConnectionArgs {
                 let reason = format!("--kafka-set {name}: everybody on this machine can read a command line; write it into a file, for --kafka-config");
                 return Err(Wrong::alone(reason));
             }
-            if name == BROKERS {
+            if canonical(name) == BROKERS {
                 return Err(Wrong::alone(format!("--kafka-set {name}: say it with --brokers")));
             }
             check_setting(name, value).map_err(|reason| Wrong::alone(format!("--kafka-set {reason}")))?;
-            settings.insert(name.to_owned(), value.to_owned());
+            settings.insert(canonical(name).to_owned(), value.to_owned());
         }
         let of_file = settings.remove(BROKERS);
         if let Some(brokers) = &self.brokers {
@@ -238,10 +238,10 @@ fn of_file(path: &Path, text: &str) -> Result<BTreeMap<String, String>, String> 
         // Nothing of the line is told: it may be a password.
         let (name, value) = line.split_once('=').ok_or_else(|| at("not NAME=VALUE, as in security.protocol=SASL_SSL"))?;
         let (name, value) = (name.trim(), value.trim());
-        if name != BROKERS {
+        if canonical(name) != BROKERS {
             check_setting(name, value).map_err(|reason| at(&reason))?;
         }
-        if settings.insert(name.to_owned(), value.to_owned()).is_some() {
+        if settings.insert(canonical(name).to_owned(), value.to_owned()).is_some() {
             return Err(at(&format!("{name} stands there twice")));
         }
     }

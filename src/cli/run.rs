@@ -369,14 +369,17 @@ impl Pipeline {
 /// What shows the pipeline.
 fn tail(config: &Config, view: &Arc<View>, log: &Arc<dyn Log>, clock: &Arc<dyn Clock>, reach: Reach, failing: Sender<String>) -> std::io::Result<Tail> {
     let followed = |group, input, holds| Followed { group, input, holds };
-    let followed = [
+    let mut stages = vec![
         followed(Aggregate::NAME, Aggregate::INPUT, config.pane + config.grace),
         followed(Admit::NAME, Admit::INPUT, Duration::ZERO),
         followed(Decide::NAME, Decide::INPUT, Duration::ZERO),
         followed(Arbitrate::NAME, Arbitrate::INPUT, Duration::ZERO),
-        followed(reach.group(), Topic::Commands, Duration::ZERO),
     ];
-    Tail::start(view, log, clock, &followed, move |reason| drop(failing.send(reason)))
+    // Each process with fleets carries out their commands in a group of its own.
+    if config.roles.contains(&Role::Fleets) {
+        stages.push(followed(reach.group(), Topic::Commands, Duration::ZERO));
+    }
+    Tail::start(view, log, clock, &stages, move |reason| drop(failing.send(reason)))
 }
 
 /// The stages of this process's roles, each on a thread of its own.

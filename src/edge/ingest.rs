@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, oneshot};
 use self::unused::Unused;
 use crate::edge::api::{Ingested, LineRejected, Problem};
 use crate::edge::view::View;
-use crate::log::{Log, LogError, RawAppend, Trouble};
+use crate::log::{Log, LogError, MAX_RECORD_BYTES, RawAppend, Trouble};
 use crate::model::document::shorten;
 use crate::model::{Sample, Timestamp};
 use crate::runtime::clock::Clock;
@@ -426,6 +426,10 @@ fn unavailable(title: &str, mend: &str) -> Problem {
 
 fn not_taken(error: &LogError, trouble: Option<Trouble>) -> Problem {
     match error {
+        // What a topic on Kafka does not take is no fault of the program.
+        LogError::TooLarge { bytes, .. } if *bytes <= MAX_RECORD_BYTES => {
+            unavailable(&format!("the samples were not taken: {error}"), "send fewer samples in a request until then")
+        }
         LogError::TooLarge { .. } => {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a fault in the program: {error}"), "report it; meanwhile send fewer samples in a request")
         }

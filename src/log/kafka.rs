@@ -56,7 +56,7 @@ mod standing;
 pub mod topics;
 mod transaction;
 
-pub use client::{LARGEST_MESSAGE, READERS, check_setting, is_secret, reading};
+pub use client::{LARGEST_MESSAGE, READERS, canonical, check_setting, is_secret, reading};
 pub use consumption::KafkaConsumption;
 pub use read_only::ReadOnlyLog;
 
@@ -294,7 +294,33 @@ impl Log for KafkaLog {
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
         self.0.check_open()?;
         self.0.partitions.check_appends(&appends)?;
-        self.0.standing.note(|| self.0.appender.append(&self.0.options, &self.0.names, &appends))
+        self.0.standing.note(|| {
+            let outcome = self.0.appender.append(&self.0.options, &self.0.names, &[&appends]);
+            outcome.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))
+        })
+    }
+
+    fn append_each(&self, calls: Vec<Vec<RawAppend>>) -> Vec<Result<(), LogError>> {
+        let checked: Vec<Result<&[RawAppend], LogError>> = calls
+            .iter()
+            .map(|appends| {
+                self.0.check_open()?;
+                self.0.partitions.check_appends(appends)?;
+                Ok(appends.as_slice())
+            })
+            .collect();
+        let sent: Vec<&[RawAppend]> = checked.iter().filter_map(|call| call.as_ref().ok().copied()).collect();
+        let mut outcomes = Vec::new();
+        // Of the whole: a cluster that takes some of it can be written to.
+        let noted = self.0.standing.note(|| {
+            outcomes = self.0.appender.append(&self.0.options, &self.0.names, &sent);
+            let refused = |outcome: &Result<Vec<Offset>, LogError>| outcome.as_ref().err().cloned();
+            if outcomes.iter().any(Result::is_ok) { Ok(()) } else { outcomes.iter().find_map(refused).map_or(Ok(()), Err) }
+        });
+        drop(noted);
+        let mut outcomes = outcomes.into_iter();
+        let outcome = |call: Result<&[RawAppend], LogError>| call.and_then(|_| outcomes.next().unwrap_or_else(|| Ok(Vec::new())).map(drop));
+        checked.into_iter().map(outcome).collect()
     }
 
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {

@@ -46,7 +46,9 @@ impl Storage {
         check_snapshots::<Arbitrate>(&log)?;
         match schemas::begin(&log, None) {
             // Nobody but this process reads it, until another release does.
-            Err(LogError::Retry { reason }) => tracing::warn!(event = "schemas-untold", "how this release writes cannot be kept in the log for now: {reason}"),
+            Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
+                tracing::warn!(event = "schemas-untold", "how this release writes cannot be kept in the log for now: {reason}");
+            }
             told => drop(told?),
         }
         Ok(Storage::Embedded(log))
@@ -162,7 +164,7 @@ mod kafka {
                         info!(event = "log-on-kafka", brokers = options.brokers, prefix = options.prefix, "the log is on Kafka");
                         return Ok(Kafka { log, group, _directory: directory });
                     }
-                    Err(LogError::Retry { reason }) => {
+                    Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
                         // Nothing runs yet that would wait for this thread, or want to end in order.
                         warn!(event = "log-unreachable", "{reason}; trying again");
                         std::thread::sleep(AGAIN);

@@ -103,29 +103,16 @@ fn size(job: &Job) -> usize {
     job.appends.iter().map(|a| a.value.len()).sum()
 }
 
-/// Appends the records of all jobs at once. One that the log refuses for good must not cost the
-/// others: then each is appended by itself.
-fn commit(log: &dyn Log, mut jobs: Vec<Job>) {
-    let appends = jobs.iter_mut().flat_map(|job| job.appends.iter().cloned()).collect();
-    match log.append(appends) {
-        Ok(_) => jobs.into_iter().for_each(|job| answer(job.done, Ok(()))),
-        Err(LogError::TooLarge { .. }) if jobs.len() > 1 => jobs.into_iter().for_each(|job| answer(job.done, log.append(job.appends).map(drop))),
-        Err(error) => {
-            // Each client is told; of a log that cannot be written, `Log::trouble` tells.
-            tracing::debug!(event = "samples-untaken", %error, requests = jobs.len(), "samples were not taken");
-            let reason = match &error {
-                LogError::Retry { reason } => reason.clone(),
-                other => other.to_string(),
-            };
-            let mut rest = jobs.into_iter();
-            if let Some(first) = rest.next() {
-                for job in rest {
-                    answer(job.done, Err(LogError::Retry { reason: reason.clone() }));
-                }
-                answer(first.done, Err(error));
-            }
-        }
+/// Appends the records of all jobs at once; each is told what came of its own.
+fn commit(log: &dyn Log, jobs: Vec<Job>) {
+    let (calls, done): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.appends, job.done)).unzip();
+    let outcomes = log.append_each(calls);
+    if let Some(error) = outcomes.iter().find_map(|outcome| outcome.as_ref().err()) {
+        // Each client is told; of a log that cannot be written, `Log::trouble` tells.
+        let requests = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        tracing::debug!(event = "samples-untaken", %error, requests, "samples were not taken");
     }
+    done.into_iter().zip(outcomes).for_each(|(done, outcome)| answer(done, outcome));
 }
 
 /// A request whose client has gone hears nothing, and needs nothing.

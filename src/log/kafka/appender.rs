@@ -128,19 +128,20 @@ impl Appender {
         Ok(Appender { producer, patience: options.patience, calls, listener: Some(listener) })
     }
 
-    /// Appends, and waits until all of it is durable.
-    pub(super) fn append(&self, options: &Options, names: &Names, appends: &[RawAppend]) -> Result<Vec<Offset>, LogError> {
+    /// Appends what each of the calls has, and waits until it is known what came of all of it: the offsets of each, in their order.
+    pub(super) fn append(&self, options: &Options, names: &Names, calls: &[&[RawAppend]]) -> Vec<Result<Vec<Offset>, LogError>> {
         self.calls.change(|under_way| under_way.calls += 1);
-        let outcome = self.send_all(options, names, appends);
+        let outcomes = self.send_all(options, names, calls);
         self.calls.change(|under_way| under_way.calls -= 1);
-        outcome
+        outcomes
     }
 
-    fn send_all(&self, options: &Options, names: &Names, appends: &[RawAppend]) -> Result<Vec<Offset>, LogError> {
-        let results = Results { of: vec![None; appends.len()], open: appends.len() };
+    fn send_all(&self, options: &Options, names: &Names, calls: &[&[RawAppend]]) -> Vec<Result<Vec<Offset>, LogError>> {
+        let all: Vec<&RawAppend> = calls.iter().copied().flatten().collect();
+        let results = Results { of: vec![None; all.len()], open: all.len() };
         let waiting = Arc::new(Waiting { results: Mutex::new(results), told: Condvar::new() });
         let started = Stopwatch::start();
-        for (index, append) in appends.iter().enumerate() {
+        for (index, append) in all.into_iter().enumerate() {
             let name = names.of(append.topic);
             let mut record = BaseRecord::with_opaque_to(name, Box::new((Arc::clone(&waiting), index))).partition(client::number(append.partition));
             (record.key, record.payload) = (append.key.as_deref(), Some(append.value.as_slice()));
@@ -150,15 +151,8 @@ impl Appender {
         let left = self.patience.saturating_sub(started.elapsed());
         let guard = lock(&waiting.results);
         let (results, _) = waiting.told.wait_timeout_while(guard, left, |results| results.open > 0).unwrap_or_else(PoisonError::into_inner);
-        let mut offsets = Vec::with_capacity(appends.len());
-        for (result, append) in results.of.iter().zip(appends) {
-            match result {
-                Some(Ok(offset)) => offsets.push(*offset),
-                Some(Err(error)) => return Err(errors::of_delivery(error, append.topic, names.of(append.topic), append.value.len())),
-                None => return Err(LogError::Retry { reason: format!("Kafka: no answer within {} s", self.patience.as_secs()) }),
-            }
-        }
-        Ok(offsets)
+        let mut results = results.of.iter();
+        calls.iter().map(|appends| came_of(names, appends.iter().zip(results.by_ref()), self.patience)).collect()
     }
 
     /// Hands a record to the client, when there is room for it.
@@ -178,6 +172,39 @@ impl Appender {
     }
 }
 
+/// What came of one call. What may be there is never told as refused: whoever sends it again could double it.
+fn came_of<'a>(
+    names: &Names,
+    told: impl Iterator<Item = (&'a RawAppend, &'a Option<Result<Offset, KafkaError>>)>,
+    patience: Duration,
+) -> Result<Vec<Offset>, LogError> {
+    let (mut offsets, mut refused, mut is_open) = (Vec::new(), None, false);
+    for (append, result) in told {
+        let reason = match result {
+            Some(Ok(offset)) => {
+                offsets.push(*offset);
+                continue;
+            }
+            Some(Err(error)) => {
+                is_open |= errors::may_be_stored(error);
+                errors::of_delivery(error, append.topic, names.of(append.topic), append.value.len())
+            }
+            None => {
+                is_open = true;
+                LogError::Retry { reason: format!("Kafka: no answer within {} s", patience.as_secs()) }
+            }
+        };
+        refused.get_or_insert(reason);
+    }
+    match refused {
+        None => Ok(offsets),
+        Some(fatal @ LogError::Fatal { .. }) => Err(fatal),
+        Some(LogError::Retry { reason }) if is_open || !offsets.is_empty() => Err(LogError::Unknown { reason }),
+        Some(error) if is_open || !offsets.is_empty() => Err(LogError::Unknown { reason: error.to_string() }),
+        Some(error) => Err(error),
+    }
+}
+
 impl Drop for Appender {
     fn drop(&mut self) {
         self.calls.change(|under_way| under_way.ended = true);
@@ -185,5 +212,28 @@ impl Drop for Appender {
             // It has nothing to say of its end.
             let _ = listener.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Topic;
+
+    /// What may be there is unknown, what cannot be there is refused, and of a call with both all is unknown.
+    #[test]
+    fn what_may_be_there_is_never_told_as_refused() {
+        let names = Names::new("test.").unwrap();
+        let append = RawAppend { topic: Topic::Metrics, partition: 0, key: None, value: vec![0; 9] };
+        let of = |told: &[Option<Result<Offset, KafkaError>>]| came_of(&names, told.iter().map(|told| (&append, told)), Duration::from_secs(1));
+        let failed = |code| Some(Err(KafkaError::MessageProduction(code)));
+        assert_eq!(of(&[Some(Ok(3)), Some(Ok(4))]).unwrap(), [3, 4]);
+        assert!(matches!(of(&[failed(Code::MessageTimedOut)]), Err(LogError::Unknown { .. })));
+        assert!(matches!(of(&[None]), Err(LogError::Unknown { .. })));
+        assert!(matches!(of(&[failed(Code::QueueFull)]), Err(LogError::Retry { .. })));
+        assert!(matches!(of(&[failed(Code::QueueFull), Some(Ok(1))]), Err(LogError::Unknown { .. })));
+        assert!(matches!(of(&[failed(Code::MessageSizeTooLarge)]), Err(LogError::TooLarge { bytes: 9, .. })));
+        assert!(matches!(of(&[Some(Ok(1)), failed(Code::MessageSizeTooLarge)]), Err(LogError::Unknown { .. })));
+        assert!(matches!(of(&[failed(Code::UnknownTopicOrPartition)]), Err(LogError::Fatal { .. })));
     }
 }

@@ -49,12 +49,29 @@ pub fn is_secret(name: &str) -> bool {
     ["password", "secret", "private", "key.pem", "ssl_key", "token", "assertion", "jaas", "oauthbearer.config"].iter().any(|part| name.contains(part))
 }
 
+/// The name under which Loadline knows a setting that librdkafka knows by several: of two names of one the last would win, and which is last is chance.
+pub fn canonical(name: &str) -> &str {
+    const ALIASES: [(&str, &str); 10] = [
+        ("metadata.broker.list", "bootstrap.servers"),
+        ("max.in.flight", "max.in.flight.requests.per.connection"),
+        ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+        ("sasl.mechanisms", "sasl.mechanism"),
+        ("queue.buffering.max.ms", "linger.ms"),
+        ("message.send.max.retries", "retries"),
+        ("compression.codec", "compression.type"),
+        ("request.required.acks", "acks"),
+        ("delivery.timeout.ms", "message.timeout.ms"),
+        ("auto.commit.enable", "enable.auto.commit"),
+    ];
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name)
+}
+
 /// Whether librdkafka takes a setting.
 ///
 /// # Errors
 /// Why not, without the value where that is for nobody to see.
 pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
-    if OURS.contains(&name) {
+    if OURS.contains(&canonical(name)) {
         return Err(format!("{name} cannot be chosen: Loadline sets it, as its promises rest on it; remove it"));
     }
     let mut config = ClientConfig::new();
@@ -257,9 +274,10 @@ fn create<T: FromClientConfigAndContext<C>, C: ClientContext>(options: &Options,
 
 /// The user's settings above ours: those that a promise rests on are refused.
 fn with_settings(options: &Options, mut config: ClientConfig) -> Result<ClientConfig, LogError> {
-    for (name, value) in &options.settings {
-        if OURS.contains(&name.as_str()) {
-            return Err(LogError::Fatal { reason: format!("kafka.settings: {}", check_setting(name, value).err().unwrap_or_default()) });
+    for (written, value) in &options.settings {
+        let name = canonical(written);
+        if OURS.contains(&name) {
+            return Err(LogError::Fatal { reason: format!("kafka.settings: {}", check_setting(written, value).err().unwrap_or_default()) });
         }
         check_file(name, value)?;
         config.set(name, value);
@@ -273,7 +291,7 @@ fn fit_into_transactions(options: &Options, config: &mut ClientConfig) {
     let millis = |value: Option<&str>| value.and_then(|value| value.parse::<u64>().ok());
     let Some(lasts) = millis(options.settings.get("transaction.timeout.ms").map(String::as_str)) else { return };
     for (name, most) in [("message.timeout.ms", lasts * 9 / 10), ("socket.timeout.ms", lasts)] {
-        if !options.settings.contains_key(name) && millis(config.get(name)).is_some_and(|ours| ours > most) {
+        if !options.settings.keys().any(|written| canonical(written) == name) && millis(config.get(name)).is_some_and(|ours| ours > most) {
             config.set(name, most.to_string());
         }
     }
@@ -432,6 +450,12 @@ mod tests {
             with_settings(options, member_config(options, "loadline.decide", "a")).map(|config| config.get(name).map(str::to_owned))
         };
         assert_eq!(of(&options, "session.timeout.ms").unwrap().as_deref(), Some("6000"));
+        options.settings.insert("delivery.timeout.ms".to_owned(), "50000".to_owned());
+        let longer = with_settings(&options, producer(&options)).unwrap();
+        assert_eq!((longer.get("message.timeout.ms"), longer.get("delivery.timeout.ms")), (Some("50000"), None), "one setting has one name");
+        options.settings.insert("request.required.acks".to_owned(), "1".to_owned());
+        assert!(of(&options, "acks").unwrap_err().to_string().contains("request.required.acks cannot be chosen"));
+        options.settings.clear();
         for (name, value) in [("session.timeout.ms", "45000"), ("client.id", "ours"), ("fetch.wait.max.ms", "7"), ("socket.timeout.ms", "9000")] {
             options.settings.insert(name.to_owned(), value.to_owned());
             assert_eq!(of(&options, name).unwrap().as_deref(), Some(value), "{name}");

@@ -23,6 +23,8 @@ pub(super) enum Step {
 /// What to do after a step of a transaction failed.
 pub(super) fn of_step(error: &KafkaError) -> Step {
     match error {
+        // A broker forgets who has not written for days (transactional.id.expiration.ms): the transaction can be aborted, and each one after it fails alike.
+        KafkaError::Transaction(error) if matches!(error.code(), Code::InvalidProducerIdMapping | Code::UnknownProducerId) => Step::Dead,
         KafkaError::Transaction(error) if error.is_fatal() => Step::Dead,
         KafkaError::Transaction(error) if error.txn_requires_abort() => Step::Abort,
         KafkaError::Transaction(error) if error.is_retriable() => Step::Again,
@@ -90,6 +92,12 @@ pub(super) fn of_reading(error: &KafkaError) -> LogError {
                  10000 or more"
             ),
         },
+        Some(Code::InvalidSessionTimeout) => LogError::Fatal {
+            reason: format!(
+                "{reason}; the brokers take no member with such a session (their group.min.session.timeout.ms and group.max.session.timeout.ms, 6 s and 30 min where they do not say): \
+                 set session.timeout.ms in the settings of the client to what they allow"
+            ),
+        },
         Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
             LogError::Fatal { reason: format!("{reason}; see the user and password in kafka.settings") }
         }
@@ -101,15 +109,23 @@ pub(super) fn of_reading(error: &KafkaError) -> LogError {
 /// What reading a topic, writing to it, or asking about it failed for.
 pub(super) fn of_topic(error: &KafkaError, name: &str) -> LogError {
     match error.rdkafka_error_code() {
-        Some(code) if is_gone(code) => {
-            LogError::Fatal { reason: format!("Kafka: {error}; the topic {name} is gone, and docs/kafka.md says how to go on (\"A topic that is lost\")") }
-        }
+        Some(code) if is_gone(code) => LogError::Fatal {
+            reason: format!(
+                "Kafka: {error}; the topic {name} is gone, or lacks a partition: `loadline topology check` says which, and docs/kafka.md how to go on (\"A topic that is lost\")"
+            ),
+        },
         _ => of_reading(error),
     }
 }
 
 fn is_gone(code: Code) -> bool {
     matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)
+}
+
+/// Whether a record whose delivery failed so may be there all the same.
+pub(super) fn may_be_stored(error: &KafkaError) -> bool {
+    let refused = [Code::MessageSizeTooLarge, Code::InvalidMessageSize, Code::QueueFull, Code::TopicAuthorizationFailed, Code::ClusterAuthorizationFailed];
+    !error.rdkafka_error_code().is_some_and(|code| refused.contains(&code) || is_gone(code))
 }
 
 /// Why a record was not appended.
