@@ -16,7 +16,7 @@ use common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
 use installation::{ALL, STAGES, installation, installation_as, run, scales_to};
 use kafka::{Broker, broker};
 use loadline::log::kafka::{Options, declaration};
-use loadline::log::{Log, Partitions, Topic};
+use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, RawAppend, Topic};
 
 #[test]
 fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
@@ -314,7 +314,8 @@ fn loses(losses: &[Loss]) -> (String, tempfile::TempDir) {
     for Loss { topic, groups, others, waits, count } in losses {
         broker().delete(&[], &named(&[topic]));
         let (code, said) = running.ended();
-        assert!(code != 0 && said.contains(&format!("the topic {prefix}{topic} is gone, or lacks a partition")), "{topic}: {code}: {said}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(code != 0 && last.contains(&format!("the topic {prefix}{topic} is gone, or lacks a partition")), "{topic}: {code}: {said}");
         apply();
         if !groups.is_empty() {
             let (code, said) = Running::refused(command());
@@ -438,6 +439,20 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
         let denied: Vec<String> = running.said().into_iter().filter(|line| line.to_lowercase().contains("authoriz")).collect();
         assert_eq!((denied, running.stop()), (Vec::new(), 0));
     }
+    // Who may not write what it has to says so, and ends: what is refused is the records, and the end of the transaction is only told as a fault.
+    let mut options = Options { partitions: Some(three()), ..broker.options(&prefix) };
+    options.settings.insert("sasl.username".to_owned(), "decider".to_owned());
+    options.settings.insert("sasl.password".to_owned(), Broker::password("decider"));
+    let log = Broker::open(&options);
+    let mut session = log.join(Membership { group: "decide", member: "decider".to_owned(), topic: Topic::Signals }).unwrap();
+    let partition = wait_for("a partition", || {
+        let given = |polled| if let Polled::Assigned { partition, .. } = polled { Some(partition) } else { None };
+        session.poll(0, std::time::Duration::from_millis(20)).unwrap().into_iter().find_map(given)
+    });
+    let append = RawAppend { topic: Topic::Commands, partition: 0, key: None, value: b"none of its own".to_vec() };
+    let refused = session.commit(&Batch { partition, position: None, appends: vec![append], states: Vec::new() }).unwrap_err();
+    assert!(matches!(&refused, LogError::Fatal { reason } if reason.contains("grant this user what `loadline topology acls` prints")), "{refused:?}");
+    drop(session);
     // Who may write to a topic is the declaration's to say; each other one is refused it by name, and nobody may write to a topic that is not Loadline's.
     let declared = declaration::declared().unwrap();
     let refused = |user: &str, topics: &[String]| broker.refuses(user, topics);

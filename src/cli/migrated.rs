@@ -56,7 +56,10 @@ impl Migrated {
 /// # Errors
 /// [`Unusable`], with the way out.
 pub(super) fn check_not_migrated(data: &Path) -> anyhow::Result<()> {
-    let Some(Migrated { brokers, prefix, at, .. }) = Migrated::read(data)? else { return Ok(()) };
+    let Some(Migrated { brokers, prefix, at, done, .. }) = Migrated::read(data)? else { return Ok(()) };
+    if !done {
+        return Err(unfinished(data, &brokers, &prefix, at));
+    }
     let reason = format!(
         "the installation of {} was migrated to Kafka at {at} ({brokers}, prefix {prefix}): say kafka.brokers, as that one runs there; its history is read by `loadline history TARGET --data {0}`. To go on from this log, \
          as it was then, stop that one and remove {}",
@@ -64,6 +67,17 @@ pub(super) fn check_not_migrated(data: &Path) -> anyhow::Result<()> {
         file(data).display()
     );
     Err(Unusable(reason).into())
+}
+
+/// That a migration was begun, and whether all went over is not known.
+pub(super) fn unfinished(data: &Path, brokers: &str, prefix: &str, at: Timestamp) -> anyhow::Error {
+    let reason = format!(
+        "a migration of {} to Kafka was begun at {at} ({brokers}, prefix {prefix}), and whether all went over is not known: run `loadline migrate` with that configuration again, before anything else \
+         runs there; it does it, or says that it was done. Where nothing is to go over, remove {}",
+        data.display(),
+        file(data).display()
+    );
+    Unusable(reason).into()
 }
 
 /// Where the mark stands.

@@ -210,9 +210,9 @@ impl Fleets {
     }
 
     /// Commands end before what they scale, and the observer after it.
-    fn end(self, stop_fleets: bool) {
+    fn end(self, stop_fleets: bool) -> Option<String> {
         drop(self.files);
-        told("the actuator", self.actuator.stop().map_err(|e| e.to_string()));
+        let actuator = told("the actuator", self.actuator.stop().map_err(|e| e.to_string()));
         if stop_fleets {
             if let Err(left) = self.supervised.stop_all(self.supervised.longest_grace() + STOP_FLEETS_WITHIN) {
                 error!(event = "fleets-left", ?left, "these fleets did not stop in time; their processes may still run");
@@ -220,15 +220,15 @@ impl Fleets {
         } else {
             self.supervised.detach();
         }
-        told("the observer", self.observer.stop().map_err(|e| e.to_string()));
+        actuator.or(told("the observer", self.observer.stop().map_err(|e| e.to_string())))
     }
 }
 
-/// Tells of a part that ended with an error.
-fn told(part: &str, ended: Result<(), String>) {
-    if let Err(error) = ended {
-        PartFailed { part, reason: &error }.emit();
-    }
+/// Tells of a part that ended with an error; gives that.
+fn told(part: &str, ended: Result<(), String>) -> Option<String> {
+    let reason = ended.err()?;
+    PartFailed { part, reason: &reason }.emit();
+    Some(reason)
 }
 
 impl Pipeline {
@@ -293,10 +293,11 @@ impl Pipeline {
         if let Err(error) = server.await.map_err(anyhow::Error::from).and_then(|served| Ok(served?)) {
             PartFailed { part: "the HTTP interface", reason: &error.to_string() }.emit();
         }
-        tokio::task::spawn_blocking(move || self.end(stop_fleets)).await?;
-        match reason {
-            None => Ok(0),
-            Some(reason) => bail!("{reason}"),
+        let why = tokio::task::spawn_blocking(move || self.end(stop_fleets)).await?;
+        match (reason, why) {
+            (None, _) => Ok(0),
+            (Some(reason), Some(why)) if !reason.contains(&why) => bail!("{reason}: {why}"),
+            (Some(reason), _) => bail!("{reason}"),
         }
     }
 
@@ -338,17 +339,14 @@ impl Pipeline {
         part.or_else(failed)
     }
 
-    fn end(self, stop_fleets: bool) {
-        if let Some(watcher) = self.watcher {
-            told("the policy watcher", watcher.stop().map_err(|e| e.to_string()));
-        }
-        told("a source of lag", self.lag.stop().map_err(|e| e.to_string()));
-        if let Some(fleets) = self.fleets {
-            fleets.end(stop_fleets);
-        }
+    /// Ends every part in order. Why the first of them ended that did with an error.
+    fn end(self, stop_fleets: bool) -> Option<String> {
+        let mut why = self.watcher.and_then(|watcher| told("the policy watcher", watcher.stop().map_err(|e| e.to_string())));
+        why = why.or(told("a source of lag", self.lag.stop().map_err(|e| e.to_string())));
+        why = why.or(self.fleets.and_then(|fleets| fleets.end(stop_fleets)));
         if let Some((ingest, appender)) = self.ingest {
             drop(ingest);
-            told("the thread that appends metrics", appender.join().map_err(str::to_owned));
+            why = why.or(told("the thread that appends metrics", appender.join().map_err(str::to_owned)));
         }
         self.stop.ask();
         for stage in self.stages {
@@ -357,12 +355,13 @@ impl Pipeline {
             }
         }
         if let Some(retention) = self.retention {
-            told("the thread that deletes old records", retention.stop().map_err(|e| e.to_string()));
+            why = why.or(told("the thread that deletes old records", retention.stop().map_err(|e| e.to_string())));
         }
         if let Some(tail) = self.tail {
             tail.stop();
         }
         self.log_watch.stop();
+        why
     }
 }
 

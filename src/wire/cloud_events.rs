@@ -4,8 +4,7 @@
 //!
 //! A record that is appended again has the same `id`: consumers tell repetitions by it.
 
-use super::avro::{self, Writer};
-use super::schemas::{self, RecordType};
+use super::schemas::RecordType;
 use crate::log::{RawAppend, Topic};
 use crate::model::{Audit, Message, TargetId, Timestamp};
 
@@ -33,10 +32,21 @@ pub fn headers(topic_name: &str, append: &RawAppend) -> Vec<(&'static str, Strin
     headers
 }
 
+/// What it is, however its writer frames it.
 fn message_of(append: &RawAppend) -> Option<(RecordType, Message)> {
-    let (Writer::Fingerprint(fingerprint), _) = avro::split(&append.value).ok()? else { return None };
-    let record = schemas::held().ok()?.find(fingerprint)?.record();
-    Some((record, super::decode(append.topic, &append.value).ok()?))
+    let message = super::decode(append.topic, &append.value).ok()?;
+    let record = match &message {
+        Message::Alert(_) => RecordType::Alert,
+        Message::Audit(Audit::Decision(_)) => RecordType::Decision,
+        Message::Audit(Audit::Grant(_)) => RecordType::Grant,
+        Message::Audit(Audit::Command(_)) => RecordType::Command,
+        Message::Audit(Audit::Outcome(_)) => RecordType::Outcome,
+        Message::Audit(Audit::Policy(_)) => RecordType::PolicyAnnouncement,
+        Message::Audit(Audit::ByHand(_)) => RecordType::ManualChange,
+        Message::Audit(Audit::Rejected(_)) => RecordType::PolicyRejected,
+        _ => return None,
+    };
+    Some((record, message))
 }
 
 /// When it happened, where the message itself says so, and the target that it is about.

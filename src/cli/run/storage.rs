@@ -110,6 +110,7 @@ mod kafka {
     use super::{Config, LogError, Reach, actuate};
     use crate::cli::config::{Framing, Role};
     use crate::cli::connection::schema_registry;
+    use crate::cli::migrated::{Migrated, unfinished};
     use crate::cli::{Unusable, topology};
     use crate::edge::processes;
     use crate::edge::registry::{Learn, Registry};
@@ -142,8 +143,10 @@ mod kafka {
             let look_up = registry.clone().map(|registry| registry as Arc<dyn LookUp>);
             let options = Options { describe: Some(cloud_events::headers), look_up, ..reach };
             let directory = if config.roles.contains(&Role::Fleets) { Some(occupy(&config.data)?) } else { None };
+            let mark = Migrated::read(&config.data)?;
             if config.data.join(DATABASE).exists() {
-                warn!(event = "log-unused", "the log is on Kafka: the one in {} is not read", config.data.display());
+                let take_over = if mark.is_none() { "; `loadline migrate` takes over what it remembers, as long as nothing has run on Kafka" } else { "" };
+                warn!(event = "log-unused", "the log is on Kafka: the one in {} is not read{take_over}", config.data.display());
             }
             let group = match directory {
                 Some(_) => Box::leak(format!("{}-{}", actuate::GROUP, processes::site(&config.data)?).into_boxed_str()),
@@ -160,6 +163,12 @@ mod kafka {
                 let opened = KafkaLog::open(options.clone()).and_then(|log| schemas::begin(&log, ask).map_err(untold).map(|_| log));
                 match opened {
                     Ok(log) => {
+                        // What was remembered would stay behind for good.
+                        if let Some(mark) = mark.as_ref().filter(|mark| !mark.done && mark.prefix == options.prefix)
+                            && log.cluster_id()? == mark.cluster
+                        {
+                            return Err(unfinished(&config.data, &mark.brokers, &mark.prefix, mark.at));
+                        }
                         warn_of(log.differences());
                         info!(event = "log-on-kafka", brokers = options.brokers, prefix = options.prefix, "the log is on Kafka");
                         return Ok(Kafka { log, group, _directory: directory });

@@ -236,7 +236,11 @@ impl Transactions {
             match self.producer.abort_transaction(if tells { Timeout::After(TELLS) } else { Timeout::Never }) {
                 Ok(()) => break,
                 Err(error) if tells && errors::of_step(&error) == Step::Again => self.hear(),
-                Err(error) => return Failure::Dead(error),
+                Err(failed) => {
+                    // What needs a person is told as what it is, and not as what it led to.
+                    let given = of.map_or_else(|| errors::of_reading(error), |put| put.refused(error));
+                    return if matches!(given, LogError::Fatal { .. }) { Failure::Nothing(given) } else { Failure::Dead(failed) };
+                }
             }
         }
         if error.rdkafka_error_code().is_some_and(errors::is_outside) {
