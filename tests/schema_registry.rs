@@ -72,7 +72,8 @@ while record is None or record.error():
     record = consumer.poll(1)
 value = AvroDeserializer(registry)(record.value(), SerializationContext(topic, MessageField.VALUE))
 written = registry.get_schema(struct.unpack(">xI", record.value()[:5])[0])
-print(json.dumps([json.loads(written.schema_str)["name"], sorted(value)]))
+headers = {name: text.decode() for name, text in record.headers() or []}
+print(json.dumps([json.loads(written.schema_str)["name"], sorted(value), headers.get("ce_type")]))
 consumer.close()
 "#;
 
@@ -511,11 +512,20 @@ fn what_is_written_by_ids_is_read_with_the_registry_and_without_it() {
     let parts_and_marks = [Some(id(RecordType::Part)), Some(id(RecordType::Mark))].into();
     wait_for("a pane and a mark", || (ids_on(Topic::Signals) == parts_and_marks).then_some(()));
     assert_eq!(ids_on(Topic::Metrics), [Some(id(RecordType::SampleBatch))].into());
-    for (topic, name, field) in [(Topic::Metrics, "SampleBatch", "samples"), (Topic::Signals, "", "")] {
+    // What is for others says around its bytes what it is, by ids as ever.
+    std::fs::create_dir(installation.home.path().join("policies")).unwrap();
+    std::fs::write(installation.home.path().join("policies/policy.yaml"), common::policy_yaml(6, "")).unwrap();
+    let mut announcing = installation.command("policies,admit", &url, &by_ids);
+    announcing.args(["--policies", "policies"]);
+    let announcing = Running::spawn(announcing);
+    wait_for("an announcement", || (ids_on(Topic::Audit) == [Some(id(RecordType::PolicyAnnouncement))].into()).then_some(()));
+    assert_eq!(announcing.stop(), 0);
+    for (topic, name, field) in [(Topic::Metrics, "SampleBatch", "samples"), (Topic::Signals, "", ""), (Topic::Audit, "PolicyAnnouncement", "target")] {
         let output = Command::new(&installation.python).args(["-c", READS, &installation.options.brokers, &url, &installation.topic(topic)]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let (read, fields): (String, Vec<String>) = serde_json::from_slice(&output.stdout).unwrap();
-        assert!(read == name || name.is_empty() && ["Part", "Mark"].contains(&read.as_str()), "{read}");
+        let (read, fields, event): (String, Vec<String>, Option<String>) = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(read == name || name.is_empty() && ["Part", "Mark", "PolicyAnnouncement"].contains(&read.as_str()), "{read}");
+        assert_eq!(event, (topic == Topic::Audit).then(|| format!("dev.loadline.{name}")));
         assert!(field.is_empty() || fields.iter().any(|known| known == field), "{fields:?}");
     }
 
