@@ -147,7 +147,10 @@ impl Transactions {
         let refused = std::mem::take(&mut *lock(&self.producer.context().refused));
         let refused = refused.into_iter().max_by_key(|(index, _)| (puts.get(*index).map_or(0, Put::bytes), std::cmp::Reverse(*index)));
         if let Some((index, error)) = refused {
-            return Err(self.give_up(&error, puts.get(index)));
+            // What the client took back itself does not say why; the transaction does, which librdkafka commits no more then.
+            let is_taken_back = matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight));
+            let why = if is_taken_back { self.producer.commit_transaction(Timeout::Never).err() } else { None };
+            return Err(self.give_up(why.as_ref().unwrap_or(&error), puts.get(index)));
         }
         if let Some((offsets, group)) = position {
             self.send_offsets(offsets, group, started)?;
