@@ -195,6 +195,16 @@ fn goes_on(process: &Running) {
     wait_for("a process to go on with the partition", || process.said().iter().any(|line| line.contains("aggregate goes on with partition 0 ")).then_some(()));
 }
 
+/// A process whose commit with seven samples took effect, and which was not told.
+fn untold() -> (Installation, Running, Held) {
+    let here = Installation::new(Partitions::default());
+    let one = here.aggregates("");
+    goes_on(&one);
+    here.append_samples(7);
+    let held = here.held_when_committed(7);
+    (here, one, held)
+}
+
 /// Killed between append and commit, its transaction stays open and hides what others append. Its partition's next owner ends that: others read on, nothing of it is ever seen,
 /// and the work is done again, once.
 #[test]
@@ -233,11 +243,7 @@ fn killed_between_append_and_commit_it_holds_up_others_only_until_its_partition_
 /// Killed when its commit took effect and before it polled again, or even knew: nothing is open, and its successor goes on behind it.
 #[test]
 fn killed_between_commit_and_the_next_poll_its_successor_goes_on_behind_what_it_committed() {
-    let here = Installation::new(Partitions::default());
-    let one = here.aggregates("");
-    goes_on(&one);
-    here.append_samples(7);
-    let held = here.held_when_committed(7);
+    let (here, one, held) = untold();
     // Others are not held up.
     here.append(Topic::Signals, 0, AFTER.to_vec());
     assert!(here.log.scan(Topic::Signals, 0, 0, 10_000).unwrap().iter().any(|record| record.value == AFTER));
@@ -254,11 +260,7 @@ fn killed_between_commit_and_the_next_poll_its_successor_goes_on_behind_what_it_
 /// Its commit took effect, and the answers that say so are lost: the process asks until it knows, and goes on behind what it committed.
 #[test]
 fn a_commit_whose_answers_are_lost_took_effect_once() {
-    let here = Installation::new(Partitions::default());
-    let one = here.aggregates("");
-    goes_on(&one);
-    here.append_samples(7);
-    let mut held = here.held_when_committed(7);
+    let (here, one, mut held) = untold();
     for _ in 0..3 {
         let next = site().1.hold(Side::Answer, Api::EndTxn, &[&here.transactions(0)]);
         // With its connection.
@@ -276,11 +278,7 @@ fn a_commit_whose_answers_are_lost_took_effect_once() {
 /// Its commit took effect, and its producer is shut out before it was told: the position that is committed says what became of it, and nothing is done again.
 #[test]
 fn a_commit_of_a_producer_that_died_before_it_was_told_took_effect_once() {
-    let here = Installation::new(Partitions::default());
-    let one = here.aggregates("");
-    goes_on(&one);
-    here.append_samples(7);
-    let held = here.held_when_committed(7);
+    let (here, one, held) = untold();
     site().0.begin_as(&here.transactions(0));
     // With its connection: the client asks again, and is refused.
     drop(held);

@@ -85,8 +85,7 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
 
 /// The stages of which a process shows how far they are.
 fn stages_with_lag(running: &Running) -> BTreeSet<String> {
-    let mut answer = ureq::get(format!("{}/api/v1/status", running.url)).call().unwrap();
-    let status: serde_json::Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    let status = running.all_status().unwrap();
     status["lag"].as_array().unwrap().iter().map(|lag| lag["stage"].as_str().unwrap().to_owned()).collect()
 }
 
@@ -98,8 +97,7 @@ fn page_line(running: &Running, begins: &str) -> Option<f64> {
 
 /// Who has each partition of what decide reads, as `status` says; `None` where that is not known of all.
 fn owners_of_decide(front: &Running) -> Option<Vec<String>> {
-    let mut answer = ureq::get(format!("{}/api/v1/status", front.url)).call().ok()?;
-    let status: serde_json::Value = serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()?;
+    let status = front.all_status()?;
     let of_decide = status["lag"].as_array()?.iter().filter(|lag| lag["stage"] == "decide");
     of_decide.map(|lag| lag["owner"]["member"].as_str().map(str::to_owned)).collect()
 }

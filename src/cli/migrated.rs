@@ -49,6 +49,17 @@ impl Migrated {
         })?;
         Ok(Some(mark))
     }
+
+    /// That it was begun from this directory, and whether all went over is not known.
+    pub(super) fn unfinished(&self, data: &Path) -> Unusable {
+        let Migrated { brokers, prefix, at, .. } = self;
+        Unusable(format!(
+            "a migration of {} to Kafka was begun at {at} ({brokers}, prefix {prefix}), and whether all went over is not known: run `loadline migrate` with that configuration again, before anything \
+             else runs there; it does it, or says that it was done. Where nothing is to go over, remove {}",
+            data.display(),
+            file(data).display()
+        ))
+    }
 }
 
 /// That nothing went over from here: two that decide for the same targets are one too many.
@@ -56,10 +67,11 @@ impl Migrated {
 /// # Errors
 /// [`Unusable`], with the way out.
 pub(super) fn check_not_migrated(data: &Path) -> anyhow::Result<()> {
-    let Some(Migrated { brokers, prefix, at, done, .. }) = Migrated::read(data)? else { return Ok(()) };
-    if !done {
-        return Err(unfinished(data, &brokers, &prefix, at));
+    let Some(mark) = Migrated::read(data)? else { return Ok(()) };
+    if !mark.done {
+        return Err(mark.unfinished(data).into());
     }
+    let Migrated { brokers, prefix, at, .. } = mark;
     let reason = format!(
         "the installation of {} was migrated to Kafka at {at} ({brokers}, prefix {prefix}): say kafka.brokers, as that one runs there; its history is read by `loadline history TARGET --data {0}`. To go on from this log, \
          as it was then, stop that one and remove {}",
@@ -67,17 +79,6 @@ pub(super) fn check_not_migrated(data: &Path) -> anyhow::Result<()> {
         file(data).display()
     );
     Err(Unusable(reason).into())
-}
-
-/// That a migration was begun, and whether all went over is not known.
-pub(super) fn unfinished(data: &Path, brokers: &str, prefix: &str, at: Timestamp) -> anyhow::Error {
-    let reason = format!(
-        "a migration of {} to Kafka was begun at {at} ({brokers}, prefix {prefix}), and whether all went over is not known: run `loadline migrate` with that configuration again, before anything else \
-         runs there; it does it, or says that it was done. Where nothing is to go over, remove {}",
-        data.display(),
-        file(data).display()
-    );
-    Unusable(reason).into()
 }
 
 /// Where the mark stands.

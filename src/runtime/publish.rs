@@ -4,7 +4,7 @@ use crate::log::{Log, LogError, RawAppend, partition_of};
 use crate::stages::{Effect, Effects, Route};
 use crate::wire;
 
-/// Appends what a source outside of the stages has to say, durably, all or nothing.
+/// Appends what a source outside of the stages has to say, durably.
 ///
 /// # Errors
 /// As [`Log::append`].

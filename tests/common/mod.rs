@@ -139,10 +139,15 @@ impl Running {
         serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()
     }
 
+    /// The whole status.
+    pub(crate) fn all_status(&self) -> Option<Value> {
+        let mut answer = ureq::get(format!("{}/api/v1/status", self.url)).call().ok()?;
+        serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()
+    }
+
     /// What the status says of a target.
     pub(crate) fn status(&self, target: &str) -> Option<Value> {
-        let mut answer = ureq::get(format!("{}/api/v1/status", self.url)).call().ok()?;
-        let status: Value = serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()?;
+        let status = self.all_status()?;
         status["targets"].as_array()?.iter().find(|t| t["target"] == target).cloned()
     }
 

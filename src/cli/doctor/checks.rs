@@ -56,7 +56,7 @@ pub(crate) fn check(directory: &Path) -> Result<Report, Unusable> {
     match migrated::Migrated::read(directory) {
         Ok(None) => {}
         Ok(Some(mark)) if !mark.done => {
-            let told = migrated::unfinished(directory, &mark.brokers, &mark.prefix, mark.at).to_string();
+            let told = mark.unfinished(directory).to_string();
             report.wrong("migrated", told, "run the migration again before anything else runs there");
         }
         Ok(Some(mark)) => {

@@ -110,7 +110,7 @@ mod kafka {
     use super::{Config, LogError, Reach, actuate};
     use crate::cli::config::{Framing, Role};
     use crate::cli::connection::schema_registry;
-    use crate::cli::migrated::{Migrated, unfinished};
+    use crate::cli::migrated::Migrated;
     use crate::cli::{Unusable, topology};
     use crate::edge::processes;
     use crate::edge::registry::{Learn, Registry};
@@ -167,7 +167,7 @@ mod kafka {
                         if let Some(mark) = mark.as_ref().filter(|mark| !mark.done && mark.prefix == options.prefix)
                             && log.cluster_id()? == mark.cluster
                         {
-                            return Err(unfinished(&config.data, &mark.brokers, &mark.prefix, mark.at));
+                            return Err(mark.unfinished(&config.data).into());
                         }
                         warn_of(log.differences());
                         info!(event = "log-on-kafka", brokers = options.brokers, prefix = options.prefix, "the log is on Kafka");

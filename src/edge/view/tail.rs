@@ -308,10 +308,13 @@ impl Follower {
         for Pane { metric, instances, .. } in &part.panes {
             let samples = instances.values().map(|reading| u64::try_from(reading.count).unwrap_or(0)).sum();
             AGGREGATED_SAMPLES.add("", samples);
+            if !known {
+                continue;
+            }
             let (why, metric) = match self.view.asked(&part.target, metric) {
-                Asked::NoPolicy if known => (SampleUnused::NoPolicy, None),
-                Asked::NoMetric if known => (SampleUnused::NoMetric, Some(metric)),
-                _ => continue,
+                Asked::NoPolicy => (SampleUnused::NoPolicy, None),
+                Asked::NoMetric => (SampleUnused::NoMetric, Some(metric)),
+                Asked::Yes | Asked::NotKnown => continue,
             };
             why.count(samples);
             let is_known = self.view.knows(&part.target);
