@@ -1,10 +1,11 @@
 //! What comes through `control`: policies announced by a source in numbered rounds.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::TargetId;
+use super::{TargetId, Timestamp};
 
 /// The place of an announcement in its source's own order; a larger generation is newer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,6 +72,20 @@ pub struct RoundEnd {
     pub source: String,
     /// The round.
     pub round: i64,
+}
+
+impl RoundEnd {
+    /// The name of the source of policy files.
+    pub const FILES: &str = "file";
+
+    /// How far ahead of the time in milliseconds the number of a round may be.
+    const MAX_AHEAD: Duration = Duration::from_secs(600);
+
+    /// Whether a number is so far ahead of the time that no round counts by it: as no later one that is the time is newer, nothing
+    /// of its source would count until then.
+    pub fn is_ahead(round: i64, now: Timestamp) -> bool {
+        Timestamp::from_millis(round).since(now) > RoundEnd::MAX_AHEAD
+    }
 }
 
 /// On `control`: a person or a tool removes a policy that it announced itself.

@@ -6,7 +6,8 @@
 //! # Rules
 //!
 //! - A source announces its full set in numbered rounds that a `RoundEnd` ends. Only a complete round says anything;
-//!   a round that is not newer than the source's last complete one is ignored.
+//!   a round that is not newer than the source's last complete one is ignored, and so is one whose number is more than 10 minutes ahead of the
+//!   time in milliseconds. While rounds are ignored that are no copies, `PolicyRoundIgnored` fires.
 //! - A policy whose content changed, or that comes from another file now, gets the target's next generation and is announced, under the
 //!   name of its file. Content is compared as JSON: spaces and the order of fields are no change.
 //! - An origin that was refused in a round keeps all of its policies as they were, and fires `PolicyInvalid` until a round
@@ -81,7 +82,7 @@ struct Place {
 
 /// A source has a policy: it waits for the end of the round.
 fn offer(state: &mut State, entry: PolicyEntry, place: Place) {
-    if !state.is_newer(&entry.source, entry.round, place.offset) {
+    if !state.counts(&entry.source, entry.round, place) {
         return;
     }
     let target = entry.target.clone();
@@ -93,7 +94,7 @@ fn offer(state: &mut State, entry: PolicyEntry, place: Place) {
 
 /// A source cannot use one of its origins: what that origin said before stays.
 fn refuse(state: &mut State, rejected: PolicyRejected, place: Place) {
-    if !state.is_newer(&rejected.source, rejected.round, place.offset) {
+    if !state.counts(&rejected.source, rejected.round, place) {
         return;
     }
     for target in state.targets_of(&rejected.source) {
@@ -108,7 +109,7 @@ fn refuse(state: &mut State, rejected: PolicyRejected, place: Place) {
 
 /// A round is complete: what it says takes effect.
 fn complete(state: &mut State, end: &RoundEnd, place: Place, effects: &mut Effects) {
-    if state.is_newer(&end.source, end.round, place.offset) {
+    if state.counts(&end.source, end.round, place) {
         for target in state.targets_of(&end.source) {
             state.with_target(&target, place.offset, |held| {
                 let before = held.clone();
@@ -117,6 +118,8 @@ fn complete(state: &mut State, end: &RoundEnd, place: Place, effects: &mut Effec
             });
         }
         state.with_source(&end.source, place.offset, |source| source.complete(end, place, effects));
+    } else {
+        state.with_source(&end.source, place.offset, |source| source.ignore(end, place, effects));
     }
     let due = state.due(place.at);
     announce(state, due, place, effects);

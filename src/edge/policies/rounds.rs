@@ -28,9 +28,9 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 /// Entries in one append: far below what a log takes at once.
 const ENTRIES_AN_APPEND: usize = 256;
 
-/// The name of the source. All watched paths are one, and a file is known by its absolute path: so a file that is named
+/// All watched paths are one, and a file is known by its absolute path: so a file that is named
 /// otherwise is the same, and one that is not watched any more is gone from the next round.
-const NAME: &str = "file";
+const NAME: &str = RoundEnd::FILES;
 
 /// The paths that are watched.
 pub(super) struct Source {
@@ -145,7 +145,9 @@ impl Source {
 
     /// The round that says what the files say.
     fn round(&self, now: Timestamp) -> Round {
-        let number = now.as_millis().max(self.last_round.saturating_add(1));
+        // Where the clock was set back by much, its time counts again: admit sees that too.
+        let next = self.last_round.saturating_add(1);
+        let number = if RoundEnd::is_ahead(next, now) { now.as_millis() } else { now.as_millis().max(next) };
         let mut entries = Vec::new();
         for (origin, file) in &self.files {
             let (source, round) = (NAME.to_owned(), number);

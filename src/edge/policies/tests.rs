@@ -183,6 +183,7 @@ fn rounds_grow_with_the_clock_and_over_restarts() {
     };
     let mut source = Source::new(vec![directory.path().to_owned()]);
     assert_eq!([number(&mut source, 7_000), number(&mut source, 7_000), number(&mut source, 6_000)], [7_000, 7_001, 7_002]);
+    assert_eq!([number(&mut source, 900_000), number(&mut source, 100_000)], [900_000, 100_000], "a clock that was set back by much is followed");
     assert_eq!(number(&mut Source::new(vec![directory.path().to_owned()]), 8_000), 8_000);
 }
 

@@ -1,17 +1,27 @@
 //! A source: its complete rounds, and which of its origins are refused.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Place;
 use crate::log::{Offset, Topic};
-use crate::model::{Alert, AlertState, Audit, Message, PolicyRejected, RoundEnd, Severity};
+use crate::model::{Alert, AlertState, Audit, Message, PolicyRejected, RoundEnd, Severity, Timestamp};
 use crate::stages::Effects;
 
 /// How many rounds are remembered: more than a source makes between two snapshots (a round in 30 s, snapshots
 /// every 5 minutes), with room for a person who edits.
 const ROUNDS_KEPT: usize = 64;
+
+/// For how long after a round copies of earlier ones may still come.
+const LATE_COPY: Duration = Duration::from_secs(10);
+
+/// The alert of an origin that cannot be used.
+const INVALID: &str = "PolicyInvalid";
+
+/// The alert of a source whose rounds do not count.
+const IGNORED: &str = "PolicyRoundIgnored";
 
 /// What admit remembers of a source.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -25,6 +35,10 @@ pub(super) struct Source {
     refusing: BTreeMap<String, Refusal>,
     /// The origins refused in the last complete round.
     refused: BTreeMap<String, Refusal>,
+    /// When its last round was complete.
+    completed: Timestamp,
+    /// Whether it ended rounds since that did not count, and an alert says so.
+    ignored: bool,
 }
 
 /// What was said of a refused origin in one round.
@@ -55,10 +69,11 @@ impl Source {
         self.rounds = self.rounds.back().map(|(_, round)| (offset, *round)).into_iter().collect();
     }
 
-    /// Whether `round` is newer than the last round that was complete before `offset`.
-    pub(super) fn is_newer(&self, round: i64, offset: Offset) -> bool {
-        match self.rounds.iter().rev().find(|(end, _)| *end < offset) {
-            Some((_, last)) => round > *last,
+    /// Whether `round` is newer than the last round that was complete before `place`. One that is ahead of the time is no measure:
+    /// the clock was set back since.
+    pub(super) fn is_newer(&self, round: i64, place: Place) -> bool {
+        match self.rounds.iter().rev().find(|(end, _)| *end < place.offset) {
+            Some((_, last)) => round > *last || RoundEnd::is_ahead(*last, place.at),
             // Nothing before, or too long ago to know: such a record is only read again after a restore.
             None => true,
         }
@@ -90,16 +105,50 @@ impl Source {
                 shown(&end.source, origin),
                 refusal.errors().join("; ")
             );
-            append_alert(end, origin, AlertState::Firing, message, place, effects);
+            append_alert(INVALID, &end.source, &format!("{}/{origin}", end.source), AlertState::Firing, message, place, effects);
             for document in &refusal.documents {
                 let key = document.target.as_ref().map_or(end.source.as_str(), |t| t.as_str());
                 effects.to_key(Topic::Audit, key, Message::Audit(Audit::Rejected(document.clone())));
             }
         }
         for origin in self.refused.keys().filter(|origin| !now.contains_key(*origin)) {
-            append_alert(end, origin, AlertState::Resolved, format!("{} is in order again, or gone", shown(&end.source, origin)), place, effects);
+            let message = format!("{} is in order again, or gone", shown(&end.source, origin));
+            append_alert(INVALID, &end.source, &format!("{}/{origin}", end.source), AlertState::Resolved, message, place, effects);
         }
         self.refused = now;
+        self.completed = place.at;
+        if std::mem::take(&mut self.ignored) {
+            let message = format!("round {} of \"{}\" counts", end.round, end.source);
+            append_alert(IGNORED, &end.source, &end.source, AlertState::Resolved, message, place, effects);
+        }
+    }
+
+    /// A round ended that does not count. A copy of an earlier one that comes late is no news.
+    pub(super) fn ignore(&mut self, end: &RoundEnd, place: Place, effects: &mut Effects) {
+        let RoundEnd { source, round } = end;
+        let last = self.rounds.back().map_or(i64::MIN, |(_, last)| *last);
+        let message = if RoundEnd::is_ahead(*round, place.at) {
+            format!(
+                "round {round} of \"{source}\" is not followed: its number is more than 10 minutes ahead of the time ({} ms since 1970), and would hide each later \
+                 one; number rounds by the time in milliseconds{}",
+                place.at.as_millis(),
+                if source == RoundEnd::FILES { ": correct the clock of the machine whose Loadline watches the policy files" } else { ", or by a count" }
+            )
+        } else if *round < last && place.at.since(self.completed) >= LATE_COPY {
+            format!(
+                "round {round} of \"{source}\" is not followed: round {last} was complete before; announce with a number above {last}, of one writer alone{}",
+                if source == RoundEnd::FILES {
+                    " (that of policy files is the time of its machine, in milliseconds: correct the clock, and see that one process watches them)"
+                } else {
+                    ""
+                }
+            )
+        } else {
+            return;
+        };
+        if !std::mem::replace(&mut self.ignored, true) {
+            append_alert(IGNORED, source, source, AlertState::Firing, message, place, effects);
+        }
     }
 }
 
@@ -108,15 +157,8 @@ pub(super) fn shown(source: &str, origin: &str) -> String {
     if origin.starts_with('/') { origin.to_owned() } else { format!("{source}/{origin}") }
 }
 
-fn append_alert(end: &RoundEnd, origin: &str, state: AlertState, message: String, place: Place, effects: &mut Effects) {
-    let alert = Alert {
-        target: None,
-        name: "PolicyInvalid".to_owned(),
-        subject: format!("{}/{origin}", end.source),
-        severity: Severity::Warning,
-        state,
-        message,
-        at: place.at,
-    };
-    effects.to_key(Topic::Alerts, end.source.as_str(), Message::Alert(alert));
+fn append_alert(name: &str, source: &str, subject: &str, state: AlertState, message: String, place: Place, effects: &mut Effects) {
+    let (name, subject) = (name.to_owned(), subject.to_owned());
+    let alert = Alert { target: None, name, subject, severity: Severity::Warning, state, message, at: place.at };
+    effects.to_key(Topic::Alerts, source, Message::Alert(alert));
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Place;
 use super::source::Source;
 use super::target::Target;
 use crate::log::Offset;
 use crate::model::json;
-use crate::model::{CarriedState, TargetId, Timestamp};
+use crate::model::{CarriedState, RoundEnd, TargetId, Timestamp};
 use crate::stages::Snapshot;
 use crate::stages::carried::NotCarried;
 
@@ -26,9 +27,9 @@ pub struct State {
 }
 
 impl State {
-    /// Whether a source's round is newer than its last complete one, as of `offset`.
-    pub(super) fn is_newer(&self, source: &str, round: i64, offset: Offset) -> bool {
-        self.sources.get(source).is_none_or(|source| source.is_newer(round, offset))
+    /// Whether what a source says in a round counts, as of `place`: the round is newer than its last complete one.
+    pub(super) fn counts(&self, source: &str, round: i64, place: Place) -> bool {
+        !RoundEnd::is_ahead(round, place.at) && self.sources.get(source).is_none_or(|source| source.is_newer(round, place))
     }
 
     /// The targets that a source says anything about.

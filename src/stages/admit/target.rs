@@ -137,7 +137,7 @@ impl Target {
             self.offers.len() - 1
         });
         let offer = &mut self.offers[index];
-        if offer.named.as_ref().is_none_or(|named| named.round < entry.round) {
+        if offer.named.as_ref().is_none_or(|named| named.round != entry.round) {
             let changed = offer.spec.as_deref().is_none_or(|spec| !canonical::same(spec, &entry.spec));
             offer.named = Some(Named { round: entry.round, changed: changed.then_some(entry.spec) });
         }

@@ -122,6 +122,48 @@ fn a_round_that_is_not_newer_is_ignored() {
 }
 
 #[test]
+fn a_source_that_numbers_its_rounds_from_below_is_told_so() {
+    let mut story = Story::default();
+    story.round(0, "f", 500_000, &[("a.yaml", "api", 1)]);
+    assert_eq!(story.round(9_999, "f", 499_000, &[("a.yaml", "api", 9)]), "", "a copy of an earlier round that comes late is no news");
+    assert_eq!(story.round(10_000, "f", 500_000, &[("a.yaml", "api", 9)]), "", "nor the same once more");
+    assert_eq!(story.round(10_000, "f", 1, &[("a.yaml", "api", 9)]), "PolicyRoundIgnored f Firing\n");
+    assert_eq!(story.round(20_000, "f", 2, &[("a.yaml", "api", 9)]), "", "told once");
+    assert_eq!(story.round(30_000, "f", 500_001, &[("a.yaml", "api", 2)]), "api is 2 by f/a.yaml@2\nPolicyRoundIgnored f Resolved\n");
+}
+
+#[test]
+fn a_number_that_would_hide_all_later_ones_is_refused() {
+    let now = 1_800_000_000 * SECOND;
+    let mut story = Story::default();
+    assert_eq!(story.round(now, "ns", now * 1_000_000, &[("a.yaml", "api", 9)]), "PolicyRoundIgnored ns Firing\n", "nanoseconds are not milliseconds");
+    assert_eq!(story.feed(now, rejected("ns", i64::MAX, "b.yaml", "no")), "");
+    assert_eq!(story.round(now, "ns", now, &[("a.yaml", "api", 1)]), "api is 1 by ns/a.yaml@1\nPolicyRoundIgnored ns Resolved\n");
+    assert_eq!(story.round(now, "ns", now + 601 * SECOND, &[("a.yaml", "api", 2)]), "PolicyRoundIgnored ns Firing\n");
+    assert_eq!(story.round(now, "ns", now + 600 * SECOND, &[("a.yaml", "api", 2)]), "api is 2 by ns/a.yaml@2\nPolicyRoundIgnored ns Resolved\n");
+}
+
+#[test]
+fn after_the_clock_was_set_back_rounds_count_by_the_new_time() {
+    let mut story = Story::default();
+    let (ahead, now) = (9_000_000 * SECOND, 8_000_000 * SECOND);
+    story.round(ahead, "f", ahead, &[("a.yaml", "api", 1)]);
+    assert_eq!(story.round(now, "f", now, &[("a.yaml", "api", 2)]), "api is 2 by f/a.yaml@2\n");
+    assert_eq!(story.round(now + 1, "f", now + 1, &[("a.yaml", "api", 3)]), "api is 3 by f/a.yaml@3\n");
+}
+
+#[test]
+fn what_a_round_without_an_end_named_takes_nothing_from_later_ones() {
+    let mut story = Story::default();
+    story.round(0, "f", 1, &[("a.yaml", "api", 1)]);
+    // It died before the end of the round, on a machine whose clock is ahead.
+    story.feed(1_000, policy("f", 300_000, "a.yaml", "api", spec(9)));
+    for round in 2..6 {
+        assert_eq!(story.round(round * 10 * SECOND, "f", round, &[("a.yaml", "api", 1)]), "");
+    }
+}
+
+#[test]
 fn what_complete_rounds_lack_for_ten_seconds_is_gone() {
     let mut story = Story::default();
     story.round(0, "f", 1, &[("a.yaml", "api", 1)]);
