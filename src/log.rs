@@ -238,10 +238,12 @@ fn too_large(topic: Topic, bytes: usize) -> String {
     }
 }
 
-/// That nothing can be written for now.
+/// That nothing, or not all, can be written for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// Since when, without a write that succeeded.
+    /// What cannot be written, where other writes succeed: `what decide says of its partition 3`; `None` where none does.
+    pub of: Option<String>,
+    /// Since when, without one of these writes that succeeded.
     pub since: Timestamp,
     /// How many writes were refused since.
     pub refused: u64,

@@ -434,10 +434,10 @@ fn not_taken(error: &LogError, trouble: Option<Trouble>) -> Problem {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a fault in the program: {error}"), "report it; meanwhile send fewer samples in a request")
         }
         LogError::Retry { reason } => match trouble {
-            Some(Trouble { reason, mend, place, .. }) => {
+            Some(Trouble { of: None, reason, mend, place, .. }) => {
                 unavailable(&format!("the samples were not taken: {reason}"), &format!("{mend}; then send them again")).at(place)
             }
-            None => unavailable(&format!("the samples were not taken: {reason}"), "send them again"),
+            _ => unavailable(&format!("the samples were not taken: {reason}"), "send them again"),
         },
         LogError::Unknown { reason } => unavailable(&format!("the samples may have been stored: {reason}"), REPEAT),
         error => unavailable(&format!("the samples were not taken: {error}"), "send them again"),

@@ -33,9 +33,13 @@ const SETTLED: Duration = Duration::from_secs(10);
 
 const NAME: &str = "LogNotWritable";
 
-/// That nothing can be written, in a sentence.
+/// That nothing, or not all, can be written, in a sentence.
 pub(super) fn words(trouble: &Trouble) -> String {
-    format!("nothing can be written since {}: {}; nothing is decided or commanded, the fleets stand", trouble.since, trouble.reason)
+    let Trouble { of, since, reason, .. } = trouble;
+    match of {
+        None => format!("nothing can be written since {since}: {reason}; nothing is decided or commanded, the fleets stand"),
+        Some(of) => format!("{of} cannot be written since {since}: {reason}; it waits, and whatever follows from it, the rest goes on"),
+    }
 }
 
 /// The alert while it lasts.
@@ -158,11 +162,14 @@ impl Said {
                 error!(event = "log-not-writable", directory = trouble.place, refused = trouble.refused, "still {}; {}", words(&trouble), trouble.mend);
             }
             Said::Over(trouble, at) => {
-                let Trouble { since, refused, reason, .. } = trouble;
-                let message = format!(
-                    "nothing could be written for {} s, from {since} to {at}: {reason}; nothing acknowledged was lost, and nothing was decided meanwhile",
-                    at.since(since).as_secs()
-                );
+                let Trouble { of, since, refused, reason, .. } = trouble;
+                let seconds = at.since(since).as_secs();
+                let message = match of {
+                    None => format!(
+                        "nothing could be written for {seconds} s, from {since} to {at}: {reason}; nothing acknowledged was lost, and nothing was decided meanwhile"
+                    ),
+                    Some(of) => format!("{of} could not be written for {seconds} s, from {since} to {at}: {reason}; nothing acknowledged was lost"),
+                };
                 info!(event = "log-writable", refused, "it goes on: {message}");
                 return Some(alert(AlertState::Event, at, message));
             }
@@ -177,7 +184,7 @@ mod tests {
 
     fn trouble(since: i64, refused: u64) -> Trouble {
         let since = Timestamp::from_millis(since);
-        Trouble { since, refused, reason: "no room".to_owned(), place: "/data".to_owned(), mend: "make room".to_owned() }
+        Trouble { of: None, since, refused, reason: "no room".to_owned(), place: "/data".to_owned(), mend: "make room".to_owned() }
     }
 
     /// Looks at each second of `troubles`, from 0 on: what was told, with its second.

@@ -106,7 +106,8 @@ impl Services {
         if self.shows && !self.view.is_caught_up() {
             return Some(unready("the log is still being read", "wait").retry_after(1));
         }
-        if let Some(trouble) = self.log.trouble() {
+        // What a part of the stages cannot write is no reason to take the samples away from this process.
+        if let Some(trouble) = self.log.trouble().filter(|trouble| trouble.of.is_none()) {
             return Some(unready(&log_watch::words(&trouble), &trouble.mend).at(trouble.place).retry_after(1));
         }
         let usage = self.room.usage().filter(|usage| usage.pressure == Pressure::Full)?;

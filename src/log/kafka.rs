@@ -294,10 +294,13 @@ impl Log for KafkaLog {
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
         self.0.check_open()?;
         self.0.partitions.check_appends(&appends)?;
-        self.0.standing.note(|| {
-            let outcome = self.0.appender.append(&self.0.options, &self.0.names, &[&appends]);
-            outcome.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))
-        })
+        self.0.standing.note(
+            || appended(&appends),
+            || {
+                let outcome = self.0.appender.append(&self.0.options, &self.0.names, &[&appends]);
+                outcome.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))
+            },
+        )
     }
 
     fn append_each(&self, calls: Vec<Vec<RawAppend>>) -> Vec<Result<(), LogError>> {
@@ -312,11 +315,14 @@ impl Log for KafkaLog {
         let sent: Vec<&[RawAppend]> = checked.iter().filter_map(|call| call.as_ref().ok().copied()).collect();
         let mut outcomes = Vec::new();
         // Of the whole: a cluster that takes some of it can be written to.
-        let noted = self.0.standing.note(|| {
-            outcomes = self.0.appender.append(&self.0.options, &self.0.names, &sent);
-            let refused = |outcome: &Result<Vec<Offset>, LogError>| outcome.as_ref().err().cloned();
-            if outcomes.iter().any(Result::is_ok) { Ok(()) } else { outcomes.iter().find_map(refused).map_or(Ok(()), Err) }
-        });
+        let noted = self.0.standing.note(
+            || calls.first().map_or_else(String::new, |appends| appended(appends)),
+            || {
+                outcomes = self.0.appender.append(&self.0.options, &self.0.names, &sent);
+                let refused = |outcome: &Result<Vec<Offset>, LogError>| outcome.as_ref().err().cloned();
+                if outcomes.iter().any(Result::is_ok) { Ok(()) } else { outcomes.iter().find_map(refused).map_or(Ok(()), Err) }
+            },
+        );
         drop(noted);
         let mut outcomes = outcomes.into_iter();
         let outcome = |call: Result<&[RawAppend], LogError>| call.and_then(|_| outcomes.next().unwrap_or_else(|| Ok(Vec::new())).map(drop));
@@ -421,4 +427,10 @@ impl Log for KafkaLog {
     fn close(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
     }
+}
+
+/// What an append without an input writes, for a person.
+fn appended(appends: &[RawAppend]) -> String {
+    let topic = appends.first().map_or("nothing", |append| append.topic.name());
+    format!("what is appended to {topic}")
 }

@@ -41,7 +41,7 @@ impl Standing {
         let (reason, mend) = self.explain(failure);
         let mut trouble = lock(&self.trouble);
         let (since, refused) = trouble.as_ref().map_or((now, 0), |trouble| (trouble.since, trouble.refused));
-        *trouble = Some(Trouble { since, refused: refused + 1, reason, place: self.directory.display().to_string(), mend: mend.to_owned() });
+        *trouble = Some(Trouble { of: None, since, refused: refused + 1, reason, place: self.directory.display().to_string(), mend: mend.to_owned() });
     }
 
     fn explain(&self, failure: &Failure) -> (String, &'static str) {

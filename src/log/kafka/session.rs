@@ -503,7 +503,8 @@ impl Session for Member {
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
         let shared = Arc::clone(&self.shared);
-        shared.standing.note(|| self.try_commit(batch))
+        let (group, partition) = (self.membership.group, batch.partition);
+        shared.standing.note(|| format!("what {group} says of its partition {partition}"), || self.try_commit(batch))
     }
 
     fn waker(&self) -> Waker {

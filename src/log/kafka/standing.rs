@@ -1,5 +1,6 @@
 //! How writes fare: since when none succeeds, and how long those took that did.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -7,12 +8,23 @@ use crate::log::coordinator::lock;
 use crate::log::{CommitTimes, LogError, Trouble};
 use crate::runtime::clock::{Clock as _, Stopwatch, SystemClock};
 
+/// For how long a writer that does not try again counts as one that cannot write: its partition is another's now, or it has nothing to say.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
 /// What became of the writes of a process.
 #[derive(Default)]
 pub(super) struct Standing {
     brokers: String,
-    trouble: Mutex<Option<Trouble>>,
+    troubles: Mutex<Troubles>,
     times: CommitTimes,
+}
+
+#[derive(Default)]
+struct Troubles {
+    /// Of all writers: no write succeeded since.
+    of_all: Option<Trouble>,
+    /// Of each, by its words, with the time since the last refusal.
+    of_each: BTreeMap<String, (Trouble, Stopwatch)>,
 }
 
 impl Standing {
@@ -20,38 +32,50 @@ impl Standing {
         Standing { brokers: brokers.to_owned(), ..Standing::default() }
     }
 
-    /// Does a write, and notes what came of it.
-    pub(super) fn note<T>(&self, write: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+    /// Does a write, and notes what came of it. `of` says what it is that is written.
+    pub(super) fn note<T>(&self, of: impl Fn() -> String, write: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
         let started = Stopwatch::start();
         let outcome = write();
         match &outcome {
-            Ok(_) => self.written(started.elapsed()),
-            Err(LogError::Retry { reason } | LogError::Unknown { reason }) => self.refused(reason),
+            Ok(_) => self.written(&of, started.elapsed()),
+            Err(LogError::Retry { reason } | LogError::Unknown { reason }) => self.refused(of(), reason),
             Err(LogError::Fenced { .. } | LogError::TooLarge { .. } | LogError::Fatal { .. }) => self.times.failed(),
         }
         outcome
     }
 
-    fn written(&self, time: Duration) {
+    fn written(&self, of: &impl Fn() -> String, time: Duration) {
         self.times.took(time);
-        drop(lock(&self.trouble).take());
+        let mut troubles = lock(&self.troubles);
+        troubles.of_all = None;
+        if !troubles.of_each.is_empty() {
+            troubles.of_each.remove(&of());
+        }
     }
 
-    fn refused(&self, reason: &str) {
+    fn refused(&self, of: String, reason: &str) {
         self.times.failed();
-        let mut trouble = lock(&self.trouble);
-        let (since, refused) = trouble.as_ref().map_or_else(|| (SystemClock.now(), 0), |trouble| (trouble.since, trouble.refused));
-        *trouble = Some(Trouble {
-            since,
-            refused: refused + 1,
+        let mut troubles = lock(&self.troubles);
+        let again = |before: Option<&Trouble>, of: Option<String>| Trouble {
+            of,
+            since: before.map_or_else(|| SystemClock.now(), |before| before.since),
+            refused: before.map_or(0, |before| before.refused) + 1,
             reason: reason.to_owned(),
             place: self.brokers.clone(),
             mend: "see that the brokers run and can be reached, and have enough replicas in sync: it goes on by itself then".to_owned(),
-        });
+        };
+        troubles.of_all = Some(again(troubles.of_all.as_ref(), None));
+        let before = troubles.of_each.get(&of).map(|(before, _)| before);
+        let trouble = again(before, Some(of.clone()));
+        troubles.of_each.insert(of, (trouble, Stopwatch::start()));
     }
 
+    /// What cannot be written: all, or else what has waited for longest.
     pub(super) fn trouble(&self) -> Option<Trouble> {
-        lock(&self.trouble).clone()
+        let mut troubles = lock(&self.troubles);
+        troubles.of_each.retain(|_, (_, refused)| refused.elapsed() < FORGOTTEN_AFTER);
+        let oldest = troubles.of_each.values().map(|(trouble, _)| trouble).min_by_key(|trouble| trouble.since);
+        troubles.of_all.as_ref().or(oldest).cloned()
     }
 
     pub(super) fn times(&self) -> &CommitTimes {
@@ -63,21 +87,45 @@ impl Standing {
 mod tests {
     use super::*;
 
+    fn fail(standing: &Standing, of: &str, reason: &str) {
+        drop(standing.note(|| of.to_owned(), || Err::<(), _>(LogError::Retry { reason: reason.to_owned() })));
+    }
+
+    fn write(standing: &Standing, of: &str) {
+        standing.note(|| of.to_owned(), || Ok(())).unwrap();
+    }
+
     #[test]
     fn what_fails_is_counted_since_the_last_write_that_did_not() {
         let standing = Standing::new("a:9092");
-        let fail = |reason: &str| drop(standing.note(|| Err::<(), _>(LogError::Retry { reason: reason.to_owned() })));
         assert_eq!(standing.trouble(), None);
-        fail("no answer");
+        fail(&standing, "admit", "no answer");
         let since = standing.trouble().unwrap().since;
-        fail("still none");
-        let Trouble { refused, reason, place, .. } = standing.trouble().unwrap();
-        assert_eq!((standing.trouble().unwrap().since, refused, reason.as_str(), place.as_str()), (since, 2, "still none", "a:9092"));
+        fail(&standing, "decide", "still none");
+        let Trouble { of, refused, reason, place, .. } = standing.trouble().unwrap();
+        assert_eq!((of, standing.trouble().unwrap().since, refused, reason.as_str(), place.as_str()), (None, since, 2, "still none", "a:9092"));
         // Of one that was too large the cluster is not to blame.
-        drop(standing.note(|| Err::<(), _>(LogError::TooLarge { topic: crate::log::Topic::Metrics, bytes: 1 })));
+        drop(standing.note(|| "admit".to_owned(), || Err::<(), _>(LogError::TooLarge { topic: crate::log::Topic::Metrics, bytes: 1 })));
         assert_eq!(standing.trouble().unwrap().refused, 2);
-        standing.note(|| Ok(())).unwrap();
+        write(&standing, "admit");
+        write(&standing, "decide");
         assert_eq!(standing.trouble(), None);
-        assert_eq!((*standing.times().cumulative().last().unwrap(), standing.times().failures()), (1, 3));
+        assert_eq!((*standing.times().cumulative().last().unwrap(), standing.times().failures()), (2, 3));
+    }
+
+    #[test]
+    fn a_write_that_succeeds_hides_no_other_that_does_not() {
+        let standing = Standing::new("a:9092");
+        fail(&standing, "admit", "no leader");
+        fail(&standing, "decide", "no leader");
+        write(&standing, "aggregate");
+        assert_eq!(standing.trouble().unwrap().of.as_deref(), Some("admit"), "the one that waits for longest");
+        write(&standing, "admit");
+        fail(&standing, "decide", "still none");
+        write(&standing, "aggregate");
+        let Trouble { of, refused, .. } = standing.trouble().unwrap();
+        assert_eq!((of.as_deref(), refused), (Some("decide"), 2));
+        write(&standing, "decide");
+        assert_eq!(standing.trouble(), None);
     }
 }
