@@ -48,7 +48,11 @@ pub enum WireError {
         reason: String,
     },
     /// Written with a schema that this process does not hold.
-    #[error("written with an unknown schema, fingerprint {fingerprint:016x}")]
+    #[error(
+        "written with an unknown schema, fingerprint {fingerprint:016x} (in the record {:016x}): write it by the schema of this release, in its \
+         directory schemas, or by one of a schema registry",
+        fingerprint.swap_bytes()
+    )]
     UnknownSchema {
         /// Its CRC-64-AVRO fingerprint.
         fingerprint: u64,

@@ -164,6 +164,9 @@ fn it_goes_into_a_new_installation_alone() {
     }
     let again = Running::start(home.path(), &["--stop-fleets-on-exit"]);
     assert_eq!(again.stop(), 0, "nothing went over, and it goes on where it was");
+    std::fs::write(home.path().join("data/log.db"), b"no database".repeat(1_000)).unwrap();
+    let (code, _, words) = said(&mut on_kafka("migrate", home.path(), &installation(broker())));
+    assert!(code.is_some_and(|code| code > 0) && words.contains("the log in data cannot be read, and nothing went over"), "{code:?}: {words}");
 }
 
 /// From the mark on nobody decides on the directory, and one that was killed then is begun again: it went over once, or not at all until then.

@@ -268,7 +268,7 @@ fn samples_are_read_by_the_schema_of_their_id_and_a_registry_that_is_gone_stops_
     registry.start_again();
     find_letter(&mut letters, "written with the schema 4242 of a registry: ");
     measures(&mut signals, 60);
-    assert!(held(&mut alerts, AlertState::Resolved).starts_with("aggregate reads metrics/0 again: it has the schema 4242"));
+    assert!(held(&mut alerts, AlertState::Resolved).starts_with("aggregate reads metrics/0 again: it waits no more for the schema 4242"));
     assert_eq!(alerts.seen.iter().filter(|message| is_held(message)).count(), 2, "{:?}", alerts.seen);
     assert!(metric(&loadline).is_empty());
     assert_eq!(loadline.stop(), 0);

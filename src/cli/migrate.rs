@@ -75,14 +75,15 @@ pub fn run(args: &MigrateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let cluster = reached.cluster_id().map_err(of_log)?;
     // From here on nobody else marks the directory, or takes a mark away.
     let embedded_options = embedded::Options { partitions: Partitions::default(), max_bytes: None };
-    let from: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&config.data, Arc::clone(&clock), embedded_options).map_err(of_log)?);
+    let unread = || format!("the log in {} cannot be read, and nothing went over", config.data.display());
+    let from: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&config.data, Arc::clone(&clock), embedded_options).map_err(of_log).with_context(unread)?);
     let before = Migrated::read(&config.data)?;
     if before.as_ref().is_some_and(|before| (&before.cluster, &before.prefix) != (&cluster, &options.prefix)) {
         check_not_migrated(&config.data)?;
     }
     let id = before.as_ref().map_or_else(processes::new_uid, |before| Ok(before.id.clone())).context("cannot name the migration")?;
     let here = Migrated { id, cluster, brokers: options.brokers.clone(), prefix: options.prefix.clone(), at: clock.now(), done: false };
-    let remembered = migration::remembered(&from, &arbitrate(config), clock.now(), &here.id).map_err(of_log)?;
+    let remembered = migration::remembered(&from, &arbitrate(config), clock.now(), &here.id).map_err(of_log).with_context(unread)?;
     let tell = |outcome: Outcome, out: &mut dyn Write| told(out, args.output, outcome, &remembered, &config.data, &here);
     if before.as_ref().is_some_and(|before| before.done) {
         return tell(Outcome::WentOverBefore, out);

@@ -145,7 +145,7 @@ impl PolicyChanged<'_> {
         let version = order.to_string();
         POLICIES.add(if spec.is_some() { "in-force" } else { "removed" }, 1);
         if spec.is_some() {
-            info!(event = "policy-changed", target_id = %target, version, "{target}: its policy is now {version}");
+            info!(event = "policy-changed", target_id = %target, version, "{target}: policy {version} was announced");
         } else {
             info!(event = "policy-removed", target_id = %target, version, "{target}: its policy was removed; its replicas stay as they are");
         }

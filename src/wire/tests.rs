@@ -84,7 +84,11 @@ fn the_frame_is_avros_single_object_encoding() {
 #[test]
 fn an_unknown_fingerprint_is_named() {
     let error = decode(Topic::Signals, &[0xc3, 0x01, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap_err();
-    assert_eq!(error.to_string(), "written with an unknown schema, fingerprint 0807060504030201");
+    assert_eq!(
+        error.to_string(),
+        "written with an unknown schema, fingerprint 0807060504030201 (in the record 0102030405060708): write it by the schema of this release, in its directory \
+         schemas, or by one of a schema registry"
+    );
     let error = decode(Topic::Signals, b"{\"at\":1764000000000}").unwrap_err();
     assert_eq!(error.to_string(), "begins with 7b 22 in place of c3 01 or 00: neither Avro's single-object encoding nor Confluent's framing");
     let error = decode(Topic::Signals, b"").unwrap_err();

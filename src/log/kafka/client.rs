@@ -121,7 +121,7 @@ fn check_file(name: &str, value: &str) -> Result<(), LogError> {
     match std::fs::File::open(value) {
         // A word of librdkafka for "wherever authorities usually are".
         Err(error) if names_a_file && value != "probe" => {
-            let reason = format!("kafka.settings: {name}: {value} cannot be read: {error}; name a file that this user may read");
+            let reason = format!("setting of the Kafka client: {name}: {value} cannot be read: {error}; name a file that this user may read");
             Err(LogError::Fatal { reason })
         }
         _ => Ok(()),
@@ -277,7 +277,7 @@ fn with_settings(options: &Options, mut config: ClientConfig) -> Result<ClientCo
     for (written, value) in &options.settings {
         let name = canonical(written);
         if OURS.contains(&name) {
-            return Err(LogError::Fatal { reason: format!("kafka.settings: {}", check_setting(written, value).err().unwrap_or_default()) });
+            return Err(LogError::Fatal { reason: format!("setting of the Kafka client: {}", check_setting(written, value).err().unwrap_or_default()) });
         }
         check_file(name, value)?;
         config.set(name, value);

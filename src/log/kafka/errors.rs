@@ -70,7 +70,7 @@ pub(super) fn of_setting(error: &KafkaError) -> String {
 /// What a client that cannot be made says.
 pub(super) fn unusable(error: &KafkaError) -> LogError {
     match error {
-        KafkaError::ClientConfig(..) => LogError::Fatal { reason: format!("kafka.settings: {}", of_setting(error)) },
+        KafkaError::ClientConfig(..) => LogError::Fatal { reason: format!("setting of the Kafka client: {}", of_setting(error)) },
         error => LogError::Fatal { reason: format!("the Kafka client cannot be made: {error}") },
     }
 }
@@ -99,7 +99,7 @@ pub(super) fn of_reading(error: &KafkaError) -> LogError {
             ),
         },
         Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
-            LogError::Fatal { reason: format!("{reason}; see the user and password in kafka.settings") }
+            LogError::Fatal { reason: format!("{reason}; see the user and the password in the settings of the Kafka client (kafka.config names their file)") }
         }
         Some(code) if is_gone(code) => LogError::Fatal { reason: format!("{reason}; a topic of Loadline is gone") },
         _ => LogError::Retry { reason },
@@ -132,6 +132,9 @@ pub(super) fn may_be_stored(error: &KafkaError) -> bool {
 pub(super) fn of_delivery(error: &KafkaError, topic: Topic, name: &str, bytes: usize) -> LogError {
     match error.rdkafka_error_code() {
         Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => LogError::TooLarge { topic, bytes },
+        Some(Code::MessageTimedOut) => LogError::Retry {
+            reason: format!("Kafka: {name} took no record in time: see that its brokers run, and with `loadline topology check` that it is there"),
+        },
         _ => of_topic(error, name),
     }
 }

@@ -62,7 +62,7 @@ impl Told {
         }
         if std::mem::take(&mut self.over) {
             let what = self.firing.take().unwrap_or_default();
-            return Some((alert(AlertState::Resolved, format!("{stage} reads {input}/{partition} again: it has {what}")), put(None)));
+            return Some((alert(AlertState::Resolved, format!("{stage} reads {input}/{partition} again: it waits no more for {what}")), put(None)));
         }
         None
     }

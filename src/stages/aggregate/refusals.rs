@@ -150,8 +150,8 @@ impl RanBack {
         let RanBack { partition, producer, sequence, last, messages, samples } = self;
         let others = if messages > 1 { format!(", and {} more messages were such", messages - 1) } else { String::new() };
         let message = format!(
-            "producer {producer:?} sent sequence {sequence} after {last}{others}: their {samples} samples are dropped as repetitions; a producer sends one \
-             request after the other, and after its restart counts on or takes a new name"
+            "producer {producer:?} sent sequence {sequence} after {last}{others}: their {samples} samples are dropped as repetitions, which is right where it was \
+             a copy that came late; else a producer sends one request after the other, and after its restart counts on or takes a new name"
         );
         let subject = format!("{}/{partition}", Topic::Metrics);
         Alert { target: None, name: "SequenceRanBack".to_owned(), subject, severity: Severity::Warning, state: AlertState::Event, message, at }

@@ -214,8 +214,8 @@ fn a_sequence_that_runs_back_is_told_and_a_plain_repetition_is_not() {
     assert_eq!((alert.name.as_str(), alert.subject.as_str(), alert.state), ("SequenceRanBack", "metrics/2", AlertState::Event));
     assert_eq!(
         alert.message,
-        "producer \"shop\u{fffd}1\" sent sequence 3 after 17: their 2 samples are dropped as repetitions; a producer sends one request after the other, and \
-         after its restart counts on or takes a new name"
+        "producer \"shop\u{fffd}1\" sent sequence 3 after 17: their 2 samples are dropped as repetitions, which is right where it was a copy that came \
+         late; else a producer sends one request after the other, and after its restart counts on or takes a new name"
     );
     for at in [3_000, 301_000] {
         let again = send(at, "shop\n1", 4, 5);

@@ -159,7 +159,8 @@ impl At<'_> {
         let mend = match topic.declared.other_partitions {
             // More partitions than before put keys elsewhere, and partitions never go: only a new topic has another number.
             Weight::Corrupts => format!(
-                "{say}{}with Loadline stopped everywhere: {}; then `loadline topology apply` creates it with {}, empty.",
+                "{say}{}with Loadline stopped everywhere: {}; then `loadline topology apply` creates it with {}, empty; what that loses, and how to go on, is in \
+                 docs/kafka.md (\"A topic that is lost\").",
                 if say.is_empty() { "To begin anew, " } else { "Else begin anew, " },
                 self.delete(),
                 topic.partitions
