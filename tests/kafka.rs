@@ -114,10 +114,10 @@ fn settings_that_cannot_be_are_named() {
     };
     assert_eq!(
         with("isolation.level", "read_uncommitted"),
-        "kafka.settings: isolation.level cannot be chosen: Loadline sets it, as its promises rest on it; remove it"
+        "setting of the Kafka client: isolation.level cannot be chosen: Loadline sets it, as its promises rest on it; remove it"
     );
     let unknown = with("fetch.wait.max", "5");
-    assert!(unknown.starts_with("kafka.settings: fetch.wait.max: No such configuration property"), "{unknown}");
+    assert!(unknown.starts_with("setting of the Kafka client: fetch.wait.max: No such configuration property"), "{unknown}");
 }
 
 fn metric(partition: u32, value: &str) -> RawAppend {

@@ -435,6 +435,16 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
     // Whoever looks later finds it, too.
     let fires = |alerts: &serde_json::Value| alerts.as_array().is_some_and(|alerts| alerts.iter().any(|alert| alert["name"] == "LagUnknown"));
     wait_for("one that is not known", || fires(&people.status(&common::SLEEPERS)?["alerts"]).then_some(()));
+    // How far each stage is, and who has it, is seen as well.
+    wait_for("the stages to be seen", || {
+        let status = people.all_status()?;
+        let has_owners = |stage: &&str| {
+            let of_stage = status["lag"].as_array().unwrap().iter().filter(|lag| lag["stage"].as_str().unwrap().starts_with(stage));
+            let owned: Vec<bool> = of_stage.map(|lag| lag["owner"]["member"].is_string()).collect();
+            !owned.is_empty() && owned.into_iter().all(|is_owned| is_owned)
+        };
+        ["admit", "aggregate", "decide", "arbitrate", "actuate"].iter().all(has_owners).then_some(())
+    });
     for running in [producer, stages, decider, measurer, people] {
         let denied: Vec<String> = running.said().into_iter().filter(|line| line.to_lowercase().contains("authoriz")).collect();
         assert_eq!((denied, running.stop()), (Vec::new(), 0));

@@ -18,13 +18,15 @@ use dashmap::DashMap;
 
 use crate::edge::api::{Dated, Lag, Series as SeriesAnswer, Story, TargetDetail, TargetStatus};
 use crate::model::{
-    Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricName, MetricReport, PolicyAnnouncement, Signal, TargetId, Timestamp, WhileBlind,
+    Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricName, MetricReport, PolicyAnnouncement, Severity, Signal, TargetId, Timestamp,
+    WhileBlind,
 };
 
 mod allowed;
 mod asked;
 mod facts;
 mod history;
+mod lags;
 mod measured;
 mod series;
 mod signals;
@@ -37,12 +39,13 @@ pub use allowed::Allowed;
 pub use asked::Asked;
 use facts::Facts;
 pub use history::{gone, latest, next_page, older};
+pub use lags::Followed;
 use measured::Measured;
 use series::{Room, Seen, Series};
 pub use signals::{From as SignalsFrom, SignalsFound, signals_before};
 use stories::Stories;
 pub use stories::Until;
-pub use tail::{Followed, Tail};
+pub use tail::Tail;
 
 /// The most decisions of a target that are kept: about an hour of one that changes every 20 s.
 const MAX_STORIES_PER_TARGET: usize = 200;
@@ -68,6 +71,13 @@ struct Known {
     alerts: BTreeMap<(String, String), Alert>,
 }
 
+/// How far behind the stages are, or since when that is not known, and why.
+#[derive(Debug, Default)]
+struct KnownLag {
+    of_each: Vec<Lag>,
+    unknown: Option<(Timestamp, String)>,
+}
+
 /// What is known now.
 #[derive(Debug, Default)]
 pub struct View {
@@ -77,7 +87,7 @@ pub struct View {
     count: AtomicUsize,
     beyond: AtomicU64,
     general: Mutex<BTreeMap<(String, String), Alert>>,
-    lag: Mutex<Vec<Lag>>,
+    lag: Mutex<KnownLag>,
     /// How many of the followed topics have been read to their end once.
     caught_up: AtomicUsize,
     /// When the last of them was.
@@ -211,7 +221,15 @@ impl View {
 
     /// How far behind each stage was when it was last looked at, at most a second ago.
     pub fn lag(&self) -> Vec<Lag> {
-        self.lag.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner).of_each.clone()
+    }
+
+    /// That this is not known, where it has not been for a while.
+    pub fn lag_unknown(&self) -> Option<Alert> {
+        let (at, reason) = self.lag.lock().unwrap_or_else(PoisonError::into_inner).unknown.clone()?;
+        let message = format!("how far the stages are, and who has their partitions, is not known since {at}: {reason}");
+        let (name, subject) = ("StagesUnseen".to_owned(), "view".to_owned());
+        Some(Alert { target: None, name, subject, severity: Severity::Warning, state: AlertState::Firing, message, at })
     }
 
     /// How many changes concerned targets beyond the limit of [`MAX_TARGETS`].
@@ -263,8 +281,13 @@ impl View {
         (MAX_STORIES / self.count.load(Ordering::Relaxed).max(1)).clamp(MIN_STORIES_PER_TARGET, MAX_STORIES_PER_TARGET)
     }
 
-    fn set_lag(&self, lag: Vec<Lag>) {
-        *self.lag.lock().unwrap_or_else(PoisonError::into_inner) = lag;
+    /// What was seen at `now`, or why nothing was: what was seen before is not shown any more then.
+    fn set_lag(&self, seen: Result<Vec<Lag>, String>, now: Timestamp) {
+        let mut known = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = match seen {
+            Ok(of_each) => KnownLag { of_each, unknown: None },
+            Err(reason) => KnownLag { of_each: Vec::new(), unknown: Some((known.unknown.as_ref().map_or(now, |(since, _)| *since), reason)) },
+        };
     }
 
     fn one_caught_up(&self, now: Timestamp) {

@@ -420,7 +420,8 @@ impl Broker {
         }
         config.set("bootstrap.servers", &self.address).set("sasl.username", user).set("sasl.password", Broker::password(user));
         // The group that every role may name.
-        let reader: BaseConsumer = config.set("group.id", format!("{prefix}readers")).set("enable.partition.eof", "true").create().unwrap();
+        let reader: BaseConsumer =
+            config.set("group.id", format!("{prefix}readers")).set("enable.partition.eof", "true").set("fetch.wait.max.ms", "20").create().unwrap();
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(&format!("{prefix}{topic}"), 0, At::Beginning).unwrap();
         reader.assign(&from).unwrap();

@@ -16,6 +16,9 @@ use crate::runtime::migration;
 /// The role whose processes consume commands.
 const FLEETS: &str = "fleets";
 
+/// The role whose processes tell how far the stages are.
+const VIEW: &str = "view";
+
 /// `loadline migrate`, which is no role of a process.
 pub(super) const MIGRATE: &str = migration::GROUP;
 
@@ -60,6 +63,8 @@ pub(super) fn rights(prefix: &str, roles: &[&str]) -> Result<Rights, LogError> {
             // Each data directory has a group of its own.
             allow("group", group_name(prefix, actuate::GROUP), true, &["Read"]);
             allow("transactional-id", group_name(prefix, actuate::GROUP), true, &["Write", "Describe"]);
+        } else if *role == VIEW {
+            stages.iter().for_each(|stage| allow("group", group_name(prefix, stage), false, &["Describe"]));
         } else if *role == MIGRATE {
             // It looks whether a stage has read anything.
             stages.iter().for_each(|stage| allow("group", group_name(prefix, stage), false, &["Describe"]));

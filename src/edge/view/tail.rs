@@ -1,21 +1,21 @@
-//! Follows the log for the view: one thread a topic, woken by the log and never polling.
+//! Follows the log for the view: one thread a topic (and one that looks how far the stages are, [`super::lags`]), woken by the log and never polling.
 //!
 //! On start a thread reads back a bounded stretch (a *view* is a memory, not a state: it may begin
 //! anywhere), then follows what is appended, outside of any group: every process sees all of it.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::history::first_after;
+use super::lags::{Followed, Lags};
 use super::{Asked, View};
-use crate::edge::api::{Hidden, Lag, Owner};
-use crate::log::{Log, LogError, Offset, Owners, Polled, RawRecord, Topic, Waker};
+use crate::log::{Log, LogError, Offset, Polled, RawRecord, Topic, Waker};
 use crate::model::{Alert, AlertState, Audit, Message, OutcomeResult, Pane, Part, Severity, Signal, Timestamp};
-use crate::runtime::clock::{Clock, Stopwatch};
+use crate::runtime::clock::Clock;
 use crate::runtime::events::{
     AGGREGATED_SAMPLES, AlertChanged, CommandEnded, Decided, GrantLimited, LogUnreadable, Marked, PolicyChanged, PolicyRefused, RecordPutAside, Repeated,
     SampleUnused, SamplesUnused,
@@ -23,31 +23,14 @@ use crate::runtime::events::{
 use crate::runtime::schemas;
 use crate::wire;
 
-/// A stage whose lag is shown: its group and its input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Followed {
-    /// The group: the stage's name.
-    pub group: &'static str,
-    /// What it consumes.
-    pub input: Topic,
-    /// How long it lets records wait: aggregate until a pane is complete.
-    pub holds: Duration,
-}
-
 /// How many topics are followed.
 pub(super) const FOLLOWED_TOPICS: usize = 4;
 
 /// Records a poll may bring: about half a megabyte.
 const POLL: usize = 512;
 
-/// How long a poll waits while nothing comes; the lag is looked at that often.
+/// How long a poll waits while nothing comes.
 const WAIT: Duration = Duration::from_secs(1);
-
-/// How long a record may wait beyond that before it is late: longer than it takes until a process that was killed is replaced.
-const LATE: Duration = Duration::from_secs(10);
-
-/// How long it is taken for known who has which partition.
-const OWNERS_FOR: Duration = Duration::from_secs(5);
 
 /// How far signals are read back: replicas are observed anew every 60 s, so twice that and some.
 const SIGNALS_BACK: Duration = Duration::from_secs(150);
@@ -55,24 +38,29 @@ const SIGNALS_BACK: Duration = Duration::from_secs(150);
 /// How many records of audit and alerts are read back a partition: under a second's reading.
 const RECORDS_BACK: u64 = 200_000;
 
+/// For how long the one that looks at the lag is waited for at the end.
+const LEAVE_BEHIND: Duration = Duration::from_secs(2);
+
 /// How long to rest after the log said "later".
 const REST: Duration = Duration::from_millis(200);
 
 /// The threads that follow the log.
 pub struct Tail {
     threads: Vec<JoinHandle<()>>,
+    /// The one that looks at the lag, and what is closed when it ends.
+    lags: Option<(JoinHandle<()>, Receiver<()>)>,
     stop: Arc<Stop>,
 }
 
 #[derive(Default)]
-struct Stop {
+pub(super) struct Stop {
     stopped: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
     rest: Condvar,
 }
 
 impl Stop {
-    fn is_set(&self) -> bool {
+    pub(super) fn is_set(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
 
@@ -93,7 +81,7 @@ impl Stop {
     }
 
     /// Waits for `time`, or until it is set.
-    fn rest(&self, time: Duration) {
+    pub(super) fn rest(&self, time: Duration) {
         let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.rest.wait_timeout_while(wakers, time, |_| !self.is_set()));
     }
@@ -112,7 +100,7 @@ impl Tail {
         ended: impl Fn(String) + Send + Sync + 'static,
     ) -> std::io::Result<Tail> {
         let ended: Arc<dyn Fn(String) + Send + Sync> = Arc::new(ended);
-        let mut tail = Tail { threads: Vec::new(), stop: Arc::default() };
+        let mut tail = Tail { threads: Vec::new(), lags: None, stop: Arc::default() };
         let topics: [(Topic, &'static str); FOLLOWED_TOPICS] =
             [(Topic::Audit, "view-audit"), (Topic::Signals, "view-signals"), (Topic::Alerts, "view-alerts"), (Topic::DeadLetters, "view-dead-letters")];
         let started = clock.now();
@@ -129,8 +117,6 @@ impl Tail {
                 put_aside: Repeated::new(),
                 unused: [Repeated::new(), Repeated::new()],
                 schemas: schemas::Reading::default(),
-                // One of the threads looks at the lag: the one that is woken most.
-                stages: if topic == Topic::Signals { stages.to_vec() } else { Vec::new() },
             };
             let ended = Arc::clone(&ended);
             let thread = std::thread::Builder::new().name(group.to_owned()).spawn(move || {
@@ -144,6 +130,13 @@ impl Tail {
             })?;
             tail.threads.push(thread);
         }
+        let lags = Lags::new(stages, Arc::clone(view), Arc::clone(log), Arc::clone(clock), Arc::clone(&tail.stop));
+        let (at_work, done) = sync_channel::<()>(1);
+        let thread = std::thread::Builder::new().name("view-lag".to_owned()).spawn(move || {
+            let _at_work = at_work;
+            lags.run();
+        })?;
+        tail.lags = Some((thread, done));
         Ok(tail)
     }
 
@@ -155,6 +148,12 @@ impl Tail {
     fn finish(&mut self) {
         self.stop.set();
         for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        // A question of its to the cluster may wait for long: it is left behind then.
+        if let Some((thread, done)) = self.lags.take()
+            && done.recv_timeout(LEAVE_BEHIND) == Err(RecvTimeoutError::Disconnected)
+        {
             let _ = thread.join();
         }
     }
@@ -173,7 +172,6 @@ struct Follower {
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
     stop: Arc<Stop>,
-    stages: Vec<Followed>,
     /// What was appended from here on is news: it is told in the log's lines, and counted.
     started: Timestamp,
     unreadable: Repeated,
@@ -194,8 +192,6 @@ impl Follower {
         let mut follower = self.patiently(|| self.log.follow(self.topic, &ends))?;
         self.stop.register(follower.waker());
         self.view.one_caught_up(self.clock.now());
-        let mut since_lag: Option<Stopwatch> = None;
-        let mut known = Known::default();
         while !self.stop.is_set() {
             match follower.poll(POLL, WAIT) {
                 Ok(polled) => {
@@ -207,12 +203,6 @@ impl Follower {
                     self.stop.rest(REST);
                 }
                 Err(error) => return Err(error),
-            }
-            if !self.stages.is_empty() && since_lag.is_none_or(|s| s.elapsed() >= WAIT) {
-                since_lag = Some(Stopwatch::start());
-                if let Ok(lag) = self.lag(&mut known) {
-                    self.view.set_lag(lag);
-                }
             }
         }
         Ok(())
@@ -324,42 +314,6 @@ impl Follower {
         }
     }
 
-    fn lag(&self, Known { owners, open, nothing }: &mut Known) -> Result<Vec<Lag>, LogError> {
-        let mut all = Vec::new();
-        for stage in &self.stages {
-            let owners = owners.of(stage, self.log.as_ref());
-            let mut hidden = open.of(stage.input, self.log.as_ref(), self.clock.now());
-            let positions = self.log.all_committed(stage.group, stage.input)?;
-            for ((partition, range), position) in (0..).zip(self.log.ranges(stage.input)?).zip(positions) {
-                let left = position.unwrap_or(range.start).max(range.start)..range.end;
-                let nothing = nothing.entry((stage.group, partition)).or_default();
-                let next = if left.is_empty() || left == *nothing {
-                    None
-                } else {
-                    self.log.scan(stage.input, partition, left.start, 1)?.first().map(|record| record.at)
-                };
-                let records = if next.is_none() { 0 } else { left.end - left.start };
-                if next.is_none() {
-                    *nothing = left;
-                }
-                let owner = owners.map(|owners| owners.get(&partition).map_or(Owner::Nobody, |member| Owner::Member(member.clone())));
-                let late = next.is_some_and(|since| self.clock.now().since(since) > stage.holds + LATE);
-                let hidden = hidden.remove(&partition);
-                all.push(Lag {
-                    stage: stage.group.to_owned(),
-                    topic: stage.input.name().to_owned(),
-                    partition,
-                    records,
-                    waiting_since: next,
-                    late,
-                    owner,
-                    hidden,
-                });
-            }
-        }
-        Ok(all)
-    }
-
     /// Does it until the log no longer says "later".
     fn patiently<T>(&self, mut it: impl FnMut() -> Result<T, LogError>) -> Result<T, LogError> {
         loop {
@@ -371,55 +325,6 @@ impl Follower {
                 other => return other,
             }
         }
-    }
-}
-
-/// What was seen when it was looked last.
-#[derive(Default)]
-struct Known {
-    owners: KnownOwners,
-    open: Open,
-    /// Between a stage's position and the end of its input, where nothing was to be read there: a log may have markers that are no records.
-    nothing: BTreeMap<(&'static str, u32), Range<Offset>>,
-}
-
-/// Transactions of others that were open when it was looked last, and since when.
-#[derive(Default)]
-struct Open {
-    since: BTreeMap<(Topic, u32), (Offset, Timestamp)>,
-}
-
-impl Open {
-    /// Those of a topic that others write to, by partition.
-    fn of(&mut self, topic: Topic, log: &dyn Log, now: Timestamp) -> BTreeMap<u32, Hidden> {
-        if !matches!(topic, Topic::Metrics | Topic::Control) {
-            return BTreeMap::new();
-        }
-        // Where it cannot be told, nothing is said of it.
-        let hidden = log.hidden(topic).unwrap_or_default();
-        self.since.retain(|(of, partition), (from, _)| *of != topic || hidden.get(partition).is_some_and(|hidden| hidden.start == *from));
-        let since = |(partition, hidden): (u32, std::ops::Range<Offset>)| {
-            let (_, since) = *self.since.entry((topic, partition)).or_insert((hidden.start, now));
-            (partition, Hidden { from: hidden.start, offsets: hidden.end - hidden.start, since })
-        };
-        hidden.into_iter().map(since).collect()
-    }
-}
-
-/// Who has which partition, by stage, asked now and then: it changes where a process comes or goes.
-#[derive(Default)]
-struct KnownOwners {
-    known: BTreeMap<&'static str, (Stopwatch, Option<Owners>)>,
-}
-
-impl KnownOwners {
-    /// Those of a stage's input; `None` where it is not known, or there is only one process.
-    fn of(&mut self, stage: &Followed, log: &dyn Log) -> Option<&Owners> {
-        if self.known.get(stage.group).is_none_or(|(asked, _)| asked.elapsed() >= OWNERS_FOR) {
-            let owners = log.owners(stage.group, stage.input).ok().flatten();
-            self.known.insert(stage.group, (Stopwatch::start(), owners));
-        }
-        self.known.get(stage.group)?.1.as_ref()
     }
 }
 
@@ -443,7 +348,6 @@ mod tests {
             log,
             clock,
             stop,
-            stages: Vec::new(),
             started: Timestamp::MIN,
             unreadable: Repeated::new(),
             put_aside: Repeated::new(),

@@ -364,7 +364,7 @@ pub(super) fn all_committed<C: ConsumerContext>(
     partitions: &[u32],
     patience: Duration,
 ) -> Result<Vec<Option<Offset>>, LogError> {
-    patiently(topic, patience, || {
+    let told = patiently(topic, patience, || {
         let answer = consumer.committed_offsets(many(topic, partitions.iter().map(|partition| (*partition, At::Invalid))), patience)?;
         let of = |partition: &u32| {
             let found = answer.find_partition(topic, number(*partition)).ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
@@ -372,6 +372,13 @@ pub(super) fn all_committed<C: ConsumerContext>(
             Ok(if let At::Offset(raw) = found.offset() { Some(offset(raw)) } else { None })
         };
         partitions.iter().map(of).collect()
+    });
+    // A user who may not describe the group is told nothing by librdkafka, which waits for the broker that keeps it.
+    told.map_err(|error| match error {
+        LogError::Retry { reason } => LogError::Retry {
+            reason: format!("{reason}, asked for the positions of a group in {topic}: does the broker run that keeps it, and may this user describe it (`loadline topology acls`)?"),
+        },
+        error => error,
     })
 }
 
