@@ -2,8 +2,6 @@
 //!
 //! The broker creates topics for whoever asks for one that is missing (`auto.create.topics.enable`), as many clusters do: looking must not create any.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::Path;
@@ -20,10 +18,7 @@ use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 
-#[path = "common/kafka.rs"]
-mod kafka;
-
-use kafka::{Broker, wait_for};
+use crate::kafka::{Broker, wait_for};
 
 /// Far longer than anything here takes: it only ends a failure.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -1,25 +1,17 @@
 //! The lag of consumer groups as a metric, on a real broker: what is measured, and what is told where there is no figure.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
-
-mod common;
-#[path = "common/kafka.rs"]
-mod kafka;
-#[path = "common/page.rs"]
-mod page;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, instances_of, messages, sleepers, wait_for};
-use kafka::{Broker, broker};
+use crate::common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, instances_of, messages, sleepers, wait_for};
+use crate::kafka::{Broker, broker};
+use crate::page::Page;
 use loadline::edge::lag::measure::{Begins, Fold, Rules};
 use loadline::log::Topic;
 use loadline::log::consumption::{Consumption as _, Standing, Tail};
 use loadline::log::kafka::{KafkaConsumption, Options};
 use loadline::model::{Alert, AlertState, Message, Sample};
-use page::Page;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -329,7 +321,7 @@ fn a_group_without_positions_is_another_thing_than_none() {
 /// Where no broker answers it is said within the time, with the mend.
 #[test]
 fn a_cluster_that_does_not_answer_is_told_in_time() {
-    let options = Options::new(format!("127.0.0.1:{}", kafka::free_port()));
+    let options = Options::new(format!("127.0.0.1:{}", crate::kafka::free_port()));
     let mut consumption = KafkaConsumption::new(&options, "g", &["orders".to_owned()]).unwrap();
     let said = consumption.look(Duration::from_millis(500)).unwrap_err().to_string();
     assert!(said.contains("the partitions of orders are not known") && said.contains("check that the brokers run"), "{said}");

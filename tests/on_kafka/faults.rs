@@ -1,27 +1,19 @@
 //! What befalls a member of a group at the worst moments, on a real broker behind a proxy that holds the very request which is aimed at: killed in an open transaction, or when
 //! its commit took effect and it was not told; stopped for longer than a transaction lasts; a group that changes while a batch is in flight; a record that nobody can read.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
-
-mod common;
-#[path = "common/kafka.rs"]
-mod kafka;
-#[path = "kafka_faults/proxy.rs"]
-mod proxy;
-
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use common::{LOADLINE, PATIENCE, Running, wait_for};
-use kafka::{Broker, free_port};
+use crate::common::{LOADLINE, PATIENCE, Running, wait_for};
+use crate::kafka::{Broker, free_port};
+use crate::proxy::{Api, Held, Proxy, Side};
 use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, RawAppend, RawRecord, Topic};
 use loadline::model::{InstanceName, Kind, Message, Sample, SampleBatch, Signal};
 use loadline::runtime::clock::{Clock, Stopwatch, SystemClock};
 use loadline::wire;
-use proxy::{Api, Held, Proxy, Side};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;

@@ -2,16 +2,6 @@
 //!
 //! The earlier release is the program. The later one runs the same stages, and writes each message, and each snapshot, with a field more than the program knows.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
-
-mod common;
-#[path = "common/installation.rs"]
-mod installation;
-#[path = "common/kafka.rs"]
-mod kafka;
-#[path = "common/tail.rs"]
-mod tail;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
@@ -20,9 +10,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use common::{LOADLINE, Running, fleet_of_sleepers, wait_for};
-use installation::{STAGES, scales_to};
-use kafka::{Broker, broker};
+use crate::common::{LOADLINE, Running, fleet_of_sleepers, wait_for};
+use crate::installation::{STAGES, scales_to};
+use crate::kafka::{Broker, broker};
+use crate::tail::Tail;
 use loadline::log::kafka::{KafkaLog, Options, declaration};
 use loadline::log::{Batch, Follower, Lacking, Log, LogError, Membership, Moment, Offset, Polled, RawAppend, RawRecord, Session, StatePut, Topic, Waker};
 use loadline::model::{Message, SchemaEntry, Timestamp};
@@ -35,7 +26,6 @@ use loadline::stages::arbitrate::Arbitrate;
 use loadline::stages::decide::Decide;
 use loadline::wire;
 use loadline::wire::schemas::{RecordType, Schemas};
-use tail::Tail;
 
 const PARTITIONS: u32 = 3;
 
@@ -197,7 +187,7 @@ impl Later {
 
 /// A process of the program.
 fn run(directory: &Path, prefix: &str, roles: &str) -> Running {
-    Running::spawn(installation::run(broker(), directory, prefix, roles))
+    Running::spawn(crate::installation::run(broker(), directory, prefix, roles))
 }
 
 /// Who decides on each partition, as the front's status has it.

@@ -1,19 +1,11 @@
 //! An installation of one machine goes over to Kafka: with its policies, its cooldowns and its history, and no fleet is touched.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
-
-mod common;
-#[path = "common/installation.rs"]
-mod installation;
-#[path = "common/kafka.rs"]
-mod kafka;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, pids_of, sleepers, wait_for, waiting};
-use installation::{ALL, configured, installation, installation_as, run, scales_to};
-use kafka::{Broker, broker};
+use crate::common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, pids_of, sleepers, wait_for, waiting};
+use crate::installation::{ALL, configured, installation, installation_as, run, scales_to};
+use crate::kafka::{Broker, broker};
 use serde_json::Value;
 
 /// It may not shrink for an hour after a change.
@@ -57,7 +49,7 @@ fn an_installation_goes_over_with_all_that_it_remembers() {
     let before = history(home, &["--data", "data"]);
     let grown = before.iter().find(|story| story["decision"]["desired"] == 3).unwrap();
     assert_eq!(grown["outcomes"][0]["record"]["result"], "Applied", "{grown}");
-    let (pids, signals) = (pids_of(&data, &common::FLEET), loadline(home, &["export", "--data", "data"]));
+    let (pids, signals) = (pids_of(&data, &crate::common::FLEET), loadline(home, &["export", "--data", "data"]));
 
     let (code, printed, words) = said(on_kafka("migrate", home, &prefix).arg("--dry-run"));
     assert_eq!(code, Some(0), "{words}");
@@ -114,7 +106,7 @@ fn an_installation_goes_over_with_all_that_it_remembers() {
         running.status(&SLEEPERS).filter(|status| status["binding"] == "Cooldown")
     });
     assert_eq!((&held["current"], &held["desired"]), (&3.into(), &3.into()), "{held}");
-    assert_eq!(pids_of(&data, &common::FLEET), pids, "no instance was touched");
+    assert_eq!(pids_of(&data, &crate::common::FLEET), pids, "no instance was touched");
     let decisions = wait_for("a decision", || Some(history(home, &["--server", &running.url])).filter(|told| !told.is_empty()));
     let last = |decisions: &[Value]| decisions.last().unwrap()["decision"].clone();
     let (was, is) = (last(&before), last(&decisions));

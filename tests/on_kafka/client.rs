@@ -1,7 +1,5 @@
 //! The log on a real broker, beyond what every log promises (`log_contract`).
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -16,10 +14,7 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset as At, TopicPartitionList};
 
-#[path = "common/kafka.rs"]
-mod broker;
-
-use broker::{Broker, broker};
+use crate::kafka::{Broker, broker};
 
 /// Far longer than anything here takes: it only ends a failure.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -2,36 +2,24 @@
 //!
 //! A `python` block whose first line is `# NAME.py` is a file; a `sh` block is run, unless a comment before it says that it is not.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
-
-mod common;
-#[path = "common/kafka.rs"]
-mod kafka;
-#[path = "common/page.rs"]
-mod page;
-#[path = "common/registry.rs"]
-mod registry;
-#[path = "common/tail.rs"]
-mod tail;
-
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use common::{LOADLINE, Running, instances_of, wait_for};
-use kafka::{Broker, broker, free_port};
+use crate::common::{LOADLINE, Running, instances_of, wait_for};
+use crate::kafka::{Broker, broker, free_port};
+use crate::page::Page;
+use crate::registry::Registry;
+use crate::tail::Tail;
 use loadline::log::kafka::{Options, declaration};
 use loadline::log::{Log, Partitions, Topic};
 use loadline::model::{AlertState, Amount, DeadLetter, Message, Part, Signal};
-use page::Page;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use registry::Registry;
 use serde_json::Value;
-use tail::Tail;
 
 const TARGET: &str = "local/ProcessFleet/workers";
 
@@ -175,7 +163,7 @@ fn what_the_page_shows_works_with_clients_that_are_not_ours() {
     let home = tempfile::tempdir().unwrap();
     let policies = home.path().join("policies");
     std::fs::create_dir(&policies).unwrap();
-    std::fs::write(policies.join("fleet.yaml"), common::fleet_yaml(1).replace(&*common::FLEET, "workers")).unwrap();
+    std::fs::write(policies.join("fleet.yaml"), crate::common::fleet_yaml(1).replace(&*crate::common::FLEET, "workers")).unwrap();
     std::fs::write(policies.join("broken.yaml"), "kind: ScalingPolicy\n").unwrap();
     let mut command = Command::new(LOADLINE);
     command.current_dir(home.path()).args(["run", "--brokers", &kafka, "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);

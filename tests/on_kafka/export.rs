@@ -1,16 +1,10 @@
 //! `loadline export` and `replay --policy` read signals straight from a cluster.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
-
-mod common;
-#[path = "common/kafka.rs"]
-mod kafka;
-
 use std::process::Command;
 use std::time::Duration;
 
-use common::LOADLINE;
-use kafka::{Broker, broker};
+use crate::common::LOADLINE;
+use crate::kafka::{Broker, broker};
 use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::log::{Batch, Log, Membership, Partitions, Polled, RawAppend, Topic};
 use loadline::model::{Message, Order, PolicyAnnouncement, Signal, Tick};

@@ -1,20 +1,12 @@
 //! The pipeline on a real Kafka broker: processes that share the work, and take over from each other.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
-
-mod common;
-#[path = "common/installation.rs"]
-mod installation;
-#[path = "common/kafka.rs"]
-mod kafka;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
-use installation::{ALL, STAGES, installation, installation_as, run, scales_to};
-use kafka::{Broker, broker};
+use crate::common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
+use crate::installation::{ALL, STAGES, installation, installation_as, run, scales_to};
+use crate::kafka::{Broker, broker};
 use loadline::log::kafka::{Options, declaration};
 use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, RawAppend, Topic};
 
@@ -57,7 +49,7 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     other.kill();
     scales_to(&front, &data, 20.0, 2);
     // What went over the log is what the front shows.
-    wait_for("the count in the status", || (front.status(&common::SLEEPERS)?["current"] == 2).then_some(()));
+    wait_for("the count in the status", || (front.status(&crate::common::SLEEPERS)?["current"] == 2).then_some(()));
     // Commands are the affair of who has fleets, and not behind elsewhere.
     let stages = wait_for("what is read on there", || Some(stages_with_lag(&third)).filter(|stages| !stages.is_empty()));
     assert!(stages.contains("decide") && !stages.iter().any(|stage| stage.starts_with("actuate")), "{stages:?}");
@@ -70,13 +62,13 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
         line.contains("aggregate is ") && line.contains(" behind on metrics/") && line.ends_with("no process has it: is one with the role aggregate there?")
     };
     wait_for("what nobody reads to be told", || status().lines().find(nobodys).map(|_| ()));
-    let pids = common::pids_of(&data, &common::FLEET);
+    let pids = crate::common::pids_of(&data, &crate::common::FLEET);
     assert_eq!(front.stop(), 0);
     // The fleet went on; the next process finds it, and decides on from the log.
     let mut command = run(broker(), home.path(), &prefix, ALL);
     command.arg("--stop-fleets-on-exit");
     let alone = Running::spawn(command);
-    assert_eq!(common::pids_of(&data, &common::FLEET), pids);
+    assert_eq!(crate::common::pids_of(&data, &crate::common::FLEET), pids);
     scales_to(&alone, &data, 40.0, 4);
     assert_eq!(alone.stop(), 0);
     assert_eq!(sleepers(&data), 0);
@@ -116,7 +108,7 @@ fn another_policy_is_compared_on_what_is_there(home: &Path, prefix: &str) {
     let compare = ["replay", "--policy", "other.yaml", "--output", "json"];
     let on_kafka = printed(&[&compare, &reach]);
     assert_eq!(on_kafka, printed(&[&compare, &["signals.jsonl"]]));
-    assert!(on_kafka.contains(&*common::SLEEPERS) && on_kafka.contains("\"recorded\""), "{on_kafka}");
+    assert!(on_kafka.contains(&*crate::common::SLEEPERS) && on_kafka.contains("\"recorded\""), "{on_kafka}");
 }
 
 /// A process with a name keeps its partitions while it restarts; the others do not take them, and nothing is decided there meanwhile.
@@ -167,7 +159,7 @@ fn two_processes_each_scale_their_own_fleets() {
         let (home, policies) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
         for file in ["fleet.yaml", "policy.yaml"] {
             let text = std::fs::read_to_string(policies.join(file)).unwrap();
-            std::fs::write(policies.join(file), text.replace(&*common::FLEET, name)).unwrap();
+            std::fs::write(policies.join(file), text.replace(&*crate::common::FLEET, name)).unwrap();
         }
         (name, home)
     });
@@ -185,7 +177,7 @@ fn two_processes_each_scale_their_own_fleets() {
         let data = home.path().join("data");
         wait_for(&format!("{count} of {name}"), || {
             running[0].post(&lines);
-            (common::instances_of(&data, name) == count).then_some(())
+            (crate::common::instances_of(&data, name) == count).then_some(())
         });
     }
     running.into_iter().for_each(|running| assert_eq!(running.stop(), 0));
@@ -375,7 +367,7 @@ fn metrics_that_are_lost_or_cut_short_are_told_and_read_on() {
 
 /// The command of `docs/kafka.md` bounds what a user may send.
 fn is_bounded(broker: &Broker, user: &str) {
-    let page = include_str!("../docs/kafka.md");
+    let page = include_str!("../../docs/kafka.md");
     let written = page.split_once("`kafka-configs.sh --alter --entity-type users").unwrap().1.split_once('`').unwrap().0.replace("PRODUCER", user);
     let of_user = ["--entity-type", "users", "--entity-name", user];
     assert!(written.starts_with(&format!(" --entity-name {user} ")), "{written}");
@@ -418,7 +410,7 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
     let measurer = "User:measurer";
     broker.acls(&["--add", "--allow-principal", measurer, "--operation", "Describe", "--operation", "Read", "--topic", "orders"]);
     broker.acls(&["--add", "--allow-principal", measurer, "--operation", "Describe", "--group", "workers", "--group", "nobody"]);
-    let source = |group: &str| format!("  {group}: {{ group: {group}, topics: orders, targets: {}, metric: backlog, every: 1s }}\n", &*common::SLEEPERS);
+    let source = |group: &str| format!("  {group}: {{ group: {group}, topics: orders, targets: {}, metric: backlog, every: 1s }}\n", &*crate::common::SLEEPERS);
     let [producer, stages, decider, measurer, people] = users.map(|(user, roles)| {
         let directory = if user == "people" { home.path().to_owned() } else { home.path().join(user) };
         std::fs::create_dir_all(directory.join("policies")).unwrap();
@@ -434,7 +426,7 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
     wait_for("a lag that is measured", || says(&measurer, "workers: a lag of 0"));
     // Whoever looks later finds it, too.
     let fires = |alerts: &serde_json::Value| alerts.as_array().is_some_and(|alerts| alerts.iter().any(|alert| alert["name"] == "LagUnknown"));
-    wait_for("one that is not known", || fires(&people.status(&common::SLEEPERS)?["alerts"]).then_some(()));
+    wait_for("one that is not known", || fires(&people.status(&crate::common::SLEEPERS)?["alerts"]).then_some(()));
     // How far each stage is, and who has it, is seen as well.
     wait_for("the stages to be seen", || {
         let status = people.all_status()?;

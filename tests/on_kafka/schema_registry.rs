@@ -1,24 +1,16 @@
 //! Records that are framed by the ids of a schema registry, on a real broker and with a real registry: what a client of others writes with a schema of its own is read by that
 //! schema; what the registry does not know is put aside; a registry that is gone stops nothing that is known.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
-
-mod common;
-#[path = "common/kafka.rs"]
-mod kafka;
-#[path = "common/registry.rs"]
-mod registry;
-#[path = "common/tail.rs"]
-mod tail;
-
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{LOADLINE, Running, wait_for};
-use kafka::{Broker, broker, free_port};
+use crate::common::{LOADLINE, Running, wait_for};
+use crate::kafka::{Broker, broker, free_port};
+use crate::registry::Registry;
+use crate::tail::Tail;
 use loadline::edge::registry::{Registry as Client, RegistryError};
 use loadline::log::kafka::{KafkaLog, Options, declaration, topics};
 use loadline::log::{Log, RawAppend, Topic};
@@ -29,9 +21,7 @@ use loadline::wire::schemas::{RecordType, RegistryId};
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use registry::Registry;
 use serde_json::{Value, json};
-use tail::Tail;
 
 const TARGET: &str = "prod/Deployment/api";
 
@@ -514,7 +504,7 @@ fn what_is_written_by_ids_is_read_with_the_registry_and_without_it() {
     assert_eq!(ids_on(Topic::Metrics), [Some(id(RecordType::SampleBatch))].into());
     // What is for others says around its bytes what it is, by ids as ever.
     std::fs::create_dir(installation.home.path().join("policies")).unwrap();
-    std::fs::write(installation.home.path().join("policies/policy.yaml"), common::policy_yaml(6, "")).unwrap();
+    std::fs::write(installation.home.path().join("policies/policy.yaml"), crate::common::policy_yaml(6, "")).unwrap();
     let mut announcing = installation.command("policies,admit", &url, &by_ids);
     announcing.args(["--policies", "policies"]);
     let announcing = Running::spawn(announcing);

@@ -1,12 +1,5 @@
 //! What `docs/kafka.md` says that a day brings on the disks of a cluster, held against what a pane of it takes on the disk of a real broker: as ingest appends it, and as aggregate commits it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_precision_loss,
-    reason = "a test that cannot go on fails; sizes are far below where a double is exact"
-)]
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +12,8 @@ use loadline::runtime::worker::{Committed, Worker};
 use loadline::stages::aggregate::{Aggregate, Limits};
 use loadline::wire;
 
-#[path = "common/kafka.rs"]
-mod kafka;
-#[path = "common/page.rs"]
-mod page;
-
-use kafka::{Broker, broker};
-use page::Page;
+use crate::kafka::{Broker, broker};
+use crate::page::Page;
 
 const PANE: Duration = Duration::from_secs(5);
 /// So many panes has a day.
