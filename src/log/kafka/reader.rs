@@ -122,17 +122,23 @@ pub(super) fn record_of(message: &BorrowedMessage<'_>) -> RawRecord {
         KafkaTime::LogAppendTime(at) | KafkaTime::CreateTime(at) => at,
         KafkaTime::NotAvailable => 0,
     };
-    let content_type = message.headers().and_then(content_type);
-    let named = message.headers().and_then(|headers| headers.iter().find(|header| header.key == SCHEMA_ID)?.value);
+    let payload = message.payload().unwrap_or_default();
+    // Where the value says itself how it is written nothing is asked of them: to read them, also where there are none, is a tenth of what a record costs.
+    let headers = if payload.starts_with(&SINGLE_OBJECT) { None } else { message.headers() };
+    let content_type = headers.and_then(content_type);
+    let named = headers.and_then(|headers| headers.iter().find(|header| header.key == SCHEMA_ID)?.value);
     RawRecord {
         partition: client::partition(message.partition()),
         offset: client::offset(message.offset()),
         at: Timestamp::from_millis(at),
         key: message.key().map(text),
-        value: value(named, content_type.as_deref(), message.payload().unwrap_or_default()),
+        value: value(named, content_type.as_deref(), payload),
         content_type,
     }
 }
+
+/// How a value in Avro's single-object encoding begins.
+const SINGLE_OBJECT: [u8; 2] = [0xc3, 0x01];
 
 /// Where Confluent's serializers say which schema a value has, where its first bytes do not.
 const SCHEMA_ID: &str = "__value_schema_id";

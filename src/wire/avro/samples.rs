@@ -3,7 +3,11 @@
 //! The library goes through serde, finds each field by its name and copies each text twice. What is not as this reader expects it (a histogram, a name that
 //! is none, a byte too many) it leaves to the library, which takes it or says what is wrong.
 
-use crate::model::{Kind, Sample, SampleBatch, Timestamp};
+use std::borrow::Borrow;
+use std::cell::RefCell;
+use std::str::FromStr;
+
+use crate::model::{InstanceName, Kind, MetricName, Sample, SampleBatch, TargetId, Timestamp};
 
 /// The fewest bytes that a sample takes: a list and a text without anything in them, a name, a time, a kind, a value, and no histogram.
 const LEAST_SAMPLE: usize = 15;
@@ -17,20 +21,66 @@ pub(super) fn read(body: &[u8]) -> Option<SampleBatch> {
     let producer = if left.is_there()? { Some(left.text()?.to_owned()) } else { None };
     let sequence = if left.is_there()? { Some(left.long()?) } else { None };
     let part = left.long()?;
-    let samples = left.list(LEAST_SAMPLE, sample)?;
+    let samples = KNOWN.with_borrow_mut(|known| left.list(LEAST_SAMPLE, |left| sample(left, known)))?;
     left.0.is_empty().then_some(SampleBatch { producer, sequence, part, samples, unread: 0 })
 }
 
-fn sample(left: &mut Left<'_>) -> Option<Sample> {
+fn sample(left: &mut Left<'_>, known: &mut Known) -> Option<Sample> {
     Some(Sample {
-        targets: left.list(1, |left| left.text()?.parse().ok())?,
-        metric: left.text()?.parse().ok()?,
-        instance: left.text()?.parse().ok()?,
+        targets: left.list(1, |left| known.targets.name(left.bytes()?))?,
+        metric: known.metrics.name(left.bytes()?)?,
+        instance: known.instances.name(left.bytes()?)?,
         time: Timestamp::from_millis(left.long()?),
         kind: *KINDS.get(usize::try_from(left.long()?).ok()?)?,
         value: left.double()?,
         histogram: if left.is_there()? { return None } else { None },
     })
+}
+
+/// How many names of a kind are remembered.
+const REMEMBERED: usize = 4_096;
+
+/// The names that were read last. They come again with every sample, and to make one anew is to check, to allocate and to free it.
+struct Known {
+    targets: Names<TargetId>,
+    metrics: Names<MetricName>,
+    instances: Names<InstanceName>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<Known> = const { RefCell::new(Known { targets: Names(Vec::new()), metrics: Names(Vec::new()), instances: Names(Vec::new()) }) };
+}
+
+/// Each name in a place that its bytes give; another one with that place takes it.
+struct Names<N>(Vec<Option<N>>);
+
+impl<N: FromStr + Borrow<str> + Clone> Names<N> {
+    /// The name that these bytes are; `None` where they are none.
+    fn name(&mut self, bytes: &[u8]) -> Option<N> {
+        if self.0.is_empty() {
+            self.0.resize(REMEMBERED, None);
+        }
+        let place = self.0.get_mut(place(bytes))?;
+        if let Some(known) = place
+            && (*known).borrow().as_bytes() == bytes
+        {
+            return Some(known.clone());
+        }
+        let name: N = std::str::from_utf8(bytes).ok()?.parse().ok()?;
+        *place = Some(name.clone());
+        Some(name)
+    }
+}
+
+fn place(bytes: &[u8]) -> usize {
+    let mut mixed = bytes.len() as u64;
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let rest = rest.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    for part in chunks.iter().map(|chunk| u64::from_le_bytes(*chunk)).chain([rest]) {
+        mixed = (mixed ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^= mixed >> 32;
+    }
+    usize::try_from(mixed % REMEMBERED as u64).unwrap_or(0)
 }
 
 /// What is left of a body.
@@ -58,10 +108,14 @@ impl<'a> Left<'a> {
     }
 
     fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.long()?).ok()?;
-        let (text, rest) = self.0.split_at_checked(length)?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
-        std::str::from_utf8(text).ok()
+        Some(bytes)
     }
 
     /// Whether what may be null is not.
@@ -134,6 +188,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// More names than are remembered, each of them twice, and texts that are none.
+    #[test]
+    fn a_name_that_is_remembered_is_the_one_that_was_read() {
+        let mut names = Names::<TargetId>(Vec::new());
+        for number in (0..3 * REMEMBERED).chain(0..3 * REMEMBERED) {
+            let name = format!("prod/Deployment/api-{number}");
+            assert_eq!((names.name(name.as_bytes()).unwrap().as_str(), names.name(name.as_bytes()).unwrap().as_str()), (name.as_str(), name.as_str()));
+        }
+        for none in [&b"prod/Deployment"[..], b"prod/Deployment/a b", b"prod/Deployment/\xff", b""] {
+            assert_eq!(names.name(none), None, "{none:?}");
+        }
+        let mut names = Names::<InstanceName>(Vec::new());
+        assert!([names.name(b""), names.name(b"")].iter().all(|name| name.as_ref().is_some_and(InstanceName::is_none)));
     }
 
     /// As writers of Java make lists: a block with its size.
