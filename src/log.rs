@@ -115,7 +115,7 @@ pub struct RawRecord {
     pub offset: Offset,
     /// When the log appended it; the same on every read.
     pub at: Timestamp,
-    /// Its key, where it has one.
+    /// Its key, where it has one; a session may leave out those of samples, which say nothing.
     pub key: Option<String>,
     /// What its bytes are, where somebody else than Loadline wrote it and says so: its `content-type`. None in a log that only Loadline writes.
     pub content_type: Option<String>,

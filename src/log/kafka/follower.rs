@@ -63,7 +63,7 @@ impl Following {
             match self.consumer.poll(client::whole_millis(wait)) {
                 None => break,
                 Some(Ok(message)) => {
-                    let record = reader::record_of(&message);
+                    let record = reader::record_of(&message, true);
                     self.next.insert(record.partition, client::offset(message.offset()) + 1);
                     records.entry(record.partition).or_default().push(record);
                     count += 1;

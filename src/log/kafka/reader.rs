@@ -53,7 +53,7 @@ impl Reader {
             self.go_to(topic, partition, from.max(range.start))?;
         }
         let ended = self.read(topic, |message| {
-            records.push(record_of(message));
+            records.push(record_of(message, true));
             records.len() < max
         })?;
         self.at = records.last().filter(|_| !ended).map(|last| (topic.to_owned(), partition, last.offset + 1));
@@ -116,8 +116,8 @@ impl Reader {
     }
 }
 
-/// A record as the port has it.
-pub(super) fn record_of(message: &BorrowedMessage<'_>) -> RawRecord {
+/// A record as the port has it, `keyed` or without its key.
+pub(super) fn record_of(message: &BorrowedMessage<'_>, keyed: bool) -> RawRecord {
     let at = match message.timestamp() {
         KafkaTime::LogAppendTime(at) | KafkaTime::CreateTime(at) => at,
         KafkaTime::NotAvailable => 0,
@@ -131,7 +131,7 @@ pub(super) fn record_of(message: &BorrowedMessage<'_>) -> RawRecord {
         partition: client::partition(message.partition()),
         offset: client::offset(message.offset()),
         at: Timestamp::from_millis(at),
-        key: message.key().map(text),
+        key: message.key().filter(|_| keyed).map(text),
         value: value(named, content_type.as_deref(), payload),
         content_type,
     }

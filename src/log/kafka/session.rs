@@ -18,7 +18,7 @@ use super::transaction::Transactions;
 use super::{SLICE, Shared, client, errors, reader};
 use crate::log::coordinator::lock;
 use crate::log::read_through::Questions;
-use crate::log::{Batch, Lacking, LogError, Membership, Moment, Offset, Polled, RawRecord, Session, Waker};
+use crate::log::{Batch, Lacking, LogError, Membership, Moment, Offset, Polled, RawRecord, Session, Topic, Waker};
 use crate::runtime::clock::Stopwatch;
 
 mod commits;
@@ -207,6 +207,8 @@ impl Member {
     /// Takes what the client has, waiting for the first of it; and what changed in the group.
     fn fetch(&mut self, wait: Duration, polled: &mut Vec<Polled>) -> Result<(), LogError> {
         let mut wait = wait;
+        // Keys of samples are of those who wrote them, and say nothing.
+        let keyed = self.membership.topic != Topic::Metrics;
         // What waits is bounded by itself, and holds nothing else up.
         let mut taken: usize = self.owned.values().filter(|owned| owned.waits.is_none()).map(|owned| owned.bytes).sum();
         loop {
@@ -214,10 +216,10 @@ impl Member {
                 Some(Ok(message)) => {
                     if let Some(owned) = u32::try_from(message.partition()).ok().and_then(|partition| self.owned.get_mut(&partition)) {
                         owned.next = client::offset(message.offset()) + 1;
-                        let bytes = message.payload_len() + message.key_len();
-                        owned.bytes += bytes;
-                        taken += bytes;
-                        owned.ahead.push_back(Item::Record(reader::record_of(&message)));
+                        let record = reader::record_of(&message, keyed);
+                        owned.bytes += size(&record);
+                        taken += size(&record);
+                        owned.ahead.push_back(Item::Record(record));
                     }
                 }
                 Some(Err(error)) => match error.rdkafka_error_code() {
@@ -388,7 +390,7 @@ impl Member {
                             owned.waits = Some(lacking);
                             break;
                         }
-                        owned.bytes = owned.bytes.saturating_sub(record.value.len() + record.key.as_ref().map_or(0, String::len));
+                        owned.bytes = owned.bytes.saturating_sub(size(&record));
                         records.push(record);
                     }
                     Item::Gap(from, to) if records.is_empty() => polled.push(Polled::Gap { partition, from, to }),
@@ -446,6 +448,11 @@ impl Member {
         self.shared.hold((self.membership.group, self.membership.topic, partition), None);
         self.owned.remove(&partition).is_some()
     }
+}
+
+/// What is held of a record, in bytes.
+fn size(record: &RawRecord) -> usize {
+    record.value.len() + record.key.as_ref().map_or(0, String::len)
 }
 
 /// Takes steps until one says that it is enough, and gives what they brought; where one fails, that is `later`'s, for the next call.
