@@ -254,7 +254,8 @@ impl Pipeline {
         } else {
             None
         };
-        let watcher = if has(Role::Policies) {
+        // On Kafka others may watch files: who was told of none says nothing of policies, rather than that there are none.
+        let watcher = if has(Role::Policies) && !(config.policies.is_empty() && config.kafka.is_used()) {
             let publishing = Arc::clone(&log);
             let publish = Box::new(move |effects| publish(&*publishing, effects));
             Some(PolicyWatcher::start(&config.policies, Arc::clone(&clock), Box::new(parse), publish)?)

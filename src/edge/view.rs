@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use dashmap::DashMap;
 
@@ -21,6 +22,7 @@ use crate::model::{
     Alert, AlertState, Audit, Decision, FleetObservation, ManualChange, MetricName, MetricReport, PolicyAnnouncement, Severity, Signal, TargetId, Timestamp,
     WhileBlind,
 };
+use crate::runtime::clock::Stopwatch;
 
 mod allowed;
 mod asked;
@@ -71,11 +73,25 @@ struct Known {
     alerts: BTreeMap<(String, String), Alert>,
 }
 
-/// How far behind the stages are, or since when that is not known, and why.
+/// For how long what was seen of the stages is shown: longer than a look takes, also where it waits for a broker that moved.
+const LAG_HOLDS: Duration = Duration::from_secs(10);
+
+/// How far behind each stage was when it was seen last.
 #[derive(Debug, Default)]
 struct KnownLag {
-    of_each: Vec<Lag>,
-    unknown: Option<(Timestamp, String)>,
+    /// By stage; empty until it was seen once.
+    of_each: BTreeMap<&'static str, SeenLag>,
+    /// The stages that are looked at, and since when.
+    looks_at: Option<(Vec<&'static str>, Timestamp, Stopwatch)>,
+    /// Why a stage was not seen when it was looked last.
+    reason: Option<String>,
+}
+
+#[derive(Debug)]
+struct SeenLag {
+    lag: Vec<Lag>,
+    at: Timestamp,
+    age: Stopwatch,
 }
 
 /// What is known now.
@@ -219,15 +235,25 @@ impl View {
         names
     }
 
-    /// How far behind each stage was when it was last looked at, at most a second ago.
+    /// How far behind each stage was when it was last looked at, at most 10 s ago; not those of which nothing was seen for so long.
     pub fn lag(&self) -> Vec<Lag> {
-        self.lag.lock().unwrap_or_else(PoisonError::into_inner).of_each.clone()
+        let known = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        known.of_each.values().filter(|seen| seen.age.elapsed() < LAG_HOLDS).flat_map(|seen| seen.lag.clone()).collect()
     }
 
-    /// That this is not known, where it has not been for a while.
+    /// That this is not known of a stage, where it has not been for so long.
     pub fn lag_unknown(&self) -> Option<Alert> {
-        let (at, reason) = self.lag.lock().unwrap_or_else(PoisonError::into_inner).unknown.clone()?;
-        let message = format!("how far the stages are, and who has their partitions, is not known since {at}: {reason}");
+        let known = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stages, began, looking) = known.looks_at.as_ref()?;
+        let unseen = |stage: &&str| match known.of_each.get(stage) {
+            Some(seen) => (seen.age.elapsed() >= LAG_HOLDS).then_some(seen.at),
+            None => (looking.elapsed() >= LAG_HOLDS).then_some(*began),
+        };
+        let at = stages.iter().filter_map(unseen).min()?;
+        let unseen: Vec<&str> = stages.iter().filter(|stage| unseen(stage).is_some()).copied().collect();
+        let unseen = unseen.join(", ");
+        let reason = known.reason.as_deref().unwrap_or("the log does not answer");
+        let message = format!("how far {unseen} has come, and who has its partitions, is not known since {at}: {reason}");
         let (name, subject) = ("StagesUnseen".to_owned(), "view".to_owned());
         Some(Alert { target: None, name, subject, severity: Severity::Warning, state: AlertState::Firing, message, at })
     }
@@ -281,13 +307,20 @@ impl View {
         (MAX_STORIES / self.count.load(Ordering::Relaxed).max(1)).clamp(MIN_STORIES_PER_TARGET, MAX_STORIES_PER_TARGET)
     }
 
-    /// What was seen at `now`, or why nothing was: what was seen before is not shown any more then.
-    fn set_lag(&self, seen: Result<Vec<Lag>, String>, now: Timestamp) {
+    /// From `now` on it is looked how far these stages are.
+    fn looks_at_lag(&self, stages: Vec<&'static str>, now: Timestamp) {
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner).looks_at = Some((stages, now, Stopwatch::start()));
+    }
+
+    /// What was seen of a stage at `now`.
+    fn set_lag(&self, stage: &'static str, lag: Vec<Lag>, now: Timestamp) {
         let mut known = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = match seen {
-            Ok(of_each) => KnownLag { of_each, unknown: None },
-            Err(reason) => KnownLag { of_each: Vec::new(), unknown: Some((known.unknown.as_ref().map_or(now, |(since, _)| *since), reason)) },
-        };
+        known.of_each.insert(stage, SeenLag { lag, at: now, age: Stopwatch::start() });
+    }
+
+    /// Why nothing was seen of a stage.
+    fn lag_not_seen(&self, reason: String) {
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner).reason = Some(reason);
     }
 
     fn one_caught_up(&self, now: Timestamp) {

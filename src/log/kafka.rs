@@ -160,6 +160,8 @@ struct Shared {
     clock: ClusterClock,
     /// Readers that nobody uses now.
     readers: Mutex<Vec<Reader>>,
+    /// Readers that failed, until they may be closed.
+    failed_readers: Mutex<Vec<(Stopwatch, Reader)>>,
     /// Clients that ask for the positions and members of a group, without being members.
     askers: Mutex<BTreeMap<String, Arc<client::Consumer>>>,
     /// Who sees what no transaction has committed yet.
@@ -170,6 +172,12 @@ struct Shared {
 
 /// How long a session's or a follower's poll waits at a time: so long a waker, or the end of the log, may be waited for.
 const SLICE: Duration = Duration::from_millis(50);
+
+/// How long a broker may take to tell how far a group is, and who its members are: it is asked again and again, for people to see.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Far longer than a client takes to stop fetching.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
 
 /// So many readers are kept for the next scan. So many read at once: one takes what came while another waits for the broker.
 const IDLE_READERS: usize = 4;
@@ -197,6 +205,7 @@ impl KafkaLog {
             standing,
             clock: ClusterClock::default(),
             readers,
+            failed_readers: Mutex::default(),
             askers: Mutex::default(),
             onlooker: Mutex::default(),
             held: Mutex::default(),
@@ -267,13 +276,28 @@ impl Shared {
             index.map(|index| readers.remove(index))
         };
         let mut reader = idle.map_or_else(|| Reader::new(&self.options), Ok)?;
-        // One that failed is not used again.
-        let outcome = act(&mut reader)?;
+        let outcome = match act(&mut reader) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.put_away(reader);
+                return Err(error);
+            }
+        };
         let mut readers = lock(&self.readers);
         if readers.len() < IDLE_READERS {
             readers.push(reader);
         }
         Ok(outcome)
+    }
+
+    /// One that failed is not used again, and closed later: a client that is closed while it stops to fetch a partition stops that once more, for which librdkafka
+    /// ends the process.
+    fn put_away(&self, reader: Reader) {
+        let mut failed = lock(&self.failed_readers);
+        let over = failed.extract_if(.., |(since, _)| since.elapsed() >= STOPS_WITHIN).collect::<Vec<_>>();
+        failed.push((Stopwatch::start(), reader));
+        drop(failed);
+        drop(over);
     }
 }
 
@@ -384,12 +408,12 @@ impl Log for KafkaLog {
     fn all_committed(&self, group: &str, topic: Topic) -> Result<Vec<Option<Offset>>, LogError> {
         let partitions: Vec<u32> = (0..self.partitions(topic)).collect();
         let asker = self.0.asker(group)?;
-        client::all_committed(&*asker, self.0.names.of(topic), &partitions, self.0.options.patience)
+        client::all_committed(&*asker, self.0.names.of(topic), &partitions, SEEN_WITHIN)
     }
 
     fn owners(&self, group: &str, topic: Topic) -> Result<Option<Owners>, LogError> {
         let asker = self.0.asker(group)?;
-        owners::owners(&asker, &self.0.names.group(group), self.0.names.of(topic), self.0.options.patience).map(Some)
+        owners::owners(&asker, &self.0.names.group(group), self.0.names.of(topic), SEEN_WITHIN).map(Some)
     }
 
     fn hidden(&self, topic: Topic) -> Result<BTreeMap<u32, Range<Offset>>, LogError> {

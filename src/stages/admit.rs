@@ -65,8 +65,10 @@ impl Stage for Admit {
             ControlEntry::AnnounceAgain(_) => announce_all(state, place, effects),
             ControlEntry::Carried(carried) => {
                 let taken = NotCarried::check_version(carried.version, Admit::VERSION).and_then(|()| state.carry(&carried, offset));
-                if let Err(refused) = taken {
-                    refused.tell(Admit::NAME, &carried.key, state::target_of(&carried.key), at, effects);
+                match (taken, state::target_of(&carried.key)) {
+                    (Ok(()), Some(target)) => introduce(state, &target, place, effects),
+                    (Ok(()), None) => {}
+                    (Err(refused), target) => refused.tell(Admit::NAME, &carried.key, target, at, effects),
                 }
             }
         }
@@ -138,6 +140,16 @@ fn announce(state: &mut State, targets: Vec<TargetId>, place: Place, effects: &m
             true
         });
     }
+}
+
+/// A policy came from another installation: whoever shows policies here has not heard of it.
+fn introduce(state: &mut State, target: &TargetId, place: Place, effects: &mut Effects) {
+    state.with_target(target, place.offset, |held| {
+        if held.has_policy() {
+            held.introduce(target, place.at, effects);
+        }
+        true
+    });
 }
 
 /// A person or a tool takes a policy back.

@@ -106,6 +106,7 @@ fn an_installation_goes_over_with_all_that_it_remembers() {
         running.status(&SLEEPERS).filter(|status| status["binding"] == "Cooldown")
     });
     assert_eq!((&held["current"], &held["desired"]), (&3.into(), &3.into()), "{held}");
+    assert_eq!((&held["max"], &held["mode"]), (&6.into(), &"Active".into()), "who shows policies knows it: {held}");
     assert_eq!(pids_of(&data, &crate::common::FLEET), pids, "no instance was touched");
     let decisions = wait_for("a decision", || Some(history(home, &["--server", &running.url])).filter(|told| !told.is_empty()));
     let last = |decisions: &[Value]| decisions.last().unwrap()["decision"].clone();

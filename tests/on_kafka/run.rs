@@ -226,8 +226,16 @@ fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
     };
     let said = wait_for("it to say so", || Some(ready()).filter(|(status, said)| *status == 503 && said.contains("nothing can be written since")));
     assert!(said.1.contains("see that the brokers run and can be reached"), "{said:?}");
+    // What was seen before is not shown as if it were so now.
+    let stages = || {
+        let status = loadline.all_status()?;
+        let is_unseen = status["alerts"].as_array()?.iter().any(|alert| alert["name"] == "StagesUnseen");
+        Some((is_unseen, status["lag"].as_array()?.len()))
+    };
+    wait_for("the stages to be unseen", || (stages()? == (true, 0)).then_some(()));
     broker.start_again();
     scales_to(&loadline, &data, 50.0, 5);
+    wait_for("the stages to be seen", || stages().filter(|(is_unseen, lag)| !is_unseen && *lag > 0));
     wait_for("it to be ready", || (ready().0 == 200).then_some(()));
     assert_eq!(loadline.stop(), 0);
 }

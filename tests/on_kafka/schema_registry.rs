@@ -249,6 +249,12 @@ fn samples_are_read_by_the_schema_of_their_id_and_a_registry_that_is_gone_stops_
     assert!(matches!(&metric(&loadline)[..], [held] if held.contains(labels)), "{:?}", metric(&loadline));
     let shown = Command::new(LOADLINE).args(["status", "--server", &loadline.url]).output().unwrap();
     assert!(String::from_utf8(shown.stdout).unwrap().contains("aggregate reads no more of metrics/0"));
+    // It waits as any other record does, and hides nothing of the other partitions.
+    let counts = |lag: &Value| (lag["stage"] == "aggregate").then(|| (lag["partition"].as_u64().unwrap(), lag["records"].as_u64().unwrap() > 0));
+    wait_for("what waits to be counted", || {
+        let lag = loadline.all_status()?["lag"].as_array()?.iter().filter_map(counts).collect::<Vec<_>>();
+        (lag.len() > 1 && lag.contains(&(0, true)) && lag.contains(&(1, false))).then_some(())
+    });
     // Who takes it over knows that it was told.
     loadline.kill();
     let loadline = installation.runs("aggregate,view", &url);

@@ -34,9 +34,6 @@ const OWNERS_FOR: Duration = Duration::from_secs(5);
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// For how long nothing is known until that is told: while a broker is replaced, nothing is for a moment.
-const TELL_AFTER: Duration = Duration::from_secs(5);
-
 /// What the log's lines call it.
 const NAME: &str = "view-lag";
 
@@ -56,61 +53,62 @@ impl Lags {
 
     /// Looks until it is stopped.
     pub(super) fn run(&self) {
-        let (mut known, mut failing, unreadable) = (Known::default(), None, Repeated::new());
+        let (mut known, unreadable) = (Known::default(), Repeated::new());
+        self.view.looks_at_lag(self.stages.iter().map(|stage| stage.group).collect(), self.clock.now());
         while !self.stop.is_set() {
-            let begun = Stopwatch::start();
-            match self.look(&mut known) {
-                Ok(lag) => {
-                    failing = None;
-                    self.view.set_lag(Ok(lag), self.clock.now());
-                    LogUnreadable::over(NAME, &unreadable);
+            // What is known of a stage is shown, whatever is not known of another.
+            let mut unseen = None;
+            let looked = self.stages.iter().map(|stage| (stage.group, self.look(stage, &mut known)));
+            for (stage, looked) in looked.take_while(|_| !self.stop.is_set()) {
+                match looked {
+                    Ok(lag) => self.view.set_lag(stage, lag, self.clock.now()),
+                    Err(error) => drop(unseen.get_or_insert(error.to_string())),
                 }
-                Err(_) if self.stop.is_set() => return,
-                Err(error) => {
-                    let since = failing.get_or_insert(begun);
-                    if since.elapsed() >= TELL_AFTER {
-                        let reason = error.to_string();
-                        LogUnreadable { reader: NAME, reason: &reason }.emit(&unreadable);
-                        self.view.set_lag(Err(reason), self.clock.now());
-                    }
+            }
+            match unseen {
+                None => LogUnreadable::over(NAME, &unreadable),
+                Some(_) if self.stop.is_set() => return,
+                Some(reason) => {
+                    LogUnreadable { reader: NAME, reason: &reason }.emit(&unreadable);
+                    self.view.lag_not_seen(reason);
                 }
             }
             self.stop.rest(LOOK_EVERY);
         }
     }
 
-    fn look(&self, Known { owners, open, nothing }: &mut Known) -> Result<Vec<Lag>, LogError> {
+    fn look(&self, stage: &Followed, Known { owners, open, nothing }: &mut Known) -> Result<Vec<Lag>, LogError> {
         let mut all = Vec::new();
-        for stage in &self.stages {
-            let owners = owners.of(stage, self.log.as_ref());
-            let mut hidden = open.of(stage.input, self.log.as_ref(), self.clock.now());
-            let positions = self.log.all_committed(stage.group, stage.input)?;
-            for ((partition, range), position) in (0..).zip(self.log.ranges(stage.input)?).zip(positions) {
-                let left = position.unwrap_or(range.start).max(range.start)..range.end;
-                let nothing = nothing.entry((stage.group, partition)).or_default();
-                let next = if left.is_empty() || left == *nothing {
-                    None
-                } else {
-                    self.log.scan(stage.input, partition, left.start, 1)?.first().map(|record| record.at)
-                };
-                let records = if next.is_none() { 0 } else { left.end - left.start };
-                if next.is_none() {
-                    *nothing = left;
-                }
-                let owner = owners.map(|owners| owners.get(&partition).map_or(Owner::Nobody, |member| Owner::Member(member.clone())));
-                let late = next.is_some_and(|since| self.clock.now().since(since) > stage.holds + LATE);
-                let hidden = hidden.remove(&partition);
-                all.push(Lag {
-                    stage: stage.group.to_owned(),
-                    topic: stage.input.name().to_owned(),
-                    partition,
-                    records,
-                    waiting_since: next,
-                    late,
-                    owner,
-                    hidden,
-                });
+        let owners = owners.of(stage, self.log.as_ref());
+        let mut hidden = open.of(stage.input, self.log.as_ref(), self.clock.now());
+        let positions = self.log.all_committed(stage.group, stage.input)?;
+        for ((partition, range), position) in (0..).zip(self.log.ranges(stage.input)?).zip(positions) {
+            let left = position.unwrap_or(range.start).max(range.start)..range.end;
+            let nothing = nothing.entry((stage.group, partition)).or_default();
+            // A record that cannot be told, as its schema is not known or nobody leads its partition, waits as any other: since when is not known.
+            let next = if left.is_empty() || left == *nothing {
+                None
+            } else {
+                self.log.scan(stage.input, partition, left.start, 1).map(|records| records.first().map(|record| record.at)).transpose()
+            };
+            let records = if next.is_none() { 0 } else { left.end - left.start };
+            if next.is_none() {
+                *nothing = left;
             }
+            let since = next.and_then(Result::ok);
+            let owner = owners.map(|owners| owners.get(&partition).map_or(Owner::Nobody, |member| Owner::Member(member.clone())));
+            let late = since.is_some_and(|since| self.clock.now().since(since) > stage.holds + LATE);
+            let hidden = hidden.remove(&partition);
+            all.push(Lag {
+                stage: stage.group.to_owned(),
+                topic: stage.input.name().to_owned(),
+                partition,
+                records,
+                waiting_since: since,
+                late,
+                owner,
+                hidden,
+            });
         }
         Ok(all)
     }

@@ -82,8 +82,9 @@ pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
 }
 
 /// Settings that cannot be chosen, as a promise rests on each of them.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "group.id",
+    "group.protocol",
     "group.instance.id",
     "enable.auto.commit",
     "enable.auto.offset.store",

@@ -55,6 +55,11 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
     )
 }
 
+/// Whether it is said of a connection alone: what was asked for is asked for again on the next one.
+pub(super) fn is_of_connection(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve))
+}
+
 /// Why a setting is not taken. What is unknown may be a slip in the name of a secret, so of that the value is never told.
 pub(super) fn of_setting(error: &KafkaError) -> String {
     match error {

@@ -42,10 +42,14 @@ impl Following {
         self.assigned = false;
         let mut next = self.next.clone();
         for (partition, next) in &mut next {
-            let start = client::range(&self.consumer, self.topic(), *partition, self.shared.options.patience)?.start;
-            if *next < start {
-                polled.push(Polled::Gap { partition: *partition, from: *next, to: start });
-                *next = start;
+            let range = client::range(&self.consumer, self.topic(), *partition, self.shared.options.patience)?;
+            if *next < range.start {
+                polled.push(Polled::Gap { partition: *partition, from: *next, to: range.start });
+                *next = range.start;
+            } else if *next > range.end {
+                // It was cut short: what stood there is gone, and what comes stands in its place.
+                polled.push(Polled::Gap { partition: *partition, from: range.end, to: *next });
+                *next = range.end;
             }
         }
         let places = client::many(self.topic(), next.iter().map(|(partition, next)| (*partition, client::at(*next))));

@@ -101,6 +101,8 @@ impl Reader {
                     self.consumer.unassign().map_err(|error| errors::of_topic(&error, topic))?;
                     return Ok(true);
                 }
+                // Brokers come back by themselves.
+                Some(Err(error)) if errors::is_of_connection(&error) && since.elapsed() < self.patience => {}
                 Some(Err(error)) => {
                     // Trimmed in the very moment, or a broker that is away: another look tells.
                     self.at = None;

@@ -8,28 +8,29 @@ use crate::log::coordinator::lock;
 use crate::log::{CommitTimes, LogError, Trouble};
 use crate::runtime::clock::{Clock as _, Stopwatch, SystemClock};
 
-/// For how long a writer that does not try again counts as one that cannot write: its partition is another's now, or it has nothing to say.
+/// For how long a writer that does not try again counts as one that cannot write: its partition is another's now, or it has nothing to say. Where samples are sent to
+/// who is ready alone, it is ready after that, and the next ones tell. Longer than a try takes.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// What became of the writes of a process.
-#[derive(Default)]
 pub(super) struct Standing {
     brokers: String,
+    forgotten_after: Duration,
     troubles: Mutex<Troubles>,
     times: CommitTimes,
 }
 
 #[derive(Default)]
 struct Troubles {
-    /// Of all writers: no write succeeded since.
-    of_all: Option<Trouble>,
+    /// Of all writers: no write succeeded since. With the time since the last refusal.
+    of_all: Option<(Trouble, Stopwatch)>,
     /// Of each, by its words, with the time since the last refusal.
     of_each: BTreeMap<String, (Trouble, Stopwatch)>,
 }
 
 impl Standing {
     pub(super) fn new(brokers: &str) -> Self {
-        Standing { brokers: brokers.to_owned(), ..Standing::default() }
+        Standing { brokers: brokers.to_owned(), forgotten_after: FORGOTTEN_AFTER, troubles: Mutex::default(), times: CommitTimes::default() }
     }
 
     /// Does a write, and notes what came of it. `of` says what it is that is written.
@@ -64,7 +65,7 @@ impl Standing {
             place: self.brokers.clone(),
             mend: "see that the brokers run and can be reached, and have enough replicas in sync: it goes on by itself then".to_owned(),
         };
-        troubles.of_all = Some(again(troubles.of_all.as_ref(), None));
+        troubles.of_all = Some((again(troubles.of_all.as_ref().map(|(before, _)| before), None), Stopwatch::start()));
         let before = troubles.of_each.get(&of).map(|(before, _)| before);
         let trouble = again(before, Some(of.clone()));
         troubles.of_each.insert(of, (trouble, Stopwatch::start()));
@@ -73,9 +74,11 @@ impl Standing {
     /// What cannot be written: all, or else what has waited for longest.
     pub(super) fn trouble(&self) -> Option<Trouble> {
         let mut troubles = lock(&self.troubles);
-        troubles.of_each.retain(|_, (_, refused)| refused.elapsed() < FORGOTTEN_AFTER);
+        let lasts = |refused: &Stopwatch| refused.elapsed() < self.forgotten_after;
+        troubles.of_each.retain(|_, (_, refused)| lasts(refused));
+        troubles.of_all = troubles.of_all.take().filter(|(_, refused)| lasts(refused));
         let oldest = troubles.of_each.values().map(|(trouble, _)| trouble).min_by_key(|trouble| trouble.since);
-        troubles.of_all.as_ref().or(oldest).cloned()
+        troubles.of_all.as_ref().map(|(trouble, _)| trouble).or(oldest).cloned()
     }
 
     pub(super) fn times(&self) -> &CommitTimes {
@@ -126,6 +129,14 @@ mod tests {
         let Trouble { of, refused, .. } = standing.trouble().unwrap();
         assert_eq!((of.as_deref(), refused), (Some("decide"), 2));
         write(&standing, "decide");
+        assert_eq!(standing.trouble(), None);
+    }
+
+    /// Who is not ready is sent nothing that could succeed.
+    #[test]
+    fn who_tries_no_more_is_in_no_trouble() {
+        let standing = Standing { forgotten_after: Duration::ZERO, ..Standing::new("a:9092") };
+        fail(&standing, "what is appended to metrics", "no answer");
         assert_eq!(standing.trouble(), None);
     }
 }

@@ -11,12 +11,17 @@ use crate::runtime::snapshots::TOLD_KEY;
 /// For so long a partition waits before it is told: a registry that is started anew is back sooner.
 const TELL_AFTER: Duration = Duration::from_secs(5);
 
+/// For so long nothing is lacking until it is over also where nothing comes that could be read: who takes a partition over takes less to find what it lacks.
+const OVER_AFTER: Duration = Duration::from_secs(30);
+
 /// What is told of a partition that waits.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     waits: Option<(Timestamp, Lacking)>,
     /// What was lacking when the alert was appended that fires; empty where another release said it in other words.
     firing: Option<String>,
+    /// Since when nothing is lacking, while the alert fires.
+    clear: Option<Timestamp>,
     over: bool,
 }
 
@@ -33,6 +38,7 @@ impl Told {
             (Some((since, before)), Some(lacking)) if before.what == lacking.what => Some((since, lacking.clone())),
             (_, Some(lacking)) => Some((now, lacking.clone())),
         };
+        self.clear = if self.waits.is_none() && self.firing.is_some() { self.clear.or(Some(now)) } else { None };
     }
 
     /// Something of the partition was read.
@@ -60,7 +66,8 @@ impl Told {
             (self.firing, self.over) = (Some(what.clone()), false);
             return Some((alert(AlertState::Firing, message), put(Some(what))));
         }
-        if std::mem::take(&mut self.over) {
+        if std::mem::take(&mut self.over) || self.clear.is_some_and(|since| now.since(since) >= OVER_AFTER) {
+            self.clear = None;
             let what = self.firing.take().unwrap_or_default();
             return Some((alert(AlertState::Resolved, format!("{stage} reads {input}/{partition} again: it waits no more for {what}")), put(None)));
         }
@@ -111,6 +118,19 @@ mod tests {
         assert_eq!(said(&mut told, 66), None, "nothing was read yet");
         told.goes_on();
         assert_eq!((said(&mut told, 66), said(&mut told, 67)), (Some((AlertState::Resolved, None)), None));
+    }
+
+    #[test]
+    fn it_is_over_also_where_nothing_comes_that_could_be_read() {
+        let mut told = Told::default();
+        told.note(Some(&lacking("an open transaction's end")), at(0));
+        assert!(matches!(said(&mut told, 5), Some((AlertState::Firing, _))));
+        for s in [6, 35] {
+            told.note(None, at(s));
+            assert_eq!(said(&mut told, s), None, "{s}");
+        }
+        told.note(None, at(36));
+        assert_eq!((said(&mut told, 36), said(&mut told, 90)), (Some((AlertState::Resolved, None)), None));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::stages::Effects;
 /// every 5 minutes), with room for a person who edits.
 const ROUNDS_KEPT: usize = 64;
 
-/// For how long after a round copies of earlier ones may still come.
+/// For how long after a round copies of it and of earlier ones may still come.
 const LATE_COPY: Duration = Duration::from_secs(10);
 
 /// The alert of an origin that cannot be used.
@@ -134,7 +134,7 @@ impl Source {
                 place.at.as_millis(),
                 if source == RoundEnd::FILES { ": correct the clock of the machine whose Loadline watches the policy files" } else { ", or by a count" }
             )
-        } else if *round < last && place.at.since(self.completed) >= LATE_COPY {
+        } else if *round <= last && place.at.since(self.completed) >= LATE_COPY {
             format!(
                 "round {round} of \"{source}\" is not followed: round {last} was complete before; announce with a number above {last}, of one writer alone{}",
                 if source == RoundEnd::FILES {

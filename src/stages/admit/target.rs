@@ -265,8 +265,13 @@ impl Target {
     fn announce(&mut self, target: &TargetId, place: Place, effects: &mut Effects) {
         self.generation += 1;
         self.position = place.offset;
+        self.introduce(target, place.at, effects);
+    }
+
+    /// Announces what is in force to those who never heard of it.
+    pub(super) fn introduce(&mut self, target: &TargetId, now: Timestamp, effects: &mut Effects) {
         effects.to_key(Topic::Audit, target.as_str(), Message::Audit(Audit::Policy(self.announcement(target))));
-        self.announce_again(target, place.at, effects);
+        self.announce_again(target, now, effects);
     }
 
     fn announcement(&self, target: &TargetId) -> PolicyAnnouncement {

@@ -126,10 +126,12 @@ fn a_source_that_numbers_its_rounds_from_below_is_told_so() {
     let mut story = Story::default();
     story.round(0, "f", 500_000, &[("a.yaml", "api", 1)]);
     assert_eq!(story.round(9_999, "f", 499_000, &[("a.yaml", "api", 9)]), "", "a copy of an earlier round that comes late is no news");
-    assert_eq!(story.round(10_000, "f", 500_000, &[("a.yaml", "api", 9)]), "", "nor the same once more");
+    assert_eq!(story.round(9_999, "f", 500_000, &[("a.yaml", "api", 9)]), "", "nor the same once more");
     assert_eq!(story.round(10_000, "f", 1, &[("a.yaml", "api", 9)]), "PolicyRoundIgnored f Firing\n");
     assert_eq!(story.round(20_000, "f", 2, &[("a.yaml", "api", 9)]), "", "told once");
     assert_eq!(story.round(30_000, "f", 500_001, &[("a.yaml", "api", 2)]), "api is 2 by f/a.yaml@2\nPolicyRoundIgnored f Resolved\n");
+    assert_eq!(story.round(40_000, "f", 500_001, &[("a.yaml", "api", 3)]), "PolicyRoundIgnored f Firing\n", "one that never counts up");
+    assert_eq!(story.round(50_000, "f", 500_002, &[("a.yaml", "api", 2)]), "api is 2 by f/a.yaml@2\nPolicyRoundIgnored f Resolved\n");
 }
 
 #[test]

@@ -14,6 +14,10 @@ impl Member {
         self.shared.check_open()?;
         self.shared.partitions.check_appends(&batch.appends)?;
         let partition = batch.partition;
+        // Where it was taken, and perhaps given back, while another one was committed: the next poll tells, and this batch is of the time before.
+        if self.later.contains(&Polled::Revoked { partition }) {
+            return Err(self.fenced(partition));
+        }
         let started = Stopwatch::start();
         loop {
             let Some(owned) = self.owned.get(&partition) else { return Err(self.fenced(partition)) };
