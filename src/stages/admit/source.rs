@@ -14,6 +14,9 @@ use crate::stages::Effects;
 /// every 5 minutes), with room for a person who edits.
 const ROUNDS_KEPT: usize = 64;
 
+/// For how long all rounds count until the alert is over that one did not.
+const SETTLED: Duration = Duration::from_secs(60);
+
 /// For how long after a round copies of it and of earlier ones may still come.
 const LATE_COPY: Duration = Duration::from_secs(10);
 
@@ -37,8 +40,8 @@ pub(super) struct Source {
     refused: BTreeMap<String, Refusal>,
     /// When its last round was complete.
     completed: Timestamp,
-    /// Whether it ended rounds since that did not count, and an alert says so.
-    ignored: bool,
+    /// When it last ended a round that did not count, while an alert says so.
+    ignored: Option<Timestamp>,
 }
 
 /// What was said of a refused origin in one round.
@@ -117,7 +120,9 @@ impl Source {
         }
         self.refused = now;
         self.completed = place.at;
-        if std::mem::take(&mut self.ignored) {
+        // Two that write as one source are told once.
+        if self.ignored.is_some_and(|last| place.at.since(last) >= SETTLED || place.at < last) {
+            self.ignored = None;
             let message = format!("round {} of \"{}\" counts", end.round, end.source);
             append_alert(IGNORED, &end.source, &end.source, AlertState::Resolved, message, place, effects);
         }
@@ -134,7 +139,7 @@ impl Source {
                 place.at.as_millis(),
                 if source == RoundEnd::FILES { ": correct the clock of the machine whose Loadline watches the policy files" } else { ", or by a count" }
             )
-        } else if *round <= last && place.at.since(self.completed) >= LATE_COPY {
+        } else if *round <= last && (place.at.since(self.completed) >= LATE_COPY || self.rounds.iter().all(|(_, complete)| complete != round)) {
             format!(
                 "round {round} of \"{source}\" is not followed: round {last} was complete before; announce with a number above {last}, of one writer alone{}",
                 if source == RoundEnd::FILES {
@@ -146,7 +151,7 @@ impl Source {
         } else {
             return;
         };
-        if !std::mem::replace(&mut self.ignored, true) {
+        if self.ignored.replace(place.at).is_none() {
             append_alert(IGNORED, source, source, AlertState::Firing, message, place, effects);
         }
     }
