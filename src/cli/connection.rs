@@ -151,13 +151,13 @@ impl From<Wrong> for Unusable {
 }
 
 /// What librdkafka takes for the way to a broker; of anything else it says no more than that nobody answers.
-fn check_brokers(brokers: &str) -> Result<(), String> {
+pub(super) fn check_brokers(brokers: &str) -> Result<(), String> {
     const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
     let is_one = |broker: &str| {
         let (protocol, at) = broker.split_once("://").unwrap_or((PROTOCOLS[0], broker));
         // An IPv6 address stands in brackets.
         let (host, port) = at.rsplit_once(':').filter(|(_, after)| !after.ends_with(']')).unwrap_or((at, "9092"));
-        let is_host = !host.is_empty() && !host.contains(['/', '@']) && !host.contains(char::is_whitespace);
+        let is_host = !host.is_empty() && !host.contains(['/', '@']) && (host.starts_with('[') || !host.contains(':')) && !host.contains(char::is_whitespace);
         let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
         PROTOCOLS.contains(&protocol.to_ascii_lowercase().as_str()) && is_host && is_port
     };

@@ -294,7 +294,21 @@ impl Pipeline {
         if let Err(error) = server.await.map_err(anyhow::Error::from).and_then(|served| Ok(served?)) {
             PartFailed { part: "the HTTP interface", reason: &error.to_string() }.emit();
         }
-        let why = tokio::task::spawn_blocking(move || self.end(stop_fleets)).await?;
+        let within = self.storage.ends_within().map(|within| if stop_fleets { within + STOP_FLEETS_WITHIN } else { within });
+        let (ended, end) = oneshot::channel();
+        std::thread::Builder::new().name("end".to_owned()).spawn(move || ended.send(self.end(stop_fleets)))?;
+        let why = match within {
+            None => end.await?,
+            Some(within) => {
+                if let Ok(why) = tokio::time::timeout(within, end).await {
+                    why?
+                } else {
+                    // What it has not committed is done again by whoever has its partitions next.
+                    warn!(event = "ending", "not all has come to its end within {} s, as the cluster does not answer: it ends as it is", within.as_secs());
+                    None
+                }
+            }
+        };
         match (reason, why) {
             (None, _) => Ok(0),
             (Some(reason), Some(why)) if !reason.contains(&why) => bail!("{reason}: {why}"),

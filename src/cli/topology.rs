@@ -17,7 +17,7 @@ use serde_json::json;
 
 use self::print::{differences, shape};
 use super::config::{Config, roles};
-use super::connection::{ConnectionArgs, Part, Wrong, check_prefix, schema_registry};
+use super::connection::{ConnectionArgs, Part, Wrong, check_brokers, check_prefix, schema_registry};
 use super::{Output, Paint, Unusable, counted, of_log};
 use crate::log::kafka::declaration::{self, PREFIX, Role};
 use crate::log::kafka::topics::{self, Difference, Weight};
@@ -248,6 +248,19 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         }
         TopologyCommand::Acls { role, principal, brokers, prefix, output } => {
             let roles: Vec<&str> = role.iter().map(String::as_str).collect();
+            // What is printed is run in a shell: an empty prefix would be all that the cluster has.
+            check_prefix(prefix).map_err(Unusable::from)?;
+            if prefix.is_empty() {
+                return Err(Unusable::from(Wrong::of(
+                    Part::Prefix,
+                    prefix,
+                    "it is empty, and rights to all names of the cluster are printed for nobody".to_owned(),
+                ))
+                .into());
+            }
+            if let Some(brokers) = brokers {
+                check_brokers(brokers).map_err(|reason| Unusable::from(Wrong::of(Part::Brokers, brokers, reason)))?;
+            }
             acls::write(out, &acls::rights(prefix, &roles)?, principal, brokers.as_deref(), *output)?;
             Ok(FITS)
         }

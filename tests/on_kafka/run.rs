@@ -112,6 +112,19 @@ fn another_policy_is_compared_on_what_is_there(home: &Path, prefix: &str) {
 }
 
 /// A process with a name keeps its partitions while it restarts; the others do not take them, and nothing is decided there meanwhile.
+/// Whoever is told to end ends, also where nobody answers to whom it could say so.
+#[test]
+fn who_is_told_to_end_ends_without_a_broker() {
+    let mut broker = Broker::start(&[], &[]);
+    let prefix = installation(&broker);
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("policies")).unwrap();
+    let loadline = Running::spawn(run(&broker, home.path(), &prefix, ALL));
+    wait_for("its partitions", || Some(loadline.all_status()?["lag"].as_array()?.len()).filter(|lag| *lag > 0));
+    broker.kill();
+    assert_eq!(loadline.stop(), 0);
+}
+
 #[test]
 fn a_process_with_a_name_comes_back_to_what_it_had() {
     let prefix = installation(broker());

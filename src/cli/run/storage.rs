@@ -1,6 +1,7 @@
 //! The log that the pipeline runs on: in the data directory, or on Kafka.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cli::config::Config;
 use crate::cli::migrated::check_not_migrated;
@@ -89,6 +90,15 @@ impl Storage {
         }
     }
 
+    /// How long the end of all that uses it may take, where it may be left as it is.
+    pub(super) fn ends_within(&self) -> Option<Duration> {
+        match self {
+            Storage::Embedded(_) => None,
+            #[cfg(feature = "kafka")]
+            Storage::Kafka(_) => Some(kafka::ENDS_WITHIN),
+        }
+    }
+
     /// That it is still where it was when it was opened.
     pub(super) fn check(&self) -> Result<(), LogError> {
         match self {
@@ -108,6 +118,9 @@ mod kafka {
     use tracing::{info, warn};
 
     use super::{Config, LogError, Reach, actuate};
+
+    /// Within what Kubernetes waits for a process that is told to end.
+    pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(25);
     use crate::cli::config::{Framing, Role};
     use crate::cli::connection::schema_registry;
     use crate::cli::migrated::Migrated;

@@ -307,9 +307,20 @@ fn brokers_are_hosts_with_ports() {
         ("user@a:9092", "not HOST:PORT"),
         ("a:9092 b:9092", "not HOST:PORT"),
         ("a:9092,", "a broker is empty"),
+        ("kafka:9092:1", "not HOST:PORT"),
     ] {
         assert!(ran(&["check", "--brokers", brokers]).unwrap_err().starts_with(&format!("--brokers {brokers}: {wrong}")), "{brokers}: {}", told(brokers));
     }
+}
+
+/// What is printed is run in a shell.
+#[test]
+fn rights_are_printed_for_names_that_topics_have() {
+    let told = |flags: &[&str]| ran(&[&["acls", "--role", "lag", "--principal", "User:lag"], flags].concat());
+    assert!(told(&["--prefix", "a b;rm -rf /"]).unwrap_err().starts_with("--prefix a b;rm -rf /: names of topics are of letters"));
+    assert!(told(&["--prefix", ""]).unwrap_err().contains("it is empty"));
+    assert!(told(&["--brokers", "foo bar"]).unwrap_err().starts_with("--brokers foo bar: not HOST:PORT"));
+    told(&["--prefix", "shop.", "--brokers", "[::1]:9092,kafka-2:9092"]).unwrap();
 }
 
 /// Settings come from a file and from flags; what is wrong is named with its place, and no secret is told or taken from a command line.
