@@ -118,11 +118,25 @@ impl Services {
 
 /// All routes.
 pub fn router(services: Services) -> Router {
+    let lacks = Lacks { view: !services.shows, ingest: services.ingest.is_none() };
     let samples = services.ingest.as_ref().map_or_else(Router::new, Ingest::router);
+    let shown = if services.shows { shown() } else { Router::new() };
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
+        .merge(shown)
+        .with_state(services)
+        .merge(samples)
+        .fallback(move |uri: Uri| async move { no_such_path(&uri, lacks) })
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn(within_deadline))
+        .layer(from_fn(guarded))
+}
+
+/// What shows the targets, and sets their counts.
+fn shown() -> Router<Services> {
+    Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/targets", get(fleet::list))
         .route("/api/v1/targets/{namespace}/{kind}/{name}", get(targets::detail))
@@ -131,12 +145,6 @@ pub fn router(services: Services) -> Router {
         .route("/api/v1/targets/{namespace}/{kind}/{name}/decisions", get(targets::decisions))
         .route("/api/v1/targets/{namespace}/{kind}/{name}/scale", post(by_hand::scale))
         .merge(page::routes())
-        .with_state(services)
-        .merge(samples)
-        .fallback(no_such_path)
-        .method_not_allowed_fallback(no_such_method)
-        .layer(from_fn(within_deadline))
-        .layer(from_fn(guarded))
 }
 
 /// What a browser may do with an answer: load and run what comes from here, and nothing else; never show it inside another page.
@@ -277,9 +285,23 @@ async fn within_deadline(request: Request, next: Next) -> Response {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend).retry_after(1).into_response()
 }
 
-async fn no_such_path(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "there is nothing here", "see /, /metrics, /api/v1/status, /api/v1/targets, POST /api/v1/metrics")
-        .at(uri.path().to_owned())
+/// Which roles a process has not that answer requests.
+#[derive(Clone, Copy)]
+struct Lacks {
+    view: bool,
+    ingest: bool,
+}
+
+fn no_such_path(uri: &Uri, lacks: Lacks) -> Problem {
+    let takes_samples = uri.path() == "/api/v1/metrics";
+    let (title, mend) = if lacks.ingest && takes_samples {
+        ("this process takes no samples: it has not the role ingest", "send them to one that has it, or add it to `roles`")
+    } else if lacks.view && !takes_samples {
+        ("this process shows no targets: it has not the role view", "ask one that has it, or add it to `roles`; here are /metrics, /readyz and /healthz")
+    } else {
+        ("there is nothing here", "see /, /metrics, /api/v1/status, /api/v1/targets, POST /api/v1/metrics")
+    };
+    Problem::new(StatusCode::NOT_FOUND, title, mend).at(uri.path().to_owned())
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {

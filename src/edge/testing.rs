@@ -12,6 +12,7 @@ pub(crate) struct Running {
 }
 
 /// An answer.
+#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<String>,

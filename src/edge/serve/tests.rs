@@ -48,6 +48,20 @@ fn begin(now: Timestamp) -> (Services, Arc<Hand>, Running) {
     (services, manual, server)
 }
 
+/// Who has not the role says that, and not that there is nothing to be seen.
+#[test]
+fn who_lacks_a_role_says_so() {
+    let (services, _) = started_on(at(60));
+    let server = Running::start(router(Services { shows: false, ingest: None, ..services }));
+    for path in ["/", "/api/v1/status", "/api/v1/targets/prod/Deployment/api"] {
+        let answer = server.get(path);
+        assert!(answer.status == 404 && answer.body.contains("it has not the role view"), "{path}: {answer:?}");
+    }
+    let answer = server.post("/api/v1/metrics", "application/x-ndjson", b"{}");
+    assert!(answer.status == 404 && answer.body.contains("it has not the role ingest"), "{answer:?}");
+    assert_eq!((server.get("/readyz").status, server.get("/metrics").status), (200, 200));
+}
+
 /// A log that is full refuses samples and says so wherever one looks, and takes them again when somebody has read on.
 #[test]
 fn a_full_log_refuses_samples_says_why_and_takes_them_again() {
