@@ -57,20 +57,26 @@ fn write(out: &mut dyn Write, status: &Status, paint: Paint) -> io::Result<()> {
     owners(out, &status.lag, paint)
 }
 
-/// Who has how many partitions of each stage's input, where several processes share them.
+/// Who has how many partitions of each stage's input, and how many records it is behind, where several processes share them.
 fn owners(out: &mut dyn Write, lag: &[Lag], paint: Paint) -> io::Result<()> {
     let mut stages: BTreeMap<&str, BTreeMap<&str, u32>> = BTreeMap::new();
-    for Lag { stage, owner, .. } in lag {
+    let mut behind: BTreeMap<&str, u64> = BTreeMap::new();
+    for Lag { stage, owner, records, .. } in lag {
         let owner = match owner {
             None => continue,
             Some(Owner::Nobody) => "no process",
             Some(Owner::Member(member)) => member,
         };
         *stages.entry(stage).or_default().entry(owner).or_default() += 1;
+        *behind.entry(stage).or_default() += records;
     }
     for (stage, owners) in stages {
         let owners: Vec<String> = owners.iter().map(|(owner, count)| format!("{owner} has {count}")).collect();
         writeln!(out, "{}", paint.dim(&format!("{stage}, partitions: {}", owners.join("; "))))?;
+    }
+    if !behind.is_empty() {
+        let behind: Vec<String> = behind.iter().map(|(stage, records)| format!("{stage} {records}")).collect();
+        writeln!(out, "{}", paint.dim(&format!("records behind: {}", behind.join(", "))))?;
     }
     Ok(())
 }

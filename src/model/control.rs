@@ -81,6 +81,12 @@ impl RoundEnd {
     /// How far ahead of the time in milliseconds the number of a round may be.
     const MAX_AHEAD: Duration = Duration::from_secs(600);
 
+    /// The number of the round after `last`: the time, at least one up. Where the clock was set back by much, its time counts again.
+    pub fn next(last: i64, now: Timestamp) -> i64 {
+        let next = last.saturating_add(1);
+        if RoundEnd::is_ahead(next, now) { now.as_millis() } else { now.as_millis().max(next) }
+    }
+
     /// Whether a number is so far ahead of the time that no round counts by it: as no later one that is the time is newer, nothing
     /// of its source would count until then.
     pub fn is_ahead(round: i64, now: Timestamp) -> bool {

@@ -307,7 +307,7 @@ impl<'a> Run<'a> {
         if self.now < self.policies.due {
             return;
         }
-        self.policies.round = (self.policies.round + 1).max(self.clock.now().as_millis());
+        self.policies.round = RoundEnd::next(self.policies.round, self.clock.now());
         let (source, round) = ("file".to_owned(), self.policies.round);
         let mut entries = Vec::new();
         for (number, spec) in &self.policies.specs {

@@ -145,9 +145,7 @@ impl Source {
 
     /// The round that says what the files say.
     fn round(&self, now: Timestamp) -> Round {
-        // Where the clock was set back by much, its time counts again: admit sees that too.
-        let next = self.last_round.saturating_add(1);
-        let number = if RoundEnd::is_ahead(next, now) { now.as_millis() } else { now.as_millis().max(next) };
+        let number = RoundEnd::next(self.last_round, now);
         let mut entries = Vec::new();
         for (origin, file) in &self.files {
             let (source, round) = (NAME.to_owned(), number);
