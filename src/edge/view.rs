@@ -318,9 +318,9 @@ impl View {
         known.of_each.insert(stage, SeenLag { lag, at: now, age: Stopwatch::start() });
     }
 
-    /// Why nothing was seen of a stage.
-    fn lag_not_seen(&self, reason: String) {
-        self.lag.lock().unwrap_or_else(PoisonError::into_inner).reason = Some(reason);
+    /// Why a stage was not seen in this look, where one was not.
+    fn lag_not_seen(&self, reason: Option<String>) {
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner).reason = reason;
     }
 
     fn one_caught_up(&self, now: Timestamp) {

@@ -308,7 +308,7 @@ impl<'a> Run<'a> {
             return;
         }
         self.policies.round = RoundEnd::next(self.policies.round, self.clock.now());
-        let (source, round) = ("file".to_owned(), self.policies.round);
+        let (source, round) = (RoundEnd::FILES.to_owned(), self.policies.round);
         let mut entries = Vec::new();
         for (number, spec) in &self.policies.specs {
             let (source, origin, target) = (source.clone(), format!("t{number}.yaml"), target(*number));

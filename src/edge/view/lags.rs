@@ -58,21 +58,21 @@ impl Lags {
         while !self.stop.is_set() {
             // What is known of a stage is shown, whatever is not known of another.
             let mut unseen = None;
-            let looked = self.stages.iter().map(|stage| (stage.group, self.look(stage, &mut known)));
-            for (stage, looked) in looked.take_while(|_| !self.stop.is_set()) {
+            for stage in &self.stages {
+                let looked = self.look(stage, &mut known);
+                if self.stop.is_set() {
+                    return;
+                }
                 match looked {
-                    Ok(lag) => self.view.set_lag(stage, lag, self.clock.now()),
+                    Ok(lag) => self.view.set_lag(stage.group, lag, self.clock.now()),
                     Err(error) => drop(unseen.get_or_insert(error.to_string())),
                 }
             }
-            match unseen {
+            match &unseen {
                 None => LogUnreadable::over(NAME, &unreadable),
-                Some(_) if self.stop.is_set() => return,
-                Some(reason) => {
-                    LogUnreadable { reader: NAME, reason: &reason }.emit(&unreadable);
-                    self.view.lag_not_seen(reason);
-                }
+                Some(reason) => LogUnreadable { reader: NAME, reason }.emit(&unreadable),
             }
+            self.view.lag_not_seen(unseen);
             self.stop.rest(LOOK_EVERY);
         }
     }
