@@ -350,10 +350,16 @@ const stories = {
     await refused.unroute("**/live");
     await live(page);
 
-    // Nor is anything else waited for without an end.
+    // Nor is anything else waited for without an end: it is told until it is answered, and all else goes on.
     await refused.route("**/?filter=*", () => {});
-    await page.locator("#filter").fill(fleetName);
-    await page.locator("#lost:not([hidden])").waitFor();
+    await page.locator("#filter").fill("no-such-name");
+    const told = page.getByText("No answer for the filter. Asking again.");
+    await told.waitFor();
+    await later(page);
+    assert.equal(await told.isVisible(), true, "it is told no more, and not answered");
+    await refused.unroute("**/?filter=*");
+    await told.waitFor({ state: "hidden" });
+    await page.waitForFunction(() => document.querySelector("#rows").innerText.includes("No target here is named like"));
     clearInterval(producer);
   },
 

@@ -49,10 +49,10 @@
   let following = null;
   let heard = Date.now();
   let shownAt = Number(updated.dataset.at);
-  let isLost = false;
-  // Asks again for what was chosen and could not be asked for.
-  let choose = null;
-  let chosen = true;
+  // Why what is shown is not live; empty where it is.
+  let loss = "";
+  // What was asked for and not answered, by its name: asks for it again. It is told until it is answered.
+  const unanswered = new Map();
 
   // What did not change since something in it was selected, and when that was.
   const kept = new Set();
@@ -90,14 +90,18 @@
     return [...element.querySelectorAll("a[href], summary, input, button, [tabindex]")];
   }
 
-  // Asks once; the loss of the connection is told as that of the stream is.
-  async function ask(url, asked = new AbortController()) {
+  // Asks once; what is not answered is told, and asked for by `again` with the next message of the stream.
+  async function ask(name, url, again, asked = new AbortController()) {
     const timer = setTimeout(() => asked.abort(new DOMException("no answer in time", "TimeoutError")), DEADLINE);
     try {
       const answer = await fetch(url, { signal: asked.signal });
-      return { ok: answer.ok, text: await answer.text() };
+      const text = await answer.text();
+      unanswered.delete(name);
+      notice();
+      return { ok: answer.ok, text };
     } catch (error) {
-      if (error.name !== "AbortError") lose();
+      if (error.name !== "AbortError") unanswered.set(name, again);
+      notice();
       throw error;
     } finally {
       clearTimeout(timer);
@@ -180,7 +184,8 @@
     ahead = message.at - heard;
     for (const [id, text] of Object.entries(message.blocks)) replace(id, text);
     shownAt = message.at;
-    if (isLost) found();
+    if (loss) found();
+    for (const again of [...unanswered.values()]) again();
     if (message.series) charts.add(message.series);
     tell();
     ages();
@@ -202,21 +207,25 @@
   }
   function lose(why) {
     if (document.hidden) return;
+    if (loss && !why) return;
     const said = why ? `Not live: ${why}. What` : "Connection lost: what";
-    const text = `${said} is shown is from ${ofDay(shownAt)} UTC. Trying again.`;
-    if (isLost && (!why || lost.textContent === text)) return;
-    isLost = true;
+    loss = `${said} is shown is from ${ofDay(shownAt)} UTC. Trying again.`;
     updated.className = "updated lost-now";
     updated.textContent = `not live, as of ${ofDay(shownAt)} UTC`;
-    lost.textContent = text;
-    lost.hidden = false;
+    notice();
   }
   function found() {
-    isLost = false;
-    lost.hidden = true;
-    lost.textContent = "";
+    loss = "";
+    notice();
     charts.load();
-    if (!chosen) choose();
+  }
+  // The loss of all, or of what was asked for alone.
+  function notice() {
+    const names = [...unanswered.keys()].join(" and ");
+    const text = loss || (names && `No answer for ${names}. Asking again.`);
+    // The same words again would be read aloud again.
+    if (lost.textContent !== text) lost.textContent = text;
+    lost.hidden = !text;
   }
   setInterval(() => {
     ages();
@@ -229,7 +238,7 @@
   }, 1000);
   function rest() {
     disconnect();
-    if (isLost || !main.dataset.live) return;
+    if (loss || !main.dataset.live) return;
     updated.className = "updated";
     updated.textContent = `as of ${ofDay(shownAt)} UTC`;
   }
@@ -248,15 +257,16 @@
   if (filter) {
     let asked = null;
     let soon = null;
-    choose = async () => {
-      chosen = false;
+    const chooseAgain = () => { if (!asked) choose(); };
+    const choose = async () => {
       const query = new URLSearchParams(new FormData(filter.form));
       for (const [key, value] of [...query]) if (value === "") query.delete(key);
       const url = query.size > 0 ? `/?${query}` : "/";
       if (asked) asked.abort();
-      asked = new AbortController();
+      const own = new AbortController();
+      asked = own;
       try {
-        const { text } = await ask(url, asked);
+        const { text } = await ask("the filter", url, chooseAgain, own);
         const page = new DOMParser().parseFromString(text, "text/html");
         for (const id of ["tabs", "alerts", "rows", "pager"]) {
           const part = page.getElementById(id);
@@ -264,10 +274,11 @@
         }
         main.dataset.live = page.getElementById("main").dataset.live;
         history.replaceState(null, "", url);
-        chosen = true;
         connect();
       } catch {
-        // What failed is told, and asked for again when the connection is found; an older choice gives way to a newer one.
+        // What is not answered is told, and asked for again; an older choice gives way to a newer one.
+      } finally {
+        if (asked === own) asked = null;
       }
     };
     filter.addEventListener("input", () => { clearTimeout(soon); soon = setTimeout(choose, 150); });
@@ -325,9 +336,9 @@
       if (loading) return;
       loading = true;
       try {
-        const answer = await ask(root.dataset.series);
+        const answer = await ask("the charts", root.dataset.series, load);
         if (answer.ok) { series = JSON.parse(answer.text); draw(); }
-      } catch { /* it is told, and loaded again when the connection is found */ } finally { loading = false; }
+      } catch { /* it is told, and asked for again */ } finally { loading = false; }
     }
 
     // New rows at the end; what is older than the span goes.
