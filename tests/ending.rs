@@ -29,18 +29,18 @@ fn ended(mut child: Child) -> Option<i32> {
 }
 
 /// Starts it, and waits until it has its port: that is before its log is open, its fleets run, and it says that it is ready.
-fn started(mut command: Command) -> Child {
+fn started(mut command: Command) -> (Child, String) {
     let address = format!("127.0.0.1:{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
     let child = command.args(["--listen", &address]).spawn().unwrap();
     wait_for("the port to be taken", || TcpStream::connect(&address).ok());
-    child
+    (child, address)
 }
 
 #[test]
 fn in_the_middle_of_a_start() {
     let (home, _) = fleet_of_sleepers(2, "");
     for _ in 0..5 {
-        assert_eq!(ended(started(run(home.path()))), Some(0));
+        assert_eq!(ended(started(run(home.path())).0), Some(0));
         assert_eq!(sleepers(&home.path().join("data")), 0, "nothing is left running");
     }
 }
@@ -53,6 +53,25 @@ fn while_a_cluster_is_waited_for() {
     // Taken, so that nobody else comes to listen there, and never answered.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = run(home.path());
-    command.args(["--brokers", &nobody.local_addr().unwrap().to_string()]);
-    assert_eq!(ended(started(command)), Some(0));
+    let brokers = nobody.local_addr().unwrap().to_string();
+    command.args(["--brokers", &brokers]);
+    let (child, address) = started(command);
+    // It lives, and says what it waits for; whoever sends samples is told to come again.
+    let answer = |path: &str, send: Option<&str>| {
+        let url = format!("http://{address}{path}");
+        let answer = match send {
+            None => ureq::get(url).config().http_status_as_error(false).build().call(),
+            Some(body) => ureq::post(url).config().http_status_as_error(false).build().header("content-type", "application/x-ndjson").send(body),
+        };
+        let mut answer = answer.unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    };
+    let (status, said) = wait_for("it to say what it waits for", || Some(answer("/readyz", None)).filter(|(_, said)| said.contains(&brokers)));
+    assert_eq!(status, 503, "{said}");
+    assert_eq!(answer("/healthz", None), (200, "ok\n".to_owned()));
+    for (path, send) in [("/api/v1/metrics", Some("{}")), ("/", None), ("/metrics", None)] {
+        let (status, said) = answer(path, send);
+        assert!(status == 503 && said.contains("the log cannot be reached") && said.contains(&brokers), "{path}: {status} {said}");
+    }
+    assert_eq!(ended(child), Some(0));
 }

@@ -196,13 +196,14 @@ impl InstallationArgs {
 /// A schema registry, asked as the user in a file, with a certificate of the authorities in another one.
 ///
 /// # Errors
-/// What is wrong with them; nothing of a file is told but its name.
-pub(super) fn schema_registry(url: &str, credentials: Option<&Path>, authorities: Option<&Path>) -> Result<Registry, String> {
-    let read =
-        |what: &'static str| move |path: &Path| std::fs::read(path).map_err(|error| format!("the {what} of the schema registry, {}: {error}", path.display()));
-    let credentials = credentials.map(read("user")).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let authorities = authorities.map(read("authorities")).transpose()?;
-    Registry::new(url, credentials.as_deref(), authorities.as_deref()).map_err(|error| error.to_string())
+/// Which of the settings `kafka.registry.…` it is, and what is wrong with it; nothing of a file is told but its name.
+pub(super) fn schema_registry(url: &str, credentials: Option<&Path>, authorities: Option<&Path>) -> Result<Registry, (&'static str, String)> {
+    let read = |setting: &'static str, what: &'static str| {
+        move |path: &Path| std::fs::read(path).map_err(|error| (setting, format!("the {what} of the schema registry, {}: {error}", path.display())))
+    };
+    let credentials = credentials.map(read("credentials", "user")).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let authorities = authorities.map(read("ca", "authorities")).transpose()?;
+    Registry::new(url, credentials.as_deref(), authorities.as_deref()).map_err(|error| ("url", error.to_string()))
 }
 
 /// Whether names of topics may begin so.

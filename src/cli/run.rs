@@ -3,6 +3,7 @@
 //! Every thread is owned here. One that ends before it was told to takes the process down, with its
 //! reason. At the end each part stops after those that feed it, so that nothing is left half-said.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -27,7 +28,7 @@ use crate::edge::log_watch::LogWatch;
 use crate::edge::observe::{self, Observer, Outbox};
 use crate::edge::policies::{ParsedFile, PolicyWatcher, WatchError};
 use crate::edge::processes::{self, FleetFiles, ProcessFleets};
-use crate::edge::serve::{self, Hosts, Live, ManualScale, ScaleError, Services};
+use crate::edge::serve::{self, Door, Hosts, Live, ManualScale, ScaleError, Services};
 use crate::edge::shown::Shown;
 use crate::edge::view::{Followed, Tail, View};
 use crate::log::{Log, LogError, Topic, directory};
@@ -92,11 +93,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         let mut told = Told { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, already: false };
         // Both are told apart before anything is written: a port in use, a directory of somebody else.
         let listener = serve::bind(loaded.config.listen).await?;
+        let server = Server::start(listener, &loaded.config)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         // It waits for a cluster that is not there, and its clients block.
         let waits = loaded.config.kafka.is_used();
+        let door = server.door.clone();
         let mut opening = tokio::task::spawn_blocking(move || {
-            let storage = Storage::open(&loaded.config, &clock);
+            let storage = Storage::open(&loaded.config, &clock, &|reason| door.waits_for(Some(reason)));
             storage.map(|storage| (storage, loaded.config, clock))
         });
         let (storage, config, clock) = tokio::select! {
@@ -116,7 +119,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         }
         let log = storage.log();
         let code = match Pipeline::start(&config, storage, clock) {
-            Ok(pipeline) => pipeline.run(listener, &config, told).await,
+            Ok(pipeline) => pipeline.run(server, &config, told).await,
             Err(error) => Err(error),
         };
         log.close();
@@ -125,6 +128,28 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     // What still waits for a cluster is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// The HTTP interface: it answers as soon as the port is open.
+struct Server {
+    address: SocketAddr,
+    door: Door,
+    end: oneshot::Sender<()>,
+    serving: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    fn start(listener: TcpListener, config: &Config) -> std::io::Result<Self> {
+        let (address, door) = (listener.local_addr()?, Door::default());
+        let (end, ending) = oneshot::channel::<()>();
+        let serving = serve::serve(listener, door.router(), Hosts::new(address, &config.hosts), async move { drop(ending.await) });
+        Ok(Server { address, door, end, serving: tokio::spawn(serving) })
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        drop(self.end);
+        Ok(self.serving.await??)
+    }
 }
 
 /// The signals that tell it to end.
@@ -267,9 +292,7 @@ impl Pipeline {
     }
 
     /// Serves until it is told to end or a part fails; then stops every part in order.
-    async fn run(self, listener: TcpListener, config: &Config, told: Told) -> anyhow::Result<u8> {
-        let address = listener.local_addr()?;
-        let hosts = Hosts::new(address, &config.hosts);
+    async fn run(self, server: Server, config: &Config, told: Told) -> anyhow::Result<u8> {
         let stop_fleets = config.stop_fleets_on_exit;
         let services = Services {
             view: Arc::clone(&self.view),
@@ -284,14 +307,12 @@ impl Pipeline {
             live: Live::default(),
         };
         let live = services.live.clone();
-        let (end, ending) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve::serve(listener, serve::router(services), hosts, async move { drop(ending.await) }));
-        Program::Ready(&address.to_string()).emit();
+        server.door.open(serve::router(services));
+        Program::Ready(&server.address.to_string()).emit();
         let reason = self.wait(told).await;
         Program::Ending.emit();
         live.close();
-        drop(end);
-        if let Err(error) = server.await.map_err(anyhow::Error::from).and_then(|served| Ok(served?)) {
+        if let Err(error) = server.stop().await {
             PartFailed { part: "the HTTP interface", reason: &error.to_string() }.emit();
         }
         let within = self.storage.ends_within().map(|within| if stop_fleets { within + STOP_FLEETS_WITHIN } else { within });
@@ -443,7 +464,11 @@ fn stage<S: Stage + 'static>(
         let ended = drive(stage, log, &*clock, &member, &stop);
         std::mem::forget(guard);
         if let Err(error) = ended {
-            drop(failing.send(format!("{} ended: {error}", S::NAME)));
+            let reason = match error {
+                LogError::Fenced { group, .. } => format!("another process has joined group {group} as {member}: give each a name of its own (kafka.member)"),
+                error => error.to_string(),
+            };
+            drop(failing.send(format!("{} ended: {reason}", S::NAME)));
         }
     };
     std::thread::Builder::new().name(S::NAME.to_owned()).spawn(running).with_context(|| format!("cannot start a thread for {}", S::NAME))

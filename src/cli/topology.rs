@@ -8,6 +8,7 @@ mod schemas;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -198,10 +199,15 @@ impl ShapeArgs {
             Role::Flow(topic) => Some(*topic),
             Role::State { .. } => None,
         };
+        let twice = |what: &str| wrong(&self.partitions.join(","), format!("{what} have two numbers; write one"));
+        if all.len() > 1 {
+            return Err(twice("all topics together"));
+        }
         for written in all {
             let count = number(written)?;
             partitions = declared.iter().filter(|topic| topic.is_spread()).filter_map(|topic| flow(&topic.role)).fold(partitions, |p, of| p.with(of, count));
         }
+        let mut named = BTreeSet::new();
         for written in single {
             let (name, count) = written.split_once('=').unwrap_or((written, ""));
             let name = name.strip_prefix(&self.prefix).unwrap_or(name);
@@ -212,6 +218,7 @@ impl ShapeArgs {
                 Role::Flow(_) if topic.fixed => {
                     return Err(wrong(written, format!("it has {} in every installation. {}", topic.partitions, topic.because)));
                 }
+                Role::Flow(_) if !named.insert(name) => return Err(twice(&format!("the partitions of {name}"))),
                 Role::Flow(of) => partitions = partitions.with(*of, number(count)?),
             }
         }
@@ -265,7 +272,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             Ok(FITS)
         }
         TopologyCommand::Schemas { registry, credentials, ca, output } => {
-            let registry = schema_registry(registry, credentials.as_deref(), ca.as_deref()).map_err(Unusable)?;
+            let registry = schema_registry(registry, credentials.as_deref(), ca.as_deref()).map_err(|(_, reason)| Unusable(reason))?;
             schemas::register(out, &registry, *output)
         }
         TopologyCommand::Check { connection, shape, output } => {
@@ -285,7 +292,8 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             })
         }
         TopologyCommand::Apply { connection, shape, dry_run, registry, credentials, ca, output } => {
-            let registry = registry.as_ref().map(|url| schema_registry(url, credentials.as_deref(), ca.as_deref())).transpose().map_err(Unusable)?;
+            let registry =
+                registry.as_ref().map(|url| schema_registry(url, credentials.as_deref(), ca.as_deref())).transpose().map_err(|(_, reason)| Unusable(reason))?;
             let options = connection.complete(|brokers| shape.options(brokers)).map_err(Unusable::from)?;
             let applied = topics::apply(&options, *dry_run).map_err(of_log)?;
             let refuses = applied.differences.iter().any(Difference::refuses);

@@ -33,6 +33,7 @@ use crate::runtime::retention::{Pressure, Room};
 mod by_hand;
 #[cfg(test)]
 mod documented;
+mod door;
 mod fleet;
 mod history;
 mod host;
@@ -42,6 +43,7 @@ mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use door::Door;
 pub use host::Hosts;
 pub use live::Live;
 
@@ -122,7 +124,7 @@ pub fn router(services: Services) -> Router {
     let samples = services.ingest.as_ref().map_or_else(Router::new, Ingest::router);
     let shown = if services.shows { shown() } else { Router::new() };
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .merge(shown)
@@ -307,6 +309,10 @@ fn no_such_path(uri: &Uri, lacks: Lacks) -> Problem {
 async fn no_such_method(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path"), "POST is for /api/v1/metrics and …/scale, GET for everything else")
         .at(uri.path().to_owned())
+}
+
+async fn alive() -> &'static str {
+    "ok\n"
 }
 
 async fn ready(State(services): State<Services>) -> Response {

@@ -27,14 +27,14 @@ pub(super) enum Storage {
 }
 
 impl Storage {
-    /// Opens what the configuration names.
+    /// Opens what the configuration names; tells `waiting` for what it waits.
     ///
     /// # Errors
     /// [`LogError`] with the way out; [`crate::cli::Unusable`] where this build has no Kafka.
-    pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
+    pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>, waiting: &dyn Fn(String)) -> anyhow::Result<Self> {
         if config.kafka.is_used() {
             #[cfg(feature = "kafka")]
-            return kafka::Kafka::open(config).map(Storage::Kafka);
+            return kafka::Kafka::open(config, waiting).map(Storage::Kafka);
             #[cfg(not(feature = "kafka"))]
             return Err(crate::cli::Unusable(format!("{}: this build has no Kafka: build it with --features kafka", config.source("kafka.brokers"))).into());
         }
@@ -150,7 +150,7 @@ mod kafka {
 
     impl Kafka {
         /// Opens it; where the cluster cannot be reached, waits until it can.
-        pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
+        pub(super) fn open(config: &Config, waiting: &dyn Fn(String)) -> anyhow::Result<Self> {
             let reach = topology::options_of(config)?;
             let registry = registry(config)?.map(|registry| Arc::new(registry.beside(installation(&reach))));
             let look_up = registry.clone().map(|registry| registry as Arc<dyn LookUp>);
@@ -169,6 +169,7 @@ mod kafka {
             let soon = Options { patience: TOLD_AFTER, ..options.clone() };
             if let Err(LogError::Retry { reason }) = topics::wanted(&soon).and_then(|wanted| topics::look(&soon, &wanted)) {
                 warn!(event = "log-unreachable", "{reason}; trying again");
+                waiting(reason);
             }
             loop {
                 let ask = registry.as_deref().filter(|_| config.kafka.framing == Framing::Confluent).map(|registry| |record| registry.id_of(record));
@@ -189,6 +190,7 @@ mod kafka {
                     Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
                         // Nothing runs yet that would wait for this thread, or want to end in order.
                         warn!(event = "log-unreachable", "{reason}; trying again");
+                        waiting(reason);
                         std::thread::sleep(AGAIN);
                     }
                     Err(error) => return Err(error.into()),
@@ -218,7 +220,7 @@ mod kafka {
     fn registry(config: &Config) -> anyhow::Result<Option<Registry>> {
         let Some(url) = &config.kafka.registry else { return Ok(None) };
         let registry = schema_registry(url, config.kafka.registry_credentials.as_deref(), config.kafka.registry_ca.as_deref())
-            .map_err(|reason| Unusable(format!("{}: {reason}", config.source("kafka.registry.url"))))?;
+            .map_err(|(setting, reason)| Unusable(format!("{}: {reason}", config.source(&format!("kafka.registry.{setting}")))))?;
         registry.begin();
         Ok(Some(registry))
     }

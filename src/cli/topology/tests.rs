@@ -257,6 +257,8 @@ fn what_cannot_be_is_named_with_the_way_out() {
     for (line, message) in [
         (&["--partitions", "0"][..], "--partitions 0: not a number from 1 to 10000"),
         (&["--partitions", "signals=x"], "--partitions x: not a number from 1 to 10000"),
+        (&["--partitions", "signals=5,loadline.signals=6"], "--partitions signals=5,loadline.signals=6: the partitions of signals have two numbers; write one"),
+        (&["--partitions", "5,6"], "--partitions 5,6: all topics together have two numbers; write one"),
         (&["--partitions", "decide-state=3"], "--partitions decide-state=3: it has as many as signals, so say signals=3"),
         (
             &["--partitions", "signal=3"],
