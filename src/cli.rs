@@ -17,6 +17,7 @@ pub mod man;
 #[cfg(feature = "kafka")]
 pub mod migrate;
 mod migrated;
+mod only;
 mod paint;
 pub mod policy;
 pub mod replay;

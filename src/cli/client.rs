@@ -110,8 +110,8 @@ pub(super) fn resolve(named: &str, names: &[TargetId]) -> anyhow::Result<TargetI
     match meant.as_slice() {
         [one] => Ok((*one).clone()),
         [] => {
-            let near = nearest(named, names.iter().map(TargetId::name));
-            let near = near.and_then(|near| names.iter().find(|t| t.name() == near));
+            let near = nearest(named, names.iter().map(TargetId::name)).and_then(|near| names.iter().find(|t| t.name() == near));
+            let near = near.or_else(|| nearest(named, names.iter().map(TargetId::as_str)).and_then(|near| names.iter().find(|t| t.as_str() == near)));
             let mend = match near {
                 Some(near) => format!("did you mean {near}?"),
                 None => "write the whole name, namespace/Kind/name; `loadline status` of a running one lists the targets".to_owned(),

@@ -17,6 +17,7 @@ use crate::wire::{self, jsonl};
 
 #[cfg(feature = "kafka")]
 use super::connection::InstallationArgs;
+use super::only::Only;
 use super::why::moment;
 use super::{Unusable, of_log};
 
@@ -25,7 +26,7 @@ const SLICE: usize = 1_000;
 
 /// Export signals as JSON lines, for `loadline replay`. Works beside a running Loadline, and without one.
 ///
-/// With --brokers or --kafka-config the log on Kafka is read, else that of --data. Exit codes: 0 exported, 2 no log there, or one that cannot be read.
+/// With --brokers or --kafka-config the log on Kafka is read, else that of --data. Exit codes: 0 exported, 2 no log there, one that cannot be read, or no such target.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   loadline export --data data > signals.jsonl
@@ -39,7 +40,7 @@ pub struct ExportArgs {
     #[cfg(feature = "kafka")]
     #[command(flatten)]
     installation: InstallationArgs,
-    /// Only this target's signals, and those that concern every target
+    /// Only this target's signals, and those that concern every target: its name, or its end where that is unique
     #[arg(long)]
     target: Option<String>,
     /// Only what was appended at this time or later: 30m, 2h, 3d ago, RFC 3339, Unix milliseconds, or a time of the last 24 hours in UTC, as 12:03:20
@@ -56,12 +57,14 @@ pub(super) fn run(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
     let source = Source::Directory(args.data.clone());
     #[cfg(feature = "kafka")]
     let source = args.installation.options()?.map_or(source, Source::on_kafka);
+    let mut only = Only::new(args.target.as_deref());
     each_signal(&source, from, &mut |at, partition, signal| {
-        if wanted(&signal, args.target.as_deref()) {
+        if signal.target().is_none_or(|target| only.admits(target)) {
             writeln!(out, "{}", jsonl::signal_to_line(at, partition, &signal))?;
         }
         Ok(())
     })?;
+    only.check()?;
     Ok(0)
 }
 
@@ -148,8 +151,4 @@ pub(super) fn each_signal(source: &Source, from: Option<Timestamp>, each: &mut d
         }
     }
     Ok(())
-}
-
-fn wanted(signal: &Signal, target: Option<&str>) -> bool {
-    target.is_none_or(|wanted| signal.target().is_none_or(|t| t.as_str() == wanted))
 }

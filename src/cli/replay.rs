@@ -14,6 +14,7 @@ use clap::Args;
 use super::Unusable;
 #[cfg(feature = "kafka")]
 use super::connection::InstallationArgs;
+use super::only::Only;
 use crate::runtime::replay::{Caused, Replay};
 use crate::stages::arbitrate::Arbitrate;
 use crate::wire::jsonl::{self, StartState};
@@ -31,7 +32,7 @@ use crate::wire::jsonl::{self, StartState};
   loadline replay --policy new.yaml --data data --from 12:00:00 --output markdown --fail-above 10%
   loadline replay --policy new.yaml --brokers kafka-1:9092
 
-Exit codes: 0 replayed, 1 a line or a policy could not be used, or --fail-above had nothing to compare, 2 bad usage or unreadable file, 3 the difference is above --fail-above.")]
+Exit codes: 0 replayed, 1 a line or a policy could not be used, or --fail-above had nothing to compare, 2 bad usage, no such target, or unreadable file, 3 the difference is above --fail-above.")]
 #[cfg_attr(feature = "kafka", command(
     mut_arg("brokers", |brokers| brokers.requires("policy").conflicts_with_all(["file", "data"])),
     mut_arg("config", |config| config.requires("policy").conflicts_with_all(["file", "data"])),
@@ -46,7 +47,7 @@ pub struct ReplayArgs {
     /// Histories that targets start with: {"target":{"proposals":[{"replicas":5,"ageMs":120000}],"scaleEvents":[…]}}.
     #[arg(long, value_name = "STATE.json")]
     start: Option<PathBuf>,
-    /// Print only the decisions of this target.
+    /// Print only the decisions of this target: its name, or its end where that is unique.
     #[arg(long)]
     target: Option<String>,
     /// Compare: the policies of this file in the place of the recorded ones; may be given several times.
@@ -109,7 +110,7 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
 /// # Errors
 /// The first line that cannot be used, with its number; what cannot be read or written.
 pub fn lines(replay: &mut Replay, input: impl BufRead, follow: bool, only: Option<&str>, out: &mut dyn Write, troubles: &mut dyn Write) -> anyhow::Result<u8> {
-    let mut troubled = false;
+    let (mut troubled, mut only) = (false, Only::new(only));
     for (number, line) in (1_u64..).zip(input.lines()) {
         let line = line.with_context(|| format!("failed to read line {number}"))?;
         if !line.trim().is_empty() {
@@ -117,6 +118,10 @@ pub fn lines(replay: &mut Replay, input: impl BufRead, follow: bool, only: Optio
                 Ok(read) => read,
                 Err(error) => bail!("line {number} cannot be used: {error}"),
             };
+            // One that nothing was decided about is there nevertheless.
+            if let Some(target) = signal.target() {
+                only.admits(target);
+            }
             for caused in replay.signal(at, partition.unwrap_or(0), signal) {
                 if let Caused::Trouble(alert) = &caused {
                     let of = alert.target.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -131,7 +136,7 @@ pub fn lines(replay: &mut Replay, input: impl BufRead, follow: bool, only: Optio
                     Caused::Command(c) => &c.target,
                     Caused::Trouble(_) => continue,
                 };
-                if only.is_some_and(|wanted| wanted != target.as_str()) {
+                if !only.admits(target) {
                     continue;
                 }
                 let line = match &caused {
@@ -149,5 +154,6 @@ pub fn lines(replay: &mut Replay, input: impl BufRead, follow: bool, only: Optio
             out.flush()?;
         }
     }
+    only.check()?;
     Ok(u8::from(troubled))
 }

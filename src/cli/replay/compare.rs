@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use super::super::only::Only;
 use super::ReplayArgs;
 use super::difference::{All, Compared, Side, Span, Sums};
 use crate::cli::documents::documents_in;
@@ -102,11 +103,9 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<u8> 
         _ => Source::Lines(std::io::stdin().lock().lines().collect::<Result<_, _>>().context("failed to read the standard input")?),
     };
     let history = History { source, from };
-    let only = args.target.as_deref();
-    let candidates: Vec<Candidate> = candidates.into_iter().filter(|c| only.is_none_or(|only| only == c.target.as_str())).collect();
-    if candidates.is_empty() {
-        return Err(Unusable(format!("none of the policies is of {}", only.unwrap_or("any target"))).into());
-    }
+    let mut only = Only::new(args.target.as_deref());
+    let candidates: Vec<Candidate> = candidates.into_iter().filter(|candidate| only.admits(&candidate.target)).collect();
+    only.check()?;
     // What the history has of the targets: where it names no policy, the other one begins with the target's first signal.
     let (mut seen, mut named) = (BTreeSet::new(), BTreeSet::new());
     let mut sampled: BTreeMap<TargetId, BTreeSet<MetricName>> = BTreeMap::new();

@@ -147,7 +147,7 @@ fn what_cannot_be_compared_says_why() {
         (QUEUE.replace("name: shop }\n  replicas", "name: shops }\n  replicas"), vec![], "has no signal of prod/Deployment/shops; it has prod/Deployment/shop"),
         (QUEUE.replace("min: 1", "min: 0"), vec![], "new.yaml:6:20"),
         ("# nothing\n".to_owned(), vec![], "there is no ScalingPolicy in"),
-        (QUEUE.to_owned(), vec!["--target", "a/b/c"], "none of the policies is of a/b/c"),
+        (QUEUE.to_owned(), vec!["--target", "a/b/c"], "--target a/b/c: of what was read, there is no target a/b/c"),
         (QUEUE.to_owned(), vec!["--follow"], "cannot be used with"),
     ] {
         let error = format!("{:#}", compared(&lines, &policy, &flags).unwrap_err());
