@@ -68,7 +68,10 @@ struct Known {
     /// The last evaluation, also where it was not written down.
     latest: Option<Decision>,
     series: Series,
+    /// What was announced last.
     policy: Option<(PolicyAnnouncement, Facts)>,
+    /// The policy before it that could be used, where that one cannot be.
+    usable: Option<Facts>,
     fleet: Option<(Timestamp, FleetObservation)>,
     alerts: BTreeMap<(String, String), Alert>,
 }
@@ -215,7 +218,7 @@ impl View {
     /// A target's evaluations of `from..=to`, as far as memory goes; `None` where it is not known.
     pub fn series(&self, target: &TargetId, from: Timestamp, to: Timestamp) -> Option<SeriesAnswer> {
         let known = self.targets.get(target)?;
-        Some(known.series.answer(target.clone(), from, to, known.policy.as_ref().map(|(_, facts)| facts)))
+        Some(known.series.answer(target.clone(), from, to, known.in_force()))
     }
 
     /// What people set by hand since the last decision about a target.
@@ -279,6 +282,8 @@ impl View {
             let stale = |p: &PolicyAnnouncement| same(p) && p.order.generation > policy.order.generation;
             if !known.policy.as_ref().is_some_and(|(p, _)| *p == policy || stale(p)) {
                 let facts = Facts::of(&policy.target, &policy);
+                let before = known.policy.take().map(|(_, before)| before).filter(|before| before.usable).or(known.usable.take());
+                known.usable = before.filter(|_| policy.spec.is_some() && !facts.usable);
                 known.policy = Some((policy, facts));
             }
         });
@@ -343,11 +348,19 @@ fn ready(fleet: &FleetObservation) -> u32 {
     u32::try_from(fleet.instances.iter().filter(|i| i.ready == Some(true) && !i.deleting).count()).unwrap_or(u32::MAX)
 }
 
+/// What cannot be used here is in force where it was decided by: by a newer release. Else the one before it holds on.
+fn in_force<'a>(announced: Option<&'a (PolicyAnnouncement, Facts)>, before: Option<&'a Facts>, latest: Option<&Decision>) -> Option<&'a Facts> {
+    let (policy, facts) = announced?;
+    let is_used = || latest.is_some_and(|latest| latest.policy_version == facts.version);
+    if policy.spec.is_none() || facts.usable || is_used() { Some(facts) } else { before }
+}
+
 impl Known {
     /// Takes an evaluation: the last one is what the status says. A clock that was set back counts on from there.
     fn evaluated(&mut self, decision: &Decision, room: Room, live: bool) {
         let seen = self.fleet.as_ref().filter(|_| live).map(|(_, fleet)| Seen { current: fleet.desired, ready: ready(fleet) });
-        self.series.take(decision, seen, self.policy.as_ref().map(|(_, facts)| facts), room);
+        let in_force = in_force(self.policy.as_ref(), self.usable.as_ref(), Some(decision));
+        self.series.take(decision, seen, in_force, room);
         if live || self.latest.as_ref().is_none_or(|latest| (latest.at, latest.sequence) <= (decision.at, decision.sequence)) {
             self.latest = Some(decision.clone());
         }
@@ -364,8 +377,13 @@ impl Known {
         !removed || self.fleet.is_some() || !self.alerts.is_empty()
     }
 
+    /// The facts of the policy that is decided by, as far as it is known.
+    fn in_force(&self) -> Option<&Facts> {
+        in_force(self.policy.as_ref(), self.usable.as_ref(), self.latest.as_ref())
+    }
+
     fn status(&self, target: &TargetId) -> TargetStatus {
-        let facts = self.policy.as_ref().map(|(_, facts)| facts);
+        let facts = self.in_force();
         let off = facts.is_some_and(|facts| facts.off);
         // Nothing stands of a policy that is off, or gone.
         let removed = self.policy.as_ref().is_some_and(|(p, _)| p.spec.is_none());
@@ -404,6 +422,7 @@ impl Known {
     fn without_decision(&self) -> &'static str {
         match (&self.policy, &self.fleet) {
             (Some((policy, _)), _) if policy.spec.is_none() => "its policy was removed: its replicas stay as they are",
+            (Some(_), _) if self.in_force().is_none() => "the policy that was announced for it cannot be used, and there was none before: nothing is decided",
             (Some(_), None) => "its replicas have not been seen yet: is there such a target?",
             (Some(_), Some(_)) => "no decision yet",
             (None, _) => "no policy names it",

@@ -1,5 +1,6 @@
 //! What a target's policy allows, for those who set a count by hand.
 
+use super::facts::Facts;
 use super::{Known, View};
 use crate::model::{TargetId, Timestamp};
 
@@ -34,11 +35,14 @@ impl View {
 impl Known {
     /// By its policy; without its announcement an evaluation says at least that there is one. `None` where nothing is known of a policy.
     fn allowed(&self) -> Option<Allowed> {
-        let Some((announced, facts)) = &self.policy else { return self.latest.as_ref().map(|_| Allowed::NotKnown) };
-        Some(match (&announced.spec, facts.min, facts.max) {
-            (None, ..) => Allowed::NoPolicy,
-            (Some(_), Some(min), Some(max)) => Allowed::Within { min, max, mode: facts.mode.clone().unwrap_or_default(), version: facts.version.clone() },
-            (Some(_), ..) => Allowed::NotKnown,
+        let Some((announced, _)) = &self.policy else { return self.latest.as_ref().map(|_| Allowed::NotKnown) };
+        let within = |facts: &Facts| {
+            let (mode, version) = (facts.mode.clone().unwrap_or_default(), facts.version.clone());
+            Some(Allowed::Within { min: facts.min?, max: facts.max?, mode, version })
+        };
+        Some(match &announced.spec {
+            None => Allowed::NoPolicy,
+            Some(_) => self.in_force().and_then(within).unwrap_or(Allowed::NotKnown),
         })
     }
 }

@@ -109,8 +109,9 @@ impl Known {
 
     /// By its policy; where that cannot be read here, by the last evaluation.
     fn asked_metrics(&self) -> impl Iterator<Item = &MetricName> {
-        let written = self.policy.iter().flat_map(|(_, facts)| facts.rules.keys());
-        let is_written = self.policy.as_ref().is_some_and(|(_, facts)| !facts.rules.is_empty());
+        let in_force = self.in_force();
+        let written = in_force.into_iter().flat_map(|facts| facts.rules.keys());
+        let is_written = in_force.is_some_and(|facts| !facts.rules.is_empty());
         let evaluated = self.latest.iter().filter(move |_| !is_written).flat_map(|latest| latest.metrics.iter().map(|metric| &metric.name));
         written.chain(evaluated)
     }

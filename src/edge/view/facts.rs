@@ -11,6 +11,8 @@ use crate::model::{MetricName, PolicyAnnouncement, TargetId};
 /// A policy's plain facts. What cannot be resolved is absent, what is written stands all the same.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
+    /// Whether this version can use it.
+    pub(super) usable: bool,
     pub(super) role: Option<String>,
     pub(super) mode: Option<String>,
     pub(super) min: Option<u32>,
@@ -35,6 +37,7 @@ impl Facts {
             MetricRule::Utilization { .. } | MetricRule::PerReplica { .. } | MetricRule::Value { .. } => Rule::Track,
         };
         Facts {
+            usable: policy.is_some(),
             role: word("role", "Generic"),
             mode: word("mode", "Active"),
             min: policy.as_ref().map(|policy| policy.min),

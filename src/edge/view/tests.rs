@@ -221,10 +221,48 @@ fn an_older_policy_is_no_news() {
     assert_eq!(view.detail(&api()).unwrap().policy.as_deref(), Some(r#"{"role":"ApiServer"}"#));
 }
 
+/// A policy, as it is written.
+fn spec(mode: &str, max: u32) -> String {
+    format!(
+        r#"{{"target":{{"apiVersion":"apps/v1","kind":"Deployment","name":"api"}},"mode":"{mode}","replicas":{{"min":3,"max":{max}}},"metrics":[{{"name":"cpu","track":{{"utilization":"70%"}}}}]}}"#
+    )
+}
+
+/// A policy that cannot be used changes nothing: the one before it is shown, and where there is none, that nothing is decided. Where it was decided by, a
+/// newer release can use it.
+#[test]
+fn the_policy_that_is_shown_is_the_one_in_force() {
+    let view = View::new();
+    let unusable = r#"{"role":"ApiServer","mode":"Active"}"#;
+    let shown = || {
+        let status = view.statuses().pop().unwrap();
+        (status.mode, status.max, status.reason)
+    };
+    view.signal(at(0), Signal::Policy(policy(1, Some(unusable))));
+    view.signal(at(0), Signal::Fleet(fleet(0, 4, 3)));
+    let (mode, max, reason) = shown();
+    assert_eq!((mode, max), (None, None));
+    assert!(reason.contains("cannot be used, and there was none before: nothing is decided"), "{reason}");
+    assert_eq!(view.allowed(&api(), at(9)), Allowed::NotKnown);
+    view.signal(at(1), Signal::Policy(policy(2, Some(&spec("Advise", 60)))));
+    assert_eq!(shown(), (Some("Advise".to_owned()), Some(60), "no decision yet".to_owned()));
+    for generation in [3, 4] {
+        view.signal(at(2), Signal::Policy(policy(generation, Some(unusable))));
+        assert_eq!(shown(), (Some("Advise".to_owned()), Some(60), "no decision yet".to_owned()), "of {generation}");
+    }
+    assert!(matches!(view.allowed(&api(), at(9)), Allowed::Within { min: 3, max: 60, .. }));
+    view.signal(at(4), Signal::Policy(policy(5, None)));
+    view.signal(at(5), Signal::Policy(policy(6, Some(unusable))));
+    assert_eq!(shown().0, None, "what was removed comes not back");
+    let by_newer = Decision { policy_version: policy(6, None).order.to_string(), ..decision(10, 4, 5) };
+    view.audit(at(10), Audit::Decision(by_newer));
+    assert_eq!(shown().0.as_deref(), Some("Active"), "as it is written");
+}
+
 #[test]
 fn what_a_target_waits_for_is_said() {
     let view = View::new();
-    view.audit(at(0), Audit::Policy(policy(1, Some("{}"))));
+    view.audit(at(0), Audit::Policy(policy(1, Some(&spec("Active", 60)))));
     assert!(view.statuses()[0].reason.starts_with("its replicas have not been seen yet"));
     view.audit(at(0), Audit::Policy(policy(2, None)));
     assert!(view.statuses().is_empty(), "a target without policy and replicas is history");

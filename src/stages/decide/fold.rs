@@ -107,7 +107,8 @@ impl Target {
         let announced = Announced { spec, order };
         match InForce::new(&target, &announced) {
             Err(problems) => {
-                let message = || format!("a policy was announced that this version cannot use, the last one stays in force: {problems}");
+                let then = if self.policy.is_some() { "the last one stays in force" } else { "there was none before, so nothing is decided" };
+                let message = || format!("a policy was announced that this version cannot use, {then}: {problems}");
                 alerts::set(memory, &target, "PolicyUnusable", Severity::Warning, true, message, effects);
             }
             Ok(in_force) => {

@@ -41,7 +41,9 @@ pub(super) fn charts(series: &Series, status: &TargetStatus, range: Range, times
 /// Why there is nothing to draw, and what would change it.
 fn why_empty(status: &TargetStatus, range: Range) -> Markup {
     let why = match (status.mode.as_deref(), status.at, status.seen_at) {
-        (None, ..) => "No policy names this target, so it is not evaluated and there is nothing to draw. Its replicas are left as they are.".to_owned(),
+        (None, ..) => {
+            "No policy is in force for this target, so it is not evaluated and there is nothing to draw. Its replicas are left as they are.".to_owned()
+        }
         (Some("Off"), ..) => "Its policy's mode is Off: it is not evaluated, so there is nothing to draw.".to_owned(),
         (Some(_), _, None) => {
             "Its replicas have never been seen, so it has not been evaluated and there is nothing to draw. A policy names it; is there such a target?"
