@@ -337,17 +337,10 @@ impl Log for KafkaLog {
             })
             .collect();
         let sent: Vec<&[RawAppend]> = checked.iter().filter_map(|call| call.as_ref().ok().copied()).collect();
-        let mut outcomes = Vec::new();
-        // Of the whole: a cluster that takes some of it can be written to.
-        let noted = self.0.standing.note(
-            || calls.first().map_or_else(String::new, |appends| appended(appends)),
-            || {
-                outcomes = self.0.appender.append(&self.0.options, &self.0.names, &sent);
-                let refused = |outcome: &Result<Vec<Offset>, LogError>| outcome.as_ref().err().cloned();
-                if outcomes.iter().any(Result::is_ok) { Ok(()) } else { outcomes.iter().find_map(refused).map_or(Ok(()), Err) }
-            },
-        );
-        drop(noted);
+        let started = Stopwatch::start();
+        let outcomes = self.0.appender.append(&self.0.options, &self.0.names, &sent);
+        let of = || calls.first().map_or_else(String::new, |appends| appended(appends));
+        self.0.standing.note_each(of, outcomes.iter().map(|outcome| outcome.as_ref().err()), started.elapsed());
         let mut outcomes = outcomes.into_iter();
         let outcome = |call: Result<&[RawAppend], LogError>| call.and_then(|_| outcomes.next().unwrap_or_else(|| Ok(Vec::new())).map(drop));
         checked.into_iter().map(outcome).collect()

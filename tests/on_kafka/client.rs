@@ -76,6 +76,29 @@ fn a_scan_that_goes_on_where_one_stopped_reads_what_came_since() {
     }
 }
 
+/// Who follows a topic that was cut short (a broker without a part of its disk came to lead it, or a backup was put back) is told of the gap, and goes on with
+/// what comes in its place.
+#[test]
+fn who_follows_a_topic_that_is_cut_short_is_told_and_goes_on() {
+    let options = broker().options(&Broker::prefix());
+    topics::apply(&options, false).unwrap();
+    let log = Broker::open(&options);
+    log.append(vec![signal("0"), signal("1")]).unwrap();
+    let mut follower = log.follow(Topic::Signals, &BTreeMap::from([(0, 100)])).unwrap();
+    let started = Stopwatch::start();
+    let mut polled = Vec::new();
+    let mut follow = |wanted: &dyn Fn(&[Polled]) -> bool| {
+        while !wanted(&polled) {
+            assert!(started.elapsed() < DEADLINE, "{polled:?}");
+            polled.extend(follower.poll(10, Duration::from_millis(200)).unwrap());
+        }
+    };
+    follow(&|polled| polled.contains(&Polled::Gap { partition: 0, from: 2, to: 100 }));
+    log.append(vec![signal("2")]).unwrap();
+    follow(&|polled| is_read(polled, "2"));
+    assert!(!is_read(&polled, "0") && !is_read(&polled, "1"), "{polled:?}");
+}
+
 /// Topics that are missing are named, with what creates them; and so is a state that does not have as many partitions as its input.
 #[test]
 fn topics_that_are_missing_or_do_not_fit_are_named() {

@@ -111,7 +111,6 @@ fn another_policy_is_compared_on_what_is_there(home: &Path, prefix: &str) {
     assert!(on_kafka.contains(&*crate::common::SLEEPERS) && on_kafka.contains("\"recorded\""), "{on_kafka}");
 }
 
-/// A process with a name keeps its partitions while it restarts; the others do not take them, and nothing is decided there meanwhile.
 /// Whoever is told to end ends, also where nobody answers to whom it could say so.
 #[test]
 fn who_is_told_to_end_ends_without_a_broker() {
@@ -125,6 +124,8 @@ fn who_is_told_to_end_ends_without_a_broker() {
     assert_eq!(loadline.stop(), 0);
 }
 
+/// A process with a name keeps its partitions while it restarts; the others do not take them, and nothing is decided there meanwhile. A name that
+/// another process has too is told to the one that loses it.
 #[test]
 fn a_process_with_a_name_comes_back_to_what_it_had() {
     let prefix = installation(broker());
@@ -159,7 +160,12 @@ fn a_process_with_a_name_comes_back_to_what_it_had() {
     assert_eq!(has(&other), others, "the other one has taken nothing");
     assert_eq!(wait_for("the owners", owners), before);
     scales_to(&front, &data, 30.0, 3);
-    for running in [again, other, front] {
+    let namesake = named("other");
+    let (code, said) = other.ended();
+    let last = said.lines().last().unwrap_or_default();
+    assert_eq!(code, 1, "{said}");
+    assert!(last.contains("another process has joined group ") && last.contains(" as other: give each a name of its own (kafka.member)"), "{last}");
+    for running in [again, namesake, front] {
         assert_eq!(running.stop(), 0);
     }
 }

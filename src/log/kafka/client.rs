@@ -75,10 +75,17 @@ pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
         return Err(format!("{name} cannot be chosen: Loadline sets it, as its promises rest on it; remove it"));
     }
     let mut config = ClientConfig::new();
-    match config.set(name, value).create_native_config() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(errors::of_setting(&error)),
+    if let Err(error) = config.set(name, value).create_native_config() {
+        return Err(errors::of_setting(&error));
     }
+    // librdkafka takes each of these alone, and makes no producer that writes each record once with it.
+    let needs = match (canonical(name), value.parse::<u32>()) {
+        ("max.in.flight.requests.per.connection", Ok(6..)) => "has at most 5 requests under way: write 5 or less",
+        ("retries", Ok(0)) => "tries again: write 1 or more",
+        ("queuing.strategy", _) if value == "lifo" => "sends them in their order: write fifo",
+        _ => return Ok(()),
+    };
+    Err(format!("{name} = {value:?}: a producer that writes each record once {needs}, or remove it"))
 }
 
 /// Settings that cannot be chosen, as a promise rests on each of them.
@@ -474,5 +481,20 @@ mod tests {
         assert_eq!((shorter.get("message.timeout.ms"), shorter.get("socket.timeout.ms")), (Some("4500"), Some("10000")), "the latter is the user's");
         options.settings.insert("isolation.level".to_owned(), "read_uncommitted".to_owned());
         assert!(of(&options, "isolation.level").unwrap_err().to_string().contains("isolation.level cannot be chosen"));
+    }
+
+    /// What librdkafka takes alone and no producer of ours can be made with is refused where it is written, and nothing more than that is.
+    #[test]
+    fn what_no_producer_of_ours_can_be_made_with_is_refused_by_its_name() {
+        let makes = |name: &str, value: &str| {
+            let mut config = producer(&Options::new("127.0.0.1:1"));
+            config.set(name, value).create::<rdkafka::producer::BaseProducer>().is_ok()
+        };
+        for (name, refused, taken) in [("max.in.flight", "6", "5"), ("message.send.max.retries", "0", "1"), ("queuing.strategy", "lifo", "fifo")] {
+            let why = check_setting(name, refused).unwrap_err();
+            assert!(why.starts_with(&format!("{name} = {refused:?}: a producer that writes each record once ")) && why.ends_with(", or remove it"), "{why}");
+            assert!(!makes(name, refused), "{name} = {refused}");
+            assert!(check_setting(name, taken).is_ok() && makes(name, taken), "{name} = {taken}");
+        }
     }
 }

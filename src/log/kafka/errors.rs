@@ -76,7 +76,12 @@ pub(super) fn of_setting(error: &KafkaError) -> String {
 pub(super) fn unusable(error: &KafkaError) -> LogError {
     match error {
         KafkaError::ClientConfig(..) => LogError::Fatal { reason: format!("setting of the Kafka client: {}", of_setting(error)) },
-        error => LogError::Fatal { reason: format!("the Kafka client cannot be made: {error}") },
+        error => {
+            let reason = format!(
+                "the Kafka client cannot be made: {error}; some settings of it do not go together (kafka.config names their file): change or remove those that this names"
+            );
+            LogError::Fatal { reason }
+        }
     }
 }
 

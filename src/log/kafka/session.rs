@@ -53,6 +53,8 @@ pub(super) struct Member {
     unopened: BTreeMap<u32, LeftAlone>,
     questions: Questions,
     hidden: Hidden,
+    /// Another one took its place: the client says so once.
+    is_replaced: bool,
 }
 
 /// Something that failed for now, and when it is tried again.
@@ -170,6 +172,7 @@ impl Member {
             unopened: BTreeMap::new(),
             questions: Questions::default(),
             hidden: Hidden::default(),
+            is_replaced: false,
         };
         if member.shared.options.static_members {
             // It takes the place of the one before at once.
@@ -206,6 +209,9 @@ impl Member {
 
     /// Takes what the client has, waiting for the first of it; and what changed in the group.
     fn fetch(&mut self, wait: Duration, polled: &mut Vec<Polled>) -> Result<(), LogError> {
+        if self.is_replaced {
+            return Err(self.fenced(0));
+        }
         let mut wait = wait;
         // Keys of samples are of those who wrote them, and say nothing.
         let keyed = self.membership.topic != Topic::Metrics;
@@ -228,7 +234,10 @@ impl Member {
                         self.overtaken = self.owned.keys().map(|partition| (*partition, None)).collect();
                         break;
                     }
-                    Some(code) if errors::is_replaced(code) => return Err(self.fenced(0)),
+                    Some(code) if errors::is_replaced(code) => {
+                        self.is_replaced = true;
+                        return Err(self.fenced(0));
+                    }
                     _ => match errors::of_topic(&error, self.topic()) {
                         // Brokers come back by themselves; what is there is handed out first.
                         LogError::Retry { reason } => {

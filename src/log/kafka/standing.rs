@@ -45,6 +45,29 @@ impl Standing {
         outcome
     }
 
+    /// Notes what came of several writes that were done at once, in `time`: those that succeed hide none that do not.
+    pub(super) fn note_each<'a>(&self, of: impl Fn() -> String, outcomes: impl Iterator<Item = Option<&'a LogError>>, time: Duration) {
+        let (mut succeeds, mut refused) = (false, None);
+        for outcome in outcomes {
+            match outcome {
+                None => succeeds = true,
+                Some(LogError::Retry { reason } | LogError::Unknown { reason }) => refused = Some(reason),
+                Some(LogError::Fenced { .. } | LogError::TooLarge { .. } | LogError::Fatal { .. }) => self.times.failed(),
+            }
+        }
+        match refused {
+            Some(reason) => {
+                self.refused(of(), reason);
+                // A cluster that takes some of it can be written to.
+                if succeeds {
+                    lock(&self.troubles).of_all = None;
+                }
+            }
+            None if succeeds => self.written(&of, time),
+            None => {}
+        }
+    }
+
     fn written(&self, of: &impl Fn() -> String, time: Duration) {
         self.times.took(time);
         let mut troubles = lock(&self.troubles);
@@ -129,6 +152,24 @@ mod tests {
         let Trouble { of, refused, .. } = standing.trouble().unwrap();
         assert_eq!((of.as_deref(), refused), (Some("decide"), 2));
         write(&standing, "decide");
+        assert_eq!(standing.trouble(), None);
+    }
+
+    /// Of requests that were sent at once: a partition without a leader is told, though all others are written.
+    #[test]
+    fn what_is_written_at_once_hides_no_part_that_is_not() {
+        let standing = Standing::new("a:9092");
+        let failed = LogError::Retry { reason: "no leader".to_owned() };
+        let of = || "what is appended to metrics".to_owned();
+        let note = |outcomes: &[Option<&LogError>]| standing.note_each(of, outcomes.iter().copied(), Duration::ZERO);
+        note(&[Some(&failed), Some(&failed)]);
+        assert_eq!(standing.trouble().unwrap().of, None);
+        note(&[None, Some(&failed), None]);
+        let Trouble { of, refused, reason, .. } = standing.trouble().unwrap();
+        assert_eq!((of.as_deref(), refused, reason.as_str()), (Some("what is appended to metrics"), 2, "no leader"));
+        note(&[]);
+        assert!(standing.trouble().is_some(), "nothing was written");
+        note(&[None, None]);
         assert_eq!(standing.trouble(), None);
     }
 

@@ -52,6 +52,12 @@ impl Member {
     fn revive(&mut self, partition: u32) -> Result<(), LogError> {
         self.after_death(partition)?;
         let revived = Transactions::begin_as(&self.shared.options, &self.shared.names.transactions(self.membership.group, partition))?;
+        // Again: a process that stood still since it asked has now shut out whoever took the partition meanwhile, and may write nothing. A batch
+        // that moves no position is not held against the group.
+        if !self.is_member(partition)? {
+            self.lose(partition);
+            return Err(self.fenced(partition));
+        }
         if let Some(owned) = self.owned.get_mut(&partition) {
             owned.transactions = Some(revived);
         }
