@@ -120,6 +120,7 @@ impl Tail {
             };
             let ended = Arc::clone(&ended);
             let thread = std::thread::Builder::new().name(group.to_owned()).spawn(move || {
+                let _fault = Fault { what: format!("the view of {topic}"), ended: Arc::clone(&ended) };
                 let result = follower.run();
                 if !follower.stop.is_set() {
                     ended(match result {
@@ -134,6 +135,7 @@ impl Tail {
         let (at_work, done) = sync_channel::<()>(1);
         let thread = std::thread::Builder::new().name("view-lag".to_owned()).spawn(move || {
             let _at_work = at_work;
+            let _fault = Fault { what: "the view of the stages".to_owned(), ended };
             lags.run();
         })?;
         tail.lags = Some((thread, done));
@@ -162,6 +164,20 @@ impl Tail {
 impl Drop for Tail {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+/// Tells of a thread that unwinds: nobody would know that what it shows stands still.
+struct Fault {
+    what: String,
+    ended: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.ended)(format!("{} ended by a fault in the program", self.what));
+        }
     }
 }
 
