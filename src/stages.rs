@@ -157,6 +157,11 @@ pub trait Snapshot: Default + Send {
     /// A key's snapshot; `None` where the key is gone. `next` is the first offset that it does not hold.
     fn encode(&self, key: &str, next: Offset) -> Option<Vec<u8>>;
 
+    /// So many keys' snapshots are about to be put back.
+    fn makes_room(&mut self, keys: usize) {
+        let _ = keys;
+    }
+
     /// Puts a key's snapshot back; the partition-wide state has been restored before.
     ///
     /// # Errors

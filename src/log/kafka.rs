@@ -27,6 +27,7 @@ use std::time::Duration;
 use rdkafka::Offset as At;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
+use rustc_hash::FxHashMap;
 
 use super::coordinator::{closed, lock};
 use super::{CommitTimes, Follower, Held, Lacking, Log, LogError, Membership, Offset, Owners, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
@@ -383,14 +384,22 @@ impl Log for KafkaLog {
 
     fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         let name = self.0.names.states_of(group)?;
-        let mut states = BTreeMap::new();
+        // Until the topic is compacted each key stands there with every round.
+        let mut states: FxHashMap<String, Vec<u8>> = FxHashMap::default();
         self.0.read(None, |reader| {
-            reader.each(name, partition, |key, value| match value {
-                Some(value) => drop(states.insert(key.to_owned(), value.to_vec())),
-                None => drop(states.remove(key)),
+            reader.each(name, partition, |key, value| {
+                let Some(value) = value else { return drop(states.remove(key)) };
+                if let Some(held) = states.get_mut(key) {
+                    held.clear();
+                    held.extend_from_slice(value);
+                } else {
+                    states.insert(key.to_owned(), value.to_vec());
+                }
             })
         })?;
-        Ok(states.into_iter().collect())
+        let mut states: Vec<(String, Vec<u8>)> = states.into_iter().collect();
+        states.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(states)
     }
 
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {

@@ -184,6 +184,7 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result
     if let Some(wide) = find(WIDE_KEY) {
         state.restore_wide(wide)?;
     }
+    state.makes_room(rows.len());
     let mut keys = 0;
     for (key, bytes) in rows.iter().filter(|(key, _)| !is_own(key)) {
         state.restore(key, bytes)?;

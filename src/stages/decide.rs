@@ -439,6 +439,10 @@ impl Snapshot for State {
         serde_json::to_vec(&memory).ok()
     }
 
+    fn makes_room(&mut self, keys: usize) {
+        self.targets.reserve(keys);
+    }
+
     fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
         let id: TargetId = key.parse().map_err(|e| format!("{e}"))?;
         let target = Target::restored(&id, bytes, self.sources.next_offset)?;

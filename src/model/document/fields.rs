@@ -156,6 +156,9 @@ impl Report {
     }
 }
 
+/// As many as most maps have.
+const MOST_FIELDS: usize = 16;
+
 /// A map that is being read.
 pub(crate) struct Fields<'a> {
     path: String,
@@ -182,7 +185,7 @@ impl<'a> Fields<'a> {
         report.outline(|o| {
             o.maps.insert(general(&path));
         });
-        Fields { path, entries, known: Vec::new() }
+        Fields { path, entries, known: Vec::with_capacity(MOST_FIELDS) }
     }
 
     /// The path of the field `name` of this map.

@@ -11,6 +11,8 @@ use crate::model::json::{syntax_reason, syntax_words};
 
 /// The deepest nesting; a policy has seven levels.
 const MAX_DEPTH: usize = 128;
+/// As many fields as most maps have.
+const FEW_FIELDS: usize = 8;
 /// A number is written without an exponent up to so many digits: a policy's own are shorter.
 const PLAIN_DIGITS: i64 = 40;
 
@@ -127,11 +129,21 @@ impl<'a> Left<'a> {
 
     /// The fields of a map behind its brace, in its order.
     fn fields(&mut self, depth: usize) -> Result<Vec<Entry>, String> {
-        let (mut entries, mut names) = (Vec::new(), BTreeSet::new());
+        let mut entries: Vec<Entry> = Vec::with_capacity(FEW_FIELDS);
+        let mut names = BTreeSet::new();
         while !self.passes('}') {
             let key = self.text()?;
             self.passes(':');
-            if !names.insert(key.clone()) {
+            // To look at each is quicker than a table, as long as there are few.
+            let is_twice = if entries.len() < FEW_FIELDS {
+                entries.iter().any(|entry| entry.key == key)
+            } else {
+                if names.is_empty() {
+                    names.extend(entries.iter().map(|entry| entry.key.clone()));
+                }
+                !names.insert(key.clone().into_owned())
+            };
+            if is_twice {
                 return Err(format!("the field {:?} is given twice", shorten(&key)));
             }
             entries.push(Entry { key: key.into_owned(), key_span: None, value: self.value(depth + 1)? });
@@ -246,6 +258,12 @@ mod tests {
         let nested = |levels: usize| Node::from_json(&format!("{}{}", "[".repeat(levels), "]".repeat(levels))).map_err(|problem| problem.message);
         assert!(nested(MAX_DEPTH).is_ok());
         assert_eq!(nested(MAX_DEPTH + 2), Err("not a JSON document: more than 128 levels of nesting".to_owned()));
+        let many = |twice: usize| (0..30).chain([twice]).map(|n| format!(r#""f{n}":1"#)).collect::<Vec<_>>().join(",");
+        for twice in [0, 7, 8, 9, 29] {
+            let problem = Node::from_json(&format!("{{{}}}", many(twice))).unwrap_err();
+            assert!(problem.message.contains(&format!("\"f{twice}\" is given twice")), "{problem}");
+        }
+        assert!(Node::from_json(&format!("{{{}}}", many(30))).is_ok());
         let problem = Node::from_json(r#"{"a": {"b\n": 1, "b\u000a": 2}}"#).unwrap_err();
         assert_eq!(problem.message, "not a JSON document: the field \"b\u{fffd}\" is given twice");
     }

@@ -1,7 +1,8 @@
 //! What decide remembers of a target beyond its panes: this is its snapshot.
 //!
 //! Everything here is serialized as JSON with defaults for what is missing, so that a snapshot of an
-//! older release reads, and one of a newer release reads as far as it is known.
+//! older release reads, and one of a newer release reads as far as it is known. What there is nothing of is not written: a process that takes
+//! over reads a tenth less.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,20 +46,27 @@ pub(super) struct MetricMemory {
     /// The first offset from which on its panes are held.
     pub(super) since_offset: Offset,
     /// Since when its panes are held: the pane that it lies in was seen in part.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) begun_at: Option<Timestamp>,
     /// The end of the newest pane ever merged.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) newest: Option<Timestamp>,
     /// The end of the newest pane that each source fed; of those that are silent however long ago, else as far as panes are held.
     pub(super) fed: BTreeMap<u32, Timestamp>,
     /// Panes that end after this are all held; earlier ones may have been forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) complete_since: Option<Timestamp>,
     /// Panes that end by this are not held any more, and never count again.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) forgotten_through: Option<Timestamp>,
     /// Since when (event time) it has been above its scale-out threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) above_since: Option<Timestamp>,
     /// Since when (event time) it has been below its scale-in threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) below_since: Option<Timestamp>,
     /// What its source said last, where it failed since the newest pane.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source_error: Option<String>,
     /// Its status at the last evaluation.
     pub(super) status: MetricStatus,
@@ -192,24 +200,32 @@ pub(super) struct Memory {
     /// The target's time: the largest `at` of what concerned it.
     pub(super) now: Timestamp,
     /// When it must be looked at again without being asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) due: Option<Timestamp>,
     /// Its policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) policy: Option<Announced>,
     /// The order of the last announcement, also of one that removed the policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) order: Option<Order>,
     /// When the policy came.
     pub(super) policy_at: Timestamp,
     /// Its replicas as last seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fleet: Option<FleetSeen>,
     /// The count that is asked for, as far as is known (the spec).
     pub(super) current: u32,
     /// The version of the target's record that `current` was read from.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) revision: Option<i64>,
     /// Mode Advise: the count that would stand now.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) shadow: Option<u32>,
     /// Event time up to which it was evaluated.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) evaluated_through: Option<Timestamp>,
     /// When it was last evaluated.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) evaluated_at: Option<Timestamp>,
     /// Evaluations so far.
     pub(super) sequence: i64,
@@ -218,34 +234,46 @@ pub(super) struct Memory {
     /// Earlier proposals.
     pub(super) proposals: Proposals,
     /// Changes inside the longest rate period.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) events: Vec<ScaleEvent>,
     /// The last change.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_change: Option<Change>,
     /// The last growth.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_growth: Option<Change>,
     /// Since when all proposing metrics have been blind.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) blind_since: Option<Timestamp>,
     /// Since when all proposing metrics have been idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) idle_since: Option<Timestamp>,
     /// The standing claim.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) claim: Option<Claim>,
     /// The last epoch that was used.
     pub(super) epoch: i64,
     /// The command under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) open: Option<OpenCommand>,
     /// What the command that the open one replaced would set: it may still be carried out first.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) replaced_to: Option<u32>,
     /// The largest epoch of a command that is closed: none of up to this one is in flight any more.
     pub(super) closed_epoch: i64,
     /// Commands in a row that came to nothing.
     pub(super) failures: u32,
     /// No new claim before this, after a command that came to nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) retry_at: Option<Timestamp>,
     /// The last decision that was written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) audited: Option<Audited>,
     /// The alerts that fire now: name and subject.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) firing: Vec<(String, String)>,
     /// A fault in the program holds this target.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) faulted: Option<Fault>,
 }
 
