@@ -173,6 +173,11 @@ impl Running {
 
     /// Asks it to end, and waits until it has; its exit code.
     pub(crate) fn stop(mut self) -> i32 {
+        self.stop_in_place()
+    }
+
+    /// As [`Running::stop`], for one whose last words are asked for.
+    pub(crate) fn stop_in_place(&mut self) -> i32 {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         wait_for("loadline to end", || self.child.try_wait().unwrap()).code().unwrap_or(-1)

@@ -111,17 +111,18 @@ fn another_policy_is_compared_on_what_is_there(home: &Path, prefix: &str) {
     assert!(on_kafka.contains(&*crate::common::SLEEPERS) && on_kafka.contains("\"recorded\""), "{on_kafka}");
 }
 
-/// Whoever is told to end ends, also where nobody answers to whom it could say so.
+/// Whoever is told to end ends, also where nobody answers to whom it could say so: it waits for no more than a bound, and says that it does not.
 #[test]
 fn who_is_told_to_end_ends_without_a_broker() {
     let mut broker = Broker::start(&[], &[]);
     let prefix = installation(&broker);
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir(home.path().join("policies")).unwrap();
-    let loadline = Running::spawn(run(&broker, home.path(), &prefix, ALL));
+    let mut loadline = Running::spawn(run(&broker, home.path(), &prefix, ALL));
     wait_for("its partitions", || Some(loadline.all_status()?["lag"].as_array()?.len()).filter(|lag| *lag > 0));
     broker.kill();
-    assert_eq!(loadline.stop(), 0);
+    assert_eq!(loadline.stop_in_place(), 0);
+    wait_for("what it does not wait for", || loadline.said().iter().any(|line| line.contains("not all has come to its end within 25 s")).then_some(()));
 }
 
 /// A process with a name keeps its partitions while it restarts; the others do not take them, and nothing is decided there meanwhile. A name that
