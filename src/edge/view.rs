@@ -30,6 +30,7 @@ mod facts;
 mod history;
 mod lags;
 mod measured;
+mod pane_lengths;
 mod series;
 mod signals;
 mod stories;
@@ -43,6 +44,7 @@ use facts::Facts;
 pub use history::{gone, latest, next_page, older};
 pub use lags::Followed;
 use measured::Measured;
+use pane_lengths::PaneLengths;
 use series::{Room, Seen, Series};
 pub use signals::{From as SignalsFrom, SignalsFound, signals_before};
 use stories::Stories;
@@ -107,6 +109,7 @@ pub struct View {
     beyond: AtomicU64,
     general: Mutex<BTreeMap<(String, String), Alert>>,
     lag: Mutex<KnownLag>,
+    pane_lengths: Mutex<PaneLengths>,
     /// How many of the followed topics have been read to their end once.
     caught_up: AtomicUsize,
     /// When the last of them was.
@@ -165,8 +168,9 @@ impl View {
             }),
             Signal::Policy(policy) => self.policy(policy),
             Signal::Part(part) => self.measured.part(&part),
+            Signal::Mark(mark) => self.pane_lengths.lock().unwrap_or_else(PoisonError::into_inner).mark(at, &mark),
             // Grants and outcomes come by audit, in order with their decision.
-            Signal::Mark(_) | Signal::Tick(_) | Signal::Outcome(_) | Signal::Grant(_) | Signal::SourceError(_) | Signal::Carried(_) => {}
+            Signal::Tick(_) | Signal::Outcome(_) | Signal::Grant(_) | Signal::SourceError(_) | Signal::Carried(_) => {}
         }
     }
 
@@ -259,6 +263,11 @@ impl View {
         let message = format!("how far {unseen} has come, and who has its partitions, is not known since {at}: {reason}");
         let (name, subject) = ("StagesUnseen".to_owned(), "view".to_owned());
         Some(Alert { target: None, name, subject, severity: Severity::Warning, state: AlertState::Firing, message, at })
+    }
+
+    /// That `metrics` is aggregated in panes of several lengths, where it is.
+    pub fn panes_differ(&self) -> Option<Alert> {
+        self.pane_lengths.lock().unwrap_or_else(PoisonError::into_inner).alert()
     }
 
     /// How many changes concerned targets beyond the limit of [`MAX_TARGETS`].

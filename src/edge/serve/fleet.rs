@@ -41,6 +41,7 @@ pub(super) fn look(services: &Services) -> Status {
     // What cannot be written cannot be in the log: it is told from here.
     alerts.extend(services.log.trouble().map(|trouble| log_watch::firing(&trouble)));
     alerts.extend(view.lag_unknown());
+    alerts.extend(view.panes_differ());
     for alerts in targets.iter_mut().map(|t| &mut t.alerts).chain([&mut alerts]) {
         alerts.retain(|alert| is_news(alert, at));
     }

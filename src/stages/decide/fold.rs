@@ -37,7 +37,7 @@ impl Target {
         let metrics = &self.memory.metrics;
         part.panes.retain(|pane| {
             let counts = |m: &MetricMemory| offset >= m.since_offset && m.forgotten_through.is_none_or(|gone| pane.end > gone);
-            metrics.get(&pane.metric).is_some_and(counts)
+            metrics.get(&pane.metric).is_some_and(|memory| counts(memory))
         });
         self.panes.merge(part, offset);
     }
@@ -117,7 +117,7 @@ impl Target {
                 memory.metrics.retain(|name, _| wanted.contains_key(name));
                 self.panes.retain(|name| wanted.contains_key(name));
                 for (name, since_offset) in wanted {
-                    memory.metrics.entry(name).or_insert_with(|| MetricMemory::begun(since_offset, memory.now));
+                    memory.metrics.entry(name).or_insert_with(|| Box::new(MetricMemory::begun(since_offset, memory.now)));
                 }
                 for now in &in_force.policy.metrics {
                     let before = self.policy.as_ref().and_then(|before| before.policy.metrics.iter().find(|metric| metric.name == now.name));

@@ -229,8 +229,8 @@ pub(super) struct Memory {
     pub(super) evaluated_at: Option<Timestamp>,
     /// Evaluations so far.
     pub(super) sequence: i64,
-    /// What is remembered of each metric.
-    pub(super) metrics: BTreeMap<MetricName, MetricMemory>,
+    /// What is remembered of each metric. In boxes: a node of the map has eleven places, and most targets have few metrics.
+    pub(super) metrics: BTreeMap<MetricName, Box<MetricMemory>>,
     /// Earlier proposals.
     pub(super) proposals: Proposals,
     /// Changes inside the longest rate period.
@@ -314,7 +314,7 @@ impl Memory {
     /// The memory of one metric.
     pub(super) fn metric(&mut self, name: &MetricName) -> &mut MetricMemory {
         if !self.metrics.contains_key(name) {
-            self.metrics.insert(name.clone(), MetricMemory::default());
+            self.metrics.insert(name.clone(), Box::default());
         }
         self.metrics.get_mut(name).unwrap_or_else(|| unreachable!("it was put there"))
     }
@@ -373,7 +373,7 @@ impl Memory {
         for metric in self.metrics.values_mut() {
             let mut fed = std::mem::take(&mut metric.fed);
             fed.values_mut().for_each(earlier);
-            *metric = MetricMemory { source_error: metric.source_error.take(), fed, ..MetricMemory::begun(offset, at) };
+            **metric = MetricMemory { source_error: metric.source_error.take(), fed, ..MetricMemory::begun(offset, at) };
         }
     }
 
