@@ -372,6 +372,9 @@ pub trait Log: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Looks whether it can be reached, where that is not seen by what is written: a process that reads alone would not know. May take seconds.
+    fn look(&self) {}
+
     /// Why nothing can be written for now, where that is so. Whoever is answered [`LogError::Retry`] by a
     /// write tries again in silence: what watches this tells of it, once and with one voice.
     fn trouble(&self) -> Option<Trouble> {

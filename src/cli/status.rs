@@ -1,6 +1,6 @@
 //! `loadline status`: every target in a line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use super::client::{Client, ServerArgs};
@@ -119,10 +119,12 @@ const EACH: usize = 3;
 
 /// Many alerts of one name in a sentence: how many, what the first says, and of whom they are.
 fn together(group: &[&Alert]) -> String {
-    let of: Vec<&str> = group.iter().map(|alert| alert.target.as_ref().map_or(alert.subject.as_str(), TargetId::as_str)).collect();
+    let of: BTreeSet<&str> = group.iter().map(|alert| alert.target.as_ref().map_or(alert.subject.as_str(), TargetId::as_str)).collect();
     let first = group.first().map_or("", |alert| alert.message.as_str());
     let said = if group.iter().all(|alert| alert.message == first) { first.to_owned() } else { format!("e.g. {first}") };
-    format!("{} {}: {said}: {} and {} more", group.len(), plural(group), of[..EACH].join(", "), group.len() - EACH)
+    let named = of.iter().take(EACH).copied().collect::<Vec<_>>().join(", ");
+    let more = if of.len() > EACH { format!(" and {} more", of.len() - EACH) } else { String::new() };
+    format!("{} {}: {said}: {named}{more}", of.len(), plural(group))
 }
 
 fn plural(group: &[&Alert]) -> &'static str {

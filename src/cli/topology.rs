@@ -331,7 +331,12 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                     }
                 }
             }
-            Ok(if refuses { DIFFERS } else { FITS })
+            let refusing: Vec<_> = applied.differences.iter().filter(|difference| difference.refuses()).collect();
+            Ok(match () {
+                () if refusing.is_empty() => FITS,
+                () if refusing.iter().all(|difference| difference.is_of_unknown_topic()) => UNKNOWN,
+                () => DIFFERS,
+            })
         }
     }
 }

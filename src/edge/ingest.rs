@@ -319,10 +319,16 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
                 records.number(producer, sequence);
             }
             Found::Sample { number, read } => {
-                if let Some(sample) = counted(&mut ingested, number, read, received) {
-                    unused.note(number, &sample);
-                    weight += sample.targets.len();
-                    records.push(sample);
+                let implausible = read.as_ref().ok().and_then(|sample| implausible(sample, received));
+                let is_taken = counted(&mut ingested, number, read.as_ref().err().map(|reason| (SampleRefused::Unreadable, reason.clone())).or(implausible));
+                match read {
+                    Ok(sample) if is_taken => {
+                        unused.note(number, &sample);
+                        weight += sample.targets.len();
+                        records.push(sample);
+                    }
+                    Ok(sample) => records.leave_out(&sample),
+                    Err(_) => {}
                 }
             }
         }
@@ -330,7 +336,7 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
     });
     if let Err(reason) = read {
         ingested = Ingested::default();
-        counted(&mut ingested, 1, Err(reason), received);
+        counted(&mut ingested, 1, Some((SampleRefused::Unreadable, reason)));
     }
     if ingested.accepted == 0 {
         let title = if ingested.rejected == 0 { "the request holds no sample" } else { "no sample of the request could be used" };
@@ -346,33 +352,24 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
     Ok(Parsed { ingested, weight, appends: records.finish() })
 }
 
-/// The sample, if it is of use; counted in any case.
-fn counted(ingested: &mut Ingested, line: u64, read: Result<Sample, String>, received: Timestamp) -> Option<Sample> {
-    match read.map_err(|reason| (SampleRefused::Unreadable, reason)).and_then(|sample| plausible(sample, received)) {
-        Ok(sample) => {
-            ingested.accepted += 1;
-            Some(sample)
-        }
-        Err((refused, reason)) => {
-            refused.emit();
-            ingested.rejected += 1;
-            if ingested.errors.len() < MAX_ERRORS {
-                ingested.errors.push(LineRejected { line, reason });
-            }
-            None
-        }
+/// Counts a sample, and says whether it is taken.
+fn counted(ingested: &mut Ingested, line: u64, refused: Option<(SampleRefused, String)>) -> bool {
+    let Some((refused, reason)) = refused else {
+        ingested.accepted += 1;
+        return true;
+    };
+    refused.emit();
+    ingested.rejected += 1;
+    if ingested.errors.len() < MAX_ERRORS {
+        ingested.errors.push(LineRejected { line, reason });
     }
+    false
 }
 
-/// The sample, unless it can never count.
-fn plausible(sample: Sample, received: Timestamp) -> Result<Sample, (SampleRefused, String)> {
-    if let Some(reason) = too_old(&sample, received) {
-        return Err((SampleRefused::TooOld, reason));
-    }
-    match refusal(&sample, received) {
-        Some(reason) => Err((SampleRefused::Implausible, reason)),
-        None => Ok(sample),
-    }
+/// Why a sample can never count.
+fn implausible(sample: &Sample, received: Timestamp) -> Option<(SampleRefused, String)> {
+    let too_old = too_old(sample, received).map(|reason| (SampleRefused::TooOld, reason));
+    too_old.or_else(|| refusal(sample, received).map(|reason| (SampleRefused::Implausible, reason)))
 }
 
 /// 429, told and counted.

@@ -68,6 +68,7 @@ impl LogWatch {
         let thread = std::thread::Builder::new().name("log-watch".to_owned()).spawn(move || {
             let (running, mut watch, mut owed) = (Stopwatch::start(), Watch::default(), None);
             while watching.pause(LOOK_EVERY) {
+                log.look();
                 if let Some(said) = watch.look(running.elapsed(), clock.now(), log.trouble()) {
                     owed = said.tell().or(owed);
                 }

@@ -144,7 +144,7 @@ impl Drop for PolicyWatcher {
 fn watch(mut source: Source, clock: &dyn Clock, parse: &Parse, publish: &Publish, woken: &Receiver<Wake>) -> Result<(), WatchError> {
     let running = Stopwatch::start();
     loop {
-        announce(&mut source, clock, running.elapsed(), parse, publish)?;
+        announce(&mut source, clock, &|| running.elapsed(), parse, publish)?;
         match woken.recv_timeout(LOOK_EVERY) {
             Ok(Wake::Look) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -153,8 +153,9 @@ fn watch(mut source: Source, clock: &dyn Clock, parse: &Parse, publish: &Publish
 }
 
 /// One look at a source, and its round where one is due.
-fn announce(source: &mut Source, clock: &dyn Clock, elapsed: Duration, parse: &Parse, publish: &Publish) -> Result<(), WatchError> {
-    let round = match source.look(clock.now(), elapsed, parse) {
+fn announce(source: &mut Source, clock: &dyn Clock, elapsed: &dyn Fn() -> Duration, parse: &Parse, publish: &Publish) -> Result<(), WatchError> {
+    let begun = elapsed();
+    let round = match source.look(clock.now(), begun, parse) {
         Ok(Some(round)) => round,
         Ok(None) => return Ok(()),
         Err(error) => {
@@ -177,7 +178,7 @@ fn announce(source: &mut Source, clock: &dyn Clock, elapsed: Duration, parse: &P
             }
         }
     }
-    source.announced(round.number, elapsed);
+    source.announced(round.number, begun, elapsed());
     Ok(())
 }
 

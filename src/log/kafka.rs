@@ -442,6 +442,14 @@ impl Log for KafkaLog {
             .collect()
     }
 
+    fn look(&self) {
+        self.0.standing.look(|| {
+            let asker = self.0.asker(READERS).map_err(|error| error.to_string())?;
+            let answer = asker.fetch_metadata(Some(self.0.names.of(Topic::Signals)), ANSWERS_WITHIN);
+            answer.map(drop).map_err(|error| format!("Kafka: the cluster does not answer: {error}"))
+        });
+    }
+
     fn trouble(&self) -> Option<Trouble> {
         self.0.standing.trouble()
     }
@@ -454,6 +462,9 @@ impl Log for KafkaLog {
         self.0.closed.store(true, Ordering::SeqCst);
     }
 }
+
+/// How long it may take the cluster to say that it is there.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// What an append without an input writes, for a person.
 fn appended(appends: &[RawAppend]) -> String {

@@ -105,6 +105,13 @@ impl<S: Stage> Worker<S> {
     /// [`LogError::Retry`] and [`LogError::Unknown`]: the same call again, later, tries or settles the same batch. Any
     /// other ends this member.
     pub fn commit(&mut self, now: Timestamp) -> Result<Committed, LogError> {
+        // Told, and not taken yet: what is held of such a partition is of the time before.
+        for polled in &self.polled {
+            if let Polled::Revoked { partition } = polled {
+                self.runner.lost(*partition);
+                self.unsettled.remove(partition);
+            }
+        }
         let Some(batch) = self.runner.next_batch(now) else { return Ok(Committed::Nothing) };
         if self.unsettled.contains(&batch.partition) && self.took_effect(&batch)? {
             return Ok(self.done(&batch));

@@ -76,6 +76,32 @@ fn a_scan_that_goes_on_where_one_stopped_reads_what_came_since() {
     }
 }
 
+/// A producer that lacks a right is dead for good: it is told which, and another one in its place writes as soon as that is granted.
+#[test]
+fn who_lacks_a_right_to_write_is_told_and_writes_as_soon_as_it_has_it() {
+    let broker = Broker::with_users(&["writer"]);
+    let admin = broker.options(&Broker::prefix());
+    topics::apply(&admin, false).unwrap();
+    let allow = |rights: &[&str]| broker.acls(&[&["--add", "--allow-principal", "User:writer"], rights].concat());
+    allow(&["--operation", "Describe", "--operation", "DescribeConfigs", "--operation", "Read", "--topic", "*"]);
+    allow(&["--operation", "Read", "--group", "*"]);
+    let mut options = admin.clone();
+    options.settings.insert("sasl.username".to_owned(), "writer".to_owned());
+    options.settings.insert("sasl.password".to_owned(), Broker::password("writer"));
+    let log = Broker::open(&options);
+    for _ in 0..2 {
+        let refused = log.append(vec![signal("never")]).unwrap_err().to_string();
+        assert!(refused.contains("grant this user what `loadline topology acls` prints for its roles"), "{refused}");
+    }
+    allow(&["--operation", "Write", "--topic", &format!("{}signals", options.prefix)]);
+    let started = Stopwatch::start();
+    while let Err(error) = log.append(vec![signal("granted")]) {
+        assert!(started.elapsed() < DEADLINE, "{error}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(values(&Broker::open(&admin)), ["granted"]);
+}
+
 /// Who follows a topic that was cut short (a broker without a part of its disk came to lead it, or a backup was put back) is told of the gap, and goes on with
 /// what comes in its place.
 #[test]

@@ -232,6 +232,10 @@ fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
     let mut command = run(&broker, home.path(), &prefix, ALL);
     command.arg("--stop-fleets-on-exit");
     let loadline = Running::spawn(command);
+    // One that reads alone, and writes nothing as long as nothing comes.
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::create_dir(elsewhere.path().join("policies")).unwrap();
+    let reads = Running::spawn(run(&broker, elsewhere.path(), &prefix, "admit"));
     scales_to(&loadline, &data, 30.0, 3);
     broker.kill();
     let answers = || {
@@ -240,10 +244,11 @@ fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
     };
     wait_for("samples to be refused", || (answers() == 503).then_some(()));
     assert_eq!(sleepers(&data), 3, "the fleet stands");
-    let ready = || {
-        let mut answer = ureq::get(format!("{}/readyz", loadline.url)).config().http_status_as_error(false).build().call().unwrap();
+    let ready_of = |running: &Running| {
+        let mut answer = ureq::get(format!("{}/readyz", running.url)).config().http_status_as_error(false).build().call().unwrap();
         (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
     };
+    let ready = || ready_of(&loadline);
     let said = wait_for("it to say so", || Some(ready()).filter(|(status, said)| *status == 503 && said.contains("nothing can be written since")));
     assert!(said.1.contains("see that the brokers run and can be reached"), "{said:?}");
     // What was seen before is not shown as if it were so now.
@@ -253,8 +258,11 @@ fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
         Some((is_unseen, status["lag"].as_array()?.len()))
     };
     wait_for("the stages to be unseen", || (stages()? == (true, 0)).then_some(()));
+    wait_for("who reads alone to say so", || Some(ready_of(&reads)).filter(|(status, said)| *status == 503 && said.contains("the cluster does not answer")));
     broker.start_again();
     scales_to(&loadline, &data, 50.0, 5);
+    wait_for("who reads alone to be ready", || (ready_of(&reads).0 == 200).then_some(()));
+    assert_eq!(reads.stop(), 0);
     wait_for("the stages to be seen", || stages().filter(|(is_unseen, lag)| !is_unseen && *lag > 0));
     wait_for("it to be ready", || (ready().0 == 200).then_some(()));
     assert_eq!(loadline.stop(), 0);

@@ -23,6 +23,12 @@ const PACE: Duration = Duration::from_millis(200);
 /// How often a producer without numbers tries at most.
 const TRIES: u32 = 3;
 
+/// One request of so many is large, …
+const LARGE_EVERY: u32 = 8;
+
+/// … by so many samples: a megabyte, and some five records.
+const BULK: u32 = 4_000;
+
 /// A client that waits no longer than that.
 pub(super) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().timeout_global(Some(ANSWER)).build().into()
@@ -119,22 +125,26 @@ impl Load<'_> {
         Ok(book)
     }
 
-    /// Of each target its queue, a latency, and a stamp that no other sample of this producer has.
-    fn samples<'a>(&'a self, name: &'a str, sequence: u32) -> impl Iterator<Item = (String, &'static str, &'static str, &'a str, f64)> {
+    /// Of each target its queue, a latency, and a stamp that no other sample of this producer has; now and then so many of one target that the request takes
+    /// several records of one partition, of which a broker that dies may have some.
+    fn samples<'a>(&'a self, name: &'a str, sequence: u32) -> impl Iterator<Item = (String, &'static str, &'static str, String, f64)> {
         // For about as long as a window the queue stays as it is, so that the fleets have something to follow.
         let queue = 10 * (1 + Random::new(u64::from(sequence) / 20).below(6));
-        self.targets.iter().flat_map(move |of| {
+        let small = self.targets.iter().flat_map(move |of| {
             let of = target(of);
             [
-                (of.clone(), "queue_depth", "Gauge", "", queue as f64),
-                (of.clone(), "latency", "Distribution", name, 0.25),
-                (of, "stamp", "Delta", name, f64::from(sequence + 1)),
+                (of.clone(), "queue_depth", "Gauge", String::new(), queue as f64),
+                (of.clone(), "latency", "Distribution", name.to_owned(), 0.25),
+                (of, "stamp", "Delta", name.to_owned(), f64::from(sequence + 1)),
             ]
-        })
+        });
+        let bulk = if sequence % LARGE_EVERY == LARGE_EVERY - 1 { BULK } else { 0 };
+        let bulk = (0..bulk).map(move |number| (target(self.targets[0]), "bulk", "Delta", format!("{name}-{:0>200}", number % 10), f64::from(number)));
+        small.chain(bulk)
     }
 
     fn body(&self, name: &str, sequence: u32, time: i64) -> String {
-        let line = |(target, metric, kind, instance, value): (String, &str, &str, &str, f64)| {
+        let line = |(target, metric, kind, instance, value): (String, &str, &str, String, f64)| {
             format!("{{\"target\":\"{target}\",\"metric\":\"{metric}\",\"instance\":\"{instance}\",\"kind\":\"{kind}\",\"time\":{time},\"value\":{value}}}\n")
         };
         self.samples(name, sequence).map(line).collect()
@@ -144,7 +154,7 @@ impl Load<'_> {
         let pane = i64::try_from(self.pane.as_millis())?;
         for (target, metric, _, instance, value) in self.samples(name, sequence) {
             let sum = if sent.acknowledged > 0 { Amount::from_f64(value).context("a sample's value is no amount")? } else { Amount::ZERO };
-            let place = (target, metric.to_owned(), instance.to_owned(), time.div_euclid(pane) * pane);
+            let place = (target, metric.to_owned(), instance, time.div_euclid(pane) * pane);
             *book.sent.entry(place).or_insert(Sent { acknowledged: 0, at_most: 0, sum: Amount::ZERO }) += Sent { sum, ..sent };
         }
         Ok(())

@@ -366,8 +366,11 @@ impl<'a> Run<'a> {
                 self.sending.push((self.now, key, batch));
                 continue;
             }
-            match self.publish(Topic::Metrics, &key, Message::Samples(batch.clone())) {
-                Ok(()) => self.checker.acknowledged(&batch),
+            let parts = parts_of(&batch);
+            let mut effects = Effects::new();
+            parts.iter().for_each(|part| effects.to_key(Topic::Metrics, key.as_str(), Message::Samples(part.clone())));
+            match publish(&self.log, effects) {
+                Ok(()) => parts.iter().for_each(|part| self.checker.acknowledged(part)),
                 // Refused or of unknown outcome: a producer sends it again.
                 Err(LogError::Retry { .. } | LogError::Unknown { .. }) => {
                     waiting.insert(batch.producer.clone());
@@ -702,4 +705,12 @@ impl<'a> Run<'a> {
         self.checker.trimmed(topic, partition, before, (before > needed).then_some(read));
         drop(self.memory.trim(topic, partition, before));
     }
+}
+
+/// As a large request is stored: of every third message each two samples are a part of it.
+fn parts_of(batch: &SampleBatch) -> Vec<SampleBatch> {
+    if batch.sequence.is_none_or(|sequence| sequence % 3 != 0) {
+        return vec![batch.clone()];
+    }
+    (0..).zip(batch.samples.chunks(2)).map(|(part, samples)| SampleBatch { part, samples: samples.to_vec(), ..batch.clone() }).collect()
 }

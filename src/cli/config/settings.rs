@@ -377,7 +377,10 @@ pub(super) const SETTINGS: [Setting; 34] = [
         list: true,
         shape: Shape::Either(&[Shape::ListOf(&Shape::Words(roles)), Shape::Words(roles), Shape::Plain]),
         meaning: "what this process does of the pipeline; less than all of it on Kafka alone",
-        read: |c, v| v.iter().map(|text| word(text, &ROLES)).collect::<Result<_, _>>().map(|roles| c.roles = roles),
+        read: |c, v| match v {
+            [] => Err("no role is named: leave it out for all of them, or name some".to_owned()),
+            some => some.iter().map(|text| word(text, &ROLES)).collect::<Result<_, _>>().map(|roles| c.roles = roles),
+        },
         show: |c| ROLES.iter().filter(|(_, role)| c.roles.contains(role)).map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
     },
     Setting {

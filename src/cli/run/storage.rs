@@ -38,6 +38,8 @@ impl Storage {
             #[cfg(not(feature = "kafka"))]
             return Err(crate::cli::Unusable(format!("{}: this build has no Kafka: build it with --features kafka", config.source("kafka.brokers"))).into());
         }
+        #[cfg(not(feature = "kafka"))]
+        let _ = waiting;
         check_not_migrated(&config.data)?;
         let options = Options { partitions: Partitions::default(), max_bytes: Some(config.retention.reserve()) };
         let log = EmbeddedLog::open(&config.data, Arc::clone(clock), options)?;

@@ -66,12 +66,19 @@ pub(super) fn applied(out: &mut dyn Write, applied: &Applied, all: usize, dry_ru
         let number = |count: u32, what: &str| if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
         writeln!(out, "{verb} {name} ({}, {})", number(*partitions, "partition"), number(*replicas, "replica"))?;
     }
-    let others = all - applied.created.len().min(all);
+    let unknown = applied.differences.iter().filter(|difference| difference.is_of_unknown_topic()).count();
+    let others = all.saturating_sub(applied.created.len() + unknown);
     match (others, applied.differences.is_empty()) {
         (0, true) => writeln!(out, "All {all} topics are {}.", if dry_run { "to be created" } else { "there" })?,
         (_, true) => writeln!(out, "{others} of {all} topics {rest}; all are as declared.")?,
         (0, false) => {}
         (_, false) => writeln!(out, "{others} of {all} topics {rest}.")?,
+    }
+    if unknown > 0 {
+        writeln!(
+            out,
+            "Of {unknown} of {all} topics it is not known whether they are there: this user may not see them. To create them takes the right Create, too."
+        )?;
     }
     if !applied.differences.is_empty() {
         writeln!(out)?;

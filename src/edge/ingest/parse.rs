@@ -78,18 +78,29 @@ impl<'a> Records<'a> {
     }
 
     pub(super) fn push(&mut self, sample: Sample) {
+        self.place(&sample).samples.push(sample);
+    }
+
+    /// A sample that is not taken now, and may be when the same request comes again, or may have been before: where a part ends does not depend on it, so
+    /// that each has the same samples then.
+    pub(super) fn leave_out(&mut self, sample: &Sample) {
+        self.place(sample);
+    }
+
+    /// Where a sample goes, with room for it.
+    fn place(&mut self, sample: &Sample) -> &mut Open {
         let partitions = self.log.partitions(Topic::Metrics);
         let partition = sample.targets.first().map_or(0, |target| partition_of(target.as_str(), partitions));
-        let size = estimate(&sample);
+        let size = estimate(sample);
         let open = self.open.entry(partition).or_default();
-        if open.bytes + size > MAX_BATCH_BYTES && !open.samples.is_empty() {
+        if open.bytes + size > MAX_BATCH_BYTES && open.bytes > 0 {
             let (samples, part) = (std::mem::take(&mut open.samples), open.part);
             (open.bytes, open.part) = (0, part + 1);
             self.append(partition, part, samples);
         }
         let open = self.open.entry(partition).or_default();
         open.bytes += size;
-        open.samples.push(sample);
+        open
     }
 
     pub(super) fn finish(mut self) -> Vec<RawAppend> {
@@ -104,6 +115,9 @@ impl<'a> Records<'a> {
     }
 
     fn append(&mut self, partition: u32, part: i64, samples: Vec<Sample>) {
+        if samples.is_empty() {
+            return;
+        }
         // What is not numbered has no parts.
         let part = if self.sequence.is_some() { part } else { 0 };
         let batch = SampleBatch { producer: self.producer.clone(), sequence: self.sequence, part, samples, unread: 0 };

@@ -483,3 +483,32 @@ fn a_target_keeps_its_order_in_one_partition_and_no_record_is_too_large() {
         assert!(of_target.windows(2).all(|w| w[0].0 == w[1].0 && w[0].1 < w[1].1));
     }
 }
+
+/// What is refused now and taken when the same request comes again (or the other way round) moves nothing into another part: each part is told from its
+/// repetition by its number alone.
+#[test]
+fn where_a_part_ends_does_not_depend_on_what_is_left_out() {
+    let log = Double::default();
+    let long = "i".repeat(250);
+    let parts = |is_taken: fn(i64) -> bool| {
+        let mut filling = parse::Records::new(&log);
+        filling.number(Some("p".to_owned()), Some(7));
+        for n in 0..3_000 {
+            let line = format!(r#"{{"target":"prod/Deployment/api-{}","metric":"cpu","instance":"{long}","kind":"Gauge","value":{n}}}"#, n % 2);
+            let sample = wire::jsonl::sample_from_line(&line, Timestamp::from_millis(n)).unwrap();
+            if is_taken(n) { filling.push(sample) } else { filling.leave_out(&sample) }
+        }
+        let parts = filling.finish().into_iter().map(|record| match wire::decode(Topic::Metrics, &record.value).unwrap() {
+            Message::Samples(batch) => ((record.partition, batch.part), batch.samples.iter().map(|sample| sample.value).collect::<Vec<_>>()),
+            _ => unreachable!(),
+        });
+        parts.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let (all, some, late) = (parts(|_| true), parts(|n| n % 3 == 0), parts(|n| n > 2_000));
+    assert!(all.len() >= 4 && some.len() == all.len() && late.len() < all.len(), "{} {} {}", all.len(), some.len(), late.len());
+    for (place, values) in some.iter().chain(&late) {
+        let of_all = &all[place];
+        assert!(!values.is_empty() && values.iter().all(|value| of_all.contains(value)), "{place:?}");
+    }
+    assert_eq!(some.values().flatten().count(), 1_000);
+}

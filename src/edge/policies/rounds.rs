@@ -74,19 +74,19 @@ impl Source {
         Ok((due || self.announced.is_none()).then(|| self.round(now)))
     }
 
-    /// A round was appended in full.
-    pub(super) fn announced(&mut self, number: i64, elapsed: Duration) {
+    /// A round that was begun then was appended in full; from its end on the time runs until it is confirmed.
+    pub(super) fn announced(&mut self, number: i64, begun: Duration, ended: Duration) {
         let is_first = self.last_round == 0;
         self.last_round = number;
-        self.announced = Some(elapsed);
+        self.announced = Some(ended);
         self.failure = None;
         let of_file = |(name, file): (&String, &Known)| file.parsed.policies.iter().map(|(target, _)| (name.clone(), target.clone())).collect::<Vec<_>>();
         let offers: BTreeSet<(String, TargetId)> = self.files.iter().flat_map(of_file).collect();
-        self.confirm.retain(|due| elapsed < *due);
+        self.confirm.retain(|due| begun < *due);
         // What was removed while nobody watched is missing from the first round, without any before it to tell. Of what is removed
         // each is confirmed in its time, whatever else changes meanwhile; also where another file has the target now.
         if is_first || !self.offers.is_subset(&offers) {
-            self.confirm.push_back(elapsed + CONFIRM_AFTER);
+            self.confirm.push_back(ended + CONFIRM_AFTER);
         }
         self.offers = offers;
     }

@@ -16,6 +16,7 @@ use axum::http::StatusCode;
 use super::targets::{Parts, parse, unknown};
 use super::{ScaleError, Services};
 use crate::edge::api::{Problem, ScaleRequest, Scaled};
+use crate::edge::log_watch;
 use crate::edge::view::Allowed;
 use crate::log::{Log, Topic};
 use crate::model::{Audit, ManualChange, Message, TargetId};
@@ -34,6 +35,11 @@ pub(super) async fn scale(
     if let Some(file) = services.freeze.mark_for(target.namespace()) {
         let reason = format!("scaling is frozen by {file}");
         return Err(Problem::new(StatusCode::CONFLICT, reason, "remove that file to let changes through again").at(target.to_string()));
+    }
+    // It would take effect, and nobody could ever see who did it.
+    if let Some(trouble) = services.log.trouble().filter(|trouble| trouble.of.is_none()) {
+        let title = format!("who sets a count, and why, cannot be recorded: {}", log_watch::words(&trouble));
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, trouble.mend).at(trouble.place).retry_after(1));
     }
     let allowed = services.view.allowed(&target, services.clock.now());
     let beyond = beyond(&target, &allowed, to);

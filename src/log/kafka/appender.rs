@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::topics::Names;
 use super::{Options, client, errors};
@@ -25,9 +25,15 @@ const LISTEN: Duration = Duration::from_millis(100);
 /// What the client has to say besides is heard at least so often.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The producer that all callers share.
+type Producer = Arc<BaseProducer<Deliveries>>;
+
+/// The producer that all callers share: the last of these. One that met a fault that it cannot go on after (rights that it lacks, a partition that was cut short)
+/// takes nothing any more, and another one is made in its place; it is heard on until nobody waits for it.
+type Producers = Arc<Mutex<Vec<Producer>>>;
+
+/// Appends for all callers.
 pub(super) struct Appender {
-    producer: Arc<BaseProducer<Deliveries>>,
+    producers: Producers,
     patience: Duration,
     calls: Arc<Calls>,
     listener: Option<JoinHandle<()>>,
@@ -53,7 +59,7 @@ impl Calls {
     }
 
     /// Hears what the client tells, as long as somebody waits for it; a client that nobody waits for costs nothing.
-    fn listen(&self, producer: &BaseProducer<Deliveries>) {
+    fn listen(&self, producers: &Producers) {
         loop {
             let nobody = |under_way: &mut UnderWay| under_way.calls == 0 && !under_way.ended;
             let (under_way, _) = self.changed.wait_timeout_while(lock(&self.under_way), IDLE, nobody).unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +68,22 @@ impl Calls {
             if ended {
                 return;
             }
-            producer.poll(if calls > 0 { LISTEN } else { Duration::ZERO });
+            let mut listening = lock(producers).clone();
+            let current = listening.pop();
+            for retired in &listening {
+                retired.poll(Duration::ZERO);
+            }
+            let wait = if listening.is_empty() { LISTEN } else { QUEUE_PAUSE };
+            drop(listening);
+            if let Some(current) = current {
+                current.poll(if calls > 0 { wait } else { Duration::ZERO });
+            }
+            let mut producers = lock(producers);
+            let last = producers.len().saturating_sub(1);
+            // Those of which only this list knows are waited for by nobody.
+            let over: Vec<Producer> = producers.extract_if(..last, |retired| Arc::strong_count(retired) == 1).collect();
+            drop(producers);
+            drop(over);
         }
     }
 }
@@ -120,23 +141,41 @@ impl Waiting {
 
 impl Appender {
     pub(super) fn new(options: &Options) -> Result<Self, LogError> {
-        let producer: Arc<BaseProducer<Deliveries>> = Arc::new(client::idempotent(options, Deliveries)?);
+        let producers: Producers = Arc::new(Mutex::new(vec![Arc::new(client::idempotent(options, Deliveries)?)]));
         let calls = Arc::new(Calls::default());
-        let (heard, of) = (Arc::clone(&producer), Arc::clone(&calls));
+        let (heard, of) = (Arc::clone(&producers), Arc::clone(&calls));
         let listener = std::thread::Builder::new().name("appender".to_owned()).spawn(move || of.listen(&heard));
         let listener = listener.map_err(|error| LogError::Fatal { reason: format!("a thread cannot be started: {error}") })?;
-        Ok(Appender { producer, patience: options.patience, calls, listener: Some(listener) })
+        Ok(Appender { producers, patience: options.patience, calls, listener: Some(listener) })
     }
 
     /// Appends what each of the calls has, and waits until it is known what came of all of it: the offsets of each, in their order.
     pub(super) fn append(&self, options: &Options, names: &Names, calls: &[&[RawAppend]]) -> Vec<Result<Vec<Offset>, LogError>> {
+        let Some(producer) = lock(&self.producers).last().cloned() else {
+            return calls.iter().map(|_| Err(LogError::Retry { reason: "Kafka: there is no producer".to_owned() })).collect();
+        };
         self.calls.change(|under_way| under_way.calls += 1);
-        let outcomes = self.send_all(options, names, calls);
+        let outcomes = self.send_all(&producer, options, names, calls);
         self.calls.change(|under_way| under_way.calls -= 1);
+        if producer.client().fatal_error().is_some() {
+            self.replace(&producer, options);
+        }
         outcomes
     }
 
-    fn send_all(&self, options: &Options, names: &Names, calls: &[&[RawAppend]]) -> Vec<Result<Vec<Offset>, LogError>> {
+    /// Another producer in place of one that takes nothing any more.
+    fn replace(&self, dead: &Producer, options: &Options) {
+        let mut producers = lock(&self.producers);
+        if !producers.last().is_some_and(|last| Arc::ptr_eq(last, dead)) {
+            return; // somebody else was quicker
+        }
+        match client::idempotent(options, Deliveries) {
+            Ok(producer) => producers.push(Arc::new(producer)),
+            Err(error) => tracing::error!(event = "kafka", %error, "another producer cannot be made; the next append tries again"),
+        }
+    }
+
+    fn send_all(&self, producer: &Producer, options: &Options, names: &Names, calls: &[&[RawAppend]]) -> Vec<Result<Vec<Offset>, LogError>> {
         let all: Vec<&RawAppend> = calls.iter().copied().flatten().collect();
         let results = Results { of: vec![None; all.len()], open: all.len() };
         let waiting = Arc::new(Waiting { results: Mutex::new(results), told: Condvar::new() });
@@ -146,19 +185,27 @@ impl Appender {
             let mut record = BaseRecord::with_opaque_to(name, Box::new((Arc::clone(&waiting), index))).partition(client::number(append.partition));
             (record.key, record.payload) = (append.key.as_deref(), Some(append.value.as_slice()));
             record.headers = options.headers(name, append);
-            self.send(record, index, &started, &waiting);
+            self.send(producer, record, index, &started, &waiting);
         }
         let left = self.patience.saturating_sub(started.elapsed());
         let guard = lock(&waiting.results);
-        let (results, _) = waiting.told.wait_timeout_while(guard, left, |results| results.open > 0).unwrap_or_else(PoisonError::into_inner);
+        let (mut results, _) = waiting.told.wait_timeout_while(guard, left, |results| results.open > 0).unwrap_or_else(PoisonError::into_inner);
+        // What the client says of each is only that there was a fault, or that it was never sent.
+        if let Some((fault, _)) = producer.client().fatal_error() {
+            for result in results.of.iter_mut().flatten() {
+                if result.as_ref().is_err_and(|error| matches!(error.rdkafka_error_code(), Some(Code::Fatal | Code::PurgeQueue))) {
+                    *result = Err(KafkaError::MessageProduction(fault));
+                }
+            }
+        }
         let mut results = results.of.iter();
         calls.iter().map(|appends| came_of(names, appends.iter().zip(results.by_ref()), self.patience)).collect()
     }
 
     /// Hands a record to the client, when there is room for it.
-    fn send(&self, mut record: BaseRecord<'_, str, [u8], Place>, index: usize, started: &Stopwatch, waiting: &Waiting) {
+    fn send(&self, producer: &Producer, mut record: BaseRecord<'_, str, [u8], Place>, index: usize, started: &Stopwatch, waiting: &Waiting) {
         loop {
-            match self.producer.send(record) {
+            match producer.send(record) {
                 Ok(()) => return,
                 Err((KafkaError::MessageProduction(Code::QueueFull), again)) if started.elapsed() < self.patience => {
                     record = again;
@@ -198,8 +245,7 @@ fn came_of<'a>(
     }
     match refused {
         None => Ok(offsets),
-        Some(fatal @ LogError::Fatal { .. }) => Err(fatal),
-        Some(LogError::Retry { reason }) if is_open || !offsets.is_empty() => Err(LogError::Unknown { reason }),
+        Some(LogError::Retry { reason } | LogError::Fatal { reason }) if is_open || !offsets.is_empty() => Err(LogError::Unknown { reason }),
         Some(error) if is_open || !offsets.is_empty() => Err(LogError::Unknown { reason: error.to_string() }),
         Some(error) => Err(error),
     }
@@ -235,5 +281,7 @@ mod tests {
         assert!(matches!(of(&[failed(Code::MessageSizeTooLarge)]), Err(LogError::TooLarge { bytes: 9, .. })));
         assert!(matches!(of(&[Some(Ok(1)), failed(Code::MessageSizeTooLarge)]), Err(LogError::Unknown { .. })));
         assert!(matches!(of(&[failed(Code::UnknownTopicOrPartition)]), Err(LogError::Fatal { .. })));
+        assert!(matches!(of(&[Some(Ok(1)), failed(Code::UnknownTopicOrPartition)]), Err(LogError::Unknown { .. })));
+        assert!(matches!(of(&[None, failed(Code::TopicAuthorizationFailed)]), Err(LogError::Unknown { .. })));
     }
 }

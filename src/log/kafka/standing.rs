@@ -16,12 +16,23 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 pub(super) struct Standing {
     brokers: String,
     forgotten_after: Duration,
+    quiet_after: Duration,
     troubles: Mutex<Troubles>,
     times: CommitTimes,
 }
 
+/// So long after the last write it is asked whether the cluster answers, and so often.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// So many questions in a row without an answer are a trouble: one may be lost with a broker that is replaced.
+const UNANSWERED: u32 = 2;
+
 #[derive(Default)]
 struct Troubles {
+    /// When something was written last, or the cluster was asked.
+    heard: Option<Stopwatch>,
+    /// Questions in a row without an answer, and what is told of them.
+    unanswered: (u32, Option<Trouble>),
     /// Of all writers: no write succeeded since. With the time since the last refusal.
     of_all: Option<(Trouble, Stopwatch)>,
     /// Of each, by its words, with the time since the last refusal.
@@ -30,7 +41,13 @@ struct Troubles {
 
 impl Standing {
     pub(super) fn new(brokers: &str) -> Self {
-        Standing { brokers: brokers.to_owned(), forgotten_after: FORGOTTEN_AFTER, troubles: Mutex::default(), times: CommitTimes::default() }
+        Standing {
+            brokers: brokers.to_owned(),
+            forgotten_after: FORGOTTEN_AFTER,
+            quiet_after: QUIET,
+            troubles: Mutex::default(),
+            times: CommitTimes::default(),
+        }
     }
 
     /// Does a write, and notes what came of it. `of` says what it is that is written.
@@ -51,8 +68,9 @@ impl Standing {
         for outcome in outcomes {
             match outcome {
                 None => succeeds = true,
-                Some(LogError::Retry { reason } | LogError::Unknown { reason }) => refused = Some(reason),
-                Some(LogError::Fenced { .. } | LogError::TooLarge { .. } | LogError::Fatal { .. }) => self.times.failed(),
+                // What needs a person ends a stage, but not who takes samples.
+                Some(LogError::Retry { reason } | LogError::Unknown { reason } | LogError::Fatal { reason }) => refused = Some(reason),
+                Some(LogError::Fenced { .. } | LogError::TooLarge { .. }) => self.times.failed(),
             }
         }
         match refused {
@@ -68,9 +86,42 @@ impl Standing {
         }
     }
 
+    /// Asks whether the cluster answers, where nothing was written for a while: who only reads would wait in silence.
+    pub(super) fn look(&self, ask: impl FnOnce() -> Result<(), String>) {
+        let is_quiet = lock(&self.troubles).heard.get_or_insert_with(Stopwatch::start).elapsed() >= self.quiet_after;
+        if !is_quiet {
+            return;
+        }
+        let answer = ask();
+        let mut troubles = lock(&self.troubles);
+        troubles.heard = Some(Stopwatch::start());
+        match answer {
+            Ok(()) => troubles.unanswered = (0, None),
+            Err(reason) => {
+                let (count, told) = std::mem::take(&mut troubles.unanswered);
+                let count = count.saturating_add(1);
+                let told = (count >= UNANSWERED).then(|| self.trouble_of(told.as_ref(), None, &reason));
+                troubles.unanswered = (count, told);
+            }
+        }
+    }
+
+    fn trouble_of(&self, before: Option<&Trouble>, of: Option<String>, reason: &str) -> Trouble {
+        Trouble {
+            of,
+            since: before.map_or_else(|| SystemClock.now(), |before| before.since),
+            refused: before.map_or(0, |before| before.refused) + 1,
+            reason: reason.to_owned(),
+            place: self.brokers.clone(),
+            mend: "see that the brokers run and can be reached, and have enough replicas in sync: it goes on by itself then".to_owned(),
+        }
+    }
+
     fn written(&self, of: &impl Fn() -> String, time: Duration) {
         self.times.took(time);
         let mut troubles = lock(&self.troubles);
+        troubles.heard = Some(Stopwatch::start());
+        troubles.unanswered = (0, None);
         troubles.of_all = None;
         if !troubles.of_each.is_empty() {
             troubles.of_each.remove(&of());
@@ -80,14 +131,7 @@ impl Standing {
     fn refused(&self, of: String, reason: &str) {
         self.times.failed();
         let mut troubles = lock(&self.troubles);
-        let again = |before: Option<&Trouble>, of: Option<String>| Trouble {
-            of,
-            since: before.map_or_else(|| SystemClock.now(), |before| before.since),
-            refused: before.map_or(0, |before| before.refused) + 1,
-            reason: reason.to_owned(),
-            place: self.brokers.clone(),
-            mend: "see that the brokers run and can be reached, and have enough replicas in sync: it goes on by itself then".to_owned(),
-        };
+        let again = |before: Option<&Trouble>, of: Option<String>| self.trouble_of(before, of, reason);
         troubles.of_all = Some((again(troubles.of_all.as_ref().map(|(before, _)| before), None), Stopwatch::start()));
         let before = troubles.of_each.get(&of).map(|(before, _)| before);
         let trouble = again(before, Some(of.clone()));
@@ -101,7 +145,7 @@ impl Standing {
         troubles.of_each.retain(|_, (_, refused)| lasts(refused));
         troubles.of_all = troubles.of_all.take().filter(|(_, refused)| lasts(refused));
         let oldest = troubles.of_each.values().map(|(trouble, _)| trouble).min_by_key(|trouble| trouble.since);
-        troubles.of_all.as_ref().map(|(trouble, _)| trouble).or(oldest).cloned()
+        troubles.of_all.as_ref().map(|(trouble, _)| trouble).or(troubles.unanswered.1.as_ref()).or(oldest).cloned()
     }
 
     pub(super) fn times(&self) -> &CommitTimes {
@@ -171,6 +215,24 @@ mod tests {
         assert!(standing.trouble().is_some(), "nothing was written");
         note(&[None, None]);
         assert_eq!(standing.trouble(), None);
+    }
+
+    /// Who only reads is told of a cluster that does not answer, as soon as it is sure; any answer ends that.
+    #[test]
+    fn a_cluster_that_does_not_answer_is_told_where_nothing_is_written() {
+        let standing = Standing { quiet_after: Duration::ZERO, ..Standing::new("a:9092") };
+        for answers in [false, true, false] {
+            standing.look(|| if answers { Ok(()) } else { Err("no answer".to_owned()) });
+            assert_eq!(standing.trouble(), None, "one may be lost");
+        }
+        standing.look(|| Err("no answer".to_owned()));
+        assert_eq!(standing.trouble().map(|trouble| (trouble.of, trouble.reason)), Some((None, "no answer".to_owned())));
+        write(&standing, "decide");
+        assert_eq!(standing.trouble(), None);
+        let busy = Standing::new("a:9092");
+        busy.look(|| unreachable!("it has just begun"));
+        write(&busy, "decide");
+        busy.look(|| unreachable!("something was written"));
     }
 
     /// Who is not ready is sent nothing that could succeed.

@@ -3,6 +3,7 @@
 //! It outlives flushes and restarts, so it is bounded: the producers that wrote last are remembered, the others are forgotten.
 //! It is saved in buckets, so that a flush writes a few small rows, and of few producers only theirs.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -20,17 +21,48 @@ const BUCKETS: u32 = 64;
 
 const KEY: &str = "producers:";
 
-/// The last message of a producer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How many parts of a message are remembered that came before one that should have come first. A request over HTTP has some sixteen parts at most.
+const MOST_BEYOND: usize = 64;
+
+/// The last message of a producer, of which each part is taken once: a log may have stored some of them and not the others, and all of them
+/// come again then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Last {
     sequence: i64,
+    /// All parts from 0 to this one were taken; -1 where 0 was not.
     part: i64,
-    /// Whether the sequence came again: then it has no further part.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    repeated: bool,
+    /// Parts behind one that was not taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    beyond: Vec<i64>,
     /// Where its newest message stands, taken or not.
     offset: Offset,
+}
+
+impl Last {
+    fn begun(sequence: i64, part: i64, offset: Offset) -> Self {
+        let mut last = Last { sequence, part: -1, beyond: Vec::new(), offset };
+        last.takes(part);
+        last
+    }
+
+    /// Whether this part is new; notes it. One that cannot be remembered is taken, perhaps again.
+    fn takes(&mut self, part: i64) -> bool {
+        if (0..=self.part).contains(&part) || self.beyond.contains(&part) {
+            return false;
+        }
+        if part != self.part + 1 {
+            if self.beyond.len() < MOST_BEYOND {
+                self.beyond.push(part);
+            }
+            return true;
+        }
+        self.part = part;
+        while let Some(place) = self.beyond.iter().position(|beyond| Some(*beyond) == self.part.checked_add(1)) {
+            self.part = self.beyond.swap_remove(place);
+        }
+        true
+    }
 }
 
 /// What a message is, by its number.
@@ -65,7 +97,7 @@ impl Producers {
         self.changed.insert(bucket);
         let held = self.buckets.entry(bucket).or_default();
         let Some(last) = held.get_mut(producer) else {
-            held.insert(producer.to_owned(), Last { sequence, part, repeated: false, offset });
+            held.insert(producer.to_owned(), Last::begun(sequence, part, offset));
             self.len += 1;
             if self.len > REMEMBERED_PRODUCERS {
                 self.forget();
@@ -73,16 +105,13 @@ impl Producers {
             return Number::New;
         };
         last.offset = offset;
-        let goes_on = sequence == last.sequence && !last.repeated && last.part.checked_add(1) == Some(part);
-        if sequence > last.sequence || goes_on {
-            *last = Last { sequence, part, repeated: false, offset };
-            return Number::New;
+        match sequence.cmp(&last.sequence) {
+            Ordering::Less => return Number::RanBack { last: last.sequence },
+            Ordering::Greater => *last = Last::begun(sequence, part, offset),
+            Ordering::Equal if last.takes(part) => {}
+            Ordering::Equal => return Number::Repeated,
         }
-        if sequence < last.sequence {
-            return Number::RanBack { last: last.sequence };
-        }
-        last.repeated = true;
-        Number::Repeated
+        Number::New
     }
 
     /// Forgets the eighth that was silent longest.
@@ -137,8 +166,9 @@ mod tests {
         restored
     }
 
+    /// On Kafka each part is stored by itself: what a repetition brings of those that were not is new.
     #[test]
-    fn the_parts_of_a_large_request_are_taken_once_each_however_many_its_repetition_has() {
+    fn the_parts_of_a_large_request_are_taken_once_each_whichever_came_first() {
         let mut producers = Producers::default();
         let mut offset = 0;
         let mut taken = |producers: &mut Producers, sequence, parts: i64| {
@@ -148,13 +178,27 @@ mod tests {
         };
         assert_eq!(taken(&mut producers, 7, 3), 3);
         assert_eq!(taken(&mut producers, 7, 3), 0);
-        assert_eq!(taken(&mut producers, 7, 5), 0, "a line that was refused at first may be taken later, and makes one more part");
+        assert_eq!(taken(&mut producers, 7, 5), 2, "those that were not stored");
+        assert_eq!(taken(&mut producers, 7, 5), 0);
         assert_eq!(taken(&mut producers, 6, 1), 0);
         assert_eq!(producers.note("p", 6, 0, 99), Number::RanBack { last: 7 });
         assert_eq!(taken(&mut producers, 8, 2), 2, "a repetition hinders nothing that is new");
         let mut after = restored(&mut producers);
-        assert_eq!(taken(&mut after, 8, 4), 0);
+        assert_eq!(taken(&mut after, 8, 2), 0);
         assert_eq!(taken(&mut after, 9, 4), 4);
+        for part in [3, 1, 6, 5] {
+            assert_eq!(after.note("p", 10, part, 200), Number::New, "{part}");
+        }
+        let mut after = restored(&mut after);
+        assert_eq!(taken(&mut after, 10, 7), 3, "0, 2 and 4");
+        assert_eq!(taken(&mut after, 10, 7), 0);
+        assert_eq!(taken(&mut after, 10, 8), 1);
+        // Numbers that nobody should write cost no more than they may.
+        for part in [i64::MAX, i64::MIN, -1].into_iter().chain((1..1_000).map(|part| part * 3)) {
+            after.note("p", 11, part, 300);
+        }
+        assert_eq!(after.note("p", 11, i64::MAX, 301), Number::Repeated);
+        assert!(after.buckets.values().flat_map(BTreeMap::values).all(|last| last.beyond.len() <= MOST_BEYOND));
     }
 
     #[test]

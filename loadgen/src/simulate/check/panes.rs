@@ -82,8 +82,8 @@ pub(super) struct Panes {
     counts: Vec<Counts>,
     /// Of each pane of a distribution, and when the last sample of it was seen: as it was sent, and as it came.
     bins: BTreeMap<(TargetId, MetricName, Timestamp), (Millis, Bins, Bins)>,
-    messages: BTreeSet<(String, i64)>,
-    acknowledged: BTreeSet<(String, i64)>,
+    messages: BTreeSet<MessageOf>,
+    acknowledged: BTreeSet<MessageOf>,
     sources: BTreeMap<u32, Source>,
     /// Samples may have been lost, or times were set back: what a mark says is not held against it.
     unsure: bool,
@@ -233,8 +233,11 @@ impl Panes {
     }
 }
 
-fn message_of(batch: &SampleBatch) -> Option<(String, i64)> {
-    Some((batch.producer.clone()?, batch.sequence?))
+/// A producer, its number, and the part of it.
+type MessageOf = (String, i64, i64);
+
+fn message_of(batch: &SampleBatch) -> Option<MessageOf> {
+    Some((batch.producer.clone()?, batch.sequence?, batch.part))
 }
 
 fn is_taken(sample: &Sample, at: Timestamp) -> bool {

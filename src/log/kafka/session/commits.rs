@@ -122,6 +122,10 @@ impl Member {
                 {
                     self.look_at_group(partition)?;
                 }
+                // It may be a member of the next generation: what it has is lost where the group says so, and not before.
+                Err(Failure::Outside(error)) if error.rdkafka_error_code().is_some_and(errors::is_changing) => {
+                    return Err(LogError::Retry { reason: format!("Kafka: {error}") });
+                }
                 Err(Failure::Outside(_)) => return Ok(false),
                 Err(Failure::Nothing(error)) => return Err(error),
                 Err(Failure::Dead(error) | Failure::Unknown(error)) => return Err(errors::of_reading(&error)),

@@ -32,7 +32,12 @@ pub struct Difference {
 impl Difference {
     /// Whether Loadline does not run on it. Of a topic that is hidden nothing is known, and what is unknown is never fine.
     pub fn refuses(&self) -> bool {
-        self.weight.refuses() || (self.weight == Weight::Unknown && self.setting.is_none())
+        self.weight.refuses() || self.is_of_unknown_topic()
+    }
+
+    /// Whether it is that nothing is known of a topic, not even whether it is there.
+    pub fn is_of_unknown_topic(&self) -> bool {
+        self.weight == Weight::Unknown && self.setting.is_none()
     }
 }
 
