@@ -8,7 +8,7 @@ use crate::log::{Log, LogError, Waker};
 use crate::model::Timestamp;
 use crate::stages::Stage;
 
-use super::clock::Clock;
+use super::clock::{Clock, Stopwatch};
 use super::events::{CommitRefused, LogUnreadable, Repeated, SnapshotsWritten};
 use super::runner::Rounds;
 use super::worker::{Committed, Read, Worker};
@@ -18,6 +18,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The waits after commits that failed for now: the first, and the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(5);
+/// For so long a member whose commits fail takes part in its group; whoever does no more loses its partitions to others after some minutes.
+const LOOKS_FOR: Duration = Duration::from_secs(300);
 
 /// Asks everything that runs to end in order.
 #[derive(Clone, Default)]
@@ -122,12 +124,13 @@ fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, s
 /// Commits until nothing is left to commit.
 fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, until: Until) -> Result<(), LogError> {
     let mut pause = RETRY_FIRST;
+    let mut failing: Option<Stopwatch> = None;
     let mut written = 0;
     loop {
         match worker.commit(clock.now()) {
             Ok(Committed::Nothing) => return Ok(()),
             Ok(committed) => {
-                pause = RETRY_FIRST;
+                (pause, failing) = (RETRY_FIRST, None);
                 if committed == (Committed::Done { states: true }) {
                     SnapshotsWritten { stage: S::NAME, at: clock.now() }.emit();
                 }
@@ -142,6 +145,14 @@ fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, 
                     return Ok(());
                 }
                 pause = (pause * 2).min(RETRY_LAST);
+                // The group would wait for this member; but not for good: another one may be able to write.
+                if failing.get_or_insert_with(Stopwatch::start).elapsed() < LOOKS_FOR {
+                    match worker.look() {
+                        // The next read tells of it.
+                        Ok(()) | Err(LogError::Retry { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
             }
             Err(error) => return Err(error),
         }

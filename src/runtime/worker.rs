@@ -139,6 +139,17 @@ impl<S: Stage> Worker<S> {
         }
     }
 
+    /// Lets the group go on while a commit cannot be done: who waits for a partition of this member, or has another one for it, would wait as long.
+    ///
+    /// # Errors
+    /// As [`Worker::read`].
+    pub fn look(&mut self) -> Result<(), LogError> {
+        self.polled.extend(self.session.poll(0, Duration::ZERO)?);
+        // Of the read before.
+        self.through.clear();
+        Ok(())
+    }
+
     /// Whether a batch of unknown outcome took effect: the committed position tells. What moves no position (ticks, the
     /// state, an alert) may be repeated.
     fn took_effect(&mut self, batch: &Batch) -> Result<bool, LogError> {
@@ -191,6 +202,7 @@ mod tests {
     struct Scripted {
         polls: VecDeque<Vec<Polled>>,
         lacking: Vec<(u32, Lacking)>,
+        refuses: bool,
     }
 
     impl Session for Scripted {
@@ -207,7 +219,7 @@ mod tests {
         }
 
         fn commit(&mut self, _batch: &Batch) -> Result<(), LogError> {
-            Ok(())
+            if self.refuses { Err(LogError::Retry { reason: "nobody leads it".to_owned() }) } else { Ok(()) }
         }
 
         fn waker(&self) -> Waker {
@@ -223,8 +235,8 @@ mod tests {
 
     /// A member of aggregate's group, with panes of 5 s.
     fn worker(polls: Vec<Vec<Polled>>, lacking: Vec<(u32, Lacking)>) -> Worker<Aggregate> {
-        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(at(0)))));
-        let session: Box<dyn Session> = Box::new(Scripted { polls: polls.into(), lacking });
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default().with(Topic::Metrics, 2), Arc::new(ManualClock::new(at(0)))));
+        let session: Box<dyn Session> = Box::new(Scripted { polls: polls.into(), lacking, refuses: false });
         let pane = Duration::from_secs(5);
         let stage = Aggregate { pane, grace: Duration::ZERO, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
         let runner = Runner::new(stage, Arc::clone(&log));
@@ -248,6 +260,25 @@ mod tests {
             let again = worker.wakes_at(at(ms)).unwrap();
             assert!(again > at(ms), "{again} is no wait at {}", at(ms));
         }
+    }
+
+    /// What cannot be written holds no group up: a partition that is taken meanwhile is let go, with what was to be written of it.
+    #[test]
+    fn a_partition_that_is_taken_while_its_commit_fails_is_let_go() {
+        let value = br#"{"target":"prod/Deployment/api","metric":"cpu","value":1}"#.to_vec();
+        let record = |partition, offset: u64, ms| RawRecord { partition, offset, at: at(ms), key: None, content_type: None, value: value.clone() };
+        // Of more than a second, so that they are to be written.
+        let given = |partition| {
+            [Polled::Assigned { partition, position: 0 }, Polled::Records { partition, records: vec![record(partition, 0, 0), record(partition, 1, 1_500)] }]
+        };
+        let mut worker = worker(vec![[given(0), given(1)].concat()], Vec::new());
+        worker.read(at(0), 128, Duration::ZERO).unwrap();
+        // Given back at once, and not restored yet: what is held is of the time before.
+        let polls = vec![vec![Polled::Revoked { partition: 0 }, Polled::Assigned { partition: 0, position: 0 }, Polled::Revoked { partition: 1 }]];
+        worker.session = Box::new(Scripted { polls: polls.into(), lacking: Vec::new(), refuses: true });
+        assert!(matches!(worker.commit(at(9_000)), Err(LogError::Retry { .. })));
+        worker.look().unwrap();
+        assert_eq!((worker.commit(at(9_000)).unwrap(), worker.partitions()), (Committed::Nothing, 0));
     }
 
     /// A partition without a target has nothing that waits: its clock costs no commit. With the first target it begins.

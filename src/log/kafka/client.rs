@@ -291,6 +291,16 @@ fn with_settings(options: &Options, mut config: ClientConfig) -> Result<ClientCo
         config.set(name, value);
     }
     fit_into_transactions(options, &mut config);
+    let number = |name: &str| config.get(name).and_then(|value| value.parse::<u64>().ok());
+    if let (Some(heartbeat), Some(session)) = (number("heartbeat.interval.ms"), number("session.timeout.ms"))
+        && heartbeat.saturating_mul(2) > session
+    {
+        let reason = format!(
+            "setting of the Kafka client: heartbeat.interval.ms = {heartbeat}: a member of a session of {session} ms (session.timeout.ms) would be missed for one heartbeat that is lost; \
+             write a third of the session or less, or remove it"
+        );
+        return Err(LogError::Fatal { reason });
+    }
     Ok(config)
 }
 
@@ -479,6 +489,9 @@ mod tests {
         let mut shorter = producer(&options);
         fit_into_transactions(&options, shorter.set("message.timeout.ms", "54000"));
         assert_eq!((shorter.get("message.timeout.ms"), shorter.get("socket.timeout.ms")), (Some("4500"), Some("10000")), "the latter is the user's");
+        options.settings.insert("heartbeat.interval.ms".to_owned(), "60000".to_owned());
+        assert!(of(&options, "group.id").unwrap_err().to_string().contains("heartbeat.interval.ms = 60000: a member of a session of 45000 ms"));
+        options.settings.remove("heartbeat.interval.ms");
         options.settings.insert("isolation.level".to_owned(), "read_uncommitted".to_owned());
         assert!(of(&options, "isolation.level").unwrap_err().to_string().contains("isolation.level cannot be chosen"));
     }
