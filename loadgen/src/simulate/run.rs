@@ -707,10 +707,10 @@ impl<'a> Run<'a> {
     }
 }
 
-/// As a large request is stored: of every third message each two samples are a part of it.
+/// As a large request is stored: of every third message each sample is a part of it.
 fn parts_of(batch: &SampleBatch) -> Vec<SampleBatch> {
     if batch.sequence.is_none_or(|sequence| sequence % 3 != 0) {
         return vec![batch.clone()];
     }
-    (0..).zip(batch.samples.chunks(2)).map(|(part, samples)| SampleBatch { part, samples: samples.to_vec(), ..batch.clone() }).collect()
+    (0..).zip(batch.samples.chunks(1)).map(|(part, samples)| SampleBatch { part, samples: samples.to_vec(), ..batch.clone() }).collect()
 }

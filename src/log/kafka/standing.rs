@@ -215,6 +215,8 @@ mod tests {
         assert!(standing.trouble().is_some(), "nothing was written");
         note(&[None, None]);
         assert_eq!(standing.trouble(), None);
+        note(&[Some(&LogError::Fatal { reason: "not authorized".to_owned() })]);
+        assert_eq!(standing.trouble().map(|trouble| trouble.reason).as_deref(), Some("not authorized"), "samples are sent elsewhere until it is mended");
     }
 
     /// Who only reads is told of a cluster that does not answer, as soon as it is sure; any answer ends that.
