@@ -29,7 +29,7 @@ pub mod processes;
 pub mod registry;
 pub mod serve;
 pub mod shown;
-mod stop;
+pub(crate) mod stop;
 pub mod view;
 
 #[cfg(test)]

@@ -103,10 +103,14 @@ impl Client {
     }
 }
 
-/// The one of `names` that `named` is the end of.
+/// Whether `named` is the name of a target, or its end from a slash on.
+pub(super) fn is_meant(target: &TargetId, named: &str) -> bool {
+    target.as_str().strip_suffix(named).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+}
+
+/// The one of `names` that `named` is, or is the end of.
 pub(super) fn resolve(named: &str, names: &[TargetId]) -> anyhow::Result<TargetId> {
-    let end = format!("/{named}");
-    let meant: Vec<&TargetId> = names.iter().filter(|t| t.as_str().ends_with(&end)).collect();
+    let meant: Vec<&TargetId> = names.iter().filter(|target| is_meant(target, named)).collect();
     match meant.as_slice() {
         [one] => Ok((*one).clone()),
         [] => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Unusable;
-use super::client::resolve;
+use super::client::{is_meant, resolve};
 use crate::model::TargetId;
 
 /// One target of those that are read, by its whole name or by its end; or all.
@@ -32,19 +32,9 @@ impl Only {
     /// Names those that there are.
     pub(super) fn check(&self) -> Result<(), Unusable> {
         let Some(named) = &self.named else { return Ok(()) };
-        if self.seen.iter().any(|target| target.as_str() == named) {
-            return Ok(());
-        }
         let seen: Vec<TargetId> = self.seen.iter().cloned().collect();
         resolve(named, &seen).map(drop).map_err(|error| Unusable(format!("--target {named}: of what was read, {error}")))
     }
-}
-
-/// Its whole name, or its end from a slash on.
-fn is_meant(target: &TargetId, named: &str) -> bool {
-    let whole = named.parse::<TargetId>().is_ok();
-    let rest = target.as_str().strip_suffix(named);
-    rest.is_some_and(|rest| rest.is_empty() || (!whole && rest.ends_with('/')))
 }
 
 #[cfg(test)]

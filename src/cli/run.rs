@@ -30,6 +30,7 @@ use crate::edge::policies::{ParsedFile, PolicyWatcher, WatchError};
 use crate::edge::processes::{self, FleetFiles, ProcessFleets};
 use crate::edge::serve::{self, Door, Hosts, Live, ManualScale, ScaleError, Services};
 use crate::edge::shown::Shown;
+use crate::edge::stop::WhenUnwound;
 use crate::edge::view::{Followed, Tail, View};
 use crate::log::{Log, LogError, Topic, directory};
 use crate::model::TargetId;
@@ -99,7 +100,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         let waits = loaded.config.kafka.is_used();
         let door = server.door.clone();
         let mut opening = tokio::task::spawn_blocking(move || {
-            let storage = Storage::open(&loaded.config, &clock, &|reason| door.waits_for(Some(reason)));
+            let storage = Storage::open(&loaded.config, &clock, &|reason| door.waits_for(reason));
             storage.map(|storage| (storage, loaded.config, clock))
         });
         let (storage, config, clock) = tokio::select! {
@@ -460,9 +461,8 @@ fn stage<S: Stage + 'static>(
 ) -> anyhow::Result<JoinHandle<()>> {
     let (log, clock, member, stop, failing) = (Arc::clone(log), Arc::clone(clock), member.to_owned(), stop.clone(), failing.clone());
     let running = move || {
-        let guard = Fault { stage: S::NAME, failing: failing.clone() };
+        let _fault = WhenUnwound(|| drop(failing.send(format!("{} ended by a fault in the program", S::NAME))));
         let ended = drive(stage, log, &*clock, &member, &stop);
-        std::mem::forget(guard);
         if let Err(error) = ended {
             let reason = match error {
                 LogError::Fenced { group, .. } => format!("another process has joined group {group} as {member}: give each a name of its own (kafka.member)"),
@@ -472,18 +472,6 @@ fn stage<S: Stage + 'static>(
         }
     };
     std::thread::Builder::new().name(S::NAME.to_owned()).spawn(running).with_context(|| format!("cannot start a thread for {}", S::NAME))
-}
-
-/// Tells of a stage whose thread unwinds.
-struct Fault {
-    stage: &'static str,
-    failing: Sender<String>,
-}
-
-impl Drop for Fault {
-    fn drop(&mut self) {
-        drop(self.failing.send(format!("{} ended by a fault in the program", self.stage)));
-    }
 }
 
 /// The policies of a file, or what is wrong with it.

@@ -124,11 +124,9 @@ fn together(group: &[&Alert]) -> String {
     let said = if group.iter().all(|alert| alert.message == first) { first.to_owned() } else { format!("e.g. {first}") };
     let named = of.iter().take(EACH).copied().collect::<Vec<_>>().join(", ");
     let more = if of.len() > EACH { format!(" and {} more", of.len() - EACH) } else { String::new() };
-    format!("{} {}: {said}: {named}{more}", of.len(), plural(group))
-}
-
-fn plural(group: &[&Alert]) -> &'static str {
-    if group.iter().all(|alert| alert.target.is_some()) { "targets" } else { "subjects" }
+    let what = if group.iter().all(|alert| alert.target.is_some()) { "target" } else { "subject" };
+    let plural = if of.len() == 1 { "" } else { "s" };
+    format!("{} {what}{plural}: {said}: {named}{more}", of.len())
 }
 
 fn alert_line(out: &mut dyn Write, alert: &Alert, said: &str, now: Timestamp, paint: Paint) -> io::Result<()> {

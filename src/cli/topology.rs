@@ -296,7 +296,8 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                 registry.as_ref().map(|url| schema_registry(url, credentials.as_deref(), ca.as_deref())).transpose().map_err(|(_, reason)| Unusable(reason))?;
             let options = connection.complete(|brokers| shape.options(brokers)).map_err(Unusable::from)?;
             let applied = topics::apply(&options, *dry_run).map_err(of_log)?;
-            let refuses = applied.differences.iter().any(Difference::refuses);
+            let refusing: Vec<&Difference> = applied.differences.iter().filter(|difference| difference.refuses()).collect();
+            let refuses = !refusing.is_empty();
             // Processes whose users may only read there say nothing themselves.
             let ask = registry.as_ref().map(|registry| |record| registry.id_of(record));
             let ask = ask.as_ref().map(|ask| ask as AskId<'_>);
@@ -331,9 +332,8 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                     }
                 }
             }
-            let refusing: Vec<_> = applied.differences.iter().filter(|difference| difference.refuses()).collect();
             Ok(match () {
-                () if refusing.is_empty() => FITS,
+                () if !refuses => FITS,
                 () if refusing.iter().all(|difference| difference.is_of_unknown_topic()) => UNKNOWN,
                 () => DIFFERS,
             })

@@ -318,17 +318,16 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
                 parse::check_message(producer.as_deref(), part)?;
                 records.number(producer, sequence);
             }
-            Found::Sample { number, read } => {
-                let implausible = read.as_ref().ok().and_then(|sample| implausible(sample, received));
-                let is_taken = counted(&mut ingested, number, read.as_ref().err().map(|reason| (SampleRefused::Unreadable, reason.clone())).or(implausible));
-                match read {
-                    Ok(sample) if is_taken => {
-                        unused.note(number, &sample);
-                        weight += sample.targets.len();
-                        records.push(sample);
-                    }
-                    Ok(sample) => records.leave_out(&sample),
-                    Err(_) => {}
+            Found::Sample { number, read: Err(reason) } => reject(&mut ingested, number, SampleRefused::Unreadable, reason),
+            Found::Sample { number, read: Ok(sample) } => {
+                if let Some((refused, reason)) = implausible(&sample, received) {
+                    reject(&mut ingested, number, refused, reason);
+                    records.leave_out(&sample);
+                } else {
+                    ingested.accepted += 1;
+                    unused.note(number, &sample);
+                    weight += sample.targets.len();
+                    records.push(sample);
                 }
             }
         }
@@ -336,7 +335,7 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
     });
     if let Err(reason) = read {
         ingested = Ingested::default();
-        counted(&mut ingested, 1, Some((SampleRefused::Unreadable, reason)));
+        reject(&mut ingested, 1, SampleRefused::Unreadable, reason);
     }
     if ingested.accepted == 0 {
         let title = if ingested.rejected == 0 { "the request holds no sample" } else { "no sample of the request could be used" };
@@ -352,18 +351,13 @@ pub fn parsed(format: Format, body: &[u8], received: Timestamp, numbering: Optio
     Ok(Parsed { ingested, weight, appends: records.finish() })
 }
 
-/// Counts a sample, and says whether it is taken.
-fn counted(ingested: &mut Ingested, line: u64, refused: Option<(SampleRefused, String)>) -> bool {
-    let Some((refused, reason)) = refused else {
-        ingested.accepted += 1;
-        return true;
-    };
+/// Counts a sample that is not taken, and tells why.
+fn reject(ingested: &mut Ingested, line: u64, refused: SampleRefused, reason: String) {
     refused.emit();
     ingested.rejected += 1;
     if ingested.errors.len() < MAX_ERRORS {
         ingested.errors.push(LineRejected { line, reason });
     }
-    false
 }
 
 /// Why a sample can never count.

@@ -57,3 +57,14 @@ impl Bell {
         !state.stopping
     }
 }
+
+/// Calls this where the thread that holds it unwinds: nobody would know that its part stands still.
+pub(crate) struct WhenUnwound<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for WhenUnwound<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)();
+        }
+    }
+}

@@ -14,6 +14,7 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset as At, TopicPartitionList};
 
+use crate::common::wait_for;
 use crate::kafka::{Broker, broker};
 
 /// Far longer than anything here takes: it only ends a failure.
@@ -94,11 +95,7 @@ fn who_lacks_a_right_to_write_is_told_and_writes_as_soon_as_it_has_it() {
         assert!(refused.contains("grant this user what `loadline topology acls` prints for its roles"), "{refused}");
     }
     allow(&["--operation", "Write", "--topic", &format!("{}signals", options.prefix)]);
-    let started = Stopwatch::start();
-    while let Err(error) = log.append(vec![signal("granted")]) {
-        assert!(started.elapsed() < DEADLINE, "{error}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    wait_for("what was granted", || log.append(vec![signal("granted")]).ok());
     assert_eq!(values(&Broker::open(&admin)), ["granted"]);
 }
 

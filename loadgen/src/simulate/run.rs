@@ -712,5 +712,5 @@ fn parts_of(batch: &SampleBatch) -> Vec<SampleBatch> {
     if batch.sequence.is_none_or(|sequence| sequence % 3 != 0) {
         return vec![batch.clone()];
     }
-    (0..).zip(batch.samples.chunks(1)).map(|(part, samples)| SampleBatch { part, samples: samples.to_vec(), ..batch.clone() }).collect()
+    (0..).zip(&batch.samples).map(|(part, sample)| SampleBatch { part, samples: vec![sample.clone()], ..batch.clone() }).collect()
 }

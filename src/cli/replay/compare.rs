@@ -15,11 +15,11 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::super::only::Only;
 use super::ReplayArgs;
 use super::difference::{All, Compared, Side, Span, Sums};
 use crate::cli::documents::documents_in;
 use crate::cli::export::{self, each_signal, since};
+use crate::cli::only::Only;
 use crate::cli::policy::{self, render};
 use crate::cli::{Unusable, table};
 use crate::model::document::amounts::show_duration;

@@ -130,7 +130,10 @@ fn many_equal_alerts_are_one_line() {
     let said = shown(&status);
     let line = "! 1000 targets: its replicas have not been seen: prod/Deployment/service-0000, prod/Deployment/service-0001, prod/Deployment/service-0002 and 997 more (TargetNotSeen)";
     assert_eq!(said.lines().filter(|line| line.starts_with('!')).collect::<Vec<_>>(), [line]);
-    status.alerts.truncate(2);
+    // Several of one target, as of its sources.
+    status.alerts = (0..4).map(|n| Alert { subject: format!("source-{n}"), ..alert(7) }).collect();
+    assert!(shown(&status).contains("! 1 target: its replicas have not been seen: prod/Deployment/service-0007 (TargetNotSeen)"), "{}", shown(&status));
+    status.alerts = (0..2).map(alert).collect();
     assert_eq!(shown(&status).lines().filter(|line| line.starts_with('!')).count(), 2);
 }
 

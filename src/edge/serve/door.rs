@@ -20,9 +20,9 @@ pub struct Door {
 }
 
 impl Door {
-    /// Says why the log is not open yet; `None` where it is on the way.
-    pub fn waits_for(&self, reason: Option<String>) {
-        *self.waits.write().unwrap_or_else(PoisonError::into_inner) = reason;
+    /// Says why the log is not open yet.
+    pub fn waits_for(&self, reason: String) {
+        *self.waits.write().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     }
 
     /// From now on `router` answers.

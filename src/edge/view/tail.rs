@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::history::first_after;
 use super::lags::{Followed, Lags};
 use super::{Asked, View};
+use crate::edge::stop::WhenUnwound;
 use crate::log::{Log, LogError, Offset, Polled, RawRecord, Topic, Waker};
 use crate::model::{Alert, AlertState, Audit, Message, OutcomeResult, Pane, Part, Severity, Signal, Timestamp};
 use crate::runtime::clock::Clock;
@@ -120,7 +121,7 @@ impl Tail {
             };
             let ended = Arc::clone(&ended);
             let thread = std::thread::Builder::new().name(group.to_owned()).spawn(move || {
-                let _fault = Fault { what: format!("the view of {topic}"), ended: Arc::clone(&ended) };
+                let _fault = WhenUnwound(|| ended(format!("the view of {topic} ended by a fault in the program")));
                 let result = follower.run();
                 if !follower.stop.is_set() {
                     ended(match result {
@@ -135,7 +136,7 @@ impl Tail {
         let (at_work, done) = sync_channel::<()>(1);
         let thread = std::thread::Builder::new().name("view-lag".to_owned()).spawn(move || {
             let _at_work = at_work;
-            let _fault = Fault { what: "the view of the stages".to_owned(), ended };
+            let _fault = WhenUnwound(|| ended("the view of the stages ended by a fault in the program".to_owned()));
             lags.run();
         })?;
         tail.lags = Some((thread, done));
@@ -164,20 +165,6 @@ impl Tail {
 impl Drop for Tail {
     fn drop(&mut self) {
         self.finish();
-    }
-}
-
-/// Tells of a thread that unwinds: nobody would know that what it shows stands still.
-struct Fault {
-    what: String,
-    ended: Arc<dyn Fn(String) + Send + Sync>,
-}
-
-impl Drop for Fault {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            (self.ended)(format!("{} ended by a fault in the program", self.what));
-        }
     }
 }
 

@@ -27,13 +27,17 @@ const IDLE: Duration = Duration::from_secs(10);
 
 type Producer = Arc<BaseProducer<Deliveries>>;
 
-/// The producer that all callers share: the last of these. One that met a fault that it cannot go on after (rights that it lacks, a partition that was cut short)
-/// takes nothing any more, and another one is made in its place; it is heard on until nobody waits for it.
-type Producers = Arc<Mutex<Vec<Producer>>>;
+/// The producer that all callers share. One that met a fault that it cannot go on after (rights that it lacks, a partition that was cut short) takes nothing any
+/// more, and another one is made in its place; it is heard on until nobody waits for it.
+#[derive(Clone)]
+struct Producers {
+    current: Producer,
+    retired: Vec<Producer>,
+}
 
 /// Appends for all callers.
 pub(super) struct Appender {
-    producers: Producers,
+    producers: Arc<Mutex<Producers>>,
     patience: Duration,
     calls: Arc<Calls>,
     listener: Option<JoinHandle<()>>,
@@ -59,7 +63,7 @@ impl Calls {
     }
 
     /// Hears what the client tells, as long as somebody waits for it; a client that nobody waits for costs nothing.
-    fn listen(&self, producers: &Producers) {
+    fn listen(&self, producers: &Mutex<Producers>) {
         loop {
             let nobody = |under_way: &mut UnderWay| under_way.calls == 0 && !under_way.ended;
             let (under_way, _) = self.changed.wait_timeout_while(lock(&self.under_way), IDLE, nobody).unwrap_or_else(PoisonError::into_inner);
@@ -68,21 +72,15 @@ impl Calls {
             if ended {
                 return;
             }
-            let mut listening = lock(producers).clone();
-            let current = listening.pop();
-            for retired in &listening {
-                retired.poll(Duration::ZERO);
+            let Producers { current, retired } = lock(producers).clone();
+            for producer in &retired {
+                producer.poll(Duration::ZERO);
             }
-            let wait = if listening.is_empty() { LISTEN } else { QUEUE_PAUSE };
-            drop(listening);
-            if let Some(current) = current {
-                current.poll(if calls > 0 { wait } else { Duration::ZERO });
-            }
-            let mut producers = lock(producers);
-            let last = producers.len().saturating_sub(1);
-            // Those of which only this list knows are waited for by nobody.
-            let over: Vec<Producer> = producers.extract_if(..last, |retired| Arc::strong_count(retired) == 1).collect();
-            drop(producers);
+            let wait = if retired.is_empty() { LISTEN } else { QUEUE_PAUSE };
+            drop(retired);
+            current.poll(if calls > 0 { wait } else { Duration::ZERO });
+            // Those of which only the list knows are waited for by nobody; to end one takes a moment, without the lock.
+            let over: Vec<Producer> = lock(producers).retired.extract_if(.., |producer| Arc::strong_count(producer) == 1).collect();
             drop(over);
         }
     }
@@ -141,7 +139,8 @@ impl Waiting {
 
 impl Appender {
     pub(super) fn new(options: &Options) -> Result<Self, LogError> {
-        let producers: Producers = Arc::new(Mutex::new(vec![Arc::new(client::idempotent(options, Deliveries)?)]));
+        let current = Arc::new(client::idempotent(options, Deliveries)?);
+        let producers = Arc::new(Mutex::new(Producers { current, retired: Vec::new() }));
         let calls = Arc::new(Calls::default());
         let (heard, of) = (Arc::clone(&producers), Arc::clone(&calls));
         let listener = std::thread::Builder::new().name("appender".to_owned()).spawn(move || of.listen(&heard));
@@ -151,9 +150,7 @@ impl Appender {
 
     /// Appends what each of the calls has, and waits until it is known what came of all of it: the offsets of each, in their order.
     pub(super) fn append(&self, options: &Options, names: &Names, calls: &[&[RawAppend]]) -> Vec<Result<Vec<Offset>, LogError>> {
-        let Some(producer) = lock(&self.producers).last().cloned() else {
-            return calls.iter().map(|_| Err(LogError::Retry { reason: "Kafka: there is no producer".to_owned() })).collect();
-        };
+        let producer = Arc::clone(&lock(&self.producers).current);
         self.calls.change(|under_way| under_way.calls += 1);
         let outcomes = self.send_all(&producer, options, names, calls);
         self.calls.change(|under_way| under_way.calls -= 1);
@@ -166,11 +163,14 @@ impl Appender {
     /// Another producer in place of one that takes nothing any more.
     fn replace(&self, dead: &Producer, options: &Options) {
         let mut producers = lock(&self.producers);
-        if !producers.last().is_some_and(|last| Arc::ptr_eq(last, dead)) {
+        if !Arc::ptr_eq(&producers.current, dead) {
             return; // somebody else was quicker
         }
         match client::idempotent(options, Deliveries) {
-            Ok(producer) => producers.push(Arc::new(producer)),
+            Ok(producer) => {
+                let retired = std::mem::replace(&mut producers.current, Arc::new(producer));
+                producers.retired.push(retired);
+            }
             Err(error) => tracing::error!(event = "kafka", %error, "another producer cannot be made; the next append tries again"),
         }
     }
