@@ -376,7 +376,7 @@ fn users_and_rights_are_told_apart_from_what_is_there() {
     assert_eq!((code, text.contains("UNKNOWN"), text.contains("MISSING")), (2, true, false), "{text}");
     assert!(text.contains("This user needs the rights Describe and DescribeConfigs on the topics with the prefix."), "{text}");
     let (code, text) = run("apply", "looker", "lookers-word");
-    assert_eq!((code, text.contains("created ")), (1, false), "{text}");
+    assert_eq!((code, text.contains("created "), text.contains("there already")), (2, false, false), "{text}");
     // One that sees the topics, and not their settings.
     broker.acls(&["--add", "--allow-principal", "User:looker", "--operation", "Describe", "--topic", "ready.", "--resource-pattern-type", "prefixed"]);
     let started = Stopwatch::start();
