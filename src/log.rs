@@ -169,6 +169,14 @@ pub enum Polled {
     },
 }
 
+impl Polled {
+    /// The partition that it is of.
+    pub fn partition(&self) -> u32 {
+        let (Polled::Records { partition, .. } | Polled::Assigned { partition, .. } | Polled::Revoked { partition } | Polled::Gap { partition, .. }) = self;
+        *partition
+    }
+}
+
 /// One put into the group's state: `None` deletes the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatePut {
@@ -212,6 +220,12 @@ pub enum LogError {
     #[error("whether it took effect is unknown: {reason}")]
     Unknown {
         /// What happened.
+        reason: String,
+    },
+    /// A commit takes long, and is still under way: the same call again, soon, tells what came of it ([`Session::commit_soon`]).
+    #[error("{reason}; it is still being written")]
+    UnderWay {
+        /// What it waits for.
         reason: String,
     },
     /// A record exceeds [`MAX_RECORD_BYTES`], or what its topic on Kafka takes; it will never be accepted.
@@ -488,6 +502,10 @@ pub trait Session: Send {
     /// As [`Session::poll`].
     fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError>;
 
+    /// Hands out no records of a partition from the next poll on, so that what cannot be written for now does not pile up; or does again. Whoever is given a
+    /// partition anew is handed its records.
+    fn hold_back(&mut self, partition: u32, on: bool);
+
     /// What the next record of a partition waits for, where it is not known how to read it.
     fn lacking(&self) -> Vec<(u32, Lacking)> {
         Vec::new()
@@ -499,6 +517,15 @@ pub trait Session: Send {
     /// # Errors
     /// Each variant of [`LogError`] says what to do with the batch.
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError>;
+
+    /// As [`Session::commit`], but what takes long goes on by itself, so that other partitions need not wait for it: the same batch is to be tried again then, until
+    /// it is told what came of it.
+    ///
+    /// # Errors
+    /// As [`Session::commit`]; [`LogError::UnderWay`] while it goes on.
+    fn commit_soon(&mut self, batch: &Batch) -> Result<(), LogError> {
+        self.commit(batch)
+    }
 
     /// A handle that ends a waiting [`Session::poll`] from another thread, at once.
     fn waker(&self) -> Waker;

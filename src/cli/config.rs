@@ -445,6 +445,16 @@ impl Config {
         }
     }
 
+    /// The settings that somebody gave and that do nothing here.
+    pub fn unused(&self) -> Vec<String> {
+        let of_the_embedded_log = |path: &&String| self.kafka.is_used() && path.starts_with("retention.");
+        self.sources
+            .iter()
+            .filter(|(path, source)| of_the_embedded_log(path) && **source != Source::Default)
+            .map(|(path, source)| format!("{source}: {path}"))
+            .collect()
+    }
+
     /// Where the setting at `path` comes from.
     pub fn source(&self, path: &str) -> Source {
         self.sources.get(path).cloned().unwrap_or_default()

@@ -320,6 +320,7 @@ impl Log for KafkaLog {
         self.0.check_open()?;
         self.0.partitions.check_appends(&appends)?;
         self.0.standing.note(
+            Stopwatch::start(),
             || appended(&appends),
             || {
                 let outcome = self.0.appender.append(&self.0.options, &self.0.names, &[&appends]);

@@ -41,6 +41,8 @@ pub(super) struct Member<S: Store> {
     given: BTreeSet<u32>,
     /// Where the others are read on.
     places: Places,
+    /// Partitions of which nothing is handed out.
+    held_back: BTreeSet<u32>,
     questions: Questions,
 }
 
@@ -49,7 +51,15 @@ impl<S: Store> Member<S> {
     pub(super) fn join(store: Arc<S>, coordinator: Arc<Coordinator>, membership: &Membership, partitions: u32) -> Result<Self, LogError> {
         let session = coordinator.join(membership, partitions)?;
         let committer = Committer { session, group: membership.group, topic: membership.topic };
-        Ok(Member { store, coordinator, committer, given: BTreeSet::new(), places: Places::default(), questions: Questions::default() })
+        Ok(Member {
+            store,
+            coordinator,
+            committer,
+            given: BTreeSet::new(),
+            places: Places::default(),
+            held_back: BTreeSet::new(),
+            questions: Questions::default(),
+        })
     }
 
     /// Positions of partitions that are new, then at most `max` records.
@@ -61,10 +71,11 @@ impl<S: Store> Member<S> {
                 None => self.store.range(topic, partition)?.start,
             };
             self.given.remove(&partition);
+            self.held_back.remove(&partition);
             self.places.next.insert(partition, position);
             polled.push(Polled::Assigned { partition, position });
         }
-        self.places.read(&*self.store, topic, max, polled)
+        self.places.read(&*self.store, topic, &self.held_back, max, polled)
     }
 }
 
@@ -78,11 +89,11 @@ struct Places {
 }
 
 impl Places {
-    /// Reads at most `max` records of all partitions.
-    fn read<S: Store>(&mut self, store: &S, topic: Topic, max: usize, polled: &mut Vec<Polled>) -> Result<(), LogError> {
+    /// Reads at most `max` records of all partitions but `not`.
+    fn read<S: Store>(&mut self, store: &S, topic: Topic, not: &BTreeSet<u32>, max: usize, polled: &mut Vec<Polled>) -> Result<(), LogError> {
         let mut left = max;
         let order: Vec<u32> = self.next.range(self.first..).chain(self.next.range(..self.first)).map(|(partition, _)| *partition).collect();
-        for partition in order {
+        for partition in order.into_iter().filter(|partition| !not.contains(partition)) {
             let Some(next) = self.next.get_mut(&partition) else { continue };
             left -= read(store, topic, partition, next, left, polled)?;
             if left == 0 {
@@ -169,6 +180,14 @@ impl<S: Store> Session for Member<S> {
         }
     }
 
+    fn hold_back(&mut self, partition: u32, on: bool) {
+        if on {
+            self.held_back.insert(partition);
+        } else {
+            self.held_back.remove(&partition);
+        }
+    }
+
     fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
         let (store, topic, questions) = (&*self.store, self.committer.topic, &mut self.questions);
         let mut through = BTreeMap::new();
@@ -223,7 +242,7 @@ impl<S: Store> Follower for Following<S> {
         let mut polled = Vec::new();
         loop {
             let woken = self.coordinator.look(self.session)?;
-            match self.places.read(&*self.store, self.topic, max, &mut polled) {
+            match self.places.read(&*self.store, self.topic, &BTreeSet::new(), max, &mut polled) {
                 Err(error) if polled.is_empty() => return Err(error),
                 // What is there is told first; what failed will fail again at the next poll.
                 _ => {}

@@ -15,11 +15,14 @@ use super::worker::{Committed, Read, Worker};
 
 /// The longest wait of a poll; what is due earlier shortens it.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// The waits after commits that failed for now: the first, and the longest.
+/// The waits after reads that failed for now: the first, and the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(5);
-/// For so long a member whose commits fail takes part in its group; whoever does no more loses its partitions to others after some minutes.
-const LOOKS_FOR: Duration = Duration::from_secs(300);
+/// For so long a member of whose commits none succeeds takes part in its group; whoever does no more loses its partitions after some minutes to others, who may be able
+/// to write.
+const TAKES_PART_FOR: Duration = Duration::from_secs(300);
+/// How often a last commit that takes long is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Asks everything that runs to end in order.
 #[derive(Clone, Default)]
@@ -77,86 +80,97 @@ impl Stop {
 pub fn drive<S: Stage>(stage: S, log: Arc<dyn Log>, clock: &dyn Clock, member: &str, stop: &Stop) -> Result<(), LogError> {
     let mut worker = Worker::join(stage, log, member, Rounds::default())?;
     let unreadable = Repeated::new();
+    let mut failing = None;
     stop.wakes(worker.waker());
     while !stop.is_asked() {
         // First what is there, without a wait: it tells up to when everything has been read.
         let asked_at = clock.now();
-        let full = read(&mut worker, asked_at, Duration::ZERO, stop, &unreadable)?;
-        commit_all(&mut worker, clock, stop, Until::Read)?;
-        if !full {
-            let wait = worker.wakes_at(clock.now()).map_or(LONGEST_WAIT, |at| at.since(clock.now())).min(LONGEST_WAIT);
+        let takes_part = failing.is_none_or(|since: Stopwatch| since.elapsed() < TAKES_PART_FOR);
+        let full = takes_part && read(&mut worker, asked_at, Duration::ZERO, stop, &unreadable)?;
+        commit_all(&mut worker, clock, &mut failing)?;
+        let wait = worker.wakes_at(clock.now()).map_or(LONGEST_WAIT, |at| at.since(clock.now())).min(LONGEST_WAIT);
+        if !takes_part {
+            stop.wait(wait);
+        } else if !full {
             read(&mut worker, asked_at, wait, stop, &unreadable)?;
         }
     }
     worker.hand_over(clock.now());
-    commit_all(&mut worker, clock, stop, Until::Written)
-}
-
-/// How far to commit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
-    /// What was read; of a round of snapshots one batch a partition, so that the input does not wait for it.
-    Read,
-    /// Everything, with the rounds under way.
-    Written,
+    commit_last(&mut worker, clock)
 }
 
 /// Polls once, and folds what came; where the log cannot be read for now, until it can. Says whether more may be waiting.
 fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, stop: &Stop, unreadable: &Repeated) -> Result<bool, LogError> {
     let mut pause = RETRY_FIRST;
     loop {
-        match worker.read(asked_at, S::POLL_RECORDS, wait) {
-            Err(LogError::Retry { reason }) => {
-                LogUnreadable { reader: S::NAME, reason: &reason }.emit(unreadable);
-                if stop.wait(pause) {
-                    return Ok(false);
+        let outcome = worker.read(asked_at, S::POLL_RECORDS, wait);
+        let reason = match &outcome {
+            Err(LogError::Retry { reason }) => Some(&**reason),
+            _ => worker.unread(),
+        };
+        match reason {
+            Some(reason) => LogUnreadable { reader: S::NAME, reason }.emit(unreadable),
+            None => LogUnreadable::over(S::NAME, unreadable),
+        }
+        if !matches!(outcome, Err(LogError::Retry { .. })) {
+            return outcome.map(|read| read == Read::Full);
+        }
+        if stop.wait(pause) {
+            return Ok(false);
+        }
+        pause = (pause * 2).min(RETRY_LAST);
+    }
+}
+
+/// Commits what was read; of a round of snapshots one batch a partition, so that the input does not wait for it. `failing` is since when commits fail and none succeeds.
+fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, failing: &mut Option<Stopwatch>) -> Result<(), LogError> {
+    let mut rounds = 0;
+    loop {
+        let committed = commit(worker, clock)?;
+        match committed {
+            Committed::Nothing => {
+                if !worker.has_resting() {
+                    *failing = None;
                 }
-                pause = (pause * 2).min(RETRY_LAST);
+                return Ok(());
             }
-            outcome => {
-                LogUnreadable::over(S::NAME, unreadable);
-                return outcome.map(|read| read == Read::Full);
+            Committed::Later { .. } => {
+                failing.get_or_insert_with(Stopwatch::start);
+            }
+            Committed::Done { .. } | Committed::Refused | Committed::Lost { .. } => *failing = None,
+        }
+        rounds += usize::from(committed == Committed::Done { states: true });
+        if rounds > 0 && rounds >= worker.partitions() {
+            return Ok(());
+        }
+    }
+}
+
+/// Commits everything, with the rounds under way. What cannot be written now is left to who comes next; what is being written is waited for.
+fn commit_last<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock) -> Result<(), LogError> {
+    loop {
+        if commit(worker, clock)? == Committed::Nothing {
+            if !worker.has_under_way() {
+                return Ok(());
+            }
+            match worker.look(LOOK_AGAIN) {
+                Ok(()) => {}
+                Err(LogError::Retry { .. }) => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
     }
 }
 
-/// Commits until nothing is left to commit.
-fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, until: Until) -> Result<(), LogError> {
-    let mut pause = RETRY_FIRST;
-    let mut failing: Option<Stopwatch> = None;
-    let mut written = 0;
-    loop {
-        match worker.commit(clock.now()) {
-            Ok(Committed::Nothing) => return Ok(()),
-            Ok(committed) => {
-                (pause, failing) = (RETRY_FIRST, None);
-                if committed == (Committed::Done { states: true }) {
-                    SnapshotsWritten { stage: S::NAME, at: clock.now() }.emit();
-                }
-                written += usize::from(committed == Committed::Done { states: true });
-                if until == Until::Read && written > 0 && written >= worker.partitions() {
-                    return Ok(());
-                }
-            }
-            Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
-                CommitRefused { stage: S::NAME, reason: &reason, pause }.emit();
-                if stop.wait(pause) {
-                    return Ok(());
-                }
-                pause = (pause * 2).min(RETRY_LAST);
-                // The group would wait for this member; but not for good: another one may be able to write.
-                if failing.get_or_insert_with(Stopwatch::start).elapsed() < LOOKS_FOR {
-                    match worker.look() {
-                        // The next read tells of it.
-                        Ok(()) | Err(LogError::Retry { .. }) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-            Err(error) => return Err(error),
-        }
+fn commit<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock) -> Result<Committed, LogError> {
+    let now = clock.now();
+    let committed = worker.commit(now)?;
+    match &committed {
+        Committed::Later { reason, again_at, .. } => CommitRefused { stage: S::NAME, reason, pause: again_at.since(now) }.emit(),
+        Committed::Done { states: true } => SnapshotsWritten { stage: S::NAME, at: clock.now() }.emit(),
+        Committed::Done { states: false } | Committed::Nothing | Committed::Refused | Committed::Lost { .. } => {}
     }
+    Ok(committed)
 }
 
 #[cfg(test)]
@@ -204,6 +218,10 @@ mod tests {
 
         fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
             self.session.read_through(now)
+        }
+
+        fn hold_back(&mut self, partition: u32, on: bool) {
+            self.session.hold_back(partition, on);
         }
 
         fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {

@@ -20,6 +20,7 @@ use crate::wire;
 
 use super::events::PartitionRestored;
 use super::raw_appends;
+use super::rest::Rest;
 use super::schemas;
 use super::side_by_side;
 use super::snapshots::{self, Aside, Round};
@@ -68,6 +69,8 @@ struct Owned<S: Stage> {
     appends: Vec<RawAppend>,
     /// A batch that was handed out and not yet confirmed.
     pending: Option<Batch>,
+    /// After a commit that failed for now, until one did not.
+    rest: Option<Rest>,
     /// The `at` of the last record.
     last_at: Option<Timestamp>,
     read_through: Option<Moment>,
@@ -234,7 +237,7 @@ impl<S: Stage> Runner<S> {
         owned.appends.extend(raw_appends(&*self.log, effects.take()));
     }
 
-    /// The next batch to commit, if anything is to be committed now. The same batch, less the requests that
+    /// The next batch to commit of a partition that does not rest, if anything is to be committed now. The same batch, less the requests that
     /// have expired, is handed out until it is [`Runner::confirmed`].
     pub fn next_batch(&mut self, now: Timestamp) -> Option<Batch> {
         let (stage, log, rounds) = (&self.stage, &self.log, self.rounds);
@@ -252,18 +255,41 @@ impl<S: Stage> Runner<S> {
 
     /// The batch of this partition took effect.
     pub fn confirmed(&mut self, partition: u32) {
-        if let Some(owned) = self.owned.get_mut(&partition)
-            && let Some(batch) = owned.pending.take()
-            && let Some(position) = batch.position
-        {
+        let Some(owned) = self.owned.get_mut(&partition) else { return };
+        owned.rest = None;
+        if let Some(position) = owned.pending.take().and_then(|batch| batch.position) {
             owned.committed = position;
         }
+    }
+
+    /// The batch of this partition could not be committed now, or is still `under_way`: the others go on, and it is tried again later. When.
+    pub fn rests(&mut self, partition: u32, under_way: bool, now: Timestamp) -> Timestamp {
+        let Some(owned) = self.owned.get_mut(&partition) else { return now };
+        let rest = if under_way { Rest::under_way(owned.rest, now) } else { Rest::failed(owned.rest, now) };
+        owned.rest = Some(rest);
+        rest.until
+    }
+
+    /// Whether there are partitions that could not be committed when that was tried last.
+    pub fn has_resting(&self) -> bool {
+        self.owned.values().any(|owned| owned.rest.is_some())
+    }
+
+    /// Each is tried again at once.
+    pub fn rests_no_more(&mut self) {
+        self.owned.values_mut().for_each(|owned| owned.rest = None);
+    }
+
+    /// Whether there are some whose batches are still being written.
+    pub fn has_under_way(&self) -> bool {
+        self.owned.values().any(|owned| owned.rest.is_some_and(|rest| rest.under_way))
     }
 
     /// The batch of this partition can never take effect, as a record of it for `topic` with `bytes` is too large: it goes
     /// on without what is as large, with an alert.
     pub fn refused(&mut self, partition: u32, topic: Topic, bytes: usize, now: Timestamp) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
+        owned.rest = None;
         let Some(batch) = owned.pending.as_mut() else { return };
         let size = |append: &RawAppend| append.value.len() + append.key.as_ref().map_or(0, String::len);
         batch.appends.retain(|append| append.topic != topic || size(append) < bytes);
@@ -337,6 +363,7 @@ impl<S: Stage> Runner<S> {
             committed: position,
             appends: Vec::new(),
             pending: None,
+            rest: None,
             last_at: None,
             read_through: None,
             lost_before: (needed < from).then_some(from),

@@ -11,6 +11,7 @@ use crate::log::{Batch, Log, LogError, Membership, Moment, Polled, Session, Wake
 use crate::model::Timestamp;
 use crate::stages::Stage;
 
+use super::rest::Rest;
 use super::runner::{Rounds, Runner};
 
 /// One member of the group of `S`.
@@ -18,14 +19,20 @@ pub struct Worker<S: Stage> {
     log: Arc<dyn Log>,
     session: Box<dyn Session>,
     runner: Runner<S>,
-    /// What was polled and could not be taken yet: it is not polled again.
+    /// What was polled and not taken yet.
     polled: VecDeque<Polled>,
-    /// Whether the last poll brought as much as was asked for.
-    full: bool,
-    /// Up to when partitions have been read, as of the last poll.
-    through: BTreeMap<u32, Moment>,
+    /// Partitions that cannot be read for now.
+    unread: BTreeMap<u32, Unread>,
     /// Partitions whose last commit is of unknown outcome.
     unsettled: BTreeSet<u32>,
+}
+
+/// A partition that cannot be read for now.
+struct Unread {
+    /// What waits, in its order.
+    polled: VecDeque<Polled>,
+    reason: String,
+    rest: Rest,
 }
 
 /// What a step of reading brought.
@@ -40,7 +47,7 @@ pub enum Read {
 }
 
 /// What a step of committing came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed {
     /// There is nothing to commit now.
     Nothing,
@@ -56,6 +63,18 @@ pub enum Committed {
         /// The partition.
         partition: u32,
     },
+    /// The batch of a partition could not be committed now: the same one is tried, or settled, after a pause. The other partitions go on; no more is read of this
+    /// one meanwhile.
+    Later {
+        /// The partition.
+        partition: u32,
+        /// What stands in the way.
+        reason: String,
+        /// Whether it is still being written: it comes to an end by itself.
+        under_way: bool,
+        /// When.
+        again_at: Timestamp,
+    },
 }
 
 impl<S: Stage> Worker<S> {
@@ -67,7 +86,7 @@ impl<S: Stage> Worker<S> {
         let membership = Membership { group: S::NAME, member: member.to_owned(), topic: S::INPUT };
         let session = log.join(membership)?;
         let runner = Runner::with_rounds(stage, Arc::clone(&log), rounds);
-        Ok(Worker { log, session, runner, polled: VecDeque::new(), full: false, through: BTreeMap::new(), unsettled: BTreeSet::new() })
+        Ok(Worker { log, session, runner, polled: VecDeque::new(), unread: BTreeMap::new(), unsettled: BTreeSet::new() })
     }
 
     /// Ends a waiting [`Worker::read`] from another thread.
@@ -75,35 +94,84 @@ impl<S: Stage> Worker<S> {
         self.session.waker()
     }
 
-    /// Polls at most `most` records, and folds them. `asked_at` is the time before the call.
+    /// Polls at most `most` records, and folds them. `asked_at` is the time before the call. A partition that cannot be read for now (its state, or a schema that it needs)
+    /// holds up no other: [`Worker::unread`].
     ///
     /// # Errors
     /// [`LogError::Retry`]: the same call again, later; nothing that was polled is lost. Any other ends this member.
     pub fn read(&mut self, asked_at: Timestamp, most: usize, wait: Duration) -> Result<Read, LogError> {
-        if self.polled.is_empty() {
-            let now = Moment { at: asked_at, log: self.log.reached() };
-            self.polled = self.session.poll(most, wait)?.into();
-            let records: usize = self.polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
-            self.full = records >= most;
-            // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
-            let through = if S::FLUSHES && !self.full { self.session.read_through(now) } else { Ok(BTreeMap::new()) };
-            self.through = through.unwrap_or_default();
-        }
-        let nothing = self.polled.is_empty();
-        self.runner.take(&mut self.polled, asked_at, &self.through)?;
+        let now = Moment { at: asked_at, log: self.log.reached() };
+        let polled = self.session.poll(most, wait)?;
+        let records: usize = polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
+        let (nothing, full) = (polled.is_empty(), records >= most);
+        self.polled.extend(polled);
+        // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
+        let through = if S::FLUSHES && !full { self.session.read_through(now) } else { Ok(BTreeMap::new()) };
+        self.take(asked_at, &through.unwrap_or_default())?;
         self.runner.lacking(&self.session.lacking(), asked_at);
-        Ok(match self.full {
+        Ok(match full {
             _ if nothing => Read::Nothing,
             true => Read::Full,
             false => Read::All,
         })
     }
 
+    /// Folds what was polled, but what is of partitions that cannot be read now: that waits, in its order.
+    fn take(&mut self, now: Timestamp, through: &BTreeMap<u32, Moment>) -> Result<(), LogError> {
+        let again: Vec<u32> = self.unread.iter().filter(|(_, unread)| !unread.rest.lasts(now)).map(|(partition, _)| *partition).collect();
+        let mut polled: VecDeque<Polled> = VecDeque::new();
+        for partition in &again {
+            polled.extend(self.unread.get_mut(partition).map(|unread| std::mem::take(&mut unread.polled)).unwrap_or_default());
+        }
+        for event in self.polled.drain(..) {
+            let partition = event.partition();
+            match event {
+                Polled::Revoked { .. } => {
+                    polled.retain(|event| event.partition() != partition);
+                    self.unread.remove(&partition);
+                }
+                // Of a partition that is given anew nothing is held back.
+                Polled::Assigned { .. } => self.session.hold_back(partition, false),
+                Polled::Records { .. } | Polled::Gap { .. } => {}
+            }
+            match self.unread.get_mut(&partition) {
+                Some(unread) if !again.contains(&partition) => unread.polled.push_back(event),
+                _ => polled.push_back(event),
+            }
+        }
+        loop {
+            let taken = self.runner.take(&mut polled, now, through);
+            let (Err(LogError::Retry { reason }), Some(partition)) = (&taken, polled.front().map(Polled::partition)) else {
+                // Not of a partition, or for good.
+                self.polled = polled;
+                taken?;
+                break;
+            };
+            let (waits, others) = polled.into_iter().partition(|event| event.partition() == partition);
+            polled = others;
+            let rest = Rest::failed(self.unread.get(&partition).map(|unread| unread.rest), now);
+            let reason = format!("partition {partition} of {}: {reason}", S::INPUT);
+            self.unread.insert(partition, Unread { polled: waits, reason, rest });
+            self.session.hold_back(partition, true);
+        }
+        for partition in again {
+            if self.unread.get(&partition).is_some_and(|unread| unread.polled.is_empty()) {
+                self.unread.remove(&partition);
+                self.session.hold_back(partition, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a partition that this member was given cannot be read for now, where there is one.
+    pub fn unread(&self) -> Option<&str> {
+        self.unread.values().next().map(|unread| &*unread.reason)
+    }
+
     /// Commits the next batch, where there is one.
     ///
     /// # Errors
-    /// [`LogError::Retry`] and [`LogError::Unknown`]: the same call again, later, tries or settles the same batch. Any
-    /// other ends this member.
+    /// Any ends this member.
     pub fn commit(&mut self, now: Timestamp) -> Result<Committed, LogError> {
         // Told, and not taken yet: what is held of such a partition is of the time before.
         for polled in &self.polled {
@@ -113,41 +181,61 @@ impl<S: Stage> Worker<S> {
             }
         }
         let Some(batch) = self.runner.next_batch(now) else { return Ok(Committed::Nothing) };
-        if self.unsettled.contains(&batch.partition) && self.took_effect(&batch)? {
-            return Ok(self.done(&batch));
-        }
-        match self.session.commit(&batch) {
-            Ok(()) => Ok(self.done(&batch)),
+        let partition = batch.partition;
+        match self.try_commit(&batch) {
+            Ok(()) => {
+                self.unsettled.remove(&partition);
+                self.runner.confirmed(partition);
+                self.session.hold_back(partition, false);
+                Ok(Committed::Done { states: !batch.states.is_empty() })
+            }
             Err(LogError::TooLarge { topic, bytes }) => {
                 let reason = LogError::TooLarge { topic, bytes }.to_string();
                 tracing::error!(event = "record-put-aside", stage = S::NAME, reason, "a record was refused");
-                self.runner.refused(batch.partition, topic, bytes, now);
+                self.runner.refused(partition, topic, bytes, now);
                 Ok(Committed::Refused)
             }
-            Err(LogError::Fenced { partition, group }) => {
-                tracing::warn!(event = "taken-over", stage = S::NAME, partition, group, "another member took over");
-                self.runner.lost(batch.partition);
-                self.unsettled.remove(&batch.partition);
-                Ok(Committed::Lost { partition: batch.partition })
+            Err(LogError::Fenced { partition: fenced, group }) => {
+                tracing::warn!(event = "taken-over", stage = S::NAME, partition = fenced, group, "another member took over");
+                self.runner.lost(partition);
+                self.unsettled.remove(&partition);
+                Ok(Committed::Lost { partition })
             }
-            Err(error) => {
+            Err(error @ (LogError::Retry { .. } | LogError::Unknown { .. } | LogError::UnderWay { .. })) => {
                 if matches!(error, LogError::Unknown { .. }) {
-                    self.unsettled.insert(batch.partition);
+                    self.unsettled.insert(partition);
                 }
-                Err(error)
+                let under_way = matches!(error, LogError::UnderWay { .. });
+                let again_at = self.runner.rests(partition, under_way, now);
+                self.session.hold_back(partition, true);
+                let (LogError::Retry { reason } | LogError::Unknown { reason } | LogError::UnderWay { reason }) = error else { return Err(error) };
+                Ok(Committed::Later { partition, reason, under_way, again_at })
             }
+            Err(error) => Err(error),
         }
     }
 
-    /// Lets the group go on while a commit cannot be done: who waits for a partition of this member, or has another one for it, would wait as long.
+    fn try_commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+        if self.unsettled.contains(&batch.partition) && self.took_effect(batch)? { Ok(()) } else { self.session.commit_soon(batch) }
+    }
+
+    /// Waits, and lets the group go on meanwhile.
     ///
     /// # Errors
     /// As [`Worker::read`].
-    pub fn look(&mut self) -> Result<(), LogError> {
-        self.polled.extend(self.session.poll(0, Duration::ZERO)?);
-        // Of the read before.
-        self.through.clear();
+    pub fn look(&mut self, wait: Duration) -> Result<(), LogError> {
+        self.polled.extend(self.session.poll(0, wait)?);
         Ok(())
+    }
+
+    /// Whether there are partitions that could not be committed when that was tried last.
+    pub fn has_resting(&self) -> bool {
+        self.runner.has_resting()
+    }
+
+    /// Whether there are some whose batches are still being written.
+    pub fn has_under_way(&self) -> bool {
+        self.runner.has_under_way()
     }
 
     /// Whether a batch of unknown outcome took effect: the committed position tells. What moves no position (ticks, the
@@ -158,15 +246,10 @@ impl<S: Stage> Worker<S> {
         Ok(batch.position.is_some() && committed == batch.position)
     }
 
-    fn done(&mut self, batch: &Batch) -> Committed {
-        self.unsettled.remove(&batch.partition);
-        self.runner.confirmed(batch.partition);
-        Committed::Done { states: !batch.states.is_empty() }
-    }
-
-    /// When [`Worker::commit`] will have something without any input.
+    /// When [`Worker::commit`] will have something without any input, or [`Worker::read`] tries again what could not be read.
     pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
-        self.runner.wakes_at(now)
+        let read_again = self.unread.values().map(|unread| unread.rest.until.max(now)).min();
+        self.runner.wakes_at(now).into_iter().chain(read_again).min()
     }
 
     /// How many partitions this member owns.
@@ -182,6 +265,7 @@ impl<S: Stage> Worker<S> {
     /// The batch that the next commit would try, and the session to try it with: what a process that dies may leave
     /// under way. One of unknown outcome was sent before, and is settled before it is sent again.
     pub fn into_last_words(mut self, now: Timestamp) -> (Option<Batch>, Box<dyn Session>) {
+        self.runner.rests_no_more();
         let batch = self.runner.next_batch(now).filter(|batch| !self.unsettled.contains(&batch.partition));
         (batch, self.session)
     }
@@ -189,6 +273,8 @@ impl<S: Stage> Worker<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::log::memory::MemoryLog;
     use crate::log::{Lacking, Partitions, RawAppend, RawRecord, Topic};
@@ -199,10 +285,13 @@ mod tests {
     use crate::wire;
 
     /// What its polls bring, in order. It has read to no end.
+    #[derive(Default)]
     struct Scripted {
         polls: VecDeque<Vec<Polled>>,
         lacking: Vec<(u32, Lacking)>,
-        refuses: bool,
+        /// Partitions of which nothing is taken.
+        refuses: BTreeSet<u32>,
+        held_back: Arc<Mutex<BTreeSet<u32>>>,
     }
 
     impl Session for Scripted {
@@ -218,8 +307,17 @@ mod tests {
             self.lacking.clone()
         }
 
-        fn commit(&mut self, _batch: &Batch) -> Result<(), LogError> {
-            if self.refuses { Err(LogError::Retry { reason: "nobody leads it".to_owned() }) } else { Ok(()) }
+        fn hold_back(&mut self, partition: u32, on: bool) {
+            let mut held_back = self.held_back.lock().unwrap();
+            if on {
+                held_back.insert(partition)
+            } else {
+                held_back.remove(&partition)
+            };
+        }
+
+        fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+            if self.refuses.contains(&batch.partition) { Err(LogError::Retry { reason: "nobody leads it".to_owned() }) } else { Ok(()) }
         }
 
         fn waker(&self) -> Waker {
@@ -236,11 +334,11 @@ mod tests {
     /// A member of aggregate's group, with panes of 5 s.
     fn worker(polls: Vec<Vec<Polled>>, lacking: Vec<(u32, Lacking)>) -> Worker<Aggregate> {
         let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default().with(Topic::Metrics, 2), Arc::new(ManualClock::new(at(0)))));
-        let session: Box<dyn Session> = Box::new(Scripted { polls: polls.into(), lacking, refuses: false });
+        let session: Box<dyn Session> = Box::new(Scripted { polls: polls.into(), lacking, ..Scripted::default() });
         let pane = Duration::from_secs(5);
         let stage = Aggregate { pane, grace: Duration::ZERO, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
         let runner = Runner::new(stage, Arc::clone(&log));
-        Worker { log, session, runner, polled: VecDeque::new(), full: false, through: BTreeMap::new(), unsettled: BTreeSet::new() }
+        Worker { log, session, runner, polled: VecDeque::new(), unread: BTreeMap::new(), unsettled: BTreeSet::new() }
     }
 
     /// A pane that is over and cannot be complete, since its partition waits for a registry, is looked at again a moment later and not at once: no wait spins on a core.
@@ -262,6 +360,41 @@ mod tests {
         }
     }
 
+    /// A partition of which nothing can be written: the other one goes on, and nothing more is read of it. Where it is taken meanwhile it is let go, with what was to be written.
+    #[test]
+    fn a_partition_that_cannot_be_written_holds_up_no_other() {
+        let value = br#"{"target":"prod/Deployment/api","metric":"cpu","value":1}"#.to_vec();
+        let record = |partition, offset: u64, ms| RawRecord { partition, offset, at: at(ms), key: None, content_type: None, value: value.clone() };
+        let records = |partition, offsets: std::ops::Range<u64>| Polled::Records {
+            partition,
+            records: offsets.map(|n| record(partition, n, i64::try_from(n).unwrap() * 6_000)).collect(),
+        };
+        let given = |partition| [Polled::Assigned { partition, position: 0 }, records(partition, 0..2)];
+        let mut worker = worker(vec![[given(0), given(1)].concat()], Vec::new());
+        worker.read(at(0), 128, Duration::ZERO).unwrap();
+        let held_back = Arc::<Mutex<BTreeSet<u32>>>::default();
+        let session = |polls: Vec<Vec<Polled>>, refuses: &[u32]| -> Box<dyn Session> {
+            Box::new(Scripted { polls: polls.into(), refuses: refuses.iter().copied().collect(), held_back: Arc::clone(&held_back), ..Scripted::default() })
+        };
+        worker.session = session(vec![vec![records(1, 2..4)]], &[0]);
+        let all = |worker: &mut Worker<Aggregate>, now| {
+            std::iter::from_fn(|| Some(worker.commit(now).unwrap()).filter(|c| *c != Committed::Nothing)).collect::<Vec<_>>()
+        };
+        let (now, done) = (at(60_000), Committed::Done { states: false });
+        let committed = all(&mut worker, now);
+        let [Committed::Later { partition: 0, reason, under_way: false, again_at }, other] = &committed[..] else { panic!("{committed:?}") };
+        assert!(reason == "nobody leads it" && *other == done, "{committed:?}");
+        assert_eq!((*held_back.lock().unwrap()).clone(), BTreeSet::from([0]));
+        // The other one goes on, and the first one is tried again in time.
+        worker.read(now, 128, Duration::ZERO).unwrap();
+        assert_eq!(all(&mut worker, now), std::slice::from_ref(&done));
+        assert!(worker.wakes_at(now).is_some_and(|at| now < at && at <= *again_at));
+        let committed = all(&mut worker, *again_at);
+        let [Committed::Later { partition: 0, again_at, .. }] = &committed[..] else { panic!("{committed:?}") };
+        worker.session = session(Vec::new(), &[]);
+        assert_eq!((all(&mut worker, *again_at), held_back.lock().unwrap().len()), (vec![done], 0));
+    }
+
     /// What cannot be written holds no group up: a partition that is taken meanwhile is let go, with what was to be written of it.
     #[test]
     fn a_partition_that_is_taken_while_its_commit_fails_is_let_go() {
@@ -275,10 +408,12 @@ mod tests {
         worker.read(at(0), 128, Duration::ZERO).unwrap();
         // Given back at once, and not restored yet: what is held is of the time before.
         let polls = vec![vec![Polled::Revoked { partition: 0 }, Polled::Assigned { partition: 0, position: 0 }, Polled::Revoked { partition: 1 }]];
-        worker.session = Box::new(Scripted { polls: polls.into(), lacking: Vec::new(), refuses: true });
-        assert!(matches!(worker.commit(at(9_000)), Err(LogError::Retry { .. })));
-        worker.look().unwrap();
-        assert_eq!((worker.commit(at(9_000)).unwrap(), worker.partitions()), (Committed::Nothing, 0));
+        worker.session = Box::new(Scripted { polls: polls.into(), refuses: BTreeSet::from([0, 1]), ..Scripted::default() });
+        for _ in 0..2 {
+            assert!(matches!(worker.commit(at(9_000)), Ok(Committed::Later { .. })));
+        }
+        worker.look(Duration::ZERO).unwrap();
+        assert_eq!((worker.commit(at(19_000)).unwrap(), worker.partitions()), (Committed::Nothing, 0));
     }
 
     /// A partition without a target has nothing that waits: its clock costs no commit. With the first target it begins.

@@ -266,43 +266,94 @@ fn a_record_that_cannot_be_unpacked_is_named_and_holds_up_no_other_partition() {
     assert_eq!((session.lacking(), log.held()), (Vec::new(), Vec::new()));
 }
 
+/// A topic that is given more partitions under who reads it: whoever counts on their number ends, and says what follows.
+#[test]
+fn who_is_given_a_partition_that_was_not_there_at_the_start_ends_with_the_way_out() {
+    let mut options = broker().options(&Broker::prefix());
+    options.settings.insert("topic.metadata.refresh.interval.ms".to_owned(), "500".to_owned());
+    options.partitions = Some(Partitions::default().with(Topic::Metrics, 2));
+    topics::apply(&options, false).unwrap();
+    let log = Broker::open(&options);
+    let mut session = joins(&log, "a");
+    poll_until(&mut *session, "both partitions", |polled| is_given(polled, 0) && is_given(polled, 1));
+    let metrics = format!("{}metrics", options.prefix);
+    broker().grow(&metrics, 3);
+    let started = Stopwatch::start();
+    let reason = loop {
+        match session.poll(10, Duration::from_secs(1)) {
+            Err(LogError::Fatal { reason }) => break reason,
+            other => assert!(started.elapsed() < DEADLINE, "{other:?}"),
+        }
+    };
+    assert!(reason.starts_with(&format!("{metrics} has more partitions now than the 2 that this process began with: ")), "{reason}");
+}
+
+/// A broker with two disks, on one of which is partition 1 of a topic that has two, and nothing else of Loadline's.
+struct TwoDisks {
+    broker: Broker,
+    options: Options,
+    name: String,
+    disks: tempfile::TempDir,
+}
+
+impl TwoDisks {
+    fn with(topic: Topic, partitions: Partitions) -> Self {
+        let disks = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| disks.path().join(name));
+        let mut broker = Broker::start(&[&format!("log.dirs={}", one.display()), "log.flush.offset.checkpoint.interval.ms=500"], &[]);
+        let options = Options { partitions: Some(partitions), ..broker.options(&Broker::prefix()) };
+        let name = format!("{}{topic}", options.prefix);
+        let settings = [("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", "589824")];
+        broker.create_topic(&name, 1, &settings);
+        // Of as many partitions as the other one will have.
+        let states = if topic == Topic::Metrics { "aggregate-state" } else { "decide-state" };
+        broker.create_topic(&format!("{}{states}", options.prefix), 2, &[&settings[..], &[("cleanup.policy", "compact")]].concat());
+        topics::apply(&options, false).unwrap();
+        // A broker makes topics of its own for who begins transactions and who commits. It puts a new partition where it has the fewest.
+        broker.begin_as("anybody");
+        broker.commit("anybody", &name, 0);
+        broker.kill();
+        broker.set(&format!("log.dirs={},{}", one.display(), other.display()));
+        std::fs::create_dir(&other).unwrap();
+        let formatted = std::fs::read_to_string(one.join("meta.properties")).unwrap();
+        let formatted = formatted.lines().map(|line| if line.starts_with("directory.id=") { "directory.id=bG9hZGxpbmUtdGVzdHMtMQ" } else { line });
+        std::fs::write(other.join("meta.properties"), formatted.collect::<Vec<_>>().join("\n")).unwrap();
+        broker.start_again();
+        broker.grow(&name, 2);
+        assert!(other.join(format!("{name}-1")).is_dir());
+        TwoDisks { broker, options, name, disks }
+    }
+
+    /// Takes the other disk away, and waits until nobody leads what is on it.
+    fn lose_the_other(&self) {
+        std::fs::rename(self.disks.path().join("other"), self.disks.path().join("away")).unwrap();
+        let started = Stopwatch::start();
+        while self.broker.leaders(&self.name) != [1, -1] {
+            assert!(started.elapsed() < DEADLINE, "somebody leads it on");
+        }
+    }
+
+    /// Puts it back, and starts the broker again.
+    fn mend(&mut self) {
+        self.broker.kill();
+        std::fs::rename(self.disks.path().join("away"), self.disks.path().join("other")).unwrap();
+        self.broker.start_again();
+    }
+}
+
 /// The disk of one partition is gone, so nobody leads it: the others of its member are read to their end, also by a member that is given all of them then. When
 /// it is back nothing of it is missing.
 #[test]
 fn a_partition_that_nobody_leads_holds_up_no_other() {
-    let disks = tempfile::tempdir().unwrap();
-    let [one, other, away] = ["one", "other", "away"].map(|name| disks.path().join(name));
-    let mut broker = Broker::start(&[&format!("log.dirs={}", one.display()), "log.flush.offset.checkpoint.interval.ms=500"], &[]);
-    let options = Options { partitions: Some(Partitions::default().with(Topic::Metrics, 2)), ..broker.options(&Broker::prefix()) };
-    let metrics = format!("{}metrics", options.prefix);
-    let settings = [("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", "589824")];
-    broker.create_topic(&metrics, 1, &settings);
-    broker.create_topic(&format!("{}aggregate-state", options.prefix), 2, &[&settings[..], &[("cleanup.policy", "compact")]].concat());
-    topics::apply(&options, false).unwrap();
-    // A broker makes topics of its own for who begins transactions and who commits. It puts a new partition where it has the fewest.
-    broker.begin_as("anybody");
-    broker.commit("anybody", &metrics, 0);
-    broker.kill();
-    broker.set(&format!("log.dirs={},{}", one.display(), other.display()));
-    std::fs::create_dir(&other).unwrap();
-    let formatted = std::fs::read_to_string(one.join("meta.properties")).unwrap();
-    let formatted = formatted.lines().map(|line| if line.starts_with("directory.id=") { "directory.id=bG9hZGxpbmUtdGVzdHMtMQ" } else { line });
-    std::fs::write(other.join("meta.properties"), formatted.collect::<Vec<_>>().join("\n")).unwrap();
-    broker.start_again();
-    broker.grow(&metrics, 2);
-    assert!(other.join(format!("{metrics}-1")).is_dir());
-    let log = Broker::open(&options);
+    let mut disks = TwoDisks::with(Topic::Metrics, Partitions::default().with(Topic::Metrics, 2));
+    let log = Broker::open(&disks.options);
     let mut session = joins(&log, "a");
     poll_until(&mut *session, "both partitions", |polled| is_given(polled, 0) && is_given(polled, 1));
     log.append(vec![metric(1, "before")]).unwrap();
     poll_until(&mut *session, "what was before", |polled| is_read(polled, "before"));
     reads_to_the_end(&mut *session, &[0, 1]);
 
-    std::fs::rename(&other, &away).unwrap();
-    let started = Stopwatch::start();
-    while broker.leaders(&metrics) != [1, -1] {
-        assert!(started.elapsed() < DEADLINE, "somebody leads it on");
-    }
+    disks.lose_the_other();
     log.append(vec![metric(0, "meanwhile")]).unwrap();
     poll_until(&mut *session, "what is meanwhile", |polled| is_read(polled, "meanwhile"));
     reads_to_the_end(&mut *session, &[0]);
@@ -311,11 +362,66 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
     poll_until(&mut *session, "the partition that is led", |polled| is_given(polled, 0) && is_read(polled, "meanwhile"));
     reads_to_the_end(&mut *session, &[0]);
 
-    broker.kill();
-    std::fs::rename(&away, &other).unwrap();
-    broker.start_again();
+    disks.mend();
     poll_until(&mut *session, "the partition that is back", |polled| is_given(polled, 1) && is_read(polled, "before"));
     reads_to_the_end(&mut *session, &[0, 1]);
+}
+
+/// The disk of a partition that one of a member's partitions writes to is gone: the member's other partition is read and written on, and nothing more of the first is read.
+/// When the disk is back, what waited is written, once.
+#[test]
+fn a_partition_that_cannot_be_written_holds_up_no_other() {
+    let two = Partitions::default().with(Topic::Metrics, 2).with(Topic::Signals, 2);
+    let mut disks = TwoDisks::with(Topic::Signals, two);
+    // The member stays one while the broker is started again.
+    let log = Broker::open(&Options { session_timeout: DEADLINE, ..disks.options.clone() });
+    let mut session = joins(&log, "a");
+    poll_until(&mut *session, "both partitions", |polled| is_given(polled, 0) && is_given(polled, 1));
+    let said = |partition: u32, value: &str| RawAppend { topic: Topic::Signals, partition, key: None, value: value.as_bytes().to_vec() };
+    let batch = |partition: u32, position: u64, append: RawAppend| Batch { partition, position: Some(position), appends: vec![append], states: Vec::new() };
+    disks.lose_the_other();
+
+    log.append(vec![metric(0, "one"), metric(1, "two")]).unwrap();
+    let polled = poll_until(&mut *session, "both", |polled| is_read(polled, "one") && is_read(polled, "two"));
+    let next = |polled: &[Polled], of: u32| {
+        let records = polled.iter().filter_map(|polled| if let Polled::Records { partition, records } = polled { Some((*partition, records)) } else { None });
+        records.filter(|(partition, _)| *partition == of).flat_map(|(_, records)| records).map(|record| record.offset + 1).max().unwrap()
+    };
+    let waits = batch(0, next(&polled, 0), said(1, "waits"));
+    let refused = session.commit_soon(&waits).unwrap_err();
+    let LogError::UnderWay { reason } = &refused else { panic!("{refused:?}") };
+    assert_eq!(*reason, format!("Kafka: 1 of 1 records for {} are not taken yet", disks.name));
+    session.hold_back(0, true);
+    session.commit(&batch(1, next(&polled, 1), said(0, "first"))).unwrap();
+    // Again and again: a transaction that was given up is tried anew.
+    let again = |session: &mut Box<dyn Session>| match session.commit_soon(&waits) {
+        Err(LogError::UnderWay { .. } | LogError::Retry { .. } | LogError::Unknown { .. }) => false,
+        Ok(()) => true,
+        Err(error) => panic!("{error:?}"),
+    };
+    log.append(vec![metric(0, "later"), metric(1, "four")]).unwrap();
+    let started = Stopwatch::start();
+    let (mut gave_up, mut read) = (0, Vec::new());
+    while gave_up == 0 || !is_read(&read, "four") {
+        assert!(started.elapsed() < DEADLINE, "{read:?}");
+        assert!(!again(&mut session), "it is written");
+        gave_up += u32::from(log.trouble().is_some());
+        read.extend(session.poll(100, Duration::from_millis(100)).unwrap());
+    }
+    session.commit(&batch(1, next(&read, 1), said(0, "second"))).unwrap();
+    assert!(log.trouble().unwrap().of.is_some_and(|of| of == "what aggregate says of its partition 0"));
+    assert!(!is_read(&read, "later"), "it is held back: {read:?}");
+
+    disks.mend();
+    let started = Stopwatch::start();
+    while !again(&mut session) {
+        assert!(started.elapsed() < DEADLINE * 2, "it is never written");
+        assert!(!is_read(&session.poll(100, Duration::from_millis(100)).unwrap_or_default(), "later"), "it is held back");
+    }
+    session.hold_back(0, false);
+    poll_until(&mut *session, "what was held back", |polled| is_read(polled, "later"));
+    let values = |partition| log.scan(Topic::Signals, partition, 0, 100).unwrap().into_iter().map(|record| record.value).collect::<Vec<_>>();
+    assert_eq!((values(0), values(1)), (vec![b"first".to_vec(), b"second".to_vec()], vec![b"waits".to_vec()]));
 }
 
 /// A state that no record can hold, or that its topic does not take, is refused with the way out; whoever wrote it waits for nothing, and goes on. What came with it

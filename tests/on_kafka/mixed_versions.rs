@@ -133,6 +133,13 @@ impl Log for LaterLog {
     }
 }
 
+impl LaterSession {
+    fn later(&self, batch: &Batch) -> Batch {
+        let (appends, states) = (self.writing.of(&batch.appends), batch.states.iter().map(remembers_more).collect());
+        Batch { appends, states, ..batch.clone() }
+    }
+}
+
 impl Session for LaterSession {
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
         self.session.poll(max, wait)
@@ -140,12 +147,17 @@ impl Session for LaterSession {
     fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
         self.session.read_through(now)
     }
+    fn hold_back(&mut self, partition: u32, on: bool) {
+        self.session.hold_back(partition, on);
+    }
     fn lacking(&self) -> Vec<(u32, Lacking)> {
         self.session.lacking()
     }
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
-        let (appends, states) = (self.writing.of(&batch.appends), batch.states.iter().map(remembers_more).collect());
-        self.session.commit(&Batch { appends, states, ..batch.clone() })
+        self.session.commit(&self.later(batch))
+    }
+    fn commit_soon(&mut self, batch: &Batch) -> Result<(), LogError> {
+        self.session.commit_soon(&self.later(batch))
     }
     fn waker(&self) -> Waker {
         self.session.waker()

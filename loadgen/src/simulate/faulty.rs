@@ -21,6 +21,8 @@ use super::scenario::How;
 pub struct Faults {
     /// The next commits of a group.
     pub commits: BTreeMap<&'static str, VecDeque<How>>,
+    /// Groups whose commits that are under way are not told of before their time.
+    pub slow: BTreeSet<&'static str>,
     /// How many of the next polls of a group fail.
     pub polls: BTreeMap<&'static str, usize>,
     /// What the clients of a group have of what there is.
@@ -108,7 +110,7 @@ fn fail<T>(how: Option<How>, faults: &mut Faults, write: impl FnOnce() -> Result
             faults.met("refused");
             Err(LogError::Retry { reason: "planned: refused".to_owned() })
         }
-        Some(How::UnknownNotDone) => {
+        Some(How::UnknownNotDone | How::UnderWay { .. }) => {
             faults.met("unknown, not done");
             Err(unknown())
         }
@@ -159,7 +161,15 @@ impl Log for FaultyLog {
 
     fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
         let (group, topic) = (membership.group, membership.topic);
-        Ok(Box::new(FaultySession { inner: self.inner.join(membership)?, group, topic, log: self.clone(), owned: BTreeSet::new(), later: BTreeMap::new() }))
+        Ok(Box::new(FaultySession {
+            inner: self.inner.join(membership)?,
+            group,
+            topic,
+            log: self.clone(),
+            owned: BTreeSet::new(),
+            later: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+        }))
     }
 
     fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
@@ -221,6 +231,15 @@ struct FaultySession {
     owned: BTreeSet<u32>,
     /// What was polled of partitions that nobody leads, until somebody does.
     later: BTreeMap<u32, Vec<Polled>>,
+    under_way: BTreeMap<u32, UnderWay>,
+}
+
+/// A commit that is under way.
+struct UnderWay {
+    batch: Batch,
+    /// For so many looks.
+    looks: usize,
+    done: bool,
 }
 
 impl FaultySession {
@@ -276,7 +295,10 @@ impl Session for FaultySession {
         for event in &polled {
             match event {
                 Polled::Assigned { partition, .. } => drop(self.owned.insert(*partition)),
-                Polled::Revoked { partition } => drop(self.owned.remove(partition)),
+                Polled::Revoked { partition } => {
+                    self.owned.remove(partition);
+                    self.under_way.remove(partition);
+                }
                 Polled::Records { .. } | Polled::Gap { .. } => {}
             }
         }
@@ -297,10 +319,37 @@ impl Session for FaultySession {
         Ok(through)
     }
 
+    fn hold_back(&mut self, partition: u32, on: bool) {
+        self.inner.hold_back(partition, on);
+    }
+
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+        loop {
+            match self.commit_soon(batch) {
+                Err(LogError::UnderWay { .. }) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn commit_soon(&mut self, batch: &Batch) -> Result<(), LogError> {
+        let under_way = || LogError::UnderWay { reason: "planned: it takes long".to_owned() };
+        if let Some(before) = self.under_way.get_mut(&batch.partition) {
+            if let Some(left) = before.looks.checked_sub(1).filter(|_| self.log.faults().slow.contains(self.group)) {
+                before.looks = left;
+                return Err(under_way());
+            }
+            let Some(UnderWay { batch, done, .. }) = self.under_way.remove(&batch.partition) else { return Err(under_way()) };
+            self.log.faults().met(if done { "under way, done" } else { "under way, not done" });
+            return if done { self.inner.commit(&batch) } else { Err(LogError::Retry { reason: "planned: it took too long".to_owned() }) };
+        }
         let mut faults = self.log.faults();
         faults.check_write(&batch.appends)?;
         let how = faults.commits.get_mut(self.group).and_then(VecDeque::pop_front);
+        if let Some(How::UnderWay { looks, done }) = how {
+            self.under_way.insert(batch.partition, UnderWay { batch: batch.clone(), looks, done });
+            return Err(under_way());
+        }
         fail(how, &mut faults, || self.inner.commit(batch))?;
         self.log.answered.store(true, Ordering::SeqCst);
         Ok(())

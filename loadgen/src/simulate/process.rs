@@ -71,7 +71,7 @@ impl<S: Stage> Member<S> {
                 self.reads = true;
                 Ok(false)
             }
-            Committed::Done { .. } | Committed::Refused | Committed::Lost { .. } => Ok(true),
+            Committed::Done { .. } | Committed::Refused | Committed::Lost { .. } | Committed::Later { .. } => Ok(true),
         }
     }
 

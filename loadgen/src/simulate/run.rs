@@ -24,7 +24,7 @@ use super::check::{Checker, Violation};
 use super::faulty::{FaultyLog, Fetched};
 use super::panics;
 use super::process::{Process, Settings, Zombie, end_in_order};
-use super::scenario::{Fault, Millis, Part, Planned, Scenario, TOPICS};
+use super::scenario::{Fault, How, Millis, Part, Planned, Scenario, TOPICS};
 use super::world::{Observing, Shared, World, shifted, target};
 
 /// What the log's clock shows at the start.
@@ -497,6 +497,13 @@ impl<'a> Run<'a> {
                     self.going = Some((*process, *after, *down, Going::Leaves(*cut)));
                 }
             }
+            CommitsTakeLong { part, how, count, lasts } => {
+                let mut faults = self.log.faults();
+                faults.slow.insert(part.group());
+                faults.commits.entry(part.group()).or_default().extend(std::iter::repeat_n(*how, *count));
+                drop(faults);
+                self.later(*lasts, fault);
+            }
             Commits { part, how, count } => self.log.faults().commits.entry(part.group()).or_default().extend(std::iter::repeat_n(*how, *count)),
             Fetches { part, most, lasts } => {
                 self.log.faults().fetches.insert(part.group(), Fetched { a_look: *most, left: 0 });
@@ -625,6 +632,11 @@ impl<'a> Run<'a> {
         let mut world = self.world.lock();
         match fault {
             Unreadable { .. } => self.log.faults().unreadable = again(&self.ends, &|f| matches!(f, Unreadable { .. })),
+            CommitsTakeLong { part, .. } => {
+                let mut faults = self.log.faults();
+                faults.slow.remove(part.group());
+                faults.commits.entry(part.group()).or_default().retain(|how| !matches!(how, How::UnderWay { .. }));
+            }
             Fetches { part, .. } => drop(self.log.faults().fetches.remove(part.group())),
             Headless { topic, partition, .. } => {
                 let lasts = again(&self.ends, &|f| matches!(f, Headless { topic: t, partition: p, .. } if (t, p) == (topic, partition)));

@@ -152,6 +152,8 @@ pub enum Fault {
     Leave { process: usize, after: usize, down: For, cut: Option<usize> },
     /// The next commits of a group fail so.
     Commits { part: Part, how: How, count: usize },
+    /// The next commits of a group are under way for some time.
+    CommitsTakeLong { part: Part, how: How, count: usize, lasts: For },
     /// The log cannot be read.
     Unreadable { lasts: For },
     /// The log takes nothing: its disk is full.
@@ -245,6 +247,13 @@ pub enum How {
     UnknownNotDone,
     /// It happened, and nobody knows.
     UnknownDone,
+    /// It is under way for so many looks at it; what came of it is told then: it happened, or nothing did.
+    UnderWay {
+        /// How many.
+        looks: usize,
+        /// Whether it happens.
+        done: bool,
+    },
 }
 
 /// The topics that a fault may name by number.
@@ -494,7 +503,7 @@ impl Planned {
     }
 
     /// What a broker's client meets, in one of three: it has less than there is while its polls fail, mostly of the part that says up to when all is read; or nobody leads a
-    /// partition.
+    /// partition; or commits take long.
     fn draw_of_broker(draw: &mut Draw, setup: &Setup, calm_at: Millis) -> Vec<Planned> {
         if !draw.one_in(3) {
             return Vec::new();
@@ -513,6 +522,12 @@ impl Planned {
             let partition = u32::try_from(draw.0.below(partitions as usize)).unwrap_or(0);
             let (at, lasts) = (draw.between(5_000, calm_at - 40_000), draw.between(1_000, 30_000));
             faults.push(Planned { at, fault: Fault::Headless { topic, partition, lasts } });
+        }
+        if draw.one_in(2) {
+            let how = How::UnderWay { looks: draw.0.below(40), done: draw.one_in(2) };
+            let (part, count) = (draw.from(&Part::ALL), 1 + draw.0.below(6));
+            let (at, lasts) = (draw.between(5_000, calm_at - 40_000), draw.between(1_000, 30_000));
+            faults.push(Planned { at, fault: Fault::CommitsTakeLong { part, how, count, lasts } });
         }
         faults
     }
@@ -584,7 +599,7 @@ impl Planned {
 
 impl Fault {
     /// The names of the kinds.
-    pub const KINDS: [&str; 33] = [
+    pub const KINDS: [&str; 34] = [
         "Kill",
         "Stall",
         "KillPart",
@@ -617,11 +632,12 @@ impl Fault {
         "PolicyGone",
         "Fetches",
         "Polls",
+        "CommitsTakeLong",
         "Headless",
     ];
 
     /// Those that only a log with gaps has, as a broker's.
-    pub const OF_BROKERS: [&str; 3] = ["Fetches", "Polls", "Headless"];
+    pub const OF_BROKERS: [&str; 4] = ["Fetches", "Polls", "Headless", "CommitsTakeLong"];
 
     /// Its name.
     pub fn kind(&self) -> &'static str {

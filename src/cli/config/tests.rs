@@ -102,6 +102,15 @@ fn contradictory_values_are_named_together() {
 }
 
 #[test]
+fn what_is_said_of_a_log_that_is_not_used_is_named() {
+    let retention = "retention:\n  size: 4GiB\n";
+    let unused = |text: &str| load(text, &[], &ConfigArgs::default()).unwrap().config.unused();
+    assert_eq!(unused(retention), Vec::<String>::new());
+    assert_eq!(unused("kafka: { brokers: a:1 }"), Vec::<String>::new());
+    assert_eq!(unused(&format!("{retention}kafka:\n  brokers: a:1\n")), ["loadline.yaml:2:9: retention.size"]);
+}
+
+#[test]
 fn a_source_of_lag_says_all_that_it_needs() {
     let whole = "lag:\n  orders:\n    brokers: b:9092\n    group: workers\n    topics: orders\n    targets: prod/Deployment/workers\n";
     let config = load(whole, &[], &ConfigArgs::default()).unwrap().config;

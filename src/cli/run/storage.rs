@@ -163,6 +163,12 @@ mod kafka {
                 let take_over = if mark.is_none() { "; `loadline migrate` takes over what it remembers, as long as nothing has run on Kafka" } else { "" };
                 warn!(event = "log-unused", "the log is on Kafka: the one in {} is not read{take_over}", config.data.display());
             }
+            for setting in config.unused() {
+                warn!(
+                    event = "setting-unused",
+                    "{setting} does nothing: the log is on Kafka, where each topic says for how long it keeps its records (`loadline topology show`)"
+                );
+            }
             let group = match directory {
                 Some(_) => Box::leak(format!("{}-{}", actuate::GROUP, processes::site(&config.data)?).into_boxed_str()),
                 None => actuate::GROUP,

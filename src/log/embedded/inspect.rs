@@ -164,7 +164,9 @@ impl Inspection {
             Ok(file) if file.is_file() => {}
             Ok(_) => return Err(Unopened::NoLog { reason: no_file(&path) }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Unopened::NoLog { reason: format!("there is no log in {}", directory.display()) });
+                return Err(Unopened::NoLog {
+                    reason: format!("there is no log in {}; that of a Loadline on Kafka is there: `loadline topology check` looks at it", directory.display()),
+                });
             }
             Err(error) => {
                 let reason = format!("{} cannot be looked at from here: {error}", path.display());

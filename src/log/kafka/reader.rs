@@ -8,6 +8,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 
+use super::session::ENDS_WITHIN;
 use super::{Options, client, errors};
 use crate::log::{LogError, Offset, RawRecord};
 use crate::model::Timestamp;
@@ -66,7 +67,8 @@ impl Reader {
 
     /// Hands over each key with its value, from the earliest to the end; records without a key are none of ours.
     pub(super) fn each(&mut self, topic: &str, partition: u32, mut take: impl FnMut(&str, Option<&[u8]>)) -> Result<(), LogError> {
-        let range = self.range(topic, partition)?;
+        // One that nobody leads is asked for again: whoever restores it has others to go on with.
+        let range = client::range(&self.consumer, topic, partition, self.patience.min(ENDS_WITHIN))?;
         if range.is_empty() {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 use self::hidden::Hidden;
 use super::predecessor::Predecessor;
-use super::transaction::Transactions;
+use super::transaction::{Lasting, Transactions};
 use super::{SLICE, Shared, client, errors, reader};
 use crate::log::coordinator::lock;
 use crate::log::read_through::Questions;
@@ -27,6 +27,11 @@ mod hidden;
 /// So many bytes are taken from the client before they are asked for: it has them in one queue, in which one partition could
 /// starve another. As many as it fetches of a partition at once; what is taken earlier has left the processor's cache when it is asked for.
 const AHEAD_BYTES: usize = 1024 * 1024;
+
+/// So long a commit holds up those of other partitions: it takes some milliseconds, and several hundred where a broker is replaced.
+const SOON: Duration = Duration::from_millis(500);
+/// Where one takes longer already.
+const SOONER: Duration = Duration::from_millis(50);
 
 /// How long a broker may take to tell where partitions begin and end: nothing is polled meanwhile.
 pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(1);
@@ -87,8 +92,24 @@ struct Owned {
     untold: Option<LeftAlone>,
     /// What the first of it waits for, until it is known how to read it ([`super::LookUp`]); the client fetches no more of the partition meanwhile.
     waits: Option<Lacking>,
+    /// Nothing of it is handed out.
+    held_back: bool,
+    /// Its commit that takes long.
+    lasting: Option<Lasting>,
     /// `None` where it is dead: before another one is made it must be sure that the partition is still this member's.
     transactions: Option<Transactions>,
+}
+
+impl Owned {
+    /// Whether the client is to fetch of it.
+    fn is_fetched(&self) -> bool {
+        self.waits.is_none() && !self.held_back
+    }
+
+    /// Whether something is to be handed out.
+    fn has_more(&self) -> bool {
+        !self.ahead.is_empty() && !self.held_back
+    }
 }
 
 enum Item {
@@ -216,7 +237,7 @@ impl Member {
         // Keys of samples are of those who wrote them, and say nothing.
         let keyed = self.membership.topic != Topic::Metrics;
         // What waits is bounded by itself, and holds nothing else up.
-        let mut taken: usize = self.owned.values().filter(|owned| owned.waits.is_none()).map(|owned| owned.bytes).sum();
+        let mut taken: usize = self.owned.values().filter(|owned| owned.is_fetched()).map(|owned| owned.bytes).sum();
         loop {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
@@ -310,23 +331,32 @@ impl Member {
     /// First the producer, which shuts out whoever owned the partition before; then its position.
     fn open(&mut self, partition: u32, polled: &mut Vec<Polled>) -> Result<(), LogError> {
         let options = &self.shared.options;
+        let began_with = self.shared.partitions.of(self.membership.topic);
+        // Whoever keeps a state counts on the number.
+        if partition >= began_with && self.shared.names.states_of(self.membership.group).is_ok() {
+            let reason = format!(
+                "{} has more partitions now than the {began_with} that this process began with: `loadline topology check` says what follows and how that is mended; docs/kafka.md says \
+                 which topics may get more, and how (\"The shape of an installation\")",
+                self.topic()
+            );
+            return Err(LogError::Fatal { reason });
+        }
         let transactions = Transactions::begin_as(options, &self.shared.names.transactions(self.membership.group, partition))?;
         let committed = client::committed(&self.consumer, self.topic(), partition, options.patience)?;
         let range = client::range(&self.consumer, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
         let position = committed.unwrap_or(range.start);
         let next = self.within(partition, position, &range)?;
         self.consumer.incremental_assign(&client::one(self.topic(), partition, client::at(next))).map_err(|error| errors::of_reading(&error))?;
-        if self.shared.options.look_up.is_some() {
-            // As it was left when it waited here before: the client keeps that over the loss of a partition.
-            self.consumer.resume(&client::one(self.topic(), partition, At::Invalid)).map_err(|error| errors::of_reading(&error))?;
-        }
+        // As it was left when it waited here before: the client keeps that over the loss of a partition.
+        self.consumer.resume(&client::one(self.topic(), partition, At::Invalid)).map_err(|error| errors::of_reading(&error))?;
         lock(&self.consumer.context().0).waiting.remove(&partition);
         polled.push(Polled::Assigned { partition, position });
         let mut ahead = VecDeque::new();
         if position < next {
             ahead.push_back(Item::Gap(position, next));
         }
-        self.owned.insert(partition, Owned { next, ahead, bytes: 0, untold: None, waits: None, transactions: Some(transactions) });
+        self.owned
+            .insert(partition, Owned { next, ahead, bytes: 0, untold: None, waits: None, held_back: false, lasting: None, transactions: Some(transactions) });
         Ok(())
     }
 
@@ -380,12 +410,12 @@ impl Member {
     /// Hands out what was read, to each partition its share of `max`.
     fn hand_out(&mut self, max: usize, polled: &mut Vec<Polled>) {
         let order: Vec<u32> = self.owned.range(self.first..).chain(self.owned.range(..self.first)).map(|(partition, _)| *partition).collect();
-        let mut waiting = self.owned.values().filter(|owned| !owned.ahead.is_empty()).count();
+        let mut waiting = self.owned.values().filter(|owned| owned.has_more()).count();
         let mut left = max;
         let (options, topic) = (&self.shared.options, self.membership.topic);
         let mut changed = Vec::new();
         for partition in order {
-            let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.ahead.is_empty()) else { continue };
+            let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.has_more()) else { continue };
             let share = left.div_ceil(waiting);
             waiting -= 1;
             let mut records = Vec::with_capacity(share.min(owned.ahead.len()));
@@ -420,13 +450,14 @@ impl Member {
             }
         }
         for (partition, what) in changed {
-            self.fetches(partition, what.is_none());
+            self.fetches(partition);
             self.shared.hold((self.membership.group, topic, partition), what);
         }
     }
 
-    /// Whether the client is to fetch of a partition.
-    fn fetches(&self, partition: u32, on: bool) {
+    /// Tells the client whether it is to fetch of a partition.
+    fn fetches(&self, partition: u32) {
+        let on = self.owned.get(&partition).is_some_and(Owned::is_fetched);
         let list = client::one(self.topic(), partition, At::Invalid);
         if let Err(error) = if on { self.consumer.resume(&list) } else { self.consumer.pause(&list) } {
             tracing::error!(event = "kafka", partition, %error, "the client does not pause a partition, or go on with it");
@@ -479,7 +510,7 @@ impl Session for Member {
             self.joins()?;
             let woken = self.woken.swap(false, Ordering::SeqCst);
             let left = wait.saturating_sub(started.elapsed());
-            let there = max > 0 && self.owned.values().any(|owned| !owned.ahead.is_empty() && owned.waits.is_none());
+            let there = max > 0 && self.owned.values().any(|owned| owned.has_more() && owned.waits.is_none());
             let slice = if there || woken { Duration::ZERO } else { left.min(SLICE) };
             self.fetch(client::whole_millis(slice), polled)?;
             if max > 0 {
@@ -512,15 +543,31 @@ impl Session for Member {
         Ok(through)
     }
 
+    fn hold_back(&mut self, partition: u32, on: bool) {
+        if let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.held_back != on) {
+            owned.held_back = on;
+            self.fetches(partition);
+        }
+    }
+
     fn lacking(&self) -> Vec<(u32, Lacking)> {
         let lacks = |(partition, owned): (&u32, &Owned)| Some((*partition, owned.waits.as_ref().or_else(|| self.hidden.lacking(*partition))?.clone()));
         self.owned.iter().filter_map(lacks).collect()
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
-        let shared = Arc::clone(&self.shared);
-        let (group, partition) = (self.membership.group, batch.partition);
-        shared.standing.note(|| format!("what {group} says of its partition {partition}"), || self.try_commit(batch))
+        loop {
+            let patience = self.shared.options.patience;
+            match self.commit_within(batch, patience, patience) {
+                Err(LogError::UnderWay { .. }) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn commit_soon(&mut self, batch: &Batch) -> Result<(), LogError> {
+        let one_lasts = self.owned.values().any(|owned| owned.lasting.is_some());
+        self.commit_within(batch, if one_lasts { SOONER } else { SOON }, Duration::ZERO)
     }
 
     fn waker(&self) -> Waker {

@@ -50,13 +50,13 @@ impl Standing {
         }
     }
 
-    /// Does a write, and notes what came of it. `of` says what it is that is written.
-    pub(super) fn note<T>(&self, of: impl Fn() -> String, write: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
-        let started = Stopwatch::start();
+    /// Does a write that was begun then, and notes what came of it. `of` says what it is that is written.
+    pub(super) fn note<T>(&self, began: Stopwatch, of: impl Fn() -> String, write: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
         let outcome = write();
         match &outcome {
-            Ok(_) => self.written(&of, started.elapsed()),
+            Ok(_) => self.written(&of, began.elapsed()),
             Err(LogError::Retry { reason } | LogError::Unknown { reason }) => self.refused(of(), reason),
+            Err(LogError::UnderWay { .. }) => {}
             Err(LogError::Fenced { .. } | LogError::TooLarge { .. } | LogError::Fatal { .. }) => self.times.failed(),
         }
         outcome
@@ -70,6 +70,7 @@ impl Standing {
                 None => succeeds = true,
                 // What needs a person ends a stage, but not who takes samples.
                 Some(LogError::Retry { reason } | LogError::Unknown { reason } | LogError::Fatal { reason }) => refused = Some(reason),
+                Some(LogError::UnderWay { .. }) => {}
                 Some(LogError::Fenced { .. } | LogError::TooLarge { .. }) => self.times.failed(),
             }
         }
@@ -158,11 +159,11 @@ mod tests {
     use super::*;
 
     fn fail(standing: &Standing, of: &str, reason: &str) {
-        drop(standing.note(|| of.to_owned(), || Err::<(), _>(LogError::Retry { reason: reason.to_owned() })));
+        drop(standing.note(Stopwatch::start(), || of.to_owned(), || Err::<(), _>(LogError::Retry { reason: reason.to_owned() })));
     }
 
     fn write(standing: &Standing, of: &str) {
-        standing.note(|| of.to_owned(), || Ok(())).unwrap();
+        standing.note(Stopwatch::start(), || of.to_owned(), || Ok(())).unwrap();
     }
 
     #[test]
@@ -175,7 +176,7 @@ mod tests {
         let Trouble { of, refused, reason, place, .. } = standing.trouble().unwrap();
         assert_eq!((of, standing.trouble().unwrap().since, refused, reason.as_str(), place.as_str()), (None, since, 2, "still none", "a:9092"));
         // Of one that was too large the cluster is not to blame.
-        drop(standing.note(|| "admit".to_owned(), || Err::<(), _>(LogError::TooLarge { topic: crate::log::Topic::Metrics, bytes: 1 })));
+        drop(standing.note(Stopwatch::start(), || "admit".to_owned(), || Err::<(), _>(LogError::TooLarge { topic: crate::log::Topic::Metrics, bytes: 1 })));
         assert_eq!(standing.trouble().unwrap().refused, 2);
         write(&standing, "admit");
         write(&standing, "decide");

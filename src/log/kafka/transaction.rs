@@ -1,10 +1,11 @@
 //! The transactions of one partition: each is a batch, all of it or nothing.
 //!
 //! librdkafka waits in slices of 100 ms for what is under way when it commits; so all deliveries are waited for here first, and a
-//! transaction takes about 5 ms.
+//! transaction takes about 5 ms. One that takes long, as nobody leads a partition that it writes to, comes to its end on a thread of its own ([`Lasting`]), so
+//! that it holds up no other.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,13 +45,23 @@ pub(super) struct Put<'a> {
 }
 
 impl Put<'_> {
-    fn bytes(&self) -> usize {
-        self.key.map_or(0, str::len) + self.value.map_or(0, <[u8]>::len)
+    fn sent(&self) -> Sent {
+        Sent { name: self.name.to_owned(), topic: self.topic, bytes: self.key.map_or(0, str::len) + self.value.map_or(0, <[u8]>::len) }
     }
+}
 
+/// What is told of a record that was not taken.
+#[derive(Clone)]
+struct Sent {
+    name: String,
+    topic: Option<Topic>,
+    bytes: usize,
+}
+
+impl Sent {
     /// Why the cluster does not take it.
     fn refused(&self, error: &KafkaError) -> LogError {
-        match errors::of_delivery(error, self.topic.unwrap_or(Topic::DeadLetters), self.name, self.bytes()) {
+        match errors::of_delivery(error, self.topic.unwrap_or(Topic::DeadLetters), &self.name, self.bytes) {
             LogError::TooLarge { bytes, .. } if self.topic.is_none() => LogError::Fatal {
                 reason: format!(
                     "Kafka takes no state of {bytes} bytes on {}, and without it nothing could be restored: its max.message.bytes is too small; `loadline topology check` says how that is mended",
@@ -75,7 +86,37 @@ pub(super) enum Failure {
     Unknown(KafkaError),
 }
 
+/// What came of a transaction: the earliest time that a broker gave to one of its records.
+pub(super) type Ended = Result<Option<Timestamp>, Failure>;
+
+/// A transaction that comes to its end on a thread of its own.
+pub(super) struct Lasting {
+    pub(super) began: Stopwatch,
+    /// What was sent and not taken when it was left alone.
+    pub(super) waits_for: String,
+    ended: Receiver<Ended>,
+}
+
+impl Lasting {
+    /// What came of it, where it came to its end within `wait`.
+    pub(super) fn ended(&self, wait: Duration) -> Option<Ended> {
+        match self.ended.recv_timeout(wait) {
+            Ok(ended) => Some(ended),
+            Err(RecvTimeoutError::Timeout) => None,
+            // Its thread unwound.
+            Err(RecvTimeoutError::Disconnected) => Some(Err(Failure::Unknown(KafkaError::Canceled))),
+        }
+    }
+}
+
+/// What a commit came to.
+pub(super) enum Commit {
+    Ended(Ended),
+    Lasts(Lasting),
+}
+
 /// The producer of one partition.
+#[derive(Clone)]
 pub(super) struct Transactions {
     producer: Arc<BaseProducer<Reports>>,
     patience: Duration,
@@ -126,9 +167,43 @@ impl Transactions {
         }
     }
 
-    /// Commits records, and a position where there is one. The earliest time that a broker gave to one of them.
-    pub(super) fn commit(&self, puts: &[Put<'_>], position: Option<(TopicPartitionList, ConsumerGroupMetadata)>) -> Result<Option<Timestamp>, Failure> {
-        let started = Stopwatch::start();
+    /// Commits records, and a position where there is one. Where the records are not taken `soon`, it goes on by itself; `done` is called when it came to its end then.
+    pub(super) fn commit(
+        &self,
+        puts: &[Put<'_>],
+        position: Option<(TopicPartitionList, ConsumerGroupMetadata)>,
+        soon: Duration,
+        done: impl FnOnce() + Send + 'static,
+    ) -> Commit {
+        let began = Stopwatch::start();
+        if let Err(failure) = self.begin(puts, began) {
+            return Commit::Ended(Err(failure));
+        }
+        self.hear_within(began, soon);
+        let left = self.producer.in_flight_count();
+        if left <= 0 {
+            return Commit::Ended(self.end(|index| puts.get(index).map(Put::sent), position, began));
+        }
+        let sent: Vec<Sent> = puts.iter().map(Put::sent).collect();
+        let mut names: Vec<&str> = sent.iter().map(|sent| &*sent.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        let waits_for = format!("Kafka: {left} of {} records for {} are not taken yet", sent.len(), names.join(", "));
+        let (tell, ended) = channel();
+        let transactions = self.clone();
+        let goes_on = move || {
+            // Whoever waited for it may have lost the partition.
+            let _ = tell.send(transactions.end(|index| sent.get(index).cloned(), position, began));
+            done();
+        };
+        match std::thread::Builder::new().name("commit".to_owned()).spawn(goes_on) {
+            Ok(_) => Commit::Lasts(Lasting { began, waits_for, ended }),
+            Err(_) => Commit::Ended(Err(self.give_up(&KafkaError::Canceled, None))),
+        }
+    }
+
+    /// Begins, and sends the records.
+    fn begin(&self, puts: &[Put<'_>], started: Stopwatch) -> Result<(), Failure> {
         self.producer.begin_transaction().map_err(|error| match errors::of_step(&error) {
             Step::Dead => Failure::Dead(error),
             Step::Again | Step::Abort => Failure::Nothing(errors::of_reading(&error)),
@@ -136,21 +211,31 @@ impl Transactions {
         lock(&self.producer.context().refused).clear();
         self.producer.context().first_at.store(i64::MAX, Ordering::Relaxed);
         for (index, put) in puts.iter().enumerate() {
-            if let Err(error) = self.send(index, put, &started) {
-                return Err(self.give_up(&error, puts.get(index)));
+            if let Err(error) = self.send(index, put, started) {
+                return Err(self.give_up(&error, Some(&put.sent())));
             }
         }
-        while self.producer.in_flight_count() > 0 && started.elapsed() < self.patience {
+        Ok(())
+    }
+
+    /// Waits until each record was taken or refused, or so long has passed since the beginning.
+    fn hear_within(&self, started: Stopwatch, time: Duration) {
+        while self.producer.in_flight_count() > 0 && started.elapsed() < time {
             self.hear();
         }
+    }
+
+    /// Waits for what was sent, and commits. `sent` has what was, by its place.
+    fn end(&self, sent: impl Fn(usize) -> Option<Sent>, position: Option<(TopicPartitionList, ConsumerGroupMetadata)>, started: Stopwatch) -> Ended {
+        self.hear_within(started, self.patience);
         // A broker refuses all that came in one request with a record that is too large: the largest is the one.
         let refused = std::mem::take(&mut *lock(&self.producer.context().refused));
-        let refused = refused.into_iter().max_by_key(|(index, _)| (puts.get(*index).map_or(0, Put::bytes), std::cmp::Reverse(*index)));
+        let refused = refused.into_iter().max_by_key(|(index, _)| (sent(*index).map_or(0, |sent| sent.bytes), std::cmp::Reverse(*index)));
         if let Some((index, error)) = refused {
             // What the client took back itself does not say why; the transaction does, which librdkafka commits no more then.
             let is_taken_back = matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight));
             let why = if is_taken_back { self.producer.commit_transaction(Timeout::Never).err() } else { None };
-            return Err(self.give_up(why.as_ref().unwrap_or(&error), puts.get(index)));
+            return Err(self.give_up(why.as_ref().unwrap_or(&error), sent(index).as_ref()));
         }
         if let Some((offsets, group)) = position {
             self.send_offsets(offsets, group, started)?;
@@ -203,7 +288,7 @@ impl Transactions {
         }
     }
 
-    fn send(&self, index: usize, put: &Put<'_>, started: &Stopwatch) -> Result<(), KafkaError> {
+    fn send(&self, index: usize, put: &Put<'_>, started: Stopwatch) -> Result<(), KafkaError> {
         let mut record: BaseRecord<'_, str, [u8], usize> = BaseRecord::with_opaque_to(put.name, index).partition(client::number(put.partition));
         (record.key, record.payload, record.headers) = (put.key, put.value, put.headers.clone());
         loop {
@@ -229,7 +314,7 @@ impl Transactions {
     }
 
     /// Aborts, where that is still possible.
-    fn give_up(&self, error: &KafkaError, of: Option<&Put<'_>>) -> Failure {
+    fn give_up(&self, error: &KafkaError, of: Option<&Sent>) -> Failure {
         if self.producer.client().fatal_error().is_some() || errors::of_step(error) == Step::Dead && matches!(error, KafkaError::Transaction(_)) {
             return Failure::Dead(error.clone());
         }
@@ -241,7 +326,7 @@ impl Transactions {
                 Err(error) if tells && errors::of_step(&error) == Step::Again => self.hear(),
                 Err(failed) => {
                     // What needs a person is told as what it is, and not as what it led to.
-                    let given = of.map_or_else(|| errors::of_reading(error), |put| put.refused(error));
+                    let given = of.map_or_else(|| errors::of_reading(error), |sent| sent.refused(error));
                     return if matches!(given, LogError::Fatal { .. }) { Failure::Nothing(given) } else { Failure::Dead(failed) };
                 }
             }
@@ -250,7 +335,7 @@ impl Transactions {
             return Failure::Outside(error.clone());
         }
         Failure::Nothing(match of {
-            Some(put) => put.refused(error),
+            Some(sent) => sent.refused(error),
             None => errors::of_reading(error),
         })
     }

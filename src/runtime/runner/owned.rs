@@ -106,6 +106,9 @@ impl<S: Stage> Owned<S> {
     }
 
     pub(super) fn next_batch(&mut self, partition: u32, stage: &S, log: &dyn Log, rounds: Rounds, now: Timestamp) -> Option<Batch> {
+        if self.rest.is_some_and(|rest| rest.lasts(now)) {
+            return None;
+        }
         if let Some(pending) = &mut self.pending {
             // A log that could not be written for long: what has expired meanwhile is not appended either.
             pending.appends.retain(|append| !is_expired_request(append, now));
@@ -204,6 +207,9 @@ impl<S: Stage> Owned<S> {
     }
 
     pub(super) fn wakes_at(&self, stage: &S, now: Timestamp) -> Option<Timestamp> {
+        if let Some(rest) = self.rest.filter(|rest| rest.lasts(now)) {
+            return Some(rest.until);
+        }
         if self.pending.is_some() || self.writing.is_some() || !self.appends.is_empty() {
             return Some(now);
         }

@@ -1,16 +1,28 @@
 //! The commits of a member: a batch is a transaction of its partition's producer, which is made anew where it died and the partition is still the member's.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use rdkafka::consumer::Consumer as _;
 
-use super::super::transaction::{Failure, Put, Transactions};
+use super::super::transaction::{Commit, Ended, Failure, Put, Transactions};
 use super::super::{SLICE, client, errors};
 use super::Member;
 use crate::log::{Batch, LogError, Polled};
 use crate::runtime::clock::Stopwatch;
 
 impl Member {
+    /// Commits a batch, and notes what came of it. Where its records are not taken `soon` it goes on by itself; one that goes on is waited for so `long`.
+    pub(super) fn commit_within(&mut self, batch: &Batch, soon: Duration, long: Duration) -> Result<(), LogError> {
+        let shared = Arc::clone(&self.shared);
+        let (group, partition) = (self.membership.group, batch.partition);
+        let began = self.owned.get(&partition).and_then(|owned| owned.lasting.as_ref()).map_or_else(Stopwatch::start, |lasting| lasting.began);
+        shared.standing.note(began, || format!("what {group} says of its partition {partition}"), || self.try_commit(batch, soon, long))
+    }
+
     /// Commits a batch, as often as the group changes meanwhile.
-    pub(super) fn try_commit(&mut self, batch: &Batch) -> Result<(), LogError> {
+    fn try_commit(&mut self, batch: &Batch, soon: Duration, long: Duration) -> Result<(), LogError> {
         self.shared.check_open()?;
         self.shared.partitions.check_appends(&batch.appends)?;
         let partition = batch.partition;
@@ -24,8 +36,13 @@ impl Member {
             if owned.transactions.is_none() {
                 self.revive(partition)?;
             }
-            match self.transact(batch)? {
-                Ok(()) => return Ok(()),
+            match self.transact(batch, soon, long)? {
+                Ok(first_at) => {
+                    if let Some(at) = first_at {
+                        self.shared.clock.heard(at);
+                    }
+                    return Ok(());
+                }
                 Err(Failure::Nothing(error)) => return Err(error),
                 Err(Failure::Outside(error)) => {
                     self.look_at_group(partition)?;
@@ -74,8 +91,25 @@ impl Member {
         if lost { Err(self.fenced(partition)) } else { looked }
     }
 
-    /// Tries a batch once.
-    fn transact(&self, batch: &Batch) -> Result<Result<(), Failure>, LogError> {
+    /// Tries a batch once, or goes on with what is under way of it.
+    fn transact(&mut self, batch: &Batch, soon: Duration, long: Duration) -> Result<Ended, LogError> {
+        let lasting = self.owned.get_mut(&batch.partition).and_then(|owned| owned.lasting.take());
+        let commit = match lasting {
+            Some(lasting) => lasting.ended(long).map_or(Commit::Lasts(lasting), Commit::Ended),
+            None => self.begin(batch, soon)?,
+        };
+        let lasting = match commit {
+            Commit::Ended(ended) => return Ok(ended),
+            Commit::Lasts(lasting) => lasting,
+        };
+        let reason = lasting.waits_for.clone();
+        if let Some(owned) = self.owned.get_mut(&batch.partition) {
+            owned.lasting = Some(lasting);
+        }
+        Err(LogError::UnderWay { reason })
+    }
+
+    fn begin(&self, batch: &Batch, soon: Duration) -> Result<Commit, LogError> {
         let partition = batch.partition;
         let Some(transactions) = self.owned.get(&partition).and_then(|owned| owned.transactions.as_ref()) else { return Err(self.fenced(partition)) };
         let names = &self.shared.names;
@@ -94,16 +128,13 @@ impl Member {
         let offsets = batch.position.map(|position| client::one(self.topic(), partition, client::at(position)));
         // As of the beginning of the transaction.
         let group = self.consumer.group_metadata();
-        let outcome = match (offsets, group) {
-            (Some(offsets), Some(group)) => transactions.commit(&puts, Some((offsets, group))),
+        let position = match (offsets, group) {
+            (Some(offsets), Some(group)) => Some((offsets, group)),
             (Some(_), None) => return Err(LogError::Retry { reason: "Kafka: the member is not in its group now".to_owned() }),
-            (None, _) => transactions.commit(&puts, None),
+            (None, _) => None,
         };
-        Ok(outcome.map(|first_at| {
-            if let Some(at) = first_at {
-                self.shared.clock.heard(at);
-            }
-        }))
+        let woken = Arc::clone(&self.woken);
+        Ok(transactions.commit(&puts, position, soon, move || woken.store(true, Ordering::SeqCst)))
     }
 
     /// Whether this member is still in its group: its coordinator is asked, by a transaction that would move a position and is aborted.

@@ -60,7 +60,7 @@ impl Hidden {
 impl Member {
     /// Looks, where ends are not reached for long, why that is.
     pub(super) fn look_at_the_late(&mut self, now: Timestamp) -> Result<(), LogError> {
-        let is_read = |partition: &u32| self.owned.get(partition).is_some_and(|owned| owned.ahead.is_empty());
+        let is_read = |partition: &u32| self.owned.get(partition).is_some_and(|owned| owned.ahead.is_empty() && !owned.held_back);
         let late: BTreeMap<u32, Offset> = self.questions.open_since(now - LATE).filter(|(partition, _)| is_read(partition)).collect();
         let found = if late.is_empty() {
             BTreeMap::new()

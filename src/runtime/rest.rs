@@ -1,0 +1,59 @@
+//! When what failed for now is tried again.
+
+use std::time::Duration;
+
+use crate::model::Timestamp;
+
+/// The first wait, and the longest.
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// The rest of a partition that failed for now, while the others go on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rest {
+    /// When it is tried again.
+    pub(super) until: Timestamp,
+    /// After another failure it rests twice as long.
+    pause: Duration,
+    /// It is still being done, and is only looked at.
+    pub(super) under_way: bool,
+}
+
+impl Rest {
+    /// After another failure.
+    pub(super) fn failed(before: Option<Rest>, now: Timestamp) -> Rest {
+        let pause = before.map_or(FIRST, |before| (before.pause * 2).clamp(FIRST, LONGEST));
+        Rest { until: now + pause, pause, under_way: false }
+    }
+
+    /// While it is still being done.
+    pub(super) fn under_way(before: Option<Rest>, now: Timestamp) -> Rest {
+        Rest { until: now + FIRST, pause: before.map_or(Duration::ZERO, |before| before.pause), under_way: true }
+    }
+
+    /// A clock that is set back prolongs it by nothing.
+    pub(super) fn lasts(self, now: Timestamp) -> bool {
+        now < self.until && self.until <= now + LONGEST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_twice_as_long_after_each_failure_up_to_the_longest_and_ends_with_a_clock_that_is_set_back() {
+        let now = Timestamp::from_millis(1_764_000_000_000);
+        let mut rest = Rest::failed(None, now);
+        let mut waits = vec![rest.until.since(now)];
+        for _ in 0..6 {
+            rest = Rest::failed(Some(rest), now);
+            waits.push(rest.until.since(now));
+        }
+        let expected = [100, 200, 400, 800, 1600, 3200, 5000].map(Duration::from_millis);
+        assert_eq!(waits, expected);
+        assert!(rest.lasts(now) && !rest.lasts(rest.until) && !rest.lasts(now - Duration::from_millis(1)));
+        let looked = Rest::under_way(Some(rest), now);
+        assert_eq!((looked.until.since(now), Rest::failed(Some(looked), now).until.since(now)), (FIRST, LONGEST));
+    }
+}
