@@ -203,7 +203,10 @@ impl Rounds {
     fn tell(&mut self, measured: &Result<Lag, Unknown>, now: Timestamp) -> Result<(), LogError> {
         if self.told.is_none() {
             match Told::read_back(self.log.as_ref(), &self.source.name, &self.source.targets) {
-                Ok(told) => self.told = Some(told),
+                Ok(mut told) => {
+                    self.owed.extend(told.let_go(now));
+                    self.told = Some(told);
+                }
                 Err(LogError::Fatal { reason }) => return Err(LogError::Fatal { reason }),
                 // It is read with the next round; until then nothing is told.
                 Err(error) => {

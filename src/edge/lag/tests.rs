@@ -152,6 +152,20 @@ fn a_restart_tells_what_ended_meanwhile() {
     assert_eq!(desk.round().alerts(), [], "nothing fires that could be over");
 }
 
+/// What fires of a target that was taken out of the source is told as over by the process that has it no more.
+#[test]
+fn a_target_that_was_taken_out_fires_no_more() {
+    let mut desk = Desk::new();
+    desk.round();
+    assert_eq!(desk.round().alerts().len(), 2);
+    desk.again();
+    desk.rounds.source.targets.truncate(1);
+    let said = desk.round();
+    assert_eq!(said.alerts(), [(TARGETS[1], "LagUnknown", AlertState::Resolved)]);
+    assert_eq!(said.alerts[0].4, "the lag of orders is not measured for prod/Deployment/b any more");
+    assert_eq!(desk.round().alerts(), [(TARGETS[0], "LagUnknown", AlertState::Firing)], "the other one goes on");
+}
+
 #[test]
 fn a_stuck_partition_is_named_with_where_it_stands() {
     let mut desk = Desk::new();

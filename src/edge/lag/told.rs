@@ -2,9 +2,9 @@
 //!
 //! What fires is read back from the topic `alerts` at the start, so that what ended while nobody looked is told as over, and what goes on is not told as new.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::log::{Log, LogError, Topic, partition_of};
+use crate::log::{Log, LogError, Topic};
 use crate::model::{Alert, AlertState, Message, Severity, TargetId, Timestamp};
 use crate::wire;
 
@@ -37,15 +37,13 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// As the log has it.
+    /// As the log has it, also of targets that are none of the source's any more.
     ///
     /// # Errors
     /// As [`Log::scan`].
     pub(super) fn read_back(log: &dyn Log, source: &str, targets: &[TargetId]) -> Result<Self, LogError> {
-        let count = log.partitions(Topic::Alerts);
-        let partitions: BTreeSet<u32> = targets.iter().map(|target| partition_of(target.as_str(), count)).collect();
         let mut firing = BTreeMap::new();
-        for partition in partitions {
+        for partition in 0..log.partitions(Topic::Alerts) {
             let range = log.range(Topic::Alerts, partition)?;
             let mut next = range.start.max(range.end.saturating_sub(MOST));
             while next < range.end {
@@ -55,7 +53,7 @@ impl Told {
                 for record in &records {
                     let Ok(Message::Alert(alert)) = wire::decode(Topic::Alerts, &record.value) else { continue };
                     let (Some(target), Some(name)) = (alert.target, [UNKNOWN, STUCK].into_iter().find(|name| *name == alert.name)) else { continue };
-                    if alert.subject != source || !targets.contains(&target) {
+                    if alert.subject != source {
                         continue;
                     }
                     match alert.state {
@@ -67,6 +65,19 @@ impl Told {
             }
         }
         Ok(Told { source: source.to_owned(), targets: targets.to_vec(), firing })
+    }
+
+    /// What fires of targets that the source has no more is over.
+    pub(super) fn let_go(&mut self, now: Timestamp) -> Vec<Alert> {
+        let gone: Vec<(TargetId, &'static str)> = self.firing.keys().filter(|(target, _)| !self.targets.contains(target)).cloned().collect();
+        gone.into_iter()
+            .map(|(target, name)| {
+                self.firing.remove(&(target.clone(), name));
+                let message = format!("the lag of {} is not measured for {target} any more", self.source);
+                let (subject, name) = (self.source.clone(), name.to_owned());
+                Alert { target: Some(target), name, subject, severity: Severity::Warning, state: AlertState::Resolved, message, at: now }
+            })
+            .collect()
     }
 
     /// What is to be told of one alert now: `trouble` where it holds, `over` else.

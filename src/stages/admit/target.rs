@@ -251,7 +251,7 @@ impl Target {
             if !offer.holds && !offer.refused && offer.spec.is_some() && offer.missing_since.is_none() && holder.missing_since.is_none() {
                 offer.refused = true;
                 let message = format!(
-                    "{} and {} both have a policy for {target}; the one of {} came first and stays in force: remove one of the two",
+                    "{} and {} both have a policy for {target}; the one of {} came first and is the one that counts while it is there: remove one of the two",
                     holder.label(),
                     offer.label(),
                     holder.label()

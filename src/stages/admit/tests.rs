@@ -244,7 +244,7 @@ fn a_conflict_names_both() {
     let alert = effects.take().into_iter().find_map(|e| if let Message::Alert(alert) = e.message { Some(alert) } else { None }).unwrap();
     assert_eq!(
         alert.message,
-        "f/a.yaml and f/b.yaml both have a policy for prod/Deployment/api; the one of f/a.yaml came first and stays in force: remove one of the two"
+        "f/a.yaml and f/b.yaml both have a policy for prod/Deployment/api; the one of f/a.yaml came first and is the one that counts while it is there: remove one of the two"
     );
     assert_eq!((alert.target, alert.state), (Some(target("api")), AlertState::Firing));
 }
