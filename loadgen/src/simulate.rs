@@ -71,7 +71,7 @@ pub struct Arguments {
 }
 
 /// What many seeds must have met, as it is counted: faults by their effect, and what comes of commands.
-pub const MUST_BE_MET: [&str; 47] = [
+pub const MUST_BE_MET: [&str; 48] = [
     "appends to partitions that nobody leads",
     "calls that took effect after their deadline",
     "changes by hand",
@@ -110,6 +110,7 @@ pub const MUST_BE_MET: [&str; 47] = [
     "rounds with a policy that cannot be read",
     "rounds without a policy that was there",
     "samples that are no numbers, or of the future",
+    "states that could not be read",
     "targets that were made anew",
     "the clock was set",
     "too large",

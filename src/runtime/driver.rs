@@ -1,5 +1,6 @@
 //! Drives a stage: the only part of the runtime that waits.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,10 +19,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The waits after reads that failed for now: the first, and the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(5);
-/// For so long a member of whose commits none succeeds takes part in its group; whoever does no more loses its partitions after some minutes to others, who may be able
-/// to write.
+/// For so long a member that can commit nothing of any of its partitions takes part in its group; whoever does no more loses them after some minutes to others, who may be
+/// able to write.
 const TAKES_PART_FOR: Duration = Duration::from_secs(300);
-/// How often a last commit that takes long is looked at.
+/// For so long last commits are waited for.
+const LAST_FOR: Duration = Duration::from_secs(10);
+/// How often one that takes long is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Asks everything that runs to end in order.
@@ -87,10 +90,10 @@ pub fn drive<S: Stage>(stage: S, log: Arc<dyn Log>, clock: &dyn Clock, member: &
         let asked_at = clock.now();
         let takes_part = failing.is_none_or(|since: Stopwatch| since.elapsed() < TAKES_PART_FOR);
         let full = takes_part && read(&mut worker, asked_at, Duration::ZERO, stop, &unreadable)?;
-        commit_all(&mut worker, clock, &mut failing)?;
+        commit_all(&mut worker, clock, stop, &mut failing)?;
         let wait = worker.wakes_at(clock.now()).map_or(LONGEST_WAIT, |at| at.since(clock.now())).min(LONGEST_WAIT);
         if !takes_part {
-            stop.wait(wait);
+            stop.wait(wait.max(RETRY_FIRST));
         } else if !full {
             read(&mut worker, asked_at, wait, stop, &unreadable)?;
         }
@@ -122,53 +125,51 @@ fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, s
     }
 }
 
-/// Commits what was read; of a round of snapshots one batch a partition, so that the input does not wait for it. `failing` is since when commits fail and none succeeds.
-fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, failing: &mut Option<Stopwatch>) -> Result<(), LogError> {
+/// Commits what was read; of a round of snapshots one batch a partition, so that the input does not wait for it, and what cannot be committed is tried once. `failing` is
+/// since when nothing at all can be.
+fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, failing: &mut Option<Stopwatch>) -> Result<(), LogError> {
     let mut rounds = 0;
+    let mut failed = BTreeSet::new();
     loop {
-        let committed = commit(worker, clock)?;
-        match committed {
-            Committed::Nothing => {
-                if !worker.has_resting() {
-                    *failing = None;
-                }
-                return Ok(());
-            }
-            Committed::Later { .. } => {
-                failing.get_or_insert_with(Stopwatch::start);
-            }
-            Committed::Done { .. } | Committed::Refused | Committed::Lost { .. } => *failing = None,
+        match commit(worker, clock)? {
+            Committed::Nothing => break,
+            Committed::Later { partition, .. } if stop.is_asked() || !failed.insert(partition) => break,
+            Committed::Done { states: true } => rounds += 1,
+            Committed::Later { .. } | Committed::Done { states: false } | Committed::Refused | Committed::Lost { .. } => {}
         }
-        rounds += usize::from(committed == Committed::Done { states: true });
         if rounds > 0 && rounds >= worker.partitions() {
-            return Ok(());
+            break;
         }
     }
+    *failing = failing.or_else(|| Some(Stopwatch::start())).filter(|_| worker.all_rest());
+    Ok(())
 }
 
 /// Commits everything, with the rounds under way. What cannot be written now is left to who comes next; what is being written is waited for.
 fn commit_last<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock) -> Result<(), LogError> {
-    loop {
+    let started = Stopwatch::start();
+    while started.elapsed() < LAST_FOR {
         if commit(worker, clock)? == Committed::Nothing {
             if !worker.has_under_way() {
-                return Ok(());
+                break;
             }
             match worker.look(LOOK_AGAIN) {
                 Ok(()) => {}
-                Err(LogError::Retry { .. }) => return Ok(()),
+                Err(LogError::Retry { .. }) => break,
                 Err(error) => return Err(error),
             }
         }
     }
+    Ok(())
 }
 
 fn commit<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock) -> Result<Committed, LogError> {
     let now = clock.now();
     let committed = worker.commit(now)?;
     match &committed {
-        Committed::Later { reason, again_at, .. } => CommitRefused { stage: S::NAME, reason, pause: again_at.since(now) }.emit(),
+        Committed::Later { reason, again_at, under_way: false, .. } => CommitRefused { stage: S::NAME, reason, pause: again_at.since(now) }.emit(),
         Committed::Done { states: true } => SnapshotsWritten { stage: S::NAME, at: clock.now() }.emit(),
-        Committed::Done { states: false } | Committed::Nothing | Committed::Refused | Committed::Lost { .. } => {}
+        Committed::Later { .. } | Committed::Done { .. } | Committed::Nothing | Committed::Refused | Committed::Lost { .. } => {}
     }
     Ok(committed)
 }
@@ -183,7 +184,7 @@ mod tests {
     use crate::log::memory::MemoryLog;
     use crate::log::{Batch, Follower, Membership, Moment, Offset, Partitions, Polled, RawAppend, RawRecord, Session, Topic};
     use crate::runtime::clock::{ManualClock, SystemClock};
-    use crate::runtime::runner::Runner;
+    use crate::runtime::runner::{NotTaken, Runner};
     use crate::stages::admit::Admit;
     use crate::stages::decide::Decide;
 
@@ -289,7 +290,7 @@ mod tests {
         let mut polled = VecDeque::from([Polled::Assigned { partition: 0, position: 0 }]);
         let now = Timestamp::from_millis(1_764_000_000_000);
         for _ in 0..2 {
-            assert!(matches!(runner.take(&mut polled, now, &BTreeMap::new()), Err(LogError::Retry { .. })));
+            assert!(matches!(runner.take(&mut polled, now, &BTreeMap::new()), Err(NotTaken { error: LogError::Retry { .. }, .. })));
             assert_eq!(runner.positions().count(), 0);
         }
         runner.take(&mut polled, now, &BTreeMap::new()).unwrap();
@@ -303,7 +304,7 @@ mod tests {
         let mut runner = Runner::new(Decide::default(), Arc::new(log));
         let mut polled: VecDeque<Polled> = (0..4).map(|partition| Polled::Assigned { partition, position: 0 }).collect();
         let now = Timestamp::from_millis(1_764_000_000_000);
-        assert!(matches!(runner.take(&mut polled, now, &BTreeMap::new()), Err(LogError::Retry { .. })));
+        assert!(matches!(runner.take(&mut polled, now, &BTreeMap::new()), Err(NotTaken { error: LogError::Retry { .. }, .. })));
         assert_eq!((runner.partitions(), polled.len()), (2, 2));
         runner.take(&mut polled, now, &BTreeMap::new()).unwrap();
         assert_eq!(runner.positions().collect::<Vec<_>>(), [(0, 0), (1, 0), (2, 0), (3, 0)]);

@@ -165,7 +165,7 @@ fn of_stage<S: Stage + Clone>(
 fn read_to_end<S: Stage>(runner: &mut Runner<S>, log: &dyn Log, partition: u32, position: Offset, now: Timestamp) -> Result<(), LogError> {
     let (mut polled, mut next) = (VecDeque::from([Polled::Assigned { partition, position }]), position);
     loop {
-        runner.take(&mut polled, now, &BTreeMap::new())?;
+        runner.take(&mut polled, now, &BTreeMap::new()).map_err(|not_taken| not_taken.error)?;
         let records = log.scan(S::INPUT, partition, next, SLICE)?;
         let Some(last) = records.last() else { return Ok(()) };
         next = last.offset + 1;

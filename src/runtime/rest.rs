@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// The first wait, and the longest.
+/// How often what is still being done is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// The first wait after a failure, and the longest.
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
@@ -22,13 +24,13 @@ pub(super) struct Rest {
 impl Rest {
     /// After another failure.
     pub(super) fn failed(before: Option<Rest>, now: Timestamp) -> Rest {
-        let pause = before.map_or(FIRST, |before| (before.pause * 2).clamp(FIRST, LONGEST));
+        let pause = before.map_or(FIRST, |before| (before.pause * 2).clamp(LOOK, LONGEST));
         Rest { until: now + pause, pause, under_way: false }
     }
 
     /// While it is still being done.
     pub(super) fn under_way(before: Option<Rest>, now: Timestamp) -> Rest {
-        Rest { until: now + FIRST, pause: before.map_or(Duration::ZERO, |before| before.pause), under_way: true }
+        Rest { until: now + LOOK, pause: before.map_or(Duration::ZERO, |before| before.pause), under_way: true }
     }
 
     /// A clock that is set back prolongs it by nothing.
@@ -54,6 +56,6 @@ mod tests {
         assert_eq!(waits, expected);
         assert!(rest.lasts(now) && !rest.lasts(rest.until) && !rest.lasts(now - Duration::from_millis(1)));
         let looked = Rest::under_way(Some(rest), now);
-        assert_eq!((looked.until.since(now), Rest::failed(Some(looked), now).until.since(now)), (FIRST, LONGEST));
+        assert_eq!((looked.until.since(now), Rest::failed(Some(looked), now).until.since(now)), (LOOK, LONGEST));
     }
 }

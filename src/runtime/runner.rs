@@ -107,6 +107,15 @@ impl Default for Rounds {
     }
 }
 
+/// What could not be taken, and why.
+#[derive(Debug)]
+pub struct NotTaken {
+    /// The partitions.
+    pub partitions: Vec<u32>,
+    /// Of one of them.
+    pub error: LogError,
+}
+
 /// A stage over the partitions that this member owns.
 pub struct Runner<S: Stage> {
     stage: S,
@@ -134,8 +143,8 @@ impl<S: Stage> Runner<S> {
     ///
     /// # Errors
     /// As the log's reads, while a partition's state is restored; the snapshot's own faults are
-    /// [`LogError::Fatal`].
-    pub fn take(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp, through: &BTreeMap<u32, Moment>) -> Result<(), LogError> {
+    /// [`LogError::Fatal`]. With the partitions of which the next event could not be taken.
+    pub fn take(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp, through: &BTreeMap<u32, Moment>) -> Result<(), NotTaken> {
         while let Some(event) = polled.pop_front() {
             match event {
                 Polled::Assigned { .. } => {
@@ -156,7 +165,7 @@ impl<S: Stage> Runner<S> {
                 Polled::Records { partition, records } => {
                     if let Err(error) = self.schemas.see_to(&*self.log, &records) {
                         polled.push_front(Polled::Records { partition, records });
-                        return Err(error);
+                        return Err(NotTaken { partitions: vec![partition], error });
                     }
                     self.records(partition, records, now);
                 }
@@ -169,13 +178,13 @@ impl<S: Stage> Runner<S> {
     }
 
     /// Restores the partitions that are assigned next, side by side as far as the log lets several read. What cannot be restored is left in `polled`.
-    fn assigned(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp) -> Result<(), LogError> {
+    fn assigned(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp) -> Result<(), NotTaken> {
         let assigned = |event: &Polled| if let Polled::Assigned { partition, position } = event { Some((*partition, *position)) } else { None };
         let given: Vec<(u32, Offset)> = polled.iter().map_while(assigned).take(self.log.readers()).collect();
         let (stage, log, schemas) = (&self.stage, &*self.log, &self.schemas);
         let restored = side_by_side(&given, |given| Self::restore(stage, log, schemas, *given, now));
         drop(polled.drain(..given.len()));
-        let mut failed = Ok(());
+        let mut failed: Option<NotTaken> = None;
         for ((partition, position), restored) in given.into_iter().zip(restored).rev() {
             match restored {
                 Ok((restored, gaps)) => {
@@ -187,11 +196,17 @@ impl<S: Stage> Runner<S> {
                 }
                 Err(error) => {
                     polled.push_front(Polled::Assigned { partition, position });
-                    failed = Err(error);
+                    // What needs a person comes first.
+                    let (mut partitions, before) = failed.map_or((Vec::new(), None), |failed| (failed.partitions, Some(failed.error)));
+                    partitions.push(partition);
+                    failed = Some(NotTaken {
+                        partitions,
+                        error: before.filter(|before| matches!(error, LogError::Retry { .. }) || matches!(before, LogError::Fatal { .. })).unwrap_or(error),
+                    });
                 }
             }
         }
-        failed
+        failed.map_or(Ok(()), Err)
     }
 
     /// What the next records of these partitions, and of no others, wait for.
@@ -270,9 +285,14 @@ impl<S: Stage> Runner<S> {
         rest.until
     }
 
-    /// Whether there are partitions that could not be committed when that was tried last.
-    pub fn has_resting(&self) -> bool {
-        self.owned.values().any(|owned| owned.rest.is_some())
+    /// Whether this partition could not be committed when that was tried last.
+    pub fn is_resting(&self, partition: u32) -> bool {
+        self.owned.get(&partition).is_some_and(|owned| owned.rest.is_some())
+    }
+
+    /// Whether there are partitions, and none of them could be committed when that was tried last.
+    pub fn all_rest(&self) -> bool {
+        !self.owned.is_empty() && self.owned.values().all(|owned| owned.rest.is_some())
     }
 
     /// Each is tried again at once.

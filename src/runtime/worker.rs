@@ -12,7 +12,7 @@ use crate::model::Timestamp;
 use crate::stages::Stage;
 
 use super::rest::Rest;
-use super::runner::{Rounds, Runner};
+use super::runner::{NotTaken, Rounds, Runner};
 
 /// One member of the group of `S`.
 pub struct Worker<S: Stage> {
@@ -23,6 +23,8 @@ pub struct Worker<S: Stage> {
     polled: VecDeque<Polled>,
     /// Partitions that cannot be read for now.
     unread: BTreeMap<u32, Unread>,
+    /// Nothing more is read.
+    is_leaving: bool,
     /// Partitions whose last commit is of unknown outcome.
     unsettled: BTreeSet<u32>,
 }
@@ -86,7 +88,7 @@ impl<S: Stage> Worker<S> {
         let membership = Membership { group: S::NAME, member: member.to_owned(), topic: S::INPUT };
         let session = log.join(membership)?;
         let runner = Runner::with_rounds(stage, Arc::clone(&log), rounds);
-        Ok(Worker { log, session, runner, polled: VecDeque::new(), unread: BTreeMap::new(), unsettled: BTreeSet::new() })
+        Ok(Worker { log, session, runner, polled: VecDeque::new(), unread: BTreeMap::new(), is_leaving: false, unsettled: BTreeSet::new() })
     }
 
     /// Ends a waiting [`Worker::read`] from another thread.
@@ -118,49 +120,56 @@ impl<S: Stage> Worker<S> {
 
     /// Folds what was polled, but what is of partitions that cannot be read now: that waits, in its order.
     fn take(&mut self, now: Timestamp, through: &BTreeMap<u32, Moment>) -> Result<(), LogError> {
-        let again: Vec<u32> = self.unread.iter().filter(|(_, unread)| !unread.rest.lasts(now)).map(|(partition, _)| *partition).collect();
+        // As many as are restored at once, of those that are due what failed longest ago: a try may take a second.
+        let mut again: Vec<(Timestamp, u32)> =
+            self.unread.iter().filter(|(_, unread)| !unread.rest.lasts(now)).map(|(partition, unread)| (unread.rest.until, *partition)).collect();
+        again.sort_unstable();
+        again.truncate(self.log.readers());
+        let again: BTreeSet<u32> = again.into_iter().map(|(_, partition)| partition).collect();
         let mut polled: VecDeque<Polled> = VecDeque::new();
         for partition in &again {
             polled.extend(self.unread.get_mut(partition).map(|unread| std::mem::take(&mut unread.polled)).unwrap_or_default());
         }
         for event in self.polled.drain(..) {
             let partition = event.partition();
-            match event {
-                Polled::Revoked { .. } => {
-                    polled.retain(|event| event.partition() != partition);
-                    self.unread.remove(&partition);
-                }
-                // Of a partition that is given anew nothing is held back.
-                Polled::Assigned { .. } => self.session.hold_back(partition, false),
-                Polled::Records { .. } | Polled::Gap { .. } => {}
+            if matches!(event, Polled::Revoked { .. } | Polled::Assigned { .. }) {
+                // What waits is of the time before.
+                polled.retain(|event| event.partition() != partition || matches!(event, Polled::Revoked { .. }));
+                self.unread.remove(&partition);
             }
             match self.unread.get_mut(&partition) {
                 Some(unread) if !again.contains(&partition) => unread.polled.push_back(event),
                 _ => polled.push_back(event),
             }
         }
+        let given: Vec<u32> = polled.iter().filter(|event| matches!(event, Polled::Assigned { .. })).map(Polled::partition).collect();
         loop {
-            let taken = self.runner.take(&mut polled, now, through);
-            let (Err(LogError::Retry { reason }), Some(partition)) = (&taken, polled.front().map(Polled::partition)) else {
-                // Not of a partition, or for good.
+            // Of what was not taken it is not so.
+            let through = through.iter().filter(|(partition, _)| !self.unread.get(partition).is_some_and(|unread| !unread.polled.is_empty()));
+            let through = through.map(|(partition, moment)| (*partition, *moment)).collect();
+            let Err(NotTaken { partitions, error }) = self.runner.take(&mut polled, now, &through) else { break };
+            let LogError::Retry { reason } = error else {
                 self.polled = polled;
-                taken?;
-                break;
+                return Err(error);
             };
-            let (waits, others) = polled.into_iter().partition(|event| event.partition() == partition);
-            polled = others;
-            let rest = Rest::failed(self.unread.get(&partition).map(|unread| unread.rest), now);
-            let reason = format!("partition {partition} of {}: {reason}", S::INPUT);
-            self.unread.insert(partition, Unread { polled: waits, reason, rest });
-            self.session.hold_back(partition, true);
-        }
-        for partition in again {
-            if self.unread.get(&partition).is_some_and(|unread| unread.polled.is_empty()) {
-                self.unread.remove(&partition);
-                self.session.hold_back(partition, false);
+            for partition in partitions {
+                let (waits, others) = std::mem::take(&mut polled).into_iter().partition(|event| event.partition() == partition);
+                polled = others;
+                let rest = Rest::failed(self.unread.get(&partition).map(|unread| unread.rest), now);
+                let reason = format!("partition {partition} of {}: {reason}", S::INPUT);
+                self.unread.insert(partition, Unread { polled: waits, reason, rest });
+                self.hold_back(partition);
             }
         }
+        self.unread.retain(|_, unread| !unread.polled.is_empty());
+        again.into_iter().chain(given).for_each(|partition| self.hold_back(partition));
         Ok(())
+    }
+
+    /// No more is read of a partition while what was read of it can be neither folded nor written.
+    fn hold_back(&mut self, partition: u32) {
+        let on = self.is_leaving || self.unread.contains_key(&partition) || self.runner.is_resting(partition);
+        self.session.hold_back(partition, on);
     }
 
     /// Why a partition that this member was given cannot be read for now, where there is one.
@@ -186,7 +195,7 @@ impl<S: Stage> Worker<S> {
             Ok(()) => {
                 self.unsettled.remove(&partition);
                 self.runner.confirmed(partition);
-                self.session.hold_back(partition, false);
+                self.hold_back(partition);
                 Ok(Committed::Done { states: !batch.states.is_empty() })
             }
             Err(LogError::TooLarge { topic, bytes }) => {
@@ -199,6 +208,7 @@ impl<S: Stage> Worker<S> {
                 tracing::warn!(event = "taken-over", stage = S::NAME, partition = fenced, group, "another member took over");
                 self.runner.lost(partition);
                 self.unsettled.remove(&partition);
+                self.unread.remove(&partition);
                 Ok(Committed::Lost { partition })
             }
             Err(error @ (LogError::Retry { .. } | LogError::Unknown { .. } | LogError::UnderWay { .. })) => {
@@ -207,7 +217,7 @@ impl<S: Stage> Worker<S> {
                 }
                 let under_way = matches!(error, LogError::UnderWay { .. });
                 let again_at = self.runner.rests(partition, under_way, now);
-                self.session.hold_back(partition, true);
+                self.hold_back(partition);
                 let (LogError::Retry { reason } | LogError::Unknown { reason } | LogError::UnderWay { reason }) = error else { return Err(error) };
                 Ok(Committed::Later { partition, reason, under_way, again_at })
             }
@@ -228,9 +238,9 @@ impl<S: Stage> Worker<S> {
         Ok(())
     }
 
-    /// Whether there are partitions that could not be committed when that was tried last.
-    pub fn has_resting(&self) -> bool {
-        self.runner.has_resting()
+    /// Whether there are partitions, and none of them could be committed when that was tried last.
+    pub fn all_rest(&self) -> bool {
+        self.runner.all_rest()
     }
 
     /// Whether there are some whose batches are still being written.
@@ -257,9 +267,12 @@ impl<S: Stage> Worker<S> {
         self.runner.partitions()
     }
 
-    /// Begins a last snapshot round of every partition, so that a successor starts from here.
+    /// Begins a last snapshot round of every partition, so that a successor starts from here. Nothing more is read.
     pub fn hand_over(&mut self, now: Timestamp) {
+        self.is_leaving = true;
         self.runner.hand_over(now);
+        let partitions: Vec<u32> = self.runner.positions().map(|(partition, _)| partition).collect();
+        partitions.into_iter().for_each(|partition| self.hold_back(partition));
     }
 
     /// The batch that the next commit would try, and the session to try it with: what a process that dies may leave
@@ -338,7 +351,7 @@ mod tests {
         let pane = Duration::from_secs(5);
         let stage = Aggregate { pane, grace: Duration::ZERO, sources: log.partitions(Topic::Metrics), limits: Limits::default() };
         let runner = Runner::new(stage, Arc::clone(&log));
-        Worker { log, session, runner, polled: VecDeque::new(), unread: BTreeMap::new(), unsettled: BTreeSet::new() }
+        Worker { log, session, runner, polled: VecDeque::new(), unread: BTreeMap::new(), is_leaving: false, unsettled: BTreeSet::new() }
     }
 
     /// A pane that is over and cannot be complete, since its partition waits for a registry, is looked at again a moment later and not at once: no wait spins on a core.

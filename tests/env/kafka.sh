@@ -23,6 +23,10 @@ install() {
     if [ -f "$jars/complete" ]; then return; fi
     command -v mvn >/dev/null 2>&1 || fail "there is no mvn, which fetches Kafka from Maven Central: install it (on Debian: apt-get install maven)"
     mkdir -p "$tools"
+    # One at a time: tests start several at once, and Maven shares what it fetches.
+    exec 9>"$tools/kafka.lock"
+    if command -v flock >/dev/null 2>&1; then flock 9; fi
+    if [ -f "$jars/complete" ]; then exec 9>&- && return; fi
     work=$(mktemp -d "$tools/kafka.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     cat >"$work/pom.xml" <<POM
@@ -41,10 +45,12 @@ POM
     mvn --quiet --batch-mode --file "$work/pom.xml" dependency:copy-dependencies -DoutputDirectory="$work/jars" >&2 ||
         fail "Maven could not fetch Kafka $version (see above); try again, or put its jars into $jars and create $jars/complete"
     touch "$work/jars/complete"
-    # Another one may have been quicker.
-    mv "$work/jars" "$jars" 2>/dev/null || [ -f "$jars/complete" ]
+    # What stands there is not complete: to move into it would nest them.
+    rm -rf "$jars"
+    mv "$work/jars" "$jars"
     rm -rf "$work"
     trap - EXIT
+    exec 9>&-
 }
 
 run() {

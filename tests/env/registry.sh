@@ -24,6 +24,10 @@ install() {
     if [ -f "$place/complete" ]; then return; fi
     command -v mvn >/dev/null 2>&1 || fail "there is no mvn, which fetches Apicurio Registry from Maven Central: install it (on Debian: apt-get install maven)"
     mkdir -p "$tools"
+    # One at a time: tests start several at once, and Maven shares what it fetches.
+    exec 9>"$tools/registry.lock"
+    if command -v flock >/dev/null 2>&1; then flock 9; fi
+    if [ -f "$place/complete" ]; then exec 9>&- && return; fi
     work=$(mktemp -d "$tools/registry.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     mvn --quiet --batch-mode org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy \
@@ -34,10 +38,12 @@ install() {
     mkdir "$work/unpacked"
     tar -xzf "$work/$archive" -C "$work/unpacked"
     touch "$work/unpacked/complete"
-    # Another one may have been quicker.
-    mv "$work/unpacked" "$place" 2>/dev/null || [ -f "$place/complete" ]
+    # What stands there is not complete: to move into it would nest them.
+    rm -rf "$place"
+    mv "$work/unpacked" "$place"
     rm -rf "$work"
     trap - EXIT
+    exec 9>&-
 }
 
 run() {

@@ -266,26 +266,38 @@ fn a_record_that_cannot_be_unpacked_is_named_and_holds_up_no_other_partition() {
     assert_eq!((session.lacking(), log.held()), (Vec::new(), Vec::new()));
 }
 
-/// A topic that is given more partitions under who reads it: whoever counts on their number ends, and says what follows.
+/// A topic that is given more partitions under who reads it: that all is read is not said from then on, and whoever counts on their number ends, with what follows.
 #[test]
-fn who_is_given_a_partition_that_was_not_there_at_the_start_ends_with_the_way_out() {
+fn who_reads_a_topic_that_grows_ends_with_the_way_out() {
     let mut options = broker().options(&Broker::prefix());
-    options.settings.insert("topic.metadata.refresh.interval.ms".to_owned(), "500".to_owned());
     options.partitions = Some(Partitions::default().with(Topic::Metrics, 2));
     topics::apply(&options, false).unwrap();
-    let log = Broker::open(&options);
-    let mut session = joins(&log, "a");
-    poll_until(&mut *session, "both partitions", |polled| is_given(polled, 0) && is_given(polled, 1));
     let metrics = format!("{}metrics", options.prefix);
+    // One that is never asked how far it has read is told by its group.
+    let told_by_its_group = Options { settings: BTreeMap::from([("topic.metadata.refresh.interval.ms".to_owned(), "500".to_owned())]), ..options.clone() };
+    let mut members = Vec::new();
+    for (options, group) in [(&options, "aggregate"), (&told_by_its_group, "decide")] {
+        let log = Broker::open(options);
+        let mut session = log.join(Membership { group, member: "a".to_owned(), topic: Topic::Metrics }).unwrap();
+        poll_until(&mut *session, "both partitions", |polled| is_given(polled, 0) && is_given(polled, 1));
+        members.push((log, session));
+    }
+    reads_to_the_end(&mut *members[0].1, &[0, 1]);
     broker().grow(&metrics, 3);
-    let started = Stopwatch::start();
-    let reason = loop {
-        match session.poll(10, Duration::from_secs(1)) {
-            Err(LogError::Fatal { reason }) => break reason,
-            other => assert!(started.elapsed() < DEADLINE, "{other:?}"),
-        }
-    };
-    assert!(reason.starts_with(&format!("{metrics} has more partitions now than the 2 that this process began with: ")), "{reason}");
+    for (number, (_log, session)) in members.iter_mut().enumerate() {
+        let started = Stopwatch::start();
+        let reason = loop {
+            let now = SystemClock.now();
+            match session.poll(10, Duration::from_secs(1)) {
+                Err(LogError::Fatal { reason }) => break reason,
+                other => assert!(started.elapsed() < DEADLINE, "{other:?}"),
+            }
+            if number == 0 {
+                assert_eq!(session.read_through(Moment { at: now, log: now }).unwrap(), BTreeMap::new(), "it has not read all");
+            }
+        };
+        assert!(reason.starts_with(&format!("{metrics} has more partitions now than the 2 that this process began with: ")), "{reason}");
+    }
 }
 
 /// A broker with two disks, on one of which is partition 1 of a topic that has two, and nothing else of Loadline's.

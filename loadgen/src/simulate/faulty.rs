@@ -27,6 +27,8 @@ pub struct Faults {
     pub polls: BTreeMap<&'static str, usize>,
     /// What the clients of a group have of what there is.
     pub fetches: BTreeMap<&'static str, Fetched>,
+    /// Partitions of a group whose states cannot be read.
+    pub lost_states: BTreeSet<(&'static str, u32)>,
     /// Partitions that nobody leads, …
     pub headless: BTreeSet<(Topic, u32)>,
     /// … and those whose leader takes what comes before the next look, and is gone then.
@@ -209,7 +211,13 @@ impl Log for FaultyLog {
     }
 
     fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
-        self.faults().check_read()?;
+        let mut faults = self.faults();
+        faults.check_read()?;
+        if faults.lost_states.iter().any(|(of, number)| *of == group && *number == partition) {
+            faults.met("states that could not be read");
+            return Err(LogError::Retry { reason: "planned: nobody leads its states".to_owned() });
+        }
+        drop(faults);
         self.inner.states(group, partition)
     }
 
@@ -240,6 +248,8 @@ struct UnderWay {
     /// For so many looks.
     looks: usize,
     done: bool,
+    /// It took effect before that is told.
+    landed: bool,
 }
 
 impl FaultySession {
@@ -297,6 +307,7 @@ impl Session for FaultySession {
                 Polled::Assigned { partition, .. } => drop(self.owned.insert(*partition)),
                 Polled::Revoked { partition } => {
                     self.owned.remove(partition);
+                    // What took effect did so before, and nobody hears of it.
                     self.under_way.remove(partition);
                 }
                 Polled::Records { .. } | Polled::Gap { .. } => {}
@@ -339,15 +350,26 @@ impl Session for FaultySession {
                 before.looks = left;
                 return Err(under_way());
             }
-            let Some(UnderWay { batch, done, .. }) = self.under_way.remove(&batch.partition) else { return Err(under_way()) };
+            let Some(UnderWay { batch, done, landed, .. }) = self.under_way.remove(&batch.partition) else { return Err(under_way()) };
             self.log.faults().met(if done { "under way, done" } else { "under way, not done" });
-            return if done { self.inner.commit(&batch) } else { Err(LogError::Retry { reason: "planned: it took too long".to_owned() }) };
+            if !done {
+                return Err(LogError::Retry { reason: "planned: it took too long".to_owned() });
+            }
+            if !landed {
+                self.inner.commit(&batch)?;
+            }
+            self.log.answered.store(true, Ordering::SeqCst);
+            return Ok(());
         }
         let mut faults = self.log.faults();
         faults.check_write(&batch.appends)?;
         let how = faults.commits.get_mut(self.group).and_then(VecDeque::pop_front);
         if let Some(How::UnderWay { looks, done }) = how {
-            self.under_way.insert(batch.partition, UnderWay { batch: batch.clone(), looks, done });
+            let landed = done && looks % 2 == 0;
+            if landed {
+                self.inner.commit(batch)?;
+            }
+            self.under_way.insert(batch.partition, UnderWay { batch: batch.clone(), looks, done, landed });
             return Err(under_way());
         }
         fail(how, &mut faults, || self.inner.commit(batch))?;

@@ -497,6 +497,10 @@ impl<'a> Run<'a> {
                     self.going = Some((*process, *after, *down, Going::Leaves(*cut)));
                 }
             }
+            StatesLost { part, partition, lasts } => {
+                self.log.faults().lost_states.insert((part.group(), *partition));
+                self.later(*lasts, fault);
+            }
             CommitsTakeLong { part, how, count, lasts } => {
                 let mut faults = self.log.faults();
                 faults.slow.insert(part.group());
@@ -632,6 +636,7 @@ impl<'a> Run<'a> {
         let mut world = self.world.lock();
         match fault {
             Unreadable { .. } => self.log.faults().unreadable = again(&self.ends, &|f| matches!(f, Unreadable { .. })),
+            StatesLost { part, partition, .. } => drop(self.log.faults().lost_states.remove(&(part.group(), *partition))),
             CommitsTakeLong { part, .. } => {
                 let mut faults = self.log.faults();
                 faults.slow.remove(part.group());

@@ -154,6 +154,8 @@ pub enum Fault {
     Commits { part: Part, how: How, count: usize },
     /// The next commits of a group are under way for some time.
     CommitsTakeLong { part: Part, how: How, count: usize, lasts: For },
+    /// What a part remembers of a partition cannot be read; one that has the partition goes on with it.
+    StatesLost { part: Part, partition: u32, lasts: For },
     /// The log cannot be read.
     Unreadable { lasts: For },
     /// The log takes nothing: its disk is full.
@@ -503,7 +505,7 @@ impl Planned {
     }
 
     /// What a broker's client meets, in one of three: it has less than there is while its polls fail, mostly of the part that says up to when all is read; or nobody leads a
-    /// partition; or commits take long.
+    /// partition; or commits take long; or what is remembered of a partition cannot be read by who is given it.
     fn draw_of_broker(draw: &mut Draw, setup: &Setup, calm_at: Millis) -> Vec<Planned> {
         if !draw.one_in(3) {
             return Vec::new();
@@ -528,6 +530,15 @@ impl Planned {
             let (part, count) = (draw.from(&Part::ALL), 1 + draw.0.below(6));
             let (at, lasts) = (draw.between(5_000, calm_at - 40_000), draw.between(1_000, 30_000));
             faults.push(Planned { at, fault: Fault::CommitsTakeLong { part, how, count, lasts } });
+        }
+        if draw.one_in(2) {
+            // Somebody is to be given the partition meanwhile.
+            let part = draw.from(&[Part::Aggregate, Part::Admit, Part::Decide, Part::Arbitrate]);
+            let (process, down) = (draw.0.below(setup.processes), draw.between(500, 5_000));
+            let (at, lasts) = (draw.between(5_000, calm_at - 40_000), draw.between(1_000, 30_000));
+            let partition = u32::try_from(draw.0.below(4)).unwrap_or(0);
+            faults.push(Planned { at, fault: Fault::StatesLost { part, partition, lasts } });
+            faults.push(Planned { at, fault: Fault::KillPart { process, part, down, zombie: None } });
         }
         faults
     }
@@ -599,7 +610,7 @@ impl Planned {
 
 impl Fault {
     /// The names of the kinds.
-    pub const KINDS: [&str; 34] = [
+    pub const KINDS: [&str; 35] = [
         "Kill",
         "Stall",
         "KillPart",
@@ -633,11 +644,12 @@ impl Fault {
         "Fetches",
         "Polls",
         "CommitsTakeLong",
+        "StatesLost",
         "Headless",
     ];
 
     /// Those that only a log with gaps has, as a broker's.
-    pub const OF_BROKERS: [&str; 4] = ["Fetches", "Polls", "Headless", "CommitsTakeLong"];
+    pub const OF_BROKERS: [&str; 5] = ["Fetches", "Polls", "Headless", "CommitsTakeLong", "StatesLost"];
 
     /// Its name.
     pub fn kind(&self) -> &'static str {

@@ -423,6 +423,11 @@ fn leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience
     Ok(of_topic.flat_map(rdkafka::metadata::MetadataTopic::partitions).map(|found| (partition(found.id()), found.leader())).collect())
 }
 
+/// How many partitions a topic has now, where the cluster tells it within `patience`.
+pub(super) fn count<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) -> Option<u32> {
+    leaders(consumer, topic, patience).ok().map(|leaders| leaders.len()).filter(|count| *count > 0).and_then(|count| u32::try_from(count).ok())
+}
+
 /// The next offset that readers will see of each of these partitions, by one question to each broker; those that cannot be told within `patience` are not
 /// among them.
 pub(super) fn ends<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partitions: &[u32], patience: Duration) -> BTreeMap<u32, Offset> {

@@ -14,7 +14,7 @@ use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 use self::hidden::Hidden;
 use super::predecessor::Predecessor;
-use super::transaction::{Lasting, Transactions};
+use super::transaction::{Beginning, Lasting, Transactions};
 use super::{SLICE, Shared, client, errors, reader};
 use crate::log::coordinator::lock;
 use crate::log::read_through::Questions;
@@ -31,7 +31,7 @@ const AHEAD_BYTES: usize = 1024 * 1024;
 /// So long a commit holds up those of other partitions: it takes some milliseconds, and several hundred where a broker is replaced.
 const SOON: Duration = Duration::from_millis(500);
 /// Where one takes longer already.
-const SOONER: Duration = Duration::from_millis(50);
+const SOONER: Duration = Duration::from_millis(200);
 
 /// How long a broker may take to tell where partitions begin and end: nothing is polled meanwhile.
 pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(1);
@@ -56,10 +56,14 @@ pub(super) struct Member {
     overtaken: BTreeMap<u32, Option<LeftAlone>>,
     /// Partitions that the group gave and that could not be opened.
     unopened: BTreeMap<u32, LeftAlone>,
+    /// Their producers that are being made.
+    beginnings: BTreeMap<u32, Beginning>,
     questions: Questions,
     hidden: Hidden,
     /// Another one took its place: the client says so once.
     is_replaced: bool,
+    /// The topic has more partitions than there were at the start.
+    has_outgrown: bool,
 }
 
 /// Something that failed for now, and when it is tried again.
@@ -96,6 +100,8 @@ struct Owned {
     held_back: bool,
     /// Its commit that takes long.
     lasting: Option<Lasting>,
+    /// The producer that is being made in the place of a dead one.
+    reviving: Option<Beginning>,
     /// `None` where it is dead: before another one is made it must be sure that the partition is still this member's.
     transactions: Option<Transactions>,
 }
@@ -104,6 +110,12 @@ impl Owned {
     /// Whether the client is to fetch of it.
     fn is_fetched(&self) -> bool {
         self.waits.is_none() && !self.held_back
+    }
+
+    /// Since when something of its commit takes long.
+    fn late_since(&self) -> Option<Stopwatch> {
+        let reviving = self.reviving.as_ref().map(|reviving| reviving.began);
+        self.lasting.as_ref().map(|lasting| lasting.began).or(reviving)
     }
 
     /// Whether something is to be handed out.
@@ -142,8 +154,8 @@ impl ClientContext for Changes {
 }
 
 impl ConsumerContext for Changes {
-    /// Partitions that were taken are let go at once: no transaction is open during a poll. Those that were given wait until their
-    /// producers are ready, and the group with them.
+    /// Partitions that were taken are let go at once: a transaction of one that is still under way moves no position in the next generation, and whoever is given the
+    /// partition ends it first. Those that were given wait until their producers are ready, and the group with them.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let mut told = lock(&self.0);
         let elements = if list.count() == 0 { Vec::new() } else { list.elements() };
@@ -191,9 +203,11 @@ impl Member {
             woken: Arc::default(),
             overtaken: BTreeMap::new(),
             unopened: BTreeMap::new(),
+            beginnings: BTreeMap::new(),
             questions: Questions::default(),
             hidden: Hidden::default(),
             is_replaced: false,
+            has_outgrown: false,
         };
         if member.shared.options.static_members {
             // It takes the place of the one before at once.
@@ -289,6 +303,7 @@ impl Member {
                 None => break Ok(()),
                 Some(Change::Taken(partition)) => {
                     self.unopened.remove(&partition);
+                    self.beginnings.remove(&partition);
                     if self.lose(partition) {
                         polled.push(Polled::Revoked { partition });
                     }
@@ -310,6 +325,8 @@ impl Member {
                             if before.is_none() {
                                 tracing::warn!(event = "kafka", group = self.membership.group, partition, reason, "a partition cannot be read for now");
                             }
+                            // A producer that is being made is looked at often: that costs nothing.
+                            let before = before.filter(|_| !self.beginnings.contains_key(&partition));
                             self.unopened.insert(partition, LeftAlone::again(before));
                             // Who has nothing else says so, and waits.
                             if self.owned.is_empty() {
@@ -331,17 +348,19 @@ impl Member {
     /// First the producer, which shuts out whoever owned the partition before; then its position.
     fn open(&mut self, partition: u32, polled: &mut Vec<Polled>) -> Result<(), LogError> {
         let options = &self.shared.options;
-        let began_with = self.shared.partitions.of(self.membership.topic);
         // Whoever keeps a state counts on the number.
-        if partition >= began_with && self.shared.names.states_of(self.membership.group).is_ok() {
-            let reason = format!(
-                "{} has more partitions now than the {began_with} that this process began with: `loadline topology check` says what follows and how that is mended; docs/kafka.md says \
-                 which topics may get more, and how (\"The shape of an installation\")",
-                self.topic()
-            );
-            return Err(LogError::Fatal { reason });
+        if partition >= self.shared.partitions.of(self.membership.topic) && self.shared.names.states_of(self.membership.group).is_ok() {
+            return Err(self.outgrown());
         }
-        let transactions = Transactions::begin_as(options, &self.shared.names.transactions(self.membership.group, partition))?;
+        let wait = if self.beginnings.is_empty() { ENDS_WITHIN } else { SOONER };
+        let beginning = self.beginnings.entry(partition).or_insert_with(|| {
+            let woken = Arc::clone(&self.woken);
+            let id = self.shared.names.transactions(self.membership.group, partition);
+            Transactions::begins(options, &id, move || woken.store(true, Ordering::SeqCst))
+        });
+        let Some(made) = beginning.ended(wait) else { return Err(LogError::Retry { reason: Beginning::WAITS_FOR.to_owned() }) };
+        self.beginnings.remove(&partition);
+        let transactions = made?;
         let committed = client::committed(&self.consumer, self.topic(), partition, options.patience)?;
         let range = client::range(&self.consumer, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
         let position = committed.unwrap_or(range.start);
@@ -355,9 +374,22 @@ impl Member {
         if position < next {
             ahead.push_back(Item::Gap(position, next));
         }
-        self.owned
-            .insert(partition, Owned { next, ahead, bytes: 0, untold: None, waits: None, held_back: false, lasting: None, transactions: Some(transactions) });
+        self.owned.insert(
+            partition,
+            Owned { next, ahead, bytes: 0, untold: None, waits: None, held_back: false, lasting: None, reviving: None, transactions: Some(transactions) },
+        );
         Ok(())
+    }
+
+    /// The topic has more partitions than there were at the start.
+    fn outgrown(&self) -> LogError {
+        let reason = format!(
+            "{} has more partitions now than the {} that this process began with: `loadline topology check` says what follows and how that is mended; docs/kafka.md says \
+             which topics may get more, and how (\"The shape of an installation\")",
+            self.topic(),
+            self.shared.partitions.of(self.membership.topic)
+        );
+        LogError::Fatal { reason }
     }
 
     /// Where reading goes on: later where retention took what comes next. A position beyond the end is another topic's.
@@ -507,6 +539,9 @@ impl Session for Member {
         let mut before = std::mem::take(&mut self.later);
         let outcome = gather(&mut before, |polled| {
             self.shared.check_open()?;
+            if self.has_outgrown {
+                return Err(self.outgrown());
+            }
             self.joins()?;
             let woken = self.woken.swap(false, Ordering::SeqCst);
             let left = wait.saturating_sub(started.elapsed());
@@ -527,6 +562,13 @@ impl Session for Member {
         let mut through = self.answers(&positions)?;
         let asks = self.owned.iter().filter(|(partition, owned)| !self.questions.is_open(**partition) && owned.untold.is_none_or(LeftAlone::is_over));
         let asks: Vec<u32> = asks.map(|(partition, _)| *partition).collect();
+        // What stands in partitions that this process does not know of has not been read by anybody.
+        let count = if asks.is_empty() { None } else { client::count(&*self.shared.onlooker()?, self.topic(), ENDS_WITHIN) };
+        self.has_outgrown |= count.is_some_and(|count| count > self.shared.partitions.of(self.membership.topic));
+        if self.has_outgrown {
+            return Ok(BTreeMap::new());
+        }
+        let asks = if count.is_some() { asks } else { Vec::new() };
         // By another client: a broker answers the questions of one connection in order, so that this one would wait for the fetch that is under way, which
         // a record ends. By one that sees what is not committed yet: what somebody's open transaction hides was appended, too.
         let ends = client::ends(&*self.shared.onlooker()?, self.topic(), &asks, ENDS_WITHIN);
@@ -566,7 +608,7 @@ impl Session for Member {
     }
 
     fn commit_soon(&mut self, batch: &Batch) -> Result<(), LogError> {
-        let one_lasts = self.owned.values().any(|owned| owned.lasting.is_some());
+        let one_lasts = self.owned.values().any(|owned| owned.late_since().is_some());
         self.commit_within(batch, if one_lasts { SOONER } else { SOON }, Duration::ZERO)
     }
 

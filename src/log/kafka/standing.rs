@@ -27,6 +27,9 @@ const QUIET: Duration = Duration::from_secs(5);
 /// So many questions in a row without an answer are a trouble: one may be lost with a broker that is replaced.
 const UNANSWERED: u32 = 2;
 
+/// A write that takes so long is told of, as one that is refused: beyond what the replacement of a broker takes.
+const TOLD_AFTER: Duration = Duration::from_secs(10);
+
 #[derive(Default)]
 struct Troubles {
     /// When something was written last, or the cluster was asked.
@@ -56,6 +59,8 @@ impl Standing {
         match &outcome {
             Ok(_) => self.written(&of, began.elapsed()),
             Err(LogError::Retry { reason } | LogError::Unknown { reason }) => self.refused(of(), reason),
+            // It is no failure yet; but what waits for so long is told.
+            Err(LogError::UnderWay { reason }) if began.elapsed() >= TOLD_AFTER => self.waits(of(), reason, false),
             Err(LogError::UnderWay { .. }) => {}
             Err(LogError::Fenced { .. } | LogError::TooLarge { .. } | LogError::Fatal { .. }) => self.times.failed(),
         }
@@ -101,17 +106,17 @@ impl Standing {
             Err(reason) => {
                 let (count, told) = std::mem::take(&mut troubles.unanswered);
                 let count = count.saturating_add(1);
-                let told = (count >= UNANSWERED).then(|| self.trouble_of(told.as_ref(), None, &reason));
+                let told = (count >= UNANSWERED).then(|| self.trouble_of(told.as_ref(), None, &reason, true));
                 troubles.unanswered = (count, told);
             }
         }
     }
 
-    fn trouble_of(&self, before: Option<&Trouble>, of: Option<String>, reason: &str) -> Trouble {
+    fn trouble_of(&self, before: Option<&Trouble>, of: Option<String>, reason: &str, refused: bool) -> Trouble {
         Trouble {
             of,
             since: before.map_or_else(|| SystemClock.now(), |before| before.since),
-            refused: before.map_or(0, |before| before.refused) + 1,
+            refused: before.map_or(0, |before| before.refused) + u64::from(refused),
             reason: reason.to_owned(),
             place: self.brokers.clone(),
             mend: "see that the brokers run and can be reached, and have enough replicas in sync: it goes on by itself then".to_owned(),
@@ -131,8 +136,13 @@ impl Standing {
 
     fn refused(&self, of: String, reason: &str) {
         self.times.failed();
+        self.waits(of, reason, true);
+    }
+
+    /// Something waits to be written, since it was `refused` or has not been taken.
+    fn waits(&self, of: String, reason: &str, refused: bool) {
         let mut troubles = lock(&self.troubles);
-        let again = |before: Option<&Trouble>, of: Option<String>| self.trouble_of(before, of, reason);
+        let again = |before: Option<&Trouble>, of: Option<String>| self.trouble_of(before, of, reason, refused);
         troubles.of_all = Some((again(troubles.of_all.as_ref().map(|(before, _)| before), None), Stopwatch::start()));
         let before = troubles.of_each.get(&of).map(|(before, _)| before);
         let trouble = again(before, Some(of.clone()));

@@ -1,10 +1,10 @@
 //! The transactions of one partition: each is a batch, all of it or nothing.
 //!
 //! librdkafka waits in slices of 100 ms for what is under way when it commits; so all deliveries are waited for here first, and a
-//! transaction takes about 5 ms. One that takes long, as nobody leads a partition that it writes to, comes to its end on a thread of its own ([`Lasting`]), so
-//! that it holds up no other.
+//! transaction takes about 5 ms. Each comes to its end on a thread of its own; one that takes long, as nobody leads a partition that it writes to, is left alone
+//! there ([`Lasting`]), so that it holds up no other.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,6 +26,12 @@ use crate::runtime::clock::Stopwatch;
 /// How soon it is looked again whether the broker said something: an answer takes a few milliseconds.
 const MOMENT: Duration = Duration::from_micros(250);
 
+/// What was taken is committed within this, as a rule.
+const ENDS_IN: Duration = Duration::from_millis(100);
+
+/// A producer that is being made is asked so often whether anybody still waits for it.
+const BEGINS_IN: Duration = Duration::from_secs(1);
+
 /// So soon behind its own time-out a call of the client comes back, or never.
 const COMES_BACK: Duration = Duration::from_secs(2);
 
@@ -45,8 +51,12 @@ pub(super) struct Put<'a> {
 }
 
 impl Put<'_> {
+    fn bytes(&self) -> usize {
+        self.key.map_or(0, str::len) + self.value.map_or(0, <[u8]>::len)
+    }
+
     fn sent(&self) -> Sent {
-        Sent { name: self.name.to_owned(), topic: self.topic, bytes: self.key.map_or(0, str::len) + self.value.map_or(0, <[u8]>::len) }
+        Sent { name: self.name.to_owned(), topic: self.topic, bytes: self.bytes() }
     }
 }
 
@@ -89,19 +99,59 @@ pub(super) enum Failure {
 /// What came of a transaction: the earliest time that a broker gave to one of its records.
 pub(super) type Ended = Result<Option<Timestamp>, Failure>;
 
+/// Why a transaction did not come to its end, before it is known of which record that is told.
+struct Stopped {
+    how: How,
+    error: KafkaError,
+    /// The record's place.
+    of: Option<usize>,
+}
+
+enum How {
+    Aborted,
+    /// Nor could it be aborted, for this.
+    NotAborted(KafkaError),
+    Dead,
+    Unknown,
+}
+
+impl Stopped {
+    fn dead(error: KafkaError) -> Self {
+        Stopped { how: How::Dead, error, of: None }
+    }
+
+    /// As it is told of what was sent.
+    fn told(self, sent: impl Fn(usize) -> Option<Sent>) -> Failure {
+        let Stopped { how, error, of } = self;
+        let given = || of.and_then(sent).map_or_else(|| errors::of_reading(&error), |sent| sent.refused(&error));
+        match how {
+            How::Dead => Failure::Dead(error),
+            How::Unknown => Failure::Unknown(error),
+            // What needs a person is told as what it is, and not as what it led to.
+            How::NotAborted(failed) => match given() {
+                fatal @ LogError::Fatal { .. } => Failure::Nothing(fatal),
+                _ => Failure::Dead(failed),
+            },
+            How::Aborted if error.rdkafka_error_code().is_some_and(errors::is_outside) => Failure::Outside(error),
+            How::Aborted => Failure::Nothing(given()),
+        }
+    }
+}
+
 /// A transaction that comes to its end on a thread of its own.
 pub(super) struct Lasting {
     pub(super) began: Stopwatch,
-    /// What was sent and not taken when it was left alone.
+    /// What it waited for when it was left alone.
     pub(super) waits_for: String,
-    ended: Receiver<Ended>,
+    sent: Vec<Sent>,
+    ended: Receiver<Result<Option<Timestamp>, Stopped>>,
 }
 
 impl Lasting {
     /// What came of it, where it came to its end within `wait`.
     pub(super) fn ended(&self, wait: Duration) -> Option<Ended> {
         match self.ended.recv_timeout(wait) {
-            Ok(ended) => Some(ended),
+            Ok(ended) => Some(ended.map_err(|stopped| stopped.told(|index| self.sent.get(index).cloned()))),
             Err(RecvTimeoutError::Timeout) => None,
             // Its thread unwound.
             Err(RecvTimeoutError::Disconnected) => Some(Err(Failure::Unknown(KafkaError::Canceled))),
@@ -115,6 +165,34 @@ pub(super) enum Commit {
     Lasts(Lasting),
 }
 
+/// A producer that is being made, on a thread of its own: what an earlier owner of its id left open is ended first, and that lasts as long as nobody leads a partition that
+/// it was written to. Dropped, it is given up.
+pub(super) struct Beginning {
+    pub(super) began: Stopwatch,
+    given_up: Arc<AtomicBool>,
+    ended: Receiver<Result<Transactions, LogError>>,
+}
+
+impl Beginning {
+    /// What came of it, where it came to its end within `wait`.
+    pub(super) fn ended(&self, wait: Duration) -> Option<Result<Transactions, LogError>> {
+        match self.ended.recv_timeout(wait) {
+            Ok(ended) => Some(ended),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Err(LogError::Retry { reason: "Kafka: a producer could not be made".to_owned() })),
+        }
+    }
+
+    /// Why it takes long.
+    pub(super) const WAITS_FOR: &str = "Kafka: what was written last of this partition is not settled yet: a broker that leads what it was written to is away";
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        self.given_up.store(true, Ordering::SeqCst);
+    }
+}
+
 /// The producer of one partition.
 #[derive(Clone)]
 pub(super) struct Transactions {
@@ -122,6 +200,13 @@ pub(super) struct Transactions {
     patience: Duration,
     /// So long a transaction may be open: the broker ends it then.
     lasts: Duration,
+}
+
+/// Why a position was not moved.
+enum Unmoved {
+    Refused(KafkaError),
+    /// The call did not come back.
+    NoAnswer,
 }
 
 /// What the broker answered.
@@ -154,20 +239,35 @@ impl ProducerContext for Reports {
 }
 
 impl Transactions {
-    /// Ends what an earlier owner of this id left open, and shuts it out.
-    pub(super) fn begin_as(options: &Options, id: &str) -> Result<Self, LogError> {
+    /// Ends what an earlier owner of this id left open, and shuts it out. `done` is called when that came to its end.
+    pub(super) fn begins(options: &Options, id: &str, done: impl FnOnce() + Send + 'static) -> Beginning {
+        let given_up = Arc::<AtomicBool>::default();
+        let (tell, ended) = channel();
+        let (options, id, is_given_up) = (options.clone(), id.to_owned(), Arc::clone(&given_up));
+        let makes = move || {
+            let made = Transactions::make(&options, &id, &is_given_up);
+            // Whoever waited for it may have lost the partition.
+            let _ = tell.send(made);
+            done();
+        };
+        // Without a thread it is told as one that could not be made.
+        let _ = std::thread::Builder::new().name("begin".to_owned()).spawn(makes);
+        Beginning { began: Stopwatch::start(), given_up, ended }
+    }
+
+    fn make(options: &Options, id: &str, is_given_up: &AtomicBool) -> Result<Self, LogError> {
         let producer: BaseProducer<Reports> = client::transactional(options, id, Reports { refused: Mutex::default(), first_at: AtomicI64::new(i64::MAX) })?;
-        let started = Stopwatch::start();
         loop {
-            match producer.init_transactions(options.patience) {
+            // librdkafka goes on with it in the next call.
+            match producer.init_transactions(BEGINS_IN) {
                 Ok(()) => return Ok(Transactions { producer: Arc::new(producer), patience: options.patience, lasts: options.transaction_timeout }),
-                Err(error) if errors::of_step(&error) == Step::Again && started.elapsed() < options.patience => {}
+                Err(error) if errors::of_step(&error) == Step::Again && !is_given_up.load(Ordering::SeqCst) => {}
                 Err(error) => return Err(errors::of_reading(&error)),
             }
         }
     }
 
-    /// Commits records, and a position where there is one. Where the records are not taken `soon`, it goes on by itself; `done` is called when it came to its end then.
+    /// Commits records, and a position where there is one. Where that takes long it goes on by itself; `done` is called when it came to its end then.
     pub(super) fn commit(
         &self,
         puts: &[Put<'_>],
@@ -176,46 +276,47 @@ impl Transactions {
         done: impl FnOnce() + Send + 'static,
     ) -> Commit {
         let began = Stopwatch::start();
-        if let Err(failure) = self.begin(puts, began) {
-            return Commit::Ended(Err(failure));
+        let of_puts = |stopped: Stopped| stopped.told(|index| puts.get(index).map(Put::sent));
+        if let Err(error) = self.producer.begin_transaction() {
+            let how = if errors::of_step(&error) == Step::Dead { How::Dead } else { How::Aborted };
+            return Commit::Ended(Err(of_puts(Stopped { how, error, of: None })));
         }
-        self.hear_within(began, soon);
-        let left = self.producer.in_flight_count();
-        if left <= 0 {
-            return Commit::Ended(self.end(|index| puts.get(index).map(Put::sent), position, began));
-        }
-        let sent: Vec<Sent> = puts.iter().map(Put::sent).collect();
-        let mut names: Vec<&str> = sent.iter().map(|sent| &*sent.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        let waits_for = format!("Kafka: {left} of {} records for {} are not taken yet", sent.len(), names.join(", "));
-        let (tell, ended) = channel();
-        let transactions = self.clone();
-        let goes_on = move || {
-            // Whoever waited for it may have lost the partition.
-            let _ = tell.send(transactions.end(|index| sent.get(index).cloned(), position, began));
-            done();
-        };
-        match std::thread::Builder::new().name("commit".to_owned()).spawn(goes_on) {
-            Ok(_) => Commit::Lasts(Lasting { began, waits_for, ended }),
-            Err(_) => Commit::Ended(Err(self.give_up(&KafkaError::Canceled, None))),
-        }
-    }
-
-    /// Begins, and sends the records.
-    fn begin(&self, puts: &[Put<'_>], started: Stopwatch) -> Result<(), Failure> {
-        self.producer.begin_transaction().map_err(|error| match errors::of_step(&error) {
-            Step::Dead => Failure::Dead(error),
-            Step::Again | Step::Abort => Failure::Nothing(errors::of_reading(&error)),
-        })?;
         lock(&self.producer.context().refused).clear();
         self.producer.context().first_at.store(i64::MAX, Ordering::Relaxed);
-        for (index, put) in puts.iter().enumerate() {
-            if let Err(error) = self.send(index, put, started) {
-                return Err(self.give_up(&error, Some(&put.sent())));
+        let unsent = puts.iter().enumerate().find_map(|(index, put)| Some((index, self.send(index, put, began).err()?)));
+        self.hear_within(began, soon);
+        let left = self.producer.in_flight_count();
+        let sizes: Vec<usize> = puts.iter().map(Put::bytes).collect();
+        let (tell, ended) = channel();
+        let lasts = Arc::<AtomicBool>::default();
+        let (transactions, is_left) = (self.clone(), Arc::clone(&lasts));
+        let ends = move || {
+            // Whoever waited for it may have lost the partition.
+            let _ = tell.send(transactions.end(unsent, &sizes, position, began));
+            if is_left.load(Ordering::SeqCst) {
+                done();
             }
+        };
+        if std::thread::Builder::new().name("commit".to_owned()).spawn(ends).is_err() {
+            return Commit::Ended(self.give_up(KafkaError::Canceled, None).map_err(of_puts));
         }
-        Ok(())
+        // What was taken is committed in a moment.
+        let wait = soon.saturating_sub(began.elapsed()).max(if left > 0 { Duration::ZERO } else { soon.min(ENDS_IN) });
+        match ended.recv_timeout(wait) {
+            Ok(ended) => return Commit::Ended(ended.map_err(of_puts)),
+            Err(RecvTimeoutError::Disconnected) => return Commit::Ended(Err(Failure::Unknown(KafkaError::Canceled))),
+            Err(RecvTimeoutError::Timeout) => lasts.store(true, Ordering::SeqCst),
+        }
+        let sent: Vec<Sent> = puts.iter().map(Put::sent).collect();
+        let waits_for = if left > 0 {
+            let mut names: Vec<&str> = sent.iter().map(|sent| &*sent.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            format!("Kafka: {left} of {} records for {} are not taken yet", sent.len(), names.join(", "))
+        } else {
+            "Kafka: the brokers that keep the positions of groups and the outcome of transactions have not answered yet".to_owned()
+        };
+        Commit::Lasts(Lasting { began, waits_for, sent, ended })
     }
 
     /// Waits until each record was taken or refused, or so long has passed since the beginning.
@@ -225,20 +326,33 @@ impl Transactions {
         }
     }
 
-    /// Waits for what was sent, and commits. `sent` has what was, by its place.
-    fn end(&self, sent: impl Fn(usize) -> Option<Sent>, position: Option<(TopicPartitionList, ConsumerGroupMetadata)>, started: Stopwatch) -> Ended {
-        self.hear_within(started, self.patience);
+    /// Waits for what was sent, and commits. `sizes` has the bytes of each record; `unsent` is the first that could not be sent.
+    fn end(
+        &self,
+        unsent: Option<(usize, KafkaError)>,
+        sizes: &[usize],
+        position: Option<(TopicPartitionList, ConsumerGroupMetadata)>,
+        began: Stopwatch,
+    ) -> Result<Option<Timestamp>, Stopped> {
+        if let Some((index, error)) = unsent {
+            return self.give_up(error, Some(index));
+        }
+        self.hear_within(began, self.patience);
         // A broker refuses all that came in one request with a record that is too large: the largest is the one.
         let refused = std::mem::take(&mut *lock(&self.producer.context().refused));
-        let refused = refused.into_iter().max_by_key(|(index, _)| (sent(*index).map_or(0, |sent| sent.bytes), std::cmp::Reverse(*index)));
+        let refused = refused.into_iter().max_by_key(|(index, _)| (sizes.get(*index).copied(), std::cmp::Reverse(*index)));
         if let Some((index, error)) = refused {
             // What the client took back itself does not say why; the transaction does, which librdkafka commits no more then.
             let is_taken_back = matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight));
             let why = if is_taken_back { self.producer.commit_transaction(Timeout::Never).err() } else { None };
-            return Err(self.give_up(why.as_ref().unwrap_or(&error), sent(index).as_ref()));
+            return self.give_up(why.unwrap_or(error), Some(index));
         }
         if let Some((offsets, group)) = position {
-            self.send_offsets(offsets, group, started)?;
+            match self.send_offsets(offsets, group, self.patience.min(self.lasts)) {
+                Ok(()) => {}
+                Err(Unmoved::Refused(error)) => return self.give_up(error, None),
+                Err(Unmoved::NoAnswer) => return Err(Stopped::dead(KafkaError::Canceled)),
+            }
         }
         loop {
             // Any other time-out may leave librdkafka in a state that is not the broker's; the call itself ends with the transaction's time-out.
@@ -249,24 +363,27 @@ impl Transactions {
                 }
                 Err(error) => match errors::of_step(&error) {
                     Step::Again => {}
-                    Step::Abort => return Err(self.give_up(&error, None)),
-                    Step::Dead => return Err(Failure::Unknown(error)),
+                    Step::Abort => return self.give_up(error, None),
+                    Step::Dead => return Err(Stopped { how: How::Unknown, error, of: None }),
                 },
             }
         }
     }
 
     /// Whether a position could be moved: asks the group's coordinator, and leaves all as it is.
-    pub(super) fn would_move(&self, offsets: TopicPartitionList, group: ConsumerGroupMetadata) -> Result<(), Failure> {
+    pub(super) fn would_move(&self, offsets: TopicPartitionList, group: ConsumerGroupMetadata, within: Duration) -> Result<(), Failure> {
         self.producer.begin_transaction().map_err(Failure::Dead)?;
-        self.send_offsets(offsets, group, Stopwatch::start())?;
-        self.producer.abort_transaction(Timeout::Never).map_err(Failure::Dead)
+        match self.send_offsets(offsets, group, within) {
+            Ok(()) => self.producer.abort_transaction(Timeout::Never).map_err(Failure::Dead),
+            Err(Unmoved::Refused(error)) => self.give_up(error, None).map(drop).map_err(|stopped| stopped.told(|_| None)),
+            Err(Unmoved::NoAnswer) => Err(Failure::Dead(KafkaError::Canceled)),
+        }
     }
 
     /// On a thread of its own, which is left behind where the call does not come back: librdkafka has been seen to wait for good when the group's coordinator was a
     /// broker that died. The producer is dead then; the broker ends its transaction.
-    fn send_offsets(&self, offsets: TopicPartitionList, group: ConsumerGroupMetadata, started: Stopwatch) -> Result<(), Failure> {
-        let (producer, patience) = (Arc::clone(&self.producer), self.patience.min(self.lasts));
+    fn send_offsets(&self, offsets: TopicPartitionList, group: ConsumerGroupMetadata, patience: Duration) -> Result<(), Unmoved> {
+        let (producer, started) = (Arc::clone(&self.producer), Stopwatch::start());
         let (tell, hear) = sync_channel(1);
         let asks = move || loop {
             match producer.send_offsets_to_transaction(&offsets, &group, patience) {
@@ -279,12 +396,11 @@ impl Transactions {
             }
         };
         if std::thread::Builder::new().name("offsets".to_owned()).spawn(asks).is_err() {
-            return Err(self.give_up(&KafkaError::Canceled, None));
+            return Err(Unmoved::Refused(KafkaError::Canceled));
         }
         match hear.recv_timeout(patience + COMES_BACK) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.give_up(&error, None)),
-            Err(_) => Err(Failure::Dead(KafkaError::Canceled)),
+            Ok(outcome) => outcome.map_err(Unmoved::Refused),
+            Err(_) => Err(Unmoved::NoAnswer),
         }
     }
 
@@ -313,30 +429,19 @@ impl Transactions {
         }
     }
 
-    /// Aborts, where that is still possible.
-    fn give_up(&self, error: &KafkaError, of: Option<&Sent>) -> Failure {
-        if self.producer.client().fatal_error().is_some() || errors::of_step(error) == Step::Dead && matches!(error, KafkaError::Transaction(_)) {
-            return Failure::Dead(error.clone());
+    /// Aborts, where that is still possible. Always tells why.
+    fn give_up(&self, error: KafkaError, of: Option<usize>) -> Result<Option<Timestamp>, Stopped> {
+        if self.producer.client().fatal_error().is_some() || errors::of_step(&error) == Step::Dead && matches!(error, KafkaError::Transaction(_)) {
+            return Err(Stopped { how: How::Dead, error, of });
         }
         // It waits until it was told what became of each record, to which nobody but this thread listens.
         loop {
             let tells = self.producer.in_flight_count() > 0;
             match self.producer.abort_transaction(if tells { Timeout::After(TELLS) } else { Timeout::Never }) {
-                Ok(()) => break,
+                Ok(()) => return Err(Stopped { how: How::Aborted, error, of }),
                 Err(error) if tells && errors::of_step(&error) == Step::Again => self.hear(),
-                Err(failed) => {
-                    // What needs a person is told as what it is, and not as what it led to.
-                    let given = of.map_or_else(|| errors::of_reading(error), |sent| sent.refused(error));
-                    return if matches!(given, LogError::Fatal { .. }) { Failure::Nothing(given) } else { Failure::Dead(failed) };
-                }
+                Err(failed) => return Err(Stopped { how: How::NotAborted(failed), error, of }),
             }
         }
-        if error.rdkafka_error_code().is_some_and(errors::is_outside) {
-            return Failure::Outside(error.clone());
-        }
-        Failure::Nothing(match of {
-            Some(sent) => sent.refused(error),
-            None => errors::of_reading(error),
-        })
     }
 }

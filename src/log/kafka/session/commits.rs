@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
 
-use super::super::transaction::{Commit, Ended, Failure, Put, Transactions};
+use super::super::transaction::{Beginning, Commit, Ended, Failure, Put, Transactions};
 use super::super::{SLICE, client, errors};
-use super::Member;
+use super::{Member, Owned};
 use crate::log::{Batch, LogError, Polled};
 use crate::runtime::clock::Stopwatch;
+
+/// So long it is waited whether a member is still one: the group's other partitions wait meanwhile.
+const ASKS_WITHIN: Duration = Duration::from_secs(5);
 
 impl Member {
     /// Commits a batch, and notes what came of it. Where its records are not taken `soon` it goes on by itself; one that goes on is waited for so `long`.
     pub(super) fn commit_within(&mut self, batch: &Batch, soon: Duration, long: Duration) -> Result<(), LogError> {
         let shared = Arc::clone(&self.shared);
         let (group, partition) = (self.membership.group, batch.partition);
-        let began = self.owned.get(&partition).and_then(|owned| owned.lasting.as_ref()).map_or_else(Stopwatch::start, |lasting| lasting.began);
+        let began = self.owned.get(&partition).and_then(Owned::late_since).unwrap_or_else(Stopwatch::start);
         shared.standing.note(began, || format!("what {group} says of its partition {partition}"), || self.try_commit(batch, soon, long))
     }
 
@@ -34,7 +37,7 @@ impl Member {
         loop {
             let Some(owned) = self.owned.get(&partition) else { return Err(self.fenced(partition)) };
             if owned.transactions.is_none() {
-                self.revive(partition)?;
+                self.revive(partition, if owned.reviving.is_some() { long } else { soon })?;
             }
             match self.transact(batch, soon, long)? {
                 Ok(first_at) => {
@@ -66,9 +69,21 @@ impl Member {
     }
 
     /// Makes a producer in place of one that died, where the partition is still this member's.
-    fn revive(&mut self, partition: u32) -> Result<(), LogError> {
-        self.after_death(partition)?;
-        let revived = Transactions::begin_as(&self.shared.options, &self.shared.names.transactions(self.membership.group, partition))?;
+    fn revive(&mut self, partition: u32, wait: Duration) -> Result<(), LogError> {
+        if self.owned.get(&partition).is_some_and(|owned| owned.reviving.is_none()) {
+            self.after_death(partition)?;
+            let (woken, id) = (Arc::clone(&self.woken), self.shared.names.transactions(self.membership.group, partition));
+            let begins = Transactions::begins(&self.shared.options, &id, move || woken.store(true, Ordering::SeqCst));
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                owned.reviving = Some(begins);
+            }
+        }
+        let Some(owned) = self.owned.get_mut(&partition) else { return Err(self.fenced(partition)) };
+        let Some(made) = owned.reviving.as_ref().and_then(|reviving| reviving.ended(wait)) else {
+            return Err(LogError::UnderWay { reason: Beginning::WAITS_FOR.to_owned() });
+        };
+        owned.reviving = None;
+        let revived = made?;
         // Again: a process that stood still since it asked has now shut out whoever took the partition meanwhile, and may write nothing. A batch
         // that moves no position is not held against the group.
         if !self.is_member(partition)? {
@@ -140,13 +155,14 @@ impl Member {
     /// Whether this member is still in its group: its coordinator is asked, by a transaction that would move a position and is aborted.
     fn is_member(&mut self, partition: u32) -> Result<bool, LogError> {
         let id = format!("{}.asks", self.shared.names.transactions(self.membership.group, partition));
-        let asking = Transactions::begin_as(&self.shared.options, &id)?;
+        let asking = Transactions::begins(&self.shared.options, &id, || {}).ended(ASKS_WITHIN);
+        let asking = asking.unwrap_or_else(|| Err(LogError::Retry { reason: "Kafka: the broker that keeps the group has not answered".to_owned() }))?;
         let started = Stopwatch::start();
         loop {
             let Some(owned) = self.owned.get(&partition) else { return Ok(false) };
             let offsets = client::one(self.topic(), partition, client::at(owned.next));
             let Some(group) = self.consumer.group_metadata() else { return Ok(false) };
-            match asking.would_move(offsets, group) {
+            match asking.would_move(offsets, group, ASKS_WITHIN) {
                 Ok(()) => return Ok(true),
                 Err(Failure::Outside(error))
                     if error.rdkafka_error_code().is_some_and(errors::is_changing) && started.elapsed() < self.shared.options.patience =>
