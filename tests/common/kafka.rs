@@ -227,13 +227,23 @@ impl Broker {
 
     /// `kill -9` of the broker; [`Broker::start_again`] brings it back, with what was on its disk.
     pub(crate) fn kill(&mut self) {
+        self.signal(rustix::process::Signal::KILL);
+        self.child.wait().unwrap();
+    }
+
+    /// It takes connections, and answers nothing any more. Only [`Broker::kill`] ends it.
+    #[allow(dead_code, reason = "not every test program needs it")]
+    pub(crate) fn stand_still(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let script = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{script}/task/{script}/children")).unwrap();
         let is_java = |pid: &&str| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "java");
         let java = children.split_whitespace().find(is_java).unwrap_or_else(|| panic!("no broker among {children}"));
         let pid = rustix::process::Pid::from_raw(java.parse().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        self.child.wait().unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Starts it at the same place.
