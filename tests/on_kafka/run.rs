@@ -411,7 +411,14 @@ fn metrics_that_are_lost_or_cut_short_are_told_and_read_on() {
 /// The command of `docs/kafka.md` bounds what a user may send.
 fn is_bounded(broker: &Broker, user: &str) {
     let page = include_str!("../../docs/kafka.md");
-    let written = page.split_once("`kafka-configs.sh --bootstrap-server kafka-1:9092 --alter --entity-type users").unwrap().1.split_once('`').unwrap().0.replace("PRODUCER", user);
+    let written = page
+        .split_once("`kafka-configs.sh --bootstrap-server kafka-1:9092 --alter --entity-type users")
+        .unwrap()
+        .1
+        .split_once('`')
+        .unwrap()
+        .0
+        .replace("PRODUCER", user);
     let of_user = ["--entity-type", "users", "--entity-name", user];
     assert!(written.starts_with(&format!(" --entity-name {user} ")), "{written}");
     let alters: Vec<&str> = ["--alter", "--entity-type", "users"].into_iter().chain(written.split_whitespace()).collect();

@@ -179,11 +179,15 @@ fn member_config(options: &Options, group: &str, member: &str) -> ClientConfig {
         .set("group.id", group)
         // What people see of it: the broker tells who has which partition by this name, and keeps that of a static member over its restarts.
         .set("client.id", if options.static_members { format!("loadline-{member}") } else { own_name(&std::process::id().to_string()) })
+        // Session and heartbeat are set here; in the newer protocol they are the brokers', which have a session of 45 s.
+        .set("group.protocol", "classic")
         // A partition moves only when it must, and the others are read on meanwhile.
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", millis(options.session_timeout))
         // Who polls no more for so long leaves its partitions to others: a commit that is tried again for longer than that, as the cluster takes none, is another one's then.
         .set("max.poll.interval.ms", "300000")
+        // That the topic got more partitions is seen within this, also by who is never asked how far it has read.
+        .set("topic.metadata.refresh.interval.ms", "30000")
         // Who is to take a share over learns of it with its next heartbeat; so does who is to give one.
         .set("heartbeat.interval.ms", millis(options.session_timeout / 12));
     if options.static_members {
@@ -244,6 +248,9 @@ fn producer(options: &Options) -> ClientConfig {
         // Acknowledged by all in-sync replicas, in order, and once.
         .set("acks", "all")
         .set("enable.idempotence", "true")
+        // As many as a broker keeps in order; what fails is tried again until its time is over, which is told as such.
+        .set("max.in.flight.requests.per.connection", "5")
+        .set("retries", i32::MAX.to_string())
         // What is to be sent together is handed over together, so nothing is waited for.
         .set("linger.ms", "0")
         .set("compression.type", "lz4");

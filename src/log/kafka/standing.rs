@@ -17,6 +17,7 @@ pub(super) struct Standing {
     brokers: String,
     forgotten_after: Duration,
     quiet_after: Duration,
+    told_after: Duration,
     troubles: Mutex<Troubles>,
     times: CommitTimes,
 }
@@ -48,6 +49,7 @@ impl Standing {
             brokers: brokers.to_owned(),
             forgotten_after: FORGOTTEN_AFTER,
             quiet_after: QUIET,
+            told_after: TOLD_AFTER,
             troubles: Mutex::default(),
             times: CommitTimes::default(),
         }
@@ -60,7 +62,7 @@ impl Standing {
             Ok(_) => self.written(&of, began.elapsed()),
             Err(LogError::Retry { reason } | LogError::Unknown { reason }) => self.refused(of(), reason),
             // It is no failure yet; but what waits for so long is told.
-            Err(LogError::UnderWay { reason }) if began.elapsed() >= TOLD_AFTER => self.waits(of(), reason, false),
+            Err(LogError::UnderWay { reason }) if began.elapsed() >= self.told_after => self.waits(of(), reason, false),
             Err(LogError::UnderWay { .. }) => {}
             Err(LogError::Fenced { .. } | LogError::TooLarge { .. } | LogError::Fatal { .. }) => self.times.failed(),
         }
@@ -208,6 +210,27 @@ mod tests {
         assert_eq!((of.as_deref(), refused), (Some("decide"), 2));
         write(&standing, "decide");
         assert_eq!(standing.trouble(), None);
+    }
+
+    /// A write that is still under way is no trouble at first; one that takes long is told as long as it waits, and counts as none that was refused.
+    #[test]
+    fn a_write_that_takes_long_is_told_for_as_long_as_it_waits() {
+        let look = |standing: &Standing| {
+            let waits = || Err::<(), _>(LogError::UnderWay { reason: "not taken yet".to_owned() });
+            drop(standing.note(Stopwatch::start(), || "decide".to_owned(), waits));
+            standing.trouble()
+        };
+        let standing = Standing::new("a:9092");
+        assert_eq!(look(&standing), None);
+        let standing = Standing { told_after: Duration::ZERO, forgotten_after: Duration::from_millis(200), ..Standing::new("a:9092") };
+        let since = look(&standing).unwrap().since;
+        let looking = Stopwatch::start();
+        while looking.elapsed() < standing.forgotten_after * 2 {
+            let Trouble { reason, refused, since: again, .. } = look(&standing).unwrap();
+            assert_eq!((reason.as_str(), refused, again), ("not taken yet", 0, since));
+        }
+        write(&standing, "decide");
+        assert_eq!((standing.trouble(), standing.times().failures()), (None, 0));
     }
 
     /// Of requests that were sent at once: a partition without a leader is told, though all others are written.
