@@ -513,7 +513,7 @@ mod tests {
     fn what_no_producer_of_ours_can_be_made_with_is_refused_by_its_name() {
         let makes = |name: &str, value: &str| {
             let mut config = producer(&Options::new("127.0.0.1:1"));
-            config.set(name, value).create::<rdkafka::producer::BaseProducer>().is_ok()
+            config.set(canonical(name), value).create::<rdkafka::producer::BaseProducer>().is_ok()
         };
         for (name, refused, taken) in [("max.in.flight", "6", "5"), ("message.send.max.retries", "0", "1"), ("queuing.strategy", "lifo", "fifo")] {
             let why = check_setting(name, refused).unwrap_err();
