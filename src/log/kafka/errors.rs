@@ -85,9 +85,18 @@ pub(super) fn unusable(error: &KafkaError) -> LogError {
     }
 }
 
+/// What is told of an error.
+pub(super) fn words(error: &KafkaError) -> String {
+    match error {
+        // Of a call that was given up here.
+        KafkaError::Canceled => "Kafka: the brokers that keep the positions of groups and the outcome of transactions do not answer".to_owned(),
+        error => format!("Kafka: {error}"),
+    }
+}
+
 /// What reading or asking failed for. What needs a person is fatal: rights, names.
 pub(super) fn of_reading(error: &KafkaError) -> LogError {
-    let reason = format!("Kafka: {error}");
+    let reason = words(error);
     let code = match error {
         KafkaError::AdminOp(code) => Some(*code),
         error => error.rdkafka_error_code(),

@@ -318,15 +318,26 @@ impl Member {
                         continue;
                     }
                     match self.open(partition, polled) {
-                        Ok(()) => drop(self.unopened.remove(&partition)),
+                        Ok(true) => drop(self.unopened.remove(&partition)),
+                        Ok(false) => {
+                            later.push_back(Change::Given(partition));
+                            if self.beginnings.get_mut(&partition).is_some_and(Beginning::is_to_be_told) {
+                                tracing::warn!(
+                                    event = "kafka",
+                                    group = self.membership.group,
+                                    partition,
+                                    reason = Beginning::WAITS_FOR,
+                                    "a partition cannot be read for now"
+                                );
+                            }
+                            self.unopened.insert(partition, LeftAlone::again(None));
+                        }
                         Err(error) => {
                             later.push_back(Change::Given(partition));
                             let LogError::Retry { reason } = &error else { break Err(error) };
                             if before.is_none() {
                                 tracing::warn!(event = "kafka", group = self.membership.group, partition, reason, "a partition cannot be read for now");
                             }
-                            // A producer that is being made is looked at often: that costs nothing.
-                            let before = before.filter(|_| !self.beginnings.contains_key(&partition));
                             self.unopened.insert(partition, LeftAlone::again(before));
                             // Who has nothing else says so, and waits.
                             if self.owned.is_empty() {
@@ -345,20 +356,24 @@ impl Member {
         if polled.is_empty() { outcome } else { Ok(()) }
     }
 
-    /// First the producer, which shuts out whoever owned the partition before; then its position.
-    fn open(&mut self, partition: u32, polled: &mut Vec<Polled>) -> Result<(), LogError> {
+    /// First the producer, which shuts out whoever owned the partition before; then its position. Says whether that came to its end: it holds up no other partition for long.
+    fn open(&mut self, partition: u32, polled: &mut Vec<Polled>) -> Result<bool, LogError> {
         let options = &self.shared.options;
         // Whoever keeps a state counts on the number.
         if partition >= self.shared.partitions.of(self.membership.topic) && self.shared.names.states_of(self.membership.group).is_ok() {
             return Err(self.outgrown());
         }
-        let wait = if self.beginnings.is_empty() { ENDS_WITHIN } else { SOONER };
+        let wait = match self.beginnings.contains_key(&partition) {
+            true => Duration::ZERO,
+            false if self.beginnings.is_empty() => ENDS_WITHIN,
+            false => SOONER,
+        };
         let beginning = self.beginnings.entry(partition).or_insert_with(|| {
             let woken = Arc::clone(&self.woken);
             let id = self.shared.names.transactions(self.membership.group, partition);
             Transactions::begins(options, &id, move || woken.store(true, Ordering::SeqCst))
         });
-        let Some(made) = beginning.ended(wait) else { return Err(LogError::Retry { reason: Beginning::WAITS_FOR.to_owned() }) };
+        let Some(made) = beginning.ended(wait) else { return Ok(false) };
         self.beginnings.remove(&partition);
         let transactions = made?;
         let committed = client::committed(&self.consumer, self.topic(), partition, options.patience)?;
@@ -378,7 +393,7 @@ impl Member {
             partition,
             Owned { next, ahead, bytes: 0, untold: None, waits: None, held_back: false, lasting: None, reviving: None, transactions: Some(transactions) },
         );
-        Ok(())
+        Ok(true)
     }
 
     /// The topic has more partitions than there were at the start.

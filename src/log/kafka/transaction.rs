@@ -29,6 +29,9 @@ const MOMENT: Duration = Duration::from_micros(250);
 /// What was taken is committed within this, as a rule.
 const ENDS_IN: Duration = Duration::from_millis(100);
 
+/// A producer that is being made for so long is told of: beyond what the replacement of a broker takes.
+const LATE: Duration = Duration::from_secs(10);
+
 /// A producer that is being made is asked so often whether anybody still waits for it.
 const BEGINS_IN: Duration = Duration::from_secs(1);
 
@@ -169,7 +172,10 @@ pub(super) enum Commit {
 /// it was written to. Dropped, it is given up.
 pub(super) struct Beginning {
     pub(super) began: Stopwatch,
+    /// Nobody waits for it now; they are to be woken.
+    is_left: Arc<AtomicBool>,
     given_up: Arc<AtomicBool>,
+    is_told: bool,
     ended: Receiver<Result<Transactions, LogError>>,
 }
 
@@ -178,9 +184,17 @@ impl Beginning {
     pub(super) fn ended(&self, wait: Duration) -> Option<Result<Transactions, LogError>> {
         match self.ended.recv_timeout(wait) {
             Ok(ended) => Some(ended),
-            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                self.is_left.store(true, Ordering::SeqCst);
+                None
+            }
             Err(RecvTimeoutError::Disconnected) => Some(Err(LogError::Retry { reason: "Kafka: a producer could not be made".to_owned() })),
         }
+    }
+
+    /// Whether it takes so long that it is to be told: once.
+    pub(super) fn is_to_be_told(&mut self) -> bool {
+        self.began.elapsed() >= LATE && !std::mem::replace(&mut self.is_told, true)
     }
 
     /// Why it takes long.
@@ -239,20 +253,22 @@ impl ProducerContext for Reports {
 }
 
 impl Transactions {
-    /// Ends what an earlier owner of this id left open, and shuts it out. `done` is called when that came to its end.
+    /// Ends what an earlier owner of this id left open, and shuts it out. `done` is called when that came to its end while nobody waited for it.
     pub(super) fn begins(options: &Options, id: &str, done: impl FnOnce() + Send + 'static) -> Beginning {
-        let given_up = Arc::<AtomicBool>::default();
+        let (is_left, given_up) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let (tell, ended) = channel();
-        let (options, id, is_given_up) = (options.clone(), id.to_owned(), Arc::clone(&given_up));
+        let (options, id, wakes, is_given_up) = (options.clone(), id.to_owned(), Arc::clone(&is_left), Arc::clone(&given_up));
         let makes = move || {
             let made = Transactions::make(&options, &id, &is_given_up);
             // Whoever waited for it may have lost the partition.
             let _ = tell.send(made);
-            done();
+            if wakes.load(Ordering::SeqCst) {
+                done();
+            }
         };
         // Without a thread it is told as one that could not be made.
         let _ = std::thread::Builder::new().name("begin".to_owned()).spawn(makes);
-        Beginning { began: Stopwatch::start(), given_up, ended }
+        Beginning { began: Stopwatch::start(), is_left, given_up, is_told: false, ended }
     }
 
     fn make(options: &Options, id: &str, is_given_up: &AtomicBool) -> Result<Self, LogError> {

@@ -50,18 +50,18 @@ impl Member {
                 Err(Failure::Outside(error)) => {
                     self.look_at_group(partition)?;
                     if started.elapsed() >= self.shared.options.patience {
-                        return Err(LogError::Retry { reason: format!("Kafka: {error}") });
+                        return Err(LogError::Retry { reason: errors::words(&error) });
                     }
                 }
                 Err(Failure::Dead(error)) => {
                     self.after_death(partition)?;
-                    return Err(LogError::Retry { reason: format!("Kafka: {error}") });
+                    return Err(LogError::Retry { reason: errors::words(&error) });
                 }
                 Err(Failure::Unknown(error)) => {
                     // Where it cannot be asked now, the next call asks.
                     return Err(match self.after_death(partition) {
                         Err(fenced @ LogError::Fenced { .. }) => fenced,
-                        _ => LogError::Unknown { reason: format!("Kafka: {error}") },
+                        _ => LogError::Unknown { reason: errors::words(&error) },
                     });
                 }
             }
@@ -171,7 +171,7 @@ impl Member {
                 }
                 // It may be a member of the next generation: what it has is lost where the group says so, and not before.
                 Err(Failure::Outside(error)) if error.rdkafka_error_code().is_some_and(errors::is_changing) => {
-                    return Err(LogError::Retry { reason: format!("Kafka: {error}") });
+                    return Err(LogError::Retry { reason: errors::words(&error) });
                 }
                 Err(Failure::Outside(_)) => return Ok(false),
                 Err(Failure::Nothing(error)) => return Err(error),
