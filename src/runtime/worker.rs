@@ -145,7 +145,7 @@ impl<S: Stage> Worker<S> {
         let given: Vec<u32> = polled.iter().filter(|event| matches!(event, Polled::Assigned { .. })).map(Polled::partition).collect();
         loop {
             // Of what was not taken it is not so.
-            let through = through.iter().filter(|(partition, _)| !self.unread.get(partition).is_some_and(|unread| !unread.polled.is_empty()));
+            let through = through.iter().filter(|(partition, _)| self.unread.get(partition).is_none_or(|unread| unread.polled.is_empty()));
             let through = through.map(|(partition, moment)| (*partition, *moment)).collect();
             let Err(NotTaken { partitions, error }) = self.runner.take(&mut polled, now, &through) else { break };
             let LogError::Retry { reason } = error else {

@@ -113,7 +113,7 @@ struct Stopped {
 enum How {
     Aborted,
     /// Nor could it be aborted, for this.
-    NotAborted(KafkaError),
+    NotAborted(Box<KafkaError>),
     Dead,
     Unknown,
 }
@@ -133,7 +133,7 @@ impl Stopped {
             // What needs a person is told as what it is, and not as what it led to.
             How::NotAborted(failed) => match given() {
                 fatal @ LogError::Fatal { .. } => Failure::Nothing(fatal),
-                _ => Failure::Dead(failed),
+                _ => Failure::Dead(*failed),
             },
             How::Aborted if error.rdkafka_error_code().is_some_and(errors::is_outside) => Failure::Outside(error),
             How::Aborted => Failure::Nothing(given()),
@@ -456,7 +456,7 @@ impl Transactions {
             match self.producer.abort_transaction(if tells { Timeout::After(TELLS) } else { Timeout::Never }) {
                 Ok(()) => return Err(Stopped { how: How::Aborted, error, of }),
                 Err(error) if tells && errors::of_step(&error) == Step::Again => self.hear(),
-                Err(failed) => return Err(Stopped { how: How::NotAborted(failed), error, of }),
+                Err(failed) => return Err(Stopped { how: How::NotAborted(Box::new(failed)), error, of }),
             }
         }
     }
