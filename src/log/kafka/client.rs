@@ -411,16 +411,16 @@ pub(super) fn all_committed<C: ConsumerContext>(
 pub(super) fn range<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> Result<Range<Offset>, LogError> {
     patiently(topic, patience, || match consumer.fetch_watermarks(topic, number(partition), patience) {
         Ok((low, high)) => Ok(offset(low)..offset(high)),
-        // librdkafka says that it does not know a partition also where nobody leads it.
-        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) && is_there(consumer, topic, partition, patience) => {
+        // librdkafka says that it does not know a partition also where nobody leads it. That it is gone only a cluster that answers can say.
+        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) && !is_gone(consumer, topic, partition, patience) => {
             Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable))
         }
         Err(error) => Err(error),
     })
 }
 
-fn is_there<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> bool {
-    leaders(consumer, topic, patience).is_ok_and(|leaders| leaders.contains_key(&partition))
+fn is_gone<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> bool {
+    leaders(consumer, topic, patience).is_ok_and(|leaders| !leaders.contains_key(&partition))
 }
 
 /// The broker that leads each partition; a negative number where none does.
