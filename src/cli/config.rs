@@ -411,6 +411,13 @@ impl Config {
             ));
         }
         lag::contradictions(self, problems);
+        // A variable that nobody set: to begin a log in the data directory would be another installation.
+        if self.kafka.brokers.is_empty() && self.source("kafka.brokers") != Source::Default {
+            problems.push(format!(
+                "{}: kafka.brokers names none; write HOST:PORT, or leave it out for the log in the data directory",
+                self.source("kafka.brokers")
+            ));
+        }
         if !self.kafka.is_used() && self.kafka.registry.is_some() {
             problems.push(format!(
                 "{}: in the data directory nothing is framed by the ids of a registry; leave kafka.registry out, or name kafka.brokers",

@@ -102,6 +102,15 @@ fn contradictory_values_are_named_together() {
 }
 
 #[test]
+fn brokers_that_are_named_and_none_are_no_log_in_the_data_directory() {
+    let why = |place: &str| vec![format!("{place}: kafka.brokers names none; write HOST:PORT, or leave it out for the log in the data directory")];
+    assert_eq!(problems("kafka:\n  brokers: []\n"), why("loadline.yaml:2:12"));
+    let set = ConfigArgs { set: vec!["kafka.brokers=".to_owned()], ..ConfigArgs::default() };
+    assert_eq!(load("", &[], &set).unwrap_err().problems, why("--set kafka.brokers"));
+    assert_eq!(load("", &[("LOADLINE_KAFKA_BROKERS", "")], &ConfigArgs::default()).unwrap_err().problems, why("environment LOADLINE_KAFKA_BROKERS"));
+}
+
+#[test]
 fn what_is_said_of_a_log_that_is_not_used_is_named() {
     let retention = "retention:\n  size: 4GiB\n";
     let unused = |text: &str| load(text, &[], &ConfigArgs::default()).unwrap().config.unused();
