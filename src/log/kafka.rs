@@ -41,6 +41,7 @@ use session::Member;
 use standing::Standing;
 use topics::{Difference, Names};
 
+mod apart;
 mod appender;
 mod client;
 mod clock;

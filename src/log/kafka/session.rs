@@ -1,26 +1,26 @@
-//! A member of a group: what it owns, and what it has read ahead; its commits are in [`commits`].
+//! A member of a group: what it owns, and what it has read ahead; what the group gives and takes is in [`assignment`], its commits are in [`commits`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::message::Message as _;
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
+use rdkafka::{Offset as At, TopicPartitionList};
 
+use self::assignment::{Changes, leave};
 use self::hidden::Hidden;
+use super::apart::Apart;
 use super::predecessor::Predecessor;
 use super::transaction::{Beginning, Lasting, Transactions};
 use super::{SLICE, Shared, client, errors, reader};
-use crate::log::coordinator::lock;
 use crate::log::read_through::Questions;
 use crate::log::{Batch, Lacking, LogError, Membership, Moment, Offset, Polled, RawRecord, Session, Topic, Waker};
 use crate::runtime::clock::Stopwatch;
 
+mod assignment;
 mod commits;
 mod hidden;
 
@@ -114,8 +114,7 @@ impl Owned {
 
     /// Since when something of its commit takes long.
     fn late_since(&self) -> Option<Stopwatch> {
-        let reviving = self.reviving.as_ref().map(|reviving| reviving.began);
-        self.lasting.as_ref().map(|lasting| lasting.began).or(reviving)
+        self.lasting.as_ref().map(Lasting::began).or_else(|| self.reviving.as_ref().map(Beginning::began))
     }
 
     /// Whether something is to be handed out.
@@ -127,65 +126,6 @@ impl Owned {
 enum Item {
     Record(RawRecord),
     Gap(Offset, Offset),
-}
-
-/// What the group decided, as the client tells it in a poll.
-#[derive(Default)]
-struct Changes(Mutex<Told>);
-
-#[derive(Default)]
-struct Told {
-    events: VecDeque<Change>,
-    /// Given by the group, and not read yet.
-    waiting: BTreeSet<u32>,
-    /// The member leaves: nothing is opened any more.
-    leaving: bool,
-}
-
-enum Change {
-    Given(u32),
-    Taken(u32),
-}
-
-impl ClientContext for Changes {
-    fn error(&self, error: KafkaError, reason: &str) {
-        client::said(&error, reason);
-    }
-}
-
-impl ConsumerContext for Changes {
-    /// Partitions that were taken are let go at once: a transaction of one that is still under way moves no position in the next generation, and whoever is given the
-    /// partition ends it first. Those that were given wait until their producers are ready, and the group with them.
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let mut told = lock(&self.0);
-        let elements = if list.count() == 0 { Vec::new() } else { list.elements() };
-        let partitions: Vec<u32> = elements.iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect();
-        let topic = elements.first().map(|element| element.topic().to_owned()).unwrap_or_default();
-        drop(elements);
-        let outcome = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            if told.leaving || partitions.is_empty() {
-                consumer.incremental_assign(list)
-            } else {
-                told.waiting.extend(&partitions);
-                told.events.extend(partitions.into_iter().map(Change::Given));
-                Ok(())
-            }
-        } else {
-            // What was given and is taken before it was opened was never the client's: it is only told that the giving is over. To give it and take
-            // it at once would stop it twice where it was taken a moment before, which librdkafka ends the process for (`rktp_started`).
-            let (early, known): (Vec<u32>, Vec<u32>) = partitions.iter().partition(|partition| told.waiting.remove(partition));
-            told.events.extend(partitions.into_iter().map(Change::Taken));
-            if early.is_empty() {
-                consumer.incremental_unassign(list)
-            } else {
-                let known = client::many(&topic, known.into_iter().map(|partition| (partition, At::Invalid)));
-                consumer.incremental_assign(&TopicPartitionList::new()).and_then(|()| consumer.incremental_unassign(&known))
-            }
-        };
-        if let Err(error) = outcome {
-            tracing::error!(event = "kafka", %error, "the group's client does not take an assignment");
-        }
-    }
 }
 
 impl Member {
@@ -292,133 +232,6 @@ impl Member {
         }
         self.changes(polled)?;
         self.overtaken()
-    }
-
-    /// What the group took is gone at once; what it gave is opened. What cannot be opened for now holds up no other.
-    fn changes(&mut self, polled: &mut Vec<Polled>) -> Result<(), LogError> {
-        let mut later = VecDeque::new();
-        let outcome = loop {
-            let change = lock(&self.consumer.context().0).events.pop_front();
-            match change {
-                None => break Ok(()),
-                Some(Change::Taken(partition)) => {
-                    self.unopened.remove(&partition);
-                    self.beginnings.remove(&partition);
-                    if self.lose(partition) {
-                        polled.push(Polled::Revoked { partition });
-                    }
-                }
-                Some(Change::Given(partition)) => {
-                    if !lock(&self.consumer.context().0).waiting.contains(&partition) {
-                        continue; // taken again meanwhile
-                    }
-                    let before = self.unopened.get(&partition).copied();
-                    if before.is_some_and(|before| !before.is_over()) {
-                        later.push_back(Change::Given(partition));
-                        continue;
-                    }
-                    match self.open(partition, polled) {
-                        Ok(true) => drop(self.unopened.remove(&partition)),
-                        Ok(false) => {
-                            later.push_back(Change::Given(partition));
-                            if self.beginnings.get_mut(&partition).is_some_and(Beginning::is_to_be_told) {
-                                tracing::warn!(
-                                    event = "kafka",
-                                    group = self.membership.group,
-                                    partition,
-                                    reason = Beginning::WAITS_FOR,
-                                    "a partition cannot be read for now"
-                                );
-                            }
-                            self.unopened.insert(partition, LeftAlone::again(None));
-                        }
-                        Err(error) => {
-                            later.push_back(Change::Given(partition));
-                            let LogError::Retry { reason } = &error else { break Err(error) };
-                            if before.is_none() {
-                                tracing::warn!(event = "kafka", group = self.membership.group, partition, reason, "a partition cannot be read for now");
-                            }
-                            self.unopened.insert(partition, LeftAlone::again(before));
-                            // Who has nothing else says so, and waits.
-                            if self.owned.is_empty() {
-                                break Err(error);
-                            }
-                        }
-                    }
-                }
-            }
-        };
-        // In their order: what was given may be taken again behind it.
-        let mut told = lock(&self.consumer.context().0);
-        later.append(&mut told.events);
-        told.events = later;
-        drop(told);
-        if polled.is_empty() { outcome } else { Ok(()) }
-    }
-
-    /// First the producer, which shuts out whoever owned the partition before; then its position. Says whether that came to its end: it holds up no other partition for long.
-    fn open(&mut self, partition: u32, polled: &mut Vec<Polled>) -> Result<bool, LogError> {
-        let options = &self.shared.options;
-        // Whoever keeps a state counts on the number.
-        if partition >= self.shared.partitions.of(self.membership.topic) && self.shared.names.states_of(self.membership.group).is_ok() {
-            return Err(self.outgrown());
-        }
-        let wait = match self.beginnings.contains_key(&partition) {
-            true => Duration::ZERO,
-            false if self.beginnings.is_empty() => ENDS_WITHIN,
-            false => SOONER,
-        };
-        let beginning = self.beginnings.entry(partition).or_insert_with(|| {
-            let woken = Arc::clone(&self.woken);
-            let id = self.shared.names.transactions(self.membership.group, partition);
-            Transactions::begins(options, &id, move || woken.store(true, Ordering::SeqCst))
-        });
-        let Some(made) = beginning.ended(wait) else { return Ok(false) };
-        self.beginnings.remove(&partition);
-        let transactions = made?;
-        let committed = client::committed(&self.consumer, self.topic(), partition, options.patience)?;
-        let range = client::range(&self.consumer, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
-        let position = committed.unwrap_or(range.start);
-        let next = self.within(partition, position, &range)?;
-        self.consumer.incremental_assign(&client::one(self.topic(), partition, client::at(next))).map_err(|error| errors::of_reading(&error))?;
-        // As it was left when it waited here before: the client keeps that over the loss of a partition.
-        self.consumer.resume(&client::one(self.topic(), partition, At::Invalid)).map_err(|error| errors::of_reading(&error))?;
-        lock(&self.consumer.context().0).waiting.remove(&partition);
-        polled.push(Polled::Assigned { partition, position });
-        let mut ahead = VecDeque::new();
-        if position < next {
-            ahead.push_back(Item::Gap(position, next));
-        }
-        self.owned.insert(
-            partition,
-            Owned { next, ahead, bytes: 0, untold: None, waits: None, held_back: false, lasting: None, reviving: None, transactions: Some(transactions) },
-        );
-        Ok(true)
-    }
-
-    /// The topic has more partitions than there were at the start.
-    fn outgrown(&self) -> LogError {
-        let reason = format!(
-            "{} has more partitions now than the {} that this process began with: `loadline topology check` says what follows and how that is mended; docs/kafka.md says \
-             which topics may get more, and how (\"The shape of an installation\")",
-            self.topic(),
-            self.shared.partitions.of(self.membership.topic)
-        );
-        LogError::Fatal { reason }
-    }
-
-    /// Where reading goes on: later where retention took what comes next. A position beyond the end is another topic's.
-    fn within(&self, partition: u32, next: Offset, range: &std::ops::Range<Offset>) -> Result<Offset, LogError> {
-        if next > range.end {
-            let reason = format!(
-                "group {} stands at {next} of {} {partition}, which ends at {}: the topic was emptied or created anew; docs/kafka.md says how to go on (\"A topic that is lost\")",
-                self.membership.group,
-                self.topic(),
-                range.end
-            );
-            return Err(LogError::Fatal { reason });
-        }
-        Ok(next.max(range.start))
     }
 
     /// Finds where the partitions go on that may have been read at a place that is gone: the client fetches no more of such a one until it is assigned anew. One of which that
@@ -637,40 +450,19 @@ impl Drop for Member {
     /// Leaves the group in order, where the client lets it: its last calls wait for its own threads, and have been seen to wait for good.
     fn drop(&mut self) {
         self.owned.keys().for_each(|partition| self.shared.hold((self.membership.group, self.membership.topic, *partition), None));
-        let (patience, started) = (self.shared.options.patience, Stopwatch::start());
+        let patience = self.shared.options.patience;
         let (consumer, topic) = (Arc::clone(&self.consumer), self.topic().to_owned());
-        let (done, ended) = sync_channel(1);
         let leaves = move || {
             leave(&consumer, &topic, patience);
-            let closed = consumer.closed();
-            // Before it is told: who hears it has the last of them.
-            drop(consumer);
-            let _ = done.send(closed);
+            consumer.closed()
         };
-        let leaving = std::thread::Builder::new().name("leave".to_owned()).spawn(leaves);
-        let left = leaving.is_ok() && ended.recv_timeout(patience * 2).unwrap_or(false);
-        if !left {
+        let leaving = Apart::begin("leave", leaves, || {});
+        if !matches!(leaving.ended(patience * 2), Some(Ok(true))) {
             // The client's own end would wait without one; its session ends by its time-out.
-            let after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let after_ms = u64::try_from(leaving.began.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(event = "kafka", group = self.membership.group, after_ms, "the member could not leave its group in order");
             std::mem::forget(Arc::clone(&self.consumer));
         }
-    }
-}
-
-/// Gives up what is owned, and closes the client.
-fn leave(consumer: &BaseConsumer<Changes>, topic: &str, patience: Duration) {
-    let mut told = lock(&consumer.context().0);
-    told.leaving = true;
-    // What waits is to be known to the client, or it does not come to an end.
-    let waiting = std::mem::take(&mut told.waiting);
-    drop(told);
-    if !waiting.is_empty() {
-        let _ = consumer.incremental_assign(&client::many(topic, waiting.into_iter().map(|partition| (partition, At::End))));
-    }
-    let (started, closing) = (Stopwatch::start(), consumer.close_queue());
-    while closing.is_ok() && !consumer.closed() && started.elapsed() < patience {
-        consumer.poll(SLICE);
     }
 }
 

@@ -28,8 +28,8 @@ const QUIET: Duration = Duration::from_secs(5);
 /// So many questions in a row without an answer are a trouble: one may be lost with a broker that is replaced.
 const UNANSWERED: u32 = 2;
 
-/// A write that takes so long is told of, as one that is refused: beyond what the replacement of a broker takes.
-const TOLD_AFTER: Duration = Duration::from_secs(10);
+/// What takes so long is told of, as what is refused: beyond what the replacement of a broker takes.
+pub(super) const TOLD_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Troubles {

@@ -5,7 +5,6 @@
 //! there ([`Lasting`]), so that it holds up no other.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +15,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, TopicPartitionList};
 
+use super::apart::{Apart, Lost};
 use super::errors::{self, Step};
+use super::standing::TOLD_AFTER;
 use super::{Options, client};
 use crate::log::coordinator::lock;
 use crate::log::{LogError, Topic};
@@ -28,9 +29,6 @@ const MOMENT: Duration = Duration::from_micros(250);
 
 /// What was taken is committed within this, as a rule.
 const ENDS_IN: Duration = Duration::from_millis(100);
-
-/// A producer that is being made for so long is told of: beyond what the replacement of a broker takes.
-const LATE: Duration = Duration::from_secs(10);
 
 /// A producer that is being made is asked so often whether anybody still waits for it.
 const BEGINS_IN: Duration = Duration::from_secs(1);
@@ -141,24 +139,30 @@ impl Stopped {
     }
 }
 
-/// A transaction that comes to its end on a thread of its own.
+/// A transaction that takes long, and comes to its end by itself.
 pub(super) struct Lasting {
-    pub(super) began: Stopwatch,
     /// What it waited for when it was left alone.
     pub(super) waits_for: String,
     sent: Vec<Sent>,
-    ended: Receiver<Result<Option<Timestamp>, Stopped>>,
+    ends: Apart<Result<Option<Timestamp>, Stopped>>,
 }
 
 impl Lasting {
+    pub(super) fn began(&self) -> Stopwatch {
+        self.ends.began
+    }
+
     /// What came of it, where it came to its end within `wait`.
     pub(super) fn ended(&self, wait: Duration) -> Option<Ended> {
-        match self.ended.recv_timeout(wait) {
-            Ok(ended) => Some(ended.map_err(|stopped| stopped.told(|index| self.sent.get(index).cloned()))),
-            Err(RecvTimeoutError::Timeout) => None,
-            // Its thread unwound.
-            Err(RecvTimeoutError::Disconnected) => Some(Err(Failure::Unknown(KafkaError::Canceled))),
-        }
+        Some(told(self.ends.ended(wait)?, |index| self.sent.get(index).cloned()))
+    }
+}
+
+/// What came of a transaction, told of what was sent.
+fn told(ended: Result<Result<Option<Timestamp>, Stopped>, Lost>, sent: impl Fn(usize) -> Option<Sent>) -> Ended {
+    match ended {
+        Ok(ended) => ended.map_err(|stopped| stopped.told(sent)),
+        Err(Lost) => Err(Failure::Unknown(KafkaError::Canceled)),
     }
 }
 
@@ -168,37 +172,32 @@ pub(super) enum Commit {
     Lasts(Lasting),
 }
 
-/// A producer that is being made, on a thread of its own: what an earlier owner of its id left open is ended first, and that lasts as long as nobody leads a partition that
-/// it was written to. Dropped, it is given up.
+/// A producer that is being made: what an earlier owner of its id left open is ended first, and that lasts as long as nobody leads a partition that it was written to.
+/// Dropped, it is given up.
 pub(super) struct Beginning {
-    pub(super) began: Stopwatch,
-    /// Nobody waits for it now; they are to be woken.
-    is_left: Arc<AtomicBool>,
     given_up: Arc<AtomicBool>,
     is_told: bool,
-    ended: Receiver<Result<Transactions, LogError>>,
+    makes: Apart<Result<Transactions, LogError>>,
 }
 
 impl Beginning {
+    /// Why it takes long.
+    pub(super) const WAITS_FOR: &str = "Kafka: what was written last of this partition is not settled yet: a broker that leads what it was written to is away";
+
+    pub(super) fn began(&self) -> Stopwatch {
+        self.makes.began
+    }
+
     /// What came of it, where it came to its end within `wait`.
     pub(super) fn ended(&self, wait: Duration) -> Option<Result<Transactions, LogError>> {
-        match self.ended.recv_timeout(wait) {
-            Ok(ended) => Some(ended),
-            Err(RecvTimeoutError::Timeout) => {
-                self.is_left.store(true, Ordering::SeqCst);
-                None
-            }
-            Err(RecvTimeoutError::Disconnected) => Some(Err(LogError::Retry { reason: "Kafka: a producer could not be made".to_owned() })),
-        }
+        let lost = |Lost| Err(LogError::Retry { reason: "Kafka: a producer could not be made".to_owned() });
+        Some(self.makes.ended(wait)?.unwrap_or_else(lost))
     }
 
     /// Whether it takes so long that it is to be told: once.
     pub(super) fn is_to_be_told(&mut self) -> bool {
-        self.began.elapsed() >= LATE && !std::mem::replace(&mut self.is_told, true)
+        self.began().elapsed() >= TOLD_AFTER && !std::mem::replace(&mut self.is_told, true)
     }
-
-    /// Why it takes long.
-    pub(super) const WAITS_FOR: &str = "Kafka: what was written last of this partition is not settled yet: a broker that leads what it was written to is away";
 }
 
 impl Drop for Beginning {
@@ -255,20 +254,10 @@ impl ProducerContext for Reports {
 impl Transactions {
     /// Ends what an earlier owner of this id left open, and shuts it out. `done` is called when that came to its end while nobody waited for it.
     pub(super) fn begins(options: &Options, id: &str, done: impl FnOnce() + Send + 'static) -> Beginning {
-        let (is_left, given_up) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let (tell, ended) = channel();
-        let (options, id, wakes, is_given_up) = (options.clone(), id.to_owned(), Arc::clone(&is_left), Arc::clone(&given_up));
-        let makes = move || {
-            let made = Transactions::make(&options, &id, &is_given_up);
-            // Whoever waited for it may have lost the partition.
-            let _ = tell.send(made);
-            if wakes.load(Ordering::SeqCst) {
-                done();
-            }
-        };
-        // Without a thread it is told as one that could not be made.
-        let _ = std::thread::Builder::new().name("begin".to_owned()).spawn(makes);
-        Beginning { began: Stopwatch::start(), is_left, given_up, is_told: false, ended }
+        let given_up = Arc::<AtomicBool>::default();
+        let (options, id, is_given_up) = (options.clone(), id.to_owned(), Arc::clone(&given_up));
+        let makes = Apart::begin("begin", move || Transactions::make(&options, &id, &is_given_up), done);
+        Beginning { given_up, is_told: false, makes }
     }
 
     fn make(options: &Options, id: &str, is_given_up: &AtomicBool) -> Result<Self, LogError> {
@@ -292,10 +281,10 @@ impl Transactions {
         done: impl FnOnce() + Send + 'static,
     ) -> Commit {
         let began = Stopwatch::start();
-        let of_puts = |stopped: Stopped| stopped.told(|index| puts.get(index).map(Put::sent));
+        let of_puts = |index: usize| puts.get(index).map(Put::sent);
         if let Err(error) = self.producer.begin_transaction() {
             let how = if errors::of_step(&error) == Step::Dead { How::Dead } else { How::Aborted };
-            return Commit::Ended(Err(of_puts(Stopped { how, error, of: None })));
+            return Commit::Ended(Err(Stopped { how, error, of: None }.told(of_puts)));
         }
         lock(&self.producer.context().refused).clear();
         self.producer.context().first_at.store(i64::MAX, Ordering::Relaxed);
@@ -303,25 +292,12 @@ impl Transactions {
         self.hear_within(began, soon);
         let left = self.producer.in_flight_count();
         let sizes: Vec<usize> = puts.iter().map(Put::bytes).collect();
-        let (tell, ended) = channel();
-        let lasts = Arc::<AtomicBool>::default();
-        let (transactions, is_left) = (self.clone(), Arc::clone(&lasts));
-        let ends = move || {
-            // Whoever waited for it may have lost the partition.
-            let _ = tell.send(transactions.end(unsent, &sizes, position, began));
-            if is_left.load(Ordering::SeqCst) {
-                done();
-            }
-        };
-        if std::thread::Builder::new().name("commit".to_owned()).spawn(ends).is_err() {
-            return Commit::Ended(self.give_up(KafkaError::Canceled, None).map_err(of_puts));
-        }
+        let transactions = self.clone();
+        let ends = Apart::begin("commit", move || transactions.end(unsent, &sizes, position, began), done);
         // What was taken is committed in a moment.
         let wait = soon.saturating_sub(began.elapsed()).max(if left > 0 { Duration::ZERO } else { soon.min(ENDS_IN) });
-        match ended.recv_timeout(wait) {
-            Ok(ended) => return Commit::Ended(ended.map_err(of_puts)),
-            Err(RecvTimeoutError::Disconnected) => return Commit::Ended(Err(Failure::Unknown(KafkaError::Canceled))),
-            Err(RecvTimeoutError::Timeout) => lasts.store(true, Ordering::SeqCst),
+        if let Some(ended) = ends.ended(wait) {
+            return Commit::Ended(told(ended, of_puts));
         }
         let sent: Vec<Sent> = puts.iter().map(Put::sent).collect();
         let waits_for = if left > 0 {
@@ -332,7 +308,7 @@ impl Transactions {
         } else {
             "Kafka: the brokers that keep the positions of groups and the outcome of transactions have not answered yet".to_owned()
         };
-        Commit::Lasts(Lasting { began, waits_for, sent, ended })
+        Commit::Lasts(Lasting { waits_for, sent, ends })
     }
 
     /// Waits until each record was taken or refused, or so long has passed since the beginning.
@@ -400,23 +376,15 @@ impl Transactions {
     /// broker that died. The producer is dead then; the broker ends its transaction.
     fn send_offsets(&self, offsets: TopicPartitionList, group: ConsumerGroupMetadata, patience: Duration) -> Result<(), Unmoved> {
         let (producer, started) = (Arc::clone(&self.producer), Stopwatch::start());
-        let (tell, hear) = sync_channel(1);
         let asks = move || loop {
             match producer.send_offsets_to_transaction(&offsets, &group, patience) {
                 Err(error) if errors::of_step(&error) == Step::Again && started.elapsed() < patience => {}
-                outcome => {
-                    // Who asked may have given up.
-                    let _ = tell.send(outcome);
-                    return;
-                }
+                outcome => return outcome,
             }
         };
-        if std::thread::Builder::new().name("offsets".to_owned()).spawn(asks).is_err() {
-            return Err(Unmoved::Refused(KafkaError::Canceled));
-        }
-        match hear.recv_timeout(patience + COMES_BACK) {
-            Ok(outcome) => outcome.map_err(Unmoved::Refused),
-            Err(_) => Err(Unmoved::NoAnswer),
+        match Apart::begin("offsets", asks, || {}).ended(patience + COMES_BACK) {
+            Some(Ok(outcome)) => outcome.map_err(Unmoved::Refused),
+            None | Some(Err(Lost)) => Err(Unmoved::NoAnswer),
         }
     }
 
