@@ -11,21 +11,17 @@ use crate::stages::Stage;
 
 use super::clock::{Clock, Stopwatch};
 use super::events::{CommitRefused, LogUnreadable, Repeated, SnapshotsWritten};
+use super::rest::{FIRST, LONGEST, LOOK};
 use super::runner::Rounds;
 use super::worker::{Committed, Read, Worker};
 
 /// The longest wait of a poll; what is due earlier shortens it.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// The waits after reads that failed for now: the first, and the longest.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LAST: Duration = Duration::from_secs(5);
 /// For so long a member that can commit nothing of any of its partitions takes part in its group; whoever does no more loses them after some minutes to others, who may be
 /// able to write.
 const TAKES_PART_FOR: Duration = Duration::from_secs(300);
 /// For so long last commits are waited for.
 const LAST_FOR: Duration = Duration::from_secs(10);
-/// How often one that takes long is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Asks everything that runs to end in order.
 #[derive(Clone, Default)]
@@ -93,7 +89,7 @@ pub fn drive<S: Stage>(stage: S, log: Arc<dyn Log>, clock: &dyn Clock, member: &
         commit_all(&mut worker, clock, stop, &mut failing)?;
         let wait = worker.wakes_at(clock.now()).map_or(LONGEST_WAIT, |at| at.since(clock.now())).min(LONGEST_WAIT);
         if !takes_part {
-            stop.wait(wait.max(RETRY_FIRST));
+            stop.wait(wait.max(FIRST));
         } else if !full {
             read(&mut worker, asked_at, wait, stop, &unreadable)?;
         }
@@ -104,7 +100,7 @@ pub fn drive<S: Stage>(stage: S, log: Arc<dyn Log>, clock: &dyn Clock, member: &
 
 /// Polls once, and folds what came; where the log cannot be read for now, until it can. Says whether more may be waiting.
 fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, stop: &Stop, unreadable: &Repeated) -> Result<bool, LogError> {
-    let mut pause = RETRY_FIRST;
+    let mut pause = FIRST;
     loop {
         let outcome = worker.read(asked_at, S::POLL_RECORDS, wait);
         let reason = match &outcome {
@@ -121,7 +117,7 @@ fn read<S: Stage>(worker: &mut Worker<S>, asked_at: Timestamp, wait: Duration, s
         if stop.wait(pause) {
             return Ok(false);
         }
-        pause = (pause * 2).min(RETRY_LAST);
+        pause = (pause * 2).min(LONGEST);
     }
 }
 
@@ -153,7 +149,7 @@ fn commit_last<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock) -> Result<()
             if !worker.has_under_way() {
                 break;
             }
-            match worker.look(LOOK_AGAIN) {
+            match worker.look(LOOK) {
                 Ok(()) => {}
                 Err(LogError::Retry { .. }) => break,
                 Err(error) => return Err(error),

@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::model::Timestamp;
 
 /// How often what is still being done is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// The first wait after a failure, and the longest.
-const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(5);
+pub(super) const FIRST: Duration = Duration::from_millis(100);
+pub(super) const LONGEST: Duration = Duration::from_secs(5);
 
 /// The rest of a partition that failed for now, while the others go on.
 #[derive(Debug, Clone, Copy)]

@@ -184,7 +184,7 @@ impl<S: Stage> Runner<S> {
         let (stage, log, schemas) = (&self.stage, &*self.log, &self.schemas);
         let restored = side_by_side(&given, |given| Self::restore(stage, log, schemas, *given, now));
         drop(polled.drain(..given.len()));
-        let mut failed: Option<NotTaken> = None;
+        let mut failed: Vec<(u32, LogError)> = Vec::new();
         for ((partition, position), restored) in given.into_iter().zip(restored).rev() {
             match restored {
                 Ok((restored, gaps)) => {
@@ -196,17 +196,14 @@ impl<S: Stage> Runner<S> {
                 }
                 Err(error) => {
                     polled.push_front(Polled::Assigned { partition, position });
-                    // What needs a person comes first.
-                    let (mut partitions, before) = failed.map_or((Vec::new(), None), |failed| (failed.partitions, Some(failed.error)));
-                    partitions.push(partition);
-                    failed = Some(NotTaken {
-                        partitions,
-                        error: before.filter(|before| matches!(error, LogError::Retry { .. }) || matches!(before, LogError::Fatal { .. })).unwrap_or(error),
-                    });
+                    failed.push((partition, error));
                 }
             }
         }
-        failed.map_or(Ok(()), Err)
+        let partitions = failed.iter().map(|(partition, _)| *partition).collect();
+        // What needs a person comes before what passes.
+        let told = failed.into_iter().map(|(_, error)| error).min_by_key(|error| matches!(error, LogError::Retry { .. }));
+        told.map_or(Ok(()), |error| Err(NotTaken { partitions, error }))
     }
 
     /// What the next records of these partitions, and of no others, wait for.

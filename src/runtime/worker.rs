@@ -180,7 +180,7 @@ impl<S: Stage> Worker<S> {
     /// Commits the next batch, where there is one.
     ///
     /// # Errors
-    /// Any ends this member.
+    /// [`LogError::Fatal`], which ends this member.
     pub fn commit(&mut self, now: Timestamp) -> Result<Committed, LogError> {
         // Told, and not taken yet: what is held of such a partition is of the time before.
         for polled in &self.polled {
@@ -211,18 +211,20 @@ impl<S: Stage> Worker<S> {
                 self.unread.remove(&partition);
                 Ok(Committed::Lost { partition })
             }
-            Err(error @ (LogError::Retry { .. } | LogError::Unknown { .. } | LogError::UnderWay { .. })) => {
-                if matches!(error, LogError::Unknown { .. }) {
-                    self.unsettled.insert(partition);
-                }
-                let under_way = matches!(error, LogError::UnderWay { .. });
-                let again_at = self.runner.rests(partition, under_way, now);
-                self.hold_back(partition);
-                let (LogError::Retry { reason } | LogError::Unknown { reason } | LogError::UnderWay { reason }) = error else { return Err(error) };
-                Ok(Committed::Later { partition, reason, under_way, again_at })
+            Err(LogError::UnderWay { reason }) => Ok(self.put_off(partition, reason, true, now)),
+            Err(LogError::Retry { reason }) => Ok(self.put_off(partition, reason, false, now)),
+            Err(LogError::Unknown { reason }) => {
+                self.unsettled.insert(partition);
+                Ok(self.put_off(partition, reason, false, now))
             }
-            Err(error) => Err(error),
+            Err(error @ LogError::Fatal { .. }) => Err(error),
         }
+    }
+
+    fn put_off(&mut self, partition: u32, reason: String, under_way: bool, now: Timestamp) -> Committed {
+        let again_at = self.runner.rests(partition, under_way, now);
+        self.hold_back(partition);
+        Committed::Later { partition, reason, under_way, again_at }
     }
 
     fn try_commit(&mut self, batch: &Batch) -> Result<(), LogError> {

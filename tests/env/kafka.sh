@@ -9,8 +9,8 @@
 #
 # Needs Java 17 or later, and Maven to fetch the jars (on Debian: apt-get install default-jre-headless maven).
 set -eu
-# shellcheck source=tests/env/until_left.sh
-. "$(dirname "$0")/until_left.sh"
+# shellcheck source=tests/env/common.sh
+. "$(dirname "$0")/common.sh"
 
 version=4.1.0
 tools=${LOADLINE_TEST_TOOLS:-$(cd "$(dirname "$0")/../.." && pwd)/target/test-tools}
@@ -23,9 +23,7 @@ install() {
     if [ -f "$jars/complete" ]; then return; fi
     command -v mvn >/dev/null 2>&1 || fail "there is no mvn, which fetches Kafka from Maven Central: install it (on Debian: apt-get install maven)"
     mkdir -p "$tools"
-    # One at a time: tests start several at once, and Maven shares what it fetches.
-    exec 9>"$tools/kafka.lock"
-    if command -v flock >/dev/null 2>&1; then flock 9; fi
+    one_at_a_time "$tools/kafka.lock"
     if [ -f "$jars/complete" ]; then exec 9>&- && return; fi
     work=$(mktemp -d "$tools/kafka.XXXXXX")
     trap 'rm -rf "$work"' EXIT

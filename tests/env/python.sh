@@ -5,6 +5,8 @@
 #
 # Needs Python 3.9 or later with venv (on Debian: apt-get install python3-venv).
 set -eu
+# shellcheck source=tests/env/common.sh
+. "$(dirname "$0")/common.sh"
 
 here=$(cd "$(dirname "$0")" && pwd)
 tools=${LOADLINE_TEST_TOOLS:-$here/../../target/test-tools}
@@ -19,9 +21,8 @@ tools=$(cd "$tools" && pwd)
 # A list that changed makes another one.
 place=$tools/python-$(cksum <"$list" | cut -d ' ' -f 1)
 if [ ! -f "$place/complete" ]; then
-    # One at a time: an environment has its own path within, so it is made where it stays.
-    exec 9>"$tools/python.lock"
-    if command -v flock >/dev/null 2>&1; then flock 9; fi
+    # An environment has its own path within, so it is made where it stays.
+    one_at_a_time "$tools/python.lock"
     if [ ! -f "$place/complete" ]; then
         rm -rf "$place"
         python3 -m venv "$place" >&2 || fail "the environment could not be made; on Debian: apt-get install python3-venv"

@@ -8,8 +8,8 @@
 #
 # Needs Java 17 or later, and Maven to fetch the archive (on Debian: apt-get install default-jre-headless maven).
 set -eu
-# shellcheck source=tests/env/until_left.sh
-. "$(dirname "$0")/until_left.sh"
+# shellcheck source=tests/env/common.sh
+. "$(dirname "$0")/common.sh"
 
 version=2.6.13.Final
 sum=3cda1b34aa020fb4ac4dd6a66018d757e81e437f97e20a1f92d366b70091c6ba
@@ -24,9 +24,7 @@ install() {
     if [ -f "$place/complete" ]; then return; fi
     command -v mvn >/dev/null 2>&1 || fail "there is no mvn, which fetches Apicurio Registry from Maven Central: install it (on Debian: apt-get install maven)"
     mkdir -p "$tools"
-    # One at a time: tests start several at once, and Maven shares what it fetches.
-    exec 9>"$tools/registry.lock"
-    if command -v flock >/dev/null 2>&1; then flock 9; fi
+    one_at_a_time "$tools/registry.lock"
     if [ -f "$place/complete" ]; then exec 9>&- && return; fi
     work=$(mktemp -d "$tools/registry.XXXXXX")
     trap 'rm -rf "$work"' EXIT

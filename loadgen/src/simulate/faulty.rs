@@ -21,8 +21,8 @@ use super::scenario::How;
 pub struct Faults {
     /// The next commits of a group.
     pub commits: BTreeMap<&'static str, VecDeque<How>>,
-    /// Groups whose commits that are under way are not told of before their time.
-    pub slow: BTreeSet<&'static str>,
+    /// Groups whose commits take long: what is under way of others is told.
+    pub slow: BTreeMap<&'static str, Slow>,
     /// How many of the next polls of a group fail.
     pub polls: BTreeMap<&'static str, usize>,
     /// What the clients of a group have of what there is.
@@ -43,6 +43,17 @@ pub struct Faults {
     pub most_bytes: Option<usize>,
     /// How often each kind of failure was met, for the statistics.
     pub met: BTreeMap<&'static str, u64>,
+}
+
+/// Commits that take long.
+#[derive(Debug, Clone, Copy)]
+pub struct Slow {
+    /// For how many looks each is under way.
+    pub looks: usize,
+    /// Whether it happens.
+    pub done: bool,
+    /// How many of the next ones are such.
+    pub count: usize,
 }
 
 /// What a group's clients have fetched, where that is little.
@@ -112,7 +123,7 @@ fn fail<T>(how: Option<How>, faults: &mut Faults, write: impl FnOnce() -> Result
             faults.met("refused");
             Err(LogError::Retry { reason: "planned: refused".to_owned() })
         }
-        Some(How::UnknownNotDone | How::UnderWay { .. }) => {
+        Some(How::UnknownNotDone) => {
             faults.met("unknown, not done");
             Err(unknown())
         }
@@ -346,7 +357,7 @@ impl Session for FaultySession {
     fn commit_soon(&mut self, batch: &Batch) -> Result<(), LogError> {
         let under_way = || LogError::UnderWay { reason: "planned: it takes long".to_owned() };
         if let Some(before) = self.under_way.get_mut(&batch.partition) {
-            if let Some(left) = before.looks.checked_sub(1).filter(|_| self.log.faults().slow.contains(self.group)) {
+            if let Some(left) = before.looks.checked_sub(1).filter(|_| self.log.faults().slow.contains_key(self.group)) {
                 before.looks = left;
                 return Err(under_way());
             }
@@ -363,8 +374,11 @@ impl Session for FaultySession {
         }
         let mut faults = self.log.faults();
         faults.check_write(&batch.appends)?;
-        let how = faults.commits.get_mut(self.group).and_then(VecDeque::pop_front);
-        if let Some(How::UnderWay { looks, done }) = how {
+        if let Some(Slow { looks, done, count }) = faults.slow.get_mut(self.group)
+            && let Some(left) = count.checked_sub(1)
+        {
+            let (looks, done) = (*looks, *done);
+            *count = left;
             let landed = done && looks % 2 == 0;
             if landed {
                 self.inner.commit(batch)?;
@@ -372,6 +386,7 @@ impl Session for FaultySession {
             self.under_way.insert(batch.partition, UnderWay { batch: batch.clone(), looks, done, landed });
             return Err(under_way());
         }
+        let how = faults.commits.get_mut(self.group).and_then(VecDeque::pop_front);
         fail(how, &mut faults, || self.inner.commit(batch))?;
         self.log.answered.store(true, Ordering::SeqCst);
         Ok(())

@@ -74,8 +74,7 @@ impl Told {
             .map(|(target, name)| {
                 self.firing.remove(&(target.clone(), name));
                 let message = format!("the lag of {} is not measured for {target} any more", self.source);
-                let (subject, name) = (self.source.clone(), name.to_owned());
-                Alert { target: Some(target), name, subject, severity: Severity::Warning, state: AlertState::Resolved, message, at: now }
+                self.alert(target, name, AlertState::Resolved, message, now)
             })
             .collect()
     }
@@ -97,9 +96,13 @@ impl Told {
                 }
                 (None, None) => continue,
             };
-            let (target, subject, name) = (Some(target.clone()), self.source.clone(), name.to_owned());
-            alerts.push(Alert { target, name, subject, severity: Severity::Warning, state, message, at: now });
+            alerts.push(self.alert(target.clone(), name, state, message, now));
         }
         alerts
+    }
+
+    fn alert(&self, target: TargetId, name: &str, state: AlertState, message: String, at: Timestamp) -> Alert {
+        let (subject, name) = (self.source.clone(), name.to_owned());
+        Alert { target: Some(target), name, subject, severity: Severity::Warning, state, message, at }
     }
 }

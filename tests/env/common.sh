@@ -1,5 +1,11 @@
 # shellcheck shell=sh
-# For the servers of the tests: ends with whoever started it, however that one ended.
+# For what the tests need from elsewhere: one installation at a time; and an end with whoever started it, however that one ended.
+
+# Waits for whoever installs with the lock $1: tests ask for several at once, and Maven shares what it fetches. It is let go with `exec 9>&-`.
+one_at_a_time() {
+    exec 9>"$1"
+    if command -v flock >/dev/null 2>&1; then flock 9; fi
+}
 
 # Runs on until standard input ends, since whoever started this is gone then, or the process $1 has ended; then ends that.
 until_left() {
