@@ -140,7 +140,7 @@ fn a_panic_is_a_violation_of_its_seed() {
     panics.faults.sort_by_key(|planned| planned.at);
     let violation = judge(&panics).violation.unwrap();
     assert_eq!(violation.invariant, "nothing panics");
-    assert!(violation.details.contains("index is 99") && violation.details.contains("run.rs:"), "{violation}");
+    assert!(violation.details.contains("index is 99") && violation.details.contains("faults.rs:"), "{violation}");
     let (smallest, found) = shrink::shrink(&panics, &violation, Duration::MAX);
     assert_eq!((found.invariant, smallest.faults.len(), smallest.targets.len()), ("nothing panics", 1, 1));
     assert!(judge(&scenario).violation.is_none(), "and the next one is judged as ever");
