@@ -7,7 +7,7 @@ use tracing::{debug, error, info, warn};
 
 use super::lag::measure::Lag;
 use crate::log::LogError;
-use crate::model::TargetId;
+use crate::model::{ManualChange, TargetId};
 #[cfg(feature = "kafka")]
 use crate::runtime::events::Repeated;
 
@@ -100,6 +100,28 @@ impl OfFleet<'_> {
                 warn!(event = "document-gone", target_id = %target, "{target}: its document is gone; its processes run on and are not looked after any more");
             }
             Fleet::DocumentTwice => error!(event = "document-twice", target_id = %target, "{target} has two documents; the first one counts"),
+        }
+    }
+}
+
+/// A count was set by hand, and who did it, and why, is not on the log.
+#[derive(Debug)]
+pub struct HandNotRecorded<'a> {
+    /// What was done.
+    pub change: &'a ManualChange,
+    /// Why it never will be there; without, it is tried until it is.
+    pub never: Option<&'a str>,
+}
+
+impl HandNotRecorded<'_> {
+    /// WARN; ERROR where it never will be. The line has all that the record would have.
+    pub fn emit(self) {
+        let ManualChange { target, from, to, actor, reason, forced } = self.change;
+        let said = reason.as_deref().unwrap_or("no reason was given");
+        let what = format!("{target} was set from {from} to {to} replicas by {actor} ({said}), which");
+        match self.never {
+            None => warn!(event = "by-hand-not-recorded", target_id = %target, from, to, actor, forced, "{what} is not recorded yet; it is tried until it is"),
+            Some(why) => error!(event = "by-hand-not-recorded", target_id = %target, from, to, actor, forced, "{what} will not be recorded: {why}"),
         }
     }
 }

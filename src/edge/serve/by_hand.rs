@@ -2,10 +2,13 @@
 //!
 //! A count is refused where everything is frozen, and beyond the bounds of the target's policy unless the request says
 //! that it is meant (`force`): what was decided with care is not undone by a slip of the finger. This is the one place
-//! that says so; `loadline scale` only asks. What is changed is recorded with who and why.
+//! that says so; `loadline scale` only asks. What is changed is recorded with who and why, however long that takes: it has taken
+//! effect by then.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -16,12 +19,19 @@ use axum::http::StatusCode;
 use super::targets::{Parts, parse, unknown};
 use super::{ScaleError, Services};
 use crate::edge::api::{Problem, ScaleRequest, Scaled};
+use crate::edge::events::HandNotRecorded;
 use crate::edge::log_watch;
 use crate::edge::view::Allowed;
-use crate::log::{Log, Topic};
+use crate::log::{Log, LogError, Topic};
 use crate::model::{Audit, ManualChange, Message, TargetId};
 use crate::runtime::publish;
 use crate::stages::Effects;
+
+/// How long a request waits for the record of what it did: well below what whoever asks waits for the answer.
+const RECORDED_WITHIN: Duration = Duration::from_secs(3);
+
+/// How soon it is tried again.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
 /// `POST /api/v1/targets/…/scale`.
 pub(super) async fn scale(
@@ -47,17 +57,20 @@ pub(super) async fn scale(
     if let Some(refused) = beyond.filter(|_| !force) {
         return Err(refused);
     }
-    let note = note(&allowed, to);
+    let mut note = note(&allowed, to);
     let (manual, log, of) = (Arc::clone(&services.manual), Arc::clone(&services.log), target.clone());
     let result = tokio::task::spawn_blocking(move || {
         let from = manual.scale(&of, to, &actor)?;
-        if from != to {
-            record(log.as_ref(), ManualChange { target: of, from, to, actor, reason, forced })?;
-        }
-        Ok(from)
+        let is_recorded = from == to || record(log, &ManualChange { target: of, from, to, actor, reason, forced })?;
+        Ok((from, is_recorded))
     });
     match result.await {
-        Ok(Ok(from)) => Ok(Json(Scaled { target, from, to, note })),
+        Ok(Ok((from, is_recorded))) => {
+            if !is_recorded {
+                note.push_str("; who set it, and why, is not recorded yet, which is tried until it is: see `loadline status`");
+            }
+            Ok(Json(Scaled { target, from, to, note }))
+        }
         Ok(Err(ScaleError::Unknown(target))) => Err(unknown(&services, &target)),
         Ok(Err(ScaleError::Refused(reason))) => Err(Problem::new(StatusCode::CONFLICT, reason, "see loadline status").at(target.to_string())),
         Ok(Err(ScaleError::Failed(reason))) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason, "try again").at(target.to_string()).retry_after(1)),
@@ -80,12 +93,46 @@ fn beyond(target: &TargetId, allowed: &Allowed, to: u32) -> Option<Problem> {
     Some(Problem::new(StatusCode::CONFLICT, title, mend).at("replicas"))
 }
 
-/// Writes down who changed a count, and why.
-fn record(log: &dyn Log, change: ManualChange) -> Result<(), ScaleError> {
-    let mut effects = Effects::new();
-    let key = change.target.as_str().to_owned();
-    effects.to_key(Topic::Audit, key, Message::Audit(Audit::ByHand(change)));
-    publish(log, effects).map_err(|error| ScaleError::Failed(format!("the count is set, but who set it could not be recorded: {error}")))
+/// Writes down who changed a count, and why; whether that is done by the time the request is to be answered.
+fn record(log: Arc<dyn Log>, change: &ManualChange) -> Result<bool, ScaleError> {
+    let written = change.clone();
+    let write = move || {
+        let mut effects = Effects::new();
+        effects.to_key(Topic::Audit, written.target.as_str().to_owned(), Message::Audit(Audit::ByHand(written.clone())));
+        publish(log.as_ref(), effects)
+    };
+    let never = |reason: String| {
+        HandNotRecorded { change, never: Some(&reason) }.emit();
+        ScaleError::Failed(format!("the count is set, but who set it could not be recorded: {reason}"))
+    };
+    let is_recorded = written_within(RECORDED_WITHIN, RECORD_AGAIN, write).map_err(never)?;
+    if !is_recorded {
+        HandNotRecorded { change, never: None }.emit();
+    }
+    Ok(is_recorded)
+}
+
+/// Writes until it is written, for as long as the process runs; whether it was `within` that time.
+///
+/// # Errors
+/// Why it never will be.
+fn written_within(within: Duration, again: Duration, write: impl Fn() -> Result<(), LogError> + Send + 'static) -> Result<bool, String> {
+    let (done, ended) = channel();
+    let writing = move || {
+        let outcome = loop {
+            match write() {
+                Err(LogError::Retry { .. } | LogError::Unknown { .. } | LogError::UnderWay { .. }) => std::thread::sleep(again),
+                outcome => break outcome.map_err(|error| error.to_string()),
+            }
+        };
+        drop(done.send(outcome));
+    };
+    std::thread::Builder::new().name("by-hand".to_owned()).spawn(writing).map_err(|error| error.to_string())?;
+    match ended.recv_timeout(within) {
+        Ok(outcome) => outcome.map(|()| true),
+        Err(RecvTimeoutError::Timeout) => Ok(false),
+        Err(RecvTimeoutError::Disconnected) => Err("a fault in the program".to_owned()),
+    }
 }
 
 /// What will happen next to a count that was set by hand.
@@ -102,5 +149,31 @@ fn note(allowed: &Allowed, to: u32) -> String {
         "OutOnly" if to > *max => format!("its policy's maximum is {max}, and its mode, OutOnly, lets nothing shrink; so it stays"),
         _ if to > *max => format!("its policy's maximum is {max}, so it shrinks to that; set mode: Off to hold it"),
         _ => "its policy goes on from there; set mode: Off to hold it".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+
+    /// What cannot be written now is written when it can be, though nobody waits for it any more; what can never be is told as that.
+    #[test]
+    fn what_was_done_is_written_down_however_long_that_takes() {
+        let (tries, (told, written)) = (Arc::new(AtomicU32::new(0)), channel());
+        let counted = Arc::clone(&tries);
+        let write = move || match counted.fetch_add(1, SeqCst) {
+            0..20 => Err(LogError::Retry { reason: "nobody leads it".to_owned() }),
+            count => {
+                told.send(count).unwrap();
+                Ok(())
+            }
+        };
+        assert_eq!(written_within(Duration::ZERO, Duration::from_millis(1), write), Ok(false));
+        assert_eq!((written.recv(), written.recv().is_err(), tries.load(SeqCst)), (Ok(20), true, 21), "and once");
+        assert_eq!(written_within(Duration::MAX, Duration::ZERO, || Ok(())), Ok(true));
+        let refused = written_within(Duration::MAX, Duration::ZERO, || Err(LogError::Fatal { reason: "it is closed".to_owned() }));
+        assert_eq!(refused, Err("it is closed".to_owned()));
     }
 }
