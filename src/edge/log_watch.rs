@@ -38,7 +38,7 @@ pub(super) fn words(trouble: &Trouble) -> String {
     let Trouble { of, since, reason, .. } = trouble;
     match of {
         None => format!("nothing can be written since {since}: {reason}; nothing is decided or commanded, the fleets stand"),
-        Some(of) => format!("{of} cannot be written since {since}: {reason}; it waits, and whatever follows from it, the rest goes on"),
+        Some(of) => format!("{of} cannot be written since {since}: {reason}; it waits, and whatever follows from it"),
     }
 }
 

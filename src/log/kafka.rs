@@ -193,7 +193,7 @@ impl KafkaLog {
     pub fn open(options: Options) -> Result<Self, LogError> {
         let names = Names::new(&options.prefix)?;
         let (partitions, differences) = topics::verified(&options)?;
-        let reader = Reader::new(&options)?;
+        let reader = Reader::of_many(&options)?;
         let appender = Appender::new(&options)?;
         let standing = Standing::new(&options.brokers);
         let (readers, closed) = (Mutex::new(vec![reader]), AtomicBool::new(false));
@@ -247,6 +247,17 @@ impl Shared {
         Ok(asker)
     }
 
+    /// The partitions that no broker leads now; nothing where the cluster does not tell it of all.
+    fn unled(&self) -> Option<Vec<String>> {
+        let asker = self.asker(READERS).ok()?;
+        let mut unled = Vec::new();
+        for topic in self.names.all() {
+            let leaders = client::leaders(&*asker, topic, ANSWERS_WITHIN).ok()?;
+            unled.extend(leaders.iter().filter(|(_, leader)| **leader < 0).map(|(partition, _)| format!("{topic}/{partition}")));
+        }
+        Some(unled)
+    }
+
     /// Who sees what no transaction has committed yet.
     fn onlooker(&self) -> Result<Arc<client::Consumer>, LogError> {
         self.check_open()?;
@@ -277,7 +288,7 @@ impl Shared {
             let index = standing.or(readers.len().checked_sub(1));
             index.map(|index| readers.remove(index))
         };
-        let mut reader = idle.map_or_else(|| Reader::new(&self.options), Ok)?;
+        let mut reader = idle.map_or_else(|| Reader::of_many(&self.options), Ok)?;
         let outcome = match act(&mut reader) {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -450,6 +461,7 @@ impl Log for KafkaLog {
             let answer = asker.fetch_metadata(Some(self.0.names.of(Topic::Signals)), ANSWERS_WITHIN);
             answer.map(drop).map_err(|error| format!("Kafka: the cluster does not answer: {error}"))
         });
+        self.0.standing.look_at_leaders(|| self.0.unled());
     }
 
     fn trouble(&self) -> Option<Trouble> {

@@ -353,8 +353,8 @@ impl TwoDisks {
     }
 }
 
-/// The disk of one partition is gone, so nobody leads it: the others of its member are read to their end, also by a member that is given all of them then. When
-/// it is back nothing of it is missing.
+/// The disk of one partition is gone, so nobody leads it: the others of its member are read to their end, also by a member that is given all of them then. It is named
+/// to whoever looks. When it is back nothing of it is missing.
 #[test]
 fn a_partition_that_nobody_leads_holds_up_no_other() {
     let mut disks = TwoDisks::with(Topic::Metrics, Partitions::default().with(Topic::Metrics, 2));
@@ -366,6 +366,10 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
     reads_to_the_end(&mut *session, &[0, 1]);
 
     disks.lose_the_other();
+    let wanted = topics::wanted(&disks.options).unwrap();
+    let differences = topics::compare(&disks.options.brokers, &wanted, &topics::look(&disks.options, &wanted).unwrap());
+    let unled = differences.iter().filter(|difference| difference.setting.as_deref() == Some("leaders"));
+    assert_eq!(unled.map(|unled| (&unled.topic, unled.found.as_deref())).collect::<Vec<_>>(), [(&disks.name, Some("none of 1"))]);
     log.append(vec![metric(0, "meanwhile")]).unwrap();
     poll_until(&mut *session, "what is meanwhile", |polled| is_read(polled, "meanwhile"));
     reads_to_the_end(&mut *session, &[0]);
@@ -373,6 +377,15 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
     let mut session = joins(&log, "b");
     poll_until(&mut *session, "the partition that is led", |polled| is_given(polled, 0) && is_read(polled, "meanwhile"));
     reads_to_the_end(&mut *session, &[0]);
+    let looking = Stopwatch::start();
+    let named = loop {
+        log.look();
+        assert!(looking.elapsed() < DEADLINE, "it is not named");
+        if let Some(trouble) = log.trouble() {
+            break trouble.of;
+        }
+    };
+    assert_eq!(named, Some(format!("{}/1", disks.name)));
 
     disks.mend();
     poll_until(&mut *session, "the partition that is back", |polled| is_given(polled, 1) && is_read(polled, "before"));

@@ -131,6 +131,7 @@ fn painted(paint: Paint, weight: Weight) -> String {
         Weight::Missing => paint.red("MISSING"),
         Weight::Corrupts => paint.red("CORRUPTS"),
         Weight::Stops => paint.red("STOPS"),
+        Weight::Waits => paint.yellow("WAITS"),
         Weight::Loses => paint.yellow("LOSES"),
         Weight::Unknown => paint.yellow("UNKNOWN"),
         Weight::Differs => "differs".to_owned(),

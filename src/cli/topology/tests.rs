@@ -177,7 +177,9 @@ fn the_page_shows_the_declared_topics() {
 #[test]
 fn the_page_shows_what_check_prints() {
     let wanted = topics::wanted(&Options::new("kafka-1:9092")).unwrap();
-    let there = |topic: &Wanted| Found::There(There { partitions: topic.partitions, replicas: topic.replicas, settings: Some(topic.settings.clone()) });
+    let there = |topic: &Wanted| {
+        Found::There(There { partitions: topic.partitions, replicas: topic.replicas, unled: Vec::new(), settings: Some(topic.settings.clone()) })
+    };
     let mut cluster = Cluster { brokers: Vec::new(), topics: wanted.iter().map(|topic| (topic.name.clone(), there(topic))).collect() };
     for (topic, change) in [("loadline.signals", ("retention.ms", "3600000")), ("loadline.decide-state", ("partitions", "8"))] {
         let Some(Found::There(there)) = cluster.topics.get_mut(topic) else { panic!("{topic}") };

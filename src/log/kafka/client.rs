@@ -152,9 +152,13 @@ fn consumer(options: &Options) -> ClientConfig {
         .set("fetch.error.backoff.ms", "100")
         // Of a backlog more is fetched as soon as there is room; librdkafka would look again after a second, when what it had is long used up.
         .set("fetch.queue.backoff.ms", "10")
-        // Memory: what is read ahead, of all partitions of a client.
+        // A record is sent on as soon as it is there.
+        .set("fetch.min.bytes", "1")
+        // Memory: what is read ahead, of all partitions of a client, whichever is reached first; and how much one answer has, of one partition and of all.
         .set("queued.max.messages.kbytes", "16384")
-        .set("fetch.message.max.bytes", "1048576");
+        .set("queued.min.messages", "100000")
+        .set("fetch.message.max.bytes", "1048576")
+        .set("fetch.max.bytes", "52428800");
     config
 }
 
@@ -251,6 +255,8 @@ fn producer(options: &Options) -> ClientConfig {
         // As many as a broker keeps in order; what fails is tried again until its time is over, which is told as such.
         .set("max.in.flight.requests.per.connection", "5")
         .set("retries", i32::MAX.to_string())
+        // How long a broker waits for the other replicas of what it was sent: by then it is given up here.
+        .set("request.timeout.ms", millis(options.transaction_timeout))
         // What is to be sent together is handed over together, so nothing is waited for.
         .set("linger.ms", "0")
         .set("compression.type", "lz4");
@@ -424,7 +430,7 @@ fn is_gone<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partitio
 }
 
 /// The broker that leads each partition; a negative number where none does.
-fn leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) -> Result<BTreeMap<u32, i32>, KafkaError> {
+pub(super) fn leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) -> Result<BTreeMap<u32, i32>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), patience)?;
     let of_topic = metadata.topics().iter().filter(|found| found.name() == topic && found.error().is_none());
     Ok(of_topic.flat_map(rdkafka::metadata::MetadataTopic::partitions).map(|found| (partition(found.id()), found.leader())).collect())

@@ -25,6 +25,8 @@ pub enum Weight {
     Corrupts,
     /// Nothing can be appended, so nothing goes on.
     Stops,
+    /// A part of it can be neither read nor written now: that waits, and goes on by itself.
+    Waits,
     /// What was acknowledged, or is kept for somebody, is lost.
     Loses,
     /// The cluster does not say how it is.

@@ -17,17 +17,28 @@ use crate::runtime::clock::Stopwatch;
 /// How long a poll waits at a time.
 const SLICE: Duration = Duration::from_millis(100);
 
+/// Longer than it takes another broker to lead a partition, where one can.
+const FINDS_WITHIN: Duration = Duration::from_secs(5);
+
 /// A client that reads one partition at a time.
 pub(super) struct Reader {
     consumer: client::Consumer,
     /// Where it reads on, while there is more.
     at: Option<(String, u32, Offset)>,
     patience: Duration,
+    /// How long it is looked for who leads a partition that is to be read.
+    finds: Duration,
 }
 
 impl Reader {
+    /// One for whoever has nothing else to go on with.
     pub(super) fn new(options: &Options) -> Result<Self, LogError> {
-        Ok(Reader { consumer: client::reader(options)?, at: None, patience: options.patience })
+        Ok(Reader { consumer: client::reader(options)?, at: None, patience: options.patience, finds: options.patience })
+    }
+
+    /// One for whoever reads again what nobody leads now, and has others to go on with.
+    pub(super) fn of_many(options: &Options) -> Result<Self, LogError> {
+        Reader::new(options).map(|reader| Reader { finds: options.patience.min(FINDS_WITHIN), ..reader })
     }
 
     /// Whether its next record is the one at this place.
@@ -47,7 +58,7 @@ impl Reader {
         }
         let stood = self.stands_at((topic, partition, from));
         if !stood {
-            let range = self.range(topic, partition)?;
+            let range = client::range(&self.consumer, topic, partition, self.finds)?;
             if from >= range.end {
                 return Ok(records);
             }

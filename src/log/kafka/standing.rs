@@ -1,11 +1,13 @@
-//! How writes fare: since when none succeeds, and how long those took that did.
+//! How writes fare: since when none succeeds, and how long those took that did; and which partitions nobody leads, of which none can.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::topics::NO_LEADER;
 use crate::log::coordinator::lock;
 use crate::log::{CommitTimes, LogError, Trouble};
+use crate::model::Timestamp;
 use crate::runtime::clock::{Clock as _, Stopwatch, SystemClock};
 
 /// For how long a writer that does not try again counts as one that cannot write: its partition is another's now, or it has nothing to say. Where samples are sent to
@@ -18,6 +20,7 @@ pub(super) struct Standing {
     forgotten_after: Duration,
     quiet_after: Duration,
     told_after: Duration,
+    leaders_every: Duration,
     troubles: Mutex<Troubles>,
     times: CommitTimes,
 }
@@ -25,8 +28,14 @@ pub(super) struct Standing {
 /// So long after the last write it is asked whether the cluster answers, and so often.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// So often it is asked which partitions nobody leads.
+const LEADERS: Duration = Duration::from_secs(5);
+
 /// So many questions in a row without an answer are a trouble: one may be lost with a broker that is replaced.
 const UNANSWERED: u32 = 2;
+
+/// Nobody leads a partition that was found so as often in a row: one broker takes over from another within less.
+const UNLED: u32 = 2;
 
 /// What takes so long is told of, as what is refused: beyond what the replacement of a broker takes.
 pub(super) const TOLD_AFTER: Duration = Duration::from_secs(10);
@@ -37,6 +46,10 @@ struct Troubles {
     heard: Option<Stopwatch>,
     /// Questions in a row without an answer, and what is told of them.
     unanswered: (u32, Option<Trouble>),
+    /// When it was asked last which partitions nobody leads.
+    asked: Option<Stopwatch>,
+    /// Those, with how often in a row that was found, and since when.
+    unled: BTreeMap<String, (u32, Timestamp)>,
     /// Of all writers: no write succeeded since. With the time since the last refusal.
     of_all: Option<(Trouble, Stopwatch)>,
     /// Of each, by its words, with the time since the last refusal.
@@ -50,6 +63,7 @@ impl Standing {
             forgotten_after: FORGOTTEN_AFTER,
             quiet_after: QUIET,
             told_after: TOLD_AFTER,
+            leaders_every: LEADERS,
             troubles: Mutex::default(),
             times: CommitTimes::default(),
         }
@@ -60,9 +74,9 @@ impl Standing {
         let outcome = write();
         match &outcome {
             Ok(_) => self.written(&of, began.elapsed()),
-            Err(LogError::Retry { reason } | LogError::Unknown { reason }) => self.refused(of(), reason),
+            Err(LogError::Retry { reason } | LogError::Unknown { reason }) => self.refused(of(), reason, began.elapsed()),
             // It is no failure yet; but what waits for so long is told.
-            Err(LogError::UnderWay { reason }) if began.elapsed() >= self.told_after => self.waits(of(), reason, false),
+            Err(LogError::UnderWay { reason }) if began.elapsed() >= self.told_after => self.waits(of(), reason, began.elapsed(), false),
             Err(LogError::UnderWay { .. }) => {}
             Err(LogError::Fenced { .. } | LogError::TooLarge { .. } | LogError::Fatal { .. }) => self.times.failed(),
         }
@@ -83,7 +97,7 @@ impl Standing {
         }
         match refused {
             Some(reason) => {
-                self.refused(of(), reason);
+                self.refused(of(), reason, time);
                 // A cluster that takes some of it can be written to.
                 if succeeds {
                     lock(&self.troubles).of_all = None;
@@ -100,6 +114,7 @@ impl Standing {
         if !is_quiet {
             return;
         }
+        let asking = Stopwatch::start();
         let answer = ask();
         let mut troubles = lock(&self.troubles);
         troubles.heard = Some(Stopwatch::start());
@@ -108,16 +123,34 @@ impl Standing {
             Err(reason) => {
                 let (count, told) = std::mem::take(&mut troubles.unanswered);
                 let count = count.saturating_add(1);
-                let told = (count >= UNANSWERED).then(|| self.trouble_of(told.as_ref(), None, &reason, true));
+                let told = (count >= UNANSWERED).then(|| self.trouble_of(told.as_ref(), None, &reason, asking.elapsed(), true));
                 troubles.unanswered = (count, told);
             }
         }
     }
 
-    fn trouble_of(&self, before: Option<&Trouble>, of: Option<String>, reason: &str, refused: bool) -> Trouble {
+    /// Asks now and then which partitions nobody leads; nothing is known where the cluster does not answer.
+    pub(super) fn look_at_leaders(&self, ask: impl FnOnce() -> Option<Vec<String>>) {
+        let is_due = lock(&self.troubles).asked.is_none_or(|asked| asked.elapsed() >= self.leaders_every);
+        if !is_due {
+            return;
+        }
+        let answer = ask();
+        let mut troubles = lock(&self.troubles);
+        troubles.asked = Some(Stopwatch::start());
+        let (now, mut before) = (SystemClock.now(), std::mem::take(&mut troubles.unled));
+        let again = |partition: String| {
+            let (count, since) = before.remove(&partition).unwrap_or((0, now));
+            (partition, (count.saturating_add(1), since))
+        };
+        troubles.unled = answer.into_iter().flatten().map(again).collect();
+    }
+
+    /// What was begun so long ago is in trouble, as it was before or from then on.
+    fn trouble_of(&self, before: Option<&Trouble>, of: Option<String>, reason: &str, began: Duration, refused: bool) -> Trouble {
         Trouble {
             of,
-            since: before.map_or_else(|| SystemClock.now(), |before| before.since),
+            since: before.map_or_else(|| SystemClock.now() - began, |before| before.since),
             refused: before.map_or(0, |before| before.refused) + u64::from(refused),
             reason: reason.to_owned(),
             place: self.brokers.clone(),
@@ -136,29 +169,38 @@ impl Standing {
         }
     }
 
-    fn refused(&self, of: String, reason: &str) {
+    fn refused(&self, of: String, reason: &str, began: Duration) {
         self.times.failed();
-        self.waits(of, reason, true);
+        self.waits(of, reason, began, true);
     }
 
     /// Something waits to be written, since it was `refused` or has not been taken.
-    fn waits(&self, of: String, reason: &str, refused: bool) {
+    fn waits(&self, of: String, reason: &str, began: Duration, refused: bool) {
         let mut troubles = lock(&self.troubles);
-        let again = |before: Option<&Trouble>, of: Option<String>| self.trouble_of(before, of, reason, refused);
+        let again = |before: Option<&Trouble>, of: Option<String>| self.trouble_of(before, of, reason, began, refused);
         troubles.of_all = Some((again(troubles.of_all.as_ref().map(|(before, _)| before), None), Stopwatch::start()));
         let before = troubles.of_each.get(&of).map(|(before, _)| before);
         let trouble = again(before, Some(of.clone()));
         troubles.of_each.insert(of, (trouble, Stopwatch::start()));
     }
 
-    /// What cannot be written: all, or else what has waited for longest.
+    /// What cannot be written: all, or else what has waited for longest, or else a partition that nobody leads, which is told with each of the others, too.
     pub(super) fn trouble(&self) -> Option<Trouble> {
         let mut troubles = lock(&self.troubles);
         let lasts = |refused: &Stopwatch| refused.elapsed() < self.forgotten_after;
         troubles.of_each.retain(|_, (_, refused)| lasts(refused));
         troubles.of_all = troubles.of_all.take().filter(|(_, refused)| lasts(refused));
         let oldest = troubles.of_each.values().map(|(trouble, _)| trouble).min_by_key(|trouble| trouble.since);
-        troubles.of_all.as_ref().map(|(trouble, _)| trouble).or(troubles.unanswered.1.as_ref()).or(oldest).cloned()
+        let of_writes = troubles.of_all.as_ref().map(|(trouble, _)| trouble).or(troubles.unanswered.1.as_ref()).or(oldest).cloned();
+        let unled = || troubles.unled.iter().filter(|(_, (count, _))| *count >= UNLED);
+        let Some(since) = unled().map(|(_, (_, since))| *since).min() else { return of_writes };
+        let partitions = unled().map(|(partition, _)| partition.as_str()).collect::<Vec<_>>().join(", ");
+        let trouble = of_writes.map(|trouble| Trouble { reason: format!("{}; no broker leads {partitions}", trouble.reason), ..trouble });
+        let trouble = trouble.unwrap_or_else(|| {
+            let (reason, refused) = ("no broker leads it, and none reads it either".to_owned(), 0);
+            Trouble { of: Some(partitions), since, refused, reason, place: self.brokers.clone(), mend: String::new() }
+        });
+        Some(Trouble { mend: NO_LEADER.to_owned(), ..trouble })
     }
 
     pub(super) fn times(&self) -> &CommitTimes {
@@ -269,6 +311,44 @@ mod tests {
         busy.look(|| unreachable!("it has just begun"));
         write(&busy, "decide");
         busy.look(|| unreachable!("something was written"));
+    }
+
+    /// A partition that nobody leads is told as soon as it is sure, beside what cannot be written for it, until somebody does.
+    #[test]
+    fn a_partition_that_nobody_leads_is_named() {
+        let standing = Standing { leaders_every: Duration::ZERO, ..Standing::new("a:9092") };
+        let look = |unled: &[&str]| standing.look_at_leaders(|| Some(unled.iter().map(|partition| (*partition).to_owned()).collect()));
+        let told = || standing.trouble().map(|trouble| (trouble.of, trouble.reason));
+        look(&["metrics/1", "signals/3"]);
+        assert_eq!(told(), None, "one may be just taking over");
+        look(&["signals/3"]);
+        let (of, reason) = (Some("signals/3".to_owned()), "no broker leads it, and none reads it either".to_owned());
+        assert_eq!(told(), Some((of, reason)));
+        let since = standing.trouble().unwrap().since;
+        fail(&standing, "metrics/0", "not enough replicas");
+        write(&standing, "aggregate");
+        assert_eq!(told(), Some((Some("metrics/0".to_owned()), "not enough replicas; no broker leads signals/3".to_owned())));
+        write(&standing, "metrics/0");
+        look(&["signals/3"]);
+        assert_eq!(standing.trouble().map(|trouble| trouble.since), Some(since));
+        // Where it cannot be seen nothing is claimed.
+        standing.look_at_leaders(|| None);
+        assert_eq!(told(), None);
+        Standing::new("a:9092").look_at_leaders(|| Some(Vec::new()));
+        look(&[]);
+        look(&["signals/3"]);
+        assert_eq!(told(), None);
+    }
+
+    /// What failed after a while has been in trouble since it was begun.
+    #[test]
+    fn a_write_that_fails_is_in_trouble_since_it_began() {
+        let (standing, began, before) = (Standing::new("a:9092"), Stopwatch::start(), SystemClock.now());
+        while began.elapsed() < Duration::from_millis(50) {
+            std::thread::yield_now();
+        }
+        drop(standing.note(began, || "decide".to_owned(), || Err::<(), _>(LogError::Retry { reason: "no answer".to_owned() })));
+        assert!(standing.trouble().unwrap().since < before + Duration::from_millis(20), "not since it failed");
     }
 
     /// Who is not ready is sent nothing that could succeed.

@@ -19,6 +19,7 @@ mod tests;
 pub use super::declaration::Weight;
 pub(super) use cluster::find;
 pub use cluster::{Cluster, Found, There, look};
+pub(super) use compare::NO_LEADER;
 pub use compare::{Difference, compare};
 
 /// The names of an installation's topics, groups and transactions.
@@ -36,6 +37,11 @@ impl Names {
 
     pub(super) fn of(&self, topic: Topic) -> &str {
         &self.topics[topic as usize]
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().chain(self.states.values()).map(String::as_str)
     }
 
     /// The topic of a stage's state.

@@ -55,6 +55,8 @@ pub struct There {
     pub partitions: u32,
     /// How many replicas the partition has that has the fewest.
     pub replicas: u32,
+    /// The partitions that no broker leads now.
+    pub unled: Vec<u32>,
     /// Its settings, those that the cluster tells; none where it tells none.
     pub settings: Option<BTreeMap<String, String>>,
 }
@@ -103,7 +105,11 @@ pub(super) fn look_for(options: &Options, wanted: &[Wanted], created: &[Wanted])
     loop {
         let cluster = look(options, wanted)?;
         let is_there = created.iter().all(|topic| !cluster.lacks(&topic.name));
-        let is_told = created.iter().all(|topic| matches!(cluster.topics.get(&topic.name), Some(Found::There(There { settings: Some(_), .. }))));
+        let is_told = |topic: &Wanted| {
+            let found = cluster.topics.get(&topic.name);
+            matches!(found, Some(Found::There(There { settings: Some(_), unled, .. })) if unled.is_empty())
+        };
+        let is_told = created.iter().all(is_told);
         let enough = if is_there { options.patience.min(SETTLE) } else { options.patience };
         if is_told || started.elapsed() > enough {
             return Ok(cluster);
@@ -197,7 +203,8 @@ fn described(topic: &MetadataTopic) -> Found {
         _ => {
             let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
             let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-            Found::There(There { partitions: number(topic.partitions().len()), replicas: number(replicas), settings: None })
+            let unled = topic.partitions().iter().filter(|partition| partition.leader() < 0).map(|unled| client::partition(unled.id())).collect();
+            Found::There(There { partitions: number(topic.partitions().len()), replicas: number(replicas), unled, settings: None })
         }
     }
 }

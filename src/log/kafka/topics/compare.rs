@@ -10,6 +10,9 @@ use super::{Cluster, Found, IN_SYNC, There, Wanted, in_sync};
 /// What to do where the cluster does not say.
 const RIGHTS: &str = "this user needs the rights Describe and DescribeConfigs on the topics with the prefix";
 
+/// What to do where nobody leads a partition.
+pub(in super::super) const NO_LEADER: &str = "start the brokers that have a replica of it in sync, or give them their disks back: it goes on by itself then";
+
 /// One thing that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
@@ -111,6 +114,9 @@ fn of_topic(at: &At<'_>, differences: &mut Vec<Difference>) {
     if let Some(judgement) = at.replicas() {
         differs("replicas", &topic.replicas.to_string(), Some(&there.replicas.to_string()), judgement);
     }
+    if let Some((found, judgement)) = at.unled() {
+        differs("leaders", "one of each partition", Some(&found), judgement);
+    }
     let Some(settings) = &there.settings else {
         let means = "The cluster does not tell its settings, so whether they fit is not known.";
         return differs("settings", "as declared", None, judged(Weight::Unknown, means, sentence(RIGHTS)));
@@ -195,6 +201,22 @@ impl At<'_> {
             }
             _ => Some(judged(Weight::Differs, "It takes more disk than declared.", format!("Nothing needs to be done; {say}."))),
         }
+    }
+
+    /// The partitions that nobody leads, where there are some.
+    fn unled(&self) -> Option<(String, Judged)> {
+        let unled = &self.there.unled;
+        if unled.is_empty() {
+            return None;
+        }
+        let numbers: Vec<String> = unled.iter().map(u32::to_string).collect();
+        let mend = format!(
+            "{} {} shows which brokers those are.",
+            sentence(NO_LEADER),
+            self.tool("kafka-topics.sh", &format!("--describe --topic {}", self.topic.name))
+        );
+        let means = "What stands there is neither read nor written, and what follows from it waits.";
+        Some((format!("none of {}", numbers.join(", ")), judged(Weight::Waits, means, mend)))
     }
 
     /// How many replicas must be in sync, of those that there are: that there are fewer than wanted is told of the replicas.

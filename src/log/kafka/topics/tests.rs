@@ -5,7 +5,9 @@ use super::*;
 
 /// A cluster on which all is as wanted.
 fn fitting(wanted: &[Wanted]) -> Cluster {
-    let there = |topic: &Wanted| Found::There(There { partitions: topic.partitions, replicas: topic.replicas, settings: Some(topic.settings.clone()) });
+    let there = |topic: &Wanted| {
+        Found::There(There { partitions: topic.partitions, replicas: topic.replicas, unled: Vec::new(), settings: Some(topic.settings.clone()) })
+    };
     Cluster { brokers: vec!["b:9092".to_owned()], topics: wanted.iter().map(|topic| (topic.name.clone(), there(topic))).collect() }
 }
 
@@ -101,6 +103,15 @@ fn other_partitions_are_told_with_what_they_do() {
     assert_eq!(partitions("alerts", 3)[0], ("loadline.alerts 1→3".to_owned(), Weight::Differs, "Nothing needs to be done.".to_owned()));
     let fewer = partitions("commands", 6);
     assert!(fewer[0].2.ends_with("To add some: `kafka-topics.sh --bootstrap-server b:9092 --alter --topic loadline.commands --partitions 12`"), "{fewer:?}");
+}
+
+/// A partition that nobody leads is told with the others of its topic, and is no reason not to run: the others go on.
+#[test]
+fn partitions_that_nobody_leads_are_told() {
+    let differences = told("signals", |there| there.unled = vec![3, 7]);
+    let [difference] = &differences[..] else { panic!("{differences:?}") };
+    assert_eq!((difference.found.as_deref(), difference.weight, difference.refuses()), (Some("none of 3, 7"), Weight::Waits, false));
+    assert!(difference.mend.contains("`kafka-topics.sh --bootstrap-server b:9092 --describe --topic loadline.signals`"), "{}", difference.mend);
 }
 
 /// Fewer replicas are told, once; and where more must be in sync than there are, the mend is a number that can be.
