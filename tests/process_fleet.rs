@@ -63,6 +63,7 @@ struct World {
     directory: tempfile::TempDir,
     outbox: Arc<Outbox>,
     fleets: Option<ProcessFleets>,
+    installation: Option<String>,
     target: TargetId,
     document: String,
 }
@@ -77,7 +78,7 @@ impl World {
         )
         .replace("DIR", directory.path().to_str().unwrap());
         let target = TargetId::new(&format!("t{}", std::process::id()), "ProcessFleet", name).unwrap();
-        World { directory, outbox: Arc::new(Outbox::default()), fleets: None, target, document }
+        World { directory, outbox: Arc::new(Outbox::default()), fleets: None, installation: None, target, document }
     }
 
     /// A fleet of workers with a health check, endpoints, and a range of ports.
@@ -85,8 +86,15 @@ impl World {
         World::new(name, replicas, &workers(&free_range(12)))
     }
 
+    /// Of an installation that several processes share.
+    fn of(mut self, installation: &str) -> World {
+        self.installation = Some(installation.to_owned());
+        self
+    }
+
     fn start(&mut self) {
         let fleets = ProcessFleets::new(self.path("fleets"), Arc::clone(&self.outbox), Arc::new(SystemClock)).unwrap();
+        let fleets = fleets.of_installation(self.installation.as_deref());
         fleets.set_documents(parse_documents("fleet.yaml", &self.document).unwrap()).unwrap();
         self.fleets = Some(fleets);
     }
@@ -517,6 +525,31 @@ fn a_fleet_has_one_supervisor_whatever_directory_it_runs_from() {
     assert!(copy.leaders().is_superset(&pids), "the instances are taken over");
     assert!(copy.status().conditions.is_empty());
     copy.fleets().stop_all(PATIENCE).unwrap();
+}
+
+/// Two processes of one installation with the same document, each with a data directory of its own: the second has no fleet of that name, also not while the first is started
+/// again. One of another installation has.
+#[test]
+fn an_installation_has_one_fleet_of_a_name() {
+    let installation = format!("cluster {}", std::process::id());
+    let mut world = World::of_workers("named", 2).of(&installation).started();
+    world.settle(2);
+    let pids = world.leaders();
+    let second = World::of_workers("named", 1).of(&installation).started();
+    let words = second.wait_for_condition("FleetSupervisedElsewhere");
+    assert!(words.contains(&format!("process {} (`", std::process::id())) && words.contains("leave the role fleets out here"), "{words}");
+    assert!(!second.fleets().serves(&second.target) && world.fleets().serves(&world.target), "whose commands these are");
+    let refused = second.fleets().scale(&second.target, 3, "ana").unwrap_err().to_string();
+    assert!(refused.contains("FleetSupervisedElsewhere"), "{refused}");
+    world.fleets = None;
+    world.start();
+    world.settle(2);
+    assert_eq!((world.leaders(), second.leaders()), (pids.clone(), pids), "the first has its instances again, and nothing was started beside them");
+    let other = World::of_workers("named", 1).of("another").started();
+    wait_for("an instance of another installation", || other.status().instances.iter().any(|instance| instance.ready).then_some(()));
+    for world in [&world, &other, &second] {
+        world.fleets().stop_all(PATIENCE).unwrap();
+    }
 }
 
 #[test]

@@ -220,18 +220,19 @@ struct Fleets {
 }
 
 impl Fleets {
-    fn start(config: &Config, reach: Reach, log: &Arc<dyn Log>, clock: &Arc<dyn Clock>, freeze: &FreezeFiles, room: &Arc<Room>) -> anyhow::Result<Self> {
+    fn start(config: &Config, storage: &Storage, log: &Arc<dyn Log>, clock: &Arc<dyn Clock>, freeze: &FreezeFiles, room: &Arc<Room>) -> anyhow::Result<Self> {
         let outbox = Arc::new(Outbox::default());
         let place = processes::directory_of(&config.data);
         // Before the term: from then on it is missed where it is gone.
         directory::make(&place).with_context(|| format!("cannot make {}", place.display()))?;
-        let fleets = Arc::new(ProcessFleets::new(place, Arc::clone(&outbox), Arc::clone(clock)).context("cannot keep fleets")?);
+        let fleets = ProcessFleets::new(place, Arc::clone(&outbox), Arc::clone(clock)).context("cannot keep fleets")?;
+        let fleets = Arc::new(fleets.of_installation(storage.installation()));
         let term = config.data.join(observe::TERM);
         let observer = Observer::start(Arc::clone(log), outbox, Arc::clone(clock), &term, Arc::clone(room)).map_err(|error| Unusable(error.to_string()))?;
         // Before their commands are read: what is none of ours then is left alone.
         let files = FleetFiles::start(config.policies.clone(), Arc::clone(&fleets)).map_err(Unusable)?;
         let hands = Hands::new(freeze.clone(), Arc::clone(clock)).with_kind(processes::KIND, Arc::clone(&fleets) as Arc<dyn Scalable>);
-        let actuator = Actuator::start(Arc::clone(log), hands, ActuatorSettings { member: member(config).to_owned(), reach })?;
+        let actuator = Actuator::start(Arc::clone(log), hands, ActuatorSettings { member: member(config).to_owned(), reach: storage.reach() })?;
         Ok(Fleets { files, supervised: fleets, actuator, observer })
     }
 
@@ -272,7 +273,7 @@ impl Pipeline {
         let room = retention.as_ref().map_or_else(|| Arc::new(Room::unlimited()), Retention::room);
         let tail = if has(Role::View) { Some(tail(config, &view, &log, &clock, storage.reach(), failing.clone())?) } else { None };
         let stages = stages(config, &view, &log, &clock, &stop, &failing)?;
-        let fleets = if has(Role::Fleets) { Some(Fleets::start(config, storage.reach(), &log, &clock, &freeze, &room)?) } else { None };
+        let fleets = if has(Role::Fleets) { Some(Fleets::start(config, &storage, &log, &clock, &freeze, &room)?) } else { None };
         let log_watch = LogWatch::start(Arc::clone(&log), Arc::clone(&clock))?;
         let ingest = if has(Role::Ingest) {
             let bounds = Bounds { queue: config.ingest_queue, samples_per_second: config.samples_per_second, room: Arc::clone(&room) };

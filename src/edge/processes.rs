@@ -12,7 +12,8 @@
 //!                             hook.log         what the hook wrote
 //! ```
 //!
-//! An incarnation of a fleet has one supervisor on a machine, whatever directory it runs from ([`claim`]).
+//! An incarnation of a fleet has one supervisor on a machine, whatever directory it runs from, and an installation one fleet
+//! of a name ([`claim`]).
 //!
 //! The instances outlive Loadline: when it ends (unless it is told to drain) or is killed, they run
 //! on, and the next start takes them over by their identity, pid and start time.
@@ -70,7 +71,7 @@ pub(crate) use meter::own_usage;
 #[cfg(feature = "kafka")]
 pub(crate) use procfs::new_uid;
 pub use restore::{Raised, check_kept, directory_of, fleet_directories, no_directories, raise_to_running, unreadable_records};
-pub use site::site;
+pub use site::{has_site, site};
 pub use status::{FleetStatus, InstanceStatus};
 
 /// How often a change by hand that lost against another one is tried again.
@@ -85,6 +86,7 @@ pub struct ProcessFleets {
     outbox: Arc<Outbox>,
     clock: Arc<dyn Clock>,
     prober: Arc<Prober>,
+    installation: Option<Arc<str>>,
     fleets: Mutex<BTreeMap<TargetId, Fleet>>,
 }
 
@@ -102,7 +104,15 @@ impl ProcessFleets {
     /// # Errors
     /// When the system gives no thread for the probes.
     pub fn new(directory: impl Into<PathBuf>, outbox: Arc<Outbox>, clock: Arc<dyn Clock>) -> io::Result<Self> {
-        Ok(ProcessFleets { directory: directory.into(), outbox, clock, prober: Arc::new(Prober::start()?), fleets: Mutex::default() })
+        let prober = Arc::new(Prober::start()?);
+        Ok(ProcessFleets { directory: directory.into(), outbox, clock, prober, installation: None, fleets: Mutex::default() })
+    }
+
+    /// The same for an installation that other processes share: a fleet that another one of this machine has under the same name is left alone.
+    #[must_use]
+    pub fn of_installation(mut self, name: Option<&str>) -> Self {
+        self.installation = name.map(Arc::from);
+        self
     }
 
     /// The documents are these from now on: new fleets start, changed ones go on with the new
@@ -155,6 +165,7 @@ impl ProcessFleets {
             prober: Arc::clone(&self.prober),
             outbox: Arc::clone(&self.outbox),
             clock: Arc::clone(&self.clock),
+            installation: self.installation.clone(),
         };
         let supervisor = Supervisor::new(target.clone(), Arc::clone(&shared), around).map_err(io::Error::other)?;
         let (alive, ended) = channel::<()>();
@@ -173,6 +184,10 @@ impl ProcessFleets {
     /// [`MAX_REPLICAS`]; else as [`scale_by_hand`].
     pub fn scale(&self, target: &TargetId, replicas: u32, actor: &str) -> Result<ByHand, ScaleError> {
         let shared = self.with(target, |fleet| Arc::clone(&fleet.shared))?;
+        if shared.elsewhere.load(Ordering::SeqCst) {
+            let reason = format!("another process supervises {target} (FleetSupervisedElsewhere in `loadline status` says which): ask that one");
+            return Err(ScaleError::Rejected { reason });
+        }
         let ports = shared.orders.lock().unwrap_or_else(PoisonError::into_inner).0.ports.clone();
         if let Some(count) = ports.map(|range| u32::from(*range.end() - *range.start()) + 1).filter(|count| replicas > *count) {
             return Err(ScaleError::Rejected { reason: format!("{replicas} replicas do not fit: spec.ports has {count} ports; widen the range") });
@@ -260,7 +275,7 @@ impl Fleet {
 
 impl Scalable for ProcessFleets {
     fn serves(&self, target: &TargetId) -> bool {
-        self.with(target, |_| ()).is_ok()
+        self.with(target, |fleet| !fleet.shared.elsewhere.load(Ordering::SeqCst)).unwrap_or(false)
     }
 
     fn read(&self, target: &TargetId) -> Result<ScaleRecord, ScaleError> {

@@ -56,6 +56,20 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     assert!(stages.contains("decide") && !stages.iter().any(|stage| stage.starts_with("actuate")), "{stages:?}");
     wait_for("the commands of the front", || stages_with_lag(&front).iter().any(|stage| stage.starts_with("actuate")).then_some(()));
     assert_eq!(third.stop(), 0);
+    // One that was started with the same documents and a data directory of its own leaves the fleet to the front, and says so while it runs.
+    let second = tempfile::tempdir().unwrap();
+    std::fs::create_dir(second.path().join("policies")).unwrap();
+    std::fs::copy(home.path().join("policies/fleet.yaml"), second.path().join("policies/fleet.yaml")).unwrap();
+    let pids = crate::common::pids_of(&data, &crate::common::FLEET);
+    let beside = Running::spawn(run(broker(), second.path(), &prefix, "fleets"));
+    let told = || {
+        let alerts = front.status(&crate::common::SLEEPERS)?["alerts"].as_array()?.clone();
+        Some(alerts.into_iter().find(|alert| alert["name"] == "FleetSupervisedElsewhere").map(|alert| alert["message"].to_string()))
+    };
+    let words = wait_for("what is supervised elsewhere to be told", || told()?);
+    assert!(words.contains(&format!("process {} (", front.pid())) && words.contains("leave the role fleets out here"), "{words}");
+    assert_eq!((beside.stop(), crate::common::pids_of(&data, &crate::common::FLEET)), (0, pids));
+    wait_for("it to be over", || told()?.is_none().then_some(()));
     // Nobody reads on, and what waits is told, stage by stage.
     front.post(&waiting(20.0));
     let status = || String::from_utf8(Command::new(LOADLINE).args(["status", "--server", &front.url]).output().unwrap().stdout).unwrap();
@@ -73,6 +87,9 @@ fn a_fleet_scales_on_kafka_whichever_process_does_which_part() {
     scales_to(&alone, &data, 40.0, 4);
     assert_eq!(alone.stop(), 0);
     assert_eq!(sleepers(&data), 0);
+    let doctor = Command::new(LOADLINE).arg("doctor").arg(&data).output().unwrap();
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(doctor.status.success() && said.contains("its log is on Kafka"), "{said}");
     another_policy_is_compared_on_what_is_there(home.path(), &prefix);
 }
 

@@ -9,7 +9,7 @@ use crate::cli::{Unusable, migrated};
 use crate::edge::processes::{self, Claimed};
 use crate::edge::{actuate, observe};
 use crate::log::Topic;
-use crate::log::embedded::{Inspection, LOCK, Lost, PartitionReport, Runs, Unopened};
+use crate::log::embedded::{DATABASE, Inspection, LOCK, Lost, PartitionReport, Runs, Unopened};
 use crate::model::{Message, Timestamp};
 use crate::runtime::clock::{Clock as _, SystemClock};
 use crate::stages::Stage;
@@ -73,6 +73,12 @@ pub(crate) fn check(directory: &Path) -> Result<Report, Unusable> {
         Err(error @ Unopened::NotFromHere { .. }) => return Err(Unusable(error.to_string())),
         Err(error @ Unopened::Unfinished { .. }) => {
             report.mendable("mend", error.to_string(), "--mend puts the new log in its place, and keeps the one before");
+            return Ok(report);
+        }
+        Err(Unopened::NoLog { .. }) if !directory.join(DATABASE).exists() && processes::has_site(directory) => {
+            let told = "its log is on Kafka, where `loadline topology check` looks at it; what follows is what stands here beside it";
+            report.say("database", State::Note, told);
+            fleets(directory, &mut report);
             return Ok(report);
         }
         Err(error @ Unopened::NoLog { .. }) => {

@@ -92,6 +92,15 @@ impl Storage {
         }
     }
 
+    /// The installation that this process shares with others, where it does.
+    pub(super) fn installation(&self) -> Option<&str> {
+        match self {
+            Storage::Embedded(_) => None,
+            #[cfg(feature = "kafka")]
+            Storage::Kafka(kafka) => kafka.installation.as_deref(),
+        }
+    }
+
     /// How long the end of all that uses it may take, where it may be left as it is.
     pub(super) fn ends_within(&self) -> Option<Duration> {
         match self {
@@ -147,6 +156,8 @@ mod kafka {
         pub(super) log: KafkaLog,
         /// The name of this data directory among those of the installation: no other process carries out its commands.
         group: &'static str,
+        /// The name of the installation, where this process has fleets: that of the cluster, and its prefix.
+        pub(super) installation: Option<String>,
         _directory: Option<Occupied>,
     }
 
@@ -182,9 +193,14 @@ mod kafka {
             loop {
                 let ask = registry.as_deref().filter(|_| config.kafka.framing == Framing::Confluent).map(|registry| |record| registry.id_of(record));
                 let ask = ask.as_ref().map(|ask| ask as schemas::AskId<'_>);
-                let opened = KafkaLog::open(options.clone()).and_then(|log| schemas::begin(&log, ask).map_err(untold).map(|_| log));
+                let opened = KafkaLog::open(options.clone()).and_then(|log| {
+                    schemas::begin(&log, ask).map_err(untold)?;
+                    let name = |cluster| format!("{cluster} {}", options.prefix);
+                    let installation = directory.as_ref().map(|_| log.cluster_id().map(name)).transpose()?;
+                    Ok((log, installation))
+                });
                 match opened {
-                    Ok(log) => {
+                    Ok((log, installation)) => {
                         // What was remembered would stay behind for good.
                         if let Some(mark) = mark.as_ref().filter(|mark| !mark.done && mark.prefix == options.prefix)
                             && log.cluster_id()? == mark.cluster
@@ -193,7 +209,7 @@ mod kafka {
                         }
                         warn_of(log.differences());
                         info!(event = "log-on-kafka", brokers = options.brokers, prefix = options.prefix, "the log is on Kafka");
-                        return Ok(Kafka { log, group, _directory: directory });
+                        return Ok(Kafka { log, group, installation, _directory: directory });
                     }
                     Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
                         // Nothing runs yet that would wait for this thread, or want to end in order.

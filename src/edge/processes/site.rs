@@ -7,12 +7,20 @@ use std::path::Path;
 use super::procfs;
 use crate::edge::durable_file;
 
+/// The file that has the name.
+const SITE: &str = "site";
+
+/// Whether the data directory `data` has a name: its log is on Kafka.
+pub fn has_site(data: &Path) -> bool {
+    data.join(SITE).is_file()
+}
+
 /// The name of the data directory `data`: letters, digits and hyphens. Made at its first use, and kept there.
 ///
 /// # Errors
 /// Where it cannot be read or written, with its path.
 pub fn site(data: &Path) -> io::Result<String> {
-    let path = data.join("site");
+    let path = data.join(SITE);
     let at = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     match fs::read_to_string(&path) {
         Ok(text) => {
@@ -39,7 +47,9 @@ mod tests {
     #[test]
     fn a_directory_keeps_its_name_and_two_have_different_ones() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert!(!has_site(one.path()));
         let name = site(one.path()).unwrap();
+        assert!(has_site(one.path()));
         assert_eq!(site(one.path()).unwrap(), name);
         assert_ne!(site(other.path()).unwrap(), name);
         fs::write(one.path().join("site"), "../x\n").unwrap();

@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) bell: Bell,
     /// Its document is gone: nobody looks after it any more.
     pub(crate) gone: AtomicBool,
+    /// Another process supervises a fleet of this name for the installation.
+    pub(crate) elsewhere: AtomicBool,
     pub(crate) orders: Mutex<(Arc<FleetSpec>, Mode)>,
     pub(crate) status: Mutex<FleetStatus>,
     /// Answers of probes; one an instance at most is under way.
@@ -87,11 +89,18 @@ impl Shared {
         Shared {
             bell: Bell::default(),
             gone: AtomicBool::new(false),
+            elsewhere: AtomicBool::new(false),
             orders: Mutex::new((Arc::new(spec), Mode::Supervise)),
             status: Mutex::new(FleetStatus::unknown(target)),
             answers: Mutex::default(),
         }
     }
+}
+
+/// Why a fleet is left alone whose name cannot be claimed.
+fn unclaimed(name: &str, error: &std::io::Error, held: impl FnOnce(Holder) -> String) -> String {
+    let why = Holder::of(name).map_or_else(|| format!("that nobody else supervises it cannot be made sure: {error}"), held);
+    format!("nothing is started or stopped: {why}")
 }
 
 /// Everything that a supervisor works with.
@@ -111,6 +120,10 @@ pub(crate) struct Supervisor {
     uid: Option<String>,
     /// What keeps others from supervising it.
     claim: Option<Claim>,
+    /// The installation that the fleet belongs to, where several processes share one.
+    installation: Option<Arc<str>>,
+    /// What keeps others from supervising another one of its name.
+    name_claim: Option<Claim>,
     boot: String,
     next: u64,
     instances: BTreeMap<InstanceName, Instance>,
@@ -143,6 +156,7 @@ pub(crate) struct Surroundings {
     pub(crate) prober: Arc<Prober>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) installation: Option<Arc<str>>,
 }
 
 impl Supervisor {
@@ -163,6 +177,8 @@ impl Supervisor {
             mode,
             uid: None,
             claim: None,
+            installation: around.installation,
+            name_claim: None,
             boot: String::new(),
             next: 1,
             instances: BTreeMap::new(),
@@ -191,7 +207,8 @@ impl Supervisor {
             }
             let until_measure = self.next_measure.saturating_sub(self.since.elapsed()).max(Duration::from_millis(1));
             if !self.shared.bell.wait(TURN.min(until_measure)) {
-                if self.shared.gone.load(Ordering::SeqCst) {
+                // That another process has it is no trouble of the next Loadline here.
+                if self.shared.gone.load(Ordering::SeqCst) || self.shared.elsewhere.load(Ordering::SeqCst) {
                     self.resolve_all();
                 }
                 return;
@@ -248,32 +265,65 @@ impl Supervisor {
         None
     }
 
-    /// Whether the supervision of incarnation `uid` is this supervisor's alone.
+    /// Whether the supervision of incarnation `uid` is this supervisor's alone, and no other incarnation of the fleet has one.
     fn has_claimed(&mut self, uid: &str) -> bool {
+        if self.shared.elsewhere.load(Ordering::SeqCst) {
+            let known = self.conditions.get(&Condition::SupervisedElsewhere).cloned();
+            return self.leaves_it(known.unwrap_or_default());
+        }
+        if self.claim.is_none() {
+            let name = claim::of_incarnation(uid);
+            match self.take_claim(&name) {
+                Some(Ok(claim)) => self.claim = Some(claim),
+                Some(Err(error)) => {
+                    let known = self.conditions.get(&Condition::SupervisedElsewhere).cloned();
+                    let words = known.unwrap_or_else(|| {
+                        unclaimed(&name, &error, |holder| format!("{holder} supervises it from a copy of the data directory, or from its original; stop one"))
+                    });
+                    return self.leaves_it(words);
+                }
+                None => return false,
+            }
+        }
+        let Some(installation) = self.installation.as_deref().filter(|_| self.name_claim.is_none()) else { return true };
+        let name = claim::of_target(installation, &self.target);
+        match self.take_claim(&name) {
+            Some(Ok(claim)) => self.name_claim = Some(claim),
+            Some(Err(error)) => {
+                let words = unclaimed(&name, &error, |holder| {
+                    format!(
+                        "{holder} supervises a fleet of this name for the same installation, and this one would start instances beside its own; leave the role fleets out here, or \
+                         give this process other fleets, and start it again"
+                    )
+                });
+                // For good: while the other one is started again, this one must not begin.
+                self.shared.elsewhere.store(true, Ordering::SeqCst);
+                return self.leaves_it(words);
+            }
+            None => return false,
+        }
+        true
+    }
+
+    fn leaves_it(&mut self, words: String) -> bool {
+        self.now_holding.insert(Condition::SupervisedElsewhere, words);
+        false
+    }
+
+    /// Nothing where it is told to end meanwhile.
+    fn take_claim(&self, name: &str) -> Option<std::io::Result<Claim>> {
         let mut looks = 1;
-        while self.claim.is_none() {
-            match Claim::take(uid) {
-                Ok(claim) => self.claim = Some(claim),
+        loop {
+            match Claim::take(name) {
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && looks < claim::LOOKS => {
                     looks += 1;
                     if !self.shared.bell.pause(claim::LOOK_AGAIN) {
-                        return false;
+                        return None;
                     }
                 }
-                Err(error) => {
-                    let known = self.conditions.get(&Condition::SupervisedElsewhere).cloned();
-                    let words = known.unwrap_or_else(|| match Holder::of(uid) {
-                        Some(holder) => {
-                            format!("nothing is started or stopped: {holder} supervises it from a copy of the data directory, or from its original; stop one")
-                        }
-                        None => format!("nothing is started or stopped: that nobody else supervises it cannot be made sure: {error}"),
-                    });
-                    self.now_holding.insert(Condition::SupervisedElsewhere, words);
-                    return false;
-                }
+                taken => return Some(taken),
             }
         }
-        true
     }
 
     fn take_answers(&mut self, now: Timestamp) {

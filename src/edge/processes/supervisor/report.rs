@@ -58,7 +58,7 @@ impl Supervisor {
         self.output_trouble = rotated.or(tidied).map(|error| format!("output in {} cannot be rotated: {error}", directory.display()));
     }
 
-    /// Nothing holds of a fleet that nobody looks after.
+    /// Nothing holds of a fleet that nobody looks after here.
     pub(super) fn resolve_all(&mut self) {
         for alert in condition::changes(&self.target, &self.conditions, &condition::Conditions::new(), self.clock.now()) {
             self.outbox.alert(alert);
