@@ -418,6 +418,13 @@ impl Config {
                 self.source("kafka.brokers")
             ));
         }
+        for path in ["prefix", "partitions", "replication", "member"].map(|setting| format!("kafka.{setting}")) {
+            // Whoever says how the log on Kafka is does not mean a fleet of its own on a log in the data directory.
+            if !self.kafka.is_used() && self.source(&path) != Source::Default {
+                let source = self.source(&path);
+                problems.push(format!("{source}: {path} is said of a log on Kafka, and no brokers are named; name them in kafka.brokers, or leave it out"));
+            }
+        }
         if !self.kafka.is_used() && self.kafka.registry.is_some() {
             problems.push(format!(
                 "{}: in the data directory nothing is framed by the ids of a registry; leave kafka.registry out, or name kafka.brokers",

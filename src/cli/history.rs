@@ -91,8 +91,9 @@ fn write(out: &mut dyn Write, found: &Decisions, since: Option<Timestamp>, chang
         && since.is_none_or(|since| kept_since.is_none_or(|kept| kept > since))
     {
         let kept = kept_since.map(|at| format!("; it goes back to {at}")).unwrap_or_default();
-        let line =
-            format!("! older decisions are gone: audit 0..{to} of partition {partition} were removed by retention (retention.audit, retention.size){kept}");
+        let line = format!(
+            "! older decisions are gone: audit 0..{to} of partition {partition} were removed by retention (retention.audit, retention.size; on Kafka that of the topic audit){kept}"
+        );
         writeln!(out, "{}", paint.yellow(&line))?;
     }
     if found.decisions.is_empty() && found.by_hand.is_empty() {

@@ -78,7 +78,7 @@ pub fn run(args: &WhyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
 fn removed(gone: Option<&Gone>) -> String {
     let Some(Gone { partition, to, kept_since }) = gone else { return String::new() };
     let since = kept_since.map(|at| format!("; it goes back to {at}")).unwrap_or_default();
-    format!(": audit 0..{to} of partition {partition} were removed by retention (retention.audit, retention.size){since}")
+    format!(": audit 0..{to} of partition {partition} were removed by retention (retention.audit, retention.size; on Kafka that of the topic audit){since}")
 }
 
 /// The time that a flag names, as a person writes it: how long ago, or a moment. A time of day is the last such moment in UTC.

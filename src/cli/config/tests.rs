@@ -111,6 +111,16 @@ fn brokers_that_are_named_and_none_are_no_log_in_the_data_directory() {
 }
 
 #[test]
+fn what_is_said_of_a_log_on_kafka_needs_its_brokers() {
+    for (setting, value) in [("prefix", "ours."), ("partitions", "24"), ("replication", "1"), ("member", "a")] {
+        let found = problems(&format!("kafka:\n  {setting}: {value}\n"));
+        let why = format!(": kafka.{setting} is said of a log on Kafka, and no brokers are named; name them in kafka.brokers, or leave it out");
+        assert!(found.len() == 1 && found[0].starts_with("loadline.yaml:2:") && found[0].ends_with(&why), "{found:?}");
+        assert!(load(&format!("kafka:\n  {setting}: {value}\n  brokers: a:1\n"), &[], &ConfigArgs::default()).is_ok(), "{setting}");
+    }
+}
+
+#[test]
 fn what_is_said_of_a_log_that_is_not_used_is_named() {
     let retention = "retention:\n  size: 4GiB\n";
     let unused = |text: &str| load(text, &[], &ConfigArgs::default()).unwrap().config.unused();

@@ -165,7 +165,7 @@ impl Inspection {
             Ok(_) => return Err(Unopened::NoLog { reason: no_file(&path) }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Unopened::NoLog {
-                    reason: format!("there is no log in {}; that of a Loadline on Kafka is there: `loadline topology check` looks at it", directory.display()),
+                    reason: format!("there is no log in {}; one on Kafka is looked at by `loadline topology check`", directory.display()),
                 });
             }
             Err(error) => {
