@@ -425,6 +425,38 @@ fn metrics_that_are_lost_or_cut_short_are_told_and_read_on() {
     ends_the_fleet(&prefix, &home);
 }
 
+/// `metrics` is given more partitions as `docs/kafka.md` says. Under a running Loadline it ends, and without a state for each, or a configuration that says so, nothing starts; then the
+/// fleet scales on, on what stands in all of them.
+#[test]
+fn metrics_are_given_more_partitions_with_loadline_stopped() {
+    let prefix = installation(broker());
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleIn: { stabilization: 0s, cooldown: 0s }, scaleOut: { cooldown: 0s } }\n");
+    let data = home.path().join("data");
+    let running = Running::spawn(run(broker(), home.path(), &prefix, ALL));
+    scales_to(&running, &data, 30.0, 3);
+    let [metrics, states] = ["metrics", "aggregate-state"].map(|name| format!("{prefix}{name}"));
+    broker().grow(&metrics, 7);
+    let (code, said) = running.ended();
+    let last = said.lines().last().unwrap_or_default();
+    assert!(code != 0 && last.contains(&format!("{metrics} has more partitions now than the 3 ")), "{said}");
+    let (code, said) = Running::refused(run(broker(), home.path(), &prefix, ALL));
+    assert!(code == 2 && said.contains(&format!("{states}: partitions is 3, declared is 7")), "{said}");
+    broker().grow(&states, 7);
+    let mut command = run(broker(), home.path(), &prefix, ALL);
+    command.args(["--set", "kafka.partitions=3,metrics=7", "--stop-fleets-on-exit"]);
+    let running = Running::spawn(command);
+    // What stands in the new ones alone is read.
+    let log = Broker::open(&Options { partitions: Some(three().with(Topic::Metrics, 7)), ..broker().options(&prefix) });
+    let mut next = (3..7).cycle();
+    wait_for("a fleet of 5", || {
+        let value = waiting(50.0).trim_end().as_bytes().to_vec();
+        log.append(vec![RawAppend { topic: Topic::Metrics, partition: next.next()?, key: None, value }]).unwrap();
+        (sleepers(&data) == 5).then_some(())
+    });
+    scales_to(&running, &data, 20.0, 2);
+    assert_eq!(running.stop(), 0);
+}
+
 /// The command of `docs/kafka.md` bounds what a user may send.
 fn is_bounded(broker: &Broker, user: &str) {
     let page = include_str!("../../docs/kafka.md");
