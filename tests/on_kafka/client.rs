@@ -191,6 +191,12 @@ fn is_read(polled: &[Polled], value: &str) -> bool {
     polled.iter().flat_map(of).any(|RawRecord { value: read, .. }| read == value.as_bytes())
 }
 
+/// Behind the last record that came of a partition.
+fn next(polled: &[Polled], of: u32) -> u64 {
+    let records = polled.iter().filter_map(|polled| if let Polled::Records { partition, records } = polled { Some((*partition, records)) } else { None });
+    records.filter(|(partition, _)| *partition == of).flat_map(|(_, records)| records).map(|record| record.offset + 1).max().unwrap()
+}
+
 /// Polls until these partitions, and no others, are read to the ends that they have from now on.
 fn reads_to_the_end(session: &mut dyn Session, of: &[u32]) {
     static POLLS: AtomicI64 = AtomicI64::new(0);
@@ -408,10 +414,6 @@ fn a_partition_that_cannot_be_written_holds_up_no_other() {
 
     log.append(vec![metric(0, "one"), metric(1, "two")]).unwrap();
     let polled = poll_until(&mut *session, "both", |polled| is_read(polled, "one") && is_read(polled, "two"));
-    let next = |polled: &[Polled], of: u32| {
-        let records = polled.iter().filter_map(|polled| if let Polled::Records { partition, records } = polled { Some((*partition, records)) } else { None });
-        records.filter(|(partition, _)| *partition == of).flat_map(|(_, records)| records).map(|record| record.offset + 1).max().unwrap()
-    };
     let waits = batch(0, next(&polled, 0), said(1, "waits"));
     let refused = session.commit_soon(&waits).unwrap_err();
     let LogError::UnderWay { reason } = &refused else { panic!("{refused:?}") };
@@ -447,6 +449,41 @@ fn a_partition_that_cannot_be_written_holds_up_no_other() {
     poll_until(&mut *session, "what was held back", |polled| is_read(polled, "later"));
     let values = |partition| log.scan(Topic::Signals, partition, 0, 100).unwrap().into_iter().map(|record| record.value).collect::<Vec<_>>();
     assert_eq!((values(0), values(1)), (vec![b"first".to_vec(), b"second".to_vec()], vec![b"waits".to_vec()]));
+}
+
+/// The same, and the member leaves with its transaction under way: the next one goes on with the other partition, and where the disk is back with this one, from where it was committed. What the first
+/// had begun to write is not there beside what the second writes.
+#[test]
+fn a_partition_that_cannot_be_written_goes_over_and_is_written_once() {
+    let two = Partitions::default().with(Topic::Metrics, 2).with(Topic::Signals, 2);
+    let mut disks = TwoDisks::with(Topic::Signals, two);
+    let options = Options { session_timeout: DEADLINE, ..disks.options.clone() };
+    let (log, others) = (Broker::open(&options), Broker::open(&options));
+    let said = |partition: u32, value: &str| RawAppend { topic: Topic::Signals, partition, key: None, value: value.as_bytes().to_vec() };
+    let batch = |partition: u32, position: u64, append: RawAppend| Batch { partition, position: Some(position), appends: vec![append], states: Vec::new() };
+    let mut first = joins(&log, "first");
+    poll_until(&mut *first, "both partitions", |polled| is_given(polled, 0) && is_given(polled, 1));
+    disks.lose_the_other();
+    log.append(vec![metric(0, "one"), metric(1, "two")]).unwrap();
+    let polled = poll_until(&mut *first, "both", |polled| is_read(polled, "one") && is_read(polled, "two"));
+    let refused = first.commit_soon(&batch(0, next(&polled, 0), said(1, "of the first"))).unwrap_err();
+    assert!(matches!(refused, LogError::UnderWay { .. }), "{refused:?}");
+    drop(first);
+
+    let mut second = joins(&others, "second");
+    let polled = poll_until(&mut *second, "the partition that can be written", |polled| is_given(polled, 1) && is_read(polled, "two"));
+    second.commit(&batch(1, next(&polled, 1), said(0, "of the other"))).unwrap();
+    disks.mend();
+    let is_back = |polled: &[Polled]| is_given(polled, 0) && is_read(polled, "one");
+    let polled = if is_back(&polled) { polled } else { poll_until(&mut *second, "the partition that is back", is_back) };
+    let (started, again) = (Stopwatch::start(), batch(0, next(&polled, 0), said(1, "of the second")));
+    while let Err(refused) = second.commit_soon(&again) {
+        assert!(!matches!(refused, LogError::Fatal { .. }) && started.elapsed() < DEADLINE, "{refused:?}");
+        drop(second.poll(0, Duration::from_millis(100)));
+    }
+    let values = |partition| others.scan(Topic::Signals, partition, 0, 100).unwrap().into_iter().map(|record| record.value).collect::<Vec<_>>();
+    assert_eq!((values(0), values(1)), (vec![b"of the other".to_vec()], vec![b"of the second".to_vec()]));
+    assert_eq!(others.all_committed("aggregate", Topic::Metrics).unwrap(), [Some(1), Some(1)]);
 }
 
 /// A state that no record can hold, or that its topic does not take, is refused with the way out; whoever wrote it waits for nothing, and goes on. What came with it
