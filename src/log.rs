@@ -269,6 +269,9 @@ pub struct Trouble {
     pub mend: String,
 }
 
+/// Hears what came of an append.
+pub type Told = Box<dyn FnOnce(Result<(), LogError>) + Send>;
+
 /// A log.
 pub trait Log: Send + Sync + 'static {
     /// How many partitions `topic` has; never 0.
@@ -295,14 +298,18 @@ pub trait Log: Send + Sync + 'static {
     /// may be there; [`LogError::Fatal`] when the log is closed.
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError>;
 
-    /// Appends what several callers have, with one wait for all; what came of each, in their order. One that is refused for its size costs no other.
-    fn append_each(&self, calls: Vec<Vec<RawAppend>>) -> Vec<Result<(), LogError>> {
-        match self.append(calls.concat()) {
+    /// Appends what several callers have, each for itself: each is told what came of its own as soon as that is known, on whichever thread; it may be after this returns. One that
+    /// is refused costs no other.
+    fn append_each(&self, calls: Vec<(Vec<RawAppend>, Told)>) {
+        let (appends, told): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
+        match self.append(appends.concat()) {
             // Nothing was appended.
-            Err(LogError::TooLarge { .. }) if calls.len() > 1 => calls.into_iter().map(|appends| self.append(appends).map(drop)).collect(),
+            Err(LogError::TooLarge { .. }) if appends.len() > 1 => {
+                appends.into_iter().zip(told).for_each(|(appends, told)| told(self.append(appends).map(drop)));
+            }
             outcome => {
                 let outcome = outcome.map(drop);
-                calls.iter().map(|_| outcome.clone()).collect()
+                told.into_iter().for_each(|told| told(outcome.clone()));
             }
         }
     }

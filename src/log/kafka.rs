@@ -30,10 +30,10 @@ use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 use rustc_hash::FxHashMap;
 
 use super::coordinator::{closed, lock};
-use super::{CommitTimes, Follower, Held, Lacking, Log, LogError, Membership, Offset, Owners, Partitions, RawAppend, RawRecord, Session, Topic, Trouble};
+use super::{CommitTimes, Follower, Held, Lacking, Log, LogError, Membership, Offset, Owners, Partitions, RawAppend, RawRecord, Session, Told, Topic, Trouble};
 use crate::model::Timestamp;
 use crate::runtime::clock::Stopwatch;
-use appender::Appender;
+use appender::{Appender, Outcomes};
 use clock::ClusterClock;
 use follower::Following;
 use reader::Reader;
@@ -158,7 +158,7 @@ struct Shared {
     differences: Vec<Difference>,
     closed: AtomicBool,
     appender: Appender,
-    standing: Standing,
+    standing: Arc<Standing>,
     clock: ClusterClock,
     /// Readers that nobody uses now.
     readers: Mutex<Vec<Reader>>,
@@ -195,7 +195,7 @@ impl KafkaLog {
         let (partitions, differences) = topics::verified(&options)?;
         let reader = Reader::of_many(&options)?;
         let appender = Appender::new(&options)?;
-        let standing = Standing::new(&options.brokers);
+        let standing = Arc::new(Standing::new(&options.brokers));
         let (readers, closed) = (Mutex::new(vec![reader]), AtomicBool::new(false));
         Ok(KafkaLog(Arc::new(Shared {
             options,
@@ -331,33 +331,23 @@ impl Log for KafkaLog {
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
         self.0.check_open()?;
         self.0.partitions.check_appends(&appends)?;
-        self.0.standing.note(
-            Stopwatch::start(),
-            || appended(&appends),
-            || {
-                let outcome = self.0.appender.append(&self.0.options, &self.0.names, &[&appends]);
-                outcome.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))
-            },
-        )
+        self.0.standing.note(Stopwatch::start(), || appended(&appends), || self.0.appender.append(&self.0.options, &self.0.names, &appends))
     }
 
-    fn append_each(&self, calls: Vec<Vec<RawAppend>>) -> Vec<Result<(), LogError>> {
-        let checked: Vec<Result<&[RawAppend], LogError>> = calls
-            .iter()
-            .map(|appends| {
-                self.0.check_open()?;
-                self.0.partitions.check_appends(appends)?;
-                Ok(appends.as_slice())
-            })
-            .collect();
-        let sent: Vec<&[RawAppend]> = checked.iter().filter_map(|call| call.as_ref().ok().copied()).collect();
-        let started = Stopwatch::start();
-        let outcomes = self.0.appender.append(&self.0.options, &self.0.names, &sent);
-        let of = || calls.first().map_or_else(String::new, |appends| appended(appends));
-        self.0.standing.note_each(of, outcomes.iter().map(|outcome| outcome.as_ref().err()), started.elapsed());
-        let mut outcomes = outcomes.into_iter();
-        let outcome = |call: Result<&[RawAppend], LogError>| call.and_then(|_| outcomes.next().unwrap_or_else(|| Ok(Vec::new())).map(drop));
-        checked.into_iter().map(outcome).collect()
+    fn append_each(&self, calls: Vec<(Vec<RawAppend>, Told)>) {
+        for (appends, told) in calls {
+            if let Err(error) = self.0.check_open().and_then(|()| self.0.partitions.check_appends(&appends)) {
+                told(Err(error));
+                continue;
+            }
+            let (standing, started) = (Arc::clone(&self.0.standing), Stopwatch::start());
+            let done = move |outcomes: Outcomes| {
+                let place = |(topic, partition): (Topic, u32)| format!("what is appended to {topic}/{partition}");
+                standing.note_each(outcomes.by_partition().into_iter().map(|(at, outcome)| (place(at), outcome.err())), started.elapsed());
+                told(outcomes.of_all().map(drop));
+            };
+            self.0.appender.begin(&self.0.options, &self.0.names, &appends, Box::new(done));
+        }
     }
 
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {

@@ -1,11 +1,12 @@
 //! The log on a real broker, beyond what every log promises (`log_contract`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use loadline::log::kafka::{KafkaLog, Options, topics};
-use loadline::log::{Batch, Log, LogError, Membership, Moment, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Topic};
+use loadline::log::{Batch, Log, LogError, Membership, Moment, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Told, Topic};
 use loadline::model::Timestamp;
 use loadline::runtime::clock::{Clock, Stopwatch, SystemClock};
 use rdkafka::config::ClientConfig;
@@ -383,19 +384,70 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
     let mut session = joins(&log, "b");
     poll_until(&mut *session, "the partition that is led", |polled| is_given(polled, 0) && is_read(polled, "meanwhile"));
     reads_to_the_end(&mut *session, &[0]);
+    // Nobody waits for what another one's samples wait for.
+    let (told, hears) = channel();
+    let calls = [1, 0].map(|partition| {
+        let told = told.clone();
+        let of: Told = Box::new(move |outcome| drop(told.send((partition, outcome))));
+        (vec![metric(partition, "each")], of)
+    });
+    log.append_each(calls.into());
+    assert!(matches!(hears.recv_timeout(DEADLINE).unwrap(), (0, Ok(()))), "before the other one is given up");
+    assert!(matches!(hears.recv_timeout(DEADLINE).unwrap(), (1, Err(LogError::Unknown { .. }))));
     let looking = Stopwatch::start();
-    let named = loop {
+    let named = format!("; no broker leads {}/1", disks.name);
+    while !log.trouble().is_some_and(|trouble| trouble.reason.ends_with(&named)) {
         log.look();
-        assert!(looking.elapsed() < DEADLINE, "it is not named");
-        if let Some(trouble) = log.trouble() {
-            break trouble.of;
-        }
-    };
-    assert_eq!(named, Some(format!("{}/1", disks.name)));
+        assert!(looking.elapsed() < DEADLINE, "it is not named: {:?}", log.trouble());
+    }
 
     disks.mend();
     poll_until(&mut *session, "the partition that is back", |polled| is_given(polled, 1) && is_read(polled, "before"));
     reads_to_the_end(&mut *session, &[0, 1]);
+}
+
+/// Two members, one of which leaves while nobody leads the partition that it has: the other one is given what it cannot open, and reads on what it has.
+#[test]
+fn a_member_that_is_given_what_nobody_leads_reads_on() {
+    let mut disks = TwoDisks::with(Topic::Metrics, Partitions::default().with(Topic::Metrics, 2));
+    let named = |name: &str| BTreeMap::from([("client.id".to_owned(), name.to_owned())]);
+    let logs = ["a", "b"].map(|name| Broker::open(&Options { settings: named(name), ..disks.options.clone() }));
+    let mut sessions = [joins(&logs[0], "a"), joins(&logs[1], "b")];
+    let (started, mut has) = (Stopwatch::start(), [BTreeSet::new(), BTreeSet::new()]);
+    while !has.iter().all(|has| has.len() == 1) {
+        assert!(started.elapsed() < DEADLINE, "they never share: {has:?}");
+        for (session, has) in sessions.iter_mut().zip(&mut has) {
+            for polled in session.poll(100, Duration::from_millis(50)).unwrap() {
+                match polled {
+                    Polled::Assigned { partition, .. } => drop(has.insert(partition)),
+                    Polled::Revoked { partition } => drop(has.remove(&partition)),
+                    _ => {}
+                }
+            }
+        }
+    }
+    let [one, other] = sessions;
+    let (mut stays, leaves, log) = if has[0].contains(&0) { (one, other, &logs[0]) } else { (other, one, &logs[1]) };
+    disks.lose_the_other();
+    drop(leaves);
+    // The group has given it both.
+    let started = Stopwatch::start();
+    let owner_of_all = |log: &KafkaLog| {
+        let owners = log.owners("aggregate", Topic::Metrics).unwrap().unwrap();
+        owners.len() == 2 && owners.values().collect::<BTreeSet<_>>().len() == 1
+    };
+    while !owner_of_all(log) {
+        assert!(started.elapsed() < DEADLINE, "it is given nothing");
+        drop(stays.poll(100, Duration::from_millis(100)));
+    }
+    for value in ["one", "two"] {
+        log.append(vec![metric(0, value)]).unwrap();
+        poll_until(&mut *stays, value, |polled| is_read(polled, value));
+    }
+    reads_to_the_end(&mut *stays, &[0]);
+    disks.mend();
+    poll_until(&mut *stays, "the partition that is back", |polled| is_given(polled, 1));
+    reads_to_the_end(&mut *stays, &[0, 1]);
 }
 
 /// The disk of a partition that one of a member's partitions writes to is gone: the member's other partition is read and written on, and nothing more of the first is read.
@@ -583,11 +635,26 @@ fn a_record_that_its_topic_does_not_take_costs_nobody_else() {
     topics::apply(&options, false).unwrap();
     let log = Broker::open(&options);
     let large = RawAppend { topic: Topic::Signals, partition: 1, key: None, value: noise(10_000) };
-    let outcomes = log.append_each(vec![vec![signal("one")], vec![large.clone()], vec![signal("other"), large], vec![signal("last")]]);
+    let calls = [vec![signal("one")], vec![large.clone()], vec![signal("other"), large], vec![signal("last")]];
+    let outcomes = appended_each(&log, calls);
     let [Ok(()), Err(refused), Err(LogError::Unknown { reason }), Ok(())] = &outcomes[..] else { panic!("{outcomes:?}") };
     let why = "the topic signals takes no record of 10000 bytes: its max.message.bytes is too small; `loadline topology check` says how that is mended";
     assert_eq!((refused.to_string().as_str(), reason.as_str()), (why, why));
     assert_eq!(values(&log), ["one", "other", "last"]);
+}
+
+/// What came of each of these calls, in their order.
+fn appended_each<const N: usize>(log: &KafkaLog, calls: [Vec<RawAppend>; N]) -> Vec<Result<(), LogError>> {
+    let (calls, outcomes): (Vec<_>, Vec<_>) = calls
+        .into_iter()
+        .map(|appends| {
+            let (done, outcome) = channel();
+            let told: Told = Box::new(move |came| drop(done.send(came)));
+            ((appends, told), outcome)
+        })
+        .unzip();
+    log.append_each(calls);
+    outcomes.into_iter().map(|outcome| outcome.recv_timeout(DEADLINE).unwrap()).collect()
 }
 
 /// A session that the brokers do not take is told: else the member would only never be given anything.

@@ -1,13 +1,14 @@
-//! The thread that appends: what waits at the same time shares one commit.
+//! The thread that appends: what waits at the same time shares one commit, where the log has commits, and nobody waits for what another one's records wait for, where it has partitions.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-use crate::log::{Log, LogError, RawAppend};
+use crate::log::{Log, LogError, RawAppend, Told};
 
 /// The most bytes of one commit: two whole requests. Larger commits gain nothing (an fsync is a few
 /// per cent of it then) and make everybody wait for the largest.
@@ -84,7 +85,9 @@ pub(super) fn start(log: Arc<dyn Log>, queue: usize) -> std::io::Result<(Queue, 
     Ok((Queue { jobs: sender, bytes }, Appender(thread)))
 }
 
-fn run(log: &dyn Log, jobs: &Receiver<Job>, waiting: &AtomicUsize) {
+fn run(log: &dyn Log, jobs: &Receiver<Job>, waiting: &Arc<AtomicUsize>) {
+    // Everybody who waits for an answer has one of these.
+    let (all, answered) = channel::<Infallible>();
     while let Ok(first) = jobs.recv() {
         let mut bytes = size(&first);
         let mut together = vec![first];
@@ -94,28 +97,29 @@ fn run(log: &dyn Log, jobs: &Receiver<Job>, waiting: &AtomicUsize) {
             bytes += size(&next);
             together.push(next);
         }
-        commit(log, together);
-        waiting.fetch_sub(bytes, Ordering::Relaxed);
+        log.append_each(together.into_iter().map(|job| call(job, waiting, &all)).collect());
     }
+    drop(all);
+    let _ = answered.recv();
 }
 
 fn size(job: &Job) -> usize {
     job.appends.iter().map(|a| a.value.len()).sum()
 }
 
-/// Appends the records of all jobs at once; each is told what came of its own.
-fn commit(log: &dyn Log, jobs: Vec<Job>) {
-    let (calls, done): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.appends, job.done)).unzip();
-    let outcomes = log.append_each(calls);
-    if let Some(error) = outcomes.iter().find_map(|outcome| outcome.as_ref().err()) {
-        // Each client is told; of a log that cannot be written, `Log::trouble` tells.
-        let requests = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-        tracing::debug!(event = "samples-untaken", %error, requests, "samples were not taken");
-    }
-    done.into_iter().zip(outcomes).for_each(|(done, outcome)| answer(done, outcome));
-}
-
-/// A request whose client has gone hears nothing, and needs nothing.
-fn answer(done: oneshot::Sender<Result<(), LogError>>, result: Result<(), LogError>) {
-    let _ = done.send(result);
+/// What a job appends, and what is done when it is known what came of that.
+fn call(job: Job, waiting: &Arc<AtomicUsize>, all: &Sender<Infallible>) -> (Vec<RawAppend>, Told) {
+    let (bytes, waiting, all) = (size(&job), Arc::clone(waiting), all.clone());
+    let Job { appends, done } = job;
+    let told = move |outcome: Result<(), LogError>| {
+        waiting.fetch_sub(bytes, Ordering::Relaxed);
+        if let Err(error) = &outcome {
+            // The client is told; of a log that cannot be written, `Log::trouble` tells.
+            tracing::debug!(event = "samples-untaken", %error, "samples were not taken");
+        }
+        // A request whose client has gone hears nothing, and needs nothing.
+        let _ = done.send(outcome);
+        drop(all);
+    };
+    (appends, Box::new(told))
 }

@@ -297,7 +297,7 @@ impl Supervisor {
                     )
                 });
                 // For good: while the other one is started again, this one must not begin.
-                self.shared.elsewhere.store(true, Ordering::SeqCst);
+                self.shared.elsewhere.store(error.kind() == std::io::ErrorKind::AddrInUse, Ordering::SeqCst);
                 return self.leaves_it(words);
             }
             None => return false,

@@ -1,6 +1,8 @@
 //! Appends that no input caused: acknowledged by all in-sync replicas, without a transaction.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use super::topics::Names;
 use super::{Options, client, errors};
 use crate::log::coordinator::lock;
-use crate::log::{LogError, Offset, RawAppend};
+use crate::log::{LogError, Offset, RawAppend, Topic};
 use crate::runtime::clock::Stopwatch;
 
 /// How long a full queue is waited for at a time.
@@ -92,16 +94,36 @@ struct Deliveries;
 /// A record's place among those of its call.
 type Place = Box<(Arc<Waiting>, usize)>;
 
-/// The records of one call, and what came of them.
+/// What is done with what came of a call: where each record was appended, or why it was not.
+type Done = Box<dyn FnOnce(Outcomes) + Send>;
+
+/// What came of each record of a call, in their order.
+pub(super) struct Outcomes {
+    records: Vec<Sent>,
+    results: Vec<Result<Offset, KafkaError>>,
+}
+
+/// A record that was sent.
+struct Sent {
+    topic: Topic,
+    partition: u32,
+    name: Arc<str>,
+    bytes: usize,
+}
+
+/// The records of one call, until it is known what came of all of them.
 struct Waiting {
+    records: Mutex<Vec<Sent>>,
     results: Mutex<Results>,
-    told: Condvar,
+    /// It is heard until then.
+    producer: Producer,
+    calls: Arc<Calls>,
 }
 
 struct Results {
-    /// The offset of each record, or why it has none; `None` until that is known.
     of: Vec<Option<Result<Offset, KafkaError>>>,
     open: usize,
+    done: Option<Done>,
 }
 
 impl ClientContext for Deliveries {
@@ -131,9 +153,42 @@ impl Waiting {
         {
             results.open -= 1;
         }
-        if results.open == 0 {
-            self.told.notify_all();
+        self.ends(results);
+    }
+
+    /// Says what came of it, where all of it is known.
+    fn ends(&self, mut results: MutexGuard<'_, Results>) {
+        let Some(done) = (if results.open == 0 { results.done.take() } else { None }) else { return };
+        let mut of: Vec<Result<Offset, KafkaError>> = std::mem::take(&mut results.of).into_iter().flatten().collect();
+        drop(results);
+        // What the client says of each is only that there was a fault, or that it was never sent.
+        if let Some((fault, _)) = self.producer.client().fatal_error() {
+            for result in &mut of {
+                if result.as_ref().is_err_and(|error| matches!(error.rdkafka_error_code(), Some(Code::Fatal | Code::PurgeQueue))) {
+                    *result = Err(KafkaError::MessageProduction(fault));
+                }
+            }
         }
+        self.calls.change(|under_way| under_way.calls -= 1);
+        done(Outcomes { records: std::mem::take(&mut lock(&self.records)), results: of });
+    }
+}
+
+impl Outcomes {
+    /// The offset of each. What may be there is never told as refused: whoever sends it again could double it.
+    pub(super) fn of_all(&self) -> Result<Vec<Offset>, LogError> {
+        came_of(self.told())
+    }
+
+    /// What came of the records of each partition.
+    pub(super) fn by_partition(&self) -> BTreeMap<(Topic, u32), Result<(), LogError>> {
+        let partitions: BTreeSet<(Topic, u32)> = self.records.iter().map(|sent| (sent.topic, sent.partition)).collect();
+        let of = |place: (Topic, u32)| (place, came_of(self.told().filter(move |(sent, _)| (sent.topic, sent.partition) == place)).map(drop));
+        partitions.into_iter().map(of).collect()
+    }
+
+    fn told(&self) -> impl Iterator<Item = (&Sent, &Result<Offset, KafkaError>)> {
+        self.records.iter().zip(&self.results)
     }
 }
 
@@ -148,58 +203,56 @@ impl Appender {
         Ok(Appender { producers, patience: options.patience, calls, listener: Some(listener) })
     }
 
-    /// Appends what each of the calls has, and waits until it is known what came of all of it: the offsets of each, in their order.
-    pub(super) fn append(&self, options: &Options, names: &Names, calls: &[&[RawAppend]]) -> Vec<Result<Vec<Offset>, LogError>> {
-        let producer = Arc::clone(&lock(&self.producers).current);
+    /// Appends what a call has, and waits until it is known what came of all of it.
+    pub(super) fn append(&self, options: &Options, names: &Names, appends: &[RawAppend]) -> Result<Vec<Offset>, LogError> {
+        let (done, told) = channel();
+        self.begin(options, names, appends, Box::new(move |outcomes| drop(done.send(outcomes))));
+        match told.recv_timeout(self.patience) {
+            Ok(outcomes) => outcomes.of_all(),
+            Err(_) => Err(LogError::Unknown { reason: format!("Kafka: no answer within {} s", self.patience.as_secs()) }),
+        }
+    }
+
+    /// Sends what a call has; `done` hears, on a thread of the client, what came of all of it, once that is known: the client gives a record up itself when its time is over.
+    pub(super) fn begin(&self, options: &Options, names: &Names, appends: &[RawAppend], done: Done) {
+        let producer = self.producer(options);
+        let sent = |append: &RawAppend| {
+            let (topic, partition) = (append.topic, append.partition);
+            Sent { topic, partition, name: Arc::from(names.of(topic)), bytes: append.value.len() }
+        };
+        let waiting = Arc::new(Waiting {
+            records: Mutex::new(appends.iter().map(sent).collect()),
+            results: Mutex::new(Results { of: vec![None; appends.len()], open: appends.len(), done: Some(done) }),
+            producer: Arc::clone(&producer),
+            calls: Arc::clone(&self.calls),
+        });
         self.calls.change(|under_way| under_way.calls += 1);
-        let outcomes = self.send_all(&producer, options, names, calls);
-        self.calls.change(|under_way| under_way.calls -= 1);
-        if producer.client().fatal_error().is_some() {
-            self.replace(&producer, options);
-        }
-        outcomes
-    }
-
-    /// Another producer in place of one that takes nothing any more.
-    fn replace(&self, dead: &Producer, options: &Options) {
-        let mut producers = lock(&self.producers);
-        if !Arc::ptr_eq(&producers.current, dead) {
-            return; // somebody else was quicker
-        }
-        match client::idempotent(options, Deliveries) {
-            Ok(producer) => {
-                let retired = std::mem::replace(&mut producers.current, Arc::new(producer));
-                producers.retired.push(retired);
-            }
-            Err(error) => tracing::error!(event = "kafka", %error, "another producer cannot be made; the next append tries again"),
-        }
-    }
-
-    fn send_all(&self, producer: &Producer, options: &Options, names: &Names, calls: &[&[RawAppend]]) -> Vec<Result<Vec<Offset>, LogError>> {
-        let all: Vec<&RawAppend> = calls.iter().copied().flatten().collect();
-        let results = Results { of: vec![None; all.len()], open: all.len() };
-        let waiting = Arc::new(Waiting { results: Mutex::new(results), told: Condvar::new() });
         let started = Stopwatch::start();
-        for (index, append) in all.into_iter().enumerate() {
+        for (index, append) in appends.iter().enumerate() {
             let name = names.of(append.topic);
             let mut record = BaseRecord::with_opaque_to(name, Box::new((Arc::clone(&waiting), index))).partition(client::number(append.partition));
             (record.key, record.payload) = (append.key.as_deref(), Some(append.value.as_slice()));
             record.headers = options.headers(name, append);
-            self.send(producer, record, index, &started, &waiting);
+            self.send(&producer, record, index, &started, &waiting);
         }
-        let left = self.patience.saturating_sub(started.elapsed());
-        let guard = lock(&waiting.results);
-        let (mut results, _) = waiting.told.wait_timeout_while(guard, left, |results| results.open > 0).unwrap_or_else(PoisonError::into_inner);
-        // What the client says of each is only that there was a fault, or that it was never sent.
-        if let Some((fault, _)) = producer.client().fatal_error() {
-            for result in results.of.iter_mut().flatten() {
-                if result.as_ref().is_err_and(|error| matches!(error.rdkafka_error_code(), Some(Code::Fatal | Code::PurgeQueue))) {
-                    *result = Err(KafkaError::MessageProduction(fault));
+        if appends.is_empty() {
+            waiting.ends(lock(&waiting.results));
+        }
+    }
+
+    /// The one that takes what is sent: another one in place of one that takes nothing any more.
+    fn producer(&self, options: &Options) -> Producer {
+        let mut producers = lock(&self.producers);
+        if producers.current.client().fatal_error().is_some() {
+            match client::idempotent(options, Deliveries) {
+                Ok(producer) => {
+                    let retired = std::mem::replace(&mut producers.current, Arc::new(producer));
+                    producers.retired.push(retired);
                 }
+                Err(error) => tracing::error!(event = "kafka", %error, "another producer cannot be made; the next append tries again"),
             }
         }
-        let mut results = results.of.iter();
-        calls.iter().map(|appends| came_of(names, appends.iter().zip(results.by_ref()), self.patience)).collect()
+        Arc::clone(&producers.current)
     }
 
     /// Hands a record to the client, when there is room for it.
@@ -207,11 +260,10 @@ impl Appender {
         loop {
             match producer.send(record) {
                 Ok(()) => return,
+                // Until some of what waits is told.
                 Err((KafkaError::MessageProduction(Code::QueueFull), again)) if started.elapsed() < self.patience => {
                     record = again;
-                    // Until some of what waits is told.
-                    let guard = lock(&waiting.results);
-                    drop(waiting.told.wait_timeout(guard, QUEUE_PAUSE).unwrap_or_else(PoisonError::into_inner));
+                    std::thread::sleep(QUEUE_PAUSE);
                 }
                 Err((error, _)) => return waiting.told(index, Err(error)),
             }
@@ -219,29 +271,17 @@ impl Appender {
     }
 }
 
-/// What came of one call. What may be there is never told as refused: whoever sends it again could double it.
-fn came_of<'a>(
-    names: &Names,
-    told: impl Iterator<Item = (&'a RawAppend, &'a Option<Result<Offset, KafkaError>>)>,
-    patience: Duration,
-) -> Result<Vec<Offset>, LogError> {
+/// What came of some records. What may be there is never told as refused: whoever sends it again could double it.
+fn came_of<'a>(told: impl Iterator<Item = (&'a Sent, &'a Result<Offset, KafkaError>)>) -> Result<Vec<Offset>, LogError> {
     let (mut offsets, mut refused, mut is_open) = (Vec::new(), None, false);
-    for (append, result) in told {
-        let reason = match result {
-            Some(Ok(offset)) => {
-                offsets.push(*offset);
-                continue;
-            }
-            Some(Err(error)) => {
+    for (sent, result) in told {
+        match result {
+            Ok(offset) => offsets.push(*offset),
+            Err(error) => {
                 is_open |= errors::may_be_stored(error);
-                errors::of_delivery(error, append.topic, names.of(append.topic), append.value.len())
+                refused.get_or_insert(errors::of_delivery(error, sent.topic, &sent.name, sent.bytes));
             }
-            None => {
-                is_open = true;
-                LogError::Retry { reason: format!("Kafka: no answer within {} s", patience.as_secs()) }
-            }
-        };
-        refused.get_or_insert(reason);
+        }
     }
     match refused {
         None => Ok(offsets),
@@ -264,24 +304,27 @@ impl Drop for Appender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Topic;
 
-    /// What may be there is unknown, what cannot be there is refused, and of a call with both all is unknown.
+    /// What may be there is unknown, what cannot be there is refused, and of a call with both all is unknown. One partition's failure is none of another one's.
     #[test]
     fn what_may_be_there_is_never_told_as_refused() {
-        let names = Names::new("test.").unwrap();
-        let append = RawAppend { topic: Topic::Metrics, partition: 0, key: None, value: vec![0; 9] };
-        let of = |told: &[Option<Result<Offset, KafkaError>>]| came_of(&names, told.iter().map(|told| (&append, told)), Duration::from_secs(1));
-        let failed = |code| Some(Err(KafkaError::MessageProduction(code)));
-        assert_eq!(of(&[Some(Ok(3)), Some(Ok(4))]).unwrap(), [3, 4]);
+        let came = |told: &[(u32, Result<Offset, KafkaError>)]| {
+            let sent = |(partition, _): &(u32, _)| Sent { topic: Topic::Metrics, partition: *partition, name: Arc::from("test.metrics"), bytes: 9 };
+            Outcomes { records: told.iter().map(sent).collect(), results: told.iter().map(|(_, result)| result.clone()).collect() }
+        };
+        let of = |told: &[Result<Offset, KafkaError>]| came(&told.iter().map(|result| (0, result.clone())).collect::<Vec<_>>()).of_all();
+        let failed = |code| Err(KafkaError::MessageProduction(code));
+        assert_eq!(of(&[Ok(3), Ok(4)]).unwrap(), [3, 4]);
         assert!(matches!(of(&[failed(Code::MessageTimedOut)]), Err(LogError::Unknown { .. })));
-        assert!(matches!(of(&[None]), Err(LogError::Unknown { .. })));
         assert!(matches!(of(&[failed(Code::QueueFull)]), Err(LogError::Retry { .. })));
-        assert!(matches!(of(&[failed(Code::QueueFull), Some(Ok(1))]), Err(LogError::Unknown { .. })));
+        assert!(matches!(of(&[failed(Code::QueueFull), Ok(1)]), Err(LogError::Unknown { .. })));
         assert!(matches!(of(&[failed(Code::MessageSizeTooLarge)]), Err(LogError::TooLarge { bytes: 9, .. })));
-        assert!(matches!(of(&[Some(Ok(1)), failed(Code::MessageSizeTooLarge)]), Err(LogError::Unknown { .. })));
+        assert!(matches!(of(&[Ok(1), failed(Code::MessageSizeTooLarge)]), Err(LogError::Unknown { .. })));
         assert!(matches!(of(&[failed(Code::UnknownTopicOrPartition)]), Err(LogError::Fatal { .. })));
-        assert!(matches!(of(&[Some(Ok(1)), failed(Code::UnknownTopicOrPartition)]), Err(LogError::Unknown { .. })));
-        assert!(matches!(of(&[None, failed(Code::TopicAuthorizationFailed)]), Err(LogError::Unknown { .. })));
+        assert!(matches!(of(&[Ok(1), failed(Code::UnknownTopicOrPartition)]), Err(LogError::Unknown { .. })));
+        assert!(matches!(of(&[failed(Code::MessageTimedOut), failed(Code::TopicAuthorizationFailed)]), Err(LogError::Unknown { .. })));
+        let outcomes = came(&[(3, Ok(1)), (0, Ok(7)), (3, failed(Code::QueueFull))]).by_partition();
+        assert!(outcomes[&(Topic::Metrics, 0)].is_ok());
+        assert!(matches!(outcomes[&(Topic::Metrics, 3)], Err(LogError::Unknown { .. })) && outcomes.len() == 2, "{outcomes:?}");
     }
 }

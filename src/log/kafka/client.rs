@@ -89,7 +89,7 @@ pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
 }
 
 /// Settings that cannot be chosen, as a promise rests on each of them.
-const OURS: [&str; 14] = [
+const OURS: [&str; 16] = [
     "group.id",
     "group.protocol",
     "group.instance.id",
@@ -104,6 +104,9 @@ const OURS: [&str; 14] = [
     "enable.partition.eof",
     "allow.auto.create.topics",
     "message.max.bytes",
+    // What was taken would never be told.
+    "delivery.report.only.error",
+    "enabled_events",
 ];
 
 /// What all clients share. What the user sets comes last, in [`create`].

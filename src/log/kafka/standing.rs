@@ -83,29 +83,24 @@ impl Standing {
         outcome
     }
 
-    /// Notes what came of several writes that were done at once, in `time`: those that succeed hide none that do not.
-    pub(super) fn note_each<'a>(&self, of: impl Fn() -> String, outcomes: impl Iterator<Item = Option<&'a LogError>>, time: Duration) {
-        let (mut succeeds, mut refused) = (false, None);
-        for outcome in outcomes {
+    /// Notes what came of several writes that were done at once, in `time`, each with what it is: those that succeed hide none that do not.
+    pub(super) fn note_each(&self, outcomes: impl Iterator<Item = (String, Option<LogError>)>, time: Duration) {
+        let (mut succeed, mut all) = (Vec::new(), true);
+        for (of, outcome) in outcomes {
+            all &= outcome.is_none();
             match outcome {
-                None => succeeds = true,
+                None => succeed.push(of),
                 // What needs a person ends a stage, but not who takes samples.
-                Some(LogError::Retry { reason } | LogError::Unknown { reason } | LogError::Fatal { reason }) => refused = Some(reason),
+                Some(LogError::Retry { reason } | LogError::Unknown { reason } | LogError::Fatal { reason }) => self.refused(of, &reason, time),
                 Some(LogError::UnderWay { .. }) => {}
                 Some(LogError::Fenced { .. } | LogError::TooLarge { .. }) => self.times.failed(),
             }
         }
-        match refused {
-            Some(reason) => {
-                self.refused(of(), reason, time);
-                // A cluster that takes some of it can be written to.
-                if succeeds {
-                    lock(&self.troubles).of_all = None;
-                }
-            }
-            None if succeeds => self.written(&of, time),
-            None => {}
+        if all && !succeed.is_empty() {
+            self.times.took(time);
         }
+        // A cluster that takes some of it can be written to.
+        succeed.iter().for_each(|of| self.is_taken(&|| of.clone()));
     }
 
     /// Asks whether the cluster answers, where nothing was written for a while: who only reads would wait in silence.
@@ -160,6 +155,10 @@ impl Standing {
 
     fn written(&self, of: &impl Fn() -> String, time: Duration) {
         self.times.took(time);
+        self.is_taken(of);
+    }
+
+    fn is_taken(&self, of: &impl Fn() -> String) {
         let mut troubles = lock(&self.troubles);
         troubles.heard = Some(Stopwatch::start());
         troubles.unanswered = (0, None);
@@ -275,23 +274,25 @@ mod tests {
         assert_eq!((standing.trouble(), standing.times().failures()), (None, 0));
     }
 
-    /// Of requests that were sent at once: a partition without a leader is told, though all others are written.
+    /// Of what was sent at once: a partition without a leader is told, though all others are written, also after it.
     #[test]
     fn what_is_written_at_once_hides_no_part_that_is_not() {
         let standing = Standing::new("a:9092");
-        let failed = LogError::Retry { reason: "no leader".to_owned() };
-        let of = || "what is appended to metrics".to_owned();
-        let note = |outcomes: &[Option<&LogError>]| standing.note_each(of, outcomes.iter().copied(), Duration::ZERO);
-        note(&[Some(&failed), Some(&failed)]);
+        let failed = || Some(LogError::Retry { reason: "no leader".to_owned() });
+        let note = |outcomes: &[(&str, Option<LogError>)]| {
+            standing.note_each(outcomes.iter().map(|(of, outcome)| ((*of).to_owned(), outcome.clone())), Duration::ZERO);
+        };
+        note(&[("metrics/0", failed()), ("metrics/1", failed())]);
         assert_eq!(standing.trouble().unwrap().of, None);
-        note(&[None, Some(&failed), None]);
+        note(&[("metrics/0", None), ("metrics/1", failed()), ("metrics/2", None)]);
+        note(&[("metrics/2", None)]);
         let Trouble { of, refused, reason, .. } = standing.trouble().unwrap();
-        assert_eq!((of.as_deref(), refused, reason.as_str()), (Some("what is appended to metrics"), 2, "no leader"));
+        assert_eq!((of.as_deref(), refused, reason.as_str()), (Some("metrics/1"), 2, "no leader"));
         note(&[]);
         assert!(standing.trouble().is_some(), "nothing was written");
-        note(&[None, None]);
+        note(&[("metrics/1", None)]);
         assert_eq!(standing.trouble(), None);
-        note(&[Some(&LogError::Fatal { reason: "not authorized".to_owned() })]);
+        note(&[("metrics/1", Some(LogError::Fatal { reason: "not authorized".to_owned() }))]);
         assert_eq!(standing.trouble().map(|trouble| trouble.reason).as_deref(), Some("not authorized"), "samples are sent elsewhere until it is mended");
     }
 

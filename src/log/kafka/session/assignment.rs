@@ -43,7 +43,8 @@ impl ClientContext for Changes {
 
 impl ConsumerContext for Changes {
     /// Partitions that were taken are let go at once: a transaction of one that is still under way moves no position in the next generation, and whoever is given the
-    /// partition ends it first. Those that were given wait until their producers are ready, and the group with them.
+    /// partition ends it first. Those that were given are known to the client when their producers are ready. The group does not wait for that: while it does, the client fetches
+    /// nothing of the others, and none of its members can be given anything.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let mut told = lock(&self.0);
         let elements = if list.count() == 0 { Vec::new() } else { list.elements() };
@@ -51,24 +52,20 @@ impl ConsumerContext for Changes {
         let topic = elements.first().map(|element| element.topic().to_owned()).unwrap_or_default();
         drop(elements);
         let outcome = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            if told.leaving || partitions.is_empty() {
+            if told.leaving {
                 consumer.incremental_assign(list)
             } else {
                 told.waiting.extend(&partitions);
                 told.events.extend(partitions.into_iter().map(Change::Given));
-                Ok(())
+                consumer.incremental_assign(&TopicPartitionList::new())
             }
         } else {
-            // What was given and is taken before it was opened was never the client's: it is only told that the giving is over. To give it and take
-            // it at once would stop it twice where it was taken a moment before, which librdkafka ends the process for (`rktp_started`).
-            let (early, known): (Vec<u32>, Vec<u32>) = partitions.iter().partition(|partition| told.waiting.remove(partition));
+            // What was given and is taken before it was opened was never the client's. To give it and take it at once would stop it twice where it was taken a moment before,
+            // which librdkafka ends the process for (`rktp_started`).
+            let known: Vec<u32> = partitions.iter().copied().filter(|partition| !told.waiting.remove(partition)).collect();
+            told.events.retain(|change| !matches!(change, Change::Given(partition) if partitions.contains(partition)));
             told.events.extend(partitions.into_iter().map(Change::Taken));
-            if early.is_empty() {
-                consumer.incremental_unassign(list)
-            } else {
-                let known = client::many(&topic, known.into_iter().map(|partition| (partition, At::Invalid)));
-                consumer.incremental_assign(&TopicPartitionList::new()).and_then(|()| consumer.incremental_unassign(&known))
-            }
+            consumer.incremental_unassign(&client::many(&topic, known.into_iter().map(|partition| (partition, At::Invalid))))
         };
         if let Err(error) = outcome {
             tracing::error!(event = "kafka", %error, "the group's client does not take an assignment");
@@ -155,7 +152,7 @@ impl Member {
         let Some(made) = beginning.ended(wait) else { return Ok(false) };
         self.beginnings.remove(&partition);
         let transactions = made?;
-        let committed = client::committed(&self.consumer, self.topic(), partition, options.patience)?;
+        let committed = client::committed(&self.consumer, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
         let range = client::range(&self.consumer, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
         let position = committed.unwrap_or(range.start);
         let next = self.within(partition, position, &range)?;

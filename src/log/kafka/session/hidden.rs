@@ -12,8 +12,9 @@ use crate::runtime::clock::Stopwatch;
 
 /// Where an end is not reached for so long, it is looked why.
 const LATE: Duration = Duration::from_secs(3);
-/// And so often.
+/// And so often, and no more than a tenth of the time: the others wait meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const RESTS: u32 = 9;
 /// The client says it again as often as it fetches.
 const SAID_WITHIN: Duration = Duration::from_secs(2);
 
@@ -21,7 +22,8 @@ const SAID_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Hidden {
     partitions: BTreeMap<u32, Lacking>,
-    looked: Option<Stopwatch>,
+    /// When that was looked at last, and for how long it is not again.
+    looked: Option<(Stopwatch, Duration)>,
     /// What the client said last of records that it could not fetch; it does not say of which partition.
     failed: Option<(Stopwatch, String)>,
 }
@@ -64,14 +66,15 @@ impl Member {
         let late: BTreeMap<u32, Offset> = self.questions.open_since(now - LATE).filter(|(partition, _)| is_read(partition)).collect();
         let found = if late.is_empty() {
             BTreeMap::new()
-        } else if self.hidden.looked.as_ref().is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+        } else if self.hidden.looked.as_ref().is_some_and(|(looked, rests)| looked.elapsed() < *rests) {
             let still = self.hidden.partitions.iter().filter(|(partition, _)| late.contains_key(partition));
             still.map(|(partition, lacking)| (*partition, lacking.clone())).collect()
         } else {
-            self.hidden.looked = Some(Stopwatch::start());
+            let looking = Stopwatch::start();
             let asker = self.shared.asker(self.membership.group)?;
             let asks: Vec<u32> = late.keys().copied().collect();
             let seen = client::ends(&asker, self.topic(), &asks, ENDS_WITHIN);
+            self.hidden.looked = Some((Stopwatch::start(), LOOK_EVERY.max(looking.elapsed() * RESTS)));
             let why = |(partition, seen): (u32, Offset)| {
                 let next = self.owned.get(&partition)?.next;
                 Some((partition, self.hidden.why(next, seen, *late.get(&partition)?)?))
