@@ -542,14 +542,30 @@ fn an_installation_has_one_fleet_of_a_name() {
     let refused = second.fleets().scale(&second.target, 3, "ana").unwrap_err().to_string();
     assert!(refused.contains("FleetSupervisedElsewhere"), "{refused}");
     world.fleets = None;
+    wait_for("that nobody has it", || second.status().conditions.get("FleetSupervisedElsewhere")?.starts_with("nobody supervises it now").then_some(()));
     world.start();
     world.settle(2);
+    wait_for("who has it", || second.status().conditions.get("FleetSupervisedElsewhere")?.contains("process ").then_some(()));
     assert_eq!((world.leaders(), second.leaders()), (pids.clone(), pids), "the first has its instances again, and nothing was started beside them");
     let other = World::of_workers("named", 1).of("another").started();
     wait_for("an instance of another installation", || other.status().instances.iter().any(|instance| instance.ready).then_some(()));
     for world in [&world, &other, &second] {
         world.fleets().stop_all(PATIENCE).unwrap();
     }
+    // It ended, its last words never came to the log, and it is started where nobody has the fleet: the alert is over.
+    drop(world);
+    let mut again = second;
+    again.fleets = None;
+    again.outbox.take(Duration::ZERO);
+    again.start();
+    again.settle(1);
+    assert!(
+        gather(&again.outbox, "its end", |all| !all.alerts.is_empty())
+            .alerts
+            .iter()
+            .any(|alert| { (alert.name.as_str(), alert.state) == ("FleetSupervisedElsewhere", AlertState::Resolved) })
+    );
+    again.fleets().stop_all(PATIENCE).unwrap();
 }
 
 #[test]

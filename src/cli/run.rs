@@ -61,6 +61,9 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// How long stopping fleets may take beyond the longest grace of their documents: endpoints that settle, and SIGKILL.
 const STOP_FLEETS_WITHIN: Duration = Duration::from_secs(40);
 
+/// How long what feeds the stages may take to end before they do.
+const FEEDERS_WITHIN: Duration = Duration::from_secs(5);
+
 /// Run Loadline: metrics in over HTTP, policies from files, fleets of local processes.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -307,8 +310,9 @@ impl Pipeline {
             freeze: self.freeze.clone(),
             started_at: self.clock.now(),
             live: Live::default(),
+            unrecorded: Arc::default(),
         };
-        let live = services.live.clone();
+        let (live, unrecorded) = (services.live.clone(), Arc::clone(&services.unrecorded));
         server.door.open(serve::router(services));
         Program::Ready(&server.address.to_string()).emit();
         let reason = self.wait(told).await;
@@ -332,6 +336,7 @@ impl Pipeline {
                 }
             }
         };
+        unrecorded.tell();
         match (reason, why) {
             (None, _) => Ok(0),
             (Some(reason), Some(why)) if !reason.contains(&why) => bail!("{reason}: {why}"),
@@ -379,6 +384,13 @@ impl Pipeline {
 
     /// Ends every part in order. Why the first of them ended that did with an error.
     fn end(self, stop_fleets: bool) -> Option<String> {
+        // What feeds the stages may wait for a cluster that does not answer: they hand over what they have all the same.
+        let stop = self.stop.clone();
+        let asks = move || {
+            std::thread::sleep(FEEDERS_WITHIN);
+            stop.ask();
+        };
+        drop(std::thread::Builder::new().name("stop".to_owned()).spawn(asks));
         let mut why = self.watcher.and_then(|watcher| told("the policy watcher", watcher.stop().map_err(|e| e.to_string())));
         why = why.or(told("a source of lag", self.lag.stop().map_err(|e| e.to_string())));
         why = why.or(self.fleets.and_then(|fleets| fleets.end(stop_fleets)));

@@ -43,6 +43,7 @@ mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use by_hand::Unrecorded;
 pub use door::Door;
 pub use host::Hosts;
 pub use live::Live;
@@ -99,6 +100,8 @@ pub struct Services {
     pub started_at: Timestamp,
     /// Who follows its pages.
     pub live: Live,
+    /// What was done by hand, and is not on the log yet.
+    pub unrecorded: Arc<Unrecorded>,
 }
 
 impl Services {

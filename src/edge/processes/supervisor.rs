@@ -97,6 +97,17 @@ impl Shared {
     }
 }
 
+/// What is said where whoever had a fleet is gone.
+const NOBODY: &str =
+    "nobody supervises it now: the process that did has ended, and its instances run on; start that one again, or, where it shall be this one's, this one";
+
+fn held_by(holder: &Holder) -> String {
+    format!(
+        "{holder} supervises a fleet of this name for the same installation, and this one would start instances beside its own; leave the role fleets out here, or give this \
+         process other fleets, and start it again"
+    )
+}
+
 /// Why a fleet is left alone whose name cannot be claimed.
 fn unclaimed(name: &str, error: &std::io::Error, held: impl FnOnce(Holder) -> String) -> String {
     let why = Holder::of(name).map_or_else(|| format!("that nobody else supervises it cannot be made sure: {error}"), held);
@@ -268,8 +279,8 @@ impl Supervisor {
     /// Whether the supervision of incarnation `uid` is this supervisor's alone, and no other incarnation of the fleet has one.
     fn has_claimed(&mut self, uid: &str) -> bool {
         if self.shared.elsewhere.load(Ordering::SeqCst) {
-            let known = self.conditions.get(&Condition::SupervisedElsewhere).cloned();
-            return self.leaves_it(known.unwrap_or_default());
+            let words = self.elsewhere();
+            return self.leaves_it(words);
         }
         if self.claim.is_none() {
             let name = claim::of_incarnation(uid);
@@ -290,12 +301,7 @@ impl Supervisor {
         match self.take_claim(&name) {
             Some(Ok(claim)) => self.name_claim = Some(claim),
             Some(Err(error)) => {
-                let words = unclaimed(&name, &error, |holder| {
-                    format!(
-                        "{holder} supervises a fleet of this name for the same installation, and this one would start instances beside its own; leave the role fleets out here, or \
-                         give this process other fleets, and start it again"
-                    )
-                });
+                let words = unclaimed(&name, &error, |holder| held_by(&holder));
                 // For good: while the other one is started again, this one must not begin.
                 self.shared.elsewhere.store(error.kind() == std::io::ErrorKind::AddrInUse, Ordering::SeqCst);
                 return self.leaves_it(words);
@@ -303,6 +309,17 @@ impl Supervisor {
             None => return false,
         }
         true
+    }
+
+    /// Who has the fleet of this name now. Where nobody does, its instances still run, and whoever had it comes back to them: this one does not begin beside them.
+    fn elsewhere(&self) -> String {
+        let name = claim::of_target(self.installation.as_deref().unwrap_or_default(), &self.target);
+        let known = self.conditions.get(&Condition::SupervisedElsewhere).filter(|known| *known != NOBODY);
+        match (Claim::take(&name), known) {
+            (Ok(_), _) => NOBODY.to_owned(),
+            (Err(_), Some(known)) => known.clone(),
+            (Err(error), None) => unclaimed(&name, &error, |holder| held_by(&holder)),
+        }
     }
 
     fn leaves_it(&mut self, words: String) -> bool {

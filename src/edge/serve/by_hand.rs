@@ -6,8 +6,8 @@
 //! effect by then.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
@@ -26,6 +26,33 @@ use crate::log::{Log, LogError, Topic};
 use crate::model::{Audit, ManualChange, Message, TargetId};
 use crate::runtime::publish;
 use crate::stages::Effects;
+
+/// What was done by hand, and is not on the log yet.
+#[derive(Debug, Default)]
+pub struct Unrecorded(Mutex<Vec<ManualChange>>);
+
+impl Unrecorded {
+    fn waits(&self, change: &ManualChange) {
+        self.lock().push(change.clone());
+    }
+
+    fn is_written(&self, change: &ManualChange) {
+        let mut waiting = self.lock();
+        if let Some(index) = waiting.iter().position(|waits| waits == change) {
+            waiting.remove(index);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<ManualChange>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what will never be on the log: the process ends.
+    pub fn tell(&self) {
+        let waiting = std::mem::take(&mut *self.lock());
+        waiting.iter().for_each(|change| HandNotRecorded { change, never: Some("the process ends") }.emit());
+    }
+}
 
 /// How long a request waits for the record of what it did: well below what whoever asks waits for the answer.
 const RECORDED_WITHIN: Duration = Duration::from_secs(3);
@@ -58,16 +85,16 @@ pub(super) async fn scale(
         return Err(refused);
     }
     let mut note = note(&allowed, to);
-    let (manual, log, of) = (Arc::clone(&services.manual), Arc::clone(&services.log), target.clone());
+    let (manual, log, unrecorded, of) = (Arc::clone(&services.manual), Arc::clone(&services.log), Arc::clone(&services.unrecorded), target.clone());
     let result = tokio::task::spawn_blocking(move || {
         let from = manual.scale(&of, to, &actor)?;
-        let is_recorded = from == to || record(log, &ManualChange { target: of, from, to, actor, reason, forced })?;
+        let is_recorded = from == to || record(log, &unrecorded, &ManualChange { target: of, from, to, actor, reason, forced })?;
         Ok((from, is_recorded))
     });
     match result.await {
         Ok(Ok((from, is_recorded))) => {
             if !is_recorded {
-                note.push_str("; who set it, and why, is not recorded yet, which is tried until it is: see `loadline status`");
+                note.push_str("; who set it, and why, is not recorded yet, which is tried for as long as this process runs");
             }
             Ok(Json(Scaled { target, from, to, note }))
         }
@@ -94,14 +121,16 @@ fn beyond(target: &TargetId, allowed: &Allowed, to: u32) -> Option<Problem> {
 }
 
 /// Writes down who changed a count, and why; whether that is done by the time the request is to be answered.
-fn record(log: Arc<dyn Log>, change: &ManualChange) -> Result<bool, ScaleError> {
-    let written = change.clone();
+fn record(log: Arc<dyn Log>, unrecorded: &Arc<Unrecorded>, change: &ManualChange) -> Result<bool, ScaleError> {
+    unrecorded.waits(change);
+    let (written, waits) = (change.clone(), Arc::clone(unrecorded));
     let write = move || {
         let mut effects = Effects::new();
         effects.to_key(Topic::Audit, written.target.as_str().to_owned(), Message::Audit(Audit::ByHand(written.clone())));
-        publish(log.as_ref(), effects)
+        publish(log.as_ref(), effects).inspect(|()| waits.is_written(&written))
     };
     let never = |reason: String| {
+        unrecorded.is_written(change);
         HandNotRecorded { change, never: Some(&reason) }.emit();
         ScaleError::Failed(format!("the count is set, but who set it could not be recorded: {reason}"))
     };

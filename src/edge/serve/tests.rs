@@ -42,8 +42,19 @@ fn begin(now: Timestamp) -> (Services, Arc<Hand>, Running) {
     let (view, manual) = (Arc::new(View::new()), Arc::new(Hand::default()));
     let (ingest, _appender) = Ingest::start(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&view), bounds).unwrap();
     let freeze = FreezeFiles::new("/nonexistent/freeze");
-    let services =
-        Services { view, log, room, clock, ingest: Some(ingest), shows: true, manual: manual.clone(), freeze, started_at: at(0), live: Live::default() };
+    let services = Services {
+        view,
+        log,
+        room,
+        clock,
+        ingest: Some(ingest),
+        shows: true,
+        manual: manual.clone(),
+        freeze,
+        started_at: at(0),
+        live: Live::default(),
+        unrecorded: Arc::default(),
+    };
     let server = Running::start(router(services.clone()));
     (services, manual, server)
 }
@@ -88,6 +99,7 @@ fn a_full_log_refuses_samples_says_why_and_takes_them_again() {
         freeze,
         started_at: at(0),
         live: Live::default(),
+        unrecorded: Arc::default(),
     }));
     let until = |what: &str, there: &dyn Fn() -> bool| {
         let waited = Stopwatch::start();

@@ -191,8 +191,9 @@ fn member_config(options: &Options, group: &str, member: &str) -> ClientConfig {
         // A partition moves only when it must, and the others are read on meanwhile.
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", millis(options.session_timeout))
-        // Who polls no more for so long leaves its partitions to others: a commit that is tried again for longer than that, as the cluster takes none, is another one's then.
-        .set("max.poll.interval.ms", "300000")
+        // Who polls no more for so long leaves its partitions to others. A broker that takes the group over in the midst of a change waits as long for members that died then, and
+        // nothing is given to anybody meanwhile; what is restored in one go takes seconds.
+        .set("max.poll.interval.ms", "60000")
         // That the topic got more partitions is seen within this, also by who is never asked how far it has read.
         .set("topic.metadata.refresh.interval.ms", "30000")
         // Who is to take a share over learns of it with its next heartbeat; so does who is to give one.
@@ -316,6 +317,13 @@ fn with_settings(options: &Options, mut config: ClientConfig) -> Result<ClientCo
              write a third of the session or less, or remove it"
         );
         return Err(LogError::Fatal { reason });
+    }
+    // librdkafka wants it no shorter than the session: who makes that longer need not name it, too.
+    if let (Some(session), Some(polls)) = (number("session.timeout.ms"), number("max.poll.interval.ms"))
+        && session > polls
+        && !options.settings.contains_key("max.poll.interval.ms")
+    {
+        config.set("max.poll.interval.ms", session.to_string());
     }
     Ok(config)
 }
@@ -506,6 +514,10 @@ mod tests {
             options.settings.insert(name.to_owned(), value.to_owned());
             assert_eq!(of(&options, name).unwrap().as_deref(), Some(value), "{name}");
         }
+        assert_eq!(of(&options, "max.poll.interval.ms").unwrap().as_deref(), Some("60000"));
+        options.settings.insert("session.timeout.ms".to_owned(), "90000".to_owned());
+        assert_eq!(of(&options, "max.poll.interval.ms").unwrap().as_deref(), Some("90000"), "no shorter than the session");
+        options.settings.insert("session.timeout.ms".to_owned(), "45000".to_owned());
         options.settings.insert("transaction.timeout.ms".to_owned(), "5000".to_owned());
         let mut shorter = producer(&options);
         fit_into_transactions(&options, shorter.set("message.timeout.ms", "54000"));

@@ -346,8 +346,15 @@ impl Member {
     fn lose(&mut self, partition: u32) -> bool {
         self.questions.forget(partition);
         self.shared.hold((self.membership.group, self.membership.topic, partition), None);
+        // What waits to be written of it is another one's affair now.
+        self.shared.standing.forget(&said_of(self.membership.group, partition));
         self.owned.remove(&partition).is_some()
     }
+}
+
+/// What a commit writes, for a person.
+fn said_of(group: &str, partition: u32) -> String {
+    format!("what {group} says of its partition {partition}")
 }
 
 /// What is held of a record, in bytes.

@@ -173,6 +173,11 @@ impl Standing {
         self.waits(of, reason, began, true);
     }
 
+    /// Whoever wrote it does no more.
+    pub(super) fn forget(&self, of: &str) {
+        lock(&self.troubles).of_each.remove(of);
+    }
+
     /// Something waits to be written, since it was `refused` or has not been taken.
     fn waits(&self, of: String, reason: &str, began: Duration, refused: bool) {
         let mut troubles = lock(&self.troubles);
@@ -251,6 +256,10 @@ mod tests {
         assert_eq!((of.as_deref(), refused), (Some("decide"), 2));
         write(&standing, "decide");
         assert_eq!(standing.trouble(), None);
+        fail(&standing, "decide", "no leader");
+        write(&standing, "admit");
+        standing.forget("decide");
+        assert_eq!(standing.trouble(), None, "it is another member's now");
     }
 
     /// A write that is still under way is no trouble at first; one that takes long is told as long as it waits, and counts as none that was refused.

@@ -1,6 +1,7 @@
 //! What a supervisor measures and tells.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use super::super::condition::{self, Condition};
 use super::super::instance::{Instance, Moment};
@@ -85,8 +86,8 @@ impl Supervisor {
                 ),
             );
         }
-        // What fired before is written over only once it is taken up.
-        if self.uid.is_some() || self.firing.is_known() {
+        // What fired before is written over only once it is taken up, or is none of this fleet's.
+        if self.uid.is_some() || self.firing.is_known() || self.shared.elsewhere.load(Ordering::SeqCst) {
             self.firing.add(&holding);
         }
         let changes = condition::changes(&self.target, &self.conditions, &holding, now);

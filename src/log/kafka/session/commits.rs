@@ -8,7 +8,7 @@ use rdkafka::consumer::Consumer as _;
 
 use super::super::transaction::{Beginning, Commit, Ended, Failure, Put, Transactions};
 use super::super::{SLICE, client, errors};
-use super::{Member, Owned};
+use super::{Member, Owned, said_of};
 use crate::log::{Batch, LogError, Polled};
 use crate::runtime::clock::Stopwatch;
 
@@ -21,7 +21,7 @@ impl Member {
         let shared = Arc::clone(&self.shared);
         let (group, partition) = (self.membership.group, batch.partition);
         let began = self.owned.get(&partition).and_then(Owned::late_since).unwrap_or_else(Stopwatch::start);
-        shared.standing.note(began, || format!("what {group} says of its partition {partition}"), || self.try_commit(batch, soon, long))
+        shared.standing.note(began, || said_of(group, partition), || self.try_commit(batch, soon, long))
     }
 
     /// Commits a batch, as often as the group changes meanwhile.
