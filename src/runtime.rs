@@ -11,7 +11,7 @@ pub mod migration;
 mod publish;
 pub mod rehearsal;
 pub mod replay;
-mod rest;
+pub(crate) mod rest;
 pub mod retention;
 pub mod runner;
 pub mod schemas;

@@ -5,36 +5,36 @@ use std::time::Duration;
 use crate::model::Timestamp;
 
 /// How often what is still being done is looked at.
-pub(super) const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 /// The first wait after a failure, and the longest.
-pub(super) const FIRST: Duration = Duration::from_millis(100);
-pub(super) const LONGEST: Duration = Duration::from_secs(5);
+pub(crate) const FIRST: Duration = Duration::from_millis(100);
+pub(crate) const LONGEST: Duration = Duration::from_secs(5);
 
 /// The rest of a partition that failed for now, while the others go on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rest {
+pub(crate) struct Rest {
     /// When it is tried again.
-    pub(super) until: Timestamp,
+    pub(crate) until: Timestamp,
     /// After another failure it rests twice as long.
     pause: Duration,
     /// It is still being done, and is only looked at.
-    pub(super) under_way: bool,
+    pub(crate) under_way: bool,
 }
 
 impl Rest {
     /// After another failure.
-    pub(super) fn failed(before: Option<Rest>, now: Timestamp) -> Rest {
+    pub(crate) fn failed(before: Option<Rest>, now: Timestamp) -> Rest {
         let pause = before.map_or(FIRST, |before| (before.pause * 2).clamp(LOOK, LONGEST));
         Rest { until: now + pause, pause, under_way: false }
     }
 
     /// While it is still being done.
-    pub(super) fn under_way(before: Option<Rest>, now: Timestamp) -> Rest {
+    pub(crate) fn under_way(before: Option<Rest>, now: Timestamp) -> Rest {
         Rest { until: now + LOOK, pause: before.map_or(Duration::ZERO, |before| before.pause), under_way: true }
     }
 
     /// A clock that is set back prolongs it by nothing.
-    pub(super) fn lasts(self, now: Timestamp) -> bool {
+    pub(crate) fn lasts(self, now: Timestamp) -> bool {
         now < self.until && self.until <= now + LONGEST
     }
 }

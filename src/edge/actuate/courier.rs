@@ -3,19 +3,25 @@
 //!
 //! The order is the promise: first the position of a command is committed, then it is carried out, then its outcome is
 //! appended. What a crash swallows after the first is never carried out again.
+//!
+//! What waits for one partition holds up no other: a partition whose position cannot be committed now rests, and an outcome
+//! that cannot be appended now is tried again while the next command is carried out.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use tracing::{debug, error};
 
 use super::{Hands, refusal};
 use crate::edge::events::Actuating;
-use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawRecord, Session, Topic, Waker};
-use crate::model::{Audit, Command, DeadLetter, Message, Outcome, OutcomeResult, Signal};
+use crate::log::{Batch, Log, LogError, Membership, Offset, Polled, RawAppend, RawRecord, Session, Told, Topic, Waker};
+use crate::model::{Audit, Command, DeadLetter, Message, Outcome, OutcomeResult, Signal, Timestamp};
 use crate::runtime::events::CommandEnded;
-use crate::runtime::{publish, schemas};
+use crate::runtime::raw_appends;
+use crate::runtime::rest::Rest;
+use crate::runtime::schemas;
 use crate::stages::Effects;
 use crate::wire;
 
@@ -26,9 +32,12 @@ pub const GROUP: &str = "actuate";
 /// ones grow old in memory, while a look ahead shows what is superseded.
 const MAX_POLL: usize = 64;
 
-/// Tries to append an outcome: 20 s in all. After that the fold closes the command as lost, since
+/// How long it is tried to append an outcome. After that the fold closes the command as lost, since
 /// a command lives 30 s.
-const OUTCOME_TRIES: u32 = 200;
+const OUTCOME_FOR: Duration = Duration::from_secs(20);
+
+/// How soon it is looked again what came of an append.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The part of an unusable record that its dead letter keeps.
 const DEAD_LETTER_BYTES: usize = 64 * 1024;
@@ -71,13 +80,31 @@ pub struct Courier {
     doing: Option<Doing>,
     /// Partitions whose last commit of a position is of unknown outcome.
     unsettled: BTreeSet<u32>,
+    /// Partitions whose position cannot be committed for now.
+    resting: BTreeMap<u32, Rest>,
+    /// Records that say what came of commands, and are not in the log yet, each under a number of its own.
+    telling: BTreeMap<u64, Telling>,
+    told: u64,
+    answers: (Sender<Answer>, Receiver<Answer>),
     schemas: schemas::Reading,
 }
 
 /// What is under way with a command whose position is committed.
 enum Doing {
     CarryOut(Received),
-    Tell { effects: Effects, tries: u32 },
+    Tell(Effects),
+}
+
+/// What came of appending one of [`Courier::telling`].
+type Answer = (u64, Result<(), LogError>);
+
+/// A record that is to be appended.
+struct Telling {
+    append: RawAppend,
+    since: Timestamp,
+    is_under_way: bool,
+    /// After a try that failed.
+    rest: Option<Rest>,
 }
 
 /// What a step came to.
@@ -91,7 +118,7 @@ pub enum Stepped {
     Committed,
     /// A command was carried out, or refused.
     CarriedOut(Outcome),
-    /// What came of it is in the log, or was given up.
+    /// What came of it is being appended, or was.
     Told,
 }
 
@@ -111,6 +138,10 @@ impl Courier {
             queue: VecDeque::new(),
             doing: None,
             unsettled: BTreeSet::new(),
+            resting: BTreeMap::new(),
+            telling: BTreeMap::new(),
+            told: 0,
+            answers: channel(),
             schemas: schemas::Reading::default(),
         })
     }
@@ -120,9 +151,9 @@ impl Courier {
         self.session.waker()
     }
 
-    /// Whether a command is begun, and not yet brought to its end.
+    /// Whether a command is begun, and not yet brought to its end. What cannot be appended now is waited for by nobody.
     pub fn is_busy(&self) -> bool {
-        self.doing.is_some()
+        self.doing.is_some() || self.telling.values().any(|telling| telling.rest.is_none())
     }
 
     /// The next step; it waits at most `wait`, where there is nothing to do.
@@ -130,20 +161,40 @@ impl Courier {
     /// # Errors
     /// [`LogError::Retry`] and [`LogError::Unknown`]: the same call again, later. Any other ends this member.
     pub fn step(&mut self, wait: Duration) -> Result<Stepped, LogError> {
+        self.hear()?;
         match self.doing.take() {
             Some(Doing::CarryOut((record, Ok(command)))) => {
                 let outcome = self.carry_out(&command, record.partition);
-                self.doing = Some(Doing::Tell { effects: tell(&outcome), tries: 0 });
-                Ok(Stepped::CarriedOut(outcome))
+                self.doing = Some(Doing::Tell(tell(&outcome)));
+                return Ok(Stepped::CarriedOut(outcome));
             }
             Some(Doing::CarryOut((record, Err(reason)))) => {
-                self.doing = Some(Doing::Tell { effects: put_aside(&record, reason), tries: 0 });
-                self.step(wait)
+                self.doing = Some(Doing::Tell(put_aside(&record, reason)));
+                return self.step(wait);
             }
-            Some(Doing::Tell { effects, tries }) => self.tell(effects, tries),
-            None if self.queue.is_empty() => self.poll(wait),
-            None => self.commit_position(),
+            Some(Doing::Tell(effects)) => return self.tell(effects),
+            None => {}
         }
+        let now = self.hands.now();
+        let again: Vec<u64> = self.telling.iter().filter(|(_, telling)| telling.is_due(now)).map(|(number, _)| *number).collect();
+        if !again.is_empty() {
+            return self.append(&again);
+        }
+        match self.queue.iter().position(|(record, _)| !self.rests(record.partition, now)) {
+            Some(index) => self.commit_position(index, now),
+            None => self.poll(self.until_due(wait, now)),
+        }
+    }
+
+    fn rests(&self, partition: u32, now: Timestamp) -> bool {
+        self.resting.get(&partition).is_some_and(|rest| rest.lasts(now))
+    }
+
+    /// How long it may be waited: no longer than until something is tried again, or is to be looked at.
+    fn until_due(&self, wait: Duration, now: Timestamp) -> Duration {
+        let rests = self.resting.values().chain(self.telling.values().filter_map(|telling| telling.rest.as_ref()));
+        let due = rests.map(|rest| rest.until.since(now)).chain(self.telling.values().any(|telling| telling.is_under_way).then_some(LOOK)).min();
+        due.map_or(wait, |due| wait.min(due))
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Stepped, LogError> {
@@ -198,38 +249,50 @@ impl Courier {
     fn leave(&mut self, partition: u32) {
         self.queue.retain(|(record, _)| record.partition != partition);
         self.unsettled.remove(&partition);
+        self.resting.remove(&partition);
     }
 
-    /// Commits that everything up to the first waiting command is dealt with. Until it has, nothing is carried out.
-    fn commit_position(&mut self) -> Result<Stepped, LogError> {
-        let Some((record, _)) = self.queue.front() else { return Ok(Stepped::Idle) };
+    /// Commits that everything up to a waiting command, the first of its partition, is dealt with. Until it has, it is not carried out.
+    fn commit_position(&mut self, index: usize, now: Timestamp) -> Result<Stepped, LogError> {
+        let Some((record, _)) = self.queue.get(index) else { return Ok(Stepped::Idle) };
         let (partition, next) = (record.partition, record.offset + 1);
+        let outcome = self.try_commit(partition, next);
+        let before = self.resting.remove(&partition);
+        match &outcome {
+            Err(LogError::UnderWay { .. }) => drop(self.resting.insert(partition, Rest::under_way(before, now))),
+            Err(LogError::Retry { .. } | LogError::Unknown { .. }) => drop(self.resting.insert(partition, Rest::failed(before, now))),
+            _ => {}
+        }
+        // Nothing more is read of one that waits.
+        self.session.hold_back(partition, self.resting.contains_key(&partition));
+        match outcome {
+            Ok(Some(position)) if position > next => {
+                self.leave(partition);
+                Ok(Stepped::Polled)
+            }
+            Ok(_) => {
+                self.doing = self.queue.remove(index).filter(|received| self.is_ours(received)).map(Doing::CarryOut);
+                Ok(Stepped::Committed)
+            }
+            Err(LogError::UnderWay { .. }) => Ok(Stepped::Idle),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Commits a position. Where the last one may have been committed, it says what is.
+    fn try_commit(&mut self, partition: u32, next: Offset) -> Result<Option<Offset>, LogError> {
         if self.unsettled.contains(&partition) {
             let committed = self.log.committed(self.reach.group(), Topic::Commands, partition)?;
             self.unsettled.remove(&partition);
-            match committed {
-                Some(position) if position == next => return Ok(self.committed()),
-                Some(position) if position > next => {
-                    self.leave(partition);
-                    return Ok(Stepped::Polled);
-                }
-                _ => {}
+            if committed.is_some_and(|position| position >= next) {
+                return Ok(committed);
             }
         }
-        match self.session.commit(&Batch { partition, position: Some(next), ..Batch::default() }) {
-            Ok(()) => Ok(self.committed()),
-            Err(error) => {
-                if matches!(error, LogError::Unknown { .. }) {
-                    self.unsettled.insert(partition);
-                }
-                Err(error)
-            }
+        let outcome = self.session.commit_soon(&Batch { partition, position: Some(next), ..Batch::default() });
+        if matches!(outcome, Err(LogError::Unknown { .. })) {
+            self.unsettled.insert(partition);
         }
-    }
-
-    fn committed(&mut self) -> Stepped {
-        self.doing = self.queue.pop_front().filter(|received| self.is_ours(received)).map(Doing::CarryOut);
-        Stepped::Committed
+        outcome.map(|()| None)
     }
 
     fn carry_out(&self, command: &Command, partition: u32) -> Outcome {
@@ -240,21 +303,56 @@ impl Courier {
         }
     }
 
-    fn tell(&mut self, effects: Effects, tries: u32) -> Result<Stepped, LogError> {
-        match publish(self.log.as_ref(), effects.clone()) {
-            Ok(()) => Ok(Stepped::Told),
-            Err(LogError::Fatal { reason }) => Err(LogError::Fatal { reason }),
-            Err(_) if tries + 1 >= OUTCOME_TRIES => {
-                error!(event = "outcome-lost", at = %self.hands.now(), "gave up appending an outcome; the fold will close its command as lost");
-                Ok(Stepped::Told)
-            }
-            Err(error) => {
-                // The same outcome twice is the same: the fold knows commands by their id. `Log::trouble` tells of it.
-                debug!(event = "outcome-retried", %error, "failed to append an outcome; trying again");
-                self.doing = Some(Doing::Tell { effects, tries: tries + 1 });
-                Err(LogError::Retry { reason: error.to_string() })
+    fn tell(&mut self, mut effects: Effects) -> Result<Stepped, LogError> {
+        let (since, first) = (self.hands.now(), self.told);
+        for append in raw_appends(self.log.as_ref(), effects.take()) {
+            self.telling.insert(self.told, Telling { append, since, is_under_way: false, rest: None });
+            self.told += 1;
+        }
+        self.append(&(first..self.told).collect::<Vec<_>>())
+    }
+
+    /// Appends these, each for itself: the fold is told though the audit cannot be.
+    fn append(&mut self, numbers: &[u64]) -> Result<Stepped, LogError> {
+        let mut calls: Vec<(Vec<RawAppend>, Told)> = Vec::new();
+        for number in numbers {
+            let (number, answers) = (*number, self.answers.0.clone());
+            let Some(telling) = self.telling.get_mut(&number) else { continue };
+            telling.is_under_way = true;
+            calls.push((vec![telling.append.clone()], Box::new(move |outcome| drop(answers.send((number, outcome))))));
+        }
+        self.log.append_each(calls);
+        self.hear()?;
+        Ok(Stepped::Told)
+    }
+
+    /// Hears what came of what was appended.
+    fn hear(&mut self) -> Result<(), LogError> {
+        while let Ok((number, outcome)) = self.answers.1.try_recv() {
+            let now = self.hands.now();
+            let Some(mut telling) = self.telling.remove(&number) else { continue };
+            match outcome {
+                Ok(()) => {}
+                Err(LogError::Fatal { reason }) => return Err(LogError::Fatal { reason }),
+                Err(_) if now.since(telling.since) >= OUTCOME_FOR => {
+                    let topic = telling.append.topic.name();
+                    error!(event = "outcome-lost", at = %now, topic, "gave up appending an outcome; where the fold is not told, it will close its command as lost");
+                }
+                Err(error) => {
+                    // The same outcome twice is the same: the fold knows commands by their id. `Log::trouble` tells of it.
+                    debug!(event = "outcome-retried", %error, "failed to append an outcome; trying again");
+                    (telling.is_under_way, telling.rest) = (false, Some(Rest::failed(telling.rest, now)));
+                    self.telling.insert(number, telling);
+                }
             }
         }
+        Ok(())
+    }
+}
+
+impl Telling {
+    fn is_due(&self, now: Timestamp) -> bool {
+        !self.is_under_way && !self.rest.is_some_and(|rest| rest.lasts(now))
     }
 }
 

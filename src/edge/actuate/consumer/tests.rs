@@ -1,15 +1,17 @@
 //! The actuator over a log: at most once, and an answer to each.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::super::{ActuatorSettings, FreezeFiles, Hands, Reach, Scalable, ScaleError, ScaleRecord};
 use super::Actuator;
 use crate::log::memory::{Fault, MemoryLog};
-use crate::log::{Log, Partitions, RawAppend, Topic};
+use crate::log::{Follower, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Told, Topic};
 use crate::model::{Audit, Command, Message, OutcomeResult, Signal, TargetId, Timestamp};
-use crate::runtime::clock::{ManualClock, Stopwatch};
+use crate::runtime::clock::{Clock, ManualClock, Stopwatch};
 use crate::wire;
 
 /// A target that looks, whenever it is written, at what the log says meanwhile.
@@ -39,6 +41,8 @@ impl Scalable for Watching {
 
 struct OverALog {
     log: MemoryLog,
+    /// Of what acts: it goes on while something is waited for.
+    clock: Arc<ManualClock>,
     target: Arc<Watching>,
     directory: tempfile::TempDir,
 }
@@ -46,14 +50,19 @@ struct OverALog {
 impl OverALog {
     fn new(dies: bool) -> OverALog {
         let log = MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(Timestamp::from_millis(500))));
-        OverALog { target: watching(&log, dies), log, directory: tempfile::tempdir().unwrap() }
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(500)));
+        OverALog { target: watching(&log, dies), log, clock, directory: tempfile::tempdir().unwrap() }
     }
 
     fn actuator(&self) -> Actuator {
-        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(500)));
+        self.actuator_on(Arc::new(self.log.clone()))
+    }
+
+    fn actuator_on(&self, log: Arc<dyn Log>) -> Actuator {
         let target: Arc<dyn Scalable> = Arc::clone(&self.target) as Arc<dyn Scalable>;
-        let hands = Hands::new(FreezeFiles::new(self.directory.path().join("freeze")), clock).with_kind("ProcessFleet", target);
-        Actuator::start(Arc::new(self.log.clone()), hands, ActuatorSettings { member: "one".to_owned(), reach: Reach::All }).unwrap()
+        let hands =
+            Hands::new(FreezeFiles::new(self.directory.path().join("freeze")), Arc::clone(&self.clock) as Arc<dyn Clock>).with_kind("ProcessFleet", target);
+        Actuator::start(log, hands, ActuatorSettings { member: "one".to_owned(), reach: Reach::All }).unwrap()
     }
 
     fn send(&self, commands: &[Command]) {
@@ -65,6 +74,8 @@ impl OverALog {
     /// Waits until a topic holds `count` records, and reads them.
     fn messages(&self, topic: Topic, count: usize) -> Vec<Message> {
         wait_for(|| {
+            self.clock.advance(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(1));
             let records = self.log.scan(topic, 0, 0, 1000).unwrap();
             (records.len() >= count).then(|| records.iter().map(|record| wire::decode(topic, &record.value).unwrap()).collect())
         })
@@ -104,7 +115,7 @@ fn named(id: &str) -> Command {
         to: 5,
         replaces: None,
         replaced_to: None,
-        expires_at: Timestamp::from_millis(1000),
+        expires_at: Timestamp::from_millis(i64::MAX),
     }
 }
 
@@ -173,4 +184,60 @@ fn a_record_that_is_no_command_is_kept_as_a_dead_letter_and_the_next_one_is_carr
     assert_eq!(world.outcomes(1), [("one".to_owned(), OutcomeResult::Applied)]);
     let letters = world.messages(Topic::DeadLetters, 1);
     assert!(matches!(&letters[0], Message::DeadLetter(letter) if letter.offset == 0 && letter.record == b"rubbish"));
+}
+
+/// A log whose `audit` takes nothing for now.
+struct WithoutAudit {
+    log: MemoryLog,
+    refuses: AtomicBool,
+}
+
+impl Log for WithoutAudit {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.log.partitions(topic)
+    }
+    fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
+        self.log.join(membership)
+    }
+    fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
+        self.log.follow(topic, from)
+    }
+    fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
+        let is_refused = self.refuses.load(Ordering::SeqCst) && appends.iter().any(|append| append.topic == Topic::Audit);
+        if is_refused { Err(LogError::Retry { reason: "nobody leads it".to_owned() }) } else { self.log.append(appends) }
+    }
+    fn append_each(&self, calls: Vec<(Vec<RawAppend>, Told)>) {
+        calls.into_iter().for_each(|(appends, told)| told(self.append(appends).map(drop)));
+    }
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
+        self.log.range(topic, partition)
+    }
+    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+        self.log.scan(topic, partition, from, max)
+    }
+    fn reached(&self) -> Timestamp {
+        self.log.reached()
+    }
+    fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        self.log.states(group, partition)
+    }
+    fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
+        self.log.committed(group, topic, partition)
+    }
+    fn close(&self) {
+        self.log.close();
+    }
+}
+
+/// An outcome that the audit does not take holds up neither the fold nor the next command, and stands there when it can.
+#[test]
+fn what_the_audit_does_not_take_holds_nothing_up() {
+    let world = OverALog::new(false);
+    let log = Arc::new(WithoutAudit { log: world.log.clone(), refuses: AtomicBool::new(true) });
+    let _actuator = world.actuator_on(Arc::clone(&log) as Arc<dyn Log>);
+    world.send(&[named("one"), named("two")]);
+    assert_eq!(world.outcomes(2), [("one".to_owned(), OutcomeResult::Applied), ("two".to_owned(), OutcomeResult::Applied)]);
+    assert_eq!(world.log.range(Topic::Audit, 0).unwrap(), 0..0);
+    log.refuses.store(false, Ordering::SeqCst);
+    assert_eq!(world.messages(Topic::Audit, 2).len(), 2);
 }
