@@ -31,6 +31,8 @@ pub mod memory;
 mod partitioner;
 mod partitions;
 mod read_through;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use commit_times::{BOUNDS as COMMIT_BOUNDS, CommitTimes};
 pub use partitioner::partition_of;

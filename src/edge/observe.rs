@@ -18,14 +18,17 @@ use std::time::Duration;
 
 use tracing::{debug, error};
 
+use self::lanes::Lanes;
 use super::durable_file;
 use super::stop::Bell;
 use crate::log::{Log, LogError, Topic};
 use crate::model::{Alert, FleetObservation, Instance, Message, Sample, SampleBatch, Signal, TargetId, Timestamp};
 use crate::runtime::clock::Clock;
-use crate::runtime::publish;
+use crate::runtime::raw_appends;
 use crate::runtime::retention::Room;
 use crate::stages::Effects;
+
+mod lanes;
 
 /// An unchanged fleet is said again this long after it was last said. The fold wants it every 60 s;
 /// half of that leaves room for one that is late.
@@ -41,9 +44,8 @@ const SAMPLE_BYTES: usize = 100;
 /// Alerts that wait for the log; each is a change of a named state, so few.
 const MAX_ALERTS: usize = 256;
 
-/// The wait before a failed append is tried again, and how often it is.
-const RETRY_WAIT: Duration = Duration::from_millis(100);
-const TRIES: u32 = 50;
+/// How soon it is looked what came of an append.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What a source sees of a target's replicas, now.
 #[derive(Debug, Clone, PartialEq)]
@@ -193,7 +195,8 @@ impl Observer {
     pub fn start(log: Arc<dyn Log>, outbox: Arc<Outbox>, clock: Arc<dyn Clock>, term_file: &Path, room: Arc<Room>) -> std::io::Result<Observer> {
         let term = next_term(term_file, clock.now())?;
         let stopping = Arc::new(Bell::default());
-        let appender = Appender { log, outbox: Arc::clone(&outbox), clock, stopping: Arc::clone(&stopping), ledger: Ledger::new(term), room };
+        let appender =
+            Appender { log, outbox: Arc::clone(&outbox), clock, stopping: Arc::clone(&stopping), ledger: Ledger::new(term), room, lanes: Lanes::new() };
         let thread = std::thread::Builder::new().name("observe".to_owned()).spawn(move || appender.run())?;
         Ok(Observer { outbox, stopping, thread: Some(thread) })
     }
@@ -237,16 +240,26 @@ struct Appender {
     stopping: Arc<Bell>,
     ledger: Ledger,
     room: Arc<Room>,
+    lanes: Lanes,
 }
 
 impl Appender {
     fn run(mut self) -> Result<(), LogError> {
         loop {
-            // What was put before the order to end is still appended.
+            // What was put before the order to end is still appended, where the log takes it.
             let last = self.stopping.is_stopping();
-            let posted = self.outbox.take(if last { Duration::ZERO } else { Duration::from_secs(1) });
+            let wait = match self.lanes.is_empty() {
+                _ if last => Duration::ZERO,
+                true => Duration::from_secs(1),
+                false => LOOK,
+            };
+            let posted = self.outbox.take(wait);
             self.append(posted)?;
             if last {
+                while self.lanes.is_busy() {
+                    std::thread::sleep(LOOK);
+                    self.append(self.outbox.take(Duration::ZERO))?;
+                }
                 return Ok(());
             }
         }
@@ -256,37 +269,14 @@ impl Appender {
         if posted.dropped > 0 {
             debug!(event = "measurements-dropped", batches = posted.dropped, "measurements were dropped: the log did not take them in time");
         }
-        let alerts = posted.alerts.clone();
-        let effects = self.effects(posted);
-        if effects.is_empty() {
-            return Ok(());
+        let effects = self.effects(posted).take();
+        self.lanes.put(raw_appends(self.log.as_ref(), effects));
+        let settled = self.lanes.go_on(self.log.as_ref())?;
+        self.outbox.settle(settled.alerts);
+        if settled.is_forgotten {
+            // Sources see anew what is there now.
+            self.ledger.forget();
         }
-        for _ in 0..TRIES {
-            match publish(self.log.as_ref(), effects.clone()) {
-                Ok(()) => {
-                    self.outbox.settle(alerts.len());
-                    return Ok(());
-                }
-                Err(LogError::Fatal { reason }) => return Err(LogError::Fatal { reason }),
-                Err(error @ LogError::TooLarge { .. }) => {
-                    error!(event = "observations-lost", %error, "failed to append what was observed; this is a fault of the program");
-                    self.outbox.settle(alerts.len());
-                    return Ok(());
-                }
-                // `Log::trouble` tells of it.
-                Err(error) => debug!(event = "observations-retried", %error, "failed to append what was observed; trying again"),
-            }
-            if !self.stopping.pause(RETRY_WAIT) {
-                break;
-            }
-        }
-        // Sources see anew what is there now: only the alerts would be lost.
-        self.ledger.forget();
-        let taken = alerts.len();
-        for alert in alerts {
-            self.outbox.alert(alert);
-        }
-        self.outbox.settle(taken);
         Ok(())
     }
 

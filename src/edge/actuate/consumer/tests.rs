@@ -1,7 +1,5 @@
 //! The actuator over a log: at most once, and an answer to each.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +7,8 @@ use std::time::Duration;
 use super::super::{ActuatorSettings, FreezeFiles, Hands, Reach, Scalable, ScaleError, ScaleRecord};
 use super::Actuator;
 use crate::log::memory::{Fault, MemoryLog};
-use crate::log::{Follower, Log, LogError, Membership, Offset, Partitions, RawAppend, RawRecord, Session, Told, Topic};
+use crate::log::testing::Refusing;
+use crate::log::{Log, Partitions, RawAppend, Topic};
 use crate::model::{Audit, Command, Message, OutcomeResult, Signal, TargetId, Timestamp};
 use crate::runtime::clock::{Clock, ManualClock, Stopwatch};
 use crate::wire;
@@ -186,58 +185,15 @@ fn a_record_that_is_no_command_is_kept_as_a_dead_letter_and_the_next_one_is_carr
     assert!(matches!(&letters[0], Message::DeadLetter(letter) if letter.offset == 0 && letter.record == b"rubbish"));
 }
 
-/// A log whose `audit` takes nothing for now.
-struct WithoutAudit {
-    log: MemoryLog,
-    refuses: AtomicBool,
-}
-
-impl Log for WithoutAudit {
-    fn partitions(&self, topic: Topic) -> u32 {
-        self.log.partitions(topic)
-    }
-    fn join(&self, membership: Membership) -> Result<Box<dyn Session>, LogError> {
-        self.log.join(membership)
-    }
-    fn follow(&self, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Box<dyn Follower>, LogError> {
-        self.log.follow(topic, from)
-    }
-    fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
-        let is_refused = self.refuses.load(Ordering::SeqCst) && appends.iter().any(|append| append.topic == Topic::Audit);
-        if is_refused { Err(LogError::Retry { reason: "nobody leads it".to_owned() }) } else { self.log.append(appends) }
-    }
-    fn append_each(&self, calls: Vec<(Vec<RawAppend>, Told)>) {
-        calls.into_iter().for_each(|(appends, told)| told(self.append(appends).map(drop)));
-    }
-    fn range(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, LogError> {
-        self.log.range(topic, partition)
-    }
-    fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
-        self.log.scan(topic, partition, from, max)
-    }
-    fn reached(&self) -> Timestamp {
-        self.log.reached()
-    }
-    fn states(&self, group: &str, partition: u32) -> Result<Vec<(String, Vec<u8>)>, LogError> {
-        self.log.states(group, partition)
-    }
-    fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
-        self.log.committed(group, topic, partition)
-    }
-    fn close(&self) {
-        self.log.close();
-    }
-}
-
 /// An outcome that the audit does not take holds up neither the fold nor the next command, and stands there when it can.
 #[test]
 fn what_the_audit_does_not_take_holds_nothing_up() {
     let world = OverALog::new(false);
-    let log = Arc::new(WithoutAudit { log: world.log.clone(), refuses: AtomicBool::new(true) });
-    let _actuator = world.actuator_on(Arc::clone(&log) as Arc<dyn Log>);
+    let refuses = Arc::new(AtomicBool::new(true));
+    let _actuator = world.actuator_on(Arc::new(Refusing { log: world.log.clone(), topic: Topic::Audit, refuses: Arc::clone(&refuses) }));
     world.send(&[named("one"), named("two")]);
     assert_eq!(world.outcomes(2), [("one".to_owned(), OutcomeResult::Applied), ("two".to_owned(), OutcomeResult::Applied)]);
     assert_eq!(world.log.range(Topic::Audit, 0).unwrap(), 0..0);
-    log.refuses.store(false, Ordering::SeqCst);
+    refuses.store(false, Ordering::SeqCst);
     assert_eq!(world.messages(Topic::Audit, 2).len(), 2);
 }
