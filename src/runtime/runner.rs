@@ -51,6 +51,8 @@ struct Writing {
     keys: VecDeque<String>,
     /// Whether the version of the snapshots was written.
     versioned: bool,
+    /// It is the first round.
+    is_first: bool,
 }
 
 /// Up to when a partition has been read that is not read to its end: all before its last record, which carries the log's time.
@@ -78,6 +80,8 @@ struct Owned<S: Stage> {
     lost_before: Option<Offset>,
     ticked_at: Option<Timestamp>,
     writing: Option<Writing>,
+    /// When the first round began.
+    began: Option<i64>,
     aside: Aside,
     /// What was put aside is not as the state of the group has it.
     aside_changed: bool,
@@ -362,7 +366,7 @@ impl<S: Stage> Runner<S> {
         now: Timestamp,
     ) -> Result<(Owned<S>, Vec<Range<Offset>>), LogError> {
         let rows = log.states(S::NAME, partition)?;
-        let snapshots::Restored { state, round, aside, told, .. } =
+        let snapshots::Restored { state, round, began, aside, told, .. } =
             snapshots::restore::<S>(&rows, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
         let start = log.range(S::INPUT, partition)?.start;
         let needed = match round {
@@ -386,6 +390,7 @@ impl<S: Stage> Runner<S> {
             lost_before: (needed < from).then_some(from),
             ticked_at: None,
             writing: None,
+            began,
             aside,
             aside_changed: false,
             first_round: round.is_none(),
@@ -447,10 +452,15 @@ impl<S: Stage> Runner<S> {
 /// That the snapshots of a partition cannot be used.
 fn unreadable<S: Stage>(partition: u32, reason: &snapshots::Unusable) -> LogError {
     let name = S::NAME;
-    if let snapshots::Unusable::Ahead { .. } = reason {
+    let why = match reason {
+        snapshots::Unusable::Ahead { .. } => Some("its topic was emptied or made anew, or its position was set back"),
+        snapshots::Unusable::Cut => Some("the topic of the state was emptied or made anew while Loadline ran"),
+        snapshots::Unusable::Unreadable(_) => None,
+    };
+    if let Some(why) = why {
         let reason = format!(
-            "the state of {name} for partition {partition} cannot be restored: {reason}: its topic was emptied or made anew, or its position was set back. Of a \
-             data directory `loadline doctor` says what can be done, of a Kafka cluster docs/kafka.md does (\"A topic that is lost\")"
+            "the state of {name} for partition {partition} cannot be restored: {reason}: {why}. Of a data directory `loadline doctor` says what can be done, of a Kafka cluster \
+             docs/kafka.md does (\"A topic that is lost\")"
         );
         return LogError::Fatal { reason };
     }

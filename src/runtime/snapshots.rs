@@ -15,6 +15,8 @@ pub(super) const ROUND_KEY: &str = "\u{1}round";
 pub(super) const WIDE_KEY: &str = "\u{1}wide";
 /// The version of the snapshots: written with the first of a round, so that a round that was torn says it too.
 pub(super) const VERSION_KEY: &str = "\u{1}version";
+/// When the first round began, in Unix milliseconds: written with that one alone, and named by every later one. Where it is gone, more is.
+pub(super) const BEGAN_KEY: &str = "\u{1}began";
 /// What was put aside ([`Aside`]).
 pub(super) const ASIDE_KEY: &str = "\u{1}aside";
 /// What the partition waited for when a person was last told of it, as long as that alert fires.
@@ -71,7 +73,7 @@ pub fn whole(rows: &[(String, Vec<u8>)]) -> Result<Vec<Whole<'_>>, String> {
 
 /// Whether a key of the state is the runtime's, and of no key of the stage.
 pub(super) fn is_own(key: &str) -> bool {
-    [ROUND_KEY, WIDE_KEY, VERSION_KEY, ASIDE_KEY, TOLD_KEY].contains(&key)
+    [ROUND_KEY, WIDE_KEY, VERSION_KEY, BEGAN_KEY, ASIDE_KEY, TOLD_KEY].contains(&key)
 }
 
 /// The records that could not be read for want of what stands outside of the log (a schema that a registry did not know), since the last round: a restart, which reads
@@ -115,6 +117,9 @@ pub struct Round {
     pub start: Offset,
     /// From where the input is read again.
     pub replay_from: Offset,
+    /// What stands under its key of when the first round began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<i64>,
 }
 
 /// From where a restart reads a stage's input again, by its last complete round of snapshots; `None` where there is
@@ -134,6 +139,8 @@ pub struct Restored<S> {
     pub state: S,
     /// The last complete round; `None` where none came to its end.
     pub round: Option<Round>,
+    /// When the first round began, where one did.
+    pub began: Option<i64>,
     /// What is left aside when the input is read again.
     pub aside: Aside,
     /// What the partition was said to wait for, where that alert fires.
@@ -148,6 +155,9 @@ pub enum Unusable {
     /// One of them cannot be used by this version, or not at all.
     #[error("{0}")]
     Unreadable(String),
+    /// Only those are there that were written lately.
+    #[error("only a part of the snapshots is there")]
+    Cut,
     /// They hold input that was not read, by the position: what lies between would be passed over, or done twice.
     #[error("the snapshots hold the input up to {until}, and it was read up to {position} only")]
     Ahead {
@@ -180,6 +190,11 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result
         }
     }
     let round: Option<Round> = find(ROUND_KEY).map(json::read_bytes).transpose().map_err(|error| format!("the last round: {error}"))?;
+    let began: Option<i64> = find(BEGAN_KEY).map(json::read_bytes).transpose().map_err(|error| format!("when the first round began: {error}"))?;
+    // Each round writes what changed since the one before.
+    if round.is_some_and(|round| round.began.is_some() && round.began != began) {
+        return Err(Unusable::Cut);
+    }
     let mut state = S::State::default();
     if let Some(wide) = find(WIDE_KEY) {
         state.restore_wide(wide)?;
@@ -197,7 +212,7 @@ pub fn restore<S: Stage>(rows: &[(String, Vec<u8>)], position: Offset) -> Result
     }
     let aside: Option<Aside> = find(ASIDE_KEY).map(json::read_bytes).transpose().map_err(|error| format!("the records that were put aside: {error}"))?;
     let told: Option<String> = find(TOLD_KEY).map(json::read_bytes).transpose().map_err(|error| format!("what was told of the partition: {error}"))?;
-    Ok(Restored { state, round, aside: aside.unwrap_or_default(), told, keys })
+    Ok(Restored { state, round, began, aside: aside.unwrap_or_default(), told, keys })
 }
 
 #[cfg(test)]
@@ -241,6 +256,19 @@ mod tests {
         rows.remove("fleet:f\u{2}1");
         assert_eq!(read(&rows), Err("a part of the snapshot of fleet:f is missing".to_owned()));
         assert_eq!(puts("fleet:f".to_owned(), None), [StatePut { key: "fleet:f".to_owned(), value: None }]);
+    }
+
+    /// Rounds that came after the beginning was lost hold what changed since alone: a part is never taken for all.
+    #[test]
+    fn snapshots_without_their_beginning_are_refused() {
+        let row = |key: &str, value: &str| (key.to_owned(), value.as_bytes().to_vec());
+        let rows = |began: Option<&str>| {
+            let rows = [row(VERSION_KEY, "1"), row(ROUND_KEY, r#"{"start":10,"replayFrom":4,"began":7}"#), row("prod/Deployment/api", r#"{"nextOffset":10}"#)];
+            rows.into_iter().chain(began.map(|began| row(BEGAN_KEY, began))).collect::<Vec<_>>()
+        };
+        let restored = |began| restore::<Decide>(&rows(began), 10).map(|restored| restored.began);
+        assert_eq!(restored(Some("7")).ok(), Some(Some(7)));
+        assert_eq!((restored(None).err(), restored(Some("8")).err()), (Some(Unusable::Cut), Some(Unusable::Cut)));
     }
 
     /// A round or a target's snapshot that stands for input which was never read is refused: that input would be passed over.

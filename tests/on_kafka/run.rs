@@ -425,6 +425,38 @@ fn metrics_that_are_lost_or_cut_short_are_told_and_read_on() {
     ends_the_fleet(&prefix, &home);
 }
 
+/// The topic of a state is deleted and made anew under a running Loadline, which writes what changed since to it: that is never taken for all. Made anew once more, it is rebuilt.
+#[test]
+fn a_state_that_is_made_anew_under_a_running_loadline_is_told_and_rebuilt() {
+    let prefix = installation(broker());
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleIn: { stabilization: 0s, cooldown: 0s }, scaleOut: { cooldown: 0s } }\n");
+    let data = home.path().join("data");
+    let state = format!("{prefix}decide-state");
+    let anew = || {
+        broker().delete(&[], std::slice::from_ref(&state));
+        let apply = ["topology", "apply", "--brokers", &broker().address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
+        assert!(Command::new(LOADLINE).args(apply).output().unwrap().status.success());
+    };
+    let command = || run(broker(), home.path(), &prefix, ALL);
+    let running = Running::spawn(command());
+    scales_to(&running, &data, 30.0, 3);
+    // What it remembers is written, in rounds that begin here.
+    assert_eq!(running.stop(), 0);
+    let running = Running::spawn(command());
+    scales_to(&running, &data, 20.0, 2);
+    anew();
+    scales_to(&running, &data, 40.0, 4);
+    running.stop();
+    let (code, said) = Running::refused(command());
+    assert!(code != 0 && said.contains("only a part of the snapshots is there") && said.contains("docs/kafka.md"), "{code}: {said}");
+    anew();
+    let mut last = command();
+    last.arg("--stop-fleets-on-exit");
+    let running = Running::spawn(last);
+    scales_to(&running, &data, 50.0, 5);
+    assert_eq!(running.stop(), 0);
+}
+
 /// `metrics` is given more partitions as `docs/kafka.md` says. Under a running Loadline it ends, and without a state for each, or a configuration that says so, nothing starts; then the
 /// fleet scales on, on what stands in all of them.
 #[test]

@@ -7,7 +7,7 @@ use super::{LOOK_AGAIN, Owned, Rounds, TICK_EVERY, Writing, at_record};
 use crate::log::{Batch, Log, Moment, Offset, RawAppend, RawRecord, StatePut, Topic};
 use crate::model::{Alert, AlertState, DeadLetter, Message, Severity, Timestamp};
 use crate::runtime::raw_appends;
-use crate::runtime::snapshots::{self, ASIDE_KEY, ROUND_KEY, Round, VERSION_KEY, WIDE_KEY};
+use crate::runtime::snapshots::{self, ASIDE_KEY, BEGAN_KEY, ROUND_KEY, Round, VERSION_KEY, WIDE_KEY};
 use crate::stages::{Effects, Input, Located, Snapshot, Stage};
 use crate::wire::{self, WireError};
 
@@ -165,10 +165,12 @@ impl<S: Stage> Owned<S> {
         if S::FLUSHES || self.writing.is_some() {
             return;
         }
-        let round = Round { start: self.position, replay_from: self.state.replay_from(self.position) };
+        let is_first = self.began.is_none();
+        let began = Some(*self.began.get_or_insert(now.as_millis()));
+        let round = Round { start: self.position, replay_from: self.state.replay_from(self.position), began };
         let keys: VecDeque<String> = self.state.take_changed().into();
         self.keys = self.keys.max(keys.len() as u64);
-        self.writing = Some(Writing { round, wide: self.state.encode_wide(self.position), keys, versioned: false });
+        self.writing = Some(Writing { round, wide: self.state.encode_wide(self.position), keys, versioned: false, is_first });
         self.first_round = false;
         self.round_at = now;
         self.records = 0;
@@ -189,6 +191,9 @@ impl<S: Stage> Owned<S> {
         let (mut puts, mut bytes) = (Vec::new(), 0);
         if !std::mem::replace(&mut writing.versioned, true) {
             puts.push(StatePut { key: VERSION_KEY.to_owned(), value: serde_json::to_vec(&S::VERSION).ok() });
+            if writing.is_first {
+                puts.push(StatePut { key: BEGAN_KEY.to_owned(), value: serde_json::to_vec(&self.began).ok() });
+            }
         }
         while bytes < most {
             let Some(key) = writing.keys.pop_front() else { break };
