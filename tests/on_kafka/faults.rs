@@ -218,7 +218,11 @@ fn killed_between_append_and_commit_it_holds_up_others_only_until_its_partition_
     assert_eq!(here.in_panes(), 0, "it is not committed");
     assert!(others.poll(10, Duration::ZERO).unwrap().is_empty(), "the open transaction hides what comes after it");
 
-    goes_on(&next);
+    let is_given = || {
+        let owners = here.log.owners("aggregate", Topic::Metrics).unwrap().unwrap_or_default();
+        owners.get(&0).is_some_and(|owner| owner.contains(&format!("-{} at ", next.pid()))).then_some(())
+    };
+    wait_for("the group to give the partition to the next one", is_given);
     let owned = Stopwatch::start();
     let mut read = false;
     while !read {

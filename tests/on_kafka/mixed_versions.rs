@@ -1,12 +1,14 @@
 //! Releases that write by different schemas share the work of one installation, in both directions, on a real broker.
 //!
-//! The earlier release is the program. The later one runs the same stages, and writes each message, and each snapshot, with a field more than the program knows.
+//! The earlier release is the program. The later one runs the same stages, writes each message, and each snapshot, with a field more than the program knows, and reads what the program writes by
+//! its own schemas.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,6 +16,9 @@ use crate::common::{LOADLINE, Running, fleet_of_sleepers, wait_for};
 use crate::installation::{STAGES, scales_to};
 use crate::kafka::{Broker, broker};
 use crate::tail::Tail;
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::types::Value;
 use loadline::log::kafka::{KafkaLog, Options, declaration};
 use loadline::log::{Batch, Follower, Lacking, Log, LogError, Membership, Moment, Offset, Polled, RawAppend, RawRecord, Session, StatePut, Topic, Waker};
 use loadline::model::{Message, SchemaEntry, Timestamp};
@@ -30,7 +35,13 @@ use loadline::wire::schemas::{RecordType, Schemas};
 const PARTITIONS: u32 = 3;
 
 /// How the later release writes: by the fingerprint of the program's schema, its own.
-struct Writing(HashMap<u64, (u64, String)>);
+struct Writing {
+    own: HashMap<u64, (u64, String)>,
+    /// The program's schemas, and those by which the later release reads them.
+    read: HashMap<u64, (Schema, Schema)>,
+    /// How many records of the program it read so.
+    count: AtomicUsize,
+}
 
 impl Writing {
     /// Each message has one number more, which comes last. `SchemaEntry` never changes.
@@ -43,7 +54,26 @@ impl Writing {
             let fingerprint = schemas.register(&schema.to_string()).unwrap();
             (schemas.fingerprint_of(*record), (fingerprint, schema.to_string()))
         };
-        Writing(RecordType::ALL.iter().filter(|record| **record != RecordType::SchemaEntry).map(more).collect())
+        let records = || RecordType::ALL.iter().filter(|record| **record != RecordType::SchemaEntry);
+        let own: HashMap<u64, (u64, String)> = records().map(more).collect();
+        let parsed = |record: &RecordType| {
+            let fingerprint = schemas.fingerprint_of(*record);
+            let schema = |text: &str| Schema::parse_str(text).unwrap();
+            (fingerprint, (schema(record.schema_json()), schema(&own[&fingerprint].1)))
+        };
+        Writing { read: records().map(parsed).collect(), own, count: AtomicUsize::new(0) }
+    }
+
+    /// Reads what the program wrote: what it says, and the default of what it does not know.
+    fn reads(&self, polled: &[Polled]) {
+        let records = polled.iter().filter_map(|polled| if let Polled::Records { records, .. } = polled { Some(records) } else { None });
+        for value in records.flatten().map(|record| record.value.as_slice()).filter(|value| value.starts_with(&[0xc3, 1])) {
+            let Some((writer, reader)) = self.read.get(&u64::from_le_bytes(value[2..10].try_into().unwrap())) else { continue };
+            let read = GenericDatumReader::builder(writer).reader_schema(reader).build().unwrap().read_value(&mut &value[10..]).unwrap();
+            let Value::Record(fields) = read else { panic!("{read:?}") };
+            assert!(fields.contains(&("laterThan".to_owned(), Value::Long(0))), "{fields:?}");
+            self.count.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// What a process says before it writes anything else.
@@ -52,7 +82,7 @@ impl Writing {
             let entry = SchemaEntry { release: "later".to_owned(), schema: schema.clone(), id: None };
             RawAppend { topic: Topic::Schemas, partition: 0, key: Some(format!("{fingerprint:016x}")), value: wire::encode(&Message::Schema(entry)) }
         };
-        self.0.values().map(entry).collect()
+        self.own.values().map(entry).collect()
     }
 
     /// The same records as this release writes them: with another fingerprint, and the number 7 at the end.
@@ -60,7 +90,7 @@ impl Writing {
         let written = |append: &RawAppend| {
             let fingerprint = u64::from_le_bytes(append.value[2..10].try_into().unwrap());
             let mut value = append.value.clone();
-            if let Some((later, _)) = self.0.get(&fingerprint) {
+            if let Some((later, _)) = self.own.get(&fingerprint) {
                 value[2..10].copy_from_slice(&later.to_le_bytes());
                 value.push(7 << 1);
             }
@@ -70,7 +100,7 @@ impl Writing {
     }
 
     fn fingerprints(&self) -> BTreeSet<u64> {
-        self.0.values().map(|(fingerprint, _)| *fingerprint).collect()
+        self.own.values().map(|(fingerprint, _)| *fingerprint).collect()
     }
 }
 
@@ -142,7 +172,9 @@ impl LaterSession {
 
 impl Session for LaterSession {
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Polled>, LogError> {
-        self.session.poll(max, wait)
+        let polled = self.session.poll(max, wait)?;
+        self.writing.reads(&polled);
+        Ok(polled)
     }
     fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
         self.session.read_through(now)
@@ -264,6 +296,7 @@ fn releases_that_write_by_different_schemas_read_each_other() {
         let (by, later) = (written(&log, topic), writing.fingerprints());
         assert!(by.intersection(&later).next().is_some() && by.difference(&later).next().is_some(), "{topic} has records of both");
     }
+    assert!(writing.count.load(Ordering::SeqCst) > 0, "the later one read what the earlier one wrote");
     let mut letters = Tail::new(&log, Topic::DeadLetters);
     letters.look();
     assert!(letters.seen.is_empty(), "{:?}", letters.seen);
