@@ -48,6 +48,9 @@ pub use door::Door;
 pub use host::Hosts;
 pub use live::Live;
 
+/// How long after its start a process is not ready while it reads what was there.
+const READ_WITHIN: Duration = Duration::from_secs(60);
+
 /// How long a request may take, body and all. Longer than ingest waits for a commit.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -108,7 +111,9 @@ impl Services {
     /// Why it is not ready.
     pub(crate) fn unready(&self) -> Option<Problem> {
         let unready = |title: &str, mend: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, mend);
-        if self.shows && !self.view.is_caught_up() {
+        // What cannot be read, as nobody leads it, is no reason to take the samples away for long.
+        let is_starting = self.clock.now().since(self.started_at) < READ_WITHIN;
+        if self.shows && is_starting && !self.view.is_caught_up() {
             return Some(unready("the log is still being read", "wait").retry_after(1));
         }
         // What a part of the stages cannot write is no reason to take the samples away from this process.

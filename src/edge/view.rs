@@ -192,7 +192,8 @@ impl View {
 
     /// Every target's status, by name.
     pub fn statuses(&self) -> Vec<TargetStatus> {
-        let mut all: Vec<TargetStatus> = self.targets.iter().filter(|entry| entry.value().is_shown()).map(|entry| entry.value().status(entry.key())).collect();
+        let mut all: Vec<TargetStatus> =
+            self.targets.iter().filter(|entry| entry.value().is_shown()).map(|entry| entry.value().status(entry.key(), self.is_caught_up())).collect();
         all.sort_by(|a, b| a.target.cmp(&b.target));
         all
     }
@@ -206,7 +207,7 @@ impl View {
     pub fn detail(&self, target: &TargetId) -> Option<TargetDetail> {
         let known = self.targets.get(target)?;
         Some(TargetDetail {
-            status: known.status(target),
+            status: known.status(target, self.is_caught_up()),
             fleet: known.fleet.as_ref().map(|(_, fleet)| fleet.clone()),
             policy: known.policy.as_ref().and_then(|(p, _)| p.spec.clone()),
             last: known.stories.newest(1, None).and_then(|mut stories| stories.pop()),
@@ -391,7 +392,8 @@ impl Known {
         in_force(self.policy.as_ref(), self.usable.as_ref(), self.latest.as_ref())
     }
 
-    fn status(&self, target: &TargetId) -> TargetStatus {
+    /// Where all was read that was there at the start (`is_read`), what is not known is not there.
+    fn status(&self, target: &TargetId, is_read: bool) -> TargetStatus {
         let facts = self.in_force();
         let off = facts.is_some_and(|facts| facts.off);
         // Nothing stands of a policy that is off, or gone.
@@ -415,7 +417,7 @@ impl Known {
             reason: match decision {
                 _ if off => "its policy's mode is Off: nothing is decided".to_owned(),
                 Some(decision) => crate::wire::words::sentence(decision),
-                None => self.without_decision().to_owned(),
+                None => self.without_decision(is_read).to_owned(),
             },
             at: decision.map(|d| d.at),
             through: decision.and_then(Decision::measured_through),
@@ -428,12 +430,13 @@ impl Known {
     }
 
     /// Why there is no decision yet.
-    fn without_decision(&self) -> &'static str {
+    fn without_decision(&self, is_read: bool) -> &'static str {
         match (&self.policy, &self.fleet) {
             (Some((policy, _)), _) if policy.spec.is_none() => "its policy was removed: its replicas stay as they are",
             (Some(_), _) if self.in_force().is_none() => "the policy that was announced for it cannot be used, and there was none before: nothing is decided",
             (Some(_), None) => "its replicas have not been seen yet: is there such a target?",
             (Some(_), Some(_)) => "no decision yet",
+            (None, _) if !is_read => "what policy it has is not known yet: the log is still being read",
             (None, _) => "no policy names it",
         }
     }

@@ -59,6 +59,22 @@ fn begin(now: Timestamp) -> (Services, Arc<Hand>, Running) {
     (services, manual, server)
 }
 
+/// A process that reads the log after its start is not ready, and takes samples all the same where that does not end; what it shows says that it is not all.
+#[test]
+fn who_cannot_read_all_of_the_log_takes_samples_after_a_while() {
+    for (second, ready) in [(0, 503), (59, 503), (60, 200)] {
+        let (services, server) = started_on(at(second));
+        assert!(!services.view.is_caught_up());
+        assert_eq!(server.get("/readyz").status, ready, "after {second} s");
+    }
+    let (services, server) = started_on(at(60));
+    services.view.signal(at(10), Signal::Fleet(crate::edge::view::tests::fleet(1, 3, 3)));
+    let reason = || server.get("/api/v1/status").json::<Status>().targets[0].reason.clone();
+    assert_eq!(reason(), "what policy it has is not known yet: the log is still being read");
+    caught_up(&services.view, at(60));
+    assert_eq!(reason(), "no policy names it");
+}
+
 /// Who has not the role says that, and not that there is nothing to be seen.
 #[test]
 fn who_lacks_a_role_says_so() {
@@ -154,7 +170,7 @@ fn status_target_and_decisions_answer_from_the_view() {
 
 #[test]
 fn health_is_there_at_once_and_readiness_when_the_log_was_read() {
-    let (_, _, server) = started();
+    let (_, server) = started_on(at(59));
     assert_eq!((server.get("/healthz").status, server.get("/readyz").status), (200, 503));
 }
 
