@@ -20,4 +20,4 @@ pub mod snapshots;
 pub mod worker;
 
 pub use publish::{publish, raw_appends};
-pub use side_by_side::side_by_side;
+pub use side_by_side::{side_by_side, side_by_side_while};

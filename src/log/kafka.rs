@@ -407,7 +407,7 @@ impl Log for KafkaLog {
 
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
         let asker = self.0.asker(group)?;
-        client::committed(&*asker, self.0.names.of(topic), partition, self.0.options.patience)
+        client::committed(&*asker, self.0.names.of(topic), partition, self.0.options.patience.min(reader::FINDS_WITHIN))
     }
 
     fn all_committed(&self, group: &str, topic: Topic) -> Result<Vec<Option<Offset>>, LogError> {

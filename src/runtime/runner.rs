@@ -22,8 +22,8 @@ use super::events::PartitionRestored;
 use super::raw_appends;
 use super::rest::Rest;
 use super::schemas;
-use super::side_by_side;
 use super::snapshots::{self, Aside, Round};
+use super::{side_by_side, side_by_side_while};
 
 use self::lacking::Told;
 use self::owned::DeadLetters;
@@ -149,11 +149,26 @@ impl<S: Stage> Runner<S> {
     /// As the log's reads, while a partition's state is restored; the snapshot's own faults are
     /// [`LogError::Fatal`]. With the partitions of which the next event could not be taken.
     pub fn take(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp, through: &BTreeMap<u32, Moment>) -> Result<(), NotTaken> {
+        self.take_while(polled, now, through, None)
+    }
+
+    /// As [`Runner::take`]; `meanwhile` is called again and again while partitions are restored, where the log lets several read.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_while(
+        &mut self,
+        polled: &mut VecDeque<Polled>,
+        now: Timestamp,
+        through: &BTreeMap<u32, Moment>,
+        mut meanwhile: Option<&mut dyn FnMut()>,
+    ) -> Result<(), NotTaken> {
         while let Some(event) = polled.pop_front() {
             match event {
                 Polled::Assigned { .. } => {
                     polled.push_front(event);
-                    self.assigned(polled, now)?;
+                    let mut meanwhile = meanwhile.as_mut().map(|meanwhile| || meanwhile());
+                    self.assigned(polled, now, meanwhile.as_mut().map(|meanwhile| meanwhile as &mut dyn FnMut()))?;
                 }
                 Polled::Revoked { partition } => {
                     self.owned.remove(&partition);
@@ -182,11 +197,15 @@ impl<S: Stage> Runner<S> {
     }
 
     /// Restores the partitions that are assigned next, side by side as far as the log lets several read. What cannot be restored is left in `polled`.
-    fn assigned(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp) -> Result<(), NotTaken> {
+    fn assigned(&mut self, polled: &mut VecDeque<Polled>, now: Timestamp, meanwhile: Option<&mut dyn FnMut()>) -> Result<(), NotTaken> {
         let assigned = |event: &Polled| if let Polled::Assigned { partition, position } = event { Some((*partition, *position)) } else { None };
         let given: Vec<(u32, Offset)> = polled.iter().map_while(assigned).take(self.log.readers()).collect();
         let (stage, log, schemas) = (&self.stage, &*self.log, &self.schemas);
-        let restored = side_by_side(&given, |given| Self::restore(stage, log, schemas, *given, now));
+        let restore = |given: &(u32, Offset)| Self::restore(stage, log, schemas, *given, now);
+        let restored = match meanwhile.filter(|_| log.readers() > 1) {
+            Some(meanwhile) => side_by_side_while(&given, restore, meanwhile),
+            None => side_by_side(&given, restore),
+        };
         drop(polled.drain(..given.len()));
         let mut failed: Vec<(u32, LogError)> = Vec::new();
         for ((partition, position), restored) in given.into_iter().zip(restored).rev() {

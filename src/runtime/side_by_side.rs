@@ -17,6 +17,18 @@ pub fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync
     })
 }
 
+/// As [`side_by_side`], each on a thread of its own, while this one does something else, again and again until all of it is done.
+pub fn side_by_side_while<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, meanwhile: &mut dyn FnMut()) -> Vec<R> {
+    let work = &work;
+    scope(|scope| {
+        let all: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
+        while !all.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            meanwhile();
+        }
+        all.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -31,6 +43,23 @@ mod tests {
         assert_eq!(threads.len(), 5);
         assert!(threads.contains(&thread::current().id()));
         assert!(side_by_side(&[], |item: &u32| *item).is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_the_work_does_something_else() {
+        let (calls, is_over) = (std::cell::Cell::new(0), std::sync::atomic::AtomicBool::new(false));
+        let work = |item: &u32| {
+            while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            item * 2
+        };
+        let mut meanwhile = || {
+            calls.set(calls.get() + 1);
+            is_over.store(calls.get() >= 3, std::sync::atomic::Ordering::SeqCst);
+        };
+        assert_eq!(side_by_side_while(&[1, 2], work, &mut meanwhile), [2, 4]);
+        assert!(calls.get() >= 3);
     }
 
     #[test]

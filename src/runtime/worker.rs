@@ -11,7 +11,7 @@ use crate::log::{Batch, Log, LogError, Membership, Moment, Polled, Session, Wake
 use crate::model::Timestamp;
 use crate::stages::Stage;
 
-use super::rest::Rest;
+use super::rest::{LOOK, Rest};
 use super::runner::{NotTaken, Rounds, Runner};
 
 /// One member of the group of `S`.
@@ -143,12 +143,28 @@ impl<S: Stage> Worker<S> {
             }
         }
         let given: Vec<u32> = polled.iter().filter(|event| matches!(event, Polled::Assigned { .. })).map(Polled::partition).collect();
+        let mut ends = None;
         loop {
             // Of what was not taken it is not so.
             let through = through.iter().filter(|(partition, _)| self.unread.get(partition).is_none_or(|unread| unread.polled.is_empty()));
             let through = through.map(|(partition, moment)| (*partition, *moment)).collect();
-            let Err(NotTaken { partitions, error }) = self.runner.take(&mut polled, now, &through) else { break };
+            let taken = {
+                // Whoever takes no part in its group while it restores loses what it restores, and its successor likewise.
+                let session = &mut self.session;
+                let mut takes_part = || match session.poll(0, LOOK) {
+                    Ok(polled) => self.polled.extend(polled),
+                    Err(error) => {
+                        if !matches!(error, LogError::Retry { .. }) {
+                            ends = Some(error);
+                        }
+                        std::thread::sleep(LOOK);
+                    }
+                };
+                self.runner.take_while(&mut polled, now, &through, Some(&mut takes_part))
+            };
+            let Err(NotTaken { partitions, error }) = taken else { break };
             let LogError::Retry { reason } = error else {
+                polled.append(&mut self.polled);
                 self.polled = polled;
                 return Err(error);
             };
@@ -163,7 +179,7 @@ impl<S: Stage> Worker<S> {
         }
         self.unread.retain(|_, unread| !unread.polled.is_empty());
         again.into_iter().chain(given).for_each(|partition| self.hold_back(partition));
-        Ok(())
+        ends.map_or(Ok(()), Err)
     }
 
     /// No more is read of a partition while what was read of it can be neither folded nor written.

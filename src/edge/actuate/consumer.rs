@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use super::Hands;
-use super::courier::{Courier, Reach};
+use super::courier::{Courier, Outcomes, Reach};
 use crate::edge::stop::Bell;
 use crate::log::{Log, LogError, Waker};
 use crate::runtime::events::CommitRefused;
@@ -92,13 +92,16 @@ struct Consumer {
 
 impl Consumer {
     fn run(self) -> Result<(), LogError> {
+        let mut outcomes = Outcomes::default();
         while !self.bell.is_stopping() {
-            let mut courier = Courier::join(Arc::clone(&self.log), Arc::clone(&self.hands), &self.settings.member, self.settings.reach)?;
+            let courier = Courier::join(Arc::clone(&self.log), Arc::clone(&self.hands), &self.settings.member, self.settings.reach)?;
+            let mut courier = courier.with(outcomes);
             *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(courier.waker());
             match self.carry(&mut courier) {
                 Err(LogError::Fenced { group, partition }) => {
                     // Another member of this name is at work: give it room before joining again.
                     warn!(event = "taken-over", group, partition, "another actuator took over; joining again");
+                    outcomes = courier.into_outcomes();
                     self.bell.pause(POLL_WAIT);
                 }
                 ended => return ended,
@@ -108,20 +111,23 @@ impl Consumer {
     }
 
     fn carry(&self, courier: &mut Courier) -> Result<(), LogError> {
-        // What was begun is brought to its end, also when the order to end has come.
-        while courier.is_busy() || !self.bell.is_stopping() {
+        loop {
+            if self.bell.is_stopping() {
+                // What was begun is brought to its end, and nothing more is begun.
+                while courier.is_busy() {
+                    courier.finish()?;
+                }
+                return Ok(());
+            }
             match courier.step(POLL_WAIT) {
                 Ok(_) => {}
                 Err(LogError::Retry { reason } | LogError::Unknown { reason }) => {
                     CommitRefused { stage: super::GROUP, reason: &reason, pause: RETRY_WAIT }.emit();
-                    if !self.bell.pause(RETRY_WAIT) {
-                        return Ok(());
-                    }
+                    self.bell.pause(RETRY_WAIT);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 }
 

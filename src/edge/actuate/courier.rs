@@ -82,10 +82,7 @@ pub struct Courier {
     unsettled: BTreeSet<u32>,
     /// Partitions whose position cannot be committed for now.
     resting: BTreeMap<u32, Rest>,
-    /// Records that say what came of commands, and are not in the log yet, each under a number of its own.
-    telling: BTreeMap<u64, Telling>,
-    told: u64,
-    answers: (Sender<Answer>, Receiver<Answer>),
+    outcomes: Outcomes,
     schemas: schemas::Reading,
 }
 
@@ -95,7 +92,21 @@ enum Doing {
     Tell(Effects),
 }
 
-/// What came of appending one of [`Courier::telling`].
+/// Records that say what came of commands, and are not in the log yet.
+pub struct Outcomes {
+    /// Each under a number of its own.
+    telling: BTreeMap<u64, Telling>,
+    told: u64,
+    answers: (Sender<Answer>, Receiver<Answer>),
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        Outcomes { telling: BTreeMap::new(), told: 0, answers: channel() }
+    }
+}
+
+/// What came of appending one of [`Outcomes::telling`].
 type Answer = (u64, Result<(), LogError>);
 
 /// A record that is to be appended.
@@ -139,11 +150,20 @@ impl Courier {
             doing: None,
             unsettled: BTreeSet::new(),
             resting: BTreeMap::new(),
-            telling: BTreeMap::new(),
-            told: 0,
-            answers: channel(),
+            outcomes: Outcomes::default(),
             schemas: schemas::Reading::default(),
         })
+    }
+
+    /// Goes on with what another member of this process could not tell before it lost its place.
+    #[must_use]
+    pub fn with(self, outcomes: Outcomes) -> Self {
+        Courier { outcomes, ..self }
+    }
+
+    /// What could not be told yet.
+    pub fn into_outcomes(self) -> Outcomes {
+        self.outcomes
     }
 
     /// Ends a waiting [`Courier::step`] from another thread.
@@ -153,7 +173,22 @@ impl Courier {
 
     /// Whether a command is begun, and not yet brought to its end. What cannot be appended now is waited for by nobody.
     pub fn is_busy(&self) -> bool {
-        self.doing.is_some() || self.telling.values().any(|telling| telling.rest.is_none())
+        self.doing.is_some() || self.outcomes.telling.values().any(|telling| telling.rest.is_none())
+    }
+
+    /// A step of what is begun, and nothing new: as long as [`Courier::is_busy`].
+    ///
+    /// # Errors
+    /// As [`Courier::step`].
+    pub fn finish(&mut self) -> Result<(), LogError> {
+        if self.doing.is_some() {
+            return self.step(Duration::ZERO).map(drop);
+        }
+        self.hear()?;
+        if self.is_busy() {
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// The next step; it waits at most `wait`, where there is nothing to do.
@@ -176,7 +211,7 @@ impl Courier {
             None => {}
         }
         let now = self.hands.now();
-        let again: Vec<u64> = self.telling.iter().filter(|(_, telling)| telling.is_due(now)).map(|(number, _)| *number).collect();
+        let again: Vec<u64> = self.outcomes.telling.iter().filter(|(_, telling)| telling.is_due(now)).map(|(number, _)| *number).collect();
         if !again.is_empty() {
             return self.append(&again);
         }
@@ -192,8 +227,9 @@ impl Courier {
 
     /// How long it may be waited: no longer than until something is tried again, or is to be looked at.
     fn until_due(&self, wait: Duration, now: Timestamp) -> Duration {
-        let rests = self.resting.values().chain(self.telling.values().filter_map(|telling| telling.rest.as_ref()));
-        let due = rests.map(|rest| rest.until.since(now)).chain(self.telling.values().any(|telling| telling.is_under_way).then_some(LOOK)).min();
+        let waits = self.outcomes.telling.values().filter(|telling| !telling.is_under_way).filter_map(|telling| telling.rest.as_ref());
+        let rests = self.resting.values().chain(waits).map(|rest| rest.until.since(now));
+        let due = rests.chain(self.outcomes.telling.values().any(|telling| telling.is_under_way).then_some(LOOK)).min();
         due.map_or(wait, |due| wait.min(due))
     }
 
@@ -304,20 +340,22 @@ impl Courier {
     }
 
     fn tell(&mut self, mut effects: Effects) -> Result<Stepped, LogError> {
-        let (since, first) = (self.hands.now(), self.told);
+        let (since, outcomes) = (self.hands.now(), &mut self.outcomes);
+        let first = outcomes.told;
         for append in raw_appends(self.log.as_ref(), effects.take()) {
-            self.telling.insert(self.told, Telling { append, since, is_under_way: false, rest: None });
-            self.told += 1;
+            outcomes.telling.insert(outcomes.told, Telling { append, since, is_under_way: false, rest: None });
+            outcomes.told += 1;
         }
-        self.append(&(first..self.told).collect::<Vec<_>>())
+        let all: Vec<u64> = (first..outcomes.told).collect();
+        self.append(&all)
     }
 
     /// Appends these, each for itself: the fold is told though the audit cannot be.
     fn append(&mut self, numbers: &[u64]) -> Result<Stepped, LogError> {
         let mut calls: Vec<(Vec<RawAppend>, Told)> = Vec::new();
         for number in numbers {
-            let (number, answers) = (*number, self.answers.0.clone());
-            let Some(telling) = self.telling.get_mut(&number) else { continue };
+            let (number, answers) = (*number, self.outcomes.answers.0.clone());
+            let Some(telling) = self.outcomes.telling.get_mut(&number) else { continue };
             telling.is_under_way = true;
             calls.push((vec![telling.append.clone()], Box::new(move |outcome| drop(answers.send((number, outcome))))));
         }
@@ -328,9 +366,9 @@ impl Courier {
 
     /// Hears what came of what was appended.
     fn hear(&mut self) -> Result<(), LogError> {
-        while let Ok((number, outcome)) = self.answers.1.try_recv() {
+        while let Ok((number, outcome)) = self.outcomes.answers.1.try_recv() {
             let now = self.hands.now();
-            let Some(mut telling) = self.telling.remove(&number) else { continue };
+            let Some(mut telling) = self.outcomes.telling.remove(&number) else { continue };
             match outcome {
                 Ok(()) => {}
                 Err(LogError::Fatal { reason }) => return Err(LogError::Fatal { reason }),
@@ -342,7 +380,7 @@ impl Courier {
                     // The same outcome twice is the same: the fold knows commands by their id. `Log::trouble` tells of it.
                     debug!(event = "outcome-retried", %error, "failed to append an outcome; trying again");
                     (telling.is_under_way, telling.rest) = (false, Some(Rest::failed(telling.rest, now)));
-                    self.telling.insert(number, telling);
+                    self.outcomes.telling.insert(number, telling);
                 }
             }
         }

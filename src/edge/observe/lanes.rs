@@ -18,9 +18,17 @@ const KEPT_FOR: Duration = Duration::from_secs(5);
 type Place = (Topic, u32);
 type Answer = (Place, Result<(), LogError>);
 
+/// So many records wait for a partition; beyond it the oldest go.
+const MAX_WAITS: usize = 4096;
+
+/// So many are appended at once.
+const MAX_CALL: usize = 512;
+
 /// The records of all partitions that wait for the log.
 pub(super) struct Lanes {
-    lanes: BTreeMap<Place, Lane>,
+    by_place: BTreeMap<Place, Lane>,
+    /// What found no room.
+    dropped: Settled,
     answers: (Sender<Answer>, Receiver<Answer>),
 }
 
@@ -42,26 +50,43 @@ pub(super) struct Settled {
     pub(super) is_forgotten: bool,
 }
 
+impl Settled {
+    /// So many records of a topic that will not be appended.
+    fn of(topic: Topic, count: usize) -> Settled {
+        Settled { alerts: if topic == Topic::Alerts { count } else { 0 }, is_forgotten: topic == Topic::Signals }
+    }
+
+    fn add(&mut self, more: Settled) {
+        self.alerts += more.alerts;
+        self.is_forgotten |= more.is_forgotten;
+    }
+}
+
 impl Lanes {
     pub(super) fn new() -> Self {
-        Lanes { lanes: BTreeMap::new(), answers: channel() }
+        Lanes { by_place: BTreeMap::new(), dropped: Settled::default(), answers: channel() }
     }
 
     /// Takes records that are to be appended, each behind those of its partition.
     pub(super) fn put(&mut self, appends: Vec<RawAppend>) {
         for append in appends {
-            self.lanes.entry((append.topic, append.partition)).or_default().waits.push_back(append);
+            let lane = self.by_place.entry((append.topic, append.partition)).or_default();
+            if lane.waits.len() >= MAX_WAITS {
+                lane.waits.pop_front();
+                self.dropped.add(Settled::of(append.topic, 1));
+            }
+            lane.waits.push_back(append);
         }
     }
 
     /// Whether something waits, or is being appended.
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.by_place.is_empty()
     }
 
     /// Whether something may come to its end soon: what has failed is waited for by nobody.
     pub(super) fn is_busy(&self) -> bool {
-        self.lanes.values().any(|lane| lane.fails.is_none())
+        self.by_place.values().any(|lane| lane.fails.is_none())
     }
 
     /// Appends what can be, and hears what came of it.
@@ -69,20 +94,20 @@ impl Lanes {
     /// # Errors
     /// [`LogError::Fatal`].
     pub(super) fn go_on(&mut self, log: &dyn Log) -> Result<Settled, LogError> {
-        let mut settled = self.hear()?;
+        let mut settled = std::mem::take(&mut self.dropped);
+        settled.add(self.hear()?);
         let mut calls: Vec<(Vec<RawAppend>, Told)> = Vec::new();
-        for (place, lane) in &mut self.lanes {
+        for (place, lane) in &mut self.by_place {
             if !lane.under_way.is_empty() || lane.fails.as_ref().is_some_and(|(_, tried)| tried.elapsed() < RETRY_WAIT) {
                 continue;
             }
-            lane.under_way = lane.waits.drain(..).collect();
+            lane.under_way = lane.waits.drain(..lane.waits.len().min(MAX_CALL)).collect();
             let (place, answers) = (*place, self.answers.0.clone());
             calls.push((lane.under_way.clone(), Box::new(move |outcome| drop(answers.send((place, outcome))))));
         }
         if !calls.is_empty() {
             log.append_each(calls);
-            let now = self.hear()?;
-            settled = Settled { alerts: settled.alerts + now.alerts, is_forgotten: settled.is_forgotten || now.is_forgotten };
+            settled.add(self.hear()?);
         }
         Ok(settled)
     }
@@ -90,7 +115,7 @@ impl Lanes {
     fn hear(&mut self) -> Result<Settled, LogError> {
         let mut settled = Settled::default();
         while let Ok((place, outcome)) = self.answers.1.try_recv() {
-            let Some(lane) = self.lanes.get_mut(&place) else { continue };
+            let Some(lane) = self.by_place.get_mut(&place) else { continue };
             let tried = std::mem::take(&mut lane.under_way);
             let alerts = |appends: &[RawAppend]| if place.0 == Topic::Alerts { appends.len() } else { 0 };
             match outcome {
@@ -117,7 +142,7 @@ impl Lanes {
                 }
             }
         }
-        self.lanes.retain(|_, lane| !(lane.waits.is_empty() && lane.under_way.is_empty()));
+        self.by_place.retain(|_, lane| !(lane.waits.is_empty() && lane.under_way.is_empty()));
         Ok(settled)
     }
 }
@@ -156,5 +181,9 @@ mod tests {
             alerts += lanes.go_on(&refusing).unwrap().alerts;
         }
         assert_eq!((values(Topic::Alerts), alerts), (vec!["fires".to_owned(), "is over".to_owned()], 2));
+        // There is an end to what waits, and what went is not waited for.
+        refuses.store(true, Ordering::SeqCst);
+        lanes.put(vec![append(Topic::Alerts, "one of many"); MAX_WAITS + 3]);
+        assert_eq!(lanes.go_on(&refusing).unwrap(), Settled { alerts: 3, is_forgotten: false });
     }
 }

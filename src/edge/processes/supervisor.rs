@@ -214,6 +214,9 @@ impl Supervisor {
             // Before the incarnation is known, nothing can be said to be gone.
             let known = self.uid.is_some() || self.conditions.contains_key(&Condition::SupervisedElsewhere);
             if self.mode == Mode::Drain && known && self.instances.is_empty() {
+                if self.shared.elsewhere.load(Ordering::SeqCst) {
+                    self.resolve_all();
+                }
                 return;
             }
             let until_measure = self.next_measure.saturating_sub(self.since.elapsed()).max(Duration::from_millis(1));

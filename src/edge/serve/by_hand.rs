@@ -6,7 +6,7 @@
 //! effect by then.
 
 use std::cmp::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, SendError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -134,18 +134,28 @@ fn record(log: Arc<dyn Log>, unrecorded: &Arc<Unrecorded>, change: &ManualChange
         HandNotRecorded { change, never: Some(&reason) }.emit();
         ScaleError::Failed(format!("the count is set, but who set it could not be recorded: {reason}"))
     };
-    let is_recorded = written_within(RECORDED_WITHIN, RECORD_AGAIN, write).map_err(never)?;
+    let (lost, waits) = (change.clone(), Arc::clone(unrecorded));
+    let too_late = move |reason: String| {
+        waits.is_written(&lost);
+        HandNotRecorded { change: &lost, never: Some(&reason) }.emit();
+    };
+    let is_recorded = written_within(RECORDED_WITHIN, RECORD_AGAIN, write, too_late).map_err(never)?;
     if !is_recorded {
         HandNotRecorded { change, never: None }.emit();
     }
     Ok(is_recorded)
 }
 
-/// Writes until it is written, for as long as the process runs; whether it was `within` that time.
+/// Writes until it is written, for as long as the process runs; whether it was `within` that time. That it never will be is told to whoever asked, or else `too_late`.
 ///
 /// # Errors
 /// Why it never will be.
-fn written_within(within: Duration, again: Duration, write: impl Fn() -> Result<(), LogError> + Send + 'static) -> Result<bool, String> {
+fn written_within(
+    within: Duration,
+    again: Duration,
+    write: impl Fn() -> Result<(), LogError> + Send + 'static,
+    too_late: impl FnOnce(String) + Send + 'static,
+) -> Result<bool, String> {
     let (done, ended) = channel();
     let writing = move || {
         let outcome = loop {
@@ -154,7 +164,9 @@ fn written_within(within: Duration, again: Duration, write: impl Fn() -> Result<
                 outcome => break outcome.map_err(|error| error.to_string()),
             }
         };
-        drop(done.send(outcome));
+        if let Err(SendError(Err(reason))) = done.send(outcome) {
+            too_late(reason);
+        }
     };
     std::thread::Builder::new().name("by-hand".to_owned()).spawn(writing).map_err(|error| error.to_string())?;
     match ended.recv_timeout(within) {
@@ -199,10 +211,17 @@ mod tests {
                 Ok(())
             }
         };
-        assert_eq!(written_within(Duration::ZERO, Duration::from_millis(1), write), Ok(false));
+        assert_eq!(written_within(Duration::ZERO, Duration::from_millis(1), write, |_| unreachable!("it is written")), Ok(false));
         assert_eq!((written.recv(), written.recv().is_err(), tries.load(SeqCst)), (Ok(20), true, 21), "and once");
-        assert_eq!(written_within(Duration::MAX, Duration::ZERO, || Ok(())), Ok(true));
-        let refused = written_within(Duration::MAX, Duration::ZERO, || Err(LogError::Fatal { reason: "it is closed".to_owned() }));
-        assert_eq!(refused, Err("it is closed".to_owned()));
+        assert_eq!(written_within(Duration::MAX, Duration::ZERO, || Ok(()), |_| unreachable!("it is written")), Ok(true));
+        let closed = || Err(LogError::Fatal { reason: "it is closed".to_owned() });
+        assert_eq!(written_within(Duration::MAX, Duration::ZERO, closed, |_| unreachable!("who asked is told")), Err("it is closed".to_owned()));
+        let (tells, told) = channel();
+        let slowly = move || {
+            std::thread::sleep(Duration::from_millis(50));
+            closed()
+        };
+        assert_eq!(written_within(Duration::ZERO, Duration::ZERO, slowly, move |reason| drop(tells.send(reason))), Ok(false));
+        assert_eq!(told.recv(), Ok("it is closed".to_owned()), "nobody asks any more");
     }
 }

@@ -263,6 +263,8 @@ fn producer(options: &Options) -> ClientConfig {
         .set("request.timeout.ms", millis(options.transaction_timeout))
         // What is to be sent together is handed over together, so nothing is waited for.
         .set("linger.ms", "0")
+        // More than there are in what waits at most, so that no record waits for room that those of a partition take which nobody leads.
+        .set("queue.buffering.max.messages", "1000000")
         .set("compression.type", "lz4");
     config
 }

@@ -18,7 +18,7 @@ use crate::runtime::clock::Stopwatch;
 const SLICE: Duration = Duration::from_millis(100);
 
 /// Longer than it takes another broker to lead a partition, where one can.
-const FINDS_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const FINDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A client that reads one partition at a time.
 pub(super) struct Reader {
@@ -47,7 +47,7 @@ impl Reader {
     }
 
     pub(super) fn range(&self, topic: &str, partition: u32) -> Result<Range<Offset>, LogError> {
-        client::range(&self.consumer, topic, partition, self.patience)
+        client::range(&self.consumer, topic, partition, self.finds)
     }
 
     /// At most `max` records from `from` on, or from the earliest where that is later.
@@ -58,7 +58,7 @@ impl Reader {
         }
         let stood = self.stands_at((topic, partition, from));
         if !stood {
-            let range = client::range(&self.consumer, topic, partition, self.finds)?;
+            let range = self.range(topic, partition)?;
             if from >= range.end {
                 return Ok(records);
             }

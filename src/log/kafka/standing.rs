@@ -175,7 +175,10 @@ impl Standing {
 
     /// Whoever wrote it does no more.
     pub(super) fn forget(&self, of: &str) {
-        lock(&self.troubles).of_each.remove(of);
+        let mut troubles = lock(&self.troubles);
+        if troubles.of_each.remove(of).is_some() && troubles.of_each.is_empty() {
+            troubles.of_all = None;
+        }
     }
 
     /// Something waits to be written, since it was `refused` or has not been taken.

@@ -157,9 +157,9 @@ impl Member {
         let position = committed.unwrap_or(range.start);
         let next = self.within(partition, position, &range)?;
         self.consumer.incremental_assign(&client::one(self.topic(), partition, client::at(next))).map_err(|error| errors::of_reading(&error))?;
+        lock(&self.consumer.context().0).waiting.remove(&partition);
         // As it was left when it waited here before: the client keeps that over the loss of a partition.
         self.consumer.resume(&client::one(self.topic(), partition, At::Invalid)).map_err(|error| errors::of_reading(&error))?;
-        lock(&self.consumer.context().0).waiting.remove(&partition);
         polled.push(Polled::Assigned { partition, position });
         let mut ahead = VecDeque::new();
         if position < next {
