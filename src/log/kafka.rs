@@ -27,6 +27,7 @@ use std::time::Duration;
 use rdkafka::Offset as At;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
+use rdkafka::metadata::MetadataTopic;
 use rustc_hash::FxHashMap;
 
 use super::coordinator::{closed, lock};
@@ -247,15 +248,14 @@ impl Shared {
         Ok(asker)
     }
 
-    /// The partitions that no broker leads now; nothing where the cluster does not tell it of all.
+    /// The partitions that no broker leads now; nothing where the cluster does not tell it. All topics are asked for at once: for each that is named the client makes itself one anew.
     fn unled(&self) -> Option<Vec<String>> {
-        let asker = self.asker(READERS).ok()?;
-        let mut unled = Vec::new();
-        for topic in self.names.all() {
-            let leaders = client::leaders(&*asker, topic, ANSWERS_WITHIN).ok()?;
-            unled.extend(leaders.iter().filter(|(_, leader)| **leader < 0).map(|(partition, _)| format!("{topic}/{partition}")));
-        }
-        Some(unled)
+        let metadata = self.asker(READERS).ok()?.fetch_metadata(None, ANSWERS_WITHIN).ok()?;
+        let unled = |name: &str| {
+            let partitions = metadata.topics().iter().filter(|topic| topic.name() == name).flat_map(MetadataTopic::partitions);
+            partitions.filter(|partition| partition.leader() < 0).map(|partition| format!("{name}/{}", partition.id())).collect::<Vec<_>>()
+        };
+        Some(self.names.all().flat_map(unled).collect())
     }
 
     /// Who sees what no transaction has committed yet.

@@ -443,7 +443,7 @@ fn is_gone<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partitio
 }
 
 /// The broker that leads each partition; a negative number where none does.
-pub(super) fn leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) -> Result<BTreeMap<u32, i32>, KafkaError> {
+fn leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) -> Result<BTreeMap<u32, i32>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), patience)?;
     let of_topic = metadata.topics().iter().filter(|found| found.name() == topic && found.error().is_none());
     Ok(of_topic.flat_map(rdkafka::metadata::MetadataTopic::partitions).map(|found| (partition(found.id()), found.leader())).collect())
