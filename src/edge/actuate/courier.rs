@@ -394,7 +394,7 @@ impl Telling {
     }
 }
 
-/// What came of a command, to the fold and to the audit, together.
+/// What came of a command, to the fold and to the audit.
 fn tell(outcome: &Outcome) -> Effects {
     CommandEnded(outcome).emit();
     let key = outcome.target.as_str().to_owned();
