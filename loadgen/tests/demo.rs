@@ -4,15 +4,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod common;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
+use common::until;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
-const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Stage {
     folder: tempfile::TempDir,
@@ -52,22 +53,6 @@ impl Stage {
 
 fn pid(id: u32) -> Pid {
     Pid::from_raw(id.cast_signed()).unwrap()
-}
-
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let start = stopwatch();
-    loop {
-        if let Some(found) = ask() {
-            return found;
-        }
-        assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a deadline of a test")]
-fn stopwatch() -> Instant {
-    Instant::now()
 }
 
 fn said(output: &Output) -> (String, String) {

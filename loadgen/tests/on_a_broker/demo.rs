@@ -7,29 +7,12 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
+use crate::common::until;
 use loadgen::demo::status;
 use rustix::process::{Pid, Signal, kill_process};
 
-const DEADLINE: Duration = Duration::from_secs(120);
 const TARGET: &str = "local/ProcessFleet/storefront";
-
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let start = stopwatch();
-    loop {
-        if let Some(found) = ask() {
-            return found;
-        }
-        assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a deadline of a test")]
-fn stopwatch() -> Instant {
-    Instant::now()
-}
 
 /// The first of `count` ports in a row that nobody listens at, below those that the system gives away.
 fn free(count: u16) -> u16 {

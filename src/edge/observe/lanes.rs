@@ -50,10 +50,15 @@ pub(super) struct Settled {
     pub(super) is_forgotten: bool,
 }
 
+/// How many alerts there are among so many records of a topic.
+fn alerts_among(topic: Topic, count: usize) -> usize {
+    if topic == Topic::Alerts { count } else { 0 }
+}
+
 impl Settled {
     /// So many records of a topic that will not be appended.
     fn of(topic: Topic, count: usize) -> Settled {
-        Settled { alerts: if topic == Topic::Alerts { count } else { 0 }, is_forgotten: topic == Topic::Signals }
+        Settled { alerts: alerts_among(topic, count), is_forgotten: topic == Topic::Signals }
     }
 
     fn add(&mut self, more: Settled) {
@@ -117,16 +122,15 @@ impl Lanes {
         while let Ok((place, outcome)) = self.answers.1.try_recv() {
             let Some(lane) = self.by_place.get_mut(&place) else { continue };
             let tried = std::mem::take(&mut lane.under_way);
-            let alerts = |appends: &[RawAppend]| if place.0 == Topic::Alerts { appends.len() } else { 0 };
             match outcome {
                 Ok(()) => {
-                    settled.alerts += alerts(&tried);
+                    settled.alerts += alerts_among(place.0, tried.len());
                     lane.fails = None;
                 }
                 Err(LogError::Fatal { reason }) => return Err(LogError::Fatal { reason }),
                 Err(error @ LogError::TooLarge { .. }) => {
                     error!(event = "observations-lost", %error, "failed to append what was observed; this is a fault of the program");
-                    settled.alerts += alerts(&tried);
+                    settled.alerts += alerts_among(place.0, tried.len());
                     lane.fails = None;
                 }
                 Err(error) => {
