@@ -58,7 +58,7 @@ impl Writing {
         let own: HashMap<u64, (u64, String)> = records().map(more).collect();
         let parsed = |record: &RecordType| {
             let fingerprint = schemas.fingerprint_of(*record);
-            let schema = |text: &str| Schema::parse_str(text).unwrap();
+            let schema = |text: &str| Schema::parse(&plain(&serde_json::from_str(text).unwrap())).unwrap();
             (fingerprint, (schema(record.schema_json()), schema(&own[&fingerprint].1)))
         };
         Writing { read: records().map(parsed).collect(), own, count: AtomicUsize::new(0) }
@@ -101,6 +101,15 @@ impl Writing {
 
     fn fingerprints(&self) -> BTreeSet<u64> {
         self.own.values().map(|(fingerprint, _)| *fingerprint).collect()
+    }
+}
+
+/// A schema without what its types stand for, which changes no byte: apache-avro resolves no decimal of fewer bytes than its precision has room for.
+fn plain(schema: &serde_json::Value) -> serde_json::Value {
+    match schema {
+        serde_json::Value::Object(fields) => fields.iter().filter(|(name, _)| *name != "logicalType").map(|(name, of)| (name.clone(), plain(of))).collect(),
+        serde_json::Value::Array(items) => items.iter().map(plain).collect(),
+        other => other.clone(),
     }
 }
 
