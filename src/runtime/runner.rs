@@ -35,6 +35,9 @@ mod owned;
 pub const TICK_EVERY: Duration = Duration::from_secs(1);
 /// After so long without anything new it is asked again whether the input was read to its end.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// A position alone, of records of which nothing came, is committed within this: what comes of a later one takes it along, and whoever reads them again makes nothing of them
+/// again.
+const POSITION_WITHIN: Duration = Duration::from_millis(500);
 /// A snapshot round is due after this.
 const ROUND_EVERY: Duration = Duration::from_secs(300);
 /// A snapshot round is due after this many records, or 20 for each key of the last round.
@@ -67,6 +70,8 @@ struct Owned<S: Stage> {
     position: Offset,
     /// The position that is committed.
     committed: Offset,
+    /// Since when there is a position to commit, and nothing with it.
+    bare_since: Option<Timestamp>,
     /// Effects that are not committed yet, ready to append.
     appends: Vec<RawAppend>,
     /// A batch that was handed out and not yet confirmed.
@@ -401,6 +406,7 @@ impl<S: Stage> Runner<S> {
             state,
             position: from.min(position),
             committed: position,
+            bare_since: None,
             appends: Vec::new(),
             pending: None,
             rest: None,
@@ -509,4 +515,56 @@ pub fn check_snapshots<S: Stage>(log: &dyn Log) -> Result<(), LogError> {
         snapshots::restore::<S>(&rows, position).map_err(|reason| unreadable::<S>(partition, &reason))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Partitions;
+    use crate::log::memory::MemoryLog;
+    use crate::model::{Mark, Signal};
+    use crate::runtime::clock::ManualClock;
+    use crate::stages::decide::Decide;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(1_764_000_000_000 + ms)
+    }
+
+    /// Of many marks all but the last complete nothing: each is no commit of its own.
+    #[test]
+    fn a_position_that_nothing_comes_with_waits_for_what_may_come() {
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(at(0)))));
+        let mut runner = Runner::new(Decide::default(), log);
+        let mark = Mark { source: 0, of: 9, through: at(0), pane_ms: 5_000, records: 0, late: 0, rejected: 0, repeated: 0 };
+        let value = wire::encode(&Message::Signal(Signal::Mark(mark)));
+        let read = |offset| {
+            let record = RawRecord { partition: 0, offset, at: at(0), key: None, content_type: None, value: value.clone() };
+            Polled::Records { partition: 0, records: vec![record] }
+        };
+        let take = |runner: &mut Runner<Decide>, polled: Polled, ms| runner.take(&mut VecDeque::from([polled]), at(ms), &BTreeMap::new()).unwrap();
+        let bare = |batch: Option<Batch>| batch.map(|batch| (batch.position, batch.appends.len() + batch.states.len()));
+        take(&mut runner, Polled::Assigned { partition: 0, position: 0 }, 0);
+        while let Some(first) = runner.next_batch(at(0)) {
+            assert!(!first.states.is_empty(), "the first round: {first:?}");
+            runner.confirmed(0);
+        }
+        assert_eq!(runner.wakes_at(at(0)), None);
+        for (offset, ms) in [(0, 1_000), (1, 1_400)] {
+            take(&mut runner, read(offset), ms);
+            assert_eq!(runner.next_batch(at(ms)), None);
+            assert_eq!(runner.wakes_at(at(ms)), Some(at(1_500)), "of the first of them");
+        }
+        assert_eq!(bare(runner.next_batch(at(1_500))), Some((Some(2), 0)));
+        runner.confirmed(0);
+        assert_eq!((runner.next_batch(at(1_500)), runner.wakes_at(at(1_500))), (None, None));
+        // What comes of a later record takes it along at once; and a clock that is set back lets it wait no longer.
+        take(&mut runner, read(2), 2_000);
+        assert_eq!(runner.next_batch(at(2_000)), None);
+        take(&mut runner, Polled::Gap { partition: 0, from: 3, to: 5 }, 2_001);
+        assert!(matches!(bare(runner.next_batch(at(2_001))), Some((Some(5), 1..))));
+        runner.confirmed(0);
+        take(&mut runner, read(5), 3_000);
+        assert_eq!(runner.next_batch(at(3_000)), None);
+        assert_eq!(bare(runner.next_batch(at(0))), Some((Some(6), 0)));
+    }
 }

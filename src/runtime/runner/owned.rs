@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{LOOK_AGAIN, Owned, Rounds, TICK_EVERY, Writing, at_record};
+use super::{LOOK_AGAIN, Owned, POSITION_WITHIN, Rounds, TICK_EVERY, Writing, at_record};
 use crate::log::{Batch, Log, Moment, Offset, RawAppend, RawRecord, StatePut, Topic};
 use crate::model::{Alert, AlertState, DeadLetter, Message, Severity, Timestamp};
 use crate::runtime::raw_appends;
@@ -153,12 +153,19 @@ impl<S: Stage> Owned<S> {
             states.push(StatePut { key: VERSION_KEY.to_owned(), value: serde_json::to_vec(&S::VERSION).ok() });
             states.push(put);
         }
-        if appends.is_empty() && position.is_none() && states.is_empty() {
+        if appends.is_empty() && states.is_empty() && (position.is_none() || self.position_waits(now)) {
             return None;
         }
+        self.bare_since = None;
         let batch = Batch { partition, position, appends, states };
         self.pending = Some(batch.clone());
         Some(batch)
+    }
+
+    /// Whether a position that nothing comes with can wait for what may come. A stage that flushes has one with each flush alone.
+    fn position_waits(&mut self, now: Timestamp) -> bool {
+        let since = *self.bare_since.get_or_insert(now);
+        !S::FLUSHES && now >= since && now < since + POSITION_WITHIN
     }
 
     pub(super) fn begin_round(&mut self, now: Timestamp) {
@@ -222,7 +229,8 @@ impl<S: Stage> Owned<S> {
         // Overdue for want of the end of the input: what brings it nearer ends the wait; else it is asked for again a moment later.
         let waits = |at: Timestamp| if self.read_through.is_none() && at <= now { now + LOOK_AGAIN } else { at };
         let flush = if S::FLUSHES { stage.flush_at(&self.state, now).map(waits) } else { None };
-        tick.into_iter().chain(flush).min()
+        let position = self.bare_since.map(|since| since + POSITION_WITHIN);
+        tick.into_iter().chain(flush).chain(position).min()
     }
 }
 
