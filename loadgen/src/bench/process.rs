@@ -87,12 +87,23 @@ impl Process {
             .with_context(|| format!("{path}: {stat}"))
     }
 
+    /// How often one of its threads waited and was woken, of those that live.
+    pub(super) fn wake_ups(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/task", self.id());
+        let mut all = 0;
+        for thread in std::fs::read_dir(&path).with_context(|| format!("list {path}"))? {
+            // It may have ended since.
+            let Ok(status) = std::fs::read_to_string(thread?.path().join("status")) else { continue };
+            all += number_of(&status, "voluntary_ctxt_switches").with_context(|| format!("{path}: {status}"))?;
+        }
+        Ok(all)
+    }
+
     /// A number of `/proc/PID/status`.
     pub(super) fn status(&self, name: &str) -> anyhow::Result<u64> {
         let path = format!("/proc/{}/status", self.id());
         let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).with_context(|| format!("{path} has no {name}"))
+        number_of(&status, name).with_context(|| format!("{path} has no {name}"))
     }
 
     /// Tells it to end, and waits until it has, in order.
@@ -119,6 +130,11 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn number_of(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
 }
 
 /// utime and stime of `/proc/PID/stat`; what stands before, the name among it, may hold anything.
