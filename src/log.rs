@@ -337,6 +337,15 @@ pub trait Log: Send + Sync + 'static {
     /// [`LogError::Retry`] or [`LogError::Fatal`].
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError>;
 
+    /// Where the first record of a partition stands that was appended after `at`, or the end where there is none: at it, or in a gap before it. Times in a log
+    /// may run back a little where a clock did; what that displaces is displaced by as much.
+    ///
+    /// # Errors
+    /// [`LogError::Retry`] or [`LogError::Fatal`].
+    fn first_after(&self, topic: Topic, partition: u32, at: Timestamp) -> Result<Offset, LogError> {
+        halved(self.range(topic, partition)?, at, |offset| self.scan(topic, partition, offset, 1))
+    }
+
     /// Whether the log itself leaves offsets without a record (a broker's markers of transactions). Where it does not, an
     /// offset that holds nothing is a loss, and told.
     fn leaves_gaps(&self) -> bool {
@@ -395,7 +404,8 @@ pub trait Log: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Looks whether it can be reached, where that is not seen by what is written: a process that reads alone would not know. May take seconds.
+    /// To be called now and then. Looks whether it can be reached, where that is not seen by what is written: a process that reads alone would not know; and lets go what
+    /// nobody uses any more. May take seconds.
     fn look(&self) {}
 
     /// Why nothing can be written for now, where that is so. Whoever is answered [`LogError::Retry`] by a
@@ -436,8 +446,29 @@ pub trait ReadOnly {
     /// As there.
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError>;
 
+    /// As [`Log::first_after`].
+    ///
+    /// # Errors
+    /// As there.
+    fn first_after(&self, topic: Topic, partition: u32, at: Timestamp) -> Result<Offset, LogError> {
+        halved(self.range(topic, partition)?, at, |offset| self.scan(topic, partition, offset, 1))
+    }
+
     /// As [`Log::leaves_gaps`].
     fn leaves_gaps(&self) -> bool;
+}
+
+/// What [`Log::first_after`] says, by halves of `range`; `read` reads one record, from an offset on.
+fn halved(range: std::ops::Range<Offset>, at: Timestamp, read: impl Fn(Offset) -> Result<Vec<RawRecord>, LogError>) -> Result<Offset, LogError> {
+    let (mut low, mut high) = (range.start, range.end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match read(middle)?.first() {
+            Some(record) if record.at <= at => low = record.offset + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
 }
 
 impl<L: Log + ?Sized> ReadOnly for L {
@@ -451,6 +482,10 @@ impl<L: Log + ?Sized> ReadOnly for L {
 
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
         Log::scan(self, topic, partition, from, max)
+    }
+
+    fn first_after(&self, topic: Topic, partition: u32, at: Timestamp) -> Result<Offset, LogError> {
+        Log::first_after(self, topic, partition, at)
     }
 
     fn leaves_gaps(&self) -> bool {

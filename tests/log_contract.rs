@@ -34,6 +34,7 @@ macro_rules! contract {
             delivery: records_of_a_partition_keep_their_order,
             delivery: offsets_count_up_and_are_returned_in_the_order_of_the_appends,
             delivery: a_scan_reads_to_the_end_in_slices,
+            delivery: the_first_record_after_a_time_is_found,
             delivery: at_is_the_logs_and_the_same_on_every_read,
             delivery: the_logs_clock_is_known_from_a_commit_on_and_never_ahead,
             delivery: an_append_with_a_record_too_large_leaves_nothing,

@@ -174,13 +174,16 @@ struct Shared {
 }
 
 /// How long a session's or a follower's poll waits at a time: so long a waker, or the end of the log, may be waited for.
-const SLICE: Duration = Duration::from_millis(50);
+const SLICE: Duration = Duration::from_millis(200);
 
 /// How long a broker may take to tell how far a group is, and who its members are: it is asked again and again, for people to see.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Far longer than a client takes to stop fetching.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Whoever reads on from where a reader stands does so within this.
+const READS_ON: Duration = Duration::from_secs(2);
 
 /// So many readers are kept for the next scan. So many read at once: one takes what came while another waits for the broker.
 const IDLE_READERS: usize = 4;
@@ -303,6 +306,17 @@ impl Shared {
         Ok(outcome)
     }
 
+    /// Readers that nobody reads on with fetch nothing more.
+    fn let_readers_rest(&self) {
+        let left = lock(&self.readers).extract_if(.., |reader| reader.is_left(READS_ON)).collect::<Vec<_>>();
+        for mut reader in left {
+            match reader.rests() {
+                Ok(()) => lock(&self.readers).push(reader),
+                Err(_) => self.put_away(reader),
+            }
+        }
+    }
+
     /// One that failed is not used again, and closed later: a client that is closed while it stops to fetch a partition stops that once more, for which librdkafka
     /// ends the process.
     fn put_away(&self, reader: Reader) {
@@ -371,6 +385,11 @@ impl Log for KafkaLog {
         let records = self.0.read(Some((name, partition, from)), |reader| reader.scan(name, partition, from, max))?;
         records.iter().try_for_each(|record| self.0.options.is_known(topic, record)).map_err(|Lacking { reason, .. }| LogError::Retry { reason })?;
         Ok(records)
+    }
+
+    fn first_after(&self, topic: Topic, partition: u32, at: Timestamp) -> Result<Offset, LogError> {
+        self.0.partitions.check(topic, partition)?;
+        self.0.read(None, |reader| reader.first_after(self.0.names.of(topic), partition, at))
     }
 
     fn leaves_gaps(&self) -> bool {
@@ -446,6 +465,7 @@ impl Log for KafkaLog {
     }
 
     fn look(&self) {
+        self.0.let_readers_rest();
         self.0.standing.look(|| {
             let asker = self.0.asker(READERS).map_err(|error| error.to_string())?;
             let answer = asker.fetch_metadata(Some(self.0.names.of(Topic::Signals)), ANSWERS_WITHIN);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use loadline::log::memory::Fault;
 use loadline::log::{Batch, LogError, MAX_RECORD_BYTES, Offset, Partitions, Polled, RawAppend, RawRecord, Topic};
@@ -63,6 +64,35 @@ pub(crate) fn a_scan_reads_to_the_end_in_slices<H: Harness>() {
     assert_eq!(read, values);
     assert!(log.scan(Topic::Audit, 0, 1_000_000, 7).unwrap().is_empty());
     assert!(log.scan(Topic::Audit, 0, 0, 0).unwrap().is_empty());
+}
+
+pub(crate) fn the_first_record_after_a_time_is_found<H: Harness>() {
+    let harness = H::create(signals(2));
+    let log = harness.log();
+    for i in 0..40 {
+        if let Some(clock) = harness.clock() {
+            clock.set(Timestamp::from_millis(1_000 + i / 7 * 10));
+        }
+        log.append(vec![signal(0, format!("{i}"))]).unwrap();
+    }
+    harness.settle();
+    let records = log.scan(Topic::Signals, 0, 0, 100).unwrap();
+    let (first, last) = (records[0].at, records[39].at);
+    assert!(first <= last, "{first} {last}");
+    let times = records.iter().map(|record| record.at).chain([
+        Timestamp::MIN,
+        Timestamp::from_millis(0),
+        first - Duration::from_millis(1),
+        last + Duration::from_secs(60),
+    ]);
+    for at in times {
+        let found = log.first_after(Topic::Signals, 0, at).unwrap();
+        let next = log.scan(Topic::Signals, 0, found, 1).unwrap().first().map(|record| record.offset);
+        assert_eq!(next, records.iter().find(|record| record.at > at).map(|record| record.offset), "after {at}: {found}");
+        assert!(log.range(Topic::Signals, 0).unwrap().end >= found, "{found}");
+    }
+    assert_eq!(log.first_after(Topic::Signals, 1, first).unwrap(), log.range(Topic::Signals, 1).unwrap().end, "where there is nothing");
+    assert_fatal(log.first_after(Topic::Signals, 1_000, first));
 }
 
 pub(crate) fn at_is_the_logs_and_the_same_on_every_read<H: Harness>() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::stories::{Stories, Until};
 use crate::edge::api::{Dated, Gone, Story, target_path};
-use crate::log::{LogError, Offset, RawRecord, ReadOnly, Topic, partition_of};
+use crate::log::{LogError, RawRecord, ReadOnly, Topic, partition_of};
 use crate::model::{Audit, ManualChange, Message, TargetId, Timestamp};
 use crate::runtime::clock::Stopwatch;
 use crate::wire;
@@ -20,24 +20,6 @@ pub(super) const BUDGET: Duration = Duration::from_secs(3);
 
 /// How many records after the newest decision are read for what came of it.
 const AFTERMATH: usize = 4 * SLICE;
-
-/// The first offset of a partition whose record was appended after `at`. Times in a log may run back a
-/// little where a clock did; what that displaces is displaced by as much.
-///
-/// # Errors
-/// As [`ReadOnly::scan`].
-pub(super) fn first_after(log: &(impl ReadOnly + ?Sized), topic: Topic, partition: u32, at: Timestamp) -> Result<Offset, LogError> {
-    let range = log.range(topic, partition)?;
-    let (mut low, mut high) = (range.start, range.end);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match log.scan(topic, partition, middle, 1)?.first() {
-            Some(record) if record.at <= at => low = middle + 1,
-            _ => high = middle,
-        }
-    }
-    Ok(low)
-}
 
 /// The last `limit` decisions of a target that were made by `until`, the newest last, read from the log.
 ///
@@ -66,7 +48,7 @@ fn read_back(log: &(impl ReadOnly + ?Sized), target: &TargetId, limit: usize, un
     let clock = Stopwatch::start();
     let partition = partition_of(target.as_str(), log.partitions(Topic::Audit)?);
     // A decision is appended at its time or soon after: what was appended a little later may be of `until`.
-    let end = first_after(log, Topic::Audit, partition, until.at() + Duration::from_secs(60))?;
+    let end = log.first_after(Topic::Audit, partition, until.at() + Duration::from_secs(60))?;
     let earliest = log.range(Topic::Audit, partition)?.start;
     let mut backwards: Vec<(Timestamp, Audit)> = Vec::new();
     let mut decisions = 0;

@@ -1,4 +1,4 @@
-//! How far behind each stage is, and who has its partitions: a thread that asks the log once a second. It is a thread of its own since a cluster may let a
+//! How far behind each stage is, and who has its partitions: a thread that asks the log now and then. It is a thread of its own since a cluster may let a
 //! question wait, and nothing else of the view waits for that.
 
 use std::collections::BTreeMap;
@@ -31,8 +31,11 @@ const LATE: Duration = Duration::from_secs(10);
 /// How long it is taken for known who has which partition.
 const OWNERS_FOR: Duration = Duration::from_secs(5);
 
-/// How often it is looked.
+/// How often it is looked where something waits.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often where nothing does: long before what waits meanwhile is late.
+const LOOK_IDLE: Duration = Duration::from_secs(5);
 
 /// What the log's lines call it.
 const NAME: &str = "view-lag";
@@ -57,14 +60,17 @@ impl Lags {
         self.view.looks_at_lag(self.stages.iter().map(|stage| stage.group).collect(), self.clock.now());
         while !self.stop.is_set() {
             // What is known of a stage is shown, whatever is not known of another.
-            let mut unseen = None;
+            let (mut unseen, mut waits) = (None, false);
             for stage in &self.stages {
                 let looked = self.look(stage, &mut known);
                 if self.stop.is_set() {
                     return;
                 }
                 match looked {
-                    Ok(lag) => self.view.set_lag(stage.group, lag, self.clock.now()),
+                    Ok(lag) => {
+                        waits |= lag.iter().any(|lag| lag.records > 0 || lag.hidden.is_some());
+                        self.view.set_lag(stage.group, lag, self.clock.now());
+                    }
                     Err(error) => drop(unseen.get_or_insert(error.to_string())),
                 }
             }
@@ -72,8 +78,9 @@ impl Lags {
                 None => LogUnreadable::over(NAME, &unreadable),
                 Some(reason) => LogUnreadable { reader: NAME, reason }.emit(&unreadable),
             }
+            let rest = if waits || unseen.is_some() { LOOK_EVERY } else { LOOK_IDLE };
             self.view.lag_not_seen(unseen);
-            self.stop.rest(LOOK_EVERY);
+            self.stop.rest(rest);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Blocks; it runs on a thread that may wait.
 
-use super::history::{BUDGET, SLICE, first_after};
+use super::history::{BUDGET, SLICE};
 use crate::log::{Log, LogError, Offset, RawRecord, Topic, partition_of};
 use crate::model::{Message, Signal, TargetId, Timestamp};
 use crate::runtime::clock::Stopwatch;
@@ -36,7 +36,7 @@ pub fn signals_before(log: &dyn Log, target: &TargetId, limit: usize, from: From
     let partition = partition_of(target.as_str(), log.partitions(Topic::Signals));
     let range = log.range(Topic::Signals, partition)?;
     let mut next = match from {
-        From::At(at) => first_after(log, Topic::Signals, partition, at)?,
+        From::At(at) => log.first_after(Topic::Signals, partition, at)?,
         From::Before(offset) => offset.min(range.end),
     };
     let mut backwards = Vec::new();

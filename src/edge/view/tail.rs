@@ -10,7 +10,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::history::first_after;
 use super::lags::{Followed, Lags};
 use super::{Asked, View};
 use crate::edge::stop::WhenUnwound;
@@ -213,7 +212,7 @@ impl Follower {
 
     fn read_back(&self, partition: u32, end: Offset) -> Result<(), LogError> {
         let start = match self.topic {
-            Topic::Signals => self.patiently(|| first_after(self.log.as_ref(), self.topic, partition, self.clock.now() - SIGNALS_BACK))?,
+            Topic::Signals => self.patiently(|| self.log.first_after(self.topic, partition, self.clock.now() - SIGNALS_BACK))?,
             _ => end.saturating_sub(RECORDS_BACK),
         };
         // What is gone already is no gap: a memory may begin anywhere.

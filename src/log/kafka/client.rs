@@ -14,6 +14,7 @@ use super::Options;
 use super::errors::{self, unusable};
 use super::topics::group_name;
 use crate::log::{LogError, MAX_RECORD_BYTES, Offset};
+use crate::model::Timestamp;
 use crate::runtime::clock::Stopwatch;
 
 /// The largest record, with room for its headers; clients and topics both say it.
@@ -150,8 +151,9 @@ fn consumer(options: &Options) -> ClientConfig {
         // What is not committed does not exist; and positions are read when no transaction holds them open.
         .set("isolation.level", "read_committed")
         .set("check.crcs", "true")
-        // How long a fetch waits at the broker where nothing comes: what ends it is a record, so this bounds only what stands still.
-        .set("fetch.wait.max.ms", "100")
+        // How long a fetch waits at the broker where nothing comes: what ends it is a record. A partition that is added to those that are read waits for its end, and who has
+        // nothing to do is woken by it.
+        .set("fetch.wait.max.ms", "500")
         .set("fetch.error.backoff.ms", "100")
         // Of a backlog more is fetched as soon as there is room; librdkafka would look again after a second, when what it had is long used up.
         .set("fetch.queue.backoff.ms", "10")
@@ -436,6 +438,28 @@ pub(super) fn range<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str,
         }
         Err(error) => Err(error),
     })
+}
+
+/// As [`crate::log::Log::first_after`].
+pub(super) fn first_after<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: u32,
+    at: Timestamp,
+    patience: Duration,
+) -> Result<Offset, LogError> {
+    // Negative times are words of their own to a broker: it has no record that is older.
+    let later = At::Offset(at.as_millis().saturating_add(1).max(0));
+    let found = patiently(topic, patience, || {
+        let answer = consumer.offsets_for_times(one(topic, partition, later), patience)?;
+        let found = answer.find_partition(topic, number(partition)).ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+        found.error()?;
+        Ok(if let At::Offset(raw) = found.offset() { Some(offset(raw)) } else { None })
+    })?;
+    match found {
+        Some(found) => Ok(found),
+        None => Ok(range(consumer, topic, partition, patience)?.end),
+    }
 }
 
 fn is_gone<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> bool {

@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::message::Message as _;
 
-use super::{SLICE, Shared, client, errors, reader};
+use super::{READERS, SLICE, Shared, client, errors, reader};
 use crate::log::{Follower, LogError, Offset, Polled, RawRecord, Topic, Waker};
 use crate::runtime::clock::Stopwatch;
 
@@ -41,8 +41,10 @@ impl Following {
     fn assign(&mut self, polled: &mut Vec<Polled>) -> Result<(), LogError> {
         self.assigned = false;
         let mut next = self.next.clone();
+        // The answers of the client that reads wait for the fetch that is under way.
+        let asker = self.shared.asker(READERS)?;
         for (partition, next) in &mut next {
-            let range = client::range(&self.consumer, self.topic(), *partition, self.shared.options.patience)?;
+            let range = client::range(&*asker, self.topic(), *partition, self.shared.options.patience)?;
             if *next < range.start {
                 polled.push(Polled::Gap { partition: *partition, from: *next, to: range.start });
                 *next = range.start;

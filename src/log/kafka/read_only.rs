@@ -8,6 +8,7 @@ use super::topics::{Cluster, Found, Names, find};
 use super::{Options, Topic};
 use crate::log::coordinator::lock;
 use crate::log::{LogError, Offset, RawRecord, ReadOnly};
+use crate::model::Timestamp;
 
 /// A reader of an installation's topics, beside the processes that run on them or after them.
 pub struct ReadOnlyLog {
@@ -50,6 +51,10 @@ impl ReadOnly for ReadOnlyLog {
 
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
         lock(&self.reader).scan(self.names.of(topic), partition, from, max)
+    }
+
+    fn first_after(&self, topic: Topic, partition: u32, at: Timestamp) -> Result<Offset, LogError> {
+        lock(&self.reader).first_after(self.names.of(topic), partition, at)
     }
 
     fn leaves_gaps(&self) -> bool {

@@ -25,6 +25,7 @@ pub(super) struct Reader {
     consumer: client::Consumer,
     /// Where it reads on, while there is more.
     at: Option<(String, u32, Offset)>,
+    used: Stopwatch,
     patience: Duration,
     /// How long it is looked for who leads a partition that is to be read.
     finds: Duration,
@@ -33,7 +34,7 @@ pub(super) struct Reader {
 impl Reader {
     /// One for whoever has nothing else to go on with.
     pub(super) fn new(options: &Options) -> Result<Self, LogError> {
-        Ok(Reader { consumer: client::reader(options)?, at: None, patience: options.patience, finds: options.patience })
+        Ok(Reader { consumer: client::reader(options)?, at: None, used: Stopwatch::start(), patience: options.patience, finds: options.patience })
     }
 
     /// One for whoever reads again what nobody leads now, and has others to go on with.
@@ -46,8 +47,24 @@ impl Reader {
         self.at.as_ref().is_some_and(|(t, p, next)| t == topic && *p == partition && *next == from)
     }
 
+    /// Whether it fetches what nobody asked for in so long. Where all is fetched the client asks for what comes next, a hundred times a second.
+    pub(super) fn is_left(&self, unused: Duration) -> bool {
+        self.at.is_some() && self.used.elapsed() >= unused
+    }
+
+    /// Fetches nothing more.
+    pub(super) fn rests(&mut self) -> Result<(), LogError> {
+        self.at = None;
+        self.consumer.unassign().map_err(|error| errors::of_reading(&error))
+    }
+
     pub(super) fn range(&self, topic: &str, partition: u32) -> Result<Range<Offset>, LogError> {
         client::range(&self.consumer, topic, partition, self.finds)
+    }
+
+    /// As [`crate::log::Log::first_after`]: brokers find it by an index of times.
+    pub(super) fn first_after(&self, topic: &str, partition: u32, at: Timestamp) -> Result<Offset, LogError> {
+        client::first_after(&self.consumer, topic, partition, at, self.finds)
     }
 
     /// At most `max` records from `from` on, or from the earliest where that is later.
@@ -69,6 +86,11 @@ impl Reader {
             records.len() < max
         })?;
         self.at = records.last().filter(|_| !ended).map(|last| (topic.to_owned(), partition, last.offset + 1));
+        self.used = Stopwatch::start();
+        // Who asks for one record has a look at it, and does not read on.
+        if max == 1 && !ended {
+            self.rests()?;
+        }
         if stood && ended && records.is_empty() {
             // The end of when it came to stand here, which the client had told since: more may have come.
             return self.scan(topic, partition, from, max);
@@ -181,6 +203,19 @@ fn text(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// At the end of what it reads ahead it would ask for what comes next, a hundred times a second.
+    #[test]
+    fn a_reader_that_nobody_reads_on_with_fetches_nothing() {
+        let mut reader = Reader::new(&Options::new("127.0.0.1:1")).unwrap();
+        reader.go_to("t", 0, 7).unwrap();
+        reader.at = Some(("t".to_owned(), 0, 8));
+        assert_eq!((reader.is_left(Duration::ZERO), reader.is_left(Duration::MAX)), (true, false));
+        assert_eq!(reader.consumer.assignment().unwrap().count(), 1);
+        reader.rests().unwrap();
+        assert!(!reader.is_left(Duration::ZERO) && !reader.stands_at(("t", 0, 8)));
+        assert_eq!(reader.consumer.assignment().unwrap().count(), 0);
+    }
 
     #[test]
     fn what_a_header_says_of_the_schema_stands_before_what_may_be_avro() {

@@ -33,6 +33,9 @@ const SOON: Duration = Duration::from_millis(500);
 /// Where one takes longer already.
 const SOONER: Duration = Duration::from_millis(200);
 
+/// How long it is waited at a time for what the group says.
+const HEARS: Duration = Duration::from_millis(50);
+
 /// How long a broker may take to tell where partitions begin and end: nothing is polled meanwhile.
 pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// A partition of which that could not be told is left alone for so long, twice as long each time, so that it holds up no other.
@@ -254,7 +257,7 @@ impl Member {
 
     fn goes_on(&mut self, partition: u32) -> Result<(), LogError> {
         let Some(next) = self.owned.get(&partition).map(|owned| owned.next) else { return Ok(()) };
-        let range = client::range(&self.consumer, self.topic(), partition, self.shared.options.patience.min(ENDS_WITHIN))?;
+        let range = client::range(&*self.shared.asker(self.membership.group)?, self.topic(), partition, self.shared.options.patience.min(ENDS_WITHIN))?;
         let goes_on = self.within(partition, next, &range)?;
         let list = client::one(self.topic(), partition, client::at(goes_on));
         self.consumer.incremental_unassign(&list).and_then(|()| self.consumer.incremental_assign(&list)).map_err(|error| errors::of_reading(&error))?;

@@ -25,7 +25,7 @@ use crate::model::Timestamp;
 use crate::runtime::clock::Stopwatch;
 
 /// How soon it is looked again whether the broker said something: an answer takes a few milliseconds.
-const MOMENT: Duration = Duration::from_micros(250);
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// What was taken is committed within this, as a rule.
 const ENDS_IN: Duration = Duration::from_millis(100);

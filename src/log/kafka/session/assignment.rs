@@ -11,8 +11,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 use super::super::transaction::{Beginning, Transactions};
-use super::super::{SLICE, client, errors};
-use super::{ENDS_WITHIN, Item, LeftAlone, Member, Owned, SOONER};
+use super::super::{client, errors};
+use super::{ENDS_WITHIN, HEARS, Item, LeftAlone, Member, Owned, SOONER};
 use crate::log::coordinator::lock;
 use crate::log::{LogError, Offset, Polled};
 use crate::runtime::clock::Stopwatch;
@@ -152,8 +152,10 @@ impl Member {
         let Some(made) = beginning.ended(wait) else { return Ok(false) };
         self.beginnings.remove(&partition);
         let transactions = made?;
-        let committed = client::committed(&self.consumer, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
-        let range = client::range(&self.consumer, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
+        // By another client: the answers of this one wait for the fetch that is under way of partitions that were opened before, and for the group's next round.
+        let asker = self.shared.asker(self.membership.group)?;
+        let committed = client::committed(&*asker, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
+        let range = client::range(&*asker, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
         let position = committed.unwrap_or(range.start);
         let next = self.within(partition, position, &range)?;
         self.consumer.incremental_assign(&client::one(self.topic(), partition, client::at(next))).map_err(|error| errors::of_reading(&error))?;
@@ -210,6 +212,6 @@ pub(super) fn leave(consumer: &BaseConsumer<Changes>, topic: &str, patience: Dur
     }
     let (started, closing) = (Stopwatch::start(), consumer.close_queue());
     while closing.is_ok() && !consumer.closed() && started.elapsed() < patience {
-        consumer.poll(SLICE);
+        consumer.poll(HEARS);
     }
 }

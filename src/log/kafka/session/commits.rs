@@ -7,8 +7,8 @@ use std::time::Duration;
 use rdkafka::consumer::Consumer as _;
 
 use super::super::transaction::{Beginning, Commit, Ended, Failure, Put, Transactions};
-use super::super::{SLICE, client, errors};
-use super::{Member, Owned, said_of};
+use super::super::{client, errors};
+use super::{HEARS, Member, Owned, said_of};
 use crate::log::{Batch, LogError, Polled};
 use crate::runtime::clock::Stopwatch;
 
@@ -99,7 +99,7 @@ impl Member {
     /// Lets the group go on with what it has begun, so that it tells what becomes of a partition: a commit does not wait for a poll to come.
     fn look_at_group(&mut self, partition: u32) -> Result<(), LogError> {
         let mut later = std::mem::take(&mut self.later);
-        let looked = self.fetch(SLICE, &mut later);
+        let looked = self.fetch(HEARS, &mut later);
         // What was taken and given back has begun anew: the batch is of the time before.
         let lost = later.contains(&Polled::Revoked { partition });
         self.later = later;
