@@ -299,11 +299,15 @@ impl Shared {
                 return Err(error);
             }
         };
+        self.give_back(reader);
+        Ok(outcome)
+    }
+
+    fn give_back(&self, reader: Reader) {
         let mut readers = lock(&self.readers);
         if readers.len() < IDLE_READERS {
             readers.push(reader);
         }
-        Ok(outcome)
     }
 
     /// Readers that nobody reads on with fetch nothing more.
@@ -311,7 +315,7 @@ impl Shared {
         let left = lock(&self.readers).extract_if(.., |reader| reader.is_left(READS_ON)).collect::<Vec<_>>();
         for mut reader in left {
             match reader.rests() {
-                Ok(()) => lock(&self.readers).push(reader),
+                Ok(()) => self.give_back(reader),
                 Err(_) => self.put_away(reader),
             }
         }

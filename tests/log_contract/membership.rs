@@ -329,7 +329,12 @@ fn copy(log: &dyn Log, member: &str, stop: &AtomicBool, rejoin: bool) {
             session = successor.unwrap_or_else(|| join(log, member));
         }
         // Others come and go, so a short wait: a member that waits is woken by each of them anyway.
-        for polled in session.poll(5, Duration::from_millis(5)).unwrap() {
+        let polled = match session.poll(5, Duration::from_millis(5)) {
+            // Whoever has nothing else is told that what it was given cannot be opened yet.
+            Err(LogError::Retry { .. }) => continue,
+            polled => polled.unwrap(),
+        };
+        for polled in polled {
             let Polled::Records { partition, records } = polled else { continue };
             let appends = records.iter().map(|record| to(Topic::Audit, 0, text(record))).collect();
             match session.commit(&Batch { appends, ..behind(records.last().unwrap()) }) {

@@ -401,6 +401,9 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
         assert!(looking.elapsed() < DEADLINE, "it is not named: {:?}", log.trouble());
     }
 
+    let found = log.first_after(Topic::Metrics, 1, Timestamp::from_millis(0));
+    assert!(matches!(found, Err(LogError::Retry { .. })), "{found:?}");
+
     disks.mend();
     poll_until(&mut *session, "the partition that is back", |polled| is_given(polled, 1) && is_read(polled, "before"));
     reads_to_the_end(&mut *session, &[0, 1]);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::common::{LOADLINE, PATIENCE, Running, wait_for};
@@ -306,6 +307,38 @@ fn a_transaction_that_times_out_is_done_again_once() {
     assert!(position() > before);
     assert_eq!((here.in_panes(), here.in_all_panes()), (7, 14), "none of what was ended is seen, and it was done again once");
     assert_eq!(one.stop(), 0);
+}
+
+/// A broker that stores two records and whose answers are lost: when the time of the first is over the second is not sent again under a new number.
+#[test]
+fn what_is_stored_already_is_not_stored_again_where_another_record_is_given_up() {
+    let lasts = Duration::from_secs(4);
+    let partitions = Partitions::default().with(Topic::Metrics, 2);
+    let options = Options { partitions: Some(partitions), transaction_timeout: lasts, ..site().0.options(&Broker::prefix()) };
+    topics::apply(&options, false).unwrap();
+    let log = Broker::open(&options);
+    let record = |partition, value: &str| RawAppend { topic: Topic::Metrics, partition, key: None, value: value.into() };
+    log.append(vec![record(0, "before"), record(1, "before")]).unwrap();
+    let (told, hears) = channel();
+    let begin = |append: RawAppend| {
+        let told = told.clone();
+        log.append_each(vec![(vec![append], Box::new(move |outcome| drop(told.send(outcome))))]);
+    };
+    let lost = site().1.hold(Side::Answer, Api::Produce, &["the-first-of-them"]);
+    begin(record(0, "the-first-of-them"));
+    lost.arrives();
+    // It is under way when the time of the first is over.
+    std::thread::sleep(lasts / 2);
+    begin(record(1, "the-second-of-them"));
+    let outcomes = [hears.recv_timeout(PATIENCE).unwrap(), hears.recv_timeout(PATIENCE).unwrap()];
+    drop(lost);
+    let times = |partition, value: &str| {
+        let records = log.scan(Topic::Metrics, partition, 0, 100).unwrap();
+        records.iter().filter(|record| record.value == value.as_bytes()).count()
+    };
+    assert_eq!((times(0, "the-first-of-them"), times(1, "the-second-of-them")), (1, 1), "{outcomes:?}");
+    // What is appended then is stored, whatever became of those.
+    log.append(vec![record(0, "after"), record(1, "after")]).unwrap();
 }
 
 /// A record that nobody can read, in the midst of others: it becomes one dead letter, and the rest goes on.

@@ -34,8 +34,11 @@ const OWNERS_FOR: Duration = Duration::from_secs(5);
 /// How often it is looked where something waits.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often where nothing does: long before what waits meanwhile is late.
-const LOOK_IDLE: Duration = Duration::from_secs(5);
+/// How often where nothing does, but for a moment: long before what waits meanwhile is late.
+const LOOK_IDLE: Duration = Duration::from_secs(3);
+
+/// So long all waits at times.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// What the log's lines call it.
 const NAME: &str = "view-lag";
@@ -68,8 +71,10 @@ impl Lags {
                 }
                 match looked {
                     Ok(lag) => {
-                        waits |= lag.iter().any(|lag| lag.records > 0 || lag.hidden.is_some());
-                        self.view.set_lag(stage.group, lag, self.clock.now());
+                        let now = self.clock.now();
+                        let long = |lag: &Lag| lag.waiting_since.is_none_or(|since| now.since(since) > stage.holds + MOMENT);
+                        waits |= lag.iter().any(|lag| lag.hidden.is_some() || lag.records > 0 && long(lag));
+                        self.view.set_lag(stage.group, lag, now);
                     }
                     Err(error) => drop(unseen.get_or_insert(error.to_string())),
                 }

@@ -1,15 +1,15 @@
 //! Appends that no input caused: acknowledged by all in-sync replicas, without a transaction.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
 
 use super::topics::Names;
 use super::{Options, client, errors};
@@ -27,14 +27,58 @@ const LISTEN: Duration = Duration::from_millis(100);
 /// What the client has to say besides is heard at least so often.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// How long the records of other partitions are waited for before all that a producer holds is given up with one that takes too long.
+const OTHERS_END: Duration = Duration::from_secs(1);
+
 type Producer = Arc<BaseProducer<Deliveries>>;
 
-/// The producer that all callers share. One that met a fault that it cannot go on after (rights that it lacks, a partition that was cut short) takes nothing any
-/// more, and another one is made in its place; it is heard on until nobody waits for it.
-#[derive(Clone)]
+/// The producer that all callers share. One that met a fault that it cannot go on after (rights that it lacks, a partition that was cut short), or holds a record that takes too
+/// long, takes nothing any more, and another one is made in its place; it is heard on until nobody waits for it.
 struct Producers {
-    current: Producer,
-    retired: Vec<Producer>,
+    current: Made,
+    retired: Vec<Made>,
+}
+
+struct Made {
+    producer: Producer,
+    /// How long a record may take.
+    lasts: Duration,
+    /// Since when it holds one that took longer, until it has given up all that it holds.
+    late: Option<Stopwatch>,
+    is_over: bool,
+}
+
+impl Made {
+    fn new(options: &Options) -> Result<Made, LogError> {
+        let (producer, lasts) = client::idempotent(options, Deliveries)?;
+        Ok(Made { producer: Arc::new(producer), lasts, late: None, is_over: false })
+    }
+}
+
+impl Producers {
+    fn all(&mut self) -> impl Iterator<Item = &mut Made> {
+        std::iter::once(&mut self.current).chain(&mut self.retired)
+    }
+
+    /// Gives up what takes too long: all that its producer holds at once, as the client would number anew what is left.
+    fn give_up(&mut self, begun: &mut VecDeque<(Stopwatch, Weak<Waiting>)>) {
+        while let Some((since, waiting)) = begun.front().map(|(since, waiting)| (*since, waiting.upgrade())) {
+            // All of it is known.
+            let Some(waiting) = waiting else {
+                begun.pop_front();
+                continue;
+            };
+            let of = self.all().find(|made| Arc::ptr_eq(&made.producer, &waiting.producer));
+            let Some(made) = of.filter(|made| since.elapsed() >= made.lasts) else { break };
+            made.late.get_or_insert_with(Stopwatch::start);
+            made.is_over = true;
+            begun.pop_front();
+        }
+        for made in self.all().filter(|made| made.late.is_some_and(|late| late.elapsed() >= OTHERS_END)) {
+            made.producer.purge(PurgeConfig::default().queue().inflight());
+            made.late = None;
+        }
+    }
 }
 
 /// Appends for all callers.
@@ -55,6 +99,8 @@ struct Calls {
 #[derive(Default)]
 struct UnderWay {
     calls: usize,
+    /// Those that may still be under way, the oldest first.
+    begun: VecDeque<(Stopwatch, Weak<Waiting>)>,
     ended: bool,
 }
 
@@ -69,12 +115,17 @@ impl Calls {
         loop {
             let nobody = |under_way: &mut UnderWay| under_way.calls == 0 && !under_way.ended;
             let (under_way, _) = self.changed.wait_timeout_while(lock(&self.under_way), IDLE, nobody).unwrap_or_else(PoisonError::into_inner);
-            let UnderWay { calls, ended } = *under_way;
+            let UnderWay { calls, ended, .. } = *under_way;
             drop(under_way);
             if ended {
                 return;
             }
-            let Producers { current, retired } = lock(producers).clone();
+            let (current, retired) = {
+                let mut producers = lock(producers);
+                producers.give_up(&mut lock(&self.under_way).begun);
+                let retired: Vec<Producer> = producers.retired.iter().map(|made| Arc::clone(&made.producer)).collect();
+                (Arc::clone(&producers.current.producer), retired)
+            };
             for producer in &retired {
                 producer.poll(Duration::ZERO);
             }
@@ -82,7 +133,7 @@ impl Calls {
             drop(retired);
             current.poll(if calls > 0 { wait } else { Duration::ZERO });
             // Those of which only the list knows are waited for by nobody; to end one takes a moment, without the lock.
-            let over: Vec<Producer> = lock(producers).retired.extract_if(.., |producer| Arc::strong_count(producer) == 1).collect();
+            let over: Vec<Made> = lock(producers).retired.extract_if(.., |made| Arc::strong_count(&made.producer) == 1).collect();
             drop(over);
         }
     }
@@ -161,12 +212,16 @@ impl Waiting {
         let Some(done) = (if results.open == 0 { results.done.take() } else { None }) else { return };
         let mut of: Vec<Result<Offset, KafkaError>> = std::mem::take(&mut results.of).into_iter().flatten().collect();
         drop(results);
-        // What the client says of each is only that there was a fault, or that it was never sent.
-        if let Some((fault, _)) = self.producer.client().fatal_error() {
-            for result in &mut of {
-                if result.as_ref().is_err_and(|error| matches!(error.rdkafka_error_code(), Some(Code::Fatal | Code::PurgeQueue))) {
-                    *result = Err(KafkaError::MessageProduction(fault));
-                }
+        // What the client says of each is only that there was a fault, or that it was never sent; or that it was given up, since it took too long.
+        let fault = self.producer.client().fatal_error().map(|(fault, _)| fault);
+        for result in &mut of {
+            let why = match result.as_ref().map_err(KafkaError::rdkafka_error_code) {
+                Err(Some(Code::Fatal | Code::PurgeQueue)) if fault.is_some() => fault,
+                Err(Some(Code::PurgeQueue | Code::PurgeInflight)) => Some(Code::MessageTimedOut),
+                _ => None,
+            };
+            if let Some(why) = why {
+                *result = Err(KafkaError::MessageProduction(why));
             }
         }
         self.calls.change(|under_way| under_way.calls -= 1);
@@ -194,7 +249,7 @@ impl Outcomes {
 
 impl Appender {
     pub(super) fn new(options: &Options) -> Result<Self, LogError> {
-        let current = Arc::new(client::idempotent(options, Deliveries)?);
+        let current = Made::new(options)?;
         let producers = Arc::new(Mutex::new(Producers { current, retired: Vec::new() }));
         let calls = Arc::new(Calls::default());
         let (heard, of) = (Arc::clone(&producers), Arc::clone(&calls));
@@ -213,7 +268,7 @@ impl Appender {
         }
     }
 
-    /// Sends what a call has; `done` hears, on a thread of the client, what came of all of it, once that is known: the client gives a record up itself when its time is over.
+    /// Sends what a call has; `done` hears, on a thread of the client, what came of all of it, once that is known: what takes longer than a record may is given up.
     pub(super) fn begin(&self, options: &Options, names: &Names, appends: &[RawAppend], done: Done) {
         let producer = self.producer(options);
         let sent = |append: &RawAppend| {
@@ -226,8 +281,11 @@ impl Appender {
             producer: Arc::clone(&producer),
             calls: Arc::clone(&self.calls),
         });
-        self.calls.change(|under_way| under_way.calls += 1);
         let started = Stopwatch::start();
+        self.calls.change(|under_way| {
+            under_way.calls += 1;
+            under_way.begun.push_back((started, Arc::downgrade(&waiting)));
+        });
         for (index, append) in appends.iter().enumerate() {
             let name = names.of(append.topic);
             let mut record = BaseRecord::with_opaque_to(name, Box::new((Arc::clone(&waiting), index))).partition(client::number(append.partition));
@@ -243,16 +301,16 @@ impl Appender {
     /// The one that takes what is sent: another one in place of one that takes nothing any more.
     fn producer(&self, options: &Options) -> Producer {
         let mut producers = lock(&self.producers);
-        if producers.current.client().fatal_error().is_some() {
-            match client::idempotent(options, Deliveries) {
-                Ok(producer) => {
-                    let retired = std::mem::replace(&mut producers.current, Arc::new(producer));
+        if producers.current.is_over || producers.current.producer.client().fatal_error().is_some() {
+            match Made::new(options) {
+                Ok(made) => {
+                    let retired = std::mem::replace(&mut producers.current, made);
                     producers.retired.push(retired);
                 }
                 Err(error) => tracing::error!(event = "kafka", %error, "another producer cannot be made; the next append tries again"),
             }
         }
-        Arc::clone(&producers.current)
+        Arc::clone(&producers.current.producer)
     }
 
     /// Hands a record to the client, when there is room for it.

@@ -244,7 +244,8 @@ pub(super) fn asker(options: &Options, group: &str) -> Result<Consumer, LogError
 /// Looks at somebody else's group, whose name it bears and which it never joins; sees what is committed, or all.
 pub(super) fn onlooker(options: &Options, group: &str, committed: bool) -> Result<Consumer, LogError> {
     let mut config = consumer(options);
-    config.set("group.id", group).set("enable.partition.eof", "true");
+    // As for [`reader`]: one topic is counted after the other.
+    config.set("group.id", group).set("enable.partition.eof", "true").set("fetch.wait.max.ms", "10");
     if !committed {
         // Else the positions that a transaction is about to move would be waited for.
         config.set("isolation.level", "read_uncommitted");
@@ -286,15 +287,20 @@ where
     create(options, config, context)
 }
 
-/// The producer of what no input caused.
-pub(super) fn idempotent<P, C>(options: &Options, context: C) -> Result<P, LogError>
+/// The producer of what no input caused, and how long a record may take that it was given: it gives none up by itself. librdkafka numbers anew what is left where it does,
+/// and what a broker has stored of that, and not acknowledged yet, would be stored once more.
+pub(super) fn idempotent<P, C>(options: &Options, context: C) -> Result<(P, Duration), LogError>
 where
     P: FromClientConfigAndContext<C>,
     C: ProducerContext + 'static,
 {
     let mut config = producer(options);
     config.set("message.timeout.ms", millis(options.transaction_timeout));
-    create(options, config, context)
+    let mut config = with_settings(options, config)?;
+    let lasts = config.get("message.timeout.ms").and_then(|millis| millis.parse().ok()).filter(|millis| *millis > 0);
+    config.set("message.timeout.ms", "0");
+    let producer = config.create_with_context(context).map_err(|error| unusable(&error))?;
+    Ok((producer, lasts.map_or(Duration::MAX, Duration::from_millis)))
 }
 
 fn create<T: FromClientConfigAndContext<C>, C: ClientContext>(options: &Options, config: ClientConfig, context: C) -> Result<T, LogError> {
@@ -430,14 +436,36 @@ pub(super) fn all_committed<C: ConsumerContext>(
 
 /// The earliest offset that is there, and the next one that readers will see.
 pub(super) fn range<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> Result<Range<Offset>, LogError> {
-    patiently(topic, patience, || match consumer.fetch_watermarks(topic, number(partition), patience) {
-        Ok((low, high)) => Ok(offset(low)..offset(high)),
+    of_leader(consumer, topic, partition, patience, || {
+        let (low, high) = consumer.fetch_watermarks(topic, number(partition), patience)?;
+        Ok(offset(low)..offset(high))
+    })
+}
+
+/// Asks whoever leads a partition.
+fn of_leader<C: ConsumerContext, T>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: u32,
+    patience: Duration,
+    ask: impl Fn() -> Result<T, KafkaError>,
+) -> Result<T, LogError> {
+    let outcome = patiently(topic, patience, || match ask() {
         // librdkafka says that it does not know a partition also where nobody leads it. That it is gone only a cluster that answers can say.
         Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) && !is_gone(consumer, topic, partition, patience) => {
             Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable))
         }
-        Err(error) => Err(error),
-    })
+        outcome => outcome,
+    });
+    if matches!(outcome, Err(LogError::Retry { .. })) {
+        look_for_leaders(consumer, topic, patience);
+    }
+    outcome
+}
+
+/// Lets the client know who leads the partitions of a topic now: one that reads nothing asks for that by itself minutes later.
+pub(super) fn look_for_leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) {
+    drop(leaders(consumer, topic, patience));
 }
 
 /// As [`crate::log::Log::first_after`].
@@ -450,7 +478,7 @@ pub(super) fn first_after<C: ConsumerContext>(
 ) -> Result<Offset, LogError> {
     // Negative times are words of their own to a broker: it has no record that is older.
     let later = At::Offset(at.as_millis().saturating_add(1).max(0));
-    let found = patiently(topic, patience, || {
+    let found = of_leader(consumer, topic, partition, patience, || {
         let answer = consumer.offsets_for_times(one(topic, partition, later), patience)?;
         let found = answer.find_partition(topic, number(partition)).ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
         found.error()?;

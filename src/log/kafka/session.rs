@@ -33,7 +33,7 @@ const SOON: Duration = Duration::from_millis(500);
 /// Where one takes longer already.
 const SOONER: Duration = Duration::from_millis(200);
 
-/// How long it is waited at a time for what the group says.
+/// How long it is waited at a time for what the group says, or until a partition that it gave can be opened.
 const HEARS: Duration = Duration::from_millis(50);
 
 /// How long a broker may take to tell where partitions begin and end: nothing is polled meanwhile.
@@ -257,7 +257,7 @@ impl Member {
 
     fn goes_on(&mut self, partition: u32) -> Result<(), LogError> {
         let Some(next) = self.owned.get(&partition).map(|owned| owned.next) else { return Ok(()) };
-        let range = client::range(&*self.shared.asker(self.membership.group)?, self.topic(), partition, self.shared.options.patience.min(ENDS_WITHIN))?;
+        let range = self.range(partition, Some(next))?;
         let goes_on = self.within(partition, next, &range)?;
         let list = client::one(self.topic(), partition, client::at(goes_on));
         self.consumer.incremental_unassign(&list).and_then(|()| self.consumer.incremental_assign(&list)).map_err(|error| errors::of_reading(&error))?;
@@ -384,7 +384,8 @@ impl Session for Member {
             let woken = self.woken.swap(false, Ordering::SeqCst);
             let left = wait.saturating_sub(started.elapsed());
             let there = max > 0 && self.owned.values().any(|owned| owned.has_more() && owned.waits.is_none());
-            let slice = if there || woken { Duration::ZERO } else { left.min(SLICE) };
+            let longest = if self.unopened.is_empty() { SLICE } else { HEARS };
+            let slice = if there || woken { Duration::ZERO } else { left.min(longest) };
             self.fetch(client::whole_millis(slice), polled)?;
             if max > 0 {
                 self.hand_out(max, polled);

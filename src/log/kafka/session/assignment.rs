@@ -1,6 +1,7 @@
 //! What the group gives to a member and takes from it, and how that begins and ends: a partition is opened by a producer of its own, which shuts out whoever owned it before.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 use super::super::transaction::{Beginning, Transactions};
-use super::super::{client, errors};
+use super::super::{READERS, client, errors};
 use super::{ENDS_WITHIN, HEARS, Item, LeftAlone, Member, Owned, SOONER};
 use crate::log::coordinator::lock;
 use crate::log::{LogError, Offset, Polled};
@@ -152,10 +153,9 @@ impl Member {
         let Some(made) = beginning.ended(wait) else { return Ok(false) };
         self.beginnings.remove(&partition);
         let transactions = made?;
-        // By another client: the answers of this one wait for the fetch that is under way of partitions that were opened before, and for the group's next round.
-        let asker = self.shared.asker(self.membership.group)?;
-        let committed = client::committed(&*asker, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
-        let range = client::range(&*asker, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
+        // By the client that is the member: it asks the very coordinator that gave it the partition.
+        let committed = client::committed(&self.consumer, self.topic(), partition, options.patience.min(ENDS_WITHIN))?;
+        let range = self.range(partition, committed)?;
         let position = committed.unwrap_or(range.start);
         let next = self.within(partition, position, &range)?;
         self.consumer.incremental_assign(&client::one(self.topic(), partition, client::at(next))).map_err(|error| errors::of_reading(&error))?;
@@ -174,6 +174,18 @@ impl Member {
         Ok(true)
     }
 
+    /// Where a partition begins and ends. By another client than the member's, whose answers wait for the fetch that is under way of partitions that were opened before.
+    pub(super) fn range(&self, partition: u32, next: Option<Offset>) -> Result<Range<Offset>, LogError> {
+        let (asker, patience) = (self.shared.asker(READERS)?, self.shared.options.patience.min(ENDS_WITHIN));
+        let range = client::range(&*asker, self.topic(), partition, patience)?;
+        if next.is_none_or(|next| next <= range.end) {
+            return Ok(range);
+        }
+        // One that led it before, and does not know that it does no more, has not the newest.
+        client::look_for_leaders(&*asker, self.topic(), patience);
+        client::range(&*asker, self.topic(), partition, patience)
+    }
+
     /// The topic has more partitions than there were at the start.
     pub(super) fn outgrown(&self) -> LogError {
         let reason = format!(
@@ -186,7 +198,7 @@ impl Member {
     }
 
     /// Where reading goes on: later where retention took what comes next. A position beyond the end is another topic's.
-    pub(super) fn within(&self, partition: u32, next: Offset, range: &std::ops::Range<Offset>) -> Result<Offset, LogError> {
+    pub(super) fn within(&self, partition: u32, next: Offset, range: &Range<Offset>) -> Result<Offset, LogError> {
         if next > range.end {
             let reason = format!(
                 "group {} stands at {next} of {} {partition}, which ends at {}: the topic was emptied or created anew; docs/kafka.md says how to go on (\"A topic that is lost\")",
