@@ -67,6 +67,9 @@ fn one_record_is_lost<S: Stage + Clone>(stage: &S, says: &[Topic], messages: &[M
             world.clock.advance(Duration::from_secs(6));
             world.run();
         }
+        // A position alone waits a moment for what may come.
+        world.clock.advance(Duration::from_millis(500));
+        world.run();
         world
     };
     let sent = |world: &World<Breaks<S>>| -> Vec<RawRecord> {
