@@ -161,6 +161,8 @@ impl<S: Stage + Clone> World<S> {
             if self.log.scan(S::INPUT, 0, committed.unwrap_or(0), 1).unwrap().is_empty() {
                 return;
             }
+            // A position alone waits a moment for what may come.
+            self.clock.advance(Duration::from_millis(250));
         }
         panic!("it does not come to its end");
     }
