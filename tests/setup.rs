@@ -43,7 +43,14 @@ impl Machine {
     fn set_up_with(&self, root: &Path, flags: &[&str]) -> (Option<i32>, String, String) {
         let mut command = Command::new(root.join("tools/setup"));
         command.env_clear().env("PATH", self.bin()).env("HOME", self.home.path()).env("LOADLINE_TEST_TOOLS", self.home.path().join("tools"));
-        let output = command.args(flags).output().unwrap();
+        command.args(flags);
+        let output = loop {
+            match command.output() {
+                // Where it was written a moment ago: a test beside this one begot a process meanwhile, which holds it open until it is another program.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                output => break output.unwrap(),
+            }
+        };
         let installed = std::fs::read_to_string(self.home.path().join("installed")).unwrap_or_default();
         (output.status.code(), String::from_utf8(output.stderr).unwrap(), installed)
     }
