@@ -165,7 +165,7 @@ struct Shared {
     readers: Mutex<Vec<Reader>>,
     /// Readers that failed, until they may be closed.
     failed_readers: Mutex<Vec<(Stopwatch, Reader)>>,
-    /// Clients that ask for the positions and members of a group, without being members.
+    /// Clients that ask for the positions and members of a group without being members, and where partitions begin and end: they read nothing, so no answer waits for a fetch.
     askers: Mutex<BTreeMap<String, Arc<client::Consumer>>>,
     /// Who sees what no transaction has committed yet.
     onlooker: Mutex<Option<Arc<client::Consumer>>>,

@@ -45,6 +45,7 @@ struct Made {
     lasts: Duration,
     /// Since when it holds one that took longer, until it has given up all that it holds.
     late: Option<Stopwatch>,
+    /// It held such a one: it takes nothing more.
     is_over: bool,
 }
 
