@@ -45,7 +45,7 @@ mod properties;
 mod tests;
 
 /// While behind, a flush is due after so many records, …
-const FLUSH_RECORDS: i64 = 10_000;
+const FLUSH_RECORDS: i64 = 20_000;
 /// … or after so much append time.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// At all times a flush is due at so much memory: some 300,000 gauge readings, which is three panes of the
@@ -186,7 +186,7 @@ impl Stage for Aggregate {
         })
     }
 
-    /// After 10,000 records, after a second of append time, or when the state is full.
+    /// After 20,000 records, after a second of append time, or when the state is full.
     fn flushes_behind(&self, state: &State) -> bool {
         state.records >= FLUSH_RECORDS || state.append_time() >= FLUSH_TIME || self.is_full(state)
     }

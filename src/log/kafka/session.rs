@@ -25,8 +25,8 @@ mod commits;
 mod hidden;
 
 /// So many bytes are taken from the client before they are asked for: it has them in one queue, in which one partition could
-/// starve another. As many as it fetches of a partition at once; what is taken earlier has left the processor's cache when it is asked for.
-const AHEAD_BYTES: usize = 1024 * 1024;
+/// starve another. What is taken earlier has left the processor's cache when it is asked for.
+const AHEAD_BYTES: usize = 256 * 1024;
 
 /// So long a commit holds up those of other partitions: it takes some milliseconds, and several hundred where a broker is replaced.
 const SOON: Duration = Duration::from_millis(500);
@@ -118,6 +118,15 @@ impl Owned {
     /// Since when something of its commit takes long.
     fn late_since(&self) -> Option<Stopwatch> {
         self.lasting.as_ref().map(Lasting::began).or_else(|| self.reviving.as_ref().map(Beginning::began))
+    }
+
+    /// The offset from which on nothing was handed out.
+    fn unread_from(&self) -> Offset {
+        match self.ahead.front() {
+            Some(Item::Record(record)) => record.offset,
+            Some(Item::Gap(from, _)) => *from,
+            None => self.next,
+        }
     }
 
     /// Whether something is to be handed out.
@@ -327,20 +336,25 @@ impl Member {
         }
     }
 
-    /// The moments up to which partitions have been read, of those whose ends have been reached.
-    fn answers(&mut self, positions: &TopicPartitionList) -> Result<BTreeMap<u32, Moment>, LogError> {
+    /// The moments up to which partitions have been read, of those whose ends have been reached. `positions` are the client's, where they were asked for: that wakes a
+    /// thread of it and waits for it, so it is done where it can matter alone.
+    fn answers(&mut self, positions: &mut Option<TopicPartitionList>) -> Result<BTreeMap<u32, Moment>, LogError> {
         let mut through = BTreeMap::new();
         for (&partition, owned) in &self.owned {
-            let next = match owned.ahead.front() {
-                Some(Item::Record(record)) => record.offset,
-                Some(Item::Gap(from, _)) => *from,
-                // Beyond a transaction's marker, too, which is no record.
-                None => match positions.find_partition(self.shared.names.of(self.membership.topic), client::number(partition)).map(|found| found.offset()) {
-                    Some(At::Offset(raw)) => client::offset(raw).max(owned.next),
-                    _ => owned.next,
-                },
+            let is_read_to = |end: Offset| {
+                let next = owned.unread_from();
+                if next >= end || !owned.ahead.is_empty() {
+                    return Ok(next >= end);
+                }
+                // The client has gone beyond a transaction's marker, too, which is no record.
+                let positions = match &mut *positions {
+                    Some(positions) => positions,
+                    none => none.insert(self.consumer.position().map_err(|error| errors::of_reading(&error))?),
+                };
+                let found = positions.find_partition(self.shared.names.of(self.membership.topic), client::number(partition)).map(|found| found.offset());
+                Ok(matches!(found, Some(At::Offset(raw)) if client::offset(raw) >= end))
             };
-            through.extend(self.questions.answer(partition, |end| Ok(next >= end))?.map(|moment| (partition, moment)));
+            through.extend(self.questions.answer(partition, is_read_to)?.map(|moment| (partition, moment)));
         }
         Ok(through)
     }
@@ -360,9 +374,9 @@ fn said_of(group: &str, partition: u32) -> String {
     format!("what {group} says of its partition {partition}")
 }
 
-/// What is held of a record, in bytes.
+/// What is held of a record, in bytes. Of a small one most is not what it says.
 fn size(record: &RawRecord) -> usize {
-    record.value.len() + record.key.as_ref().map_or(0, String::len)
+    size_of::<Item>() + record.value.len() + record.key.as_ref().map_or(0, String::len)
 }
 
 /// Takes steps until one says that it is enough, and gives what they brought; where one fails, that is `later`'s, for the next call.
@@ -397,8 +411,8 @@ impl Session for Member {
     }
 
     fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
-        let positions = self.consumer.position().map_err(|error| errors::of_reading(&error))?;
-        let mut through = self.answers(&positions)?;
+        let mut positions = None;
+        let mut through = self.answers(&mut positions)?;
         let asks = self.owned.iter().filter(|(partition, owned)| !self.questions.is_open(**partition) && owned.untold.is_none_or(LeftAlone::is_over));
         let asks: Vec<u32> = asks.map(|(partition, _)| *partition).collect();
         // What stands in partitions that this process does not know of has not been read by anybody.
@@ -419,7 +433,7 @@ impl Session for Member {
                 self.questions.told(partition, now, *end);
             }
         }
-        through.extend(self.answers(&positions)?);
+        through.extend(self.answers(&mut positions)?);
         self.look_at_the_late(now.at)?;
         Ok(through)
     }
