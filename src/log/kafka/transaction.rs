@@ -24,8 +24,10 @@ use crate::log::{LogError, Topic};
 use crate::model::Timestamp;
 use crate::runtime::clock::Stopwatch;
 
-/// How soon it is looked again whether the broker said something: an answer takes a few milliseconds.
+/// How soon it is looked again whether the broker said something, at the least and at the most: an answer takes a few milliseconds, and where it takes long an eighth of that
+/// is nothing to it.
 const MOMENT: Duration = Duration::from_millis(1);
+const SELDOM: Duration = Duration::from_millis(20);
 
 /// What was taken is committed within this, as a rule.
 const ENDS_IN: Duration = Duration::from_millis(100);
@@ -314,7 +316,7 @@ impl Transactions {
     /// Waits until each record was taken or refused, or so long has passed since the beginning.
     fn hear_within(&self, started: Stopwatch, time: Duration) {
         while self.producer.in_flight_count() > 0 && started.elapsed() < time {
-            self.hear();
+            self.hear(&started);
         }
     }
 
@@ -395,7 +397,7 @@ impl Transactions {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), again)) if started.elapsed() < self.patience => {
-                    self.hear();
+                    self.hear(&started);
                     record = again;
                 }
                 Err((error, _)) => return Err(error),
@@ -403,13 +405,13 @@ impl Transactions {
         }
     }
 
-    /// Takes what the broker said of records; where it said nothing, a moment later. A poll of the client with a time-out spins on a core for
+    /// Takes what the broker said of records; where it said nothing `since`, a moment later. A poll of the client with a time-out spins on a core for
     /// what is less than a millisecond of it.
-    fn hear(&self) {
+    fn hear(&self, since: &Stopwatch) {
         let before = self.producer.in_flight_count();
         self.producer.poll(Duration::ZERO);
         if self.producer.in_flight_count() >= before {
-            std::thread::sleep(MOMENT);
+            std::thread::sleep((since.elapsed() / 8).clamp(MOMENT, SELDOM));
         }
     }
 
@@ -419,11 +421,12 @@ impl Transactions {
             return Err(Stopped { how: How::Dead, error, of });
         }
         // It waits until it was told what became of each record, to which nobody but this thread listens.
+        let since = Stopwatch::start();
         loop {
             let tells = self.producer.in_flight_count() > 0;
             match self.producer.abort_transaction(if tells { Timeout::After(TELLS) } else { Timeout::Never }) {
                 Ok(()) => return Err(Stopped { how: How::Aborted, error, of }),
-                Err(error) if tells && errors::of_step(&error) == Step::Again => self.hear(),
+                Err(error) if tells && errors::of_step(&error) == Step::Again => self.hear(&since),
                 Err(failed) => return Err(Stopped { how: How::NotAborted(Box::new(failed)), error, of }),
             }
         }
