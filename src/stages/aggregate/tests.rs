@@ -385,7 +385,7 @@ fn a_flush_is_wanted_behind_the_end_after_so_many_records_or_so_much_time() {
     read(&stage, &mut state, 2_000, vec![]);
     assert!(stage.flushes_behind(&state) && !stage.is_full(&state));
     flush(&stage, &mut state, 2_000);
-    (0..9_999).for_each(|_| read(&stage, &mut state, 2_000, vec![]));
+    (0..19_999).for_each(|_| read(&stage, &mut state, 2_000, vec![]));
     assert!(!stage.flushes_behind(&state));
     read(&stage, &mut state, 2_000, vec![]);
     assert!(stage.flushes_behind(&state));
