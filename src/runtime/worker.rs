@@ -107,8 +107,8 @@ impl<S: Stage> Worker<S> {
         let records: usize = polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum();
         let (nothing, full) = (polled.is_empty(), records >= most);
         self.polled.extend(polled);
-        // Only a stage that says up to when everything is in needs to know, and when it is to say so: a log may have to ask others. Where it cannot be told now, it is not so.
-        let through = if !full && self.runner.flush_is_due(asked_at) { self.session.read_through(now) } else { Ok(BTreeMap::new()) };
+        // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
+        let through = if S::FLUSHES && !full { self.session.read_through(now) } else { Ok(BTreeMap::new()) };
         self.take(asked_at, &through.unwrap_or_default())?;
         self.runner.lacking(&self.session.lacking(), asked_at);
         Ok(match full {

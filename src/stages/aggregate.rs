@@ -186,7 +186,7 @@ impl Stage for Aggregate {
         })
     }
 
-    /// After 20,000 records, after a second of append time, or when the state is full.
+    /// After so many records, after a second of append time, or when the state is full.
     fn flushes_behind(&self, state: &State) -> bool {
         state.records >= FLUSH_RECORDS || state.append_time() >= FLUSH_TIME || self.is_full(state)
     }

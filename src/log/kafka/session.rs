@@ -24,8 +24,8 @@ mod assignment;
 mod commits;
 mod hidden;
 
-/// So many bytes are taken from the client before they are asked for: it has them in one queue, in which one partition could
-/// starve another. What is taken earlier has left the processor's cache when it is asked for.
+/// So many bytes, with those that each record takes besides, are taken from the client before they are asked for: it has them in one queue, in which one partition could
+/// starve another. Of more of them the first have left the processor's cache when they are asked for: with a megabyte a backlog of small records took a fifth longer.
 const AHEAD_BYTES: usize = 256 * 1024;
 
 /// So long a commit holds up those of other partitions: it takes some milliseconds, and several hundred where a broker is replaced.
@@ -55,6 +55,8 @@ pub(super) struct Member {
     /// What changed in the group during a commit, for the next poll.
     later: Vec<Polled>,
     woken: Arc<AtomicBool>,
+    /// When it was polled last, the client had no more.
+    is_drained: bool,
     /// Partitions that may have been read at a place that is gone, until it is known where each goes on.
     overtaken: BTreeMap<u32, Option<LeftAlone>>,
     /// Partitions that the group gave and that could not be opened.
@@ -153,6 +155,7 @@ impl Member {
             first: 0,
             later: Vec::new(),
             woken: Arc::default(),
+            is_drained: false,
             overtaken: BTreeMap::new(),
             unopened: BTreeMap::new(),
             beginnings: BTreeMap::new(),
@@ -204,6 +207,7 @@ impl Member {
         let keyed = self.membership.topic != Topic::Metrics;
         // What waits is bounded by itself, and holds nothing else up.
         let mut taken: usize = self.owned.values().filter(|owned| owned.is_fetched()).map(|owned| owned.bytes).sum();
+        self.is_drained = false;
         loop {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
@@ -235,7 +239,10 @@ impl Member {
                         error => return Err(error),
                     },
                 },
-                None => break,
+                None => {
+                    self.is_drained = true;
+                    break;
+                }
             }
             if taken >= AHEAD_BYTES {
                 break;
@@ -336,21 +343,18 @@ impl Member {
         }
     }
 
-    /// The moments up to which partitions have been read, of those whose ends have been reached. `positions` are the client's, where they were asked for: that wakes a
-    /// thread of it and waits for it, so it is done where it can matter alone.
+    /// The moments up to which partitions have been read, of those whose ends have been reached. `positions` are the client's, once they were asked for: that wakes one of its
+    /// threads and waits for it, so it is done only where it can matter.
     fn answers(&mut self, positions: &mut Option<TopicPartitionList>) -> Result<BTreeMap<u32, Moment>, LogError> {
         let mut through = BTreeMap::new();
         for (&partition, owned) in &self.owned {
             let is_read_to = |end: Offset| {
                 let next = owned.unread_from();
-                if next >= end || !owned.ahead.is_empty() {
+                if next >= end || !owned.ahead.is_empty() || !self.is_drained {
                     return Ok(next >= end);
                 }
-                // The client has gone beyond a transaction's marker, too, which is no record.
-                let positions = match &mut *positions {
-                    Some(positions) => positions,
-                    none => none.insert(self.consumer.position().map_err(|error| errors::of_reading(&error))?),
-                };
+                // The client has gone beyond a transaction's marker, too, which is no record. Where it does not say, that is not known.
+                let positions = positions.get_or_insert_with(|| self.consumer.position().unwrap_or_default());
                 let found = positions.find_partition(self.shared.names.of(self.membership.topic), client::number(partition)).map(|found| found.offset());
                 Ok(matches!(found, Some(At::Offset(raw)) if client::offset(raw) >= end))
             };
@@ -374,7 +378,7 @@ fn said_of(group: &str, partition: u32) -> String {
     format!("what {group} says of its partition {partition}")
 }
 
-/// What is held of a record, in bytes. Of a small one most is not what it says.
+/// What is held of a record, in bytes, with what each takes: that is most of a small one.
 fn size(record: &RawRecord) -> usize {
     size_of::<Item>() + record.value.len() + record.key.as_ref().map_or(0, String::len)
 }
@@ -403,6 +407,9 @@ impl Session for Member {
             self.fetch(client::whole_millis(slice), polled)?;
             if max > 0 {
                 self.hand_out(max, polled);
+            } else if !self.is_drained && polled.is_empty() {
+                // Nobody asks for what is there, and each further look would take one more record: the group is heard a moment later.
+                std::thread::sleep(left.min(HEARS));
             }
             Ok(!polled.is_empty() || woken || left.is_zero())
         });

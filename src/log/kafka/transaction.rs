@@ -24,10 +24,10 @@ use crate::log::{LogError, Topic};
 use crate::model::Timestamp;
 use crate::runtime::clock::Stopwatch;
 
-/// How soon it is looked again whether the broker said something, at the least and at the most: an answer takes a few milliseconds, and where it takes long an eighth of that
-/// is nothing to it.
+/// How soon it is looked again whether the broker said something: an answer takes a few milliseconds. Where it takes long, an eighth of the time until then, and at most …
 const MOMENT: Duration = Duration::from_millis(1);
-const SELDOM: Duration = Duration::from_millis(20);
+/// … so long.
+const LONGEST_MOMENT: Duration = Duration::from_millis(20);
 
 /// What was taken is committed within this, as a rule.
 const ENDS_IN: Duration = Duration::from_millis(100);
@@ -405,13 +405,13 @@ impl Transactions {
         }
     }
 
-    /// Takes what the broker said of records; where it said nothing `since`, a moment later. A poll of the client with a time-out spins on a core for
+    /// Takes what the broker said of records; where that is nothing, it waits a moment, which is longer the longer ago `since` is. A poll of the client with a time-out spins on a core for
     /// what is less than a millisecond of it.
     fn hear(&self, since: &Stopwatch) {
         let before = self.producer.in_flight_count();
         self.producer.poll(Duration::ZERO);
         if self.producer.in_flight_count() >= before {
-            std::thread::sleep((since.elapsed() / 8).clamp(MOMENT, SELDOM));
+            std::thread::sleep((since.elapsed() / 8).clamp(MOMENT, LONGEST_MOMENT));
         }
     }
 
