@@ -19,12 +19,12 @@ T := policy
 RUNS := 1000000
 LEN := 512
 
-.PHONY: help run test soak lint bench doc fuzz setup setup-kafka setup-tests
+.PHONY: help run test soak lint bench doc fuzz known-log setup setup-kafka setup-tests
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(if $(LOG),setup-kafka,setup) ## Start the demo: a real fleet that follows a real load, until Ctrl-C; with LOG=kafka on a Kafka broker
+run: known-log $(if $(LOG),setup-kafka,setup) ## Start the demo: a real fleet that follows a real load, until Ctrl-C; with LOG=kafka on a Kafka broker
 	@tools/first-build $(DEMO)
 	@cargo build --quiet --locked --release --package loadline --package loadgen --bins
 	@exec $(if $(LOG),tools/demo-on $(LOG)) $(DEMO) demo
@@ -47,7 +47,7 @@ lint: setup ## Formatting, clippy without warnings, shell scripts, licences of d
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	@tools/lint-extra
 
-bench: setup-tests ## The benchmarks (criterion; the page in a browser); with LOG=kafka those of the pipeline on a Kafka broker
+bench: known-log setup-tests ## The benchmarks (criterion; the page in a browser); with LOG=kafka those of the pipeline on a Kafka broker
 ifeq ($(LOG),kafka)
 	@cargo build --quiet --locked --release --package loadline --package loadgen --bins
 	@target/release/loadgen bench kafka
@@ -62,6 +62,9 @@ fuzz: ## Fuzz a parser with a nightly compiler and cargo-fuzz: make fuzz T=polic
 	@mkdir -p fuzz/found/$(T)
 	cd fuzz && cargo +nightly fuzz run --sanitizer none $(T) found/$(T) corpus/$(T) regressions -- \
 		-runs=$(RUNS) -max_len=$(LEN) -timeout=10 -rss_limit_mb=1024 -print_final_stats=1
+
+known-log:
+	@[[ -z "$(LOG)" || "$(LOG)" == kafka ]] || { echo "make: LOG=$(LOG) is not known: write LOG=kafka, or leave it out for the log in the data directory" >&2; exit 2; }
 
 setup:
 	@tools/setup

@@ -1,4 +1,4 @@
-//! `tools/setup` on machines that lack things: it says each one, and installs it or prints the one command to run.
+//! `tools/setup`, and what starts servers for the tests, on machines that lack things: they say each one, and install it or print the one command to run.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -41,9 +41,14 @@ impl Machine {
 
     /// As [`Machine::set_up`], for the tests of the project in `root`.
     fn set_up_with(&self, root: &Path, flags: &[&str]) -> (Option<i32>, String, String) {
-        let mut command = Command::new(root.join("tools/setup"));
+        self.run(&root.join("tools/setup"), flags)
+    }
+
+    /// The same of any script.
+    fn run(&self, script: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(script);
         command.env_clear().env("PATH", self.bin()).env("HOME", self.home.path()).env("LOADLINE_TEST_TOOLS", self.home.path().join("tools"));
-        command.args(flags);
+        command.args(arguments);
         let output = loop {
             match command.output() {
                 // Where it was written a moment ago: a test beside this one begot a process meanwhile, which holds it open until it is another program.
@@ -164,4 +169,25 @@ fn the_first_build_is_announced_once() {
     let said = |file: &Path| String::from_utf8(Command::new(&script).arg(file).output().unwrap().stdout).unwrap();
     assert!(said(Path::new("/nowhere/loadgen")).starts_with("The first build takes about "));
     assert_eq!(said(&script), "");
+}
+
+/// What starts a server for the tests says what it lacks, and how to get it.
+#[test]
+fn a_server_of_the_tests_that_cannot_be_had_says_how_to_get_it() {
+    for (script, what) in [("kafka.sh", "Kafka"), ("registry.sh", "Apicurio Registry")] {
+        let machine = Machine::new(1000);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/env").join(script);
+        let refused = |reason: &str| {
+            let (code, said, _) = machine.run(&script, &["install"]);
+            assert!(code == Some(1) && said.contains(reason), "{code:?}: {said}");
+        };
+        refused("install Java 17 or later (on Debian: apt-get install default-jre-headless)");
+        machine.program("java", "echo 'openjdk version \"11.0.25\" 2024-10-15' >&2");
+        refused("java is version 11 here");
+        machine.program("java", "echo 'openjdk version \"21.0.5\" 2024-10-15' >&2");
+        refused(&format!("there is no mvn, which fetches {what} from Maven Central: install it (on Debian: apt-get install maven)"));
+    }
+    let machine = Machine::new(1000);
+    let (code, said, _) = machine.run(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/env/python.sh"), &["install"]);
+    assert!(code == Some(1) && said.contains("there is no python3: install Python 3.9 or later (on Debian: apt-get install python3-venv)"), "{code:?}: {said}");
 }

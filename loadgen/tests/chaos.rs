@@ -1,4 +1,4 @@
-//! `loadgen chaos`: 6 faults in every `make test`, 120 in `make soak`, which are more than 100 `kill -9`, `LOADLINE_FAULTS` where it is set, drawn from `LOADLINE_SEED`; and a rolling restart.
+//! `loadgen chaos`: 8 faults in every `make test`, each kind among them, 120 in `make soak`, which are more than 100 `kill -9`, `LOADLINE_FAULTS` where it is set, drawn from `LOADLINE_SEED`; and a rolling restart.
 //! All that must hold is checked by the command itself.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -33,7 +33,7 @@ fn chaos(name: &str, arguments: &[String]) {
 #[test]
 fn whatever_is_killed_and_stopped_nothing_is_lost_doubled_or_decided_otherwise() {
     let set = |name: &str| std::env::var(name).ok();
-    let faults = set("LOADLINE_FAULTS").unwrap_or_else(|| if set("LOADLINE_SOAK").as_deref() == Some("1") { "120" } else { "6" }.to_owned());
+    let faults = set("LOADLINE_FAULTS").unwrap_or_else(|| if set("LOADLINE_SOAK").as_deref() == Some("1") { "120" } else { "8" }.to_owned());
     let seed = set("LOADLINE_SEED").map(|seed| ["--seed".to_owned(), seed]);
     chaos("faults", &[vec!["--faults".to_owned(), faults], seed.into_iter().flatten().collect()].concat());
 }

@@ -33,7 +33,7 @@ const TRANSACTION: Duration = Duration::from_secs(60);
 ///
 /// Reads the configuration that Loadline is to run with from now on, with `data` and `kafka.brokers`. Nothing may run on either: the directory's Loadline is stopped,
 /// the installation on Kafka is new, with its topics (`loadline topology apply`). All of it goes over in one transaction, or nothing. Fleets of processes
-/// go on, and stay in the directory; its log is kept as history, for `why`, `history`, `export` and `replay` with --data, and nothing decides on it any more.
+/// go on, and stay in the directory; its log is kept as history, for `why`, `history`, `export` and `replay --policy` with --data, and nothing decides on it any more.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   loadline migrate --data data --set kafka.brokers=kafka-1:9092 --dry-run

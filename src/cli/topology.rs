@@ -255,16 +255,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         }
         TopologyCommand::Acls { role, principal, brokers, prefix, output } => {
             let roles: Vec<&str> = role.iter().map(String::as_str).collect();
-            // What is printed is run in a shell: an empty prefix would be all that the cluster has.
             check_prefix(prefix).map_err(Unusable::from)?;
-            if prefix.is_empty() {
-                return Err(Unusable::from(Wrong::of(
-                    Part::Prefix,
-                    prefix,
-                    "it is empty, and rights to all names of the cluster are printed for nobody".to_owned(),
-                ))
-                .into());
-            }
             if let Some(brokers) = brokers {
                 check_brokers(brokers).map_err(|reason| Unusable::from(Wrong::of(Part::Brokers, brokers, reason)))?;
             }

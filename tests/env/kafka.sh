@@ -17,7 +17,7 @@ tools=${LOADLINE_TEST_TOOLS:-$(cd "$(dirname "$0")/../.." && pwd)/target/test-to
 jars=$tools/kafka-$version
 
 fail() { echo "kafka.sh: $*" >&2 && exit 1; }
-command -v java >/dev/null 2>&1 || fail "there is no java, which runs the broker: install Java 17 or later (on Debian: apt-get install default-jre-headless)"
+needs_java "the broker"
 
 install() {
     if [ -f "$jars/complete" ]; then return; fi

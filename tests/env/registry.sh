@@ -18,7 +18,7 @@ place=$tools/apicurio-registry-$version
 archive=apicurio-registry-app-$version-all.tar.gz
 
 fail() { echo "registry.sh: $*" >&2 && exit 1; }
-command -v java >/dev/null 2>&1 || fail "there is no java, which runs the registry: install Java 17 or later (on Debian: apt-get install default-jre-headless)"
+needs_java "the registry"
 
 install() {
     if [ -f "$place/complete" ]; then return; fi

@@ -157,3 +157,15 @@ pub(super) fn of_delivery(error: &KafkaError, topic: Topic, name: &str, bytes: u
         _ => of_topic(error, name),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is not known not to have taken effect may have: nothing goes on with such a producer.
+    #[test]
+    fn what_is_not_known_of_a_transaction_is_fatal() {
+        let unknown = [KafkaError::Canceled, KafkaError::MessageProduction(Code::BrokerTransportFailure), KafkaError::Global(Code::OperationTimedOut)];
+        assert!(unknown.iter().all(|error| of_step(error) == Step::Dead));
+    }
+}

@@ -176,7 +176,7 @@ impl At<'_> {
                 self.delete(),
                 topic.partitions
             ),
-            _ if found < topic.partitions => format!("{say}To add some: {}", self.grow(topic.partitions)),
+            _ if found < topic.partitions => format!("{say}{} {}", self.growing(), self.grow(topic.partitions)),
             _ if say.is_empty() => "Nothing needs to be done.".to_owned(),
             _ => say.trim_end().to_owned(),
         };
@@ -287,7 +287,14 @@ impl At<'_> {
         self.tool("kafka-configs.sh", &format!("--alter --entity-type topics --entity-name {} --add-config {name}={value}", self.topic.name))
     }
 
-    /// The command that adds partitions.
+    /// What comes before the command that makes it grow: whoever folds a topic ends when it gets more partitions than it knows of.
+    fn growing(&self) -> String {
+        let Role::Flow(topic) = self.topic.declared.role else { return "To add some:".to_owned() };
+        let state = self.wanted.iter().find(|other| matches!(other.declared.role, Role::State { input, .. } if input == topic));
+        state.map_or_else(|| "To add some:".to_owned(), |state| format!("To add some, with Loadline stopped everywhere, and then as many to {}:", state.name))
+    }
+
+    /// The command that gives it more partitions.
     fn grow(&self, to: u32) -> String {
         self.tool("kafka-topics.sh", &format!("--alter --topic {} --partitions {to}", self.topic.name))
     }

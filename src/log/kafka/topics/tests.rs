@@ -93,6 +93,10 @@ fn other_partitions_are_told_with_what_they_do() {
     let metrics = partitions("metrics", 24);
     assert_eq!(metrics[0].1, Weight::Differs, "it may grow");
     let grow = "`kafka-topics.sh --bootstrap-server b:9092 --alter --topic loadline.aggregate-state --partitions 24`";
+    let fewer = partitions("metrics", 6);
+    let grow_both = "To add some, with Loadline stopped everywhere, and then as many to loadline.aggregate-state: \
+                     `kafka-topics.sh --bootstrap-server b:9092 --alter --topic loadline.metrics --partitions 12`";
+    assert!(fewer[0].2.ends_with(grow_both), "{fewer:?}");
     assert_eq!(metrics[1], ("loadline.aggregate-state 24→12".to_owned(), Weight::Corrupts, grow.to_owned()), "its state must grow with it");
 
     let state = partitions("decide-state", 13);
