@@ -28,7 +28,7 @@ const errors = [];
 async function open(where, { viewport = DESKTOP, colorScheme = "light", expect = 200, context, ...more } = {}) {
   context ??= await browser.newContext({ viewport, colorScheme, ...more });
   const page = await context.newPage();
-  page.setDefaultTimeout(15000);
+  page.setDefaultTimeout(60000);
   page.on("console", (message) => { if (message.type() === "error" && !page.tolerant) errors.push(`${where}: ${message.text()}`); });
   page.on("pageerror", (error) => errors.push(`${where}: ${error}`));
   page.on("request", (request) => { if (!page.guarded && !request.url().startsWith(base)) errors.push(`${where} asks for ${request.url()}`); });
