@@ -215,7 +215,7 @@ pub(super) fn check_prefix(prefix: &str) -> Result<(), Wrong> {
     let longest = declared.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
     // As of a variable that is not set: the names, and the rights to them, would be those of all that the cluster has.
     if prefix.is_empty() {
-        return Err(Wrong::of(Part::Prefix, prefix, "it is empty; name one, as in loadline., or leave it out".to_owned()));
+        return Err(Wrong::of(Part::Prefix, "\"\"", "it is empty; name one, as in loadline., or leave it out".to_owned()));
     }
     if prefix.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && prefix.len() + longest <= LONGEST_NAME {
         return Ok(());

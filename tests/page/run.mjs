@@ -287,7 +287,7 @@ const stories = {
     await tried;
     console.log("ask: return");
     for (const page of [target, fleet]) {
-      await page.locator("#updated.live").waitFor({ timeout: 60000 });
+      await page.locator("#updated.live").waitFor();
       await page.locator("#lost").waitFor({ state: "hidden" });
     }
     await fleet.waitForFunction(() => document.querySelector("#rows").innerText.includes("No target here is named like"));

@@ -270,6 +270,7 @@ fn what_cannot_be_is_named_with_the_way_out() {
             &["--prefix", "a/b"],
             "--prefix a/b: names of topics are of letters, digits, dots, underscores and hyphens, at most 249 together, so the prefix has at most 234",
         ),
+        (&["--prefix", ""], "--prefix \"\": it is empty; name one, as in loadline., or leave it out"),
     ] {
         assert_eq!(ran(&[&["show"], line].concat()).unwrap_err(), message);
     }

@@ -25,7 +25,7 @@ mod commits;
 mod hidden;
 
 /// So many bytes, with those that each record takes besides, are taken from the client before they are asked for: it has them in one queue, in which one partition could
-/// starve another. Of more of them the first have left the processor's cache when they are asked for: with a megabyte a backlog of small records took a fifth longer.
+/// starve another. Of more of them the first have left the processor's cache when they are asked for.
 const AHEAD_BYTES: usize = 256 * 1024;
 
 /// So long a commit holds up those of other partitions: it takes some milliseconds, and several hundred where a broker is replaced.
