@@ -161,3 +161,17 @@ fn a_slip_about_kafka_is_answered_with_what_was_meant() {
         assert!(!printed(&[help, "--help"]).contains("--kafka-set"), "{help}");
     }
 }
+
+/// What `run` refuses of Kafka before it asks a broker, `config` refuses as well, below where each value comes from.
+#[cfg(feature = "kafka")]
+#[test]
+fn config_shows_what_run_would_refuse_of_kafka() {
+    let given = ["--brokers", "127.0.0.1:1", "--set", "kafka.partitions=0"];
+    let [config, run] = ["config", "run"].map(|command| loadline(&[&[command], &given[..]].concat()));
+    let said = String::from_utf8(config.stderr).unwrap();
+    assert_eq!((config.status.code(), run.status.code()), (Some(2), Some(2)), "{said}");
+    assert_eq!(said, String::from_utf8(run.stderr).unwrap());
+    assert!(said.contains("--set: kafka.partitions: 0: not a number from 1 to 10000"), "{said}");
+    let shown = String::from_utf8(config.stdout).unwrap();
+    assert!(shown.lines().any(|line| line.split_whitespace().eq(["kafka.partitions", "0", "--set"])), "{shown}");
+}

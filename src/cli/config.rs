@@ -505,7 +505,7 @@ pub struct ConfigCommand {
 /// Prints the effective configuration to `out`.
 ///
 /// # Errors
-/// Where the file cannot be read or `out` cannot be written.
+/// Where the file cannot be read, `out` cannot be written, or `loadline run` would refuse what is said of Kafka, once all is printed.
 pub fn run(command: &ConfigCommand, out: &mut dyn Write) -> anyhow::Result<u8> {
     let loaded = Config::load(&command.args)?;
     let effective = loaded.config.effective();
@@ -523,6 +523,11 @@ pub fn run(command: &ConfigCommand, out: &mut dyn Write) -> anyhow::Result<u8> {
     for warning in loaded.warnings {
         // Apart from the answer, which a program may read.
         super::tell(&format!("warning: {warning}"));
+    }
+    // What `run` would refuse before it asks any broker.
+    #[cfg(feature = "kafka")]
+    if loaded.config.kafka.is_used() {
+        super::topology::options_of(&loaded.config)?;
     }
     Ok(0)
 }

@@ -1,8 +1,11 @@
-//! The commands that ask a running Loadline, through its real port.
+//! The commands that ask a running Loadline, through its real port; and that the documentation writes every command as it is taken.
 
-use clap::Parser;
+use std::path::{Path, PathBuf};
 
-use super::{scale, status, why};
+use clap::error::ErrorKind;
+use clap::{Error, Parser};
+
+use super::{Cli, scale, status, why};
 use crate::edge::api::{Status, Story};
 use crate::edge::serve::tests::started;
 use crate::edge::testing::Running;
@@ -62,4 +65,92 @@ fn what_cannot_be_answered_says_the_way_out() {
     ] {
         assert_eq!(run(&server, line).unwrap_err(), error, "{line}");
     }
+}
+
+/// The words of the `loadline` commands in a line of a shell, without its comment and what the shell does with them.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let (mut commands, mut words, mut word, mut quote) = (vec![Vec::new()], Vec::new(), String::new(), None);
+    let mut quoted = false;
+    for c in line.chars().chain([' ']) {
+        match (quote, c) {
+            (Some(q), _) if c == q => quote = None,
+            (None, '\'' | '"') => (quote, quoted) = (Some(c), true),
+            (Some(_), _) => word.push(c),
+            (None, '#') if word.is_empty() => break,
+            (None, '|' | '>' | '<' | '&' | ';') if word.is_empty() => {
+                commands.push(std::mem::take(&mut words));
+                // What follows a redirection is a file: a command of one word that is not `loadline`.
+            }
+            (None, ' ') if word.is_empty() && !quoted => {}
+            (None, ' ') => {
+                words.push(std::mem::take(&mut word));
+                quoted = false;
+            }
+            (None, _) => word.push(c),
+        }
+    }
+    commands.push(words);
+    let starts = |words: &Vec<String>| words.iter().position(|word| word == "loadline" || word.ends_with("release/loadline"));
+    commands.iter().filter_map(|words| Some(words[starts(words)?..].to_vec())).filter(|words| words.len() > 1).collect()
+}
+
+/// A `loadline` command of the documentation.
+struct Documented {
+    /// Page and line.
+    place: String,
+    /// Whether it is named in a sentence, where what it needs may be left out or stand in capitals.
+    is_named: bool,
+    words: Vec<String>,
+}
+
+/// Every `loadline` command of the documentation.
+fn documented() -> Vec<Documented> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "md"));
+    let pages: Vec<PathBuf> = pages.chain(["README.md", "schemas/README.md"].map(|page| root.join(page))).collect();
+    let mut all = Vec::new();
+    for page in pages {
+        let (name, text) = (page.strip_prefix(root).unwrap().display().to_string(), std::fs::read_to_string(&page).unwrap());
+        let (mut shell, mut fence, mut begun) = (false, false, String::new());
+        for (index, line) in text.lines().enumerate() {
+            let mut add = |text: &str, is_named: bool| {
+                let of = |words| Documented { place: format!("{name}:{}", index + 1), is_named, words };
+                all.extend(commands(text).into_iter().map(of));
+            };
+            if let Some(kind) = line.trim_start().strip_prefix("```") {
+                (fence, shell) = (!fence, !fence && ["sh", "console"].contains(&kind));
+            } else if shell {
+                match line.strip_suffix('\\') {
+                    Some(part) => begun.push_str(part),
+                    None => {
+                        let whole = std::mem::take(&mut begun) + line;
+                        add(whole.strip_prefix("$ ").unwrap_or(&whole), false);
+                    }
+                }
+            } else if !fence {
+                line.split('`').skip(1).step_by(2).filter(|span| span.starts_with("loadline ")).for_each(|span| add(span, true));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_command_of_the_documentation_is_one_that_is_taken() {
+    let is_wrong = |error: &Error, is_named: bool| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => false,
+        ErrorKind::MissingRequiredArgument | ErrorKind::MissingSubcommand | ErrorKind::InvalidValue | ErrorKind::ValueValidation => !is_named,
+        _ => true,
+    };
+    let documented = documented();
+    let wrong: Vec<String> = documented
+        .iter()
+        .filter_map(|Documented { place, is_named, words }| {
+            let error = Cli::try_parse_from(words).err().filter(|error| is_wrong(error, *is_named))?;
+            Some(format!("{place}: {}: {error}", words.join(" ")))
+        })
+        .collect();
+    let written = documented.iter().filter(|command| !command.is_named).count();
+    assert!(written > 40 && documented.len() > 150, "only {written} of {} commands are found in blocks", documented.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
