@@ -542,9 +542,11 @@ pub trait Session: Send {
     /// is not read to its end by then is not among them: it comes later, as of then, whatever is appended meanwhile and however far the others are.
     /// What is appended in a transaction that is open counts as appended: until that ends, nothing behind it has been read.
     ///
+    /// Where a partition is `due` its end is asked for anew; of others what was known a moment ago may be said again, as of then.
+    ///
     /// # Errors
     /// As [`Session::poll`].
-    fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError>;
+    fn read_through(&mut self, now: Moment, due: &dyn Fn(u32) -> bool) -> Result<BTreeMap<u32, Moment>, LogError>;
 
     /// Hands out no records of a partition from the next poll on, so that what cannot be written for now does not pile up; or does again. Whoever is given a
     /// partition anew is handed its records.

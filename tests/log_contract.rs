@@ -62,6 +62,7 @@ macro_rules! contract {
             membership: a_poll_brings_no_more_than_asked,
             membership: a_full_partition_does_not_starve_another,
             membership: what_was_appended_has_been_polled_when_it_says_so,
+            membership: what_was_known_of_a_partition_goes_with_it,
             membership: an_end_is_reached_under_a_stream,
             membership: a_partition_that_is_behind_holds_up_no_other,
             membership: a_commit_for_a_partition_not_owned_is_fenced,

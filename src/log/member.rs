@@ -188,11 +188,15 @@ impl<S: Store> Session for Member<S> {
         }
     }
 
-    fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
+    fn read_through(&mut self, now: Moment, due: &dyn Fn(u32) -> bool) -> Result<BTreeMap<u32, Moment>, LogError> {
         let (store, topic, questions) = (&*self.store, self.committer.topic, &mut self.questions);
         let mut through = BTreeMap::new();
         for (&partition, &next) in &self.places.next {
             let before = questions.answer(partition, |end| is_read_to(store, topic, partition, next, end))?;
+            if let Some(known) = questions.known(partition, now).filter(|_| !due(partition)) {
+                through.insert(partition, known);
+                continue;
+            }
             if !questions.is_open(partition) {
                 questions.told(partition, now, store.end(topic, partition)?);
             }

@@ -394,11 +394,11 @@ mod tests {
             polled.iter().map(|p| if let Polled::Records { records, .. } = p { records.len() } else { 0 }).sum()
         };
         assert_eq!((seen(&mut session), seen(&mut session)), (1, 0));
-        assert_eq!(session.read_through(moment(1)).unwrap(), BTreeMap::new(), "one is hidden");
+        assert_eq!(session.read_through(moment(1), &|_| true).unwrap(), BTreeMap::new(), "one is hidden");
         assert_eq!((log.range(Topic::Signals, 0).unwrap(), log.scan(Topic::Signals, 0, 0, 10).unwrap().len()), (0..1, 1));
         log.release(Topic::Signals, 0);
         assert_eq!((seen(&mut session), log.range(Topic::Signals, 0).unwrap()), (1, 0..2));
-        assert_eq!(session.read_through(moment(2)).unwrap(), BTreeMap::from([(0, moment(2))]));
+        assert_eq!(session.read_through(moment(2), &|_| true).unwrap(), BTreeMap::from([(0, moment(2))]));
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! Up to when a partition has been read. Its end is asked for once and then waited for: under a steady stream it goes on faster than it can be asked for. Each partition
-//! has a question of its own, so that none waits for another one.
+//! has a question of its own, so that none waits for another one. What was answered a moment ago is not asked again, unless somebody waits for it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{LogError, Moment, Offset};
 
-/// The questions of a member that were not answered yet.
+/// For so long an answer does for who needs none as of now: to ask takes two answers of a broker, and a stage that is fed record by record comes by a thousand times a second.
+const RECENT: Duration = Duration::from_millis(100);
+
+/// The questions of a member that were not answered yet, and the last answers.
 #[derive(Default)]
 pub(super) struct Questions {
     open: BTreeMap<u32, (Moment, Offset)>,
+    answered: BTreeMap<u32, Moment>,
 }
 
 impl Questions {
@@ -32,7 +37,14 @@ impl Questions {
             return Ok(None);
         }
         self.open.remove(&partition);
+        self.answered.insert(partition, moment);
         Ok(Some(moment))
+    }
+
+    /// The last answer, where that does: none is asked for, and it is as of a moment ago. What had been read by then has been read.
+    pub(super) fn known(&self, partition: u32, now: Moment) -> Option<Moment> {
+        let is_recent = |moment: &&Moment| moment.at <= now.at && now.at < moment.at + RECENT;
+        self.answered.get(&partition).filter(|_| !self.is_open(partition)).filter(is_recent).copied()
     }
 
     /// The ends that were asked for at `then` or before, and have not been reached.
@@ -44,5 +56,6 @@ impl Questions {
     /// The partition is this member's no more.
     pub(super) fn forget(&mut self, partition: u32) {
         self.open.remove(&partition);
+        self.answered.remove(&partition);
     }
 }

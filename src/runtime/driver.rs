@@ -213,8 +213,8 @@ mod tests {
             }
         }
 
-        fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
-            self.session.read_through(now)
+        fn read_through(&mut self, now: Moment, due: &dyn Fn(u32) -> bool) -> Result<BTreeMap<u32, Moment>, LogError> {
+            self.session.read_through(now, due)
         }
 
         fn hold_back(&mut self, partition: u32, on: bool) {

@@ -358,6 +358,11 @@ impl<S: Stage> Runner<S> {
         self.owned.remove(&partition);
     }
 
+    /// Whether a partition is to be flushed that has been read to its end by now.
+    pub fn flush_is_due(&self, partition: u32, now: Timestamp) -> bool {
+        self.owned.get(&partition).and_then(|owned| self.stage.flush_at(&owned.state, now)).is_some_and(|at| now >= at)
+    }
+
     /// When [`Runner::next_batch`] will have something without any input.
     pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.owned.values().filter_map(|owned| owned.wakes_at(&self.stage, now)).min()

@@ -108,7 +108,8 @@ impl<S: Stage> Worker<S> {
         let (nothing, full) = (polled.is_empty(), records >= most);
         self.polled.extend(polled);
         // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
-        let through = if S::FLUSHES && !full { self.session.read_through(now) } else { Ok(BTreeMap::new()) };
+        let due = |partition| self.runner.flush_is_due(partition, asked_at);
+        let through = if S::FLUSHES && !full { self.session.read_through(now, &due) } else { Ok(BTreeMap::new()) };
         self.take(asked_at, &through.unwrap_or_default())?;
         self.runner.lacking(&self.session.lacking(), asked_at);
         Ok(match full {
@@ -330,7 +331,7 @@ mod tests {
             Ok(self.polls.pop_front().unwrap_or_default())
         }
 
-        fn read_through(&mut self, _now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
+        fn read_through(&mut self, _now: Moment, _due: &dyn Fn(u32) -> bool) -> Result<BTreeMap<u32, Moment>, LogError> {
             Ok(BTreeMap::new())
         }
 

@@ -50,7 +50,7 @@ impl<S: Stage + Clone> World<S> {
         });
         for _ in 0..4 {
             let polled = session.poll(10_000, Duration::ZERO).unwrap();
-            let through = session.read_through(Moment { at: now, log: now }).unwrap();
+            let through = session.read_through(Moment { at: now, log: now }, &|_| true).unwrap();
             runner.take(&mut VecDeque::from(polled), now, &through).unwrap();
             while let Some(batch) = runner.next_batch(now) {
                 session.commit(&batch).unwrap();

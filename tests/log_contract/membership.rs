@@ -87,13 +87,13 @@ fn moment(number: u64) -> Moment {
     Moment { at, log: at }
 }
 
-/// Polls at most `most`, and says up to which moment each partition has been read; counts what came of each.
+/// Polls at most `most`, and says up to which moment each partition has been read, also where that is not due; counts what came of each.
 fn reads_through(session: &mut dyn Session, most: usize, now: u64, came: &mut [u64; 2]) -> Vec<(usize, u64)> {
     for record in records(&session.poll(most, Duration::ZERO).unwrap()) {
         came[record.partition as usize] += 1;
     }
-    let through = session.read_through(moment(now)).unwrap();
-    through.into_iter().map(|(partition, moment)| (partition as usize, u64::try_from(moment.at.as_millis()).unwrap())).collect()
+    let [known, through] = [false, true].map(|due| session.read_through(moment(now), &|_| due).unwrap());
+    known.into_iter().chain(through).map(|(partition, moment)| (partition as usize, u64::try_from(moment.at.as_millis()).unwrap())).collect()
 }
 
 /// A session that says that it has read up to a moment has polled all that was appended before; and it comes to say so, whatever a commit leaves behind
@@ -123,6 +123,41 @@ pub(crate) fn what_was_appended_has_been_polled_when_it_says_so<H: Harness>() {
         }
     }
     assert_eq!(came, [24, 18]);
+}
+
+/// Of a partition that went and came back nothing is said that was known of it before: its records are polled anew from where they were committed.
+pub(crate) fn what_was_known_of_a_partition_goes_with_it<H: Harness>() {
+    let harness = H::create(signals(2));
+    harness.log().append(vec![signal(0, "a"), signal(1, "b")]).unwrap();
+    let mut session = join(harness.log(), "a");
+    poll_records(&mut *session, 2);
+    let started = Stopwatch::start();
+    let again = |what: &str| assert!(started.elapsed() < DEADLINE, "it never {what}");
+    while session.read_through(moment(1), &|_| false).unwrap().len() < 2 {
+        again("says that it has read both");
+        assert_eq!(records(&session.poll(10, TURN).unwrap()).len(), 0);
+    }
+    let elsewhere = harness.elsewhere();
+    let mut other = join(&*elsewhere, "b");
+    let lost = loop {
+        again("loses one");
+        other.poll(0, TURN).unwrap();
+        if let [lost, ..] = revoked(&session.poll(0, TURN).unwrap())[..] {
+            break lost;
+        }
+    };
+    drop(other);
+    while !assigned(&session.poll(0, TURN).unwrap()).iter().any(|(partition, _)| *partition == lost) {
+        again("has it back");
+    }
+    let told = |session: &mut dyn Session| session.read_through(moment(2), &|_| false).unwrap().contains_key(&lost);
+    assert!(!told(&mut *session), "its record has not been polled anew");
+    let anew = poll_until(&mut *session, |polled| records(polled).iter().any(|record| record.partition == lost));
+    while !told(&mut *session) {
+        again("says that it has read it anew");
+        session.poll(10, TURN).unwrap();
+    }
+    assert_eq!(records(&anew).iter().filter(|record| record.partition == lost).count(), 1);
 }
 
 /// An end that was asked for is reached while others append without a pause, and lies behind all that had been appended when it was asked for.

@@ -207,7 +207,7 @@ fn reads_to_the_end(session: &mut dyn Session, of: &[u32]) {
         assert!(started.elapsed() < DEADLINE, "{of:?} are to be read to their ends, not {:?}", through.keys());
         let now = Timestamp::from_millis(POLLS.fetch_add(1, Ordering::SeqCst));
         let brought = session.poll(100, Duration::from_millis(10)).unwrap_or_default();
-        let told = session.read_through(Moment { at: now, log: now }).unwrap_or_default();
+        let told = session.read_through(Moment { at: now, log: now }, &|_| true).unwrap_or_default();
         through.extend(told.into_iter().filter(|(_, moment)| moment.at >= Timestamp::from_millis(first)));
         if brought.is_empty() && through.keys().eq(of) {
             return;
@@ -257,7 +257,7 @@ fn a_record_that_cannot_be_unpacked_is_named_and_holds_up_no_other_partition() {
         assert!(started.elapsed() < DEADLINE, "nothing is said to be lacking");
         assert!(!is_read(&session.poll(100, Duration::from_millis(100)).unwrap(), "after"));
         let now = SystemClock.now();
-        let through = session.read_through(Moment { at: now, log: now }).unwrap();
+        let through = session.read_through(Moment { at: now, log: now }, &|_| true).unwrap();
         assert!(!through.contains_key(&0) || started.elapsed() < Duration::from_secs(1), "{through:?}");
         if let [(0, lacking)] = &session.lacking()[..] {
             assert!(through.contains_key(&1), "the other partition is at its end");
@@ -300,7 +300,7 @@ fn who_reads_a_topic_that_grows_ends_with_the_way_out() {
                 other => assert!(started.elapsed() < DEADLINE, "{other:?}"),
             }
             if number == 0 {
-                assert_eq!(session.read_through(Moment { at: now, log: now }).unwrap(), BTreeMap::new(), "it has not read all");
+                assert_eq!(session.read_through(Moment { at: now, log: now }, &|_| true).unwrap(), BTreeMap::new(), "it has not read all");
             }
         };
         assert!(reason.starts_with(&format!("{metrics} has more partitions now than the 2 that this process began with: ")), "{reason}");

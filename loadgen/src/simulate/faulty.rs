@@ -327,12 +327,12 @@ impl Session for FaultySession {
         Ok(self.hand_out(polled))
     }
 
-    fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
+    fn read_through(&mut self, now: Moment, due: &dyn Fn(u32) -> bool) -> Result<BTreeMap<u32, Moment>, LogError> {
         let mut faults = self.log.faults();
         faults.check_read()?;
         let headless = faults.headless.clone();
         drop(faults);
-        let through = self.inner.read_through(now)?;
+        let through = self.inner.read_through(now, due)?;
         let known = |partition: &u32| !headless.contains(&(self.topic, *partition)) && !self.later.contains_key(partition);
         let through: BTreeMap<u32, Moment> = through.into_iter().filter(|(partition, _)| known(partition)).collect();
         if through.len() < self.owned.len() {

@@ -417,11 +417,17 @@ impl Session for Member {
         outcome
     }
 
-    fn read_through(&mut self, now: Moment) -> Result<BTreeMap<u32, Moment>, LogError> {
+    fn read_through(&mut self, now: Moment, due: &dyn Fn(u32) -> bool) -> Result<BTreeMap<u32, Moment>, LogError> {
         let mut positions = None;
         let mut through = self.answers(&mut positions)?;
-        let asks = self.owned.iter().filter(|(partition, owned)| !self.questions.is_open(**partition) && owned.untold.is_none_or(LeftAlone::is_over));
-        let asks: Vec<u32> = asks.map(|(partition, _)| *partition).collect();
+        let mut asks = Vec::new();
+        for (&partition, owned) in self.owned.iter().filter(|(partition, _)| !self.questions.is_open(**partition)) {
+            match self.questions.known(partition, now).filter(|_| !due(partition)) {
+                Some(known) => drop(through.insert(partition, known)),
+                None if owned.untold.is_none_or(LeftAlone::is_over) => asks.push(partition),
+                None => {}
+            }
+        }
         // What stands in partitions that this process does not know of has not been read by anybody.
         let count = if asks.is_empty() { None } else { client::count(&*self.shared.onlooker()?, self.topic(), ENDS_WITHIN) };
         self.has_outgrown |= count.is_some_and(|count| count > self.shared.partitions.of(self.membership.topic));
