@@ -16,9 +16,10 @@ use anyhow::{Context, ensure};
 use loadline::log::{Log as _, Topic};
 use loadline::model::{Audit, Message, MetricName, TargetId};
 use loadline::runtime::clock::{Clock as _, Stopwatch, SystemClock};
-use loadline::runtime::{side_by_side, snapshots};
+use loadline::runtime::side_by_side;
+use loadline::runtime::snapshots::{self, Restored};
 use loadline::stages::Stage as _;
-use loadline::stages::decide::Decide;
+use loadline::stages::decide::{Decide, State};
 
 use super::Settings;
 use super::cluster::{Cluster, Installation};
@@ -179,15 +180,17 @@ fn observe(installation: &Installation<'_>, fleet: &mut Fleet, ended: &AtomicBoo
 /// The states of all partitions, as many at once as a process restores.
 fn restore(settings: &Settings, installation: &Installation<'_>, figures: &mut Figures<'_>) -> anyhow::Result<()> {
     let partitions: Vec<u32> = (0..settings.partitions).collect();
-    let (mut restored, mut read, mut made) = (0, Duration::ZERO, Duration::ZERO);
+    let (mut restored, mut read, mut made) = (Vec::new(), Duration::ZERO, Duration::ZERO);
     let restoring = Stopwatch::start();
     for some in partitions.chunks(installation.log.readers()) {
         for one in side_by_side(some, |partition| restore_one(installation, *partition)) {
-            let (keys, reading, making) = one?;
-            (restored, read, made) = (restored + keys, read + reading, made + making);
+            let (state, reading, making) = one?;
+            (read, made) = (read + reading, made + making);
+            restored.push(state);
         }
     }
     let took = restoring.elapsed();
+    let restored: u64 = restored.iter().map(|state| state.keys as u64).sum();
     figures.count("targets restored from snapshots", restored, u64::from(settings.states));
     figures.add("targets restored a second", Some(restored as f64 / took.as_secs_f64()), "/s", Some(Target::AtLeast(50_000.0)));
     let share = read.as_secs_f64() / (read + made).as_secs_f64();
@@ -196,12 +199,12 @@ fn restore(settings: &Settings, installation: &Installation<'_>, figures: &mut F
     Ok(())
 }
 
-/// How many targets the state of a partition has, and how long it took to read it and to make it.
-fn restore_one(installation: &Installation<'_>, partition: u32) -> anyhow::Result<(u64, Duration, Duration)> {
+/// The state of a partition, and how long it took to read it and to make it.
+fn restore_one(installation: &Installation<'_>, partition: u32) -> anyhow::Result<(Restored<State>, Duration, Duration)> {
     let position = installation.log.committed(Decide::NAME, Topic::Signals, partition)?.context("decide has committed nothing")?;
     let reading = Stopwatch::start();
     let rows = installation.log.states(Decide::NAME, partition)?;
     let (read, making) = (reading.elapsed(), Stopwatch::start());
     let restored = snapshots::restore::<Decide>(&rows, position)?;
-    Ok((restored.keys as u64, read, making.elapsed()))
+    Ok((restored, read, making.elapsed()))
 }

@@ -161,12 +161,17 @@ fn is_decimal(text: &str) -> bool {
 fn scaled(number: &str, numerator: i128, denominator: i128) -> Option<i128> {
     const NANO: i128 = 10_i128.pow(9);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let whole = if whole.is_empty() { 0 } else { whole.parse::<i128>().ok()? };
+    let whole = whole.checked_mul(numerator)?.checked_mul(NANO)?;
+    // As nearly all are: nothing is divided.
+    if fraction.is_empty() && denominator == 1 {
+        return Some(whole);
+    }
     let eighteen = |from: usize| (from..from + 18).fold(0_i128, |n, at| n * 10 + fraction.as_bytes().get(at).map_or(0, |digit| i128::from(digit - b'0')));
     // The first 18 digits in 10⁻¹⁸, the next in 10⁻³⁶ with what the first leave below 10⁻⁹: neither exceeds 128 bits.
     let first = eighteen(0) * numerator;
     let next = first % NANO * 10_i128.pow(18) + eighteen(18) * numerator;
-    let whole = if whole.is_empty() { 0 } else { whole.parse::<i128>().ok()? };
-    let nanos = whole.checked_mul(numerator)?.checked_mul(NANO)?.checked_add(first / NANO + next / 10_i128.pow(27))?;
+    let nanos = whole.checked_add(first / NANO + next / 10_i128.pow(27))?;
     let finer = next % 10_i128.pow(27) != 0 || fraction.bytes().skip(36).any(|digit| digit != b'0') || nanos.rem_euclid(denominator) != 0;
     Some(nanos.div_euclid(denominator) + i128::from(finer))
 }

@@ -42,6 +42,8 @@ pub(crate) struct Report {
     outline: Option<Outline>,
     /// Whether nobody asks for more than what comes of the document, and its errors.
     only_errors: bool,
+    /// Whether of errors no more is asked than whether there are any: nothing has a path.
+    at_a_glance: bool,
 }
 
 impl Report {
@@ -53,6 +55,16 @@ impl Report {
     /// One without settings and advice, for who wants no more than what comes of a document: to write them takes longer than to read it.
     pub(crate) fn of_errors() -> Self {
         Report { only_errors: true, ..Report::default() }
+    }
+
+    /// As [`Report::of_errors`], for who expects none: no path is put together, and what is wrong where takes another reading.
+    pub(crate) fn at_a_glance() -> Self {
+        Report { at_a_glance: true, ..Report::of_errors() }
+    }
+
+    /// Whether there are errors.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
     }
 
     /// Whether warnings are asked for: what is looked for on their behalf alone is worth its time.
@@ -163,7 +175,32 @@ const MOST_FIELDS: usize = 16;
 pub(crate) struct Fields<'a> {
     path: String,
     entries: &'a [Entry],
-    known: Vec<&'static str>,
+    known: Known,
+}
+
+/// Which fields are known: those that were taken.
+enum Known {
+    /// Their names, also of those that are not there.
+    Names(Vec<&'static str>),
+    /// At a glance: a bit for each entry.
+    Entries(u64),
+}
+
+impl Known {
+    fn names(&self) -> &[&'static str] {
+        match self {
+            Known::Names(names) => names,
+            Known::Entries(_) => &[],
+        }
+    }
+
+    /// Whether this entry was taken; of one beyond the bits that is not known, and whoever reads it again says so.
+    fn has(&self, index: usize, entry: &Entry) -> bool {
+        match self {
+            Known::Names(names) => names.contains(&entry.key.as_str()),
+            Known::Entries(bits) => index < 64 && bits & (1 << index) != 0,
+        }
+    }
 }
 
 impl<'a> Fields<'a> {
@@ -185,12 +222,16 @@ impl<'a> Fields<'a> {
         report.outline(|o| {
             o.maps.insert(general(&path));
         });
-        Fields { path, entries, known: Vec::with_capacity(MOST_FIELDS) }
+        let known = if report.at_a_glance { Known::Entries(0) } else { Known::Names(Vec::with_capacity(MOST_FIELDS)) };
+        Fields { path, entries, known }
     }
 
-    /// The path of the field `name` of this map.
+    /// The path of the field `name` of this map; at a glance there is none.
     pub(crate) fn at(&self, name: &str) -> String {
-        join(&self.path, name)
+        match self.known {
+            Known::Names(_) => join(&self.path, name),
+            Known::Entries(_) => String::new(),
+        }
     }
 
     pub(crate) fn path(&self) -> &str {
@@ -199,10 +240,13 @@ impl<'a> Fields<'a> {
 
     /// The field `name`, which is known from here on; `None` where it is absent or null.
     pub(crate) fn take(&mut self, name: &'static str) -> Option<&'a Node> {
-        if !self.known.contains(&name) {
-            self.known.push(name);
+        let found = self.entries.iter().position(|entry| entry.key == name);
+        match &mut self.known {
+            Known::Names(names) if names.contains(&name) => {}
+            Known::Names(names) => names.push(name),
+            Known::Entries(bits) => *bits |= found.filter(|index| *index < 64).map_or(0, |index| 1 << index),
         }
-        self.entries.iter().find(|e| e.key == name).map(|e| &e.value).filter(|v| v.value != Value::Null)
+        found.map(|index| &self.entries[index].value).filter(|v| v.value != Value::Null)
     }
 
     /// The field `name` must be there; whoever reads it says so where it is not.
@@ -214,7 +258,7 @@ impl<'a> Fields<'a> {
 
     /// Whether there are fields that nobody has taken so far.
     pub(crate) fn has_unknown(&self) -> bool {
-        self.entries.iter().any(|e| !self.known.contains(&e.key.as_str()))
+        self.entries.iter().enumerate().any(|(index, entry)| !self.known.has(index, entry))
     }
 
     /// The field `name` as a map.
@@ -289,8 +333,9 @@ impl<'a> Fields<'a> {
 
     /// Reports what nobody took. `elsewhere` may know a field of another name or version.
     pub(crate) fn finish(self, report: &mut Report, elsewhere: impl Fn(&str) -> Option<Fault>) {
+        let known = self.known.names();
         report.outline(|o| {
-            for name in &self.known {
+            for name in known {
                 let path = general(&join(&self.path, name));
                 if !o.maps.contains(&path) {
                     o.fields.entry(path).or_insert(Form { shape: Shape::Any, meaning: "", default: None, by_role: false });
@@ -299,23 +344,24 @@ impl<'a> Fields<'a> {
         });
         // Who writes the word `null` means it.
         let is_empty = |node: &Node| node.value == Value::Null && node.span.is_some_and(|span| span.length < 4);
-        for entry in self.entries.iter().filter(|e| is_empty(&e.value) && self.known.contains(&e.key.as_str())).take(MOST_PROBLEMS) {
+        for entry in self.entries.iter().filter(|e| is_empty(&e.value) && known.contains(&e.key.as_str())).take(MOST_PROBLEMS) {
             let message = format!("`{}` has no value, and counts as not written", shorten(&entry.key));
             let (path, span) = (join(&self.path, &entry.key), entry.key_span.or(entry.value.span));
             let mend = Some("write a value, or remove the line".to_owned());
             report.problems.push(Problem { path, span, severity: Severity::Warning, message, mend, code: "empty-field" });
         }
-        for entry in self.entries.iter().filter(|e| !self.known.contains(&e.key.as_str())).take(MOST_PROBLEMS) {
+        let unknown = self.entries.iter().enumerate().filter(|(index, entry)| !self.known.has(*index, entry));
+        for (_, entry) in unknown.take(MOST_PROBLEMS) {
             let path = join(&self.path, &shorten(&entry.key));
             let fault = elsewhere(&entry.key).unwrap_or_else(|| {
                 // In braces `max:5` is a field of that name, without a value.
                 let glued = entry.key.split_once(':').filter(|(_, value)| entry.value.value == Value::Null && !value.is_empty());
-                let mend = match spelling::nearest(&entry.key, self.known.iter().copied()) {
+                let mend = match spelling::nearest(&entry.key, known.iter().copied()) {
                     _ if entry.key == "<<" => "merge keys are not read: write its fields here".to_owned(),
                     _ if glued.is_some() => format!("write a space after the colon: `{}`", shorten(&entry.key.replacen(':', ": ", 1))),
                     Some(known) => format!("did you mean `{known}`?"),
-                    None if self.known.is_empty() => "remove it".to_owned(),
-                    None => format!("known here: {}", self.known.join(", ")),
+                    None if known.is_empty() => "remove it".to_owned(),
+                    None => format!("known here: {}", known.join(", ")),
                 };
                 Fault::new("unknown-field", format!("unknown field `{}`", shorten(&entry.key)), mend)
             });
@@ -327,6 +373,11 @@ impl<'a> Fields<'a> {
 
 fn join(path: &str, name: &str) -> String {
     [path, name].join(".")
+}
+
+/// The path of an item of the list at `path`; at a glance there is none.
+pub(crate) fn item(path: &str, index: usize) -> String {
+    if path.is_empty() { String::new() } else { format!("{path}[{index}]") }
 }
 
 /// The name of the last field of a path.

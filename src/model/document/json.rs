@@ -12,6 +12,8 @@ use crate::model::json::{syntax_reason, syntax_words};
 /// The deepest nesting; a policy has seven levels.
 const MAX_DEPTH: usize = 128;
 /// As many fields as most maps have.
+const MOST_FIELDS: usize = 4;
+/// To look at so many is quicker than a table.
 const FEW_FIELDS: usize = 8;
 /// A number is written without an exponent up to so many digits: a policy's own are shorter.
 const PLAIN_DIGITS: i64 = 40;
@@ -104,37 +106,37 @@ impl<'a> Left<'a> {
         if depth > MAX_DEPTH {
             return Err(format!("more than {MAX_DEPTH} levels of nesting"));
         }
-        let value = if self.passes('{') {
-            Value::Map(self.fields(depth)?)
-        } else if self.passes('[') {
-            let mut items = Vec::new();
-            while !self.passes(']') {
-                items.push(self.value(depth + 1)?);
-                self.passes(',');
+        let value = match self.sign() {
+            Some(b'{') => Value::Map(self.fields(depth)?),
+            Some(b'[') => {
+                let mut items = Vec::new();
+                self.passes(b'[');
+                while !self.passes(b']') {
+                    items.push(self.value(depth + 1)?);
+                    self.passes(b',');
+                }
+                Value::List(items)
             }
-            Value::List(items)
-        } else if self.0.starts_with('"') {
-            Value::Text(self.text()?.into_owned())
-        } else {
-            match self.word() {
+            Some(b'"') => Value::Text(self.text()?.into_owned()),
+            _ => match self.word() {
                 "null" => Value::Null,
                 "true" => Value::Bool(true),
                 "false" => Value::Bool(false),
                 "" => return Err("it ends too early".to_owned()),
                 number => Value::Number(number.to_owned()),
-            }
+            },
         };
         Ok(Node::bare(value))
     }
 
-    /// The fields of a map behind its brace, in its order.
+    /// The fields of a map, which comes next, in its order.
     fn fields(&mut self, depth: usize) -> Result<Vec<Entry>, String> {
-        let mut entries: Vec<Entry> = Vec::with_capacity(FEW_FIELDS);
+        let mut entries: Vec<Entry> = Vec::with_capacity(MOST_FIELDS);
         let mut names = BTreeSet::new();
-        while !self.passes('}') {
+        self.passes(b'{');
+        while !self.passes(b'}') {
             let key = self.text()?;
-            self.passes(':');
-            // To look at each is quicker than a table, as long as there are few.
+            self.passes(b':');
             let is_twice = if entries.len() < FEW_FIELDS {
                 entries.iter().any(|entry| entry.key == key)
             } else {
@@ -147,17 +149,24 @@ impl<'a> Left<'a> {
                 return Err(format!("the field {:?} is given twice", shorten(&key)));
             }
             entries.push(Entry { key: key.into_owned(), key_span: None, value: self.value(depth + 1)? });
-            self.passes(',');
+            self.passes(b',');
         }
         Ok(entries)
     }
 
-    /// Goes on behind `sign`, where that is what comes next.
-    fn passes(&mut self, sign: char) -> bool {
+    /// What comes next, as the first byte of it.
+    fn sign(&mut self) -> Option<u8> {
         self.0 = self.0.trim_ascii_start();
-        let rest = self.0.strip_prefix(sign);
-        self.0 = rest.unwrap_or(self.0);
-        rest.is_some()
+        self.0.as_bytes().first().copied()
+    }
+
+    /// Goes on behind `sign`, which is of ASCII, where that is what comes next.
+    fn passes(&mut self, sign: u8) -> bool {
+        let comes = self.sign() == Some(sign);
+        if comes {
+            self.0 = &self.0[1..];
+        }
+        comes
     }
 
     /// A text in its quotes, which come next.

@@ -7,7 +7,7 @@ use super::super::{Fallback, FallbackBehavior, RatePolicy, ScalingRules, Select,
 use super::habits::{Place, habit};
 use super::{DAY, HOUR, MAX_REPLICAS, missing};
 use crate::model::document::amounts::{self, Fault};
-use crate::model::document::fields::{Choice, Fields, Origin, Report, whole};
+use crate::model::document::fields::{Choice, Fields, Origin, Report, item, whole};
 use crate::model::document::shape::Shape;
 use crate::model::document::{Node, Value};
 
@@ -60,7 +60,7 @@ fn policies(fields: &mut Fields<'_>, report: &mut Report) -> Option<Vec<RatePoli
         report.error(&path, Fault::new("limit", format!("{} rate policies are more than {MOST_POLICIES}", items.len()), "keep those that bind"));
         return None;
     }
-    Some(items.iter().enumerate().filter_map(|(i, item)| rate_policy(item, format!("{path}[{i}]"), report)).collect())
+    Some(items.iter().enumerate().filter_map(|(i, node)| rate_policy(node, item(&path, i), report)).collect())
 }
 
 fn rate_policy(node: &Node, path: String, report: &mut Report) -> Option<RatePolicy> {

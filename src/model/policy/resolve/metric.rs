@@ -9,7 +9,7 @@ use super::super::{Across, Measure, MetricPolicy, MetricRule, Over, StepSize, Th
 use super::habits::{Place, habit};
 use super::{HOUR, MAX_REPLICAS, missing, not_available};
 use crate::model::document::amounts::{self, Fault, show_amount, show_duration, unit_name};
-use crate::model::document::fields::{Choice, Fields, Origin, Report, Show, quoted, whole};
+use crate::model::document::fields::{Choice, Fields, Origin, Report, Show, item, quoted, whole};
 use crate::model::document::shape::Shape;
 use crate::model::document::{Node, Value};
 use crate::model::{Amount, Kind, MetricName};
@@ -50,12 +50,12 @@ pub(super) fn metrics(spec: &mut Fields<'_>, defaults: &Defaults, by_role: Origi
     }
     let mut seen = BTreeMap::new();
     let mut metrics = Vec::new();
-    for (i, item) in items.iter().enumerate() {
-        let path = format!("{path}[{i}]");
-        report.locate(|| path.clone(), item);
-        let Some(metric) = metric(item, path.clone(), defaults, by_role, report) else { continue };
+    for (i, node) in items.iter().enumerate() {
+        let path = item(&path, i);
+        report.locate(|| path.clone(), node);
+        let Some(metric) = metric(node, path.clone(), defaults, by_role, report) else { continue };
         // One without a name that can be one has its own error.
-        if item.get("name").and_then(Node::as_text) == Some(metric.name.as_str())
+        if node.get("name").and_then(Node::as_text) == Some(metric.name.as_str())
             && let Some(first) = seen.insert(metric.name.clone(), path.clone())
         {
             let message = format!("two metrics are named `{}`, the other is {first}", metric.name);

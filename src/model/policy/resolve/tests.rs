@@ -442,3 +442,52 @@ fn replace_leaf(node: &mut Node, left: &mut usize, wild: &Value) {
         }
     }
 }
+
+/// Every text that comes of one by another value in one place, or by another name of a field.
+fn altered(whole: &serde_json::Value) -> Vec<serde_json::Value> {
+    use serde_json::{Value, json};
+    let mut all: Vec<Value> = ["x", "5s", "70%", "Gauge", ""].map(|text| json!(text)).to_vec();
+    all.extend([json!(null), json!(true), json!(0), json!(-1), json!(2), json!(0.5), json!(1e30), json!([]), json!({}), json!([{}]), json!({"x": 1})]);
+    let within: Vec<Value> = match whole {
+        Value::Object(fields) => {
+            let replaced = fields.iter().flat_map(|(name, value)| {
+                altered(value).into_iter().map(move |other| {
+                    let mut fields = fields.clone();
+                    fields.insert(name.clone(), other);
+                    Value::Object(fields)
+                })
+            });
+            let renamed =
+                fields.keys().map(|name| Value::Object(fields.iter().map(|(n, v)| (if n == name { format!("{n}s") } else { n.clone() }, v.clone())).collect()));
+            let removed = fields.keys().map(|name| Value::Object(fields.iter().filter(|(n, _)| *n != name).map(|(n, v)| (n.clone(), v.clone())).collect()));
+            replaced.chain(renamed).chain(removed).collect()
+        }
+        Value::Array(items) => {
+            let replaced = items.iter().enumerate().flat_map(|(index, item)| {
+                altered(item).into_iter().map(move |other| {
+                    let mut items = items.clone();
+                    items[index] = other;
+                    Value::Array(items)
+                })
+            });
+            replaced.chain([Value::Array(items.iter().chain(items).cloned().collect())]).collect()
+        }
+        _ => Vec::new(),
+    };
+    all.extend(within);
+    all
+}
+
+/// A policy that is taken at a glance is the one that is taken with all its advice, and none is taken that has an error.
+#[test]
+fn a_glance_misses_no_error() {
+    let target: TargetId = "prod/Deployment/api".parse().unwrap();
+    let (mut taken, mut refused) = (0, 0);
+    for text in altered(&serde_json::from_str(FULL).unwrap()) {
+        let text = text.to_string();
+        let thorough = of(&text).policy.filter(|policy| policy.target == target);
+        assert_eq!(resolve_spec_json(&text, &target).ok(), thorough, "{text}");
+        *(if thorough.is_some() { &mut taken } else { &mut refused }) += 1;
+    }
+    assert!(taken > 100 && refused > 500, "{taken} are taken, {refused} refused");
+}
