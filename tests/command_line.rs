@@ -171,7 +171,7 @@ fn config_shows_what_run_would_refuse_of_kafka() {
     let said = String::from_utf8(config.stderr).unwrap();
     assert_eq!((config.status.code(), run.status.code()), (Some(2), Some(2)), "{said}");
     assert_eq!(said, String::from_utf8(run.stderr).unwrap());
-    assert!(said.contains("--set: kafka.partitions: 0: not a number from 1 to 10000"), "{said}");
+    assert!(said.contains("--set kafka.partitions: kafka.partitions: 0: not a number from 1 to 10000"), "{said}");
     let shown = String::from_utf8(config.stdout).unwrap();
-    assert!(shown.lines().any(|line| line.split_whitespace().eq(["kafka.partitions", "0", "--set"])), "{shown}");
+    assert!(shown.lines().any(|line| line.split_whitespace().eq(["kafka.partitions", "0", "--set", "kafka.partitions"])), "{shown}");
 }

@@ -505,7 +505,7 @@ pub struct ConfigCommand {
 /// Prints the effective configuration to `out`.
 ///
 /// # Errors
-/// Where the file cannot be read, `out` cannot be written, or `loadline run` would refuse what is said of Kafka, once all is printed.
+/// Where the file cannot be read, `out` cannot be written, or `loadline run` would refuse a setting of Kafka or of a registry, or the file that it names, without asking anybody.
 pub fn run(command: &ConfigCommand, out: &mut dyn Write) -> anyhow::Result<u8> {
     let loaded = Config::load(&command.args)?;
     let effective = loaded.config.effective();
@@ -524,10 +524,12 @@ pub fn run(command: &ConfigCommand, out: &mut dyn Write) -> anyhow::Result<u8> {
         // Apart from the answer, which a program may read.
         super::tell(&format!("warning: {warning}"));
     }
-    // What `run` would refuse before it asks any broker.
+    // Settings that `run` would refuse without asking anybody; the reason comes last.
     #[cfg(feature = "kafka")]
     if loaded.config.kafka.is_used() {
+        out.flush()?;
         super::topology::options_of(&loaded.config)?;
+        super::connection::registry_of(&loaded.config)?;
     }
     Ok(0)
 }

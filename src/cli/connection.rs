@@ -10,7 +10,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Unusable;
-use crate::edge::registry::Registry;
+use super::config::Config;
+use crate::edge::registry::{BadSetting, Registry};
 use crate::log::kafka::declaration::{PREFIX, declared};
 use crate::log::kafka::{Options, canonical, check_setting, is_secret};
 use crate::model::document::amounts::duration;
@@ -203,7 +204,18 @@ pub(super) fn schema_registry(url: &str, credentials: Option<&Path>, authorities
     };
     let credentials = credentials.map(read("credentials", "user")).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let authorities = authorities.map(read("ca", "authorities")).transpose()?;
-    Registry::new(url, credentials.as_deref(), authorities.as_deref()).map_err(|error| ("url", error.to_string()))
+    Registry::new(url, credentials.as_deref(), authorities.as_deref()).map_err(|BadSetting { of, reason }| (of, reason))
+}
+
+/// The registry of a configuration, where it names one. Nothing is asked of it.
+///
+/// # Errors
+/// [`Unusable`] where it cannot be asked so.
+pub(super) fn registry_of(config: &Config) -> anyhow::Result<Option<Registry>> {
+    let Some(url) = &config.kafka.registry else { return Ok(None) };
+    let registry = schema_registry(url, config.kafka.registry_credentials.as_deref(), config.kafka.registry_ca.as_deref());
+    let told = |(setting, reason): (&str, String)| Unusable(format!("{}: {reason}", config.source(&format!("kafka.registry.{setting}"))));
+    Ok(Some(registry.map_err(told)?))
 }
 
 /// Whether names of topics may begin so.

@@ -47,12 +47,19 @@ const READS_THE_LAST: [&str; 4] = ["BACKWARD", "BACKWARD_TRANSITIVE", "FULL", "F
 /// What the interface speaks.
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
-/// Why a registry cannot be used, or refuses a thing.
+/// Why a registry cannot be asked as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct BadSetting {
+    /// Which of `kafka.registry.…` it is.
+    pub of: &'static str,
+    /// What is wrong with it, without what is secret.
+    pub reason: String,
+}
+
+/// Why a registry does not answer a question, or refuses a thing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// A setting that cannot be used.
-    #[error("{0}")]
-    Setting(String),
     /// No answer: the same may succeed later.
     #[error("the schema registry at {url} cannot be asked: {reason}")]
     Unreachable {
@@ -163,21 +170,22 @@ impl Registry {
     /// system trusts.
     ///
     /// # Errors
-    /// [`RegistryError::Setting`], without what is secret.
-    pub fn new(url: &str, credentials: Option<&str>, authorities: Option<&[u8]>) -> Result<Self, RegistryError> {
-        let setting = |reason: &str| Err(RegistryError::Setting(reason.to_owned()));
+    /// [`BadSetting`].
+    pub fn new(url: &str, credentials: Option<&str>, authorities: Option<&[u8]>) -> Result<Self, BadSetting> {
+        let setting = |of, reason: &str| Err(BadSetting { of, reason: reason.to_owned() });
         let Some((scheme, rest)) = url.split_once("://") else {
-            return setting("a schema registry is named by a URL, as in http://registry:8081");
+            return setting("url", "a schema registry is named by a URL, as in http://registry:8081");
         };
         if rest.split('/').next().unwrap_or_default().contains('@') {
             // Nothing of it is told: it has a password.
-            return setting("the URL of a schema registry is read by many: write its user and password into a file, for kafka.registry.credentials");
+            return setting("url", "the URL of a schema registry is read by many: write its user and password into a file, for kafka.registry.credentials");
         }
         if !["http", "https"].contains(&scheme) {
-            return setting("the URL of a schema registry begins with http:// or https://");
+            return setting("url", "the URL of a schema registry begins with http:// or https://");
         }
         if scheme == "http" && authorities.is_some() {
             return setting(
+                "ca",
                 "authorities sign the certificate of a registry that is reached over https://, and this one is over http://: leave kafka.registry.ca out, or see the URL",
             );
         }
@@ -187,6 +195,7 @@ impl Registry {
                 Some(authorities) => RootCerts::from(authorities),
                 None => {
                     return setting(
+                        "ca",
                         "the authorities of a schema registry are a file of certificates in PEM, each from BEGIN CERTIFICATE to END CERTIFICATE (kafka.registry.ca)",
                     );
                 }
@@ -194,7 +203,7 @@ impl Registry {
         };
         let authorization = match credentials.map(str::trim) {
             Some(who) if who.contains(':') && !who.contains(char::is_control) => Some(format!("Basic {}", STANDARD.encode(who))),
-            Some(_) => return setting("the user of a schema registry is written as one line, USER:PASSWORD"),
+            Some(_) => return setting("credentials", "the user of a schema registry is written as one line, USER:PASSWORD"),
             None => None,
         };
         let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots).build();

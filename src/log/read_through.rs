@@ -59,3 +59,36 @@ impl Questions {
         self.answered.remove(&partition);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+
+    fn moment(ms: i64) -> Moment {
+        let at = Timestamp::from_millis(ms);
+        Moment { at, log: at }
+    }
+
+    /// An answer does for a moment, as of when it was asked for; not while another one is waited for, not where the clock was set back behind it, and not of a partition
+    /// that went.
+    #[test]
+    fn an_answer_does_for_a_moment() {
+        let mut questions = Questions::default();
+        let answered = |questions: &mut Questions| {
+            questions.told(3, moment(1_000), 7);
+            assert_eq!(questions.answer(3, |_| Ok(false)).unwrap(), None);
+            assert_eq!(questions.known(3, moment(1_000)), None, "it is waited for");
+            assert_eq!(questions.answer(3, |end| Ok(end == 7)).unwrap(), Some(moment(1_000)));
+        };
+        assert_eq!(questions.known(3, moment(1_000)), None);
+        answered(&mut questions);
+        for (now, known) in [(999, false), (1_000, true), (1_099, true), (1_100, false)] {
+            assert_eq!(questions.known(3, moment(now)), known.then(|| moment(1_000)), "at {now}");
+        }
+        assert_eq!(questions.known(4, moment(1_000)), None);
+        answered(&mut questions);
+        questions.forget(3);
+        assert_eq!(questions.known(3, moment(1_000)), None);
+    }
+}

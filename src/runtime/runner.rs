@@ -81,6 +81,8 @@ struct Owned<S: Stage> {
     /// The `at` of the last record.
     last_at: Option<Timestamp>,
     read_through: Option<Moment>,
+    /// Flushed last without being known to be read to its end, as of its last record: what was known before lies behind that.
+    flushed_behind: bool,
     /// What stood before this is gone, and the stage is to know it before the next record.
     lost_before: Option<Offset>,
     ticked_at: Option<Timestamp>,
@@ -197,6 +199,7 @@ impl<S: Stage> Runner<S> {
         }
         for (partition, owned) in &mut self.owned {
             owned.read_through = through.get(partition).copied();
+            owned.flushed_behind &= owned.read_through.is_none();
         }
         Ok(())
     }
@@ -358,9 +361,10 @@ impl<S: Stage> Runner<S> {
         self.owned.remove(&partition);
     }
 
-    /// Whether a partition is to be flushed that has been read to its end by now.
+    /// Whether it must be known of a partition that it has been read to its end by now, and not a moment ago: it is to be flushed then.
     pub fn flush_is_due(&self, partition: u32, now: Timestamp) -> bool {
-        self.owned.get(&partition).and_then(|owned| self.stage.flush_at(&owned.state, now)).is_some_and(|at| now >= at)
+        let due = |owned: &Owned<S>| owned.flushed_behind || self.stage.flush_at(&owned.state, now).is_some_and(|at| now >= at);
+        self.owned.get(&partition).is_some_and(due)
     }
 
     /// When [`Runner::next_batch`] will have something without any input.
@@ -417,6 +421,7 @@ impl<S: Stage> Runner<S> {
             rest: None,
             last_at: None,
             read_through: None,
+            flushed_behind: false,
             lost_before: (needed < from).then_some(from),
             ticked_at: None,
             writing: None,

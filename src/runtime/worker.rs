@@ -316,13 +316,16 @@ mod tests {
     use crate::stages::decide::Decide;
     use crate::wire;
 
-    /// What its polls bring, in order. It has read to no end.
+    /// What its polls bring, in order. It has read to no end, but as far as it is told.
     #[derive(Default)]
     struct Scripted {
         polls: VecDeque<Vec<Polled>>,
         lacking: Vec<(u32, Lacking)>,
         /// Partitions of which nothing is taken.
         refuses: BTreeSet<u32>,
+        /// Of partition 0: what is said of it, and whether that was due each time when it was asked for.
+        read_through: Option<Moment>,
+        was_due: Arc<Mutex<Vec<bool>>>,
         held_back: Arc<Mutex<BTreeSet<u32>>>,
     }
 
@@ -331,8 +334,9 @@ mod tests {
             Ok(self.polls.pop_front().unwrap_or_default())
         }
 
-        fn read_through(&mut self, _now: Moment, _due: &dyn Fn(u32) -> bool) -> Result<BTreeMap<u32, Moment>, LogError> {
-            Ok(BTreeMap::new())
+        fn read_through(&mut self, _now: Moment, due: &dyn Fn(u32) -> bool) -> Result<BTreeMap<u32, Moment>, LogError> {
+            self.was_due.lock().unwrap().push(due(0));
+            Ok(self.read_through.map(|moment| (0, moment)).into_iter().collect())
         }
 
         fn lacking(&self) -> Vec<(u32, Lacking)> {
@@ -390,6 +394,38 @@ mod tests {
             let again = worker.wakes_at(at(ms)).unwrap();
             assert!(again > at(ms), "{again} is no wait at {}", at(ms));
         }
+    }
+
+    /// It must be known as of now that a partition has been read to its end where a pane is over, and after a flush that came before its end; else what was known a moment ago does.
+    #[test]
+    fn what_is_known_of_the_end_must_be_new_where_a_flush_is_due() {
+        let value = br#"{"target":"prod/Deployment/api","metric":"cpu","value":1}"#.to_vec();
+        let record = |offset: u64, ms| RawRecord { partition: 0, offset, at: at(ms), key: None, content_type: None, value: value.clone() };
+        let mut worker = worker(Vec::new(), Vec::new());
+        let was_due = Arc::<Mutex<Vec<bool>>>::default();
+        let turn = |worker: &mut Worker<Aggregate>, now: i64, known: Option<i64>, records: Vec<RawRecord>| {
+            let mut polls: Vec<Vec<Polled>> = if now == 0 { vec![vec![Polled::Assigned { partition: 0, position: 0 }]] } else { Vec::new() };
+            polls.extend((!records.is_empty()).then(|| vec![Polled::Records { partition: 0, records }]));
+            let read_through = known.map(|ms| Moment { at: at(ms), log: at(ms) });
+            worker.session = Box::new(Scripted { polls: polls.into(), read_through, was_due: Arc::clone(&was_due), ..Scripted::default() });
+            worker.read(at(now), 128, Duration::ZERO).unwrap();
+            let mut flushes = 0;
+            while worker.commit(at(now)).unwrap() != Committed::Nothing {
+                flushes += 1;
+            }
+            (was_due.lock().unwrap().pop().unwrap(), flushes)
+        };
+        // The first poll gives the partition, which has never been flushed.
+        turn(&mut worker, 0, Some(0), Vec::new());
+        turn(&mut worker, 1, Some(1), Vec::new());
+        assert_eq!(turn(&mut worker, 100, Some(50), Vec::new()), (false, 0), "in the midst of a pane");
+        assert_eq!(turn(&mut worker, 4_999, Some(4_990), Vec::new()), (false, 0));
+        assert_eq!(turn(&mut worker, 5_000, Some(5_000), Vec::new()), (true, 1), "the pane is over");
+        assert_eq!(turn(&mut worker, 5_001, Some(5_000), Vec::new()), (false, 0), "and told");
+        // A second of records, not known to be all: flushed as of the last of them, and what was known before says nothing then.
+        assert_eq!(turn(&mut worker, 6_500, None, vec![record(0, 5_100), record(1, 6_400)]), (false, 1));
+        assert_eq!(turn(&mut worker, 6_510, Some(6_510), Vec::new()), (true, 0));
+        assert_eq!(turn(&mut worker, 6_520, Some(6_510), Vec::new()), (false, 0));
     }
 
     /// A partition of which nothing can be written: the other one goes on, and nothing more is read of it. Where it is taken meanwhile it is let go, with what was to be written.

@@ -133,9 +133,9 @@ mod kafka {
     /// Within what Kubernetes waits for a process that is told to end.
     pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(25);
     use crate::cli::config::{Framing, Role};
-    use crate::cli::connection::schema_registry;
+    use crate::cli::connection::registry_of;
     use crate::cli::migrated::Migrated;
-    use crate::cli::{Unusable, topology};
+    use crate::cli::topology;
     use crate::edge::processes;
     use crate::edge::registry::{Learn, Registry};
     use crate::log::embedded::{DATABASE, Occupied, occupy};
@@ -242,11 +242,11 @@ mod kafka {
 
     /// The registry, where one is named. One that cannot be asked now is no reason not to start.
     fn registry(config: &Config) -> anyhow::Result<Option<Registry>> {
-        let Some(url) = &config.kafka.registry else { return Ok(None) };
-        let registry = schema_registry(url, config.kafka.registry_credentials.as_deref(), config.kafka.registry_ca.as_deref())
-            .map_err(|(setting, reason)| Unusable(format!("{}: {reason}", config.source(&format!("kafka.registry.{setting}")))))?;
-        registry.begin();
-        Ok(Some(registry))
+        let registry = registry_of(config)?;
+        if let Some(registry) = &registry {
+            registry.begin();
+        }
+        Ok(registry)
     }
 
     /// Reads what the releases of the installation say of how they write, with a client of its own that is made when something is to be looked for.

@@ -103,15 +103,18 @@ pub fn target_of(spec: &Node, namespace: &str) -> Option<TargetId> {
 pub fn resolve_spec_json(spec: &str, target: &TargetId) -> Result<Policy, Vec<Problem>> {
     let node = Node::from_json(spec).map_err(|problem| vec![problem])?;
     // Nearly all that are announced have been checked, and a process that takes over reads each of them.
-    let mut glance = Report::at_a_glance();
-    if let Some(policy) = read(&node, target.namespace(), &mut glance)
-        && !glance.has_errors()
-        && policy.target == *target
-    {
-        return Ok(policy);
-    }
+    at_a_glance(&node, target).map_or_else(|| thoroughly(&node, target), Ok)
+}
+
+/// The policy that a spec is of this target, where it has no error.
+fn at_a_glance(node: &Node, target: &TargetId) -> Option<Policy> {
+    let mut report = Report::at_a_glance();
+    read(node, target.namespace(), &mut report).filter(|policy| !report.has_errors() && policy.target == *target)
+}
+
+fn thoroughly(node: &Node, target: &TargetId) -> Result<Policy, Vec<Problem>> {
     let mut report = Report::of_errors();
-    let draft = read(&node, target.namespace(), &mut report);
+    let draft = read(node, target.namespace(), &mut report);
     let mut problems = report.problems;
     problems.retain(|problem| problem.severity == Severity::Error);
     problems.truncate(MOST_PROBLEMS);

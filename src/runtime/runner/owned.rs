@@ -124,6 +124,7 @@ impl<S: Stage> Owned<S> {
         if S::FLUSHES && flushed {
             // Read to the end, everything up to then is in; else up to the last record read.
             let read = self.read_through.unwrap_or_else(|| at_record(self.last_at, now));
+            self.flushed_behind = self.read_through.is_none();
             self.flush(stage, log, partition, read);
             // A further flush says nothing new before the input was read again: however long a commit
             // takes, it is followed by a read.

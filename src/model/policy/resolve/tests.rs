@@ -486,8 +486,13 @@ fn a_glance_misses_no_error() {
     for text in altered(&serde_json::from_str(FULL).unwrap()) {
         let text = text.to_string();
         let thorough = of(&text).policy.filter(|policy| policy.target == target);
+        assert_eq!(at_a_glance(&Node::from_json(&text).unwrap(), &target), thorough, "{text}");
         assert_eq!(resolve_spec_json(&text, &target).ok(), thorough, "{text}");
         *(if thorough.is_some() { &mut taken } else { &mut refused }) += 1;
     }
     assert!(taken > 100 && refused > 500, "{taken} are taken, {refused} refused");
+    // More fields than are counted: the last is unknown.
+    let many = (0..70).map(|n| format!(r#""f{n}": 1, "#)).collect::<String>();
+    let errors = resolve_spec_json(&FULL.replacen('{', &format!("{{{many}"), 1), &target).unwrap_err();
+    assert_eq!(errors.iter().filter(|problem| problem.code == "unknown-field").count(), 70);
 }
