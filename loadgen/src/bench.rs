@@ -21,6 +21,7 @@ use clap::ValueEnum;
 
 use crate::units;
 use cluster::Cluster;
+use process::machine_ticks;
 use report::{Output, Report};
 
 mod aggregate;
@@ -149,6 +150,7 @@ fn kafka(settings: &Settings) -> anyhow::Result<()> {
         let named = scenario.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         let mut figures = report.of(&named);
         eprintln!("measuring: {named}");
+        let before = machine_ticks();
         let measured = match scenario {
             Scenario::Aggregate => aggregate::measure(settings, &cluster, &mut figures),
             Scenario::Commits => commits::measure(settings, &cluster, &mut figures),
@@ -156,6 +158,11 @@ fn kafka(settings: &Settings) -> anyhow::Result<()> {
             Scenario::HandOver => hand_over::measure(settings, &cluster, &mut figures),
             Scenario::Idle => idle::measure(settings, &cluster, &mut figures),
         };
+        // What a machine of several gave to another one is missing in each figure above.
+        let stolen = before
+            .zip(machine_ticks())
+            .map(|((all, stolen), (all_now, stolen_now))| stolen_now.saturating_sub(stolen) as f64 / all_now.saturating_sub(all).max(1) as f64);
+        figures.add("processor time of this machine that others had meanwhile", stolen.map(|share| share * 100.0), "%", None);
         outcome = measured.with_context(|| format!("{named} could not be measured; see {}", cluster.place().display()));
         if outcome.is_err() {
             break;

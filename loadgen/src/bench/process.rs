@@ -137,6 +137,18 @@ fn number_of(status: &str, name: &str) -> Option<u64> {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok())
 }
 
+/// Processor time of the machine since it was started, and how much of it others had on the same hardware, in ticks. `None` where the system does not say.
+pub(super) fn machine_ticks() -> Option<(u64, u64)> {
+    machine_ticks_of(&std::fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// user, nice, system, idle, iowait, irq, softirq and steal of `/proc/stat`; guests are in the first two.
+fn machine_ticks_of(stat: &str) -> Option<(u64, u64)> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks = line.split_whitespace().take(8).map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()?;
+    Some((ticks.iter().sum(), *ticks.get(7)?))
+}
+
 /// utime and stime of `/proc/PID/stat`; what stands before, the name among it, may hold anything.
 fn ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
@@ -152,5 +164,11 @@ mod tests {
     fn the_processor_time_is_that_of_user_and_system_together() {
         assert_eq!(ticks("42 (a b) c) S 1 42 42 0 -1 4194560 1 0 0 0 30 12 7 8 20 0 9 0 100 1 1"), Some(42));
         assert_eq!(ticks("42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn what_others_had_is_a_part_of_the_machine_s_time() {
+        assert_eq!(machine_ticks_of("cpu  10 1 20 60 2 3 1 4 5 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n"), Some((101, 4)));
+        assert_eq!((machine_ticks_of("cpu  10 1 20 60\n"), machine_ticks_of("")), (None, None));
     }
 }
