@@ -75,8 +75,7 @@ fn commands(line: &str) -> Vec<Vec<String>> {
         match (quote, c) {
             (Some(q), _) if c == q => quote = None,
             (None, '\'' | '"') => (quote, quoted) = (Some(c), true),
-            (Some(_), _) => word.push(c),
-            (None, '#') if word.is_empty() => break,
+            (None, '#') if word.is_empty() && !quoted => break,
             (None, '|' | '>' | '<' | '&' | ';') if word.is_empty() => {
                 commands.push(std::mem::take(&mut words));
                 // What follows a redirection is a file: a command of one word that is not `loadline`.
@@ -86,7 +85,7 @@ fn commands(line: &str) -> Vec<Vec<String>> {
                 words.push(std::mem::take(&mut word));
                 quoted = false;
             }
-            (None, _) => word.push(c),
+            (_, c) => word.push(c),
         }
     }
     commands.push(words);
@@ -120,12 +119,11 @@ fn documented() -> Vec<Documented> {
             if let Some(kind) = line.trim_start().strip_prefix("```") {
                 (fence, shell) = (!fence, !fence && ["sh", "console"].contains(&kind));
             } else if shell {
-                match line.strip_suffix('\\') {
-                    Some(part) => begun.push_str(part),
-                    None => {
-                        let whole = std::mem::take(&mut begun) + line;
-                        add(whole.strip_prefix("$ ").unwrap_or(&whole), false);
-                    }
+                if let Some(part) = line.strip_suffix('\\') {
+                    begun.push_str(part);
+                } else {
+                    let whole = std::mem::take(&mut begun) + line;
+                    add(whole.strip_prefix("$ ").unwrap_or(&whole), false);
                 }
             } else if !fence {
                 line.split('`').skip(1).step_by(2).filter(|span| span.starts_with("loadline ")).for_each(|span| add(span, true));
