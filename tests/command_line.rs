@@ -174,4 +174,9 @@ fn config_shows_what_run_would_refuse_of_kafka() {
     assert!(said.contains("--set kafka.partitions: kafka.partitions: 0: not a number from 1 to 10000"), "{said}");
     let shown = String::from_utf8(config.stdout).unwrap();
     assert!(shown.lines().any(|line| line.split_whitespace().eq(["kafka.partitions", "0", "--set", "kafka.partitions"])), "{shown}");
+    let given = ["config", "--brokers", "127.0.0.1:1", "--set", "kafka.registry.url=https://127.0.0.1:1", "--set", "kafka.registry.ca=Cargo.toml"];
+    let registry = loadline(&given);
+    let said = String::from_utf8(registry.stderr).unwrap();
+    assert_eq!(registry.status.code(), Some(2), "{said}");
+    assert!(said.contains("--set kafka.registry.ca: the authorities of a schema registry are a file of certificates"), "{said}");
 }

@@ -362,7 +362,7 @@ impl<S: Stage> Runner<S> {
     }
 
     /// Whether it must be known of a partition that it has been read to its end by now, and not a moment ago: it is to be flushed then.
-    pub fn flush_is_due(&self, partition: u32, now: Timestamp) -> bool {
+    pub fn must_know_end(&self, partition: u32, now: Timestamp) -> bool {
         let due = |owned: &Owned<S>| owned.flushed_behind || self.stage.flush_at(&owned.state, now).is_some_and(|at| now >= at);
         self.owned.get(&partition).is_some_and(due)
     }

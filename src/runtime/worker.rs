@@ -108,7 +108,7 @@ impl<S: Stage> Worker<S> {
         let (nothing, full) = (polled.is_empty(), records >= most);
         self.polled.extend(polled);
         // Only a stage that says up to when everything is in needs to know; where it cannot be told now, it is not so.
-        let due = |partition| self.runner.flush_is_due(partition, asked_at);
+        let due = |partition| self.runner.must_know_end(partition, asked_at);
         let through = if S::FLUSHES && !full { self.session.read_through(now, &due) } else { Ok(BTreeMap::new()) };
         self.take(asked_at, &through.unwrap_or_default())?;
         self.runner.lacking(&self.session.lacking(), asked_at);
