@@ -14,6 +14,7 @@ mod disk;
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +29,7 @@ use disk::{ACKNOWLEDGED, Disk, Event, Syncs, read_journal};
 use loadline::log::embedded::{EmbeddedLog, Options};
 use loadline::log::{Log, RawRecord, Topic};
 use loadline::runtime::clock::SystemClock;
+use rustix::process::Signal;
 
 const TARGETS: &[&str] = &["active-1", "advised-1"];
 
@@ -58,7 +60,7 @@ impl Journaled {
             arguments(&mut command, &root, &["--stop-fleets-on-exit"]);
             command.env("LD_PRELOAD", &shim).env("LOADLINE_JOURNAL", &journal);
             command.env("LOADLINE_JOURNAL_ROOT", &root);
-            let running = Running::spawn(command);
+            let mut running = Running::spawn(command);
             let url = running.url.clone();
             let notes = File::options().append(true).open(&journal).unwrap();
             let shared = Shared::new(TARGETS, move |producer, request| note(&notes, producer, request));
@@ -70,7 +72,8 @@ impl Journaled {
                 let enough = shared.acknowledged.load(Ordering::SeqCst) + 150;
                 wait_for("requests to be acknowledged", || (shared.acknowledged.load(Ordering::SeqCst) >= enough).then_some(()));
                 if life == 0 {
-                    running.kill();
+                    // Between two calls that are written down (`journal.c`).
+                    assert_eq!(running.end_by(Signal::USR2).signal(), Some(Signal::KILL.as_raw()));
                 } else {
                     assert_eq!(running.stop(), 0);
                 }

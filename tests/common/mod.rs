@@ -12,7 +12,7 @@ use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -178,9 +178,13 @@ impl Running {
 
     /// As [`Running::stop`], for one whose last words are asked for.
     pub(crate) fn stop_in_place(&mut self) -> i32 {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        wait_for("loadline to end", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
+        self.end_by(rustix::process::Signal::TERM).code().unwrap_or(-1)
+    }
+
+    /// Sends a signal, and waits until it has ended.
+    pub(crate) fn end_by(&mut self, signal: rustix::process::Signal) -> ExitStatus {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+        wait_for("loadline to end", || self.child.try_wait().unwrap())
     }
 }
 

@@ -6,12 +6,16 @@
  *
  * A record: kind, id, offset, length (8 bytes each, this machine's order), then `length` bytes. A call is written down
  * after it took effect and before it returns; of a sync also its beginning, since it covers only what came before that.
+ *
+ * SIGUSR2 kills the process as SIGKILL would, but between two calls: a kill from outside can come within the write of a
+ * record, or after a call took effect and before it is written down.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,6 +36,17 @@ static int journal = -1;
 static unsigned char followed[MAX_FD];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t syncs;
+static volatile sig_atomic_t killed;
+
+static void kill_soon(int signal) { killed = signal; }
+
+/* Begins a call that is written down: one at a time, and none once the process is to be killed. */
+static void begin_call(void) {
+    pthread_mutex_lock(&lock);
+    while (killed) syscall(SYS_kill, getpid(), SIGKILL);
+}
+
+static void end_call(void) { pthread_mutex_unlock(&lock); }
 
 __attribute__((constructor)) static void begin(void) {
     const char *file = getenv("LOADLINE_JOURNAL"), *below = getenv("LOADLINE_JOURNAL_ROOT");
@@ -39,6 +54,7 @@ __attribute__((constructor)) static void begin(void) {
     strcpy(root, below);
     root_length = strlen(root);
     journal = (int)syscall(SYS_openat, AT_FDCWD, file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    signal(SIGUSR2, kill_soon);
 }
 
 static void fail(const char *what) {
@@ -76,7 +92,7 @@ static int opened(int directory, const char *path, int flags, mode_t mode) {
     char relative[PATH_MAX];
     int concerns = (directory == AT_FDCWD || path[0] == '/') && below_root(path, relative);
     if (!concerns) return (int)syscall(SYS_openat, directory, path, flags, mode);
-    pthread_mutex_lock(&lock);
+    begin_call();
     struct stat status;
     int was_there = stat(path, &status) == 0;
     int fd = (int)syscall(SYS_openat, directory, path, flags, mode);
@@ -86,7 +102,7 @@ static int opened(int directory, const char *path, int flags, mode_t mode) {
         if (S_ISREG(status.st_mode) && !was_there) record(CREATED, status.st_ino, 0, relative, strlen(relative));
         if (S_ISREG(status.st_mode) && was_there && (flags & O_TRUNC)) record(TRUNCATED, status.st_ino, 0, NULL, 0);
     }
-    pthread_mutex_unlock(&lock);
+    end_call();
     return fd;
 }
 
@@ -123,14 +139,14 @@ int close(int fd) {
 /* Writes at `offset`, or where the file stands (-1). */
 static ssize_t written(int fd, const void *bytes, size_t length, off_t offset) {
     if (!is_followed(fd)) return offset < 0 ? syscall(SYS_write, fd, bytes, length) : syscall(SYS_pwrite64, fd, bytes, length, offset);
-    pthread_mutex_lock(&lock);
+    begin_call();
     ssize_t count = offset < 0 ? syscall(SYS_write, fd, bytes, length) : syscall(SYS_pwrite64, fd, bytes, length, offset);
     if (count > 0) {
         /* What was appended stands before the place where the file stands now. */
         off_t at = offset < 0 ? lseek(fd, 0, SEEK_CUR) - count : offset;
         record(WRITTEN, id_of(fd), (uint64_t)at, bytes, (uint64_t)count);
     }
-    pthread_mutex_unlock(&lock);
+    end_call();
     return count;
 }
 
@@ -150,10 +166,10 @@ int fallocate64(int fd, int mode, off_t offset, off_t length) {
 
 static int truncated(int fd, off_t length) {
     if (!is_followed(fd)) return (int)syscall(SYS_ftruncate, fd, length);
-    pthread_mutex_lock(&lock);
+    begin_call();
     int outcome = (int)syscall(SYS_ftruncate, fd, length);
     if (outcome == 0) record(TRUNCATED, id_of(fd), (uint64_t)length, NULL, 0);
-    pthread_mutex_unlock(&lock);
+    end_call();
     return outcome;
 }
 
@@ -175,14 +191,14 @@ static int synced(long call, int fd) {
         begun = DIRECTORY_SYNC_BEGUN;
         ended = DIRECTORY_SYNC_ENDED;
     }
-    pthread_mutex_lock(&lock);
+    begin_call();
     uint64_t number = ++syncs | (uint64_t)getpid() << 32;
     record(begun, status.st_ino, number, relative, strlen(relative));
-    pthread_mutex_unlock(&lock);
+    end_call();
     int outcome = (int)syscall(call, fd);
-    pthread_mutex_lock(&lock);
+    begin_call();
     if (outcome == 0) record(ended, status.st_ino, number, relative, strlen(relative));
-    pthread_mutex_unlock(&lock);
+    end_call();
     return outcome;
 }
 
@@ -192,24 +208,24 @@ int fdatasync(int fd) { return synced(SYS_fdatasync, fd); }
 int rename(const char *from, const char *to) {
     char both[2 * PATH_MAX], target[PATH_MAX];
     if (!below_root(from, both) || !below_root(to, target)) return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
-    pthread_mutex_lock(&lock);
+    begin_call();
     int outcome = (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
     if (outcome == 0) {
         size_t first = strlen(both) + 1;
         strcpy(both + first, target);
         record(RENAMED, 0, 0, both, first + strlen(target));
     }
-    pthread_mutex_unlock(&lock);
+    end_call();
     return outcome;
 }
 
 static int removed(const char *path, int flags) {
     char relative[PATH_MAX];
     if (!below_root(path, relative)) return (int)syscall(SYS_unlinkat, AT_FDCWD, path, flags);
-    pthread_mutex_lock(&lock);
+    begin_call();
     int outcome = (int)syscall(SYS_unlinkat, AT_FDCWD, path, flags);
     if (outcome == 0) record(REMOVED, 0, 0, relative, strlen(relative));
-    pthread_mutex_unlock(&lock);
+    end_call();
     return outcome;
 }
 
@@ -219,9 +235,9 @@ int rmdir(const char *path) { return removed(path, AT_REMOVEDIR); }
 int mkdir(const char *path, mode_t mode) {
     char relative[PATH_MAX];
     if (!below_root(path, relative)) return (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
-    pthread_mutex_lock(&lock);
+    begin_call();
     int outcome = (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
     if (outcome == 0) record(DIRECTORY_MADE, 0, 0, relative, strlen(relative));
-    pthread_mutex_unlock(&lock);
+    end_call();
     return outcome;
 }
