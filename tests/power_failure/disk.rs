@@ -65,7 +65,8 @@ pub(crate) fn read_journal(mut bytes: &[u8]) -> Vec<Event> {
     while !bytes.is_empty() {
         let number = |index: usize| u64::from_ne_bytes(bytes[8 * index..8 * index + 8].try_into().unwrap());
         let (kind, id, offset, length) = (number(0), number(1), number(2), usize::try_from(number(3)).unwrap());
-        let payload = bytes.get(32..32 + length).unwrap_or_else(|| panic!("a record of kind {kind} with {length} bytes, of which {} are there", bytes.len() - 32));
+        let payload =
+            bytes.get(32..32 + length).unwrap_or_else(|| panic!("a record of kind {kind} with {length} bytes, of which {} are there", bytes.len() - 32));
         let path = |bytes: &[u8]| PathBuf::from(String::from_utf8(bytes.to_vec()).unwrap());
         events.push(match kind {
             1 => Event::Created { file: id, path: path(payload) },
