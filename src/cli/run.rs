@@ -442,7 +442,11 @@ fn stages(
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let mut stages = Vec::new();
     if config.roles.contains(&Role::Decide) {
-        stages.push(stage(Shown::new(Decide::default(), Arc::clone(view)), log, clock, member(config), stop, failing)?);
+        // Whoever shows nothing does without what would be shown.
+        stages.push(match config.roles.contains(&Role::View) {
+            true => stage(Shown::new(Decide::default(), Arc::clone(view)), log, clock, member(config), stop, failing)?,
+            false => stage(Decide::default(), log, clock, member(config), stop, failing)?,
+        });
     }
     if config.roles.contains(&Role::Arbitrate) {
         stages.push(stage(arbitrate(config), log, clock, member(config), stop, failing)?);

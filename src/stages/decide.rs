@@ -125,10 +125,12 @@ pub struct State {
     targets: IndexMap<TargetId, Target, FxBuildHasher>,
     /// Timers.
     due: BTreeSet<(Timestamp, TargetId)>,
-    /// Targets with panes that they have not been evaluated with.
-    fresh: BTreeSet<TargetId>,
-    /// Targets whose memory changed since the last round.
-    changed: BTreeSet<TargetId>,
+    /// Those that may have panes that they have not been evaluated with, in no order; none is missing.
+    fresh: Vec<TargetId>,
+    /// Up to when `fresh` was searched last, where it would find nothing again.
+    searched: Option<Timestamp>,
+    /// Targets whose memory changed since the last round, in no order.
+    changed: Vec<TargetId>,
     /// When it was last told that there are too many targets.
     too_many_told: Option<Timestamp>,
     /// Histories that targets start with, for replay.
@@ -149,12 +151,29 @@ struct Target {
     memory: Memory,
     panes: Panes,
     start: Option<Start>,
+    /// Whether it is in [`State::fresh`].
+    is_fresh: bool,
+    /// Whether it is in [`State::changed`].
+    is_changed: bool,
 }
 
 /// A policy in force, with its version for the record.
 struct InForce {
     policy: Policy,
     version: String,
+}
+
+/// Lists a target that has panes which it was not evaluated with, and sees to it that it is found.
+fn note(target: &mut Target, id: &TargetId, fresh: &mut Vec<TargetId>, searched: &mut Option<Timestamp>) {
+    if !target.has_fresh_panes() {
+        return;
+    }
+    if !std::mem::replace(&mut target.is_fresh, true) {
+        fresh.push(id.clone());
+    }
+    if searched.is_some_and(|through| target.has_complete_panes(through)) {
+        *searched = None;
+    }
 }
 
 impl InForce {
@@ -210,7 +229,11 @@ impl State {
         } else {
             target.fault(id, offset, effects);
         }
-        let (due_after, waiting) = (target.memory.due, target.has_fresh_panes());
+        let due_after = target.memory.due;
+        note(target, id, &mut self.fresh, &mut self.searched);
+        if !std::mem::replace(&mut target.is_changed, true) {
+            self.changed.push(id.clone());
+        }
         if due_before != due_after {
             if let Some(due) = due_before {
                 self.due.remove(&(due, id.clone()));
@@ -219,12 +242,6 @@ impl State {
                 self.due.insert((due, id.clone()));
             }
         }
-        if waiting {
-            self.fresh.insert(id.clone());
-        } else {
-            self.fresh.remove(id);
-        }
-        self.changed.insert(id.clone());
     }
 
     fn own(&mut self, id: &TargetId, signal: Signal, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
@@ -295,9 +312,7 @@ impl State {
             if catch_unwind(AssertUnwindSafe(|| target.merge(part, offset))).is_err() {
                 target.fault(id, offset, effects);
             }
-            if target.has_fresh_panes() {
-                self.fresh.insert(id.clone());
-            }
+            note(target, id, &mut self.fresh, &mut self.searched);
             return;
         }
         self.with(id, (offset, at), stage, effects, |t, _, _| t.part(part, offset));
@@ -338,8 +353,8 @@ impl State {
             self.sources.lost(at);
         }
         for (id, target) in &mut self.targets {
-            if target.begin_metrics_anew(next, at) {
-                self.changed.insert(id.clone());
+            if target.begin_metrics_anew(next, at) && !std::mem::replace(&mut target.is_changed, true) {
+                self.changed.push(id.clone());
             }
         }
     }
@@ -347,9 +362,27 @@ impl State {
     /// Evaluates the targets that have panes which are complete now.
     fn evaluate_fresh(&mut self, offset: Offset, at: Timestamp, stage: Decide, effects: &mut Effects) {
         let through = self.sources.complete_through();
-        let ready: Vec<TargetId> = self.fresh.iter().filter(|id| self.targets.get(*id).is_some_and(|t| t.has_complete_panes(through))).cloned().collect();
+        if self.searched == Some(through) {
+            return;
+        }
+        self.searched = Some(through);
+        let (mut ready, targets) = (Vec::new(), &mut self.targets);
+        self.fresh.retain(|id| {
+            let Some(target) = targets.get_mut(id) else { return false };
+            target.is_fresh = target.has_fresh_panes();
+            if target.is_fresh && target.has_complete_panes(through) {
+                ready.push(id.clone());
+            }
+            target.is_fresh
+        });
+        ready.sort_unstable();
+        ready.dedup();
         for id in ready {
             self.with(&id, (offset, at), stage, effects, |t, s, e| t.evaluate(stage, s, e));
+            // Not evaluated now: it is found again.
+            if self.targets.get(&id).is_some_and(|target| target.has_complete_panes(through)) {
+                self.searched = None;
+            }
         }
     }
 
@@ -363,7 +396,6 @@ impl State {
             });
             if self.targets.get(&id).is_some_and(|t| t.is_forgotten(at)) {
                 self.targets.swap_remove(&id);
-                self.fresh.remove(&id);
             }
         }
     }
@@ -430,7 +462,15 @@ impl Stage for Decide {
 
 impl Snapshot for State {
     fn take_changed(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.changed).into_iter().map(String::from).collect()
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        for id in &changed {
+            if let Some(target) = self.targets.get_mut(id) {
+                target.is_changed = false;
+            }
+        }
+        changed.into_iter().map(String::from).collect()
     }
 
     fn encode(&self, key: &str, next: Offset) -> Option<Vec<u8>> {

@@ -402,17 +402,16 @@ impl Target {
 
 /// Writes a decision down where anything but the numbers inside it changed, and hourly.
 fn audit(memory: &mut Memory, decision: &Decision, stage: Decide, effects: &mut Effects) {
-    let audited = Audited {
-        at: memory.now,
-        desired: decision.desired,
-        verdict: decision.verdict,
-        binding: decision.binding,
-        policy_version: decision.policy_version.clone(),
-        statuses: decision.metrics.iter().map(|m| m.status).collect(),
-    };
-    let due = memory.audited.as_ref().is_none_or(|last| memory.now.since(last.at) >= AUDIT_EVERY || Audited { at: last.at, ..audited.clone() } != *last);
+    let due = memory.audited.as_ref().is_none_or(|last| memory.now.since(last.at) >= AUDIT_EVERY || !last.says_of(decision));
     if due {
-        memory.audited = Some(audited);
+        memory.audited = Some(Audited {
+            at: memory.now,
+            desired: decision.desired,
+            verdict: decision.verdict,
+            binding: decision.binding,
+            policy_version: decision.policy_version.clone(),
+            statuses: decision.metrics.iter().map(|m| m.status).collect(),
+        });
     }
     if due || stage.audit == AuditWhen::Always {
         effects.to_key(Topic::Audit, decision.target.as_str(), Message::Audit(Audit::Decision(decision.clone())));

@@ -654,3 +654,14 @@ fn what_cannot_be_carried_is_told_and_changes_nothing() {
     assert_eq!(story.policy("a", 6, 9), ["PolicyUnusable Firing"], "its policy is the newer one, and whoever announced another one hears of it");
     assert_eq!(story.policy("a", 8, 9)[0], "PolicyUnusable Resolved");
 }
+
+/// A spec comes back from a snapshot sign by sign, whatever was announced: a policy whose text differs is another one.
+#[test]
+fn a_spec_comes_back_as_it_was_announced() {
+    for spec in [r#"{"b": 1.50, "a":"x\"y\u00e9"}"#, " {} ", "{\n}", r#""a text""#, r#" "a text" "#, "no JSON", "", "{", "null", "1e99"] {
+        let order = crate::model::Order { source: "file".to_owned(), generation: 1 };
+        let memory = Memory { policy: Some(super::memory::Announced { spec: spec.to_owned(), order }), ..Memory::default() };
+        let restored: Memory = serde_json::from_slice(&serde_json::to_vec(&memory).unwrap()).unwrap();
+        assert_eq!(restored, memory, "{spec}");
+    }
+}
