@@ -270,6 +270,12 @@ impl At<'_> {
             "max.message.bytes" if less == Some(true) => {
                 (Weight::Loses, "Larger records are refused, as those of targets with many instances are, and what they say is missing.".to_owned())
             }
+            "segment.bytes" if is_state && less == Some(false) => (
+                Weight::Differs,
+                format!(
+                    "Of its newest {found} bytes also those snapshots stay that later ones have replaced: whoever takes a partition over reads them first, and decides the later for it."
+                ),
+            ),
             "unclean.leader.election.enable" => {
                 (Weight::Loses, "A replica that lacks acknowledged records may become the leader, and then they are gone.".to_owned())
             }

@@ -30,6 +30,8 @@ fn each_setting_that_differs_is_told_with_what_it_does() {
         ("audit", "cleanup.policy", "compact", Weight::Loses, "Only the newest record of each key is kept."),
         ("decide-state", "cleanup.policy", "delete", Weight::Corrupts, "Snapshots would be deleted by their age"),
         ("decide-state", "cleanup.policy", "compact,delete", Weight::Corrupts, "Snapshots would be deleted by their age"),
+        ("decide-state", "segment.bytes", "1073741824", Weight::Differs, "Of its newest 1073741824 bytes also those snapshots stay"),
+        ("decide-state", "segment.bytes", "524288", Weight::Differs, "Nothing of Loadline's depends on it."),
         ("signals", "message.timestamp.type", "CreateTime", Weight::Corrupts, "Records would carry the clock of whoever wrote them"),
         ("audit", "message.timestamp.type", "CreateTime", Weight::Differs, "Its records carry the clock of whoever wrote them."),
         ("signals", "retention.ms", "5400000", Weight::Loses, "Its records go after 1h 30m. A restart reads"),
