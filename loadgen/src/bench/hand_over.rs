@@ -6,7 +6,8 @@
 //! The time runs from the moment at which the process is gone (`kill -9`, waited for) until a reader of what is committed has a decision of the partition
 //! that was appended after that.
 //!
-//! Restoring is what a process does with a partition before it reads on: it reads the snapshots from the cluster and makes the state of them.
+//! Restoring is what a process does with a partition before it reads on: it reads the snapshots from the cluster, by clients that are connected since it restored its own, and makes the
+//! state of them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use loadline::runtime::clock::{Clock as _, Stopwatch, SystemClock};
 use loadline::runtime::side_by_side;
 use loadline::runtime::snapshots::{self, Restored};
 use loadline::stages::Stage as _;
+use loadline::stages::arbitrate::Arbitrate;
 use loadline::stages::decide::{Decide, State};
 
 use super::Settings;
@@ -180,6 +182,10 @@ fn observe(installation: &Installation<'_>, fleet: &mut Fleet, ended: &AtomicBoo
 /// The states of all partitions, as many at once as a process restores.
 fn restore(settings: &Settings, installation: &Installation<'_>, figures: &mut Figures<'_>) -> anyhow::Result<()> {
     let partitions: Vec<u32> = (0..settings.partitions).collect();
+    // Whoever takes over has restored its own before: its clients are connected. Here by what the arbiter has not kept.
+    for connected in side_by_side(&vec![0; installation.log.readers()], |partition| installation.log.states(Arbitrate::NAME, *partition)) {
+        ensure!(connected?.is_empty(), "the arbiter runs");
+    }
     let (mut restored, mut read, mut made) = (Vec::new(), Duration::ZERO, Duration::ZERO);
     let restoring = Stopwatch::start();
     for some in partitions.chunks(installation.log.readers()) {

@@ -122,15 +122,21 @@ impl Reader {
 
     /// Reads until `take` has enough, or to the end that readers see. Says whether it came to the end.
     fn read(&mut self, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>) -> bool) -> Result<bool, LogError> {
-        let mut since = Stopwatch::start();
+        // Since when nothing came; the clock is not looked at for each record.
+        let (mut since, mut came) = (Stopwatch::start(), false);
         loop {
-            match self.consumer.poll(SLICE) {
-                Some(Ok(message)) => {
-                    since = Stopwatch::start();
-                    if !take(&message) {
-                        return Ok(false);
-                    }
+            let polled = self.consumer.poll(SLICE);
+            if let Some(Ok(message)) = &polled {
+                came = true;
+                if !take(message) {
+                    return Ok(false);
                 }
+                continue;
+            }
+            if std::mem::take(&mut came) {
+                since = Stopwatch::start();
+            }
+            match polled {
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     // Or it would ask for what comes next, again and again, and let the next partition wait.
                     self.consumer.unassign().map_err(|error| errors::of_topic(&error, topic))?;
@@ -143,8 +149,8 @@ impl Reader {
                     self.at = None;
                     return Err(errors::of_topic(&error, topic));
                 }
-                None if since.elapsed() < self.patience => {}
-                None => {
+                _ if since.elapsed() < self.patience => {}
+                _ => {
                     self.at = None;
                     return Err(LogError::Retry { reason: format!("Kafka: no answer within {} s", self.patience.as_secs()) });
                 }
