@@ -346,6 +346,11 @@ pub trait Log: Send + Sync + 'static {
         halved(self.range(topic, partition)?, at, |offset| self.scan(topic, partition, offset, 1))
     }
 
+    /// Whether other processes take over from one that is gone. A partition waits meanwhile until what came since its last snapshots is folded again.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Whether the log itself leaves offsets without a record (a broker's markers of transactions). Where it does not, an
     /// offset that holds nothing is a loss, and told.
     fn leaves_gaps(&self) -> bool {
@@ -565,11 +570,12 @@ pub trait Session: Send {
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError>;
 
     /// As [`Session::commit`], but what takes long goes on by itself, so that other partitions need not wait for it: the same batch is to be tried again then, until
-    /// it is told what came of it.
+    /// it is told what came of it. Where the caller `reads_on` meanwhile and there is more to read, nothing is waited for.
     ///
     /// # Errors
     /// As [`Session::commit`]; [`LogError::UnderWay`] while it goes on.
-    fn commit_soon(&mut self, batch: &Batch) -> Result<(), LogError> {
+    fn commit_soon(&mut self, batch: &Batch, reads_on: bool) -> Result<(), LogError> {
+        let _ = reads_on;
         self.commit(batch)
     }
 

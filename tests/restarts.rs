@@ -197,7 +197,12 @@ impl<S: Stage + Clone> World<S> {
 }
 
 fn rounds() -> impl Strategy<Value = Rounds> {
-    (1_u64..60, prop_oneof![Just(1_usize), Just(600), Just(100_000)]).prop_map(|(records, bytes)| Rounds { every: Duration::from_secs(20), records, bytes })
+    (1_u64..60, prop_oneof![Just(1_usize), Just(600), Just(100_000)], prop_oneof![Just(4_u64), Just(20)]).prop_map(|(records, bytes, records_a_key)| Rounds {
+        every: Duration::from_secs(20),
+        records,
+        records_a_key,
+        bytes,
+    })
 }
 
 fn target(n: usize) -> TargetId {
@@ -438,7 +443,7 @@ fn the_arbiter_gets_its_ticks() {
 /// Snapshots go on when the clock was set back, else a restart would have an hour to read.
 #[test]
 fn a_clock_that_was_set_back_stops_no_snapshots() {
-    let rounds = Rounds { every: Duration::from_secs(20), records: 1_000_000, bytes: 100_000 };
+    let rounds = Rounds { every: Duration::from_secs(20), records: 1_000_000, bytes: 100_000, ..Rounds::default() };
     let (mut world, mut places) = (World::new(Decide::default(), rounds), Places::default());
     world.see(Seen::Policy { target: 0, variant: 0 }, &mut places);
     world.finish();
@@ -457,7 +462,7 @@ fn a_clock_that_was_set_back_stops_no_snapshots() {
 #[test]
 fn a_torn_round_brings_no_fleet_back() {
     let stage = Arbitrate { pacing: Pacing { percent: 0, at_least: 3, period: Duration::from_secs(600) }, ..Arbitrate::default() };
-    let mut world = World::new(stage, Rounds { every: Duration::from_secs(1_000_000), records: 1_000_000, bytes: 1 });
+    let mut world = World::new(stage, Rounds { every: Duration::from_secs(1_000_000), records: 1_000_000, bytes: 1, ..Rounds::default() });
     let claim = |world: &World<Arbitrate>, n, fleet| world.claim(n, fleet, world.now(), 10, 7, 150_000, false);
     claim(&world, 0, "default");
     world.finish();

@@ -396,6 +396,10 @@ impl Log for KafkaLog {
         self.0.read(None, |reader| reader.first_after(self.0.names.of(topic), partition, at))
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn leaves_gaps(&self) -> bool {
         true
     }

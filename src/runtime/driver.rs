@@ -77,7 +77,8 @@ impl Stop {
 /// [`LogError::Fatal`], or [`LogError::Fenced`] when another member of this name took over: the
 /// process is to end with the reason.
 pub fn drive<S: Stage>(stage: S, log: Arc<dyn Log>, clock: &dyn Clock, member: &str, stop: &Stop) -> Result<(), LogError> {
-    let mut worker = Worker::join(stage, log, member, Rounds::default())?;
+    let rounds = Rounds::on(&*log);
+    let mut worker = Worker::join(stage, log, member, rounds)?;
     let unreadable = Repeated::new();
     let mut failing = None;
     stop.wakes(worker.waker());
@@ -127,7 +128,11 @@ fn commit_all<S: Stage>(worker: &mut Worker<S>, clock: &dyn Clock, stop: &Stop, 
     let mut rounds = 0;
     let mut failed = BTreeSet::new();
     loop {
-        match commit(worker, clock)? {
+        let committed = commit(worker, clock)?;
+        if matches!(committed, Committed::Done { .. }) {
+            *failing = None;
+        }
+        match committed {
             Committed::Nothing => break,
             Committed::Later { partition, .. } if stop.is_asked() || !failed.insert(partition) => break,
             Committed::Done { states: true } => rounds += 1,

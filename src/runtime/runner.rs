@@ -40,8 +40,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const POSITION_WITHIN: Duration = Duration::from_millis(200);
 /// A snapshot round is due after this.
 const ROUND_EVERY: Duration = Duration::from_secs(300);
-/// A snapshot round is due after this many records, or 20 for each key of the last round.
+/// A snapshot round is due after this many records, or so many for each key of the last round.
 const ROUND_RECORDS: u64 = 100_000;
+const ROUND_RECORDS_A_KEY: u64 = 20;
+/// Where others take over: some 30 µs each are what a partition waits for then, and a snapshot costs as much.
+const SHARED_ROUND_RECORDS: u64 = 4_000;
+const SHARED_ROUND_RECORDS_A_KEY: u64 = 8;
 /// The most snapshot bytes in one commit, so that a round does not stall the stage.
 const ROUND_BYTES: usize = 1_000_000;
 /// How many records are read at once while restoring.
@@ -106,15 +110,27 @@ struct Owned<S: Stage> {
 pub struct Rounds {
     /// A round is due after this, …
     pub every: Duration,
-    /// … or after this many records, or 20 for each key of the last round.
+    /// … or after this many records, …
     pub records: u64,
+    /// … or so many for each key of the last round, where that is more.
+    pub records_a_key: u64,
     /// The most snapshot bytes in one commit.
     pub bytes: usize,
 }
 
 impl Default for Rounds {
     fn default() -> Self {
-        Rounds { every: ROUND_EVERY, records: ROUND_RECORDS, bytes: ROUND_BYTES }
+        Rounds { every: ROUND_EVERY, records: ROUND_RECORDS, records_a_key: ROUND_RECORDS_A_KEY, bytes: ROUND_BYTES }
+    }
+}
+
+impl Rounds {
+    /// Those of a stage on this log.
+    pub fn on(log: &dyn Log) -> Rounds {
+        match log.is_shared() {
+            true => Rounds { records: SHARED_ROUND_RECORDS, records_a_key: SHARED_ROUND_RECORDS_A_KEY, ..Rounds::default() },
+            false => Rounds::default(),
+        }
     }
 }
 
@@ -313,9 +329,9 @@ impl<S: Stage> Runner<S> {
         rest.until
     }
 
-    /// Whether this partition could not be committed when that was tried last.
-    pub fn is_resting(&self, partition: u32) -> bool {
-        self.owned.get(&partition).is_some_and(|owned| owned.rest.is_some())
+    /// Whether no more is to be read of this partition: its batch could not be committed when that was tried last, or it is still being written and the next one is full.
+    pub fn is_held_back(&self, partition: u32) -> bool {
+        self.owned.get(&partition).is_some_and(|owned| owned.rest.is_some_and(|rest| !rest.under_way || owned.next_is_full()))
     }
 
     /// Whether there are partitions, and none of them could be committed when that was tried last.
@@ -328,9 +344,10 @@ impl<S: Stage> Runner<S> {
         self.owned.values_mut().for_each(|owned| owned.rest = None);
     }
 
-    /// Whether there are some whose batches are still being written.
-    pub fn has_under_way(&self) -> bool {
-        self.owned.values().any(|owned| owned.rest.is_some_and(|rest| rest.under_way))
+    /// Those whose batches are still being written.
+    pub fn under_way(&self) -> Vec<u32> {
+        let is_under_way = |owned: &Owned<S>| owned.rest.is_some_and(|rest| rest.under_way);
+        self.owned.iter().filter(|(_, owned)| is_under_way(owned)).map(|(partition, _)| *partition).collect()
     }
 
     /// The batch of this partition can never take effect, as a record of it for `topic` with `bytes` is too large: it goes
@@ -532,12 +549,60 @@ mod tests {
     use super::*;
     use crate::log::Partitions;
     use crate::log::memory::MemoryLog;
-    use crate::model::{Mark, Signal};
+    use crate::model::{Mark, PolicyAnnouncement, Signal};
     use crate::runtime::clock::ManualClock;
     use crate::stages::decide::Decide;
 
     fn at(ms: i64) -> Timestamp {
         Timestamp::from_millis(1_764_000_000_000 + ms)
+    }
+
+    /// A round comes after so many records, or so many for each key of the last one where that is more.
+    #[test]
+    fn the_more_keys_there_are_the_more_records_a_round_waits_for() {
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(at(0)))));
+        let tick = wire::encode(&Message::Signal(Signal::Tick(crate::model::Tick {})));
+        let policy = |number: u64| {
+            let order = crate::model::Order { source: "f".to_owned(), generation: 1 };
+            wire::encode(&Message::Signal(Signal::Policy(PolicyAnnouncement {
+                target: format!("prod/Deployment/t{number}").parse().unwrap(),
+                spec: None,
+                order,
+            })))
+        };
+        let after = |targets: u64, records_a_key: u64| {
+            let rounds = Rounds { every: Duration::from_secs(1_000_000), records: 5, records_a_key, bytes: ROUND_BYTES };
+            let mut runner = Runner::with_rounds(Decide::default(), Arc::clone(&log), rounds);
+            let mut take = |polled: Polled| {
+                runner.take(&mut VecDeque::from([polled]), at(0), &BTreeMap::new()).unwrap();
+                let mut states = false;
+                while let Some(batch) = runner.next_batch(at(0)) {
+                    states |= !batch.states.is_empty();
+                    runner.confirmed(0);
+                }
+                states
+            };
+            let record = |offset, value| Polled::Records {
+                partition: 0,
+                records: vec![RawRecord { partition: 0, offset, at: at(0), key: None, content_type: None, value }],
+            };
+            take(Polled::Assigned { partition: 0, position: 0 });
+            let mut offset = 0;
+            // The targets come, and the round that has all of them.
+            while offset < targets || !take(record(offset, tick.clone())) {
+                if offset < targets {
+                    take(record(offset, policy(offset)));
+                }
+                offset += 1;
+            }
+            let round = offset;
+            offset += 1;
+            while !take(record(offset, tick.clone())) {
+                offset += 1;
+            }
+            offset - round
+        };
+        assert_eq!([after(1, 4), after(2, 4), after(3, 4), after(3, 1)], [5, 8, 12, 5]);
     }
 
     /// Of many marks all but the last complete nothing: each is no commit of its own.

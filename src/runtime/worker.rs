@@ -179,13 +179,13 @@ impl<S: Stage> Worker<S> {
             }
         }
         self.unread.retain(|_, unread| !unread.polled.is_empty());
-        again.into_iter().chain(given).for_each(|partition| self.hold_back(partition));
+        again.into_iter().chain(given).chain(self.runner.under_way()).for_each(|partition| self.hold_back(partition));
         ends.map_or(Ok(()), Err)
     }
 
-    /// No more is read of a partition while what was read of it can be neither folded nor written.
+    /// No more is read of a partition while what was read of it can be neither folded nor written, but for what the next batch takes while the last one is being written.
     fn hold_back(&mut self, partition: u32) {
-        let on = self.is_leaving || self.unread.contains_key(&partition) || self.runner.is_resting(partition);
+        let on = self.is_leaving || self.unread.contains_key(&partition) || self.runner.is_held_back(partition);
         self.session.hold_back(partition, on);
     }
 
@@ -245,7 +245,7 @@ impl<S: Stage> Worker<S> {
     }
 
     fn try_commit(&mut self, batch: &Batch) -> Result<(), LogError> {
-        if self.unsettled.contains(&batch.partition) && self.took_effect(batch)? { Ok(()) } else { self.session.commit_soon(batch) }
+        if self.unsettled.contains(&batch.partition) && self.took_effect(batch)? { Ok(()) } else { self.session.commit_soon(batch, true) }
     }
 
     /// Waits, and lets the group go on meanwhile.
@@ -264,7 +264,7 @@ impl<S: Stage> Worker<S> {
 
     /// Whether there are some whose batches are still being written.
     pub fn has_under_way(&self) -> bool {
-        self.runner.has_under_way()
+        !self.runner.under_way().is_empty()
     }
 
     /// Whether a batch of unknown outcome took effect: the committed position tells. What moves no position (ticks, the
@@ -323,6 +323,8 @@ mod tests {
         lacking: Vec<(u32, Lacking)>,
         /// Partitions of which nothing is taken.
         refuses: BTreeSet<u32>,
+        /// Partitions whose commits take long, where the caller reads on.
+        lasts: BTreeSet<u32>,
         /// Of partition 0: what is said of it, and whether that was due each time when it was asked for.
         read_through: Option<Moment>,
         was_due: Arc<Mutex<Vec<bool>>>,
@@ -354,6 +356,11 @@ mod tests {
 
         fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
             if self.refuses.contains(&batch.partition) { Err(LogError::Retry { reason: "nobody leads it".to_owned() }) } else { Ok(()) }
+        }
+
+        fn commit_soon(&mut self, batch: &Batch, reads_on: bool) -> Result<(), LogError> {
+            let lasts = reads_on && self.lasts.contains(&batch.partition);
+            if lasts { Err(LogError::UnderWay { reason: "it takes long".to_owned() }) } else { self.commit(batch) }
         }
 
         fn waker(&self) -> Waker {
@@ -461,6 +468,37 @@ mod tests {
         let [Committed::Later { partition: 0, again_at, .. }] = &committed[..] else { panic!("{committed:?}") };
         worker.session = session(Vec::new(), &[]);
         assert_eq!((all(&mut worker, *again_at), held_back.lock().unwrap().len()), (vec![done], 0));
+    }
+
+    /// While a batch is being written the next one is read, of the same partition too, up to what one batch may have; and it is committed when the first one is.
+    #[test]
+    fn while_a_batch_is_written_the_next_one_is_read() {
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(at(0)))));
+        let value = wire::encode(&Message::Signal(Signal::Tick(crate::model::Tick {})));
+        let record = |offset: u64| RawRecord { partition: 0, offset, at: at(0), key: None, content_type: None, value: value.clone() };
+        let records = |offsets: std::ops::Range<u64>| Polled::Records { partition: 0, records: offsets.map(record).collect() };
+        let held_back = Arc::<Mutex<BTreeSet<u32>>>::default();
+        let session = |polled: Vec<Polled>, lasts: &[u32]| -> Box<dyn Session> {
+            Box::new(Scripted { polls: [polled].into(), lasts: lasts.iter().copied().collect(), held_back: Arc::clone(&held_back), ..Scripted::default() })
+        };
+        let runner = Runner::new(Decide::default(), Arc::clone(&log));
+        let session_now = session(vec![Polled::Assigned { partition: 0, position: 0 }, records(0..1)], &[0]);
+        let mut worker =
+            Worker { log, session: session_now, runner, polled: VecDeque::new(), unread: BTreeMap::new(), is_leaving: false, unsettled: BTreeSet::new() };
+        worker.read(at(0), 100, Duration::ZERO).unwrap();
+        let Committed::Later { partition: 0, under_way: true, again_at, .. } = worker.commit(at(0)).unwrap() else { panic!("it is written at once") };
+        assert_eq!((worker.commit(at(0)).unwrap(), held_back.lock().unwrap().len()), (Committed::Nothing, 0));
+        let most = Decide::POLL_RECORDS as u64;
+        for (offsets, is_held_back) in [(1..most, false), (most..most + 1, true)] {
+            worker.session = session(vec![records(offsets)], &[0]);
+            worker.read(at(1), 100, Duration::ZERO).unwrap();
+            assert_eq!(held_back.lock().unwrap().contains(&0), is_held_back);
+        }
+        worker.session = session(Vec::new(), &[]);
+        assert_eq!((worker.commit(again_at).unwrap(), held_back.lock().unwrap().len()), (Committed::Done { states: true }, 0));
+        assert_eq!(worker.commit(again_at).unwrap(), Committed::Nothing, "a position alone waits a moment for what may come with it");
+        let (batch, _) = worker.into_last_words(again_at + Duration::from_secs(1));
+        assert_eq!(batch.and_then(|batch| batch.position), Some(most + 1));
     }
 
     /// What cannot be written holds no group up: a partition that is taken meanwhile is let go, with what was to be written of it.

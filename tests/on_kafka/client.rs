@@ -9,6 +9,7 @@ use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::log::{Batch, Log, LogError, Membership, Moment, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Told, Topic};
 use loadline::model::Timestamp;
 use loadline::runtime::clock::{Clock, Stopwatch, SystemClock};
+use loadline::runtime::runner::Rounds;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
@@ -453,6 +454,35 @@ fn a_member_that_is_given_what_nobody_leads_reads_on() {
     reads_to_the_end(&mut *stays, &[0, 1]);
 }
 
+/// Whoever has more to read does not wait for a commit, which goes on and takes effect once.
+#[test]
+fn while_there_is_more_to_read_a_commit_is_not_waited_for() {
+    let log = Broker::open(&broker().options(&Broker::prefix()));
+    assert!(Rounds::on(&log).records_a_key < Rounds::default().records_a_key, "others take over");
+    let mut session = joins(&log, "a");
+    poll_until(&mut *session, "its partition", |polled| is_given(polled, 0));
+    let wanted: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    log.append(wanted.iter().map(|value| metric(0, value)).collect()).unwrap();
+    let (started, mut read, mut went_on) = (Stopwatch::start(), 0, 0);
+    while read < wanted.len() {
+        assert!(started.elapsed() < DEADLINE, "{read} of them came");
+        let polled = session.poll(1, Duration::from_millis(100)).unwrap();
+        if polled.is_empty() {
+            continue;
+        }
+        assert!(is_read(&polled, &wanted[read]), "{polled:?}");
+        let said = RawAppend { topic: Topic::Signals, partition: 0, key: None, value: wanted[read].as_bytes().to_vec() };
+        read += 1;
+        let batch = Batch { partition: 0, position: Some(next(&polled, 0)), appends: vec![said], states: Vec::new() };
+        while let Err(refused) = session.commit_soon(&batch, true) {
+            assert!(matches!(refused, LogError::UnderWay { .. }), "{refused:?}");
+            went_on += 1;
+        }
+    }
+    assert!(went_on > 0, "each commit was waited for");
+    assert_eq!((values(&log), log.committed("aggregate", Topic::Metrics, 0).unwrap()), (wanted, Some(20)));
+}
+
 /// The disk of a partition that one of a member's partitions writes to is gone: the member's other partition is read and written on, and nothing more of the first is read.
 /// When the disk is back, what waited is written, once.
 #[test]
@@ -470,13 +500,13 @@ fn a_partition_that_cannot_be_written_holds_up_no_other() {
     log.append(vec![metric(0, "one"), metric(1, "two")]).unwrap();
     let polled = poll_until(&mut *session, "both", |polled| is_read(polled, "one") && is_read(polled, "two"));
     let waits = batch(0, next(&polled, 0), said(1, "waits"));
-    let refused = session.commit_soon(&waits).unwrap_err();
+    let refused = session.commit_soon(&waits, false).unwrap_err();
     let LogError::UnderWay { reason } = &refused else { panic!("{refused:?}") };
     assert_eq!(*reason, format!("Kafka: 1 of 1 records for {} are not taken yet", disks.name));
     session.hold_back(0, true);
     session.commit(&batch(1, next(&polled, 1), said(0, "first"))).unwrap();
     // Again and again: a transaction that was given up is tried anew.
-    let again = |session: &mut Box<dyn Session>| match session.commit_soon(&waits) {
+    let again = |session: &mut Box<dyn Session>| match session.commit_soon(&waits, false) {
         Err(LogError::UnderWay { .. } | LogError::Retry { .. } | LogError::Unknown { .. }) => false,
         Ok(()) => true,
         Err(error) => panic!("{error:?}"),
@@ -521,7 +551,7 @@ fn a_partition_that_cannot_be_written_goes_over_and_is_written_once() {
     disks.lose_the_other();
     log.append(vec![metric(0, "one"), metric(1, "two")]).unwrap();
     let polled = poll_until(&mut *first, "both", |polled| is_read(polled, "one") && is_read(polled, "two"));
-    let refused = first.commit_soon(&batch(0, next(&polled, 0), said(1, "of the first"))).unwrap_err();
+    let refused = first.commit_soon(&batch(0, next(&polled, 0), said(1, "of the first")), false).unwrap_err();
     assert!(matches!(refused, LogError::UnderWay { .. }), "{refused:?}");
     drop(first);
 
@@ -532,7 +562,7 @@ fn a_partition_that_cannot_be_written_goes_over_and_is_written_once() {
     let is_back = |polled: &[Polled]| is_given(polled, 0) && is_read(polled, "one");
     let polled = if is_back(&polled) { polled } else { poll_until(&mut *second, "the partition that is back", is_back) };
     let (started, again) = (Stopwatch::start(), batch(0, next(&polled, 0), said(1, "of the second")));
-    while let Err(refused) = second.commit_soon(&again) {
+    while let Err(refused) = second.commit_soon(&again, false) {
         assert!(!matches!(refused, LogError::Fatal { .. }) && started.elapsed() < DEADLINE, "{refused:?}");
         drop(second.poll(0, Duration::from_millis(100)));
     }

@@ -48,7 +48,7 @@ fn of_a_day(targets: u32, series: (u32, u32, u32)) -> [f64; 2] {
     let log = Broker::open(&options);
     let sources = log.partitions(Topic::Metrics);
     let stage = Aggregate { pane: PANE, grace: Duration::ZERO, sources, limits: Limits::default() };
-    let mut worker = Worker::join(stage, Arc::new(log.clone()) as Arc<dyn Log>, "one", Rounds::default()).unwrap();
+    let mut worker = Worker::join(stage, Arc::new(log.clone()) as Arc<dyn Log>, "one", Rounds::on(&log)).unwrap();
     let mut at = SystemClock.now();
     while worker.partitions() < sources as usize {
         step(&mut worker, at);

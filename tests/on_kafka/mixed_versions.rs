@@ -155,6 +155,9 @@ impl Log for LaterLog {
     fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
         self.log.scan(topic, partition, from, max)
     }
+    fn is_shared(&self) -> bool {
+        self.log.is_shared()
+    }
     fn leaves_gaps(&self) -> bool {
         self.log.leaves_gaps()
     }
@@ -197,8 +200,8 @@ impl Session for LaterSession {
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
         self.session.commit(&self.later(batch))
     }
-    fn commit_soon(&mut self, batch: &Batch) -> Result<(), LogError> {
-        self.session.commit_soon(&self.later(batch))
+    fn commit_soon(&mut self, batch: &Batch, reads_on: bool) -> Result<(), LogError> {
+        self.session.commit_soon(&self.later(batch), reads_on)
     }
     fn waker(&self) -> Waker {
         self.session.waker()

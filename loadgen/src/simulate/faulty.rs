@@ -347,14 +347,14 @@ impl Session for FaultySession {
 
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError> {
         loop {
-            match self.commit_soon(batch) {
+            match self.commit_soon(batch, false) {
                 Err(LogError::UnderWay { .. }) => {}
                 outcome => return outcome,
             }
         }
     }
 
-    fn commit_soon(&mut self, batch: &Batch) -> Result<(), LogError> {
+    fn commit_soon(&mut self, batch: &Batch, _reads_on: bool) -> Result<(), LogError> {
         let under_way = || LogError::UnderWay { reason: "planned: it takes long".to_owned() };
         if let Some(before) = self.under_way.get_mut(&batch.partition) {
             if let Some(left) = before.looks.checked_sub(1).filter(|_| self.log.faults().slow.contains_key(self.group)) {

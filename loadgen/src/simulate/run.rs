@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
                 limits: Limits::default(),
             },
             arbitrate: Arbitrate { pacing: pacing(setup.pacing), fleets },
-            rounds: Rounds { every: Duration::from_secs(every), records, bytes },
+            rounds: Rounds { every: Duration::from_secs(every), records, bytes, ..Rounds::default() },
         };
         let process = |(number, skew_ms): (usize, &Millis)| {
             let freeze = FreezeFiles::new("/nonexistent/loadline-simulation/freeze");

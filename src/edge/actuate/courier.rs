@@ -324,7 +324,7 @@ impl Courier {
                 return Ok(committed);
             }
         }
-        let outcome = self.session.commit_soon(&Batch { partition, position: Some(next), ..Batch::default() });
+        let outcome = self.session.commit_soon(&Batch { partition, position: Some(next), ..Batch::default() }, false);
         if matches!(outcome, Err(LogError::Unknown { .. })) {
             self.unsettled.insert(partition);
         }

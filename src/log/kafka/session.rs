@@ -193,6 +193,11 @@ impl Member {
         self.shared.names.of(self.membership.topic)
     }
 
+    /// Whether there is something to be handed out at once.
+    fn has_more(&self) -> bool {
+        !self.owned.is_empty() && (!self.is_drained || self.owned.values().any(Owned::has_more))
+    }
+
     fn fenced(&self, partition: u32) -> LogError {
         LogError::Fenced { group: self.membership.group.to_owned(), partition }
     }
@@ -473,9 +478,14 @@ impl Session for Member {
         }
     }
 
-    fn commit_soon(&mut self, batch: &Batch) -> Result<(), LogError> {
-        let one_lasts = self.owned.values().any(|owned| owned.late_since().is_some());
-        self.commit_within(batch, if one_lasts { SOONER } else { SOON }, Duration::ZERO)
+    fn commit_soon(&mut self, batch: &Batch, reads_on: bool) -> Result<(), LogError> {
+        let one_lasts = self.owned.values().any(|owned| owned.late_since().is_some_and(|since| since.elapsed() >= SOON));
+        let soon = match reads_on && self.has_more() {
+            true => Duration::ZERO,
+            false if one_lasts => SOONER,
+            false => SOON,
+        };
+        self.commit_within(batch, soon, Duration::ZERO)
     }
 
     fn waker(&self) -> Waker {

@@ -16,6 +16,9 @@ const DEAD_LETTER_BYTES: usize = 64 * 1024;
 /// The most dead letters a second of the log's time.
 const DEAD_LETTERS_A_SECOND: u32 = 10;
 
+/// So many records a stage that flushes reads on while its last flush is being written: a client that is stopped throws away what it fetched.
+const FLUSH_READS_ON: u64 = 100_000;
+
 /// How many dead letters were written in the current second of the log's time.
 #[derive(Default)]
 pub(super) struct DeadLetters {
@@ -142,7 +145,7 @@ impl<S: Stage> Owned<S> {
         let position = (flushed && self.position != self.committed).then_some(self.position);
         // A clock that was set back delays no round by as much.
         let due = self.first_round || now >= self.round_at + rounds.every || now < self.round_at;
-        if self.writing.is_none() && !S::FLUSHES && (due || self.records >= rounds.records.max(20 * self.keys)) {
+        if self.writing.is_none() && !S::FLUSHES && (due || self.records >= rounds.records.max(rounds.records_a_key * self.keys)) {
             self.begin_round(now);
         }
         let mut states = if S::FLUSHES { self.flushed_states(flushed) } else { self.write_round(position, rounds.bytes) };
@@ -161,6 +164,14 @@ impl<S: Stage> Owned<S> {
         let batch = Batch { partition, position, appends, states };
         self.pending = Some(batch.clone());
         Some(batch)
+    }
+
+    /// Whether as much was read since the batch that is being written as the next one may have.
+    pub(super) fn next_is_full(&self) -> bool {
+        // What is held until a flush is bounded by the stage, which was full where there are appends.
+        let (most, is_full) = if S::FLUSHES { (FLUSH_READS_ON, !self.appends.is_empty()) } else { (S::POLL_RECORDS as u64, false) };
+        let written = self.pending.as_ref().and_then(|batch| batch.position).unwrap_or(self.committed);
+        is_full || self.position.saturating_sub(written) >= most
     }
 
     /// Whether a position that nothing comes with can wait for what may come. A stage that flushes has one with each flush alone.
