@@ -31,6 +31,9 @@ use self::owned::DeadLetters;
 mod lacking;
 mod owned;
 
+#[cfg(test)]
+pub(super) use self::owned::READS_ON;
+
 /// How often a stage that lives by the clock gets a tick.
 pub const TICK_EVERY: Duration = Duration::from_secs(1);
 /// After so long without anything new it is asked again whether the input was read to its end.
@@ -79,7 +82,7 @@ struct Owned<S: Stage> {
     /// Effects that are not committed yet, ready to append.
     appends: Vec<RawAppend>,
     /// A batch that was handed out and not yet confirmed.
-    pending: Option<Batch>,
+    pending: Option<Arc<Batch>>,
     /// After a commit that failed for now, until one did not.
     rest: Option<Rest>,
     /// The `at` of the last record.
@@ -298,7 +301,7 @@ impl<S: Stage> Runner<S> {
 
     /// The next batch to commit of a partition that does not rest, if anything is to be committed now. The same batch, less the requests that
     /// have expired, is handed out until it is [`Runner::confirmed`].
-    pub fn next_batch(&mut self, now: Timestamp) -> Option<Batch> {
+    pub fn next_batch(&mut self, now: Timestamp) -> Option<Arc<Batch>> {
         let (stage, log, rounds) = (&self.stage, &self.log, self.rounds);
         let mut order: Vec<u32> = self.owned.keys().copied().collect();
         order.sort_by_key(|partition| (self.served.is_some_and(|served| *partition <= served), *partition));
@@ -355,7 +358,7 @@ impl<S: Stage> Runner<S> {
     pub fn refused(&mut self, partition: u32, topic: Topic, bytes: usize, now: Timestamp) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
         owned.rest = None;
-        let Some(batch) = owned.pending.as_mut() else { return };
+        let Some(batch) = owned.pending.as_mut().map(Arc::make_mut) else { return };
         let size = |append: &RawAppend| append.value.len() + append.key.as_ref().map_or(0, String::len);
         batch.appends.retain(|append| append.topic != topic || size(append) < bytes);
         let reason = LogError::TooLarge { topic, bytes };
@@ -617,7 +620,7 @@ mod tests {
             Polled::Records { partition: 0, records: vec![record] }
         };
         let take = |runner: &mut Runner<Decide>, polled: Polled, ms| runner.take(&mut VecDeque::from([polled]), at(ms), &BTreeMap::new()).unwrap();
-        let bare = |batch: Option<Batch>| batch.map(|batch| (batch.position, batch.appends.len() + batch.states.len()));
+        let bare = |batch: Option<Arc<Batch>>| batch.map(|batch| (batch.position, batch.appends.len() + batch.states.len()));
         take(&mut runner, Polled::Assigned { partition: 0, position: 0 }, 0);
         while let Some(first) = runner.next_batch(at(0)) {
             assert!(!first.states.is_empty(), "the first round: {first:?}");

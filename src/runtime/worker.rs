@@ -65,8 +65,8 @@ pub enum Committed {
         /// The partition.
         partition: u32,
     },
-    /// The batch of a partition could not be committed now: the same one is tried, or settled, after a pause. The other partitions go on; no more is read of this
-    /// one meanwhile.
+    /// The batch of a partition could not be committed now: the same one is tried, or settled, after a pause. The other partitions go on; of this one no more is read
+    /// meanwhile, but where it is `under_way` up to a bound.
     Later {
         /// The partition.
         partition: u32,
@@ -245,7 +245,7 @@ impl<S: Stage> Worker<S> {
     }
 
     fn try_commit(&mut self, batch: &Batch) -> Result<(), LogError> {
-        if self.unsettled.contains(&batch.partition) && self.took_effect(batch)? { Ok(()) } else { self.session.commit_soon(batch, true) }
+        if self.unsettled.contains(&batch.partition) && self.took_effect(batch)? { Ok(()) } else { self.session.commit_soon(batch, !self.is_leaving) }
     }
 
     /// Waits, and lets the group go on meanwhile.
@@ -296,7 +296,7 @@ impl<S: Stage> Worker<S> {
 
     /// The batch that the next commit would try, and the session to try it with: what a process that dies may leave
     /// under way. One of unknown outcome was sent before, and is settled before it is sent again.
-    pub fn into_last_words(mut self, now: Timestamp) -> (Option<Batch>, Box<dyn Session>) {
+    pub fn into_last_words(mut self, now: Timestamp) -> (Option<Arc<Batch>>, Box<dyn Session>) {
         self.runner.rests_no_more();
         let batch = self.runner.next_batch(now).filter(|batch| !self.unsettled.contains(&batch.partition));
         (batch, self.session)
@@ -312,6 +312,7 @@ mod tests {
     use crate::log::{Lacking, Partitions, RawAppend, RawRecord, Topic};
     use crate::model::{Message, Order, PolicyAnnouncement, Signal};
     use crate::runtime::clock::{Clock, ManualClock};
+    use crate::runtime::runner::READS_ON;
     use crate::stages::aggregate::{Aggregate, Limits};
     use crate::stages::decide::Decide;
     use crate::wire;
@@ -470,7 +471,7 @@ mod tests {
         assert_eq!((all(&mut worker, *again_at), held_back.lock().unwrap().len()), (vec![done], 0));
     }
 
-    /// While a batch is being written the next one is read, of the same partition too, up to what one batch may have; and it is committed when the first one is.
+    /// While a batch is being written the next one is read, of the same partition too, up to a bound; and it is committed when the first one is.
     #[test]
     fn while_a_batch_is_written_the_next_one_is_read() {
         let log: Arc<dyn Log> = Arc::new(MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(at(0)))));
@@ -488,7 +489,7 @@ mod tests {
         worker.read(at(0), 100, Duration::ZERO).unwrap();
         let Committed::Later { partition: 0, under_way: true, again_at, .. } = worker.commit(at(0)).unwrap() else { panic!("it is written at once") };
         assert_eq!((worker.commit(at(0)).unwrap(), held_back.lock().unwrap().len()), (Committed::Nothing, 0));
-        let most = Decide::POLL_RECORDS as u64;
+        let most = READS_ON;
         for (offsets, is_held_back) in [(1..most, false), (most..most + 1, true)] {
             worker.session = session(vec![records(offsets)], &[0]);
             worker.read(at(1), 100, Duration::ZERO).unwrap();

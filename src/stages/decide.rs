@@ -571,7 +571,7 @@ impl Target {
         {
             return false;
         }
-        self.panes.iter().any(|(_, panes)| panes.has_end_in(evaluated, through))
+        evaluated.is_none_or(|evaluated| evaluated < through) && self.panes.iter().any(|(_, panes)| panes.has_end_in(evaluated, through))
     }
 
     fn is_fed_by(&self, sources: &BTreeSet<u32>) -> bool {

@@ -457,7 +457,9 @@ fn a_member_that_is_given_what_nobody_leads_reads_on() {
 /// Whoever has more to read does not wait for a commit, which goes on and takes effect once.
 #[test]
 fn while_there_is_more_to_read_a_commit_is_not_waited_for() {
-    let log = Broker::open(&broker().options(&Broker::prefix()));
+    let options = broker().options(&Broker::prefix());
+    topics::apply(&options, false).unwrap();
+    let log = Broker::open(&options);
     assert!(Rounds::on(&log).records_a_key < Rounds::default().records_a_key, "others take over");
     let mut session = joins(&log, "a");
     poll_until(&mut *session, "its partition", |polled| is_given(polled, 0));

@@ -98,7 +98,7 @@ fn came_to(result: OutcomeResult) -> &'static str {
     }
 }
 
-/// More records than any reader of the simulation takes before it commits.
+/// So many records that were handed to nobody must be told of.
 const UNREAD: Offset = 100;
 
 /// The policies that a target had, each with the virtual time since when.
@@ -219,8 +219,8 @@ impl Checker {
         self.plans.of(target)
     }
 
-    /// Retention removed what stands before an offset; where that loses what somebody needs: up to where it had committed.
-    pub fn trimmed(&mut self, topic: Topic, partition: u32, before: Offset, lost: Option<Offset>) {
+    /// Retention removed what stands before an offset; where that loses what somebody needs: up to where it had committed, and up to where it was handed the records.
+    pub fn trimmed(&mut self, topic: Topic, partition: u32, before: Offset, lost: Option<(Offset, Offset)>) {
         self.tape.read_up_to(topic, partition, before);
         if topic == Topic::Metrics && lost.is_some() {
             self.panes.unsure();
@@ -228,16 +228,15 @@ impl Checker {
         if topic == Topic::Signals && lost.is_some() {
             self.measured.unsure();
         }
-        // More than a reader takes at once, so that it cannot have read all of it already.
-        if let Some(committed) = lost.filter(|committed| before > committed + UNREAD)
+        if let Some((_, handed)) = lost.filter(|(_, handed)| before > handed + UNREAD)
             && matches!(topic, Topic::Signals | Topic::Requests | Topic::Control)
         {
-            self.to_tell.entry(format!("{topic}/{partition}")).or_insert(format!("{committed}..{before}"));
+            self.to_tell.entry(format!("{topic}/{partition}")).or_insert(format!("{handed}..{before}"));
         }
         if topic == Topic::Signals && lost.is_some() {
             self.in_force.unsure();
         }
-        self.excuses.lost.extend(lost.map(|committed| (topic, partition, committed)));
+        self.excuses.lost.extend(lost.map(|(committed, _)| (topic, partition, committed)));
     }
 
     /// The log takes no record above a size, until then.

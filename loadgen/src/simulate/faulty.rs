@@ -41,6 +41,8 @@ pub struct Faults {
     pub full: bool,
     /// The most bytes of a record.
     pub most_bytes: Option<usize>,
+    /// Behind the last record that any member of a group was handed of a partition.
+    pub handed: BTreeMap<(&'static str, u32), Offset>,
     /// How often each kind of failure was met, for the statistics.
     pub met: BTreeMap<&'static str, u64>,
 }
@@ -311,6 +313,10 @@ impl Session for FaultySession {
         let mut faults = self.log.faults();
         if let Some(fetches) = faults.fetches.get_mut(self.group) {
             fetches.left -= records.min(fetches.left);
+        }
+        for record in polled.iter().flat_map(|p| if let Polled::Records { records, .. } = p { &records[..] } else { &[] }) {
+            let handed = faults.handed.entry((self.group, record.partition)).or_default();
+            *handed = (*handed).max(record.offset + 1);
         }
         drop(faults);
         for event in &polled {

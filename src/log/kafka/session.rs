@@ -65,6 +65,8 @@ pub(super) struct Member {
     beginnings: BTreeMap<u32, Beginning>,
     questions: Questions,
     hidden: Hidden,
+    /// How long the last commit took, of one that was not waited for.
+    took: Option<Duration>,
     /// Another one took its place: the client says so once.
     is_replaced: bool,
     /// The topic has more partitions than there were at the start.
@@ -103,7 +105,7 @@ struct Owned {
     waits: Option<Lacking>,
     /// Nothing of it is handed out.
     held_back: bool,
-    /// Its commit that takes long.
+    /// Its commit that goes on by itself.
     lasting: Option<Lasting>,
     /// The producer that is being made in the place of a dead one.
     reviving: Option<Beginning>,
@@ -161,6 +163,7 @@ impl Member {
             beginnings: BTreeMap::new(),
             questions: Questions::default(),
             hidden: Hidden::default(),
+            took: None,
             is_replaced: false,
             has_outgrown: false,
         };
@@ -193,9 +196,14 @@ impl Member {
         self.shared.names.of(self.membership.topic)
     }
 
-    /// Whether there is something to be handed out at once.
+    /// Whether something that was taken from the client is to be handed out.
+    fn is_ahead(&self) -> bool {
+        self.owned.values().any(|owned| owned.has_more() && owned.waits.is_none())
+    }
+
+    /// Whether there is something to be read at once.
     fn has_more(&self) -> bool {
-        !self.owned.is_empty() && (!self.is_drained || self.owned.values().any(Owned::has_more))
+        !self.owned.is_empty() && (!self.is_drained || self.is_ahead())
     }
 
     fn fenced(&self, partition: u32) -> LogError {
@@ -406,7 +414,7 @@ impl Session for Member {
             self.joins()?;
             let woken = self.woken.swap(false, Ordering::SeqCst);
             let left = wait.saturating_sub(started.elapsed());
-            let there = max > 0 && self.owned.values().any(|owned| owned.has_more() && owned.waits.is_none());
+            let there = max > 0 && self.is_ahead();
             let longest = if self.unopened.is_empty() { SLICE } else { HEARS };
             let slice = if there || woken { Duration::ZERO } else { left.min(longest) };
             self.fetch(client::whole_millis(slice), polled)?;

@@ -69,11 +69,17 @@ impl Standing {
         }
     }
 
-    /// Does a write that was begun then, and notes what came of it. `of` says what it is that is written.
-    pub(super) fn note<T>(&self, began: Stopwatch, of: impl Fn() -> String, write: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
-        let outcome = write();
+    /// Does a write that was begun then, and notes what came of it. `of` says what it is that is written; the write says how long it took, where it had come to its end before it was
+    /// asked for.
+    pub(super) fn note<T>(
+        &self,
+        began: Stopwatch,
+        of: impl Fn() -> String,
+        write: impl FnOnce() -> (Result<T, LogError>, Option<Duration>),
+    ) -> Result<T, LogError> {
+        let (outcome, took) = write();
         match &outcome {
-            Ok(_) => self.written(&of, began.elapsed()),
+            Ok(_) => self.written(&of, took.unwrap_or_else(|| began.elapsed())),
             Err(LogError::Retry { reason } | LogError::Unknown { reason }) => self.refused(of(), reason, began.elapsed()),
             // It is no failure yet; but what waits for so long is told.
             Err(LogError::UnderWay { reason }) if began.elapsed() >= self.told_after => self.waits(of(), reason, began.elapsed(), false),
@@ -220,11 +226,11 @@ mod tests {
     use super::*;
 
     fn fail(standing: &Standing, of: &str, reason: &str) {
-        drop(standing.note(Stopwatch::start(), || of.to_owned(), || Err::<(), _>(LogError::Retry { reason: reason.to_owned() })));
+        drop(standing.note(Stopwatch::start(), || of.to_owned(), || (Err::<(), _>(LogError::Retry { reason: reason.to_owned() }), None)));
     }
 
     fn write(standing: &Standing, of: &str) {
-        standing.note(Stopwatch::start(), || of.to_owned(), || Ok(())).unwrap();
+        standing.note(Stopwatch::start(), || of.to_owned(), || (Ok(()), None)).unwrap();
     }
 
     #[test]
@@ -237,7 +243,11 @@ mod tests {
         let Trouble { of, refused, reason, place, .. } = standing.trouble().unwrap();
         assert_eq!((of, standing.trouble().unwrap().since, refused, reason.as_str(), place.as_str()), (None, since, 2, "still none", "a:9092"));
         // Of one that was too large the cluster is not to blame.
-        drop(standing.note(Stopwatch::start(), || "admit".to_owned(), || Err::<(), _>(LogError::TooLarge { topic: crate::log::Topic::Metrics, bytes: 1 })));
+        drop(standing.note(
+            Stopwatch::start(),
+            || "admit".to_owned(),
+            || (Err::<(), _>(LogError::TooLarge { topic: crate::log::Topic::Metrics, bytes: 1 }), None),
+        ));
         assert_eq!(standing.trouble().unwrap().refused, 2);
         write(&standing, "admit");
         write(&standing, "decide");
@@ -269,7 +279,7 @@ mod tests {
     #[test]
     fn a_write_that_takes_long_is_told_for_as_long_as_it_waits() {
         let look = |standing: &Standing| {
-            let waits = || Err::<(), _>(LogError::UnderWay { reason: "not taken yet".to_owned() });
+            let waits = || (Err::<(), _>(LogError::UnderWay { reason: "not taken yet".to_owned() }), None);
             drop(standing.note(Stopwatch::start(), || "decide".to_owned(), waits));
             standing.trouble()
         };
@@ -360,7 +370,7 @@ mod tests {
         while began.elapsed() < Duration::from_millis(50) {
             std::thread::yield_now();
         }
-        drop(standing.note(began, || "decide".to_owned(), || Err::<(), _>(LogError::Retry { reason: "no answer".to_owned() })));
+        drop(standing.note(began, || "decide".to_owned(), || (Err::<(), _>(LogError::Retry { reason: "no answer".to_owned() }), None)));
         assert!(standing.trouble().unwrap().since < before + Duration::from_millis(20), "not since it failed");
     }
 

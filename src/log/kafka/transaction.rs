@@ -2,7 +2,7 @@
 //!
 //! librdkafka waits in slices of 100 ms for what is under way when it commits; so all deliveries are waited for here first, and a
 //! transaction takes about 5 ms. Each comes to its end on a thread of its own; one that takes long, as nobody leads a partition that it writes to, is left alone
-//! there ([`Lasting`]), so that it holds up no other.
+//! there ([`Lasting`]), so that it holds up no other, and so is each while there is more to read.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -141,7 +141,7 @@ impl Stopped {
     }
 }
 
-/// A transaction that takes long, and comes to its end by itself.
+/// A transaction that comes to its end by itself: it takes long, or there is something else to be done meanwhile.
 pub(super) struct Lasting {
     /// What it waited for when it was left alone.
     pub(super) waits_for: String,
@@ -152,6 +152,11 @@ pub(super) struct Lasting {
 impl Lasting {
     pub(super) fn began(&self) -> Stopwatch {
         self.ends.began
+    }
+
+    /// How long it took, once what came of it was told.
+    pub(super) fn took(&self) -> Option<Duration> {
+        self.ends.took()
     }
 
     /// What came of it, where it came to its end within `wait`.

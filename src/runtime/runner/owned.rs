@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::{LOOK_AGAIN, Owned, POSITION_WITHIN, Rounds, TICK_EVERY, Writing, at_record};
 use crate::log::{Batch, Log, Moment, Offset, RawAppend, RawRecord, StatePut, Topic};
@@ -16,8 +17,10 @@ const DEAD_LETTER_BYTES: usize = 64 * 1024;
 /// The most dead letters a second of the log's time.
 const DEAD_LETTERS_A_SECOND: u32 = 10;
 
-/// So many records a stage that flushes reads on while its last flush is being written: a client that is stopped throws away what it fetched.
-const FLUSH_READS_ON: u64 = 100_000;
+/// So many records are read on at least while a batch is being written; more than come while most batches are: a client that is stopped throws away what it fetched.
+pub(in crate::runtime) const READS_ON: u64 = 8_000;
+/// Of a stage that flushes, which holds less of each.
+const FLUSH_READS_ON: u64 = 50_000;
 
 /// How many dead letters were written in the current second of the log's time.
 #[derive(Default)]
@@ -108,14 +111,16 @@ impl<S: Stage> Owned<S> {
         self.appends.extend(raw_appends(log, effects.take()));
     }
 
-    pub(super) fn next_batch(&mut self, partition: u32, stage: &S, log: &dyn Log, rounds: Rounds, now: Timestamp) -> Option<Batch> {
+    pub(super) fn next_batch(&mut self, partition: u32, stage: &S, log: &dyn Log, rounds: Rounds, now: Timestamp) -> Option<Arc<Batch>> {
         if self.rest.is_some_and(|rest| rest.lasts(now)) {
             return None;
         }
         if let Some(pending) = &mut self.pending {
-            // A log that could not be written for long: what has expired meanwhile is not appended either.
-            pending.appends.retain(|append| !is_expired_request(append, now));
-            return Some(pending.clone());
+            // A log that could not be written for long: what has expired meanwhile is not appended either. One that is being written is asked for alone.
+            if !self.rest.is_some_and(|rest| rest.under_way) && pending.appends.iter().any(|append| is_expired_request(append, now)) {
+                Arc::make_mut(pending).appends.retain(|append| !is_expired_request(append, now));
+            }
+            return Some(Arc::clone(pending));
         }
         let told = self.lacking.say(S::NAME, S::INPUT, partition, now);
         if let Some((alert, _)) = &told {
@@ -161,15 +166,15 @@ impl<S: Stage> Owned<S> {
             return None;
         }
         self.bare_since = None;
-        let batch = Batch { partition, position, appends, states };
-        self.pending = Some(batch.clone());
+        let batch = Arc::new(Batch { partition, position, appends, states });
+        self.pending = Some(Arc::clone(&batch));
         Some(batch)
     }
 
-    /// Whether as much was read since the batch that is being written as the next one may have.
+    /// Whether so much was read since the batch that is being written that the next one is to come first.
     pub(super) fn next_is_full(&self) -> bool {
         // What is held until a flush is bounded by the stage, which was full where there are appends.
-        let (most, is_full) = if S::FLUSHES { (FLUSH_READS_ON, !self.appends.is_empty()) } else { (S::POLL_RECORDS as u64, false) };
+        let (most, is_full) = if S::FLUSHES { (FLUSH_READS_ON, !self.appends.is_empty()) } else { (READS_ON, false) };
         let written = self.pending.as_ref().and_then(|batch| batch.position).unwrap_or(self.committed);
         is_full || self.position.saturating_sub(written) >= most
     }

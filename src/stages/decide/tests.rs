@@ -655,13 +655,25 @@ fn what_cannot_be_carried_is_told_and_changes_nothing() {
     assert_eq!(story.policy("a", 8, 9)[0], "PolicyUnusable Resolved");
 }
 
-/// A spec comes back from a snapshot sign by sign, whatever was announced: a policy whose text differs is another one.
+/// Where nothing waits for what is complete it is not looked for again; a pane that comes late for it is found all the same, by the next mark, whoever says that.
 #[test]
-fn a_spec_comes_back_as_it_was_announced() {
-    for spec in [r#"{"b": 1.50, "a":"x\"y\u00e9"}"#, " {} ", "{\n}", r#""a text""#, r#" "a text" "#, "no JSON", "", "{", "null", "1e99"] {
-        let order = crate::model::Order { source: "file".to_owned(), generation: 1 };
-        let memory = Memory { policy: Some(super::memory::Announced { spec: spec.to_owned(), order }), ..Memory::default() };
-        let restored: Memory = serde_json::from_slice(&serde_json::to_vec(&memory).unwrap()).unwrap();
-        assert_eq!(restored, memory, "{spec}");
+fn a_late_pane_is_evaluated_with_the_next_mark() {
+    let mut story = Story::default();
+    for name in ["a", "b"] {
+        story.policy(name, 1, 1);
+        story.fleet(name, 2);
     }
+    let base = at(0).window_start(Duration::from_secs(5));
+    let mark = |source, seconds| {
+        let through = base + Duration::from_secs(seconds);
+        Signal::Mark(Mark { source, of: 2, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0, repeated: 0 })
+    };
+    for (source, seconds) in [(0, 10), (1, 10)] {
+        story.say(mark(source, seconds));
+    }
+    assert!(story.say(mark(0, 15)).is_empty(), "all is complete through 10 s, as before");
+    story.say(depth(base + Duration::from_secs(5), 40));
+    let told = story.say(mark(0, 20));
+    assert!(told.len() == 1 && told[0].starts_with("a "), "{told:?}");
+    assert!(story.say(mark(0, 25)).is_empty(), "it was evaluated with it");
 }

@@ -258,7 +258,9 @@ impl Run<'_> {
             self.checker.count(if before > needed { "retention took what somebody needed" } else { "retention took what nobody needed" });
         }
         // Lost is what somebody has not read, or will have to read again.
-        self.checker.trimmed(topic, partition, before, (before > needed).then_some(read));
+        // Behind the position that is committed more may have been read.
+        let handed = self.log.faults().handed.get(&(group, partition)).copied().unwrap_or(read).max(read);
+        self.checker.trimmed(topic, partition, before, (before > needed).then_some((read, handed)));
         drop(self.memory.trim(topic, partition, before));
     }
 }

@@ -21,7 +21,12 @@ impl Member {
         let shared = Arc::clone(&self.shared);
         let (group, partition) = (self.membership.group, batch.partition);
         let began = self.owned.get(&partition).and_then(Owned::late_since).unwrap_or_else(Stopwatch::start);
-        shared.standing.note(began, || said_of(group, partition), || self.try_commit(batch, soon, long))
+        self.took = None;
+        let commits = || {
+            let outcome = self.try_commit(batch, soon, long);
+            (outcome, self.took)
+        };
+        shared.standing.note(began, || said_of(group, partition), commits)
     }
 
     /// Commits a batch, as often as the group changes meanwhile.
@@ -110,7 +115,13 @@ impl Member {
     fn transact(&mut self, batch: &Batch, soon: Duration, long: Duration) -> Result<Ended, LogError> {
         let lasting = self.owned.get_mut(&batch.partition).and_then(|owned| owned.lasting.take());
         let commit = match lasting {
-            Some(lasting) => lasting.ended(long).map_or(Commit::Lasts(lasting), Commit::Ended),
+            Some(lasting) => match lasting.ended(long) {
+                Some(ended) => {
+                    self.took = lasting.took();
+                    Commit::Ended(ended)
+                }
+                None => Commit::Lasts(lasting),
+            },
             None => self.begin(batch, soon)?,
         };
         let lasting = match commit {
