@@ -175,8 +175,8 @@ fn read_to_end<S: Stage>(runner: &mut Runner<S>, log: &dyn Log, partition: u32, 
 
 fn each_batch<S: Stage>(runner: &mut Runner<S>, partition: u32, now: Timestamp, keep: &mut impl FnMut(Batch)) {
     while let Some(batch) = runner.next_batch(now) {
-        keep(batch);
         runner.confirmed(partition);
+        keep(Arc::unwrap_or_clone(batch));
     }
 }
 

@@ -296,10 +296,10 @@ impl<S: Stage> Worker<S> {
 
     /// The batch that the next commit would try, and the session to try it with: what a process that dies may leave
     /// under way. One of unknown outcome was sent before, and is settled before it is sent again.
-    pub fn into_last_words(mut self, now: Timestamp) -> (Option<Arc<Batch>>, Box<dyn Session>) {
+    pub fn into_last_words(mut self, now: Timestamp) -> (Option<Batch>, Box<dyn Session>) {
         self.runner.rests_no_more();
         let batch = self.runner.next_batch(now).filter(|batch| !self.unsettled.contains(&batch.partition));
-        (batch, self.session)
+        (batch.map(Arc::unwrap_or_clone), self.session)
     }
 }
 
