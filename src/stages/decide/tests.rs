@@ -668,6 +668,7 @@ fn a_late_pane_is_evaluated_with_the_next_mark() {
         let through = base + Duration::from_secs(seconds);
         Signal::Mark(Mark { source, of: 2, through, pane_ms: 5_000, records: 1, late: 0, rejected: 0, repeated: 0 })
     };
+    story.next = 20;
     for (source, seconds) in [(0, 10), (1, 10)] {
         story.say(mark(source, seconds));
     }
