@@ -31,6 +31,8 @@ use crate::wire::schemas::{self, RecordType, RegistryId, Schemas};
 
 /// How long an answer may take: records wait for it, and so does everything that this member of the group reads.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// The same where a schema is registered: nothing else waits for that, and a registry that was just started takes its time.
+const REGISTERS_WITHIN: Duration = Duration::from_secs(15);
 /// After a failure the registry is left alone for so long, twice as long each time.
 const AGAIN_FIRST: Duration = Duration::from_millis(250);
 const AGAIN_LAST: Duration = Duration::from_secs(15);
@@ -207,7 +209,7 @@ impl Registry {
             None => None,
         };
         let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots).build();
-        let agent = Agent::config_builder().timeout_global(Some(DEADLINE)).http_status_as_error(false).max_redirects(0).tls_config(tls).build().into();
+        let agent = Agent::config_builder().http_status_as_error(false).max_redirects(0).tls_config(tls).build().into();
         let (url, installation) = (url.trim_end_matches('/').to_owned(), None);
         Ok(Registry { url, agent, installation, authorization, asked: Mutex::default(), trouble: SchemaRegistry::default() })
     }
@@ -228,7 +230,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Unreachable`].
     pub fn check(&self) -> Result<(), RegistryError> {
-        self.get::<Vec<String>>("/subjects").map(drop).map_err(|error| match error {
+        self.get::<Vec<String>>("/subjects", DEADLINE).map(drop).map_err(|error| match error {
             RegistryError::Unknown { url } => RegistryError::Unreachable { url, reason: "there is no list of subjects".to_owned() },
             error => error,
         })
@@ -246,12 +248,12 @@ impl Registry {
         let held: Held = match id {
             // A registry counts up to there, and has no such page.
             RegistryId::Id(id) if i32::try_from(id).is_err() => return Err(RegistryError::Unknown { url: self.url.clone() }),
-            RegistryId::Id(id) => match self.get(&format!("/schemas/ids/{id}")) {
+            RegistryId::Id(id) => match self.get(&format!("/schemas/ids/{id}"), DEADLINE) {
                 // No words of a registry, and yet one answers there.
                 Err(RegistryError::Faulty { status: 404, .. }) if self.check().is_ok() => return Err(RegistryError::Unknown { url: self.url.clone() }),
                 answer => answer?,
             },
-            RegistryId::Guid(_) => match self.get(&format!("/schemas/guids/{id}")) {
+            RegistryId::Guid(_) => match self.get(&format!("/schemas/guids/{id}"), DEADLINE) {
                 // One that has no such page, and is a registry.
                 Err(RegistryError::Faulty { status: 404, .. }) if self.check().is_ok() => {
                     return Ok(Err(format!(
@@ -314,7 +316,7 @@ impl Registry {
         }
         let body = json!({ "schemaType": "AVRO", "schema": schema_json });
         let rule = format!("/config/{subject}");
-        match self.get::<Rule>(&rule) {
+        match self.get::<Rule>(&rule, REGISTERS_WITHIN) {
             // Whoever set a stricter one keeps it.
             Ok(Rule { compatibility_level }) if READS_THE_LAST.contains(&compatibility_level.as_str()) => {}
             Ok(_) | Err(RegistryError::Unknown { .. }) => drop(self.put(&rule, &json!({ "compatibility": READS_THE_LAST[0] }))?),
@@ -345,20 +347,21 @@ impl Registry {
         }
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, RegistryError> {
-        self.answer(path, self.who(self.agent.get(format!("{}{path}", self.url))).call())
+    fn get<T: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<T, RegistryError> {
+        self.answer(path, self.who(self.agent.get(format!("{}{path}", self.url)), within).call())
     }
 
     fn post<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> Result<T, RegistryError> {
-        self.answer(path, self.who(self.agent.post(format!("{}{path}", self.url))).header("content-type", MEDIA_TYPE).send(body.to_string()))
+        self.answer(path, self.who(self.agent.post(format!("{}{path}", self.url)), REGISTERS_WITHIN).header("content-type", MEDIA_TYPE).send(body.to_string()))
     }
 
     fn put(&self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value, RegistryError> {
-        self.answer(path, self.who(self.agent.put(format!("{}{path}", self.url))).header("content-type", MEDIA_TYPE).send(body.to_string()))
+        self.answer(path, self.who(self.agent.put(format!("{}{path}", self.url)), REGISTERS_WITHIN).header("content-type", MEDIA_TYPE).send(body.to_string()))
     }
 
-    fn who<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
-        let request = request.header("accept", MEDIA_TYPE);
+    /// As whom it is asked, and how long the answer may take.
+    fn who<B>(&self, request: RequestBuilder<B>, within: Duration) -> RequestBuilder<B> {
+        let request = request.config().timeout_global(Some(within)).build().header("accept", MEDIA_TYPE);
         match &self.authorization {
             Some(who) => request.header("authorization", who),
             None => request,

@@ -51,12 +51,9 @@ POM
     exec 9>&-
 }
 
-run() {
-    port=$1 controller=$2 directory=$3
-    shift 3
-    mkdir -p "$directory"
-    if [ ! -f "$directory/broker.properties" ]; then
-        cat >"$directory/broker.properties" <<PROPERTIES
+# The settings of the broker at $port with its data below $directory.
+properties() {
+    cat <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
@@ -77,6 +74,39 @@ group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=500
 PROPERTIES
+}
+
+# Small and quick to start.
+flags="-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+
+# Makes an empty directory of a broker, with further arguments.
+format() {
+    # shellcheck disable=SC2086
+    java $flags $archived -cp "$jars/*" kafka.tools.StorageTool format --cluster-id bG9hZGxpbmUtdGVzdHMtMQ --config "$directory/broker.properties" "$@" >"$directory/format.log" 2>&1 ||
+        fail "the broker's directory could not be made: $(tail -n 3 "$directory/format.log")"
+}
+
+# Prints java's flag for the archive of the broker's classes. The first time a broker runs for it, on the same ports.
+archive() {
+    file=$(archive_file "$jars/broker")
+    if [ ! -f "$file" ]; then
+        archived='' directory=$(mktemp -d "$tools/first.XXXXXX")
+        properties >"$directory/broker.properties"
+        format
+        # shellcheck disable=SC2086
+        make_archive "$file" "Kafka Server started" $flags -cp "$jars/*" kafka.Kafka "$directory/broker.properties"
+        rm -rf "$directory"
+    fi
+    if [ -f "$file" ]; then echo "-XX:SharedArchiveFile=$file"; fi
+}
+
+run() {
+    port=$1 controller=$2 directory=$3
+    shift 3
+    mkdir -p "$directory"
+    archived=$(archive)
+    if [ ! -f "$directory/broker.properties" ]; then
+        properties >"$directory/broker.properties"
         for setting in "$@"; do
             shift
             case $setting in
@@ -84,11 +114,10 @@ PROPERTIES
             *) echo "$setting" >>"$directory/broker.properties" ;;
             esac
         done
-        java -cp "$jars/*" kafka.tools.StorageTool format --cluster-id bG9hZGxpbmUtdGVzdHMtMQ --config "$directory/broker.properties" "$@" >"$directory/format.log" 2>&1 ||
-            fail "the broker's directory could not be made: $(tail -n 3 "$directory/format.log")"
+        format "$@"
     fi
-    # Small and quick to start.
-    java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*" kafka.Kafka "$directory/broker.properties" >>"$directory/broker.log" 2>&1 &
+    # shellcheck disable=SC2086
+    java $flags $archived -cp "$jars/*" kafka.Kafka "$directory/broker.properties" >>"$directory/broker.log" 2>&1 &
     until_left $!
 }
 

@@ -48,8 +48,12 @@ run() {
     port=$1 directory=$2
     mkdir -p "$directory"
     # Small and quick to start.
-    java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dquarkus.http.host=127.0.0.1 -Dquarkus.http.port="$port" \
-        -jar "$place/apicurio-registry-app-$version-runner.jar" >>"$directory/registry.log" 2>&1 &
+    set -- -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dquarkus.http.host=127.0.0.1 -Dquarkus.http.port="$port" \
+        -jar "$place/apicurio-registry-app-$version-runner.jar"
+    file=$(archive_file "$place/registry")
+    if [ ! -f "$file" ]; then (make_archive "$file" "Listening on" "$@"); fi
+    if [ -f "$file" ]; then set -- "-XX:SharedArchiveFile=$file" "$@"; fi
+    java "$@" >>"$directory/registry.log" 2>&1 &
     until_left $!
 }
 
