@@ -570,12 +570,11 @@ pub trait Session: Send {
     fn commit(&mut self, batch: &Batch) -> Result<(), LogError>;
 
     /// As [`Session::commit`], but what takes long goes on by itself, so that other partitions need not wait for it: the same batch is to be tried again then, until
-    /// it is told what came of it. Where the caller `reads_on` meanwhile and there is more to read, nothing is waited for.
+    /// it is told what came of it. Where the caller reads on meanwhile and there is more to read, nothing is waited for.
     ///
     /// # Errors
     /// As [`Session::commit`]; [`LogError::UnderWay`] while it goes on.
-    fn commit_soon(&mut self, batch: &Batch, reads_on: bool) -> Result<(), LogError> {
-        let _ = reads_on;
+    fn commit_soon(&mut self, batch: &Batch, _reads_on: bool) -> Result<(), LogError> {
         self.commit(batch)
     }
 

@@ -349,7 +349,7 @@ impl Log for KafkaLog {
     fn append(&self, appends: Vec<RawAppend>) -> Result<Vec<Offset>, LogError> {
         self.0.check_open()?;
         self.0.partitions.check_appends(&appends)?;
-        self.0.standing.note(Stopwatch::start(), || appended(&appends), || (self.0.appender.append(&self.0.options, &self.0.names, &appends), None))
+        self.0.standing.note(Stopwatch::start(), || appended(&appends), || self.0.appender.append(&self.0.options, &self.0.names, &appends))
     }
 
     fn append_each(&self, calls: Vec<(Vec<RawAppend>, Told)>) {

@@ -163,14 +163,19 @@ struct InForce {
     version: String,
 }
 
+/// Puts a target on a list, unless it is there.
+fn list(is_there: &mut bool, list: &mut Vec<TargetId>, id: &TargetId) {
+    if !std::mem::replace(is_there, true) {
+        list.push(id.clone());
+    }
+}
+
 /// Lists a target that has panes which it was not evaluated with, and sees to it that it is found.
 fn note(target: &mut Target, id: &TargetId, fresh: &mut Vec<TargetId>, searched: &mut Option<Timestamp>) {
     if !target.has_fresh_panes() {
         return;
     }
-    if !std::mem::replace(&mut target.is_fresh, true) {
-        fresh.push(id.clone());
-    }
+    list(&mut target.is_fresh, fresh, id);
     if searched.is_some_and(|through| target.has_complete_panes(through)) {
         *searched = None;
     }
@@ -231,9 +236,7 @@ impl State {
         }
         let due_after = target.memory.due;
         note(target, id, &mut self.fresh, &mut self.searched);
-        if !std::mem::replace(&mut target.is_changed, true) {
-            self.changed.push(id.clone());
-        }
+        list(&mut target.is_changed, &mut self.changed, id);
         if due_before != due_after {
             if let Some(due) = due_before {
                 self.due.remove(&(due, id.clone()));
@@ -353,8 +356,8 @@ impl State {
             self.sources.lost(at);
         }
         for (id, target) in &mut self.targets {
-            if target.begin_metrics_anew(next, at) && !std::mem::replace(&mut target.is_changed, true) {
-                self.changed.push(id.clone());
+            if target.begin_metrics_anew(next, at) {
+                list(&mut target.is_changed, &mut self.changed, id);
             }
         }
     }

@@ -17,7 +17,7 @@ needs_java() {
 # The file with the classes of the server $1 as this Java has them in memory: it starts in less than half the time with them (-XX:SharedArchiveFile), and all works without.
 archive_file() { echo "$1-$(java -version 2>&1 | cksum | cut -d ' ' -f 1).jsa"; }
 
-# Makes that file $1: runs java with the arguments from $3 on until its log has the words $2, and ends it.
+# Makes that file $1, once: runs java with the arguments from $3 on until its log has the words $2, and ends it. It is empty where this Java makes none.
 make_archive() {
     file=$1 words=$2
     shift 2
@@ -34,7 +34,7 @@ make_archive() {
         kill "$first" 2>/dev/null || true
         wait "$first" 2>/dev/null || true
         trap - EXIT
-        if [ -f "$file.new" ]; then mv "$file.new" "$file"; fi
+        mv "$file.new" "$file" 2>/dev/null || : >"$file"
     fi
     exec 9>&-
 }

@@ -82,11 +82,11 @@ flags="-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 # Makes an empty directory of a broker, with further arguments.
 format() {
     # shellcheck disable=SC2086
-    java $flags $archived -cp "$jars/*" kafka.tools.StorageTool format --cluster-id bG9hZGxpbmUtdGVzdHMtMQ --config "$directory/broker.properties" "$@" >"$directory/format.log" 2>&1 ||
+    java $flags ${archived:+"$archived"} -cp "$jars/*" kafka.tools.StorageTool format --cluster-id bG9hZGxpbmUtdGVzdHMtMQ --config "$directory/broker.properties" "$@" >"$directory/format.log" 2>&1 ||
         fail "the broker's directory could not be made: $(tail -n 3 "$directory/format.log")"
 }
 
-# Prints java's flag for the archive of the broker's classes. The first time a broker runs for it, on the same ports.
+# Prints java's flag for the archive of the broker's classes, where there is one. The first time a broker runs for it, on the same ports.
 archive() {
     file=$(archive_file "$jars/broker")
     if [ ! -f "$file" ]; then
@@ -97,7 +97,7 @@ archive() {
         make_archive "$file" "Kafka Server started" $flags -cp "$jars/*" kafka.Kafka "$directory/broker.properties"
         rm -rf "$directory"
     fi
-    if [ -f "$file" ]; then echo "-XX:SharedArchiveFile=$file"; fi
+    if [ -s "$file" ]; then echo "-XX:SharedArchiveFile=$file"; fi
 }
 
 run() {
@@ -117,7 +117,7 @@ run() {
         format "$@"
     fi
     # shellcheck disable=SC2086
-    java $flags $archived -cp "$jars/*" kafka.Kafka "$directory/broker.properties" >>"$directory/broker.log" 2>&1 &
+    java $flags ${archived:+"$archived"} -cp "$jars/*" kafka.Kafka "$directory/broker.properties" >>"$directory/broker.log" 2>&1 &
     until_left $!
 }
 

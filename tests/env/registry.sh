@@ -52,7 +52,7 @@ run() {
         -jar "$place/apicurio-registry-app-$version-runner.jar"
     file=$(archive_file "$place/registry")
     if [ ! -f "$file" ]; then (make_archive "$file" "Listening on" "$@"); fi
-    if [ -f "$file" ]; then set -- "-XX:SharedArchiveFile=$file" "$@"; fi
+    if [ -s "$file" ]; then set -- "-XX:SharedArchiveFile=$file" "$@"; fi
     java "$@" >>"$directory/registry.log" 2>&1 &
     until_left $!
 }

@@ -1,6 +1,5 @@
 //! Work that may take long or not come back, on a thread of its own: whoever waits for it waits so long and no longer, and may be woken when it comes to its end later.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -13,9 +12,7 @@ pub(super) struct Apart<T> {
     pub(super) began: Stopwatch,
     /// Somebody waited for it in vain.
     is_left: Arc<AtomicBool>,
-    ended: Receiver<(T, Duration)>,
-    /// How long it took, once that was told.
-    took: Cell<Option<Duration>>,
+    ended: Receiver<T>,
 }
 
 /// There was no thread for it, or it unwound.
@@ -29,29 +26,20 @@ impl<T: Send + 'static> Apart<T> {
         let wakes = Arc::clone(&is_left);
         let works = move || {
             // Nobody may want to know any more.
-            let done = work();
-            let _ = tell.send((done, began.elapsed()));
+            let _ = tell.send(work());
             if wakes.load(Ordering::SeqCst) {
                 wake();
             }
         };
         // Without a thread nothing is ever told, which is told as that.
         let _ = std::thread::Builder::new().name(name.to_owned()).spawn(works);
-        Apart { began, is_left, ended, took: Cell::default() }
-    }
-
-    /// How long it took, where what came of it was told: that may be long after its end.
-    pub(super) fn took(&self) -> Option<Duration> {
-        self.took.get()
+        Apart { began, is_left, ended }
     }
 
     /// What came of it, once, where it came to its end within `wait`.
     pub(super) fn ended(&self, wait: Duration) -> Option<Result<T, Lost>> {
         match self.ended.recv_timeout(wait) {
-            Ok((ended, took)) => {
-                self.took.set(Some(took));
-                Some(Ok(ended))
-            }
+            Ok(ended) => Some(Ok(ended)),
             Err(RecvTimeoutError::Disconnected) => Some(Err(Lost)),
             Err(RecvTimeoutError::Timeout) => {
                 self.is_left.store(true, Ordering::SeqCst);
@@ -74,9 +62,7 @@ mod tests {
         let slow = Apart::begin("slow", move || waits.recv().is_ok(), move || woken.send("slow").unwrap());
         assert!(slow.ended(Duration::ZERO).is_none());
         go_on.send(()).unwrap();
-        assert!(slow.took().is_none());
         assert!(matches!(slow.ended(LONG), Some(Ok(true))));
-        assert!(slow.took().is_some_and(|took| took <= slow.began.elapsed()));
         assert_eq!(wakes.recv_timeout(LONG), Ok("slow"));
         let (woken, wakes) = channel();
         let quick = Apart::begin("quick", || 1, move || woken.send("quick").unwrap());

@@ -65,8 +65,6 @@ pub(super) struct Member {
     beginnings: BTreeMap<u32, Beginning>,
     questions: Questions,
     hidden: Hidden,
-    /// How long the last commit took, of one that was not waited for.
-    took: Option<Duration>,
     /// Another one took its place: the client says so once.
     is_replaced: bool,
     /// The topic has more partitions than there were at the start.
@@ -163,7 +161,6 @@ impl Member {
             beginnings: BTreeMap::new(),
             questions: Questions::default(),
             hidden: Hidden::default(),
-            took: None,
             is_replaced: false,
             has_outgrown: false,
         };

@@ -69,24 +69,30 @@ impl Standing {
         }
     }
 
-    /// Does a write that was begun then, and notes what came of it. `of` says what it is that is written; the write says how long it took, where it had come to its end before it was
-    /// asked for.
-    pub(super) fn note<T>(
-        &self,
-        began: Stopwatch,
-        of: impl Fn() -> String,
-        write: impl FnOnce() -> (Result<T, LogError>, Option<Duration>),
-    ) -> Result<T, LogError> {
-        let (outcome, took) = write();
-        match &outcome {
-            Ok(_) => self.written(&of, took.unwrap_or_else(|| began.elapsed())),
-            Err(LogError::Retry { reason } | LogError::Unknown { reason }) => self.refused(of(), reason, began.elapsed()),
-            // It is no failure yet; but what waits for so long is told.
-            Err(LogError::UnderWay { reason }) if began.elapsed() >= self.told_after => self.waits(of(), reason, began.elapsed(), false),
-            Err(LogError::UnderWay { .. }) => {}
-            Err(LogError::Fenced { .. } | LogError::TooLarge { .. } | LogError::Fatal { .. }) => self.times.failed(),
-        }
+    /// Does a write that was begun then, and notes what came of it. `of` says what it is that is written.
+    pub(super) fn note<T>(&self, began: Stopwatch, of: impl Fn() -> String, write: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+        let outcome = write();
+        self.came_of(&of, began.elapsed(), outcome.as_ref().err());
         outcome
+    }
+
+    /// The same of one that says since when it has been done: it may have come to its end before anybody asked.
+    pub(super) fn note_ended(&self, began: Stopwatch, of: impl Fn() -> String, write: impl FnOnce() -> Result<Stopwatch, LogError>) -> Result<(), LogError> {
+        let outcome = write();
+        let since = outcome.as_ref().map_or(Duration::ZERO, |ended| ended.elapsed());
+        self.came_of(&of, began.elapsed().saturating_sub(since), outcome.as_ref().err());
+        outcome.map(drop)
+    }
+
+    fn came_of(&self, of: &impl Fn() -> String, time: Duration, failed: Option<&LogError>) {
+        match failed {
+            None => self.written(of, time),
+            Some(LogError::Retry { reason } | LogError::Unknown { reason }) => self.refused(of(), reason, time),
+            // It is no failure yet; but what waits for so long is told.
+            Some(LogError::UnderWay { reason }) if time >= self.told_after => self.waits(of(), reason, time, false),
+            Some(LogError::UnderWay { .. }) => {}
+            Some(LogError::Fenced { .. } | LogError::TooLarge { .. } | LogError::Fatal { .. }) => self.times.failed(),
+        }
     }
 
     /// Notes what came of several writes that were done at once, in `time`, each with what it is: those that succeed hide none that do not.
@@ -226,11 +232,11 @@ mod tests {
     use super::*;
 
     fn fail(standing: &Standing, of: &str, reason: &str) {
-        drop(standing.note(Stopwatch::start(), || of.to_owned(), || (Err::<(), _>(LogError::Retry { reason: reason.to_owned() }), None)));
+        drop(standing.note(Stopwatch::start(), || of.to_owned(), || Err::<(), _>(LogError::Retry { reason: reason.to_owned() })));
     }
 
     fn write(standing: &Standing, of: &str) {
-        standing.note(Stopwatch::start(), || of.to_owned(), || (Ok(()), None)).unwrap();
+        standing.note(Stopwatch::start(), || of.to_owned(), || Ok(())).unwrap();
     }
 
     #[test]
@@ -243,11 +249,7 @@ mod tests {
         let Trouble { of, refused, reason, place, .. } = standing.trouble().unwrap();
         assert_eq!((of, standing.trouble().unwrap().since, refused, reason.as_str(), place.as_str()), (None, since, 2, "still none", "a:9092"));
         // Of one that was too large the cluster is not to blame.
-        drop(standing.note(
-            Stopwatch::start(),
-            || "admit".to_owned(),
-            || (Err::<(), _>(LogError::TooLarge { topic: crate::log::Topic::Metrics, bytes: 1 }), None),
-        ));
+        drop(standing.note(Stopwatch::start(), || "admit".to_owned(), || Err::<(), _>(LogError::TooLarge { topic: crate::log::Topic::Metrics, bytes: 1 })));
         assert_eq!(standing.trouble().unwrap().refused, 2);
         write(&standing, "admit");
         write(&standing, "decide");
@@ -279,7 +281,7 @@ mod tests {
     #[test]
     fn a_write_that_takes_long_is_told_for_as_long_as_it_waits() {
         let look = |standing: &Standing| {
-            let waits = || (Err::<(), _>(LogError::UnderWay { reason: "not taken yet".to_owned() }), None);
+            let waits = || Err::<(), _>(LogError::UnderWay { reason: "not taken yet".to_owned() });
             drop(standing.note(Stopwatch::start(), || "decide".to_owned(), waits));
             standing.trouble()
         };
@@ -370,7 +372,7 @@ mod tests {
         while began.elapsed() < Duration::from_millis(50) {
             std::thread::yield_now();
         }
-        drop(standing.note(began, || "decide".to_owned(), || (Err::<(), _>(LogError::Retry { reason: "no answer".to_owned() }), None)));
+        drop(standing.note(began, || "decide".to_owned(), || Err::<(), _>(LogError::Retry { reason: "no answer".to_owned() })));
         assert!(standing.trouble().unwrap().since < before + Duration::from_millis(20), "not since it failed");
     }
 
@@ -380,5 +382,15 @@ mod tests {
         let standing = Standing { forgotten_after: Duration::ZERO, ..Standing::new("a:9092") };
         fail(&standing, "what is appended to metrics", "no answer");
         assert_eq!(standing.trouble(), None);
+    }
+
+    /// A commit that came to its end before anybody asked took no longer for it.
+    #[test]
+    fn a_commit_takes_until_its_end() {
+        let began = Stopwatch::start();
+        let [asked_late, waited] = [(), ()].map(|()| Standing::new("a:9092"));
+        asked_late.note_ended(began, || "decide".to_owned(), || Ok(began)).unwrap();
+        waited.note(began, || "decide".to_owned(), || Ok(())).unwrap();
+        assert!(asked_late.times().total() < waited.times().total());
     }
 }

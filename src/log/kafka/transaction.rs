@@ -99,8 +99,16 @@ pub(super) enum Failure {
     Unknown(KafkaError),
 }
 
-/// What came of a transaction: the earliest time that a broker gave to one of its records.
-pub(super) type Ended = Result<Option<Timestamp>, Failure>;
+/// A transaction that took effect.
+pub(super) struct Done {
+    /// The earliest time that a broker gave to one of its records.
+    pub(super) first_at: Option<Timestamp>,
+    /// Since when: nobody may have asked at once.
+    pub(super) since: Stopwatch,
+}
+
+/// What came of a transaction.
+pub(super) type Ended = Result<Done, Failure>;
 
 /// Why a transaction did not come to its end, before it is known of which record that is told.
 struct Stopped {
@@ -146,17 +154,12 @@ pub(super) struct Lasting {
     /// What it waited for when it was left alone.
     pub(super) waits_for: String,
     sent: Vec<Sent>,
-    ends: Apart<Result<Option<Timestamp>, Stopped>>,
+    ends: Apart<Result<Done, Stopped>>,
 }
 
 impl Lasting {
     pub(super) fn began(&self) -> Stopwatch {
         self.ends.began
-    }
-
-    /// How long it took, once what came of it was told.
-    pub(super) fn took(&self) -> Option<Duration> {
-        self.ends.took()
     }
 
     /// What came of it, where it came to its end within `wait`.
@@ -166,7 +169,7 @@ impl Lasting {
 }
 
 /// What came of a transaction, told of what was sent.
-fn told(ended: Result<Result<Option<Timestamp>, Stopped>, Lost>, sent: impl Fn(usize) -> Option<Sent>) -> Ended {
+fn told(ended: Result<Result<Done, Stopped>, Lost>, sent: impl Fn(usize) -> Option<Sent>) -> Ended {
     match ended {
         Ok(ended) => ended.map_err(|stopped| stopped.told(sent)),
         Err(Lost) => Err(Failure::Unknown(KafkaError::Canceled)),
@@ -332,7 +335,7 @@ impl Transactions {
         sizes: &[usize],
         position: Option<(TopicPartitionList, ConsumerGroupMetadata)>,
         began: Stopwatch,
-    ) -> Result<Option<Timestamp>, Stopped> {
+    ) -> Result<Done, Stopped> {
         if let Some((index, error)) = unsent {
             return self.give_up(error, Some(index));
         }
@@ -358,7 +361,8 @@ impl Transactions {
             match self.producer.commit_transaction(Timeout::Never) {
                 Ok(()) => {
                     let first_at = self.producer.context().first_at.load(Ordering::Relaxed);
-                    return Ok((first_at < i64::MAX).then_some(Timestamp::from_millis(first_at)));
+                    let first_at = (first_at < i64::MAX).then_some(Timestamp::from_millis(first_at));
+                    return Ok(Done { first_at, since: Stopwatch::start() });
                 }
                 Err(error) => match errors::of_step(&error) {
                     Step::Again => {}
@@ -421,7 +425,7 @@ impl Transactions {
     }
 
     /// Aborts, where that is still possible. Always tells why.
-    fn give_up(&self, error: KafkaError, of: Option<usize>) -> Result<Option<Timestamp>, Stopped> {
+    fn give_up(&self, error: KafkaError, of: Option<usize>) -> Result<Done, Stopped> {
         if self.producer.client().fatal_error().is_some() || errors::of_step(&error) == Step::Dead && matches!(error, KafkaError::Transaction(_)) {
             return Err(Stopped { how: How::Dead, error, of });
         }

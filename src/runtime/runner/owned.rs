@@ -17,7 +17,7 @@ const DEAD_LETTER_BYTES: usize = 64 * 1024;
 /// The most dead letters a second of the log's time.
 const DEAD_LETTERS_A_SECOND: u32 = 10;
 
-/// So many records are read on at least while a batch is being written; more than come while most batches are: a client that is stopped throws away what it fetched.
+/// So many records are read on at most while a batch is being written, and some of one poll: more than come while most batches are, since a client that is stopped throws away what it fetched.
 pub(in crate::runtime) const READS_ON: u64 = 8_000;
 /// Of a stage that flushes, which holds less of each.
 const FLUSH_READS_ON: u64 = 50_000;

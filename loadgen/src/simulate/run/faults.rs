@@ -257,9 +257,9 @@ impl Run<'_> {
         if before > range.start {
             self.checker.count(if before > needed { "retention took what somebody needed" } else { "retention took what nobody needed" });
         }
-        // Lost is what somebody has not read, or will have to read again.
         // Behind the position that is committed more may have been read.
         let handed = self.log.faults().handed.get(&(group, partition)).copied().unwrap_or(read).max(read);
+        // Lost is what somebody has not read, or will have to read again.
         self.checker.trimmed(topic, partition, before, (before > needed).then_some((read, handed)));
         drop(self.memory.trim(topic, partition, before));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
 
-use super::super::transaction::{Beginning, Commit, Ended, Failure, Put, Transactions};
+use super::super::transaction::{Beginning, Commit, Done, Ended, Failure, Put, Transactions};
 use super::super::{client, errors};
 use super::{HEARS, Member, Owned, said_of};
 use crate::log::{Batch, LogError, Polled};
@@ -21,16 +21,11 @@ impl Member {
         let shared = Arc::clone(&self.shared);
         let (group, partition) = (self.membership.group, batch.partition);
         let began = self.owned.get(&partition).and_then(Owned::late_since).unwrap_or_else(Stopwatch::start);
-        self.took = None;
-        let commits = || {
-            let outcome = self.try_commit(batch, soon, long);
-            (outcome, self.took)
-        };
-        shared.standing.note(began, || said_of(group, partition), commits)
+        shared.standing.note_ended(began, || said_of(group, partition), || self.try_commit(batch, soon, long))
     }
 
-    /// Commits a batch, as often as the group changes meanwhile.
-    fn try_commit(&mut self, batch: &Batch, soon: Duration, long: Duration) -> Result<(), LogError> {
+    /// Commits a batch, as often as the group changes meanwhile. Since when it has been done.
+    fn try_commit(&mut self, batch: &Batch, soon: Duration, long: Duration) -> Result<Stopwatch, LogError> {
         self.shared.check_open()?;
         self.shared.partitions.check_appends(&batch.appends)?;
         let partition = batch.partition;
@@ -45,11 +40,11 @@ impl Member {
                 self.revive(partition, if owned.reviving.is_some() { long } else { soon })?;
             }
             match self.transact(batch, soon, long)? {
-                Ok(first_at) => {
+                Ok(Done { first_at, since }) => {
                     if let Some(at) = first_at {
                         self.shared.clock.heard(at);
                     }
-                    return Ok(());
+                    return Ok(since);
                 }
                 Err(Failure::Nothing(error)) => return Err(error),
                 Err(Failure::Outside(error)) => {
@@ -115,13 +110,7 @@ impl Member {
     fn transact(&mut self, batch: &Batch, soon: Duration, long: Duration) -> Result<Ended, LogError> {
         let lasting = self.owned.get_mut(&batch.partition).and_then(|owned| owned.lasting.take());
         let commit = match lasting {
-            Some(lasting) => match lasting.ended(long) {
-                Some(ended) => {
-                    self.took = lasting.took();
-                    Commit::Ended(ended)
-                }
-                None => Commit::Lasts(lasting),
-            },
+            Some(lasting) => lasting.ended(long).map_or(Commit::Lasts(lasting), Commit::Ended),
             None => self.begin(batch, soon)?,
         };
         let lasting = match commit {
