@@ -75,3 +75,23 @@ fn while_a_cluster_is_waited_for() {
     }
     assert_eq!(ended(child), Some(0));
 }
+
+/// What TLS uses is taken down by nobody at the end of the program: threads that used it may still end then.
+#[cfg(feature = "kafka")]
+#[test]
+fn tls_is_left_as_it_is() {
+    let (home, _) = fleet_of_sleepers(1, "");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (called, brokers) = (home.path().join("called"), nobody.local_addr().unwrap().to_string());
+    let mut command = run(home.path());
+    std::fs::write(home.path().join("kafka.properties"), "security.protocol=ssl\n").unwrap();
+    command.args(["--brokers", &brokers, "--set", "kafka.config=kafka.properties"]);
+    command.env("LD_PRELOAD", common::shim(home.path(), "ending/called_at_the_end.c")).env("CALLED_AT_THE_END", &called);
+    let (child, address) = started(command);
+    let client = || ureq::get(format!("http://{address}/readyz")).config().http_status_as_error(false).build().call().unwrap().body_mut().read_to_string().ok();
+    wait_for("a client to be made", || client().filter(|said| said.contains(&brokers)));
+    assert_eq!(ended(child), Some(0));
+    let called = std::fs::read_to_string(&called).unwrap();
+    assert!(called.contains("called_at_the_end"), "it is written down: {called}");
+    assert!(!called.contains("libcrypto"), "{called}");
+}

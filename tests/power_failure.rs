@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use common::ledger::Ledger;
 use common::load::{PRODUCERS, Shared, Told, under_load, write_documents};
 use common::random::{Random, rounds};
-use common::{LOADLINE, Running, arguments, wait_for};
+use common::{LOADLINE, Running, arguments, shim, wait_for};
 use disk::{ACKNOWLEDGED, Disk, Event, Syncs, read_journal};
 use loadline::log::embedded::{EmbeddedLog, Options};
 use loadline::log::{Log, RawRecord, Topic};
@@ -52,7 +52,7 @@ impl Journaled {
         let home = tempfile::tempdir().unwrap();
         let root = home.path().canonicalize().unwrap();
         write_documents(&root, TARGETS);
-        let shim = compile_shim(&root);
+        let shim = shim(&root, "power_failure/journal.c");
         let journal = root.join("journal");
         let mut told: Vec<Told> = (0..PRODUCERS).map(|_| Told::default()).collect();
         for life in 0..2 {
@@ -156,14 +156,6 @@ fn note(mut journal: &File, producer: usize, request: u64) {
     journal.write_all(&record).unwrap();
 }
 
-fn compile_shim(directory: &Path) -> PathBuf {
-    let shim = directory.join("journal.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/power_failure/journal.c");
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(source).output().unwrap();
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    shim
-}
-
 /// Nothing acknowledged is lost and nothing is half there, whenever the power fails; the program goes on from what is
 /// found, and decides what an undisturbed run decides.
 #[test]
@@ -230,7 +222,7 @@ fn a_restore_that_the_power_ends_is_never_taken_for_a_log() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     run(Command::new(LOADLINE).arg("backup").args([home.join("data"), home.join("backup")]));
-    let (shim, journal) = (compile_shim(&home), home.join("journal"));
+    let (shim, journal) = (shim(&home, "power_failure/journal.c"), home.join("journal"));
     let mut restore = Command::new(LOADLINE);
     restore.env("LD_PRELOAD", &shim).env("LOADLINE_JOURNAL", &journal).env("LOADLINE_JOURNAL_ROOT", &root);
     run(restore.arg("restore").args([home.join("backup"), root.join("machine/data")]));

@@ -87,6 +87,8 @@ impl Broker {
 
     /// The same, at these ports: its own, and its controller's.
     pub(crate) fn start_at(ports: [u16; 2], settings: &[&str], client: &[(&str, &str)]) -> Broker {
+        // As Loadline does, before a client is made here.
+        openssl::init();
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{}", std::process::id(), next()));
         drop(std::fs::remove_dir_all(&directory));
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect::<Vec<_>>();
@@ -415,7 +417,10 @@ impl Broker {
         let producer: BaseProducer<Told> = config.create_with_context(Told::default()).unwrap();
         let told = topics.iter().map(|topic| {
             let record: BaseRecord<'_, (), str> = BaseRecord::to(topic).partition(0).payload("x");
-            producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+            // What the client learnt of all topics before, it tells of this one at once.
+            if let Err((error, _)) = producer.send(record) {
+                return Some(error.rdkafka_error_code().unwrap());
+            }
             producer.flush(START).unwrap();
             producer.context().0.lock().unwrap().take().unwrap()
         });

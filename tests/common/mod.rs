@@ -44,6 +44,15 @@ pub(crate) fn wait_for<T>(what: &str, mut happened: impl FnMut() -> Option<T>) -
     }
 }
 
+/// A library of one C file of the tests, made in `directory`: to be preloaded into the program.
+pub(crate) fn shim(directory: &Path, source: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(source);
+    let shim = directory.join(source.file_stem().unwrap()).with_extension("so");
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(source).output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    shim
+}
+
 /// What makes `command` run a Loadline on `directory`: policies in `policies/`, its data in `data/`.
 pub(crate) fn arguments(command: &mut Command, directory: &Path, flags: &[&str]) {
     command.current_dir(directory).args(["run", "--data", "data", "--policies", "policies", "--listen", "127.0.0.1:0"]);

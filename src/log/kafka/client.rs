@@ -112,6 +112,8 @@ const OURS: [&str; 16] = [
 
 /// What all clients share. What the user sets comes last, in [`create`].
 fn client(options: &Options) -> ClientConfig {
+    // Before librdkafka does, or OpenSSL takes down at the end of the program what threads still use that end then: both free the same memory.
+    openssl::init();
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &options.brokers)
