@@ -15,7 +15,7 @@ use super::{Amount, FleetName, Kind, MetricName, TargetId};
 use defaults::Defaults;
 
 pub use known::{known_unit, nearest_metric};
-pub use resolve::{DEFAULT_PANE, Origin, Resolution, Setting, habit_of_document, is_sound, outline, resolve, resolve_for, resolve_spec_json, target_of};
+pub use resolve::{Alike, DEFAULT_PANE, Origin, Resolution, Setting, habit_of_document, is_sound, outline, resolve, resolve_for, resolve_spec_json, target_of};
 
 /// Which set of defaults a policy starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

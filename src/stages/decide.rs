@@ -21,8 +21,9 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
 use crate::log::{Offset, Topic};
+use crate::model::document::Problem;
 use crate::model::json;
-use crate::model::policy::{Mode, Policy, resolve_spec_json};
+use crate::model::policy::{Alike, Mode, Policy};
 use crate::model::{AnnounceAgain, Audit, CarriedState, ControlEntry, Message, Part, PolicyAnnouncement, Severity, Signal, TargetId, Tick, Timestamp};
 
 use super::carried::NotCarried;
@@ -131,6 +132,8 @@ pub struct State {
     searched: Option<Timestamp>,
     /// Targets whose memory changed since the last round, in no order.
     changed: Vec<TargetId>,
+    /// Reads the policies of snapshots.
+    alike: Alike,
     /// When it was last told that there are too many targets.
     too_many_told: Option<Timestamp>,
     /// Histories that targets start with, for replay.
@@ -182,8 +185,9 @@ fn note(target: &mut Target, id: &TargetId, fresh: &mut Vec<TargetId>, searched:
 }
 
 impl InForce {
-    fn new(target: &TargetId, announced: &Announced) -> Result<Arc<Self>, String> {
-        let policy = resolve_spec_json(&announced.spec, target).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    /// What was announced, as it was resolved.
+    fn of(resolved: Result<Policy, Vec<Problem>>, announced: &Announced) -> Result<Arc<Self>, String> {
+        let policy = resolved.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         Ok(Arc::new(InForce { policy, version: announced.order.to_string() }))
     }
 }
@@ -273,7 +277,8 @@ impl State {
         let sources = self.sources.next_offset;
         self.with(id, (offset, at), stage, effects, |target, _, effects| {
             let taken = NotCarried::check_version(carried.version, Decide::VERSION).and_then(|()| {
-                let Target { policy, memory, .. } = Target::restored(id, carried.state.as_bytes(), sources).map_err(NotCarried::Unreadable)?;
+                let Target { policy, memory, .. } =
+                    Target::restored(id, carried.state.as_bytes(), sources, &mut Alike::default()).map_err(NotCarried::Unreadable)?;
                 target.carry(policy, memory, (offset, at))
             });
             if let Err(refused) = taken {
@@ -488,7 +493,7 @@ impl Snapshot for State {
 
     fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
         let id: TargetId = key.parse().map_err(|e| format!("{e}"))?;
-        let target = Target::restored(&id, bytes, self.sources.next_offset)?;
+        let target = Target::restored(&id, bytes, self.sources.next_offset, &mut self.alike)?;
         if let Some(due) = target.memory.due {
             self.due.insert((due, id.clone()));
         }
@@ -518,11 +523,12 @@ impl Snapshot for State {
 
 impl Target {
     /// A target of its snapshot. `sources` is the first offset that the snapshot of the partition does not hold.
-    fn restored(id: &TargetId, bytes: &[u8], sources: Offset) -> Result<Self, String> {
+    fn restored(id: &TargetId, bytes: &[u8], sources: Offset, alike: &mut Alike) -> Result<Self, String> {
         let mut memory: Memory = json::read_bytes(bytes).map_err(|e| format!("the snapshot of {id} cannot be read: {e}"))?;
         // A target that was not written in a later round had not changed until that round began.
         memory.next_offset = memory.next_offset.max(sources);
-        let in_force = |announced| catch_unwind(|| InForce::new(id, announced).ok()).ok().flatten();
+        let in_force =
+            |announced: &Announced| catch_unwind(AssertUnwindSafe(|| InForce::of(alike.resolve(&announced.spec, id), announced).ok())).ok().flatten();
         let policy = memory.policy.as_ref().and_then(in_force);
         if policy.is_none() {
             // This version cannot use it: its next announcement says so, in an alert.

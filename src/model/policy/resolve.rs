@@ -4,6 +4,7 @@
 //! there is no error. A field of the language whose step is not built yet is an error, never ignored.
 
 mod advice;
+mod alike;
 mod behavior;
 mod doubt;
 mod habits;
@@ -24,6 +25,7 @@ use crate::model::{FleetName, TargetId};
 use habits::{Place, habit};
 
 pub use crate::model::document::fields::{Origin, Setting};
+pub use alike::Alike;
 pub use doubt::is_sound;
 pub use habits::habit_of_document;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::log::Offset;
-use crate::model::policy::Mode;
+use crate::model::policy::{Mode, resolve_spec_json};
 use crate::model::{
     Audit, Decision, FleetObservation, Grant, Message, Outcome, OutcomeResult, Part, PolicyAnnouncement, Severity, SourceError, Timestamp, Verdict,
 };
@@ -105,7 +105,7 @@ impl Target {
             return; // said again
         }
         let announced = Announced { spec, order };
-        match InForce::new(&target, &announced) {
+        match InForce::of(resolve_spec_json(&announced.spec, &target), &announced) {
             Err(problems) => {
                 let then = if self.policy.is_some() { "the last one stays in force" } else { "there was none before, so nothing is decided" };
                 let message = || format!("a policy was announced that this version cannot use, {then}: {problems}");
