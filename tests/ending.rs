@@ -90,6 +90,8 @@ fn tls_is_left_as_it_is() {
     let (child, address) = started(command);
     let client = || ureq::get(format!("http://{address}/readyz")).config().http_status_as_error(false).build().call().unwrap().body_mut().read_to_string().ok();
     wait_for("a client to be made", || client().filter(|said| said.contains(&brokers)));
+    let loaded = std::fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap();
+    assert!(loaded.contains("libcrypto"), "it is a library of its own, or nothing is shown here");
     assert_eq!(ended(child), Some(0));
     let called = std::fs::read_to_string(&called).unwrap();
     assert!(called.contains("called_at_the_end"), "it is written down: {called}");

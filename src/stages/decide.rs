@@ -132,7 +132,7 @@ pub struct State {
     searched: Option<Timestamp>,
     /// Targets whose memory changed since the last round, in no order.
     changed: Vec<TargetId>,
-    /// Reads the policies of snapshots.
+    /// Reads the policies of snapshots; of use while they are restored.
     alike: Alike,
     /// When it was last told that there are too many targets.
     too_many_told: Option<Timestamp>,

@@ -185,33 +185,9 @@ impl FleetSeen {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Announced {
     /// The document's `spec`, as JSON text.
-    #[serde(with = "text_or_tree")]
     pub(super) spec: String,
     /// Its place in its source's order.
     pub(super) order: Order,
-}
-
-/// JSON text within JSON: as the tree that it is, so that it is not quoted, and read with every sign of it looked for; as a text where it is no JSON.
-mod text_or_tree {
-    use serde::de::Error as _;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use serde_json::value::RawValue;
-
-    pub(super) fn serialize<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
-        // What begins as a text would be taken for one, and a tree has no space around it.
-        match serde_json::from_str::<&RawValue>(text) {
-            Ok(tree) if tree.get() == text && !text.starts_with('"') => tree.serialize(to),
-            _ => text.serialize(to),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-        let tree: Box<RawValue> = Deserialize::deserialize(from)?;
-        match tree.get().starts_with('"') {
-            true => serde_json::from_str(tree.get()).map_err(D::Error::custom),
-            false => Ok(String::from(Box::<str>::from(tree))),
-        }
-    }
 }
 
 /// A fault in the program.

@@ -678,14 +678,3 @@ fn a_late_pane_is_evaluated_with_the_next_mark() {
     assert!(told.len() == 1 && told[0].starts_with("a "), "{told:?}");
     assert!(story.say(mark(0, 25)).is_empty(), "it was evaluated with it");
 }
-
-/// A spec comes back from a snapshot sign by sign, whatever was announced: a policy whose text differs is another one.
-#[test]
-fn a_spec_comes_back_as_it_was_announced() {
-    for spec in [r#"{"b": 1.50, "a":"x\"y\u00e9"}"#, " {} ", "{\n}", r#""a text""#, r#" "a text" "#, "no JSON", "", "{", "null", "1e99"] {
-        let order = crate::model::Order { source: "file".to_owned(), generation: 1 };
-        let memory = Memory { policy: Some(super::memory::Announced { spec: spec.to_owned(), order }), ..Memory::default() };
-        let restored: Memory = serde_json::from_slice(&serde_json::to_vec(&memory).unwrap()).unwrap();
-        assert_eq!(restored, memory, "{spec}");
-    }
-}

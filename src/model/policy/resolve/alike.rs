@@ -1,11 +1,16 @@
 //! Policies of many targets that differ in nothing but whose they are.
 
+use std::collections::VecDeque;
+
 use super::{Policy, Problem, resolve_spec_json};
 use crate::model::TargetId;
 
-/// Resolves one announced spec after the other. One that is the one before but for the name of its target is not read again: a process that takes over has thousands of them.
+/// So many different specs are remembered, those that came last.
+const MOST: usize = 8;
+
+/// Resolves one announced spec after the other. One that is one of those before but for the name of its target is not read again: a process that takes over has thousands of them.
 #[derive(Default)]
-pub struct Alike(Option<Read>);
+pub struct Alike(VecDeque<Read>);
 
 /// A spec that was read: what stands in it before the name of its target and behind it, and its policy.
 struct Read {
@@ -20,11 +25,14 @@ impl Alike {
     /// # Errors
     /// As it has.
     pub fn resolve(&mut self, spec: &str, target: &TargetId) -> Result<Policy, Vec<Problem>> {
-        if let Some(policy) = self.0.as_ref().and_then(|read| read.with(spec, target)) {
+        if let Some(policy) = self.0.iter().find_map(|read| read.with(spec, target)) {
             return Ok(policy);
         }
         let policy = resolve_spec_json(spec, target)?;
-        self.0 = Read::of(spec, &policy);
+        self.0.extend(Read::of(spec, &policy));
+        if self.0.len() > MOST {
+            self.0.pop_front();
+        }
         Ok(policy)
     }
 }
@@ -100,5 +108,12 @@ mod tests {
         let with = |name: &str| read("web").and_then(|read| read.with(&spec(name), &target(name))).map(|policy| policy.target);
         assert_eq!((with("api"), with("shop-2")), (Some(target("api")), Some(target("shop-2"))));
         assert!(read("shop").is_none(), "it stands there twice");
+        let mut alike = Alike::default();
+        let other = |name: &str, max: usize| spec(name).replace('9', &max.to_string());
+        for max in 1..=MOST + 1 {
+            alike.resolve(&other("web", max), &target("web")).unwrap();
+        }
+        let known = |max: usize| alike.0.iter().any(|read| read.with(&other("api", max), &target("api")).is_some());
+        assert_eq!((1..=MOST + 2).filter(|max| known(*max)).collect::<Vec<_>>(), (2..=MOST + 1).collect::<Vec<_>>());
     }
 }
