@@ -12,7 +12,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 DEMO := target/release/loadgen
 
 # How many tests run at once: most of them wait, for a broker, a fleet or the end of a pane.
-TEST_THREADS = $(shell expr 2 \* $$(nproc 2>/dev/null || sysctl -n hw.ncpu))
+TEST_THREADS = $(shell expr 3 \* $$(nproc 2>/dev/null || sysctl -n hw.ncpu))
 
 # What `make fuzz` fuzzes, with how many inputs of at most how many bytes.
 T := policy
