@@ -40,11 +40,10 @@ impl Alike {
 impl Read {
     /// Where the name stands there once, and every text as itself: without an escape a name has one spelling.
     fn of(spec: &str, policy: &Policy) -> Option<Read> {
-        let name = policy.target.name();
-        let mut places = spec.match_indices(name).filter(|(at, _)| spec[..*at].ends_with('"') && spec[at + name.len()..].starts_with('"'));
-        let (at, _) = places.next().filter(|_| is_itself(name) && !spec.contains('\\'))?;
-        let (before, behind) = (spec[..at].to_owned(), spec[at + name.len()..].to_owned());
-        places.next().is_none().then(|| Read { before, behind, policy: policy.clone() })
+        let quoted = format!("\"{}\"", policy.target.name());
+        let (before, behind) = spec.split_once(&quoted)?;
+        let is_found = !behind.contains(&quoted) && !spec.contains('\\');
+        is_found.then(|| Read { before: format!("{before}\""), behind: format!("\"{behind}"), policy: policy.clone() })
     }
 
     /// The policy of a spec that differs in the name alone.
