@@ -248,6 +248,30 @@ impl Broker {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Its controller hears of it every 4 s from now on, and leaves it out of the cluster for the last milliseconds of them.
+    #[allow(dead_code, reason = "not every test program needs it")]
+    pub(crate) fn is_seldom_heard_of(&mut self, left_out_ms: u64) {
+        self.set(&format!("broker.session.timeout.ms={}", 4_000 - left_out_ms));
+        self.set("broker.heartbeat.interval.ms=4000");
+        self.kill();
+        self.start_again();
+    }
+
+    /// As often as others again.
+    #[allow(dead_code, reason = "not every test program needs it")]
+    pub(crate) fn is_heard_of(&mut self) {
+        self.set("broker.session.timeout.ms=4000");
+        self.set("broker.heartbeat.interval.ms=500");
+        self.kill();
+        self.start_again();
+    }
+
+    /// How often its controller left it out of the cluster.
+    #[allow(dead_code, reason = "not every test program needs it")]
+    pub(crate) fn times_left_out(&self) -> usize {
+        std::fs::read_to_string(self.directory.join("broker.log")).unwrap().matches("Fencing broker 1 ").count()
+    }
+
     /// Starts it at the same place.
     pub(crate) fn start_again(&mut self) {
         self.child = Broker::spawn(self.ports, &self.directory, &self.settings);

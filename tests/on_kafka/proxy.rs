@@ -15,6 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) enum Api {
     Produce = 0,
     SyncGroup = 14,
+    CreateTopics = 19,
     EndTxn = 26,
     TxnOffsetCommit = 28,
 }

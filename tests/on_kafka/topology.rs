@@ -18,7 +18,8 @@ use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 
-use crate::kafka::{Broker, wait_for};
+use crate::kafka::{Broker, free_port, wait_for};
+use crate::proxy::{Api, Proxy, Side};
 
 /// Far longer than anything here takes: it only ends a failure.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -333,6 +334,34 @@ fn more_replicas_than_brokers_are_refused() {
         "{text}"
     );
     assert_eq!(everything(&prefix), BTreeMap::new());
+}
+
+/// A broker that was late to be heard of is left out of its cluster for a moment, which has enough of them a moment later.
+#[test]
+fn topics_are_made_by_a_cluster_that_leaves_its_brokers_out_for_a_moment() {
+    let ports = [free_port(), free_port()];
+    let proxy = Proxy::before(ports[0]);
+    let advertised = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{}", proxy.port);
+    let mut broker = Broker::start_at(ports, &[&advertised], &[]);
+    broker.is_seldom_heard_of(600);
+    let prefix = Broker::prefix();
+    let held = proxy.hold(Side::Request, Api::CreateTopics, &[&prefix]);
+    let brokers = format!("127.0.0.1:{}", proxy.port);
+    let (at, of) = (brokers.clone(), prefix.clone());
+    let applies = std::thread::spawn(move || loadline(&["apply", "--brokers", &at, "--prefix", &of, "--replication", "1", "--wait", "60s"]));
+    held.arrives();
+    let (before, started) = (broker.times_left_out(), Stopwatch::start());
+    while broker.times_left_out() == before {
+        assert!(started.elapsed() < DEADLINE, "it is never left out");
+    }
+    held.goes_on();
+    let output = applies.join().unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.matches("created ").count(), TOPICS, "{text}");
+    broker.is_heard_of();
+    let output = loadline(&["check", "--brokers", &brokers, "--prefix", &prefix, "--replication", "1"]);
+    assert_eq!(String::from_utf8([output.stdout, output.stderr].concat()).unwrap(), "13 topics, all as declared.\n");
 }
 
 /// Where nobody answers it says where it asked, how long, what it heard, and what to look at.

@@ -19,6 +19,9 @@ use crate::runtime::clock::Stopwatch;
 /// How long a first answer is waited for before it is looked what the client has to say of it.
 const SLICE: Duration = Duration::from_millis(250);
 
+/// How long one client is asked; another one asks again until the time is over, as a client may have lost the cluster ([`super::super::reach`]).
+const TRY: Duration = Duration::from_secs(3);
+
 /// How soon it is looked again for what is about to be there.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -81,17 +84,35 @@ pub fn look(options: &Options, wanted: &[Wanted]) -> Result<Cluster, LogError> {
 
 /// Looks for topics, and not at their settings; else as [`look`].
 pub(in super::super) fn find<'a>(options: &Options, names: impl Iterator<Item = &'a str>) -> Result<Cluster, LogError> {
+    let names: Vec<&str> = names.collect();
+    patiently(options, |within| find_within(options, &names, within))
+}
+
+/// Asks by another client where one has no answer, until the time is over.
+fn patiently<T>(options: &Options, mut ask: impl FnMut(Duration) -> Result<T, LogError>) -> Result<T, LogError> {
+    let started = Stopwatch::start();
+    let left = || options.patience.saturating_sub(started.elapsed());
+    loop {
+        match ask(left().min(TRY)) {
+            // What little is left is not enough to hear why there is no answer.
+            Err(LogError::Retry { .. }) if left() > TRY / 2 => std::thread::sleep(LOOK_AGAIN),
+            outcome => return outcome,
+        }
+    }
+}
+
+fn find_within(options: &Options, names: &[&str], within: Duration) -> Result<Cluster, LogError> {
     let consumer = client::listening(options, Heard::default())?;
-    let metadata = reach(&consumer, options)?;
+    let metadata = reach(&consumer, options, within)?;
     let brokers: Vec<String> = metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port())).collect();
     let mut topics: BTreeMap<String, Found> = BTreeMap::new();
     let listed: BTreeMap<&str, &MetadataTopic> = metadata.topics().iter().map(|topic| (topic.name(), topic)).collect();
-    for name in names {
+    for &name in names {
         // A list of all topics leaves out those that this user may not see: only the question for one tells them from what is missing.
         let found = if let Some(topic) = listed.get(name) {
             described(topic)
         } else {
-            let one = consumer.fetch_metadata(Some(name), options.patience).map_err(|error| unanswered(&error, options, &brokers))?;
+            let one = consumer.fetch_metadata(Some(name), within).map_err(|error| unanswered(&error, options, &brokers))?;
             one.topics().first().map_or(Found::Missing, described)
         };
         topics.insert(name.to_owned(), found);
@@ -120,6 +141,52 @@ pub(super) fn look_for(options: &Options, wanted: &[Wanted], created: &[Wanted])
 
 /// Creates topics, or asks whether they could be; answers with the names of those that were not there.
 pub(super) fn create(options: &Options, topics: &[Wanted], cluster: &Cluster, validate_only: bool) -> Result<Vec<String>, LogError> {
+    let (started, mut created, mut is_asked_again) = (Stopwatch::start(), Vec::new(), false);
+    loop {
+        let left: Vec<&Wanted> = topics.iter().filter(|topic| !created.contains(&topic.name)).collect();
+        let answers = patiently(options, |within| {
+            let answers = ask_to_create(options, &left, cluster, validate_only, within);
+            is_asked_again |= answers.is_err();
+            answers
+        })?;
+        let (mut refused, mut is_passing) = (BTreeMap::<String, Vec<String>>::new(), true);
+        for (name, answer) in answers {
+            match answer {
+                None => created.push(name),
+                // By the question that had no answer.
+                Some(Code::TopicAlreadyExists) if is_asked_again => created.push(name),
+                Some(Code::TopicAlreadyExists) => {}
+                Some(code) => {
+                    is_passing &= is_passing_refusal(code, &left, cluster);
+                    refused.entry(why_refused(code, &left, cluster)).or_default().push(name);
+                }
+            }
+        }
+        if refused.is_empty() {
+            return Ok(created);
+        }
+        if !is_passing || started.elapsed() >= options.patience {
+            let reasons: Vec<String> =
+                refused.into_iter().map(|(reason, names)| format!("the cluster does not create {}: {reason}", names.join(", "))).collect();
+            return Err(LogError::Fatal { reason: reasons.join("; ") });
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Whether it is said of too few brokers by a cluster that has enough: some of them are starting, or were late to be heard of.
+fn is_passing_refusal(code: Code, topics: &[&Wanted], cluster: &Cluster) -> bool {
+    code == Code::InvalidReplicationFactor && topics.iter().all(|topic| topic.replicas as usize <= cluster.brokers.len())
+}
+
+/// Asks once; what was answered for each topic, where it is refused.
+fn ask_to_create(
+    options: &Options,
+    topics: &[&Wanted],
+    cluster: &Cluster,
+    validate_only: bool,
+    within: Duration,
+) -> Result<Vec<(String, Option<Code>)>, LogError> {
     let admin = client::admin(options)?;
     let new: Vec<NewTopic<'_>> = topics
         .iter()
@@ -129,29 +196,25 @@ pub(super) fn create(options: &Options, topics: &[Wanted], cluster: &Cluster, va
             topic.settings.iter().fold(new, |new, (name, value)| new.set(name, value))
         })
         .collect();
-    let how = deadlines(options).operation_timeout(Some(options.patience)).validate_only(validate_only);
+    let how = deadline(within).operation_timeout(Some(within)).validate_only(validate_only);
     let results = block_on(admin.create_topics(&new, &how))?.map_err(|error| unanswered(&error, options, &cluster.brokers))?;
-    let (mut created, mut refused) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
-    for result in results {
-        match result {
-            Ok(name) => created.push(name),
-            Err((_, Code::TopicAlreadyExists)) => {}
-            Err((name, code)) => refused.entry(why_refused(code, topics, cluster)).or_default().push(name),
-        }
-    }
-    if refused.is_empty() {
-        return Ok(created);
-    }
-    let reasons: Vec<String> = refused.into_iter().map(|(reason, names)| format!("the cluster does not create {}: {reason}", names.join(", "))).collect();
-    Err(LogError::Fatal { reason: reasons.join("; ") })
+    let answered = results.into_iter().map(|result| match result {
+        Ok(name) => (name, None),
+        Err((name, code)) => (name, Some(code)),
+    });
+    Ok(answered.collect())
 }
 
-fn why_refused(code: Code, topics: &[Wanted], cluster: &Cluster) -> String {
+fn why_refused(code: Code, topics: &[&Wanted], cluster: &Cluster) -> String {
     match code {
         Code::InvalidReplicationFactor => {
-            let (replicas, brokers) = (topics.first().map_or(0, |topic| topic.replicas), cluster.brokers.len());
+            let (replicas, brokers) = (topics.iter().map(|topic| topic.replicas).max().unwrap_or(0), cluster.brokers.len());
+            let asked = if replicas == 1 { "1 replica is asked for".to_owned() } else { format!("{replicas} replicas are asked for") };
             let has = if brokers == 1 { "1 broker".to_owned() } else { format!("{brokers} brokers") };
-            format!("{replicas} replicas are asked for, and it has {has}: start more, or say --replication {brokers}")
+            if replicas as usize > brokers {
+                return format!("{asked}, and it has {has}: start more, or say --replication {brokers}");
+            }
+            format!("{asked}, and its controller hears of too few of its {has}: see in their logs why they are fenced")
         }
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
             format!("{code}; this user needs the right to create topics (Create on the cluster, or on topics with the prefix)")
@@ -164,15 +227,23 @@ fn why_refused(code: Code, topics: &[Wanted], cluster: &Cluster) -> String {
 }
 
 /// Waits for a first answer of any broker.
-fn reach(consumer: &BaseConsumer<Heard>, options: &Options) -> Result<Metadata, LogError> {
+fn reach(consumer: &BaseConsumer<Heard>, options: &Options, within: Duration) -> Result<Metadata, LogError> {
     let started = Stopwatch::start();
     loop {
-        let left = options.patience.saturating_sub(started.elapsed());
+        let left = within.saturating_sub(started.elapsed());
         let answer = consumer.fetch_metadata(None, left.min(SLICE));
         // What the client has to say reaches its context only when it is polled.
         while consumer.poll(Duration::ZERO).is_some() {}
         let heard = consumer.context().heard();
         let error = match answer {
+            Ok(metadata) if metadata.brokers().is_empty() => {
+                let reason = format!(
+                    "{} answers that its cluster has no broker now (waited {} s): see in the logs of the brokers why they are fenced",
+                    options.brokers,
+                    options.patience.as_secs()
+                );
+                return Err(LogError::Retry { reason });
+            }
             Ok(metadata) => return Ok(metadata),
             Err(error) => error,
         };
@@ -215,9 +286,11 @@ fn settings(options: &Options, cluster: &mut Cluster) -> Result<(), LogError> {
     if there.is_empty() {
         return Ok(());
     }
-    let admin = client::admin(options)?;
     let topics: Vec<ResourceSpecifier<'_>> = there.into_iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-    let answer = block_on(admin.describe_configs(&topics, &deadlines(options)))?.map_err(|error| unanswered(&error, options, &cluster.brokers))?;
+    let answer = patiently(options, |within| {
+        let admin = client::admin(options)?;
+        block_on(admin.describe_configs(&topics, &deadline(within)))?.map_err(|error| unanswered(&error, options, &cluster.brokers))
+    })?;
     for resource in answer.into_iter().flatten() {
         // The binding tells no reason where a topic's settings are refused: that there are none is what it tells.
         if let OwnedResourceSpecifier::Topic(name) = resource.specifier
@@ -230,8 +303,8 @@ fn settings(options: &Options, cluster: &mut Cluster) -> Result<(), LogError> {
     Ok(())
 }
 
-fn deadlines(options: &Options) -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(options.patience))
+fn deadline(within: Duration) -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(within))
 }
 
 /// What a question failed for after a broker had answered before.
