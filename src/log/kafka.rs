@@ -12,6 +12,7 @@
 //! - [`topics`]: names of the topics; creating them, and how those on a cluster differ from the declaration
 //! - [`session`], [`transaction`]: consuming and committing; [`standing`]: how that fares; [`clock`]: the time there
 //! - [`owners`]: who has which partition; [`predecessor`]: who was killed and is a member for a while
+//! - [`reach`]: clients that have lost the cluster
 //! - [`consumption`]: what somebody else's group has read
 //! - [`reader`], [`follower`]: reading outside of a group, once and as it grows; [`appender`]: appending outside of one; [`read_only`]: reading alone
 //!
@@ -52,6 +53,7 @@ mod errors;
 mod follower;
 mod owners;
 mod predecessor;
+mod reach;
 mod read_only;
 mod reader;
 mod session;
@@ -223,9 +225,10 @@ impl KafkaLog {
     /// # Errors
     /// [`LogError::Retry`] where it does not say.
     pub fn cluster_id(&self) -> Result<String, LogError> {
-        let asker = self.0.asker(READERS)?;
-        let id = asker.client().fetch_cluster_id(self.0.options.patience);
-        id.ok_or_else(|| LogError::Retry { reason: "Kafka: the cluster does not say which one it is".to_owned() })
+        self.0.ask(READERS, Topic::Signals, |asker| {
+            let id = asker.client().fetch_cluster_id(self.0.options.patience);
+            id.ok_or_else(|| LogError::Retry { reason: "Kafka: the cluster does not say which one it is".to_owned() })
+        })
     }
 
     /// How the topics differed from what is declared when it was opened, where that is no reason not to run: to be told once, as warnings.
@@ -243,17 +246,29 @@ impl Shared {
     fn asker(&self, group: &str) -> Result<Arc<client::Consumer>, LogError> {
         self.check_open()?;
         let mut askers = lock(&self.askers);
-        if let Some(asker) = askers.get(group) {
+        if let Some(asker) = askers.get(group).filter(|asker| !asker.context().may_be_lost()) {
             return Ok(Arc::clone(asker));
         }
         let asker = Arc::new(client::asker(&self.options, &self.names.group(group))?);
-        askers.insert(group.to_owned(), Arc::clone(&asker));
+        if let Some(before) = askers.insert(group.to_owned(), Arc::clone(&asker)) {
+            client::close(before);
+        }
         Ok(asker)
+    }
+
+    /// Asks about a group and a topic that it reads. Who has no answer is asked besides whether the cluster answers at all.
+    fn ask<T>(&self, group: &str, topic: Topic, question: impl FnOnce(&client::Consumer) -> Result<T, LogError>) -> Result<T, LogError> {
+        let asker = self.asker(group)?;
+        let answer = question(&asker);
+        if matches!(answer, Err(LogError::Retry { .. })) {
+            client::look_for_leaders(&asker, self.names.of(topic), session::ENDS_WITHIN);
+        }
+        answer
     }
 
     /// The partitions that no broker leads now; nothing where the cluster does not tell it. All topics are asked for at once: for each that is named the client makes itself one anew.
     fn unled(&self) -> Option<Vec<String>> {
-        let metadata = self.asker(READERS).ok()?.fetch_metadata(None, ANSWERS_WITHIN).ok()?;
+        let metadata = client::metadata(&*self.asker(READERS).ok()?, None, client::ANSWERS_WITHIN).ok()?;
         let unled = |name: &str| {
             let partitions = metadata.topics().iter().filter(|topic| topic.name() == name).flat_map(MetadataTopic::partitions);
             partitions.filter(|partition| partition.leader() < 0).map(|partition| format!("{name}/{}", partition.id())).collect::<Vec<_>>()
@@ -265,11 +280,13 @@ impl Shared {
     fn onlooker(&self) -> Result<Arc<client::Consumer>, LogError> {
         self.check_open()?;
         let mut onlooker = lock(&self.onlooker);
-        if let Some(onlooker) = &*onlooker {
+        if let Some(onlooker) = onlooker.as_ref().filter(|onlooker| !onlooker.context().may_be_lost()) {
             return Ok(Arc::clone(onlooker));
         }
         let made = Arc::new(client::onlooker(&self.options, &self.names.group(READERS), false)?);
-        *onlooker = Some(Arc::clone(&made));
+        if let Some(before) = onlooker.replace(Arc::clone(&made)) {
+            client::close(before);
+        }
         Ok(made)
     }
 
@@ -433,14 +450,13 @@ impl Log for KafkaLog {
     }
 
     fn committed(&self, group: &str, topic: Topic, partition: u32) -> Result<Option<Offset>, LogError> {
-        let asker = self.0.asker(group)?;
-        client::committed(&*asker, self.0.names.of(topic), partition, self.0.options.patience.min(reader::FINDS_WITHIN))
+        let patience = self.0.options.patience.min(reader::FINDS_WITHIN);
+        self.0.ask(group, topic, |asker| client::committed(asker, self.0.names.of(topic), partition, patience))
     }
 
     fn all_committed(&self, group: &str, topic: Topic) -> Result<Vec<Option<Offset>>, LogError> {
         let partitions: Vec<u32> = (0..self.partitions(topic)).collect();
-        let asker = self.0.asker(group)?;
-        client::all_committed(&*asker, self.0.names.of(topic), &partitions, SEEN_WITHIN)
+        self.0.ask(group, topic, |asker| client::all_committed(asker, self.0.names.of(topic), &partitions, SEEN_WITHIN))
     }
 
     fn owners(&self, group: &str, topic: Topic) -> Result<Option<Owners>, LogError> {
@@ -476,7 +492,7 @@ impl Log for KafkaLog {
         self.0.let_readers_rest();
         self.0.standing.look(|| {
             let asker = self.0.asker(READERS).map_err(|error| error.to_string())?;
-            let answer = asker.fetch_metadata(Some(self.0.names.of(Topic::Signals)), ANSWERS_WITHIN);
+            let answer = client::metadata(&asker, Some(self.0.names.of(Topic::Signals)), client::ANSWERS_WITHIN);
             answer.map(drop).map_err(|error| format!("Kafka: the cluster does not answer: {error}"))
         });
         self.0.standing.look_at_leaders(|| self.0.unled());
@@ -494,9 +510,6 @@ impl Log for KafkaLog {
         self.0.closed.store(true, Ordering::SeqCst);
     }
 }
-
-/// How long it may take the cluster to say that it is there.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// What an append without an input writes, for a person.
 fn appended(appends: &[RawAppend]) -> String {

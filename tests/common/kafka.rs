@@ -248,11 +248,11 @@ impl Broker {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Its controller hears of it every 4 s from now on, and leaves it out of the cluster for the last milliseconds of them.
+    /// Its controller hears of it only so often from now on, and leaves it out of the cluster for the last part of that time.
     #[allow(dead_code, reason = "not every test program needs it")]
-    pub(crate) fn is_seldom_heard_of(&mut self, left_out_ms: u64) {
-        self.set(&format!("broker.session.timeout.ms={}", 4_000 - left_out_ms));
-        self.set("broker.heartbeat.interval.ms=4000");
+    pub(crate) fn is_seldom_heard_of(&mut self, every_ms: u64, left_out_ms: u64) {
+        self.set(&format!("broker.session.timeout.ms={}", every_ms - left_out_ms));
+        self.set(&format!("broker.heartbeat.interval.ms={every_ms}"));
         self.kill();
         self.start_again();
     }

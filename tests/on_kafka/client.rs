@@ -1,11 +1,13 @@
 //! The log on a real broker, beyond what every log promises (`log_contract`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use loadline::log::kafka::{KafkaLog, Options, topics};
+use loadline::log::consumption::Consumption as _;
+use loadline::log::kafka::{KafkaConsumption, KafkaLog, Options, topics};
 use loadline::log::{Batch, Log, LogError, Membership, Moment, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Told, Topic};
 use loadline::model::Timestamp;
 use loadline::runtime::clock::{Clock, Stopwatch, SystemClock};
@@ -305,6 +307,90 @@ fn who_reads_a_topic_that_grows_ends_with_the_way_out() {
             }
         };
         assert!(reason.starts_with(&format!("{metrics} has more partitions now than the 2 that this process began with: ")), "{reason}");
+    }
+}
+
+/// What members of a group have committed, each when it was last.
+#[derive(Default)]
+struct Works {
+    committed: Mutex<BTreeMap<u32, Stopwatch>>,
+    is_over: AtomicBool,
+}
+
+impl Works {
+    /// Commits on all that its member has, whatever comes of it, until it is over.
+    fn on(&self, log: &KafkaLog) {
+        let mut session = log.join(Membership { group: "aggregate", member: "works".to_owned(), topic: Topic::Metrics }).unwrap();
+        let mut next = BTreeMap::new();
+        while !self.is_over.load(Ordering::SeqCst) {
+            for polled in session.poll(100, Duration::from_millis(100)).unwrap_or_default() {
+                match polled {
+                    Polled::Assigned { partition, position } => drop(next.insert(partition, position)),
+                    Polled::Revoked { partition } => drop(next.remove(&partition)),
+                    Polled::Records { .. } | Polled::Gap { .. } => {}
+                }
+            }
+            for (&partition, &position) in &next {
+                let appends = vec![RawAppend { topic: Topic::DeadLetters, partition: 0, key: None, value: b"work".to_vec() }];
+                // Again, where it is still under way.
+                if session.commit_soon(&Batch { partition, position: Some(position), appends, states: Vec::new() }, false).is_ok() {
+                    self.committed.lock().unwrap().insert(partition, Stopwatch::start());
+                }
+            }
+        }
+    }
+
+    fn is_done_since(&self, since: Stopwatch, partitions: u32) -> bool {
+        let committed = self.committed.lock().unwrap();
+        (0..partitions).all(|partition| committed.get(&partition).is_some_and(|at| at.elapsed() < since.elapsed()))
+    }
+}
+
+/// A cluster whose only broker is late to be heard of has none for a moment, and says so. librdkafka may forget the broker then, and look for it no more. Which of its clients do is chance, and
+/// likelier the more there is in the answer: there are several of each kind, at work all the time, and many partitions.
+#[test]
+fn clients_find_a_cluster_again_that_had_no_broker_for_a_moment() {
+    let mut broker = Broker::start(&[], &[]);
+    let options = Options { partitions: Some(Partitions::default().with(Topic::Metrics, 6).with(Topic::Signals, 200)), ..broker.options(&Broker::prefix()) };
+    topics::apply(&options, false).unwrap();
+    let logs: Vec<KafkaLog> = (0..4).map(|_| Broker::open(&options)).collect();
+    let works = Arc::new(Works::default());
+    let working: Vec<_> =
+        logs[..2].iter().cloned().map(|log| (log, Arc::clone(&works))).map(|(log, works)| std::thread::spawn(move || works.on(&log))).collect();
+    let mut followers: Vec<_> = logs.iter().map(|log| log.follow(Topic::Signals, &BTreeMap::new()).unwrap()).collect();
+    let name = |name: &str| format!("{}{name}", options.prefix);
+    let mut lags: Vec<_> = (0..4).map(|_| KafkaConsumption::new(&options, &name("decide"), &[name("signals")]).unwrap()).collect();
+    let mut are_lags_known = || lags.iter_mut().map(|lag| lag.look(Duration::from_secs(1)).is_ok()).fold(true, |all, is| all & is);
+    let is_seen = |log: &KafkaLog| log.all_committed("decide", Topic::Signals).is_ok() && log.owners("decide", Topic::Signals).is_ok();
+    let started = Stopwatch::start();
+    wait_for("all to work", || (works.is_done_since(started, 6) && are_lags_known() && logs.iter().all(is_seen)).then_some(()));
+
+    broker.is_seldom_heard_of(4_000, 2_500);
+    wait_for("the broker to be left out again and again", || {
+        std::thread::scope(|scope| logs.iter().for_each(|log| drop(scope.spawn(|| (is_seen(log), log.hidden(Topic::Signals))))));
+        followers.iter_mut().for_each(|follower| drop(follower.poll(100, Duration::ZERO)));
+        are_lags_known();
+        (broker.times_left_out() >= 5).then_some(())
+    });
+    broker.is_heard_of();
+    let since = Stopwatch::start();
+    wait_for("each partition to be committed on", || works.is_done_since(since, 6).then_some(()));
+    works.is_over.store(true, Ordering::SeqCst);
+    working.into_iter().for_each(|working| working.join().unwrap());
+    wait_for("the lag of a group", || are_lags_known().then_some(()));
+    wait_for("the groups to be seen", || logs.iter().all(is_seen).then_some(()));
+    for (number, (log, follower)) in logs.iter().zip(&mut followers).enumerate() {
+        let value = format!("after {number}");
+        wait_for("it to be appended", || log.append(vec![signal(&value)]).ok());
+        wait_for("what is appended to be read", || {
+            let polled = follower.poll(10_000, Duration::from_millis(100)).ok()?;
+            let is_after = |polled: &Polled| matches!(polled, Polled::Records { records, .. } if records.iter().any(|record| record.value == value.as_bytes()));
+            polled.iter().any(is_after).then_some(())
+        });
+    }
+    let _open = broker.leaves_open("somebody", &name("signals"), "x");
+    for log in &logs {
+        wait_for("what is hidden to be seen", || (!log.hidden(Topic::Signals).ok()?.is_empty()).then_some(()));
     }
 }
 

@@ -292,6 +292,30 @@ fn a_broker_that_dies_and_comes_back_costs_nothing_but_time() {
     assert_eq!(loadline.stop(), 0);
 }
 
+/// A broker that is too late to be heard of is left out of its own cluster, which then has no broker for a moment, and tells that to whoever asks.
+#[test]
+fn a_cluster_without_any_broker_for_a_moment_costs_nothing_but_time() {
+    let mut broker = Broker::start(&[], &[]);
+    let prefix = installation(&broker);
+    let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
+    let data = home.path().join("data");
+    let mut command = run(&broker, home.path(), &prefix, ALL);
+    command.arg("--stop-fleets-on-exit");
+    let loadline = Running::spawn(command);
+    scales_to(&loadline, &data, 30.0, 3);
+    broker.is_seldom_heard_of(4_000, 2_500);
+    wait_for("the broker to be left out again and again", || {
+        let request = ureq::post(format!("{}/api/v1/metrics", loadline.url)).config().http_status_as_error(false).build();
+        drop(request.header("content-type", "application/x-ndjson").send(waiting(30.0)));
+        (broker.times_left_out() >= 5).then_some(())
+    });
+    broker.is_heard_of();
+    scales_to(&loadline, &data, 50.0, 5);
+    wait_for("the count in the status", || (loadline.status(&crate::common::SLEEPERS)?["current"] == 5).then_some(()));
+    wait_for("the stages to be seen", || (stages_with_lag(&loadline).len() >= 5).then_some(()));
+    assert_eq!(loadline.stop(), 0);
+}
+
 /// Of three brokers one may die, and nothing stops. With a second one gone nothing is acknowledged that could be lost, and when they are back all that was is there.
 #[test]
 fn what_is_acknowledged_is_on_two_brokers_or_it_is_not_acknowledged() {

@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupList;
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::ProducerContext;
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 use super::Options;
+use super::apart::Apart;
 use super::errors::{self, unusable};
 use super::topics::group_name;
-use crate::log::{LogError, MAX_RECORD_BYTES, Offset};
+use crate::log::coordinator::lock;
+use crate::log::{LogError, MAX_RECORD_BYTES, Offset, Topic};
 use crate::model::Timestamp;
 use crate::runtime::clock::Stopwatch;
 
@@ -30,7 +36,27 @@ pub const READERS: &str = "readers";
 pub(super) type Consumer = BaseConsumer<Quiet>;
 
 /// Takes what librdkafka has to say of connections into the log of the program, where it is looked for.
-pub(super) struct Quiet;
+pub(super) struct Quiet {
+    /// Since when it has had no answer to what is on the cluster, or none with a broker: at first since it was made. And whether it was asked in vain.
+    unanswered: Mutex<(Stopwatch, bool)>,
+}
+
+impl Quiet {
+    pub(super) fn new() -> Self {
+        Quiet { unanswered: Mutex::new((Stopwatch::start(), false)) }
+    }
+
+    fn answered(&self, is_answered: bool) {
+        let mut unanswered = lock(&self.unanswered);
+        *unanswered = if is_answered { (Stopwatch::start(), false) } else { (unanswered.0, true) };
+    }
+
+    /// Whether the client may be lost ([`super::reach`]): whoever asks on asks another one.
+    pub(super) fn may_be_lost(&self) -> bool {
+        let (since, in_vain) = *lock(&self.unanswered);
+        in_vain && since.elapsed() >= CONNECTS_WITHIN
+    }
+}
 
 impl ClientContext for Quiet {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -226,7 +252,7 @@ pub(super) fn reader(options: &Options) -> Result<Consumer, LogError> {
         // The end of a partition is told by a fetch that brings nothing, and a fetch of another partition waits for the one that is under way: for
         // who reads one partition after the other, as a process that takes over does, each wait counts. At the end nothing is fetched any more.
         .set("fetch.wait.max.ms", "10");
-    create(options, config, Quiet)
+    create(options, config, Quiet::new())
 }
 
 /// Follows topics, or asks what there is on the cluster, outside of any group; `context` hears what stands in the way.
@@ -240,7 +266,7 @@ pub(super) fn listening<C: ConsumerContext + 'static>(options: &Options, context
 pub(super) fn asker(options: &Options, group: &str) -> Result<Consumer, LogError> {
     let mut config = consumer(options);
     config.set("group.id", group);
-    create(options, config, Quiet)
+    create(options, config, Quiet::new())
 }
 
 /// Looks at somebody else's group, whose name it bears and which it never joins; sees what is committed, or all.
@@ -252,7 +278,7 @@ pub(super) fn onlooker(options: &Options, group: &str, committed: bool) -> Resul
         // Else the positions that a transaction is about to move would be waited for.
         config.set("isolation.level", "read_uncommitted");
     }
-    create(options, config, Quiet)
+    create(options, config, Quiet::new())
 }
 
 fn producer(options: &Options) -> ClientConfig {
@@ -395,6 +421,47 @@ pub(super) fn offset(raw: i64) -> Offset {
     Offset::try_from(raw).unwrap_or(0)
 }
 
+/// How long it may take the cluster to say that it is there.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long a client may take to its first answer: the names of brokers, TLS and a password cost time. And since how long one must have had none to be taken for lost.
+pub(super) const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Whether a client is lost ([`super::reach`]): it knows no broker that it could ask, before and after one that was just made has an answer.
+pub(super) fn is_lost<C: ClientContext>(client: &Client<C>, options: &Options) -> bool {
+    let signals = format!("{}{}", options.prefix, Topic::Signals);
+    let answers = || {
+        let other = listening(options, Quiet::new());
+        other.is_ok_and(|other| other.fetch_metadata(Some(&signals), CONNECTS_WITHIN).is_ok_and(|metadata| !metadata.brokers().is_empty()))
+    };
+    knows_no_broker(client, &signals) && answers() && knows_no_broker(client, &signals)
+}
+
+/// Whether a client finds no broker to ask in so long. One that has a connection and no answer yet does: the question may wait there behind others.
+fn knows_no_broker<C: ClientContext>(client: &Client<C>, topic: &str) -> bool {
+    match client.fetch_metadata(Some(topic), ANSWERS_WITHIN) {
+        Ok(metadata) => metadata.brokers().is_empty(),
+        Err(error) => matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)),
+    }
+}
+
+/// What the cluster says of a topic, or of all.
+pub(super) fn metadata(consumer: &Consumer, topic: Option<&str>, patience: Duration) -> Result<Metadata, KafkaError> {
+    let answer = consumer.fetch_metadata(topic, patience);
+    consumer.context().answered(answer.as_ref().is_ok_and(|metadata| !metadata.brokers().is_empty()));
+    answer
+}
+
+/// Ends a client that is replaced, which may take long.
+pub(super) fn close<T: Send + 'static>(client: T) {
+    Apart::begin("close", move || drop(client), || {});
+}
+
+/// Who is in a group.
+pub(super) fn members(consumer: &Consumer, group: &str, patience: Duration) -> Result<GroupList, KafkaError> {
+    consumer.fetch_group_list(Some(group), patience).inspect_err(|_| drop(metadata(consumer, None, patience)))
+}
+
 /// Asks about a topic until there is an answer: brokers take a moment to change their parts.
 fn patiently<T>(topic: &str, patience: Duration, ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, LogError> {
     let started = Stopwatch::start();
@@ -437,7 +504,7 @@ pub(super) fn all_committed<C: ConsumerContext>(
 }
 
 /// The earliest offset that is there, and the next one that readers will see.
-pub(super) fn range<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> Result<Range<Offset>, LogError> {
+pub(super) fn range(consumer: &Consumer, topic: &str, partition: u32, patience: Duration) -> Result<Range<Offset>, LogError> {
     of_leader(consumer, topic, partition, patience, || {
         let (low, high) = consumer.fetch_watermarks(topic, number(partition), patience)?;
         Ok(offset(low)..offset(high))
@@ -445,13 +512,7 @@ pub(super) fn range<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str,
 }
 
 /// Asks whoever leads a partition.
-fn of_leader<C: ConsumerContext, T>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
-    partition: u32,
-    patience: Duration,
-    ask: impl Fn() -> Result<T, KafkaError>,
-) -> Result<T, LogError> {
+fn of_leader<T>(consumer: &Consumer, topic: &str, partition: u32, patience: Duration, ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, LogError> {
     let outcome = patiently(topic, patience, || match ask() {
         // librdkafka says that it does not know a partition also where nobody leads it. That it is gone only a cluster that answers can say.
         Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) && !is_gone(consumer, topic, partition, patience) => {
@@ -466,18 +527,12 @@ fn of_leader<C: ConsumerContext, T>(
 }
 
 /// Lets the client know who leads the partitions of a topic now: one that reads nothing asks for that by itself minutes later.
-pub(super) fn look_for_leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) {
+pub(super) fn look_for_leaders(consumer: &Consumer, topic: &str, patience: Duration) {
     drop(leaders(consumer, topic, patience));
 }
 
 /// As [`crate::log::Log::first_after`].
-pub(super) fn first_after<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
-    partition: u32,
-    at: Timestamp,
-    patience: Duration,
-) -> Result<Offset, LogError> {
+pub(super) fn first_after(consumer: &Consumer, topic: &str, partition: u32, at: Timestamp, patience: Duration) -> Result<Offset, LogError> {
     // Negative times are words of their own to a broker: it has no record that is older.
     let later = At::Offset(at.as_millis().saturating_add(1).max(0));
     let found = of_leader(consumer, topic, partition, patience, || {
@@ -492,30 +547,30 @@ pub(super) fn first_after<C: ConsumerContext>(
     }
 }
 
-fn is_gone<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: u32, patience: Duration) -> bool {
+fn is_gone(consumer: &Consumer, topic: &str, partition: u32, patience: Duration) -> bool {
     leaders(consumer, topic, patience).is_ok_and(|leaders| !leaders.contains_key(&partition))
 }
 
 /// The broker that leads each partition; a negative number where none does.
-fn leaders<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) -> Result<BTreeMap<u32, i32>, KafkaError> {
-    let metadata = consumer.fetch_metadata(Some(topic), patience)?;
+fn leaders(consumer: &Consumer, topic: &str, patience: Duration) -> Result<BTreeMap<u32, i32>, KafkaError> {
+    let metadata = metadata(consumer, Some(topic), patience)?;
     let of_topic = metadata.topics().iter().filter(|found| found.name() == topic && found.error().is_none());
     Ok(of_topic.flat_map(rdkafka::metadata::MetadataTopic::partitions).map(|found| (partition(found.id()), found.leader())).collect())
 }
 
 /// How many partitions a topic has now, where the cluster tells it within `patience`.
-pub(super) fn count<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, patience: Duration) -> Option<u32> {
+pub(super) fn count(consumer: &Consumer, topic: &str, patience: Duration) -> Option<u32> {
     leaders(consumer, topic, patience).ok().map(|leaders| leaders.len()).filter(|count| *count > 0).and_then(|count| u32::try_from(count).ok())
 }
 
 /// The next offset that readers will see of each of these partitions, by one question to each broker; those that cannot be told within `patience` are not
 /// among them.
-pub(super) fn ends<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partitions: &[u32], patience: Duration) -> BTreeMap<u32, Offset> {
+pub(super) fn ends(consumer: &Consumer, topic: &str, partitions: &[u32], patience: Duration) -> BTreeMap<u32, Offset> {
     edges(consumer, topic, partitions, At::End, patience)
 }
 
 /// As [`ends`], or the earliest offsets that are there.
-pub(super) fn edges<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partitions: &[u32], edge: At, patience: Duration) -> BTreeMap<u32, Offset> {
+pub(super) fn edges(consumer: &Consumer, topic: &str, partitions: &[u32], edge: At, patience: Duration) -> BTreeMap<u32, Offset> {
     if partitions.is_empty() {
         return BTreeMap::new();
     }

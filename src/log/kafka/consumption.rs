@@ -26,11 +26,15 @@ const MOST_BYTES: usize = 8 << 20;
 
 /// A group on a cluster.
 pub struct KafkaConsumption {
-    brokers: String,
+    options: Options,
     group: String,
     topics: Vec<String>,
     all: client::Consumer,
     committed: client::Consumer,
+    /// When there was an answer last, or these clients were made.
+    answered: Stopwatch,
+    /// Those before, which had no answer. They are kept until the next ones had none either, as a client that is closed while it stops to fetch may end the process.
+    before: Option<[client::Consumer; 2]>,
 }
 
 /// What a call has left of its time.
@@ -48,13 +52,32 @@ impl KafkaConsumption {
     /// # Errors
     /// [`LogError::Fatal`] where a setting is wrong.
     pub fn new(options: &Options, group: &str, topics: &[String]) -> Result<Self, LogError> {
-        let [all, committed] = [client::onlooker(options, group, false), client::onlooker(options, group, true)];
-        Ok(KafkaConsumption { brokers: options.brokers.clone(), group: group.to_owned(), topics: topics.to_vec(), all: all?, committed: committed? })
+        let [all, committed] = clients(options, group)?;
+        Ok(KafkaConsumption {
+            options: options.clone(),
+            group: group.to_owned(),
+            topics: topics.to_vec(),
+            all,
+            committed,
+            answered: Stopwatch::start(),
+            before: None,
+        })
+    }
+
+    /// Other clients in place of those that had no answer: they may have lost the cluster ([`super::reach`]).
+    fn renew(&mut self) {
+        if let Ok([all, committed]) = clients(&self.options, &self.group) {
+            let before = [std::mem::replace(&mut self.all, all), std::mem::replace(&mut self.committed, committed)];
+            if let Some(before) = self.before.replace(before) {
+                client::close(before);
+            }
+            self.answered = Stopwatch::start();
+        }
     }
 
     /// Why a question has no answer.
     fn unseen(&self, what: &str, error: &KafkaError) -> Unseen {
-        let brokers = &self.brokers;
+        let brokers = &self.options.brokers;
         let of = |reason: String| format!("{what}: {brokers} {reason}");
         let group = &self.group;
         match error.rdkafka_error_code() {
@@ -152,11 +175,35 @@ impl KafkaConsumption {
 impl Consumption for KafkaConsumption {
     fn look(&mut self, within: Duration) -> Result<Looked, Unseen> {
         self.listen();
+        let looked = self.look_by(&Deadline(Stopwatch::start(), within));
+        match &looked {
+            Ok(_) => self.answered = Stopwatch::start(),
+            Err(Unseen::Unanswered(_)) if self.answered.elapsed() >= client::CONNECTS_WITHIN => self.renew(),
+            Err(_) => {}
+        }
+        looked
+    }
+
+    fn records(&mut self, tails: &[Tail], within: Duration) -> Result<BTreeMap<Place, u64>, Unseen> {
         let deadline = Deadline(Stopwatch::start(), within);
+        let mut counted = BTreeMap::new();
+        // Topic by topic, since the end of a partition is told by its number alone.
+        for topic in &self.topics {
+            let tails: Vec<&Tail> = tails.iter().filter(|tail| tail.place.topic == *topic).collect();
+            if !tails.is_empty() {
+                counted.extend(self.count(&tails, &deadline)?);
+            }
+        }
+        Ok(counted)
+    }
+}
+
+impl KafkaConsumption {
+    fn look_by(&self, deadline: &Deadline) -> Result<Looked, Unseen> {
         let mut looked = Looked::default();
         let mut places = Vec::new();
         for topic in &self.topics {
-            let partitions = self.partitions(topic, &deadline)?;
+            let partitions = self.partitions(topic, deadline)?;
             places.extend(partitions.iter().flatten().map(|partition| Place { topic: topic.clone(), partition: *partition }));
             looked.topics.insert(topic.clone(), partitions.map(|_| BTreeMap::new()));
         }
@@ -164,12 +211,12 @@ impl Consumption for KafkaConsumption {
             return Ok(looked);
         }
         // In this order: what the group commits meanwhile makes the lag too large at most, and no position looks as if it were outside of its partition.
-        let low = self.ends(&self.all, &places, At::Beginning, &deadline)?;
+        let low = self.ends(&self.all, &places, At::Beginning, deadline)?;
         let what = "what the group has committed is not known";
         let answer = self.all.committed_offsets(list(places.iter().map(|place| (place, At::Invalid))), deadline.left());
         let committed = answer.and_then(|answer| offsets(&answer)).map_err(|error| self.unseen(what, &error))?;
-        let high = self.ends(&self.all, &places, At::End, &deadline)?;
-        let stable = self.ends(&self.committed, &places, At::End, &deadline)?;
+        let high = self.ends(&self.all, &places, At::End, deadline)?;
+        let stable = self.ends(&self.committed, &places, At::End, deadline)?;
         looked.is_group = if committed.is_empty() {
             let groups = self.all.fetch_group_list(Some(&self.group), deadline.left());
             let groups = groups.map_err(|error| self.unseen("whether there is such a group is not known", &error))?;
@@ -190,19 +237,11 @@ impl Consumption for KafkaConsumption {
         }
         Ok(looked)
     }
+}
 
-    fn records(&mut self, tails: &[Tail], within: Duration) -> Result<BTreeMap<Place, u64>, Unseen> {
-        let deadline = Deadline(Stopwatch::start(), within);
-        let mut counted = BTreeMap::new();
-        // Topic by topic, since the end of a partition is told by its number alone.
-        for topic in &self.topics {
-            let tails: Vec<&Tail> = tails.iter().filter(|tail| tail.place.topic == *topic).collect();
-            if !tails.is_empty() {
-                counted.extend(self.count(&tails, &deadline)?);
-            }
-        }
-        Ok(counted)
-    }
+/// One that sees all, and one that sees what is committed.
+fn clients(options: &Options, group: &str) -> Result<[client::Consumer; 2], LogError> {
+    Ok([client::onlooker(options, group, false)?, client::onlooker(options, group, true)?])
 }
 
 fn numbers(topic: &MetadataTopic) -> Vec<u32> {

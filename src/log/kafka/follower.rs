@@ -9,6 +9,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::message::Message as _;
 
+use super::reach::Reach;
 use super::{READERS, SLICE, Shared, client, errors, reader};
 use crate::log::{Follower, LogError, Offset, Polled, RawRecord, Topic, Waker};
 use crate::runtime::clock::Stopwatch;
@@ -17,7 +18,8 @@ use crate::runtime::clock::Stopwatch;
 pub(super) struct Following {
     shared: Arc<Shared>,
     topic: Topic,
-    consumer: client::Consumer,
+    consumer: Arc<client::Consumer>,
+    reach: Reach,
     /// Where each partition is read on.
     next: BTreeMap<u32, Offset>,
     /// Whether the client was told.
@@ -28,9 +30,9 @@ pub(super) struct Following {
 impl Following {
     pub(super) fn begin(shared: Arc<Shared>, topic: Topic, from: &BTreeMap<u32, Offset>) -> Result<Self, LogError> {
         shared.check_open()?;
-        let consumer = client::listening(&shared.options, client::Quiet)?;
+        let consumer = Arc::new(client::listening(&shared.options, client::Quiet::new())?);
         let next = (0..shared.partitions.of(topic)).map(|partition| (partition, from.get(&partition).copied().unwrap_or(0))).collect();
-        Ok(Following { shared, topic, consumer, next, assigned: false, woken: Arc::default() })
+        Ok(Following { shared, topic, consumer, reach: Reach::new(), next, assigned: false, woken: Arc::default() })
     }
 
     fn topic(&self) -> &str {
@@ -44,7 +46,7 @@ impl Following {
         // The answers of the client that reads wait for the fetch that is under way.
         let asker = self.shared.asker(READERS)?;
         for (partition, next) in &mut next {
-            let range = client::range(&*asker, self.topic(), *partition, self.shared.options.patience)?;
+            let range = client::range(&asker, self.topic(), *partition, self.shared.options.patience)?;
             if *next < range.start {
                 polled.push(Polled::Gap { partition: *partition, from: *next, to: range.start });
                 *next = range.start;
@@ -60,6 +62,18 @@ impl Following {
         Ok(())
     }
 
+    /// Another client in place of one that is lost; it reads on where that one stood.
+    fn renew(&mut self) -> Result<(), LogError> {
+        let (consumer, shared) = (Arc::clone(&self.consumer), Arc::clone(&self.shared));
+        if self.reach.is_lost(move || client::is_lost(consumer.client(), &shared.options)) {
+            tracing::warn!(event = "kafka", topic = self.topic(), "a client has lost its cluster, and another one reads on in its place");
+            let before = std::mem::replace(&mut self.consumer, Arc::new(client::listening(&self.shared.options, client::Quiet::new())?));
+            self.assigned = false;
+            client::close(before);
+        }
+        Ok(())
+    }
+
     /// Takes what the client has, at most `max` records, waiting for the first of them.
     fn fetch(&mut self, max: usize, wait: Duration, polled: &mut Vec<Polled>) -> Result<(), LogError> {
         let mut records: BTreeMap<u32, Vec<RawRecord>> = BTreeMap::new();
@@ -72,6 +86,9 @@ impl Following {
                     let record = reader::record_of(&message, true);
                     self.next.insert(record.partition, client::offset(message.offset()) + 1);
                     records.entry(record.partition).or_default().push(record);
+                    if count == 0 {
+                        self.reach.heard();
+                    }
                     count += 1;
                     wait = Duration::ZERO;
                 }
@@ -101,6 +118,7 @@ impl Follower for Following {
         let mut polled = Vec::new();
         loop {
             self.shared.check_open()?;
+            self.renew()?;
             if !self.assigned {
                 self.assign(&mut polled)?;
             }

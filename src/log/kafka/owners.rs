@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer as _;
 use rdkafka::groups::GroupInfo;
 
 use super::{client, errors};
@@ -10,7 +9,7 @@ use crate::log::{LogError, Owners};
 
 /// The owners of `topic`'s partitions, by the names that their clients gave, and where they are. A partition that is being handed over has none.
 pub(super) fn owners(asker: &client::Consumer, group: &str, topic: &str, patience: Duration) -> Result<Owners, LogError> {
-    let answer = asker.fetch_group_list(Some(group), patience).map_err(|error| errors::of_reading(&error))?;
+    let answer = client::members(asker, group, patience).map_err(|error| errors::of_reading(&error))?;
     let mut owners = Owners::new();
     for member in answer.groups().iter().filter(|found| found.name() == group).flat_map(GroupInfo::members) {
         let who = format!("{} at {}", member.client_id(), member.client_host().trim_start_matches('/'));

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer as _;
 use rdkafka::groups::GroupInfo;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -64,7 +63,7 @@ impl Predecessor {
 
 /// Whether the group has a member of a process of this host that is there no more. Where nobody answers there may be one: it could not be joined now.
 fn there_is_one(asker: &client::Consumer, group: &str, joined: bool) -> bool {
-    let Ok(answer) = asker.fetch_group_list(Some(group), ANSWER) else { return true };
+    let Ok(answer) = client::members(asker, group, ANSWER) else { return true };
     let mut members = answer.groups().iter().filter(|found| found.name() == group).flat_map(GroupInfo::members);
     members.any(|member| number_of(member.client_id()).is_some_and(|number| is_killed(number, joined)))
 }

@@ -14,6 +14,7 @@ use self::assignment::{Changes, leave};
 use self::hidden::Hidden;
 use super::apart::Apart;
 use super::predecessor::Predecessor;
+use super::reach::Reach;
 use super::transaction::{Beginning, Lasting, Transactions};
 use super::{SLICE, Shared, client, errors, reader};
 use crate::log::read_through::Questions;
@@ -47,6 +48,7 @@ pub(super) struct Member {
     shared: Arc<Shared>,
     membership: Membership,
     consumer: Arc<BaseConsumer<Changes>>,
+    reach: Reach,
     /// What is waited for before the group is joined, until it is.
     predecessor: Option<Predecessor>,
     owned: BTreeMap<u32, Owned>,
@@ -105,6 +107,8 @@ struct Owned {
     held_back: bool,
     /// Its commit that goes on by itself.
     lasting: Option<Lasting>,
+    /// Of its producer: something came by it where it committed something.
+    reach: Reach,
     /// The producer that is being made in the place of a dead one.
     reviving: Option<Beginning>,
     /// `None` where it is dead: before another one is made it must be sure that the partition is still this member's.
@@ -144,12 +148,12 @@ enum Item {
 
 impl Member {
     pub(super) fn join(shared: Arc<Shared>, membership: Membership) -> Result<Self, LogError> {
-        let group = shared.names.group(membership.group);
-        let consumer: BaseConsumer<Changes> = client::member(&shared.options, &group, &membership.member, Changes::default())?;
+        let consumer = client_of(&shared, &membership)?;
         let mut member = Member {
             shared,
             membership,
-            consumer: Arc::new(consumer),
+            consumer,
+            reach: Reach::new(),
             predecessor: None,
             owned: BTreeMap::new(),
             first: 0,
@@ -164,14 +168,51 @@ impl Member {
             is_replaced: false,
             has_outgrown: false,
         };
-        if member.shared.options.static_members {
-            // It takes the place of the one before at once.
-            member.subscribe()?;
-        } else {
-            member.predecessor = Some(Predecessor::new(&member.shared.options));
-            member.joins()?;
-        }
+        member.begin_to_join()?;
         Ok(member)
+    }
+
+    fn begin_to_join(&mut self) -> Result<(), LogError> {
+        if self.shared.options.static_members {
+            // It takes the place of the one before at once.
+            return self.subscribe();
+        }
+        self.predecessor = Some(Predecessor::new(&self.shared.options));
+        self.joins()
+    }
+
+    /// Another client joins the group in place of one that is lost: all that was given to that one is another's meanwhile, or is given anew.
+    fn renew(&mut self, polled: &mut Vec<Polled>) -> Result<(), LogError> {
+        let (consumer, shared) = (Arc::clone(&self.consumer), Arc::clone(&self.shared));
+        if !self.reach.is_lost(move || client::is_lost(consumer.client(), &shared.options)) {
+            return Ok(());
+        }
+        tracing::warn!(event = "kafka", group = self.membership.group, "a client has lost its cluster, and another one joins the group in its place");
+        let before = std::mem::replace(&mut self.consumer, client_of(&self.shared, &self.membership)?);
+        self.leaves(before);
+        for partition in self.owned.keys().copied().collect::<Vec<u32>>() {
+            self.lose(partition);
+            polled.push(Polled::Revoked { partition });
+        }
+        self.overtaken.clear();
+        self.unopened.clear();
+        self.beginnings.clear();
+        self.begin_to_join()
+    }
+
+    /// A client leaves its group in order, where it can: its last calls wait for its own threads, and have been seen to wait for good.
+    fn leaves(&self, consumer: Arc<BaseConsumer<Changes>>) -> Apart<bool> {
+        let (topic, patience) = (self.topic().to_owned(), self.shared.options.patience);
+        let leaves = move || {
+            leave(&consumer, &topic, patience);
+            let is_closed = consumer.closed();
+            if !is_closed {
+                // The client's own end would wait without one; its session ends by its time-out.
+                std::mem::forget(consumer);
+            }
+            is_closed
+        };
+        Apart::begin("leave", leaves, || {})
     }
 
     /// Joins the group as soon as nothing is waited for any more.
@@ -212,15 +253,18 @@ impl Member {
         if self.is_replaced {
             return Err(self.fenced(0));
         }
+        self.renew(polled)?;
         let mut wait = wait;
         // Keys of samples are of those who wrote them, and say nothing.
         let keyed = self.membership.topic != Topic::Metrics;
         // What waits is bounded by itself, and holds nothing else up.
         let mut taken: usize = self.owned.values().filter(|owned| owned.is_fetched()).map(|owned| owned.bytes).sum();
         self.is_drained = false;
+        let mut is_heard = false;
         loop {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
+                    is_heard = true;
                     if let Some(owned) = u32::try_from(message.partition()).ok().and_then(|partition| self.owned.get_mut(&partition)) {
                         owned.next = client::offset(message.offset()) + 1;
                         let record = reader::record_of(&message, keyed);
@@ -258,6 +302,9 @@ impl Member {
                 break;
             }
             wait = Duration::ZERO;
+        }
+        if is_heard {
+            self.reach.heard();
         }
         self.changes(polled)?;
         self.overtaken()
@@ -383,6 +430,11 @@ impl Member {
     }
 }
 
+fn client_of(shared: &Shared, membership: &Membership) -> Result<Arc<BaseConsumer<Changes>>, LogError> {
+    let group = shared.names.group(membership.group);
+    client::member(&shared.options, &group, &membership.member, Changes::default()).map(Arc::new)
+}
+
 /// What a commit writes, for a person.
 fn said_of(group: &str, partition: u32) -> String {
     format!("what {group} says of its partition {partition}")
@@ -500,18 +552,10 @@ impl Session for Member {
 }
 
 impl Drop for Member {
-    /// Leaves the group in order, where the client lets it: its last calls wait for its own threads, and have been seen to wait for good.
     fn drop(&mut self) {
         self.owned.keys().for_each(|partition| self.shared.hold((self.membership.group, self.membership.topic, *partition), None));
-        let patience = self.shared.options.patience;
-        let (consumer, topic) = (Arc::clone(&self.consumer), self.topic().to_owned());
-        let leaves = move || {
-            leave(&consumer, &topic, patience);
-            consumer.closed()
-        };
-        let leaving = Apart::begin("leave", leaves, || {});
-        if !matches!(leaving.ended(patience * 2), Some(Ok(true))) {
-            // The client's own end would wait without one; its session ends by its time-out.
+        let leaving = self.leaves(Arc::clone(&self.consumer));
+        if !matches!(leaving.ended(self.shared.options.patience * 2), Some(Ok(true))) {
             let after_ms = u64::try_from(leaving.began.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(event = "kafka", group = self.membership.group, after_ms, "the member could not leave its group in order");
             std::mem::forget(Arc::clone(&self.consumer));

@@ -17,6 +17,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 
 use super::apart::{Apart, Lost};
 use super::errors::{self, Step};
+use super::reach::Reach;
 use super::standing::TOLD_AFTER;
 use super::{Options, client};
 use crate::log::coordinator::lock;
@@ -40,6 +41,8 @@ const COMES_BACK: Duration = Duration::from_secs(2);
 
 /// How long an abort waits at a time for what it is to be told.
 const TELLS: Duration = Duration::from_millis(50);
+/// And for the broker: so often it is looked whether somebody still waits for it.
+const ABORTS_IN: Duration = Duration::from_secs(1);
 
 /// A record of a transaction.
 pub(super) struct Put<'a> {
@@ -155,6 +158,7 @@ pub(super) struct Lasting {
     pub(super) waits_for: String,
     sent: Vec<Sent>,
     ends: Apart<Result<Done, Stopped>>,
+    course: Arc<Course>,
 }
 
 impl Lasting {
@@ -165,6 +169,52 @@ impl Lasting {
     /// What came of it, where it came to its end within `wait`.
     pub(super) fn ended(&self, wait: Duration) -> Option<Ended> {
         Some(told(self.ends.ended(wait)?, |index| self.sent.get(index).cloned()))
+    }
+
+    /// Leaves it behind, as its client has lost the cluster: none of it takes effect any more, or that is not known.
+    pub(super) fn give_up(self) -> Ended {
+        let has_ended = || self.ended(Duration::ZERO);
+        if self.course.give_up() {
+            return Err(Failure::Dead(KafkaError::Canceled));
+        }
+        has_ended().unwrap_or(Err(Failure::Unknown(KafkaError::Canceled)))
+    }
+}
+
+/// How far a transaction has come that may be left behind: once nobody waits for it any more, it is not committed any more.
+#[derive(Default)]
+struct Course(Mutex<Stage>);
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Open,
+    /// The commit itself is asked for.
+    Commits,
+    GivenUp,
+}
+
+impl Course {
+    fn moves_to(&self, next: Stage) -> bool {
+        let mut stage = lock(&self.0);
+        if *stage == Stage::Open {
+            *stage = next;
+        }
+        *stage == next
+    }
+
+    /// Before the commit is asked for: whether it may be.
+    fn commits(&self) -> bool {
+        self.moves_to(Stage::Commits)
+    }
+
+    /// Nobody waits any more: whether the commit was not asked for, and never will be.
+    fn give_up(&self) -> bool {
+        self.moves_to(Stage::GivenUp)
+    }
+
+    fn is_given_up(&self) -> bool {
+        *lock(&self.0) == Stage::GivenUp
     }
 }
 
@@ -220,9 +270,7 @@ impl Drop for Beginning {
 #[derive(Clone)]
 pub(super) struct Transactions {
     producer: Arc<BaseProducer<Reports>>,
-    patience: Duration,
-    /// So long a transaction may be open: the broker ends it then.
-    lasts: Duration,
+    options: Arc<Options>,
 }
 
 /// Why a position was not moved.
@@ -262,6 +310,12 @@ impl ProducerContext for Reports {
 }
 
 impl Transactions {
+    /// Asks whether the client is lost ([`client::is_lost`]).
+    pub(super) fn is_lost(&self) -> impl FnOnce() -> bool + Send + 'static {
+        let Transactions { producer, options } = self.clone();
+        move || client::is_lost(producer.client(), &options)
+    }
+
     /// Ends what an earlier owner of this id left open, and shuts it out. `done` is called when that came to its end while nobody waited for it.
     pub(super) fn begins(options: &Options, id: &str, done: impl FnOnce() + Send + 'static) -> Beginning {
         let given_up = Arc::<AtomicBool>::default();
@@ -271,12 +325,18 @@ impl Transactions {
     }
 
     fn make(options: &Options, id: &str, is_given_up: &AtomicBool) -> Result<Self, LogError> {
-        let producer: BaseProducer<Reports> = client::transactional(options, id, Reports { refused: Mutex::default(), first_at: AtomicI64::new(i64::MAX) })?;
+        let options = Arc::new(options.clone());
+        let producer: BaseProducer<Reports> = client::transactional(&options, id, Reports { refused: Mutex::default(), first_at: AtomicI64::new(i64::MAX) })?;
+        let mut reach = Reach::new();
         loop {
             // librdkafka goes on with it in the next call.
             match producer.init_transactions(BEGINS_IN) {
-                Ok(()) => return Ok(Transactions { producer: Arc::new(producer), patience: options.patience, lasts: options.transaction_timeout }),
-                Err(error) if errors::of_step(&error) == Step::Again && !is_given_up.load(Ordering::SeqCst) => {}
+                Ok(()) => return Ok(Transactions { producer: Arc::new(producer), options }),
+                Err(error) if errors::of_step(&error) == Step::Again && !is_given_up.load(Ordering::SeqCst) => {
+                    if reach.is_due() && client::is_lost(producer.client(), &options) {
+                        return Err(errors::of_reading(&error));
+                    }
+                }
                 Err(error) => return Err(errors::of_reading(&error)),
             }
         }
@@ -302,8 +362,9 @@ impl Transactions {
         self.hear_within(began, soon);
         let left = self.producer.in_flight_count();
         let sizes: Vec<usize> = puts.iter().map(Put::bytes).collect();
-        let transactions = self.clone();
-        let ends = Apart::begin("commit", move || transactions.end(unsent, &sizes, position, began), done);
+        let (transactions, course) = (self.clone(), Arc::<Course>::default());
+        let follows = Arc::clone(&course);
+        let ends = Apart::begin("commit", move || transactions.end(unsent, &sizes, position, began, &follows), done);
         // What was taken is committed in a moment.
         let wait = soon.saturating_sub(began.elapsed()).max(if left > 0 { Duration::ZERO } else { soon.min(ENDS_IN) });
         if let Some(ended) = ends.ended(wait) {
@@ -318,7 +379,7 @@ impl Transactions {
         } else {
             "Kafka: the brokers that keep the positions of groups and the outcome of transactions have not answered yet".to_owned()
         };
-        Commit::Lasts(Lasting { waits_for, sent, ends })
+        Commit::Lasts(Lasting { waits_for, sent, ends, course })
     }
 
     /// Waits until each record was taken or refused, or so long has passed since the beginning.
@@ -335,11 +396,13 @@ impl Transactions {
         sizes: &[usize],
         position: Option<(TopicPartitionList, ConsumerGroupMetadata)>,
         began: Stopwatch,
+        course: &Course,
     ) -> Result<Done, Stopped> {
+        let give_up = |error, of| self.give_up(error, of, || course.is_given_up());
         if let Some((index, error)) = unsent {
-            return self.give_up(error, Some(index));
+            return give_up(error, Some(index));
         }
-        self.hear_within(began, self.patience);
+        self.hear_within(began, self.options.patience);
         // A broker refuses all that came in one request with a record that is too large: the largest is the one.
         let refused = std::mem::take(&mut *lock(&self.producer.context().refused));
         let refused = refused.into_iter().max_by_key(|(index, _)| (sizes.get(*index).copied(), std::cmp::Reverse(*index)));
@@ -347,17 +410,20 @@ impl Transactions {
             // What the client took back itself does not say why; the transaction does, which librdkafka commits no more then.
             let is_taken_back = matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight));
             let why = if is_taken_back { self.producer.commit_transaction(Timeout::Never).err() } else { None };
-            return self.give_up(why.unwrap_or(error), Some(index));
+            return give_up(why.unwrap_or(error), Some(index));
         }
         if let Some((offsets, group)) = position {
-            match self.send_offsets(offsets, group, self.patience.min(self.lasts)) {
+            match self.send_offsets(offsets, group, self.options.patience.min(self.options.transaction_timeout)) {
                 Ok(()) => {}
-                Err(Unmoved::Refused(error)) => return self.give_up(error, None),
+                Err(Unmoved::Refused(error)) => return give_up(error, None),
                 Err(Unmoved::NoAnswer) => return Err(Stopped::dead(KafkaError::Canceled)),
             }
         }
+        if !course.commits() {
+            return Err(Stopped::dead(KafkaError::Canceled));
+        }
         loop {
-            // Any other time-out may leave librdkafka in a state that is not the broker's; the call itself ends with the transaction's time-out.
+            // Any other time-out may leave librdkafka in a state that is not the broker's.
             match self.producer.commit_transaction(Timeout::Never) {
                 Ok(()) => {
                     let first_at = self.producer.context().first_at.load(Ordering::Relaxed);
@@ -366,7 +432,7 @@ impl Transactions {
                 }
                 Err(error) => match errors::of_step(&error) {
                     Step::Again => {}
-                    Step::Abort => return self.give_up(error, None),
+                    Step::Abort => return give_up(error, None),
                     Step::Dead => return Err(Stopped { how: How::Unknown, error, of: None }),
                 },
             }
@@ -377,8 +443,11 @@ impl Transactions {
     pub(super) fn would_move(&self, offsets: TopicPartitionList, group: ConsumerGroupMetadata, within: Duration) -> Result<(), Failure> {
         self.producer.begin_transaction().map_err(Failure::Dead)?;
         match self.send_offsets(offsets, group, within) {
-            Ok(()) => self.producer.abort_transaction(Timeout::Never).map_err(Failure::Dead),
-            Err(Unmoved::Refused(error)) => self.give_up(error, None).map(drop).map_err(|stopped| stopped.told(|_| None)),
+            Ok(()) => self.producer.abort_transaction(Timeout::After(within)).map_err(Failure::Dead),
+            Err(Unmoved::Refused(error)) => {
+                let since = Stopwatch::start();
+                self.give_up(error, None, || since.elapsed() >= within).map(drop).map_err(|stopped| stopped.told(|_| None))
+            }
             Err(Unmoved::NoAnswer) => Err(Failure::Dead(KafkaError::Canceled)),
         }
     }
@@ -405,7 +474,7 @@ impl Transactions {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(Code::QueueFull), again)) if started.elapsed() < self.patience => {
+                Err((KafkaError::MessageProduction(Code::QueueFull), again)) if started.elapsed() < self.options.patience => {
                     self.hear(&started);
                     record = again;
                 }
@@ -424,8 +493,8 @@ impl Transactions {
         }
     }
 
-    /// Aborts, where that is still possible. Always tells why.
-    fn give_up(&self, error: KafkaError, of: Option<usize>) -> Result<Done, Stopped> {
+    /// Aborts, where that is still possible, until it `is_over`. Always tells why.
+    fn give_up(&self, error: KafkaError, of: Option<usize>, is_over: impl Fn() -> bool) -> Result<Done, Stopped> {
         if self.producer.client().fatal_error().is_some() || errors::of_step(&error) == Step::Dead && matches!(error, KafkaError::Transaction(_)) {
             return Err(Stopped { how: How::Dead, error, of });
         }
@@ -433,11 +502,31 @@ impl Transactions {
         let since = Stopwatch::start();
         loop {
             let tells = self.producer.in_flight_count() > 0;
-            match self.producer.abort_transaction(if tells { Timeout::After(TELLS) } else { Timeout::Never }) {
+            match self.producer.abort_transaction(Timeout::After(if tells { TELLS } else { ABORTS_IN })) {
                 Ok(()) => return Err(Stopped { how: How::Aborted, error, of }),
-                Err(error) if tells && errors::of_step(&error) == Step::Again => self.hear(&since),
+                // Where it took too long, librdkafka goes on with it in the next call.
+                Err(error) if errors::of_step(&error) == Step::Again && !is_over() => {
+                    if tells {
+                        self.hear(&since);
+                    }
+                }
                 Err(failed) => return Err(Stopped { how: How::NotAborted(Box::new(failed)), error, of }),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who leaves a transaction behind repeats what is in it: it must not be committed after that.
+    #[test]
+    fn what_is_left_behind_is_committed_no_more_and_what_is_being_committed_is_not_known() {
+        let left = Course::default();
+        assert!(!left.is_given_up() && left.give_up() && left.is_given_up());
+        assert!(!left.commits());
+        let commits = Course::default();
+        assert!(commits.commits() && !commits.give_up() && !commits.is_given_up());
     }
 }

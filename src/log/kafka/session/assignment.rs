@@ -11,6 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
+use super::super::reach::Reach;
 use super::super::transaction::{Beginning, Transactions};
 use super::super::{READERS, client, errors};
 use super::{ENDS_WITHIN, HEARS, Item, LeftAlone, Member, Owned, SOONER};
@@ -169,7 +170,18 @@ impl Member {
         }
         self.owned.insert(
             partition,
-            Owned { next, ahead, bytes: 0, untold: None, waits: None, held_back: false, lasting: None, reviving: None, transactions: Some(transactions) },
+            Owned {
+                next,
+                ahead,
+                bytes: 0,
+                untold: None,
+                waits: None,
+                held_back: false,
+                lasting: None,
+                reach: Reach::new(),
+                reviving: None,
+                transactions: Some(transactions),
+            },
         );
         Ok(true)
     }
@@ -177,13 +189,13 @@ impl Member {
     /// Where a partition begins and ends. By another client than the member's, whose answers wait for the fetch that is under way of partitions that were opened before.
     pub(super) fn range(&self, partition: u32, next: Option<Offset>) -> Result<Range<Offset>, LogError> {
         let (asker, patience) = (self.shared.asker(READERS)?, self.shared.options.patience.min(ENDS_WITHIN));
-        let range = client::range(&*asker, self.topic(), partition, patience)?;
+        let range = client::range(&asker, self.topic(), partition, patience)?;
         if next.is_none_or(|next| next <= range.end) {
             return Ok(range);
         }
         // One that led it before, and does not know that it does no more, has not the newest.
-        client::look_for_leaders(&*asker, self.topic(), patience);
-        client::range(&*asker, self.topic(), partition, patience)
+        client::look_for_leaders(&asker, self.topic(), patience);
+        client::range(&asker, self.topic(), partition, patience)
     }
 
     /// The topic has more partitions than there were at the start.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
 
+use super::super::reach::Reach;
 use super::super::transaction::{Beginning, Commit, Done, Ended, Failure, Put, Transactions};
 use super::super::{client, errors};
 use super::{HEARS, Member, Owned, said_of};
@@ -91,7 +92,7 @@ impl Member {
             return Err(self.fenced(partition));
         }
         if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.transactions = Some(revived);
+            (owned.transactions, owned.reach) = (Some(revived), Reach::new());
         }
         Ok(())
     }
@@ -110,11 +111,18 @@ impl Member {
     fn transact(&mut self, batch: &Batch, soon: Duration, long: Duration) -> Result<Ended, LogError> {
         let lasting = self.owned.get_mut(&batch.partition).and_then(|owned| owned.lasting.take());
         let commit = match lasting {
-            Some(lasting) => lasting.ended(long).map_or(Commit::Lasts(lasting), Commit::Ended),
+            Some(lasting) => match lasting.ended(long) {
+                Some(ended) => Commit::Ended(ended),
+                None if self.is_lost(batch.partition) => Commit::Ended(lasting.give_up()),
+                None => Commit::Lasts(lasting),
+            },
             None => self.begin(batch, soon)?,
         };
         let lasting = match commit {
-            Commit::Ended(ended) => return Ok(ended),
+            Commit::Ended(ended) => {
+                self.note(batch.partition, &ended);
+                return Ok(ended);
+            }
             Commit::Lasts(lasting) => lasting,
         };
         let reason = lasting.waits_for.clone();
@@ -122,6 +130,24 @@ impl Member {
             owned.lasting = Some(lasting);
         }
         Err(LogError::UnderWay { reason })
+    }
+
+    /// Whether the producer of a partition has lost the cluster.
+    fn is_lost(&mut self, partition: u32) -> bool {
+        let owned = self.owned.get_mut(&partition);
+        owned.is_some_and(|owned| owned.transactions.as_ref().is_some_and(|transactions| owned.reach.is_lost(transactions.is_lost())))
+    }
+
+    /// A producer that commits has not lost the cluster. One that has may fail in any way: another one is made in its place.
+    fn note(&mut self, partition: u32, ended: &Ended) {
+        let is_lost = ended.is_err() && self.is_lost(partition);
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            match ended {
+                Ok(_) => owned.reach.heard(),
+                Err(_) if is_lost => owned.transactions = None,
+                Err(_) => {}
+            }
+        }
     }
 
     fn begin(&self, batch: &Batch, soon: Duration) -> Result<Commit, LogError> {

@@ -19,7 +19,7 @@ use crate::runtime::clock::Stopwatch;
 /// How long a first answer is waited for before it is looked what the client has to say of it.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// How long one client is asked; another one asks again until the time is over, as a client may have lost the cluster ([`super::super::reach`]).
+/// How long one client is asked at first, and twice as long each time: another one asks again until the time is over, as a client may have lost the cluster ([`super::super::reach`]).
 const TRY: Duration = Duration::from_secs(3);
 
 /// How soon it is looked again for what is about to be there.
@@ -92,12 +92,14 @@ pub(in super::super) fn find<'a>(options: &Options, names: impl Iterator<Item = 
 fn patiently<T>(options: &Options, mut ask: impl FnMut(Duration) -> Result<T, LogError>) -> Result<T, LogError> {
     let started = Stopwatch::start();
     let left = || options.patience.saturating_sub(started.elapsed());
+    let mut within = TRY;
     loop {
-        match ask(left().min(TRY)) {
+        match ask(left().min(within)) {
             // What little is left is not enough to hear why there is no answer.
             Err(LogError::Retry { .. }) if left() > TRY / 2 => std::thread::sleep(LOOK_AGAIN),
             outcome => return outcome,
         }
+        within *= 2;
     }
 }
 
@@ -174,9 +176,10 @@ pub(super) fn create(options: &Options, topics: &[Wanted], cluster: &Cluster, va
     }
 }
 
-/// Whether it is said of too few brokers by a cluster that has enough: some of them are starting, or were late to be heard of.
+/// Whether it is said by a cluster that was too slow, or of too few brokers where it has enough: some of them are starting, or were late to be heard of.
 fn is_passing_refusal(code: Code, topics: &[&Wanted], cluster: &Cluster) -> bool {
-    code == Code::InvalidReplicationFactor && topics.iter().all(|topic| topic.replicas as usize <= cluster.brokers.len())
+    let has_enough = topics.iter().all(|topic| topic.replicas as usize <= cluster.brokers.len());
+    code == Code::RequestTimedOut || code == Code::InvalidReplicationFactor && has_enough
 }
 
 /// Asks once; what was answered for each topic, where it is refused.
