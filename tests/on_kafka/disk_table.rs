@@ -50,9 +50,11 @@ fn of_a_day(targets: u32, series: (u32, u32, u32)) -> [f64; 2] {
     let stage = Aggregate { pane: PANE, grace: Duration::ZERO, sources, limits: Limits::default() };
     let mut worker = Worker::join(stage, Arc::new(log.clone()) as Arc<dyn Log>, "one", Rounds::on(&log)).unwrap();
     let mut at = SystemClock.now();
-    while worker.partitions() < sources as usize {
+    while worker.partitions() < sources as usize || worker.has_under_way() {
         step(&mut worker, at);
     }
+    // What was committed comes to be seen partition by partition.
+    broker().settle(&options.prefix);
     let size = |topic: Topic| broker().bytes_of(&format!("{}{topic}", options.prefix));
     let before = [size(Topic::Metrics), size(Topic::Signals)];
     let marks = || marks(&log);
