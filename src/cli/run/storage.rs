@@ -259,7 +259,10 @@ mod kafka {
                 Some(open) => open,
                 None => ReadOnlyLog::open(&options)?,
             };
-            reading.catch_up(log.insert(open))
+            reading.catch_up(&open)?;
+            // One that had no answer is not asked again.
+            *log = Some(open);
+            Ok(())
         })
     }
 
