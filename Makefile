@@ -74,3 +74,4 @@ setup-kafka:
 
 setup-tests:
 	@tools/setup --tests
+	@for what in kafka registry python; do tests/env/$$what.sh install >/dev/null; done

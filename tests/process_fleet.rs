@@ -22,7 +22,7 @@ use loadline::runtime::clock::{Stopwatch, SystemClock};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 // ---- the roles of this binary -------------------------------------------------------------------
 

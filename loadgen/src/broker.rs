@@ -54,9 +54,15 @@ impl Broker {
 
     fn is_ready(&mut self) -> anyhow::Result<()> {
         let options = Options { prefix: "ready.".to_owned(), replicas: Some(1), ..Options::new(self.address.clone()) };
-        wait_for("a broker that answers", || {
+        let mut refused = None;
+        let ready = wait_for("a broker that answers", || {
             self.is_there()?;
-            Ok(topics::apply(&options, true).is_ok().then_some(()))
+            refused = topics::apply(&options, true).err();
+            Ok(refused.is_none().then_some(()))
+        });
+        ready.with_context(|| match refused {
+            Some(error) => format!("{error}; see {}", self.place.join("broker.log").display()),
+            None => "start a broker".to_owned(),
         })
     }
 
@@ -88,12 +94,15 @@ impl Broker {
 
 fn spawn(ports: [u16; 2], place: &Path, settings: &[String]) -> anyhow::Result<Child> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/env/kafka.sh");
+    let needs = || format!("run {}: it is in the checkout that this program was built from", script.display());
+    // Fetched where it is missing, however long that takes, before anybody waits for an answer.
+    let installed = Command::new(&script).arg("install").stdout(Stdio::null()).status().with_context(needs)?;
+    ensure!(installed.success(), "{} could not install Kafka ({installed}): see above", script.display());
     std::fs::create_dir_all(place).with_context(|| format!("make {}", place.display()))?;
     let said: File = OpenOptions::new().create(true).append(true).open(place.join("script.log"))?;
     let mut command = Command::new(&script);
     command.arg("run").args(ports.map(|port| port.to_string())).arg(place).args(settings);
-    let child = command.stdin(Stdio::piped()).stdout(said.try_clone()?).stderr(said).spawn();
-    child.with_context(|| format!("start {}: it is in the checkout that this program was built from", script.display()))
+    command.stdin(Stdio::piped()).stdout(said.try_clone()?).stderr(said).spawn().with_context(needs)
 }
 
 /// Waits until no transaction is under way in the topics of an installation: until readers of what is committed see as far as all others.

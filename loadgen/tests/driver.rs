@@ -14,7 +14,7 @@ use loadgen::drive::load::{Load, Shape};
 use loadgen::drive::measure::Totals;
 use tokio::time::Instant;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A server that answers `status` with the header `x-refused: why`, and counts.
 async fn server(status: StatusCode, why: &'static str) -> (String, Arc<AtomicU64>) {

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{LOADLINE, Running, sleepers, wait_for, waiting};
+use crate::common::{LOADLINE, PATIENCE, Running, sleepers, wait_for, waiting};
 use crate::kafka::Broker;
 
 /// What one process does that is alone.
@@ -22,10 +22,17 @@ pub(crate) fn installation(broker: &Broker) -> String {
 /// The same, with flags that say how many replicas there are, or who asks.
 pub(crate) fn installation_as(broker: &Broker, flags: &[&str]) -> String {
     let prefix = Broker::prefix();
-    let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", &prefix, "--partitions", "3"];
+    makes_topics(broker, &prefix, 3, flags);
+    prefix
+}
+
+/// Makes what is missing of the topics with this prefix; what is said of it. A machine that stands still for some seconds only makes it wait.
+pub(crate) fn makes_topics(broker: &Broker, prefix: &str, partitions: u32, flags: &[&str]) -> String {
+    let (partitions, wait) = (partitions.to_string(), format!("{}s", PATIENCE.as_secs()));
+    let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", prefix, "--partitions", &partitions, "--wait", &wait];
     let applied = Command::new(LOADLINE).args(apply).args(flags).output().unwrap();
     assert!(applied.status.success(), "{applied:?}");
-    prefix
+    String::from_utf8(applied.stdout).unwrap()
 }
 
 /// A command that has the configuration of an installation.

@@ -25,7 +25,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 /// How long a broker may take to start on a busy machine.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_secs(300);
 
 /// A broker.
 pub(crate) struct Broker {
@@ -51,6 +51,18 @@ pub(crate) fn broker() -> &'static Broker {
 pub(crate) fn free_port() -> u16 {
     let mut ports = std::iter::repeat_with(|| 10_000 + (std::process::id().wrapping_mul(101).wrapping_add(next()) % 22_000) as u16);
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
+/// What fetches and starts a server, or what else the tests need from elsewhere.
+pub(crate) fn script(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/env").join(name)
+}
+
+/// What this script prints of what it installs: where it is. It is fetched where it is missing, however long that takes.
+pub(crate) fn installed(name: &str) -> String {
+    let output = Command::new(script(name)).arg("install").stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{name} could not install what it is for: see above");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 fn next() -> u32 {
@@ -199,13 +211,13 @@ impl Broker {
     }
 
     fn tool(&self, class: &str, arguments: &[&str]) -> String {
-        let jars = String::from_utf8(Command::new(Broker::script()).arg("install").output().unwrap().stdout).unwrap();
+        let jars = installed("kafka.sh");
         let java = self.directory.join(format!("admin-{}.properties", next()));
         let trust = |authority: &String| format!("ssl.truststore.type=PEM\nssl.truststore.location={authority}\n");
         let (how, trust) = (&self.client["security.protocol"], self.client.get("ssl.ca.location").map(trust).unwrap_or_default());
         std::fs::write(&java, format!("security.protocol={how}\n{trust}sasl.mechanism=PLAIN\nsasl.jaas.config={}\n", Broker::login(&[]))).unwrap();
         let mut command = Command::new("java");
-        command.args(["-XX:TieredStopAtLevel=1", "-cp", &format!("{}/*", jars.trim()), class]);
+        command.args(["-XX:TieredStopAtLevel=1", "-cp", &format!("{jars}/*"), class]);
         command.args(["--bootstrap-server", &self.address, "--command-config"]).arg(java).args(arguments);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -213,7 +225,8 @@ impl Broker {
     }
 
     fn spawn(ports: [u16; 2], directory: &Path, settings: &[String]) -> Child {
-        let mut command = Command::new(Broker::script());
+        installed("kafka.sh");
+        let mut command = Command::new(script("kafka.sh"));
         command.arg("run").args(ports.map(|port| port.to_string())).arg(directory).args(settings);
         command.stdin(Stdio::piped()).spawn().unwrap()
     }
@@ -301,19 +314,17 @@ impl Broker {
         metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions).map(rdkafka::metadata::MetadataPartition::leader).collect()
     }
 
-    /// What fetches and starts brokers.
-    pub(crate) fn script() -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/env/kafka.sh")
-    }
-
-    /// How to reach it; quick to give up, as it is near. A topic has one partition.
+    /// How to reach it; quick to give up, as it is near. A topic has one partition. A member stays one while the machine stands still for some seconds, and hears as soon as others do what
+    /// changes in its group.
     pub(crate) fn options(&self, prefix: &str) -> Options {
+        let mut settings = self.client.clone();
+        settings.insert("heartbeat.interval.ms".to_owned(), "500".to_owned());
         Options {
             prefix: prefix.to_owned(),
             partitions: Some(Partitions::default()),
             replicas: Some(self.replicas()),
-            settings: self.client.clone(),
-            transaction_timeout: Duration::from_secs(4),
+            settings,
+            session_timeout: Duration::from_secs(20),
             patience: Duration::from_secs(10),
             ..Options::new(self.address.clone())
         }

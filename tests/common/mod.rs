@@ -27,7 +27,7 @@ use loadline::wire::{self, jsonl};
 use serde_json::Value;
 
 /// How long a test waits for a thing before it fails: far beyond what any of them takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The program under test.
 pub(crate) const LOADLINE: &str = env!("CARGO_BIN_EXE_loadline");

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use loadline::runtime::clock::Stopwatch;
 
+use crate::kafka::{installed, script};
+
 /// How long one may take to start on a busy machine.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_secs(300);
 
 /// A registry.
 pub(crate) struct Registry {
@@ -35,8 +37,8 @@ impl Registry {
 
     /// Starts it at the same place. It holds nothing: it has what it holds in memory.
     pub(crate) fn start_again(&mut self) {
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/env/registry.sh");
-        let mut command = Command::new(script);
+        installed("registry.sh");
+        let mut command = Command::new(script("registry.sh"));
         command.arg("run").arg(self.port.to_string()).arg(&self.directory).stdin(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let started = Stopwatch::start();

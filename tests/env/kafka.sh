@@ -1,7 +1,7 @@
 #!/bin/sh
 # A real Kafka broker for tests, from its jars on Maven Central: one node, KRaft, on loopback alone.
 #
-#   tests/env/kafka.sh install                      fetches the jars where they are missing, and prints their directory
+#   tests/env/kafka.sh install                      fetches the jars where they are missing, makes the archive of their classes, and prints their directory
 #   tests/env/kafka.sh run PORT OTHER_PORT DIRECTORY [NAME=VALUE...]
 #       runs a broker at 127.0.0.1:PORT (its controller at OTHER_PORT) with its data and its log below DIRECTORY, until its standard
 #       input ends: so it ends with whoever started it, however that one ended. NAME=VALUE are settings of the broker, and
@@ -19,12 +19,13 @@ jars=$tools/kafka-$version
 fail() { echo "kafka.sh: $*" >&2 && exit 1; }
 needs_java "the broker"
 
-install() {
+fetch() {
     if [ -f "$jars/complete" ]; then return; fi
     command -v mvn >/dev/null 2>&1 || fail "there is no mvn, which fetches Kafka from Maven Central: install it (on Debian: apt-get install maven)"
     mkdir -p "$tools"
     one_at_a_time "$tools/kafka.lock"
     if [ -f "$jars/complete" ]; then exec 9>&- && return; fi
+    echo "kafka.sh: fetching Kafka $version from Maven Central into $tools" >&2
     work=$(mktemp -d "$tools/kafka.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     cat >"$work/pom.xml" <<POM
@@ -86,25 +87,27 @@ format() {
         fail "the broker's directory could not be made: $(tail -n 3 "$directory/format.log")"
 }
 
-# Prints java's flag for the archive of the broker's classes, where there is one. The first time a broker runs for it, on the same ports.
-archive() {
+# Fetches what is missing, and runs a broker once for the archive of its classes: on ports that no test takes. Sets `archived` to java's flag for it, where there is one.
+install() {
+    archived=''
+    fetch
     file=$(archive_file "$jars/broker")
-    if [ ! -f "$file" ]; then
-        archived='' directory=$(mktemp -d "$tools/first.XXXXXX")
+    if [ ! -f "$file" ]; then (
+        port=$((6000 + $$ % 2000)) directory=$(mktemp -d "$tools/first.XXXXXX")
+        controller=$((port + 2000))
         properties >"$directory/broker.properties"
         format
         # shellcheck disable=SC2086
         make_archive "$file" "Kafka Server started" $flags -cp "$jars/*" kafka.Kafka "$directory/broker.properties"
         rm -rf "$directory"
-    fi
-    if [ -s "$file" ]; then echo "-XX:SharedArchiveFile=$file"; fi
+    ); fi
+    if [ -s "$file" ]; then archived=-XX:SharedArchiveFile=$file; fi
 }
 
 run() {
     port=$1 controller=$2 directory=$3
     shift 3
     mkdir -p "$directory"
-    archived=$(archive)
     if [ ! -f "$directory/broker.properties" ]; then
         properties >"$directory/broker.properties"
         for setting in "$@"; do
@@ -122,7 +125,10 @@ run() {
 }
 
 case ${1:-} in
-install) install && echo "$jars" ;;
+install)
+    install
+    echo "$jars"
+    ;;
 run)
     [ $# -ge 4 ] || fail "run PORT OTHER_PORT DIRECTORY [NAME=VALUE...]"
     shift

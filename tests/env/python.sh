@@ -24,6 +24,7 @@ if [ ! -f "$place/complete" ]; then
     # An environment has its own path within, so it is made where it stays.
     one_at_a_time "$tools/python.lock"
     if [ ! -f "$place/complete" ]; then
+        echo "python.sh: making a Python environment with the packages of $list, from PyPI" >&2
         rm -rf "$place"
         python3 -m venv "$place" >&2 || fail "the environment could not be made; on Debian: apt-get install python3-venv"
         "$place/bin/pip" install --quiet --disable-pip-version-check --no-input --only-binary :all: --requirement "$list" >&2 ||

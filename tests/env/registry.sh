@@ -2,7 +2,7 @@
 # A real schema registry for tests: Apicurio Registry from its archive on Maven Central, on loopback alone, with what it holds in memory. It has the interface of Confluent's
 # registry below /apis/ccompat/v7.
 #
-#   tests/env/registry.sh install                   fetches the archive where it is missing, checks it, and prints the directory that it is unpacked in
+#   tests/env/registry.sh install                   fetches what it runs from where it is missing, checks it, makes the archive of its classes, and prints its directory
 #   tests/env/registry.sh run PORT DIRECTORY        runs a registry at http://127.0.0.1:PORT/apis/ccompat/v7 with its log in DIRECTORY, until its standard input ends: so it
 #                                                   ends with whoever started it, however that one ended
 #
@@ -20,12 +20,13 @@ archive=apicurio-registry-app-$version-all.tar.gz
 fail() { echo "registry.sh: $*" >&2 && exit 1; }
 needs_java "the registry"
 
-install() {
+fetch() {
     if [ -f "$place/complete" ]; then return; fi
     command -v mvn >/dev/null 2>&1 || fail "there is no mvn, which fetches Apicurio Registry from Maven Central: install it (on Debian: apt-get install maven)"
     mkdir -p "$tools"
     one_at_a_time "$tools/registry.lock"
     if [ -f "$place/complete" ]; then exec 9>&- && return; fi
+    echo "registry.sh: fetching Apicurio Registry $version from Maven Central into $tools" >&2
     work=$(mktemp -d "$tools/registry.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     mvn --quiet --batch-mode org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy \
@@ -44,21 +45,35 @@ install() {
     exec 9>&-
 }
 
+# Small and quick to start.
+flags="-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dquarkus.http.host=127.0.0.1"
+program=$place/apicurio-registry-app-$version-runner.jar
+
+# Fetches what is missing, and runs a registry once for the archive of its classes: on a port that no test takes. Sets `archived` to java's flag for it, where there is one.
+install() {
+    archived=''
+    fetch
+    file=$(archive_file "$place/registry")
+    if [ ! -f "$file" ]; then
+        # shellcheck disable=SC2086
+        (make_archive "$file" "Listening on" $flags -Dquarkus.http.port=$((6000 + $$ % 2000)) -jar "$program")
+    fi
+    if [ -s "$file" ]; then archived=-XX:SharedArchiveFile=$file; fi
+}
+
 run() {
     port=$1 directory=$2
     mkdir -p "$directory"
-    # Small and quick to start.
-    set -- -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dquarkus.http.host=127.0.0.1 -Dquarkus.http.port="$port" \
-        -jar "$place/apicurio-registry-app-$version-runner.jar"
-    file=$(archive_file "$place/registry")
-    if [ ! -f "$file" ]; then (make_archive "$file" "Listening on" "$@"); fi
-    if [ -s "$file" ]; then set -- "-XX:SharedArchiveFile=$file" "$@"; fi
-    java "$@" >>"$directory/registry.log" 2>&1 &
+    # shellcheck disable=SC2086
+    java $flags ${archived:+"$archived"} -Dquarkus.http.port="$port" -jar "$program" >>"$directory/registry.log" 2>&1 &
     until_left $!
 }
 
 case ${1:-} in
-install) install && echo "$place" ;;
+install)
+    install
+    echo "$place"
+    ;;
 run)
     [ $# -eq 3 ] || fail "run PORT DIRECTORY"
     shift

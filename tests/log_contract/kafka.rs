@@ -1,5 +1,7 @@
 //! The log on a real broker under the same checks: each has topics and groups of its own, by a prefix.
 
+use std::time::Duration;
+
 use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::log::{Log, Offset, Partitions, Topic};
 use loadline::runtime::clock::ManualClock;
@@ -19,7 +21,9 @@ pub(crate) struct KafkaHarness<const STATIC_MEMBERS: bool> {
 
 impl<const STATIC_MEMBERS: bool> Harness for KafkaHarness<STATIC_MEMBERS> {
     fn create(partitions: Partitions) -> Self {
-        let options = Options { static_members: STATIC_MEMBERS, partitions: Some(partitions), ..broker().options(&Broker::prefix()) };
+        // Who ends while it still joins is waited for as long as a member that was killed: briefly, as its checks do that again and again.
+        let session_timeout = Duration::from_secs(6);
+        let options = Options { static_members: STATIC_MEMBERS, partitions: Some(partitions), session_timeout, ..broker().options(&Broker::prefix()) };
         topics::apply(&options, false).unwrap();
         KafkaHarness { log: Broker::open(&options), options }
     }

@@ -18,11 +18,8 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset as At, TopicPartitionList};
 
-use crate::common::wait_for;
+use crate::common::{PATIENCE, wait_for};
 use crate::kafka::{Broker, broker};
-
-/// Far longer than anything here takes: it only ends a failure.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 fn signal(value: &str) -> RawAppend {
     RawAppend { topic: Topic::Signals, partition: 0, key: None, value: value.as_bytes().to_vec() }
@@ -37,7 +34,7 @@ fn refused(options: &Options) -> String {
     loop {
         match KafkaLog::open(options.clone()) {
             Err(LogError::Fatal { reason }) => return reason,
-            Err(LogError::Retry { .. }) if started.elapsed() < DEADLINE => {}
+            Err(LogError::Retry { .. }) if started.elapsed() < PATIENCE => {}
             other => panic!("{:?}", other.err()),
         }
     }
@@ -56,7 +53,7 @@ fn who_takes_over_a_partition_ends_what_its_dead_owner_left_open() {
     let mut session = log.join(Membership { group: "aggregate", member: "a".to_owned(), topic: Topic::Metrics }).unwrap();
     let started = Stopwatch::start();
     while !session.poll(1, Duration::from_secs(1)).unwrap().iter().any(|polled| matches!(polled, Polled::Assigned { partition: 0, .. })) {
-        assert!(started.elapsed() < DEADLINE, "it is never assigned");
+        assert!(started.elapsed() < PATIENCE, "it is never assigned");
     }
     broker().settle(&options.prefix);
     assert_eq!(values(&log), ["after"]);
@@ -116,7 +113,7 @@ fn who_follows_a_topic_that_is_cut_short_is_told_and_goes_on() {
     let mut polled = Vec::new();
     let mut follow = |wanted: &dyn Fn(&[Polled]) -> bool| {
         while !wanted(&polled) {
-            assert!(started.elapsed() < DEADLINE, "{polled:?}");
+            assert!(started.elapsed() < PATIENCE, "{polled:?}");
             polled.extend(follower.poll(10, Duration::from_millis(200)).unwrap());
         }
     };
@@ -178,7 +175,7 @@ fn joins(log: &KafkaLog, member: &str) -> Box<dyn Session> {
 fn poll_until(session: &mut dyn Session, what: &str, wanted: impl Fn(&[Polled]) -> bool) -> Vec<Polled> {
     let (started, mut polled) = (Stopwatch::start(), Vec::new());
     while !wanted(&polled) {
-        assert!(started.elapsed() < DEADLINE, "{what} never comes: {polled:?}");
+        assert!(started.elapsed() < PATIENCE, "{what} never comes: {polled:?}");
         // While a broker starts a poll may fail for now.
         polled.extend(session.poll(100, Duration::from_millis(100)).unwrap_or_default());
     }
@@ -207,7 +204,7 @@ fn reads_to_the_end(session: &mut dyn Session, of: &[u32]) {
     let (started, first) = (Stopwatch::start(), POLLS.load(Ordering::SeqCst));
     let mut through = BTreeMap::new();
     loop {
-        assert!(started.elapsed() < DEADLINE, "{of:?} are to be read to their ends, not {:?}", through.keys());
+        assert!(started.elapsed() < PATIENCE, "{of:?} are to be read to their ends, not {:?}", through.keys());
         let now = Timestamp::from_millis(POLLS.fetch_add(1, Ordering::SeqCst));
         let brought = session.poll(100, Duration::from_millis(10)).unwrap_or_default();
         let told = session.read_through(Moment { at: now, log: now }, &|_| true).unwrap_or_default();
@@ -223,7 +220,7 @@ fn sends(broker: &Broker, topic: &str, partition: i32, codec: &str, value: &str)
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &broker.address).set("compression.type", codec).create().unwrap();
     let record: BaseRecord<'_, (), str> = BaseRecord::to(topic).partition(partition).payload(value);
     producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
-    producer.flush(DEADLINE).unwrap();
+    producer.flush(PATIENCE).unwrap();
 }
 
 #[test]
@@ -257,7 +254,7 @@ fn a_record_that_cannot_be_unpacked_is_named_and_holds_up_no_other_partition() {
     poll_until(&mut *session, "what can be read", |polled| is_read(polled, "before") && is_read(polled, "other"));
     let started = Stopwatch::start();
     let lacking = loop {
-        assert!(started.elapsed() < DEADLINE, "nothing is said to be lacking");
+        assert!(started.elapsed() < PATIENCE, "nothing is said to be lacking");
         assert!(!is_read(&session.poll(100, Duration::from_millis(100)).unwrap(), "after"));
         let now = SystemClock.now();
         let through = session.read_through(Moment { at: now, log: now }, &|_| true).unwrap();
@@ -300,7 +297,7 @@ fn who_reads_a_topic_that_grows_ends_with_the_way_out() {
             let now = SystemClock.now();
             match session.poll(10, Duration::from_secs(1)) {
                 Err(LogError::Fatal { reason }) => break reason,
-                other => assert!(started.elapsed() < DEADLINE, "{other:?}"),
+                other => assert!(started.elapsed() < PATIENCE, "{other:?}"),
             }
             if number == 0 {
                 assert_eq!(session.read_through(Moment { at: now, log: now }, &|_| true).unwrap(), BTreeMap::new(), "it has not read all");
@@ -435,7 +432,7 @@ impl TwoDisks {
         std::fs::rename(self.disks.path().join("other"), self.disks.path().join("away")).unwrap();
         let started = Stopwatch::start();
         while self.broker.leaders(&self.name) != [1, -1] {
-            assert!(started.elapsed() < DEADLINE, "somebody leads it on");
+            assert!(started.elapsed() < PATIENCE, "somebody leads it on");
         }
     }
 
@@ -479,13 +476,13 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
         (vec![metric(partition, "each")], of)
     });
     log.append_each(calls.into());
-    assert!(matches!(hears.recv_timeout(DEADLINE).unwrap(), (0, Ok(()))), "before the other one is given up");
-    assert!(matches!(hears.recv_timeout(DEADLINE).unwrap(), (1, Err(LogError::Unknown { .. }))));
+    assert!(matches!(hears.recv_timeout(PATIENCE).unwrap(), (0, Ok(()))), "before the other one is given up");
+    assert!(matches!(hears.recv_timeout(PATIENCE).unwrap(), (1, Err(LogError::Unknown { .. }))));
     let looking = Stopwatch::start();
     let named = format!("; no broker leads {}/1", disks.name);
     while !log.trouble().is_some_and(|trouble| trouble.reason.ends_with(&named)) {
         log.look();
-        assert!(looking.elapsed() < DEADLINE, "it is not named: {:?}", log.trouble());
+        assert!(looking.elapsed() < PATIENCE, "it is not named: {:?}", log.trouble());
     }
 
     let found = log.first_after(Topic::Metrics, 1, Timestamp::from_millis(0));
@@ -505,7 +502,7 @@ fn a_member_that_is_given_what_nobody_leads_reads_on() {
     let mut sessions = [joins(&logs[0], "a"), joins(&logs[1], "b")];
     let (started, mut has) = (Stopwatch::start(), [BTreeSet::new(), BTreeSet::new()]);
     while !has.iter().all(|has| has.len() == 1) {
-        assert!(started.elapsed() < DEADLINE, "they never share: {has:?}");
+        assert!(started.elapsed() < PATIENCE, "they never share: {has:?}");
         for (session, has) in sessions.iter_mut().zip(&mut has) {
             for polled in session.poll(100, Duration::from_millis(50)).unwrap() {
                 match polled {
@@ -527,7 +524,7 @@ fn a_member_that_is_given_what_nobody_leads_reads_on() {
         owners.len() == 2 && owners.values().collect::<BTreeSet<_>>().len() == 1
     };
     while !owner_of_all(log) {
-        assert!(started.elapsed() < DEADLINE, "it is given nothing");
+        assert!(started.elapsed() < PATIENCE, "it is given nothing");
         drop(stays.poll(100, Duration::from_millis(100)));
     }
     for value in ["one", "two"] {
@@ -553,7 +550,7 @@ fn while_there_is_more_to_read_a_commit_is_not_waited_for() {
     log.append(wanted.iter().map(|value| metric(0, value)).collect()).unwrap();
     let (started, mut read, mut went_on) = (Stopwatch::start(), 0, 0);
     while read < wanted.len() {
-        assert!(started.elapsed() < DEADLINE, "{read} of them came");
+        assert!(started.elapsed() < PATIENCE, "{read} of them came");
         let polled = session.poll(1, Duration::from_millis(100)).unwrap();
         if polled.is_empty() {
             continue;
@@ -578,7 +575,7 @@ fn a_partition_that_cannot_be_written_holds_up_no_other() {
     let two = Partitions::default().with(Topic::Metrics, 2).with(Topic::Signals, 2);
     let mut disks = TwoDisks::with(Topic::Signals, two);
     // The member stays one while the broker is started again.
-    let log = Broker::open(&Options { session_timeout: DEADLINE, ..disks.options.clone() });
+    let log = Broker::open(&Options { session_timeout: Duration::from_secs(60), ..disks.options.clone() });
     let mut session = joins(&log, "a");
     poll_until(&mut *session, "both partitions", |polled| is_given(polled, 0) && is_given(polled, 1));
     let said = |partition: u32, value: &str| RawAppend { topic: Topic::Signals, partition, key: None, value: value.as_bytes().to_vec() };
@@ -603,7 +600,7 @@ fn a_partition_that_cannot_be_written_holds_up_no_other() {
     let started = Stopwatch::start();
     let (mut gave_up, mut read) = (0, Vec::new());
     while gave_up == 0 || !is_read(&read, "four") {
-        assert!(started.elapsed() < DEADLINE, "{read:?}");
+        assert!(started.elapsed() < PATIENCE, "{read:?}");
         assert!(!again(&mut session), "it is written");
         gave_up += u32::from(log.trouble().is_some());
         read.extend(session.poll(100, Duration::from_millis(100)).unwrap());
@@ -615,7 +612,7 @@ fn a_partition_that_cannot_be_written_holds_up_no_other() {
     disks.mend();
     let started = Stopwatch::start();
     while !again(&mut session) {
-        assert!(started.elapsed() < DEADLINE * 2, "it is never written");
+        assert!(started.elapsed() < PATIENCE, "it is never written");
         assert!(!is_read(&session.poll(100, Duration::from_millis(100)).unwrap_or_default(), "later"), "it is held back");
     }
     session.hold_back(0, false);
@@ -630,7 +627,7 @@ fn a_partition_that_cannot_be_written_holds_up_no_other() {
 fn a_partition_that_cannot_be_written_goes_over_and_is_written_once() {
     let two = Partitions::default().with(Topic::Metrics, 2).with(Topic::Signals, 2);
     let mut disks = TwoDisks::with(Topic::Signals, two);
-    let options = Options { session_timeout: DEADLINE, ..disks.options.clone() };
+    let options = Options { session_timeout: Duration::from_secs(60), ..disks.options.clone() };
     let (log, others) = (Broker::open(&options), Broker::open(&options));
     let said = |partition: u32, value: &str| RawAppend { topic: Topic::Signals, partition, key: None, value: value.as_bytes().to_vec() };
     let batch = |partition: u32, position: u64, append: RawAppend| Batch { partition, position: Some(position), appends: vec![append], states: Vec::new() };
@@ -651,7 +648,7 @@ fn a_partition_that_cannot_be_written_goes_over_and_is_written_once() {
     let polled = if is_back(&polled) { polled } else { poll_until(&mut *second, "the partition that is back", is_back) };
     let (started, again) = (Stopwatch::start(), batch(0, next(&polled, 0), said(1, "of the second")));
     while let Err(refused) = second.commit_soon(&again, false) {
-        assert!(!matches!(refused, LogError::Fatal { .. }) && started.elapsed() < DEADLINE, "{refused:?}");
+        assert!(!matches!(refused, LogError::Fatal { .. }) && started.elapsed() < PATIENCE, "{refused:?}");
         drop(second.poll(0, Duration::from_millis(100)));
     }
     let values = |partition| others.scan(Topic::Signals, partition, 0, 100).unwrap().into_iter().map(|record| record.value).collect::<Vec<_>>();
@@ -683,7 +680,7 @@ fn a_state_that_is_too_large_is_refused_and_holds_nothing_up() {
     let started = Stopwatch::start();
     // The client makes itself ready anew behind what it gave up.
     while let Err(refused) = session.commit(&after) {
-        assert!(matches!(refused, LogError::Retry { .. }) && started.elapsed() < DEADLINE, "{refused:?}");
+        assert!(matches!(refused, LogError::Retry { .. }) && started.elapsed() < PATIENCE, "{refused:?}");
     }
     broker().settle(&options.prefix);
     assert_eq!(values(&log), ["after it"]);
@@ -717,7 +714,7 @@ fn a_producer_that_the_broker_forgot_begins_anew() {
         let started = Stopwatch::start();
         let batch = Batch { partition: 0, position: Some(position), appends: Vec::new(), states: Vec::new() };
         while let Err(refused) = session.commit(&batch) {
-            assert!(matches!(refused, LogError::Retry { .. }) && started.elapsed() < DEADLINE, "{refused:?}");
+            assert!(matches!(refused, LogError::Retry { .. }) && started.elapsed() < PATIENCE, "{refused:?}");
         }
     };
     commits(1);
@@ -736,7 +733,7 @@ fn forgets_transactions(broker: &Broker, id: &str) {
     reader.assign(&all).unwrap();
     let started = Stopwatch::start();
     loop {
-        assert!(started.elapsed() < DEADLINE, "{id} is never forgotten");
+        assert!(started.elapsed() < PATIENCE, "{id} is never forgotten");
         if let Some(Ok(record)) = reader.poll(Duration::from_millis(100))
             && record.payload().is_none()
             && record.key().is_some_and(|key| key.ends_with(id.as_bytes()))
@@ -775,7 +772,7 @@ fn appended_each<const N: usize>(log: &KafkaLog, calls: [Vec<RawAppend>; N]) -> 
         })
         .unzip();
     log.append_each(calls);
-    outcomes.into_iter().map(|outcome| outcome.recv_timeout(DEADLINE).unwrap()).collect()
+    outcomes.into_iter().map(|outcome| outcome.recv_timeout(PATIENCE).unwrap()).collect()
 }
 
 /// A session that the brokers do not take is told: else the member would only never be given anything.
@@ -791,7 +788,7 @@ fn a_session_that_the_brokers_do_not_take_is_told() {
         if let Err(LogError::Fatal { reason }) = session.poll(1, Duration::from_millis(100)) {
             break reason;
         }
-        assert!(started.elapsed() < DEADLINE, "it is never told");
+        assert!(started.elapsed() < PATIENCE, "it is never told");
     };
     assert!(refused.contains("group.min.session.timeout.ms") && refused.contains("set session.timeout.ms"), "{refused}");
 }

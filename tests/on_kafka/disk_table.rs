@@ -60,14 +60,16 @@ fn of_a_day(targets: u32, series: (u32, u32, u32)) -> [f64; 2] {
     let marks = || marks(&log);
     let began = marks();
     for _ in 0..MEASURED {
+        // All in one pane, however long it takes to send them.
+        let now = SystemClock.now();
         for target in 0..targets {
-            let batch = request(target, series, SystemClock.now());
+            let batch = request(target, series, now);
             let key = batch.samples[0].targets[0].to_string();
             let partition = partition_of(&key, sources);
             log.append(vec![RawAppend { topic: Topic::Metrics, partition, key: None, value: wire::encode(&Message::Samples(batch)) }]).unwrap();
         }
         // The pane is over for all of them.
-        at = at + PANE + PANE;
+        at = at.max(now) + PANE + PANE;
         let wanted = marks() + u64::from(sources * sources);
         while marks() < wanted {
             step(&mut worker, at);

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use crate::common::{LOADLINE, Running, instances_of, wait_for};
-use crate::kafka::{Broker, broker, free_port};
+use crate::common::{LOADLINE, PATIENCE, Running, instances_of, wait_for};
+use crate::installation::makes_topics;
+use crate::kafka::{Broker, broker, free_port, installed};
 use crate::page::Page;
 use crate::registry::Registry;
 use crate::tail::Tail;
@@ -43,13 +44,7 @@ impl Desk {
             let name = block.text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_else(|| panic!("line {}: no name", block.line));
             std::fs::write(home.path().join(name), &block.text).unwrap();
         }
-        let printed = |script: &Path| {
-            let output = Command::new(script).arg("install").output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8(output.stdout).unwrap().trim().to_owned()
-        };
-        let python = printed(&root.join("tests/env/python.sh"));
-        let jars = printed(&Broker::script());
+        let (python, jars) = (installed("python.sh"), installed("kafka.sh"));
         let tools = home.path().join("bin");
         std::fs::create_dir(&tools).unwrap();
         tool(
@@ -152,14 +147,13 @@ fn send(kafka: &str, content_type: Option<&str>, value: &[u8]) {
     let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to("loadline.metrics").partition(1).payload(value);
     record.headers = content_type.map(|named| OwnedHeaders::new().insert(Header { key: "Content-Type", value: Some(named) }));
     producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
-    producer.flush(std::time::Duration::from_secs(30)).unwrap();
+    producer.flush(PATIENCE).unwrap();
 }
 
 #[test]
 fn what_the_page_shows_works_with_clients_that_are_not_ours() {
     let kafka = broker().address.clone();
-    let applied = Command::new(LOADLINE).args(["topology", "apply", "--brokers", &kafka, "--partitions", "3", "--replication", "1"]).output().unwrap();
-    assert!(applied.status.success(), "{applied:?}");
+    makes_topics(broker(), "loadline.", 3, &["--replication", "1"]);
     let home = tempfile::tempdir().unwrap();
     let policies = home.path().join("policies");
     std::fs::create_dir(&policies).unwrap();
@@ -246,8 +240,7 @@ fn what_the_page_shows_works_with_clients_that_are_not_ours() {
 fn a_transaction_of_others_that_is_left_open_is_named_and_what_it_hides_is_waited_for() {
     let broker = broker();
     let prefix = Broker::prefix();
-    let apply = ["topology", "apply", "--brokers", &broker.address, "--prefix", &prefix, "--partitions", "2", "--replication", "1"];
-    assert!(Command::new(LOADLINE).args(apply).output().unwrap().status.success());
+    makes_topics(broker, &prefix, 2, &["--replication", "1"]);
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new(LOADLINE);
     command.current_dir(home.path()).args(["run", "--brokers", &broker.address, "--roles", "ingest,aggregate,view", "--listen", "127.0.0.1:0", "--pane", "1s"]);
@@ -263,7 +256,7 @@ fn a_transaction_of_others_that_is_left_open_is_named_and_what_it_hides_is_waite
         let text = sample(value);
         let record: BaseRecord<'_, str, str> = BaseRecord::to(&metrics).partition(partition).payload(&text);
         producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
-        producer.flush(std::time::Duration::from_secs(30)).unwrap();
+        producer.flush(PATIENCE).unwrap();
     };
     sends(0, 1);
     signals.find("a pane of 1", |message| measured(message, 1));

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::{LOADLINE, Running, SLEEPERS, fleet_of_sleepers, instances_of, messages, sleepers, wait_for};
+use crate::common::{LOADLINE, PATIENCE, Running, SLEEPERS, fleet_of_sleepers, instances_of, messages, sleepers, wait_for};
+use crate::installation::makes_topics;
 use crate::kafka::{Broker, broker};
 use crate::page::Page;
 use loadline::edge::lag::measure::{Begins, Fold, Rules};
@@ -16,9 +17,6 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
-
-/// Far longer than anything here takes: it only ends a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A topic and a group that nobody else uses.
 struct Orders {
@@ -220,8 +218,7 @@ fn a_process_of_its_own_measures_for_a_log_on_kafka() {
     orders.produce(1, 1);
     orders.commit(&[(0, 0), (1, 0)]);
     let prefix = Broker::prefix();
-    let apply = ["topology", "apply", "--brokers", &broker().address, "--prefix", &prefix, "--partitions", "2", "--replication", "1"];
-    assert!(Command::new(LOADLINE).args(apply).status().unwrap().success());
+    makes_topics(broker(), &prefix, 2, &["--replication", "1"]);
     let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleOut: { cooldown: 0s } }\n");
     let run = |directory: &Path, roles: &str| {
         let mut command = Command::new(LOADLINE);

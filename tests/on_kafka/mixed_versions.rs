@@ -6,14 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::common::{LOADLINE, Running, fleet_of_sleepers, wait_for};
-use crate::installation::{STAGES, scales_to};
+use crate::common::{Running, fleet_of_sleepers, wait_for};
+use crate::installation::{STAGES, makes_topics, scales_to};
 use crate::kafka::{Broker, broker};
 use crate::tail::Tail;
 use apache_avro::Schema;
@@ -268,9 +267,8 @@ fn written(log: &KafkaLog, topic: Topic) -> BTreeSet<u64> {
 #[test]
 fn releases_that_write_by_different_schemas_read_each_other() {
     let prefix = Broker::prefix();
-    let apply = ["topology", "apply", "--brokers", &broker().address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
-    let applied = Command::new(LOADLINE).args(apply).output().unwrap();
-    assert!(applied.status.success() && String::from_utf8_lossy(&applied.stdout).contains("schemas by which this release writes"), "{applied:?}");
+    let said = makes_topics(broker(), &prefix, 3, &["--replication", "1"]);
+    assert!(said.contains("schemas by which this release writes"), "{said}");
     let (home, _) = fleet_of_sleepers(1, "  behavior: { scaleIn: { stabilization: 0s, cooldown: 0s }, scaleOut: { cooldown: 0s } }\n");
     let data = home.path().join("data");
     let front = run(home.path(), &prefix, "ingest,policies,fleets,view");

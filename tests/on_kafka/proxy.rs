@@ -5,10 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-/// Far longer than anything here takes: it only ends a failure.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::common::PATIENCE;
 
 /// A kind of request, by its number in Kafka's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +71,7 @@ pub(crate) struct Held {
 impl Held {
     /// Waits until it is there.
     pub(crate) fn arrives(&self) {
-        self.arrived.recv_timeout(DEADLINE).expect("the request never comes");
+        self.arrived.recv_timeout(PATIENCE).expect("the request never comes");
     }
 
     pub(crate) fn goes_on(self) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
-use crate::installation::{ALL, STAGES, installation, installation_as, run, scales_to};
+use crate::installation::{ALL, STAGES, installation, installation_as, makes_topics, run, scales_to};
 use crate::kafka::{Broker, broker};
 use loadline::log::kafka::{Options, declaration};
 use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, RawAppend, Topic};
@@ -376,10 +376,7 @@ fn loses(losses: &[Loss]) -> (String, tempfile::TempDir) {
     let data = home.path().join("data");
     let command = || run(broker(), home.path(), &prefix, ALL);
     let named = |names: &[&str]| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
-    let apply = || {
-        let shape = ["topology", "apply", "--brokers", &broker().address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
-        wait_for("the topics to be made", || Command::new(LOADLINE).args(shape).output().unwrap().status.success().then_some(()));
-    };
+    let apply = || makes_topics(broker(), &prefix, 3, &["--replication", "1"]);
     let mut running = Running::spawn(command());
     scales_to(&running, &data, 30.0, 3);
     // Its snapshots stand behind what it has read: one that holds nothing yet may as well begin on the new topic.
@@ -458,8 +455,7 @@ fn a_state_that_is_made_anew_under_a_running_loadline_is_told_and_rebuilt() {
     let state = format!("{prefix}decide-state");
     let anew = || {
         broker().delete(&[], std::slice::from_ref(&state));
-        let apply = ["topology", "apply", "--brokers", &broker().address, "--prefix", &prefix, "--partitions", "3", "--replication", "1"];
-        assert!(Command::new(LOADLINE).args(apply).output().unwrap().status.success());
+        makes_topics(broker(), &prefix, 3, &["--replication", "1"]);
     };
     let command = || run(broker(), home.path(), &prefix, ALL);
     let running = Running::spawn(command());

@@ -5,10 +5,9 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use crate::common::{LOADLINE, Running, wait_for};
-use crate::kafka::{Broker, broker, free_port};
+use crate::common::{LOADLINE, PATIENCE, Running, wait_for};
+use crate::kafka::{Broker, broker, free_port, installed};
 use crate::registry::Registry;
 use crate::tail::Tail;
 use loadline::edge::registry::{Registry as Client, RegistryError};
@@ -82,9 +81,7 @@ impl Installation {
         let options = Options { partitions: Some(partitions), ..broker().options(&Broker::prefix()) };
         topics::apply(&options, false).unwrap();
         let log = Broker::open(&options);
-        let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/env/python.sh")).arg("install").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let python = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+        let python = PathBuf::from(installed("python.sh"));
         Installation { options, log, python, home: tempfile::tempdir().unwrap() }
     }
 
@@ -131,7 +128,7 @@ impl Installation {
         let mut record: BaseRecord<'_, (), [u8]> = BaseRecord::to(&name).partition(partition).payload(value);
         record.headers = header.map(|(key, value)| OwnedHeaders::new().insert(Header { key, value: Some(value) }));
         producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
-        producer.flush(Duration::from_secs(30)).unwrap();
+        producer.flush(PATIENCE).unwrap();
     }
 }
 

@@ -7,7 +7,6 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use loadline::log::kafka::topics::{Cluster, Difference, Found, Weight, look, wanted};
 use loadline::log::kafka::{KafkaLog, Options};
@@ -18,11 +17,9 @@ use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 
-use crate::kafka::{Broker, free_port, wait_for};
+use crate::common::PATIENCE;
+use crate::kafka::{Broker, free_port, installed, wait_for};
 use crate::proxy::{Api, Proxy, Side};
-
-/// Far longer than anything here takes: it only ends a failure.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The topics that are declared.
 const TOPICS: usize = 13;
@@ -62,7 +59,7 @@ fn differences(answer: &Value, prefix: &str) -> BTreeSet<String> {
 /// Everything that the broker says of the topics with a prefix: partitions, replicas and every setting, by a client of its own.
 fn everything(prefix: &str) -> BTreeMap<String, BTreeMap<String, Option<String>>> {
     let reader: BaseConsumer = rdkafka::ClientConfig::new().set("bootstrap.servers", &broker().address).create().unwrap();
-    let metadata = reader.fetch_metadata(None, DEADLINE).unwrap();
+    let metadata = reader.fetch_metadata(None, PATIENCE).unwrap();
     let admin = broker().admin();
     let of_prefix = metadata.topics().iter().filter(|topic| topic.name().starts_with(prefix));
     let described = of_prefix.map(|topic| {
@@ -202,10 +199,9 @@ fn carry_out(mend: &str) {
     static TOOLS: OnceLock<tempfile::TempDir> = OnceLock::new();
     let tools = TOOLS.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let jars = Command::new(Broker::script()).arg("install").output().unwrap();
-        let jars = String::from_utf8(jars.stdout).unwrap();
+        let jars = installed("kafka.sh");
         for (tool, class) in [("kafka-configs.sh", "kafka.admin.ConfigCommand"), ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand")] {
-            tool_in(folder.path(), tool, jars.trim(), class);
+            tool_in(folder.path(), tool, &jars, class);
         }
         folder
     });
@@ -226,7 +222,7 @@ fn tool_in(folder: &Path, tool: &str, jars: &str, class: &str) {
 fn until_seen(prefix: &str, told: &Value) {
     let started = Stopwatch::start();
     while differences(&json("check", prefix, &["--partitions", "commands=24"]).1, prefix).intersection(&differences(told, prefix)).next().is_some() {
-        assert!(started.elapsed() < DEADLINE, "it stays as it was: {told}");
+        assert!(started.elapsed() < PATIENCE, "it stays as it was: {told}");
     }
 }
 
@@ -253,7 +249,7 @@ fn two_at_once_are_fine() {
 fn run(prefix: &str, more: &[&str]) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new("timeout")
-        .arg(DEADLINE.as_secs().to_string())
+        .arg(PATIENCE.as_secs().to_string())
         .args([env!("CARGO_BIN_EXE_loadline"), "run", "--brokers", &broker().address, "--listen", "127.0.0.1:0", "--policies", "no-such-policies"])
         .args(["--set", &format!("kafka.prefix={prefix}"), "--set", "kafka.replication=1"])
         .args(more)
@@ -385,7 +381,9 @@ fn users_and_rights_are_told_apart_from_what_is_there() {
     let file = folder.path().join("kafka.properties");
     let run = |command: &str, user: &str, password: &str| {
         std::fs::write(&file, broker.properties(user, password)).unwrap();
-        let output = loadline(&[command, "--kafka-config", file.to_str().unwrap(), "--prefix", "ready.", "--partitions", "1", "--replication", "1"]);
+        let wait = format!("{}s", PATIENCE.as_secs());
+        let where_to = ["--kafka-config", file.to_str().unwrap(), "--prefix", "ready.", "--partitions", "1", "--replication", "1", "--wait", &wait];
+        let output = loadline(&[&[command][..], &where_to].concat());
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(!text.contains(password), "{text}");
         (output.status.code().unwrap(), text)
@@ -396,7 +394,7 @@ fn users_and_rights_are_told_apart_from_what_is_there() {
     assert_eq!(code, 2, "{text}");
     assert!(text.starts_with(&format!("loadline: {} refuses this client: ", broker.address)), "{text}");
     assert!(text.contains("Invalid username or password") && text.contains("sasl.mechanism"), "{text}");
-    assert!(started.elapsed() < DEADLINE);
+    assert!(started.elapsed() < PATIENCE, "waiting changes nothing");
 
     // A user without any rights.
     let (code, text) = run("check", "looker", "lookers-word");
@@ -409,7 +407,7 @@ fn users_and_rights_are_told_apart_from_what_is_there() {
     let started = Stopwatch::start();
     let (code, text) = loop {
         let (code, text) = run("check", "looker", "lookers-word");
-        if text.contains(" settings ") || started.elapsed() > DEADLINE {
+        if text.contains(" settings ") || started.elapsed() > PATIENCE {
             break (code, text);
         }
     };
@@ -426,12 +424,13 @@ fn a_cluster_over_tls_is_reached_or_it_is_told_what_is_wrong() {
     let [_, stranger] = Broker::certificate(&folder.path().join("stranger"));
     let file = folder.path().join("kafka.properties");
     let good = broker.properties("admin", &Broker::password("admin"));
-    let run = |settings: &str| {
+    let waits = |wait: &str, settings: &str| {
         std::fs::write(&file, settings).unwrap();
-        let where_to = ["--kafka-config", file.to_str().unwrap(), "--prefix", "ready.", "--partitions", "1", "--replication", "1", "--wait", "10s"];
+        let where_to = ["--kafka-config", file.to_str().unwrap(), "--prefix", "ready.", "--partitions", "1", "--replication", "1", "--wait", wait];
         let output = loadline(&[&["check"][..], &where_to].concat());
         (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
     };
+    let run = |settings: &str| waits(&format!("{}s", PATIENCE.as_secs()), settings);
     assert!(good.contains("SASL_SSL") && good.contains("SCRAM-SHA-512"), "{good}");
     for way in [good.clone(), good.replace("SCRAM-SHA-512", "PLAIN")] {
         assert_eq!(run(&way), (0, "13 topics, all as declared.\n".to_owned()));
@@ -449,9 +448,9 @@ fn a_cluster_over_tls_is_reached_or_it_is_told_what_is_wrong() {
         assert!(text.contains("see security.protocol, sasl.mechanism, and the user, password or certificates"), "{what}: {text}");
         assert!(!text.contains("a-wrong-word"), "{text}");
     }
-    assert!(started.elapsed() < DEADLINE);
+    assert!(started.elapsed() < PATIENCE, "waiting changes nothing");
     // Without TLS the broker only hangs up.
-    let (code, text) = run(&good.replace("SASL_SSL", "SASL_PLAINTEXT"));
+    let (code, text) = waits("10s", &good.replace("SASL_SSL", "SASL_PLAINTEXT"));
     assert!(code == 2 && text.contains("where it expects TLS or a password, that the settings of the client say so (security.protocol)"), "{text}");
     // A file that is not there is told before anything is asked.
     let (code, text) = run(&good.replace(authority, "/nowhere/ca.pem"));
