@@ -19,7 +19,7 @@ use crate::edge::processes;
 use crate::log::embedded::{self, DATABASE, EmbeddedLog};
 use crate::log::kafka::{KafkaLog, Options};
 use crate::log::{Log, LogError, Partitions, directory};
-use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::clock::{Clock, Stopwatch, SystemClock};
 use crate::runtime::migration::{self, Refused, Remembered, migrate};
 use crate::runtime::schemas;
 use crate::wire::cloud_events;
@@ -28,6 +28,8 @@ use crate::wire::cloud_events;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// After so long a broker ends it by itself, should this process be gone.
 const TRANSACTION: Duration = Duration::from_secs(60);
+/// Before it is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Take the installation of a data directory over to Kafka: policies, and what is remembered of each target, source and fleet, with its own times.
 ///
@@ -103,7 +105,7 @@ pub fn run(args: &MigrateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     // The mark comes first: whatever ends this process, two never decide for the same targets.
     let path = migrated::file(&config.data);
     let mark = || here.write(&config.data).map_err(|error| LogError::Fatal { reason: format!("cannot write {}: {error}", path.display()) });
-    let outcome = match migrate(&to, &remembered, &here.id, PATIENCE, mark) {
+    let outcome = match patiently(|| migrate(&to, &remembered, &here.id, PATIENCE, mark)) {
         Ok(()) => Outcome::WentOver,
         Err(Refused::Done) => Outcome::WentOverBefore,
         Err(Refused::Log(LogError::Unknown { reason })) => {
@@ -119,6 +121,17 @@ pub fn run(args: &MigrateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let done = Migrated { done: true, ..here.clone() }.write(&config.data);
     done.with_context(|| format!("all went over, but {} cannot be written: run the same command again, which says so", path.display()))?;
     tell(outcome, out)
+}
+
+/// What only passes on a cluster, as a group whose coordinator moves, costs a migration nothing but time: all of it goes over, or nothing.
+fn patiently(mut migrates: impl FnMut() -> Result<(), Refused>) -> Result<(), Refused> {
+    let begun = Stopwatch::start();
+    loop {
+        match migrates() {
+            Err(Refused::Log(LogError::Retry { .. })) if begun.elapsed() < PATIENCE => std::thread::sleep(AGAIN_AFTER),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// What became of it.
@@ -188,6 +201,7 @@ impl Migrated {
 
 fn unusable(refused: Refused, to: &Migrated) -> anyhow::Error {
     match refused {
+        Refused::Log(LogError::Retry { reason }) => anyhow!("nothing went over: {reason}; run the same command again"),
         Refused::Log(error) => anyhow!("nothing went over: {error}"),
         refused => {
             let Migrated { brokers, prefix, .. } = to;

@@ -22,7 +22,7 @@ use super::connection::{ConnectionArgs, Part, Wrong, check_brokers, check_prefix
 use super::{Output, Paint, Unusable, counted, of_log};
 use crate::log::kafka::declaration::{self, PREFIX, Role};
 use crate::log::kafka::topics::{self, Difference, Weight};
-use crate::log::kafka::{KafkaLog, Options};
+use crate::log::kafka::{KafkaLog, Options, check_together};
 use crate::log::{LogError, Partitions, Topic};
 use crate::runtime::schemas::{AskId, begin};
 
@@ -236,7 +236,9 @@ pub(super) fn options_of(config: &Config) -> anyhow::Result<Options> {
     let options = ConnectionArgs::of(&kafka.brokers, kafka.config.clone()).complete(|brokers| shape.options(brokers));
     let place = |setting: &str| format!("{}: kafka.{setting}:", config.source(&format!("kafka.{setting}")));
     let options = options.map_err(|wrong| Unusable(wrong.told_as_setting(place)))?;
-    Ok(Options { static_members: kafka.member.is_some(), ..options })
+    let options = Options { static_members: kafka.member.is_some(), ..options };
+    check_together(&options).map_err(|error| Unusable(error.to_string()))?;
+    Ok(options)
 }
 
 /// Far above what one topic of a cluster can have, and below what a slip of the finger makes.

@@ -61,7 +61,7 @@ mod standing;
 pub mod topics;
 mod transaction;
 
-pub use client::{LARGEST_MESSAGE, READERS, canonical, check_setting, is_secret, reading};
+pub use client::{LARGEST_MESSAGE, READERS, canonical, check_setting, check_together, is_secret, reading};
 pub use consumption::KafkaConsumption;
 pub use read_only::ReadOnlyLog;
 

@@ -293,6 +293,11 @@ fn what_cannot_be_in_a_configuration_is_named_with_its_place() {
     ] {
         assert_eq!(told(text), message);
     }
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("kafka.properties");
+    std::fs::write(&settings, "socket.timeout.ms=60000\n").unwrap();
+    let said = told(&format!("kafka: {{ brokers: a:1, config: {} }}", settings.display()));
+    assert!(said.contains("`socket.timeout.ms` must be set <= `transaction.timeout.ms`"), "{said}");
     assert!(told("kafka: { brokers: a:1, prefix: a/b }").starts_with("loadline.yaml:1:32: kafka.prefix: a/b: names of topics are of letters"));
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, DefaultConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::groups::GroupList;
 use rdkafka::metadata::Metadata;
-use rdkafka::producer::ProducerContext;
+use rdkafka::producer::{BaseProducer, DefaultProducerContext, ProducerContext};
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 
 use super::Options;
@@ -105,6 +105,9 @@ pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
     if let Err(error) = config.set(name, value).create_native_config() {
         return Err(errors::of_setting(&error));
     }
+    if canonical(name) == "message.timeout.ms" && value.parse() == Ok(0) {
+        return Err(format!("{name} = {value:?}: a record that cannot be written would be waited for without end: write 1 or more, or remove it"));
+    }
     // librdkafka takes each of these alone, and makes no producer that writes each record once with it.
     let needs = match (canonical(name), value.parse::<u32>()) {
         ("max.in.flight.requests.per.connection", Ok(6..)) => "has at most 5 requests under way: write 5 or less",
@@ -113,6 +116,22 @@ pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
         _ => return Ok(()),
     };
     Err(format!("{name} = {value:?}: a producer that writes each record once {needs}, or remove it"))
+}
+
+/// That a client of each kind can be made with these settings, which asks for no broker: what librdkafka finds only where several do not go together is told before anything runs.
+///
+/// # Errors
+/// [`LogError::Fatal`] where one cannot.
+pub fn check_together(options: &Options) -> Result<(), LogError> {
+    // Ours do.
+    if options.settings.is_empty() {
+        return Ok(());
+    }
+    let nowhere = Options { brokers: String::new(), ..options.clone() };
+    member(&nowhere, READERS, "none", DefaultConsumerContext).map(drop)?;
+    reader(&nowhere).map(drop)?;
+    transactional::<BaseProducer<_>, _>(&nowhere, "none", DefaultProducerContext).map(drop)?;
+    idempotent::<BaseProducer<_>, _>(&nowhere, DefaultProducerContext).map(drop)
 }
 
 /// Settings that cannot be chosen, as a promise rests on each of them.
@@ -640,18 +659,46 @@ mod tests {
         assert!(of(&options, "isolation.level").unwrap_err().to_string().contains("isolation.level cannot be chosen"));
     }
 
+    /// What goes together is the user's to know, and what does not is told without a broker.
+    #[test]
+    fn settings_that_do_not_go_together_are_told_before_anything_runs() {
+        let told = |settings: &[(&str, &str)]| {
+            let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            check_together(&Options { settings, ..Options::new("127.0.0.1:1") }).map_err(|error| error.to_string())
+        };
+        for fits in
+            [&[][..], &[("client.id", "ours")], &[("socket.timeout.ms", "60000"), ("transaction.timeout.ms", "60000")], &[("session.timeout.ms", "90000")]]
+        {
+            assert_eq!(told(fits), Ok(()), "{fits:?}");
+        }
+        for (alone, names) in [
+            (("socket.timeout.ms", "60000"), "`socket.timeout.ms` must be set <= `transaction.timeout.ms`"),
+            (("delivery.timeout.ms", "500000"), "`message.timeout.ms` must be set <= `transaction.timeout.ms`"),
+            (("linger.ms", "900000"), "`message.timeout.ms` must be greater than `linger.ms`"),
+            (("max.poll.interval.ms", "3000"), "must be >= `session.timeout.ms`"),
+            (("fetch.max.bytes", "1000"), "`fetch.max.bytes` must be >= `message.max.bytes`"),
+            (("ssl.ca.location", "/nowhere/ca.pem"), "/nowhere/ca.pem cannot be read"),
+        ] {
+            let said = told(&[alone]).unwrap_err();
+            assert!(said.contains(names), "{alone:?}: {said}");
+        }
+    }
+
     /// What librdkafka takes alone and no producer of ours can be made with is refused where it is written, and nothing more than that is.
     #[test]
     fn what_no_producer_of_ours_can_be_made_with_is_refused_by_its_name() {
         let makes = |name: &str, value: &str| {
             let mut config = producer(&Options::new("127.0.0.1:1"));
-            config.set(canonical(name), value).create::<rdkafka::producer::BaseProducer>().is_ok()
+            config.set(canonical(name), value).create::<BaseProducer>().is_ok()
         };
         for (name, refused, taken) in [("max.in.flight", "6", "5"), ("message.send.max.retries", "0", "1"), ("queuing.strategy", "lifo", "fifo")] {
             let why = check_setting(name, refused).unwrap_err();
             assert!(why.starts_with(&format!("{name} = {refused:?}: a producer that writes each record once ")) && why.ends_with(", or remove it"), "{why}");
             assert!(!makes(name, refused), "{name} = {refused}");
             assert!(check_setting(name, taken).is_ok() && makes(name, taken), "{name} = {taken}");
+        }
+        for name in ["message.timeout.ms", "delivery.timeout.ms"] {
+            assert!(check_setting(name, "0").unwrap_err().contains("would be waited for without end: write 1 or more"), "{name}");
         }
     }
 }
