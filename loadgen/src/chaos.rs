@@ -6,6 +6,7 @@
 //! | [`producers`] | who sends numbered samples, and keeps what must be found |
 //! | [`fleets`] | the fleets and their policies, and what their supervisor's files say |
 //! | [`oracle`] | what must hold, told from the log, the producers and the fleets |
+//! | [`standstill`] | whether the machine itself stood still meanwhile |
 //!
 //! Afterwards every sample that was acknowledged is in exactly one pane, the decisions and commands are those of one undisturbed fold, no command took effect
 //! twice, and what comes then is decided on within [`CURRENT_WITHIN`].
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::log::{Log, Offset, Partitions, Topic};
 use loadline::model::{Audit, Message, MetricStatus};
@@ -33,16 +34,18 @@ use crate::last_lines::last_lines;
 use crate::place;
 use crate::program;
 use crate::random::Random;
-use crate::waiting::wait_for;
+use crate::waiting::{answered, wait_for};
 use fleets::{instances_of, target};
 use oracle::{Carried, Reading, Standing};
 use processes::{Fault, Process, befall, draw};
 use producers::{Book, Load, agent};
+use standstill::Standstill;
 
 mod fleets;
 mod oracle;
 mod processes;
 mod producers;
+mod standstill;
 
 /// What `loadgen chaos` is told.
 #[derive(Debug, clap::Args)]
@@ -78,11 +81,15 @@ const PANE: Duration = Duration::from_secs(1);
 /// … and as in an installation, where it counts how long the stages stand.
 const USUAL_PANE: Duration = Duration::from_secs(5);
 
+/// How often a rolling restart is begun anew where the machine stands still in the midst of it.
+const ROLLING_TRIES: u32 = 5;
+
 /// The value of the samples that are sent when the faults are over.
 const FRESH: u32 = 7;
 
 /// So soon after the last fault what is sent then is decided on, and every stage has read what was there, whatever the fault was: the session of who was killed
-/// takes 6 s to end. The time runs from when whatever was killed or stopped has been started again, a broker until it answers.
+/// takes 6 s to end. The time runs from when whatever was killed or stopped has been started again, a broker until it answers; and from when the machine itself goes on,
+/// where it stood still after that.
 const CURRENT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs it, and prints what came of it.
@@ -94,15 +101,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let pane = if arguments.rolling_restart { USUAL_PANE } else { PANE };
     let site = Site { program, place: place::emptied(&arguments.data)?, log_level: arguments.log_level.clone(), pane };
     if arguments.rolling_restart {
-        let befallen = under_load(&site, a_rolling_restart)?;
-        println!("a rolling restart: {befallen}");
-        ensure!(
-            befallen.blind.is_empty(),
-            "a rolling restart makes no decision blind: {:?}; what the processes said is in {}",
-            befallen.blind,
-            site.place.display()
-        );
-        return Ok(());
+        for _ in 0..ROLLING_TRIES {
+            let befallen = under_load(&site, a_rolling_restart)?;
+            println!("a rolling restart: {befallen}");
+            if befallen.blind.is_empty() {
+                return Ok(());
+            }
+            ensure!(
+                befallen.standstill.over_since().is_some(),
+                "a rolling restart makes no decision blind: {:?}; what the processes said is in {}",
+                befallen.blind,
+                site.place.display()
+            );
+            println!("nothing came from the producers either while the machine stood still: once more");
+            place::emptied(&arguments.data)?;
+        }
+        bail!("the machine stood still in each of {ROLLING_TRIES} rolling restarts, and decisions were blind: nothing can be told from that");
     }
     let seed = arguments.seed.unwrap_or_else(|| unix_millis().unsigned_abs() ^ u64::from(std::process::id()) << 44);
     println!("seed {seed}");
@@ -161,15 +175,16 @@ struct Befallen {
     commands: usize,
     applied: usize,
     changes: i64,
+    standstill: Standstill,
 }
 
 impl fmt::Display for Befallen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Befallen { took, current, acknowledged, repeated, unknown, samples, decisions, blind, commands, applied, changes } = self;
+        let Befallen { took, current, acknowledged, repeated, unknown, samples, decisions, blind, commands, applied, changes, standstill } = self;
         write!(
             f,
             "{:.0} s; {acknowledged} requests acknowledged, {repeated} of them not at once, {unknown} never; {samples} samples, {decisions} decisions ({blind} of them blind), \
-             {commands} commands, {applied} told as applied, {changes} changes; current {:.1} s after the last fault",
+             {commands} commands, {applied} told as applied, {changes} changes; current {:.1} s after the last fault{standstill}",
             took.as_secs_f64(),
             current.as_secs_f64(),
             blind = blind.len(),
@@ -190,7 +205,7 @@ fn under_load(site: &Site, befalls: impl FnOnce(&mut Broker, &mut [Process], Wai
     // One that was killed is let in again when its session is over: 9 s, where nothing else is said.
     let mut broker = Broker::start(&site.place.join("broker"), &["broker.session.timeout.ms=4000"])?;
     let options = installation(&broker);
-    topics::apply(&options, false)?;
+    answered("the topics to be made", || topics::apply(&options, false))?;
     let all: Vec<&str> = FLEETS.into_iter().flatten().copied().collect();
     let mut processes = processes(site, &options, &all)?;
     let outcome = judged(site, &mut broker, &mut processes, &options, &all, befalls);
@@ -214,10 +229,12 @@ fn judged(
     let load = &Load { targets: all, urls: &urls, pane: site.pane, acknowledged: AtomicU64::new(0), stop: AtomicBool::new(false) };
     processes.iter_mut().try_for_each(Process::start)?;
     processes.iter_mut().try_for_each(Process::becomes_ready)?;
+    let standstill = Standstill::default();
 
     let (books, log, took, current) = std::thread::scope(|scope| -> anyhow::Result<_> {
         // Whoever fails ends the producers, too.
         let stopping = Stopping(&load.stop);
+        scope.spawn(|| standstill.watch(&load.stop));
         let producers: Vec<_> = (0..PRODUCERS).map(|number| scope.spawn(move || load.produce(number, number + 1 < PRODUCERS))).collect();
         // When all are at work.
         each_is_decided_by(&open(options)?, Since::TheBeginning, "stamp", all)?;
@@ -238,7 +255,8 @@ fn judged(
             let ends = Ends::now(&log)?;
             what_comes_now_is_decided_on(&log, &urls, all)?;
             ends.are_reached(&log)?;
-            Ok((log, over.elapsed()))
+            let over = over.elapsed();
+            Ok((log, standstill.over_since().map_or(over, |since| over.min(since))))
         });
         drop(stopping);
         let books = producers.into_iter().map(|producer| producer.join().ok().context("a producer panicked")?).collect::<anyhow::Result<Vec<Book>>>()?;
@@ -247,7 +265,7 @@ fn judged(
     })?;
     ensure!(
         current <= CURRENT_WITHIN,
-        "after the faults the pipeline is current within {} s: it took {:.1} s",
+        "after the faults the pipeline is current within {} s: it took {:.1} s{standstill}",
         CURRENT_WITHIN.as_secs(),
         current.as_secs_f64()
     );
@@ -278,7 +296,7 @@ fn judged(
     let sum = |of: fn(&Book) -> u64| books.iter().map(of).sum::<u64>();
     let (acknowledged, repeated, unknown) = (sum(|book| book.acknowledged), sum(|book| book.repeated), sum(|book| book.unknown));
     let (commands, applied, changes, blind) = (carried.commands(), carried.applied(), carried.changes, standing.blind());
-    let befallen = Befallen { took, current, acknowledged, repeated, unknown, samples, decisions, blind, commands, applied, changes };
+    let befallen = Befallen { took, current, acknowledged, repeated, unknown, samples, decisions, blind, commands, applied, changes, standstill };
     ensure!(acknowledged > 50 && decisions > 20 && applied > 0, "too little was under load for this to say anything: {befallen}");
     Ok(befallen)
 }
@@ -377,7 +395,10 @@ impl Ends {
 
     fn of<S: Stage>(log: &KafkaLog) -> anyhow::Result<Ends> {
         (0..log.partitions(S::INPUT))
-            .map(|partition| Ok((S::NAME, S::INPUT, partition, log.range(S::INPUT, partition)?.end)))
+            .map(|partition| {
+                let range = answered(&format!("the end of {}/{partition}", S::INPUT), || log.range(S::INPUT, partition))?;
+                Ok((S::NAME, S::INPUT, partition, range.end))
+            })
             .collect::<anyhow::Result<_>>()
             .map(Ends)
     }
@@ -385,7 +406,8 @@ impl Ends {
     /// Waits until the stages have read so far.
     fn are_reached(&self, log: &KafkaLog) -> anyhow::Result<()> {
         for (stage, topic, partition, end) in &self.0 {
-            wait_for(&format!("{stage} to read {topic} {partition} up to {end}"), || Ok(log.committed(stage, *topic, *partition)?.filter(|p| p >= end)))?;
+            let position = || answered("a position", || log.committed(stage, *topic, *partition));
+            wait_for(&format!("{stage} to read {topic} {partition} up to {end}"), || Ok(position()?.filter(|position| position >= end)))?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use loadline::log::LogError;
 use loadline::runtime::clock::Stopwatch;
 
 /// How long a thing may take that is waited for: far beyond what any of them does.
@@ -23,4 +24,13 @@ pub(crate) fn wait_for<T>(what: &str, mut happened: impl FnMut() -> anyhow::Resu
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// The answer of a log, which is asked again as long as it says to.
+pub(crate) fn answered<T>(what: &str, mut ask: impl FnMut() -> Result<T, LogError>) -> anyhow::Result<T> {
+    wait_for(what, || match ask() {
+        Ok(answer) => Ok(Some(answer)),
+        Err(LogError::Retry { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    })
 }

@@ -15,6 +15,7 @@ use loadline::wire::{self, jsonl};
 
 use super::fleets::changes_by_command;
 use super::producers::{Place, Sent};
+use crate::waiting::{PATIENCE, answered};
 
 /// How many records are read at once.
 const SLICE: usize = 10_000;
@@ -34,14 +35,15 @@ impl Reading {
 
     /// The same, from where they end now.
     pub(super) fn from_the_end(log: &KafkaLog, topic: Topic) -> anyhow::Result<Vec<Reading>> {
-        (0..log.partitions(topic)).map(|partition| Ok(Reading { topic, partition, next: log.range(topic, partition)?.end })).collect()
+        let end = |partition| answered(&format!("the end of {topic}/{partition}"), || log.range(topic, partition)).map(|range| range.end);
+        (0..log.partitions(topic)).map(|partition| Ok(Reading { topic, partition, next: end(partition)? })).collect()
     }
 
     /// What came since the last time.
     pub(super) fn read(&mut self, log: &KafkaLog) -> anyhow::Result<Vec<RawRecord>> {
         let mut records = Vec::new();
         loop {
-            let slice = log.scan(self.topic, self.partition, self.next, SLICE)?;
+            let slice = answered(&format!("what is on {}/{}", self.topic, self.partition), || log.scan(self.topic, self.partition, self.next, SLICE))?;
             let Some(last) = slice.last() else { return Ok(records) };
             self.next = last.offset + 1;
             records.extend(slice);
@@ -110,7 +112,7 @@ impl Standing<'_> {
     /// What a stage writes that folds its input up to where the group came, in one go and undisturbed.
     fn undisturbed<S: Stage>(&self, stage: &S, input: &Messages, entry: impl Fn(Message) -> anyhow::Result<S::Record>) -> anyhow::Result<Vec<Vec<Message>>> {
         let fold = |(partition, input): (u32, &Vec<(RawRecord, Message)>)| {
-            let end = self.log.committed(S::NAME, S::INPUT, partition)?.unwrap_or(0);
+            let end = answered(&format!("the position of {}", S::NAME), || self.log.committed(S::NAME, S::INPUT, partition))?.unwrap_or(0);
             let (mut state, mut effects) = (S::State::default(), Effects::new());
             for (record, message) in input.iter().take_while(|(record, _)| record.offset < end) {
                 let located = Located { partition, offset: record.offset, at: record.at, record: entry(message.clone())? };
@@ -168,7 +170,8 @@ impl Standing<'_> {
 
     /// Each decision on `audit` stands, to the letter, among those that `loadline replay` prints from what `loadline export` reads.
     pub(super) fn the_replay_of_the_export_says_the_same(&self, program: &Path, options: &Options) -> anyhow::Result<()> {
-        let reach = ["--brokers", &options.brokers, "--prefix", &options.prefix];
+        let wait = format!("{}s", PATIENCE.as_secs());
+        let reach = ["--brokers", &options.brokers, "--prefix", &options.prefix, "--wait", &wait];
         let mut export = Command::new(program).arg("export").args(reach).stdout(Stdio::piped()).spawn().context("start loadline export")?;
         let exported = export.stdout.take().context("loadline export has no output")?;
         let replay = Command::new(program).arg("replay").stdin(exported).output().context("start loadline replay")?;
