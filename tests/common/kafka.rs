@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use loadline::log::Partitions;
 use loadline::log::kafka::{KafkaLog, Options, topics};
+use loadline::log::{LogError, Partitions, Polled};
 use loadline::runtime::clock::Stopwatch;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -63,6 +63,31 @@ pub(crate) fn installed(name: &str) -> String {
     let output = Command::new(script(name)).arg("install").stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{name} could not install what it is for: see above");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The answer of a log, which is asked again as long as it says to.
+pub(crate) fn answered<T>(mut ask: impl FnMut() -> Result<T, LogError>) -> T {
+    let started = Stopwatch::start();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(matches!(error, LogError::Retry { .. }) && started.elapsed() < START, "{error:?}"),
+        }
+    }
+}
+
+/// What a poll brings: nothing where the log says that it is to be tried again.
+pub(crate) fn brought(polled: Result<Vec<Polled>, LogError>) -> Vec<Polled> {
+    match polled {
+        Ok(polled) => polled,
+        Err(LogError::Retry { .. }) => Vec::new(),
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// Makes the topics of these options.
+pub(crate) fn makes(options: &Options) {
+    answered(|| topics::apply(options, false));
 }
 
 fn next() -> u32 {
@@ -314,7 +339,7 @@ impl Broker {
         metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions).map(rdkafka::metadata::MetadataPartition::leader).collect()
     }
 
-    /// How to reach it; quick to give up, as it is near. A topic has one partition. A member stays one while the machine stands still for some seconds, and hears as soon as others do what
+    /// How to reach it. A topic has one partition. A member stays one while the machine stands still for some seconds, and hears as soon as others do what
     /// changes in its group.
     pub(crate) fn options(&self, prefix: &str) -> Options {
         let mut settings = self.client.clone();
@@ -325,7 +350,6 @@ impl Broker {
             replicas: Some(self.replicas()),
             settings,
             session_timeout: Duration::from_secs(20),
-            patience: Duration::from_secs(10),
             ..Options::new(self.address.clone())
         }
     }

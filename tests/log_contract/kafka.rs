@@ -9,7 +9,7 @@ use loadline::runtime::clock::ManualClock;
 #[path = "../common/kafka.rs"]
 mod broker;
 
-use broker::{Broker, broker};
+use broker::{Broker, broker, makes};
 
 use crate::harness::Harness;
 
@@ -24,7 +24,7 @@ impl<const STATIC_MEMBERS: bool> Harness for KafkaHarness<STATIC_MEMBERS> {
         // Who ends while it still joins is waited for as long as a member that was killed: briefly, as its checks do that again and again.
         let session_timeout = Duration::from_secs(6);
         let options = Options { static_members: STATIC_MEMBERS, partitions: Some(partitions), session_timeout, ..broker().options(&Broker::prefix()) };
-        topics::apply(&options, false).unwrap();
+        makes(&options);
         KafkaHarness { log: Broker::open(&options), options }
     }
     fn log(&self) -> &dyn Log {

@@ -19,7 +19,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset as At, TopicPartitionList};
 
 use crate::common::{PATIENCE, wait_for};
-use crate::kafka::{Broker, broker};
+use crate::kafka::{Broker, broker, brought, makes};
 
 fn signal(value: &str) -> RawAppend {
     RawAppend { topic: Topic::Signals, partition: 0, key: None, value: value.as_bytes().to_vec() }
@@ -45,14 +45,14 @@ fn refused(options: &Options) -> String {
 #[test]
 fn who_takes_over_a_partition_ends_what_its_dead_owner_left_open() {
     let options = broker().options(&Broker::prefix());
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     let dead = broker().leaves_open(&format!("{}aggregate.0", options.prefix), &format!("{}signals", options.prefix), "never");
     log.append(vec![signal("after")]).unwrap();
     assert_eq!(values(&log), Vec::<String>::new(), "the open transaction hides it");
     let mut session = log.join(Membership { group: "aggregate", member: "a".to_owned(), topic: Topic::Metrics }).unwrap();
     let started = Stopwatch::start();
-    while !session.poll(1, Duration::from_secs(1)).unwrap().iter().any(|polled| matches!(polled, Polled::Assigned { partition: 0, .. })) {
+    while !brought(session.poll(1, Duration::from_secs(1))).iter().any(|polled| matches!(polled, Polled::Assigned { partition: 0, .. })) {
         assert!(started.elapsed() < PATIENCE, "it is never assigned");
     }
     broker().settle(&options.prefix);
@@ -64,7 +64,7 @@ fn who_takes_over_a_partition_ends_what_its_dead_owner_left_open() {
 #[test]
 fn a_scan_that_goes_on_where_one_stopped_reads_what_came_since() {
     let options = broker().options(&Broker::prefix());
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     let append = |value: String| log.append(vec![signal(&value)]).unwrap()[0];
     for round in 0..50 {
@@ -83,7 +83,7 @@ fn a_scan_that_goes_on_where_one_stopped_reads_what_came_since() {
 fn who_lacks_a_right_to_write_is_told_and_writes_as_soon_as_it_has_it() {
     let broker = Broker::with_users(&["writer"]);
     let admin = broker.options(&Broker::prefix());
-    topics::apply(&admin, false).unwrap();
+    makes(&admin);
     let allow = |rights: &[&str]| broker.acls(&[&["--add", "--allow-principal", "User:writer"], rights].concat());
     allow(&["--operation", "Describe", "--operation", "DescribeConfigs", "--operation", "Read", "--topic", "*"]);
     allow(&["--operation", "Read", "--group", "*"]);
@@ -105,7 +105,7 @@ fn who_lacks_a_right_to_write_is_told_and_writes_as_soon_as_it_has_it() {
 #[test]
 fn who_follows_a_topic_that_is_cut_short_is_told_and_goes_on() {
     let options = broker().options(&Broker::prefix());
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     log.append(vec![signal("0"), signal("1")]).unwrap();
     let mut follower = log.follow(Topic::Signals, &BTreeMap::from([(0, 100)])).unwrap();
@@ -114,7 +114,7 @@ fn who_follows_a_topic_that_is_cut_short_is_told_and_goes_on() {
     let mut follow = |wanted: &dyn Fn(&[Polled]) -> bool| {
         while !wanted(&polled) {
             assert!(started.elapsed() < PATIENCE, "{polled:?}");
-            polled.extend(follower.poll(10, Duration::from_millis(200)).unwrap());
+            polled.extend(brought(follower.poll(10, Duration::from_millis(200))));
         }
     };
     follow(&|polled| polled.contains(&Polled::Gap { partition: 0, from: 2, to: 100 }));
@@ -137,7 +137,7 @@ fn topics_that_are_missing_or_do_not_fit_are_named() {
     assert!(missing("signals") && missing("admit-state") && !missing("decide-state"), "{reason}");
     assert!(reason.ends_with("`loadline topology apply` creates them"), "{reason}");
     let options = Options { partitions: Some(Partitions::default().with(Topic::Signals, 2)), ..options };
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let (reason, prefix) = (refused(&options), &options.prefix);
     let expected = format!(
         "the topics do not fit, and Loadline does not run on them: {prefix}decide-state: partitions is 3, declared is 2: Partition N holds the state of \
@@ -226,7 +226,7 @@ fn sends(broker: &Broker, topic: &str, partition: i32, codec: &str, value: &str)
 #[test]
 fn records_are_read_however_their_producer_compresses() {
     let options = broker().options(&Broker::prefix());
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     let mut session = joins(&log, "a");
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
@@ -243,7 +243,7 @@ fn records_are_read_however_their_producer_compresses() {
 fn a_record_that_cannot_be_unpacked_is_named_and_holds_up_no_other_partition() {
     let broker = Broker::start(&[], &[]);
     let options = Options { partitions: Some(Partitions::default().with(Topic::Metrics, 2)), ..broker.options(&Broker::prefix()) };
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let metrics = format!("{}metrics", options.prefix);
     for (partition, value) in [(0, "before"), (0, "damaged"), (0, "after"), (1, "other")] {
         sends(&broker, &metrics, partition, "none", value);
@@ -255,7 +255,7 @@ fn a_record_that_cannot_be_unpacked_is_named_and_holds_up_no_other_partition() {
     let started = Stopwatch::start();
     let lacking = loop {
         assert!(started.elapsed() < PATIENCE, "nothing is said to be lacking");
-        assert!(!is_read(&session.poll(100, Duration::from_millis(100)).unwrap(), "after"));
+        assert!(!is_read(&brought(session.poll(100, Duration::from_millis(100))), "after"));
         let now = SystemClock.now();
         let through = session.read_through(Moment { at: now, log: now }, &|_| true).unwrap();
         assert!(!through.contains_key(&0) || started.elapsed() < Duration::from_secs(1), "{through:?}");
@@ -278,7 +278,7 @@ fn a_record_that_cannot_be_unpacked_is_named_and_holds_up_no_other_partition() {
 fn who_reads_a_topic_that_grows_ends_with_the_way_out() {
     let mut options = broker().options(&Broker::prefix());
     options.partitions = Some(Partitions::default().with(Topic::Metrics, 2));
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let metrics = format!("{}metrics", options.prefix);
     // One that is never asked how far it has read is told by its group.
     let told_by_its_group = Options { settings: BTreeMap::from([("topic.metadata.refresh.interval.ms".to_owned(), "500".to_owned())]), ..options.clone() };
@@ -349,7 +349,7 @@ impl Works {
 fn clients_find_a_cluster_again_that_had_no_broker_for_a_moment() {
     let mut broker = Broker::start(&[], &[]);
     let options = Options { partitions: Some(Partitions::default().with(Topic::Metrics, 6).with(Topic::Signals, 200)), ..broker.options(&Broker::prefix()) };
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let logs: Vec<KafkaLog> = (0..4).map(|_| Broker::open(&options)).collect();
     let works = Arc::new(Works::default());
     let working: Vec<_> =
@@ -411,7 +411,7 @@ impl TwoDisks {
         // Of as many partitions as the other one will have.
         let states = if topic == Topic::Metrics { "aggregate-state" } else { "decide-state" };
         broker.create_topic(&format!("{}{states}", options.prefix), 2, &[&settings[..], &[("cleanup.policy", "compact")]].concat());
-        topics::apply(&options, false).unwrap();
+        makes(&options);
         // A broker makes topics of its own for who begins transactions and who commits. It puts a new partition where it has the fewest.
         broker.begin_as("anybody");
         broker.commit("anybody", &name, 0);
@@ -504,7 +504,7 @@ fn a_member_that_is_given_what_nobody_leads_reads_on() {
     while !has.iter().all(|has| has.len() == 1) {
         assert!(started.elapsed() < PATIENCE, "they never share: {has:?}");
         for (session, has) in sessions.iter_mut().zip(&mut has) {
-            for polled in session.poll(100, Duration::from_millis(50)).unwrap() {
+            for polled in brought(session.poll(100, Duration::from_millis(50))) {
                 match polled {
                     Polled::Assigned { partition, .. } => drop(has.insert(partition)),
                     Polled::Revoked { partition } => drop(has.remove(&partition)),
@@ -541,7 +541,7 @@ fn a_member_that_is_given_what_nobody_leads_reads_on() {
 #[test]
 fn while_there_is_more_to_read_a_commit_is_not_waited_for() {
     let options = broker().options(&Broker::prefix());
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     assert!(Rounds::on(&log).records_a_key < Rounds::default().records_a_key, "others take over");
     let mut session = joins(&log, "a");
@@ -551,7 +551,7 @@ fn while_there_is_more_to_read_a_commit_is_not_waited_for() {
     let (started, mut read, mut went_on) = (Stopwatch::start(), 0, 0);
     while read < wanted.len() {
         assert!(started.elapsed() < PATIENCE, "{read} of them came");
-        let polled = session.poll(1, Duration::from_millis(100)).unwrap();
+        let polled = brought(session.poll(1, Duration::from_millis(100)));
         if polled.is_empty() {
             continue;
         }
@@ -603,7 +603,7 @@ fn a_partition_that_cannot_be_written_holds_up_no_other() {
         assert!(started.elapsed() < PATIENCE, "{read:?}");
         assert!(!again(&mut session), "it is written");
         gave_up += u32::from(log.trouble().is_some());
-        read.extend(session.poll(100, Duration::from_millis(100)).unwrap());
+        read.extend(brought(session.poll(100, Duration::from_millis(100))));
     }
     session.commit(&batch(1, next(&read, 1), said(0, "second"))).unwrap();
     assert!(log.trouble().unwrap().of.is_some_and(|of| of == "what aggregate says of its partition 0"));
@@ -664,7 +664,7 @@ fn a_state_that_is_too_large_is_refused_and_holds_nothing_up() {
     let states = format!("{}aggregate-state", options.prefix);
     let settings = [("message.timestamp.type", "LogAppendTime"), ("cleanup.policy", "compact"), ("max.message.bytes", "20000")];
     broker().create_topic(&states, 1, &settings);
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     let mut session = joins(&log, "a");
     poll_until(&mut *session, "the partition", |polled| is_given(polled, 0));
@@ -705,7 +705,7 @@ fn a_producer_that_the_broker_forgot_begins_anew() {
     let forgets = ["transactional.id.expiration.ms=1000", "transaction.remove.expired.transaction.cleanup.interval.ms=200"];
     let broker = Broker::start(&forgets, &[]);
     let options = broker.options(&Broker::prefix());
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     (0..3).for_each(|number| drop(log.append(vec![metric(0, &number.to_string())]).unwrap()));
     let mut session = joins(&log, "a");
@@ -750,7 +750,7 @@ fn a_record_that_its_topic_does_not_take_costs_nobody_else() {
     let settings = [("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", "3000")];
     broker().create_topic(&format!("{}signals", options.prefix), 2, &settings);
     let options = Options { partitions: Some(Partitions::default().with(Topic::Signals, 2)), ..options };
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     let large = RawAppend { topic: Topic::Signals, partition: 1, key: None, value: noise(10_000) };
     let calls = [vec![signal("one")], vec![large.clone()], vec![signal("other"), large], vec![signal("last")]];
@@ -779,7 +779,7 @@ fn appended_each<const N: usize>(log: &KafkaLog, calls: [Vec<RawAppend>; N]) -> 
 #[test]
 fn a_session_that_the_brokers_do_not_take_is_told() {
     let mut options = broker().options(&Broker::prefix());
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     options.settings.insert("session.timeout.ms".to_owned(), "5000".to_owned());
     let log = Broker::open(&options);
     let mut session = joins(&log, "a");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loadline::log::kafka::{KafkaLog, Options, declaration, topics};
+use loadline::log::kafka::{KafkaLog, Options, declaration};
 use loadline::log::{Log, RawAppend, Topic, partition_of};
 use loadline::model::{Kind, Message, Sample, SampleBatch, Timestamp};
 use loadline::runtime::clock::{Clock as _, SystemClock};
@@ -12,7 +12,7 @@ use loadline::runtime::worker::{Committed, Worker};
 use loadline::stages::aggregate::{Aggregate, Limits};
 use loadline::wire;
 
-use crate::kafka::{Broker, broker};
+use crate::kafka::{Broker, broker, makes};
 use crate::page::Page;
 
 const PANE: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ fn request(target: u32, (metrics, instances, of_target): (u32, u32, u32), time: 
 /// What a day of so many targets with these series brings on `metrics` and on `signals`, in GB, by what some panes take.
 fn of_a_day(targets: u32, series: (u32, u32, u32)) -> [f64; 2] {
     let options = Options { partitions: Some(declaration::partitions().unwrap()), ..broker().options(&Broker::prefix()) };
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     let sources = log.partitions(Topic::Metrics);
     let stage = Aggregate { pane: PANE, grace: Duration::ZERO, sources, limits: Limits::default() };

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::LOADLINE;
-use crate::kafka::{Broker, broker};
-use loadline::log::kafka::{KafkaLog, Options, topics};
+use crate::kafka::{Broker, broker, brought, makes};
+use loadline::log::kafka::{KafkaLog, Options};
 use loadline::log::{Batch, Log, Membership, Partitions, Polled, RawAppend, Topic};
 use loadline::model::{Message, Order, PolicyAnnouncement, Signal, Tick};
 use loadline::wire::{self, jsonl};
@@ -13,7 +13,7 @@ use loadline::wire::{self, jsonl};
 /// Topics with two partitions of signals.
 fn installation() -> (Options, KafkaLog) {
     let options = Options { partitions: Some(Partitions::default().with(Topic::Signals, 2)), ..broker().options(&Broker::prefix()) };
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     (options, log)
 }
@@ -65,7 +65,7 @@ fn what_is_committed_is_exported_partition_by_partition_and_nothing_else() {
     log.append(vec![signal(1, Signal::Tick(Tick {})), signal(0, announced("prod/Deployment/a")), signal(0, announced("prod/Deployment/b"))]).unwrap();
     // A transaction, whose marker takes an offset.
     let mut session = log.join(Membership { group: "aggregate", member: "a".to_owned(), topic: Topic::Metrics }).unwrap();
-    while !session.poll(1, Duration::from_secs(1)).unwrap().iter().any(|polled| matches!(polled, Polled::Assigned { .. })) {}
+    while !brought(session.poll(1, Duration::from_secs(1))).iter().any(|polled| matches!(polled, Polled::Assigned { .. })) {}
     session.commit(&Batch { appends: vec![signal(0, Signal::Tick(Tick {})), signal(1, announced("prod/Deployment/c"))], ..Batch::default() }).unwrap();
     broker().settle(&options.prefix);
     log.append(vec![signal(0, announced("prod/Deployment/d")), append(0, b"nobody can read it".to_vec())]).unwrap();

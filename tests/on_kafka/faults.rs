@@ -8,9 +8,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::common::{LOADLINE, PATIENCE, Running, wait_for};
-use crate::kafka::{Broker, free_port};
+use crate::kafka::{Broker, brought, free_port, makes};
 use crate::proxy::{Api, Held, Proxy, Side};
-use loadline::log::kafka::{KafkaLog, Options, topics};
+use loadline::log::kafka::{KafkaLog, Options};
 use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, RawAppend, RawRecord, Topic};
 use loadline::model::{InstanceName, Kind, Message, Sample, SampleBatch, Signal};
 use loadline::runtime::clock::{Clock, Stopwatch, SystemClock};
@@ -51,7 +51,7 @@ struct Installation {
 impl Installation {
     fn new(partitions: Partitions) -> Installation {
         let options = Options { partitions: Some(partitions), transaction_timeout: Duration::from_secs(60), ..site().0.options(&Broker::prefix()) };
-        topics::apply(&options, false).unwrap();
+        makes(&options);
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("policies")).unwrap();
         Installation { log: Broker::open(&options), options, home }
@@ -217,16 +217,16 @@ fn killed_between_append_and_commit_it_holds_up_others_only_until_its_partition_
     one.kill();
     drop(held);
     assert_eq!(here.in_panes(), 0, "it is not committed");
-    assert!(others.poll(10, Duration::ZERO).unwrap().is_empty(), "the open transaction hides what comes after it");
+    assert!(brought(others.poll(10, Duration::ZERO)).is_empty(), "the open transaction hides what comes after it");
 
     let is_given = || {
-        let owners = here.log.owners("aggregate", Topic::Metrics).unwrap().unwrap_or_default();
+        let owners = here.log.owners("aggregate", Topic::Metrics).ok()?.unwrap_or_default();
         owners.get(&0).is_some_and(|owner| owner.contains(&format!("-{} at ", next.pid()))).then_some(())
     };
     wait_for("the group to give the partition to the next one", is_given);
     let (mut read, mut waits) = (false, Duration::ZERO);
     while !read {
-        let polled = others.poll(100, SLICE).unwrap();
+        let polled = brought(others.poll(100, SLICE));
         read = polled.iter().any(|polled| matches!(polled, Polled::Records { records, .. } if records.iter().any(|record| record.value == AFTER)));
         // What they waited themselves: a machine that stands still is nobody's waiting.
         waits += if polled.is_empty() { SLICE } else { Duration::ZERO };
@@ -316,7 +316,7 @@ fn what_is_stored_already_is_not_stored_again_where_another_record_is_given_up()
     let lasts = Duration::from_secs(4);
     let partitions = Partitions::default().with(Topic::Metrics, 2);
     let options = Options { partitions: Some(partitions), transaction_timeout: lasts, ..site().0.options(&Broker::prefix()) };
-    topics::apply(&options, false).unwrap();
+    makes(&options);
     let log = Broker::open(&options);
     let record = |partition, value: &str| RawAppend { topic: Topic::Metrics, partition, key: None, value: value.into() };
     log.append(vec![record(0, "before"), record(1, "before")]).unwrap();
@@ -391,7 +391,7 @@ impl InFlight {
         let mut first = join(&of_first);
         let mut read: Vec<RawRecord> = Vec::new();
         wait_for("a record of each partition", || {
-            for polled in first.poll(10, SLICE).unwrap() {
+            for polled in brought(first.poll(10, SLICE)) {
                 if let Polled::Records { records, .. } = polled {
                     read.extend(records);
                 }
@@ -413,7 +413,7 @@ impl InFlight {
             let mut second = join(&of_second);
             let joining = scope.spawn(move || {
                 wait_for("the other one to get a partition", || {
-                    second.poll(0, SLICE).unwrap().into_iter().find_map(|polled| match polled {
+                    brought(second.poll(0, SLICE)).into_iter().find_map(|polled| match polled {
                         Polled::Assigned { partition, position } => Some((partition, position)),
                         _ => None,
                     })
@@ -424,7 +424,7 @@ impl InFlight {
             held.goes_on();
             let (mut first, outcome) = committing.join().unwrap();
             while !joining.is_finished() {
-                first.poll(0, SLICE).unwrap();
+                brought(first.poll(0, SLICE));
             }
             (outcome, joining.join().unwrap())
         });

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
 use crate::installation::{ALL, STAGES, installation, installation_as, makes_topics, run, scales_to};
-use crate::kafka::{Broker, broker};
+use crate::kafka::{Broker, broker, brought};
 use loadline::log::kafka::{Options, declaration};
 use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, RawAppend, Topic};
 
@@ -600,7 +600,7 @@ fn each_role_runs_with_the_rights_that_are_printed_for_it_and_has_no_others() {
     let mut session = log.join(Membership { group: "decide", member: "decider".to_owned(), topic: Topic::Signals }).unwrap();
     let partition = wait_for("a partition", || {
         let given = |polled| if let Polled::Assigned { partition, .. } = polled { Some(partition) } else { None };
-        session.poll(0, std::time::Duration::from_millis(20)).unwrap().into_iter().find_map(given)
+        brought(session.poll(0, std::time::Duration::from_millis(20))).into_iter().find_map(given)
     });
     let append = RawAppend { topic: Topic::Commands, partition: 0, key: None, value: b"none of its own".to_vec() };
     let refused = session.commit(&Batch { partition, position: None, appends: vec![append], states: Vec::new() }).unwrap_err();

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::common::{LOADLINE, PATIENCE, Running, wait_for};
-use crate::kafka::{Broker, broker, free_port, installed};
+use crate::kafka::{Broker, broker, free_port, installed, makes};
 use crate::registry::Registry;
 use crate::tail::Tail;
 use loadline::edge::registry::{Registry as Client, RegistryError};
-use loadline::log::kafka::{KafkaLog, Options, declaration, topics};
+use loadline::log::kafka::{KafkaLog, Options, declaration};
 use loadline::log::{Log, RawAppend, Topic};
 use loadline::model::{Alert, AlertState, Amount, DeadLetter, Message, Part, PolicyAnnouncement, SchemaEntry, Signal};
 use loadline::runtime::clock::{Clock as _, SystemClock};
@@ -79,7 +79,7 @@ impl Installation {
         let partitions = declaration::partitions().unwrap();
         let partitions = Topic::ALL.into_iter().filter(|topic| partitions.of(*topic) > 1).fold(partitions, |p, topic| p.with(topic, 2));
         let options = Options { partitions: Some(partitions), ..broker().options(&Broker::prefix()) };
-        topics::apply(&options, false).unwrap();
+        makes(&options);
         let log = Broker::open(&options);
         let python = PathBuf::from(installed("python.sh"));
         Installation { options, log, python, home: tempfile::tempdir().unwrap() }
