@@ -34,10 +34,12 @@ pub mod why;
 pub use paint::Paint;
 
 use std::io::Write;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::log::LogError;
+use crate::runtime::clock::Stopwatch;
 
 /// Keeps every service on its load line: enough replicas for its load, and no more.
 #[derive(Debug, Parser)]
@@ -147,6 +149,18 @@ fn of_log(error: LogError) -> anyhow::Error {
     match error {
         LogError::Retry { reason } | LogError::Fatal { reason } => Unusable(reason).into(),
         error => error.into(),
+    }
+}
+
+/// Asks a log again where what failed only passes, as on a cluster whose coordinators move, for so long at most.
+fn patiently<T, E>(wait: Duration, passes: impl Fn(&E) -> bool, mut ask: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    const AGAIN_AFTER: Duration = Duration::from_millis(500);
+    let begun = Stopwatch::start();
+    loop {
+        match ask() {
+            Err(error) if passes(&error) && begun.elapsed() < wait => std::thread::sleep(AGAIN_AFTER),
+            outcome => return outcome,
+        }
     }
 }
 

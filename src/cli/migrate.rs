@@ -14,12 +14,12 @@ use serde_json::json;
 use super::config::{Config, ConfigArgs};
 use super::migrated::{self, Migrated, check_not_migrated};
 use super::run::arbitrate;
-use super::{Output, Unusable, counted, of_log, topology};
+use super::{Output, Unusable, counted, of_log, patiently, topology};
 use crate::edge::processes;
 use crate::log::embedded::{self, DATABASE, EmbeddedLog};
 use crate::log::kafka::{KafkaLog, Options};
 use crate::log::{Log, LogError, Partitions, directory};
-use crate::runtime::clock::{Clock, Stopwatch, SystemClock};
+use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::migration::{self, Refused, Remembered, migrate};
 use crate::runtime::schemas;
 use crate::wire::cloud_events;
@@ -28,8 +28,6 @@ use crate::wire::cloud_events;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// After so long a broker ends it by itself, should this process be gone.
 const TRANSACTION: Duration = Duration::from_secs(60);
-/// Before it is tried again.
-const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Take the installation of a data directory over to Kafka: policies, and what is remembered of each target, source and fleet, with its own times.
 ///
@@ -101,37 +99,28 @@ pub fn run(args: &MigrateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         };
     }
     let to = KafkaLog::open(Options { patience: PATIENCE, transaction_timeout: TRANSACTION, ..options }).map_err(of_log)?;
-    schemas::begin(&to, None).map_err(of_log)?;
+    let passes = |error: &LogError| matches!(error, LogError::Retry { .. });
+    patiently(PATIENCE, passes, || schemas::begin(&to, None)).map_err(of_log)?;
     // The mark comes first: whatever ends this process, two never decide for the same targets.
     let path = migrated::file(&config.data);
     let mark = || here.write(&config.data).map_err(|error| LogError::Fatal { reason: format!("cannot write {}: {error}", path.display()) });
-    let outcome = match patiently(|| migrate(&to, &remembered, &here.id, PATIENCE, mark)) {
-        Ok(()) => Outcome::WentOver,
-        Err(Refused::Done) => Outcome::WentOverBefore,
-        Err(Refused::Log(LogError::Unknown { reason })) => {
-            return Err(anyhow!("it is not known whether it went over ({reason}): run the same command again, which says so, or does it"));
-        }
-        Err(refused) => {
-            if before.is_none() && path.exists() {
-                Migrated::remove(&config.data).with_context(|| format!("nothing went over, but {} is left: remove it", path.display()))?;
+    let outcome =
+        match patiently(PATIENCE, |refused| matches!(refused, Refused::Log(error) if passes(error)), || migrate(&to, &remembered, &here.id, PATIENCE, mark)) {
+            Ok(()) => Outcome::WentOver,
+            Err(Refused::Done) => Outcome::WentOverBefore,
+            Err(Refused::Log(LogError::Unknown { reason })) => {
+                return Err(anyhow!("it is not known whether it went over ({reason}): run the same command again, which says so, or does it"));
             }
-            return Err(unusable(refused, &here));
-        }
-    };
+            Err(refused) => {
+                if before.is_none() && path.exists() {
+                    Migrated::remove(&config.data).with_context(|| format!("nothing went over, but {} is left: remove it", path.display()))?;
+                }
+                return Err(unusable(refused, &here));
+            }
+        };
     let done = Migrated { done: true, ..here.clone() }.write(&config.data);
     done.with_context(|| format!("all went over, but {} cannot be written: run the same command again, which says so", path.display()))?;
     tell(outcome, out)
-}
-
-/// What only passes on a cluster, as a group whose coordinator moves, costs a migration nothing but time: all of it goes over, or nothing.
-fn patiently(mut migrates: impl FnMut() -> Result<(), Refused>) -> Result<(), Refused> {
-    let begun = Stopwatch::start();
-    loop {
-        match migrates() {
-            Err(Refused::Log(LogError::Retry { .. })) if begun.elapsed() < PATIENCE => std::thread::sleep(AGAIN_AFTER),
-            outcome => return outcome,
-        }
-    }
 }
 
 /// What became of it.

@@ -19,7 +19,7 @@ use serde_json::json;
 use self::print::{differences, shape};
 use super::config::{Config, roles};
 use super::connection::{ConnectionArgs, Part, Wrong, check_brokers, check_prefix, schema_registry};
-use super::{Output, Paint, Unusable, counted, of_log};
+use super::{Output, Paint, Unusable, counted, of_log, patiently};
 use crate::log::kafka::declaration::{self, PREFIX, Role};
 use crate::log::kafka::topics::{self, Difference, Weight};
 use crate::log::kafka::{KafkaLog, Options, check_together};
@@ -294,7 +294,11 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             // Processes whose users may only read there say nothing themselves.
             let ask = registry.as_ref().map(|registry| |record| registry.id_of(record));
             let ask = ask.as_ref().map(|ask| ask as AskId<'_>);
-            let schemas = if *dry_run || refuses { Ok(0) } else { KafkaLog::open(options.clone()).and_then(|log| begin(&log, ask)) };
+            let schemas = if *dry_run || refuses {
+                Ok(0)
+            } else {
+                patiently(options.patience, |error| matches!(error, LogError::Retry { .. }), || begin(&KafkaLog::open(options.clone())?, ask))
+            };
             // Whoever reads on knows what was done, and what was not.
             let schemas = schemas.map_err(|error| {
                 let created = counted(applied.created.len(), "topic was created", "topics were created");
@@ -303,6 +307,7 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
                     LogError::Fatal { reason } => {
                         LogError::Fatal { reason: format!("{untold}, where this user needs the rights Read and Write: {reason}; grant them, and run it again") }
                     }
+                    LogError::Retry { reason } => LogError::Fatal { reason: format!("{untold}: {reason}; run it again") },
                     error => LogError::Fatal { reason: format!("{untold}: {error}; run it again") },
                 })
             })?;
