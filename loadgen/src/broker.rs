@@ -116,8 +116,12 @@ pub(crate) fn settle(options: &Options) -> anyhow::Result<()> {
     ensure!(!topics.is_empty(), "there are no topics {}*", options.prefix);
     for topic in topics {
         for partition in topic.partitions() {
-            let end = |reader: &BaseConsumer| -> anyhow::Result<i64> { Ok(reader.fetch_watermarks(topic.name(), partition.id(), PATIENCE)?.1) };
-            wait_for(&format!("the transactions in {} to end", topic.name()), || Ok((end(&committed)? == end(&all)?).then_some(())))?;
+            // Who is not told now asks again.
+            let end = |reader: &BaseConsumer| reader.fetch_watermarks(topic.name(), partition.id(), PATIENCE).ok().map(|range| range.1);
+            wait_for(&format!("the transactions in {} to end", topic.name()), || {
+                let (committed, all) = (end(&committed), end(&all));
+                Ok((all.is_some() && committed == all).then_some(()))
+            })?;
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ use loadline::model::Message;
 use loadline::wire;
 
 use crate::common::wait_for;
+use crate::kafka::answered;
 
 /// A topic that is read from its beginning on.
 pub(crate) struct Tail {
@@ -35,7 +36,7 @@ impl Tail {
     pub(crate) fn look(&mut self) {
         for partition in 0..self.log.partitions(self.topic) {
             let next = self.next.entry(partition).or_default();
-            let records = self.log.scan(self.topic, partition, *next, 10_000).unwrap();
+            let records = answered(|| self.log.scan(self.topic, partition, *next, 10_000));
             *next = records.last().map_or(*next, |last| last.offset + 1);
             self.seen.extend(records.iter().map(|record| wire::decode(self.topic, &record.value).unwrap()));
         }

@@ -19,14 +19,14 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset as At, TopicPartitionList};
 
 use crate::common::{PATIENCE, wait_for};
-use crate::kafka::{Broker, broker, brought, makes};
+use crate::kafka::{Broker, answered, broker, brought, makes};
 
 fn signal(value: &str) -> RawAppend {
     RawAppend { topic: Topic::Signals, partition: 0, key: None, value: value.as_bytes().to_vec() }
 }
 
 fn values(log: &KafkaLog) -> Vec<String> {
-    log.scan(Topic::Signals, 0, 0, 100).unwrap().into_iter().map(|record| String::from_utf8(record.value).unwrap()).collect()
+    answered(|| log.scan(Topic::Signals, 0, 0, 100)).into_iter().map(|record| String::from_utf8(record.value).unwrap()).collect()
 }
 
 fn refused(options: &Options) -> String {
@@ -69,11 +69,11 @@ fn a_scan_that_goes_on_where_one_stopped_reads_what_came_since() {
     let append = |value: String| log.append(vec![signal(&value)]).unwrap()[0];
     for round in 0..50 {
         let first = append(format!("{round} first"));
-        assert_eq!(log.scan(Topic::Signals, 0, first, 1).unwrap().len(), 1);
+        assert_eq!(answered(|| log.scan(Topic::Signals, 0, first, 1)).len(), 1);
         // Meanwhile the client asks for more, and is told that there is none: each of these takes as long as such an answer does.
-        (0..5).for_each(|_| assert_eq!(log.committed("decide", Topic::Signals, 0).unwrap(), None));
+        (0..5).for_each(|_| assert_eq!(answered(|| log.committed("decide", Topic::Signals, 0)), None));
         let second = append(format!("{round} second"));
-        let read: Vec<_> = log.scan(Topic::Signals, 0, first + 1, 10).unwrap().into_iter().map(|record| record.offset).collect();
+        let read: Vec<_> = answered(|| log.scan(Topic::Signals, 0, first + 1, 10)).into_iter().map(|record| record.offset).collect();
         assert_eq!(read, [second], "in round {round}");
     }
 }
@@ -233,7 +233,7 @@ fn records_are_read_however_their_producer_compresses() {
         let value = format!("{codec} ").repeat(2_000);
         sends(broker(), &format!("{}metrics", options.prefix), 0, codec, &value);
         poll_until(&mut *session, codec, |polled| is_read(polled, &value));
-        let scanned = log.scan(Topic::Metrics, 0, 0, 100).unwrap();
+        let scanned = answered(|| log.scan(Topic::Metrics, 0, 0, 100));
         assert!(scanned.iter().any(|record| record.value == value.as_bytes()), "{codec}");
     }
 }
@@ -565,7 +565,7 @@ fn while_there_is_more_to_read_a_commit_is_not_waited_for() {
         }
     }
     assert!(went_on > 0, "each commit was waited for");
-    assert_eq!((values(&log), log.committed("aggregate", Topic::Metrics, 0).unwrap()), (wanted, Some(20)));
+    assert_eq!((values(&log), answered(|| log.committed("aggregate", Topic::Metrics, 0))), (wanted, Some(20)));
 }
 
 /// The disk of a partition that one of a member's partitions writes to is gone: the member's other partition is read and written on, and nothing more of the first is read.
@@ -617,7 +617,7 @@ fn a_partition_that_cannot_be_written_holds_up_no_other() {
     }
     session.hold_back(0, false);
     poll_until(&mut *session, "what was held back", |polled| is_read(polled, "later"));
-    let values = |partition| log.scan(Topic::Signals, partition, 0, 100).unwrap().into_iter().map(|record| record.value).collect::<Vec<_>>();
+    let values = |partition| answered(|| log.scan(Topic::Signals, partition, 0, 100)).into_iter().map(|record| record.value).collect::<Vec<_>>();
     assert_eq!((values(0), values(1)), (vec![b"first".to_vec(), b"second".to_vec()], vec![b"waits".to_vec()]));
 }
 
@@ -684,7 +684,7 @@ fn a_state_that_is_too_large_is_refused_and_holds_nothing_up() {
     }
     broker().settle(&options.prefix);
     assert_eq!(values(&log), ["after it"]);
-    assert_eq!(log.states("aggregate", 0).unwrap().len(), 1);
+    assert_eq!(answered(|| log.states("aggregate", 0)).len(), 1);
 }
 
 /// Bytes that no compression makes fewer.
@@ -720,7 +720,7 @@ fn a_producer_that_the_broker_forgot_begins_anew() {
     commits(1);
     forgets_transactions(&broker, &format!("{}aggregate.0", options.prefix));
     commits(2);
-    assert_eq!(log.committed("aggregate", Topic::Metrics, 0).unwrap(), Some(2));
+    assert_eq!(answered(|| log.committed("aggregate", Topic::Metrics, 0)), Some(2));
 }
 
 /// Waits until the broker says of this id that there is nothing any more: a record of its own without a value.

@@ -12,7 +12,7 @@ use loadline::runtime::worker::{Committed, Worker};
 use loadline::stages::aggregate::{Aggregate, Limits};
 use loadline::wire;
 
-use crate::kafka::{Broker, broker, makes};
+use crate::kafka::{Broker, answered, broker, makes};
 use crate::page::Page;
 
 const PANE: Duration = Duration::from_secs(5);
@@ -87,7 +87,7 @@ fn step(worker: &mut Worker<Aggregate>, at: Timestamp) {
 
 /// How many marks there are.
 fn marks(log: &KafkaLog) -> u64 {
-    let records = (0..log.partitions(Topic::Signals)).flat_map(|partition| log.scan(Topic::Signals, partition, 0, 100_000).unwrap());
+    let records = (0..log.partitions(Topic::Signals)).flat_map(|partition| answered(|| log.scan(Topic::Signals, partition, 0, 100_000)));
     let is_mark = |value: &[u8]| matches!(wire::decode(Topic::Signals, value), Ok(Message::Signal(loadline::model::Signal::Mark(_))));
     records.filter(|record| is_mark(&record.value)).count() as u64
 }

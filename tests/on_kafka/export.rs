@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::LOADLINE;
-use crate::kafka::{Broker, broker, brought, makes};
+use crate::kafka::{Broker, answered, broker, brought, makes};
 use loadline::log::kafka::{KafkaLog, Options};
 use loadline::log::{Batch, Log, Membership, Partitions, Polled, RawAppend, Topic};
 use loadline::model::{Message, Order, PolicyAnnouncement, Signal, Tick};
@@ -49,7 +49,7 @@ fn exported(options: &Options) -> (String, String) {
 fn lines(log: &KafkaLog) -> String {
     let mut lines = String::new();
     for partition in 0..2 {
-        for record in log.scan(Topic::Signals, partition, 0, 1000).unwrap() {
+        for record in answered(|| log.scan(Topic::Signals, partition, 0, 1000)) {
             if let Ok(Message::Signal(signal)) = wire::decode(Topic::Signals, &record.value) {
                 lines += &jsonl::signal_to_line(record.at, partition, &signal);
                 lines.push('\n');

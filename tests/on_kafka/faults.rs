@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::common::{LOADLINE, PATIENCE, Running, wait_for};
-use crate::kafka::{Broker, brought, free_port, makes};
+use crate::kafka::{Broker, answered, brought, free_port, makes};
 use crate::proxy::{Api, Held, Proxy, Side};
 use loadline::log::kafka::{KafkaLog, Options};
 use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, RawAppend, RawRecord, Topic};
@@ -108,7 +108,7 @@ impl Installation {
 
     /// How many samples stand in panes that are committed.
     fn in_panes(&self) -> i64 {
-        let records = self.log.scan(Topic::Signals, 0, 0, 10_000).unwrap();
+        let records = answered(|| self.log.scan(Topic::Signals, 0, 0, 10_000));
         records.iter().map(|record| samples_in(&record.value)).sum()
     }
 
@@ -140,8 +140,8 @@ impl Installation {
 
     /// Waits until aggregate has committed all that stands on `metrics`.
     fn all_is_aggregated(&self) {
-        let end = self.log.range(Topic::Metrics, 0).unwrap().end;
-        wait_for("everything to be aggregated", || self.log.committed("aggregate", Topic::Metrics, 0).unwrap().filter(|position| *position >= end));
+        let end = answered(|| self.log.range(Topic::Metrics, 0)).end;
+        wait_for("everything to be aggregated", || answered(|| self.log.committed("aggregate", Topic::Metrics, 0)).filter(|position| *position >= end));
         site().0.settle(&self.options.prefix);
     }
 
@@ -212,7 +212,7 @@ fn killed_between_append_and_commit_it_holds_up_others_only_until_its_partition_
     let held = here.held_with_samples(Side::Request, || here.in_all_panes() == 7);
     let next = here.aggregates(settings);
     here.append(Topic::Signals, 0, AFTER.to_vec());
-    let from = BTreeMap::from([(0, here.log.range(Topic::Signals, 0).unwrap().end)]);
+    let from = BTreeMap::from([(0, answered(|| here.log.range(Topic::Signals, 0)).end)]);
     let mut others = here.log.follow(Topic::Signals, &from).unwrap();
     one.kill();
     drop(held);
@@ -244,7 +244,7 @@ fn killed_between_commit_and_the_next_poll_its_successor_goes_on_behind_what_it_
     let (here, one, held) = untold();
     // Others are not held up.
     here.append(Topic::Signals, 0, AFTER.to_vec());
-    assert!(here.log.scan(Topic::Signals, 0, 0, 10_000).unwrap().iter().any(|record| record.value == AFTER));
+    assert!(answered(|| here.log.scan(Topic::Signals, 0, 0, 10_000)).iter().any(|record| record.value == AFTER));
     let next = here.aggregates("");
     one.kill();
     drop(held);
@@ -300,7 +300,7 @@ fn a_transaction_that_times_out_is_done_again_once() {
     // Until the broker has ended it.
     site().0.settle(&here.options.prefix);
     assert_eq!((here.in_panes(), here.in_all_panes()), (0, 7));
-    let position = || here.log.committed("aggregate", Topic::Metrics, 0).unwrap();
+    let position = || answered(|| here.log.committed("aggregate", Topic::Metrics, 0));
     let before = position();
     send(Sent::CONT);
     held.goes_on();
@@ -334,7 +334,7 @@ fn what_is_stored_already_is_not_stored_again_where_another_record_is_given_up()
     let outcomes = [hears.recv_timeout(PATIENCE).unwrap(), hears.recv_timeout(PATIENCE).unwrap()];
     drop(lost);
     let times = |partition, value: &str| {
-        let records = log.scan(Topic::Metrics, partition, 0, 100).unwrap();
+        let records = answered(|| log.scan(Topic::Metrics, partition, 0, 100));
         records.iter().filter(|record| record.value == value.as_bytes()).count()
     };
     assert_eq!((times(0, "the-first-of-them"), times(1, "the-second-of-them")), (1, 1), "{outcomes:?}");
@@ -360,7 +360,7 @@ fn a_record_that_nobody_can_read_becomes_one_dead_letter_and_the_rest_goes_on() 
     here.all_is_aggregated();
     assert_eq!(here.in_panes(), 9);
     assert_eq!(next.stop(), 0);
-    let letters = here.log.scan(Topic::DeadLetters, 0, 0, 100).unwrap();
+    let letters = answered(|| here.log.scan(Topic::DeadLetters, 0, 0, 100));
     let letters: Vec<Message> = letters.iter().map(|record| wire::decode(Topic::DeadLetters, &record.value).unwrap()).collect();
     let [Message::DeadLetter(letter)] = &letters[..] else { panic!("{letters:?}") };
     assert_eq!((letter.topic.as_str(), letter.offset, &letter.record), ("metrics", 1, &poison));
@@ -434,7 +434,7 @@ impl InFlight {
 
     /// How often what it appended is there.
     fn is_there(&self) -> usize {
-        self.here.log.scan(Topic::Signals, self.partition, 0, 100).unwrap().iter().filter(|record| record.value == AFTER).count()
+        answered(|| self.here.log.scan(Topic::Signals, self.partition, 0, 100)).iter().filter(|record| record.value == AFTER).count()
     }
 
     fn was_handed_over(&self) -> bool {

@@ -173,7 +173,11 @@ fn a_migration_that_is_killed_is_done_once_when_it_is_begun_again() {
     assert_eq!(alone.stop(), 0);
     let prefix = installation(broker());
     let mut killed = on_kafka("migrate", home, &prefix).spawn().unwrap();
-    wait_for("the mark", || mark.exists().then_some(()));
+    wait_for("the mark", || {
+        let ended = killed.try_wait().unwrap();
+        assert!(ended.is_none_or(|ended| ended.success()), "{ended:?}");
+        mark.exists().then_some(())
+    });
     killed.kill().unwrap();
     killed.wait().unwrap();
     // However far it came, that it is done was not written down.

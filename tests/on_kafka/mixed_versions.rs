@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::common::{Running, fleet_of_sleepers, wait_for};
 use crate::installation::{STAGES, makes_topics, scales_to};
-use crate::kafka::{Broker, broker};
+use crate::kafka::{Broker, answered, broker};
 use crate::tail::Tail;
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
@@ -260,7 +260,7 @@ fn all_are_of(front: &Running, pid: u32) -> Option<()> {
 
 /// The fingerprints by which the records of a topic are written.
 fn written(log: &KafkaLog, topic: Topic) -> BTreeSet<u64> {
-    let records = (0..log.partitions(topic)).flat_map(|partition| log.scan(topic, partition, 0, 100_000).unwrap());
+    let records = (0..log.partitions(topic)).flat_map(|partition| answered(|| log.scan(topic, partition, 0, 100_000)));
     records.map(|record| u64::from_le_bytes(record.value[2..10].try_into().unwrap())).collect()
 }
 
@@ -295,7 +295,7 @@ fn releases_that_write_by_different_schemas_read_each_other() {
     wait_for("the earlier one to have all", || all_are_of(&front, pids[0]));
     let log = KafkaLog::open(options.clone()).unwrap();
     // Both had a share of decide.
-    let mut states = (0..log.partitions(Decide::INPUT)).flat_map(|partition| log.states(Decide::NAME, partition).unwrap());
+    let mut states = (0..log.partitions(Decide::INPUT)).flat_map(|partition| answered(|| log.states(Decide::NAME, partition)));
     assert!(states.any(|(_, state)| String::from_utf8_lossy(&state).contains("laterThan")), "it was handed over with more than the earlier one knows");
     scales_to(&front, &data, 20.0, 2);
     let later = Later::start(&options, &writing);

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::common::{LOADLINE, Running, fleet_of_sleepers, sleepers, wait_for, waiting};
 use crate::installation::{ALL, STAGES, installation, installation_as, makes_topics, run, scales_to};
-use crate::kafka::{Broker, broker, brought};
+use crate::kafka::{Broker, answered, broker, brought};
 use loadline::log::kafka::{Options, declaration};
 use loadline::log::{Batch, Log, LogError, Membership, Partitions, Polled, RawAppend, Topic};
 
@@ -349,7 +349,7 @@ fn what_is_acknowledged_is_on_two_brokers_or_it_is_not_acknowledged() {
     scales_to(&loadline, &data, 50.0, 5);
     assert_eq!(loadline.stop(), 0);
     let log = Broker::open(&Options { partitions: Some(three()), ..first.options(&prefix) });
-    let records = (0..3).flat_map(|partition| log.scan(Topic::Metrics, partition, 0, 100_000).unwrap());
+    let records = (0..3).flat_map(|partition| answered(|| log.scan(Topic::Metrics, partition, 0, 100_000)));
     let taken = records.filter(|record| String::from_utf8_lossy(&record.value).contains("counted")).count();
     assert!(taken >= acknowledged, "{acknowledged} were acknowledged, {taken} are there");
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::common::{LOADLINE, PATIENCE, Running, wait_for};
-use crate::kafka::{Broker, broker, free_port, installed, makes};
+use crate::kafka::{Broker, answered, broker, free_port, installed, makes};
 use crate::registry::Registry;
 use crate::tail::Tail;
 use loadline::edge::registry::{Registry as Client, RegistryError};
@@ -223,12 +223,12 @@ fn samples_are_read_by_the_schema_of_their_id_and_a_registry_that_is_gone_stops_
     registry.end();
     let late = framed(4242, &[1, 2, 3]);
     installation.puts(Topic::Metrics, 0, &late);
-    let waits = installation.log.range(Topic::Metrics, 0).unwrap().end - 1;
+    let waits = answered(|| installation.log.range(Topic::Metrics, 0)).end - 1;
     installation.puts(Topic::Metrics, 0, format!("{{\"target\":\"{TARGET}\",\"metric\":\"queue_depth\",\"value\":60}}").as_bytes());
     wait_for("it to be said", || loadline.said().iter().any(|line| line.contains("schema 4242: the schema registry at")).then_some(()));
     installation.puts(Topic::Metrics, 1, &with_value(&known, 5.0));
     measures(&mut signals, 5);
-    wait_for("the position before what waits", || (installation.log.committed("aggregate", Topic::Metrics, 0).unwrap() == Some(waits)).then_some(()));
+    wait_for("the position before what waits", || (answered(|| installation.log.committed("aggregate", Topic::Metrics, 0)) == Some(waits)).then_some(()));
     assert!(!signals.seen.iter().any(|message| measured(message, 60)), "it stands behind what waits");
     assert!(letters.seen.iter().all(|message| !matches!(message, Message::DeadLetter(letter) if letter.record == late)), "nothing is put aside by chance");
     let message = held(&mut alerts, AlertState::Firing);
@@ -397,7 +397,7 @@ fn a_registry_over_tls_is_asked_where_its_certificate_is_of_a_named_authority() 
 
 /// The last record of a partition.
 fn last_of(installation: &Installation, partition: u32) -> Vec<u8> {
-    installation.log.scan(Topic::Metrics, partition, 0, 1_000).unwrap().pop().unwrap().value
+    answered(|| installation.log.scan(Topic::Metrics, partition, 0, 1_000)).pop().unwrap().value
 }
 
 /// A record of one sample of [`older`], with another value: its last 8 bytes but for the end of the array.
@@ -414,7 +414,7 @@ fn a_policy_by_an_id_is_announced_and_a_registry_that_lost_it_is_told_and_waited
     let loadline = installation.runs("admit", &url);
     let (mut signals, mut letters) = (Tail::new(&installation.log, Topic::Signals), Tail::new(&installation.log, Topic::DeadLetters));
     // A restart reads from its first snapshot on.
-    wait_for("the first snapshot", || (!installation.log.states("admit", 0).unwrap().is_empty()).then_some(()));
+    wait_for("the first snapshot", || (!answered(|| installation.log.states("admit", 0)).is_empty()).then_some(()));
     let spec = json!({ "target": { "kind": "Deployment", "name": "api" }, "replicas": { "min": 1, "max": 6 },
         "metrics": [{ "name": "queue_depth", "track": { "perReplica": 10 } }] });
     let entry = json!({ "source": "deploys", "round": 1, "origin": "a", "target": TARGET, "spec": spec.to_string() });
@@ -498,7 +498,7 @@ fn what_is_written_by_ids_is_read_with_the_registry_and_without_it() {
     let client = Client::new(&url, None, None).unwrap();
     let id = |record: RecordType| client.register(record).unwrap();
     let ids_on = |topic: Topic| {
-        let records = (0..2).flat_map(|partition| installation.log.scan(topic, partition, 0, 1_000).unwrap());
+        let records = (0..2).flat_map(|partition| answered(|| installation.log.scan(topic, partition, 0, 1_000)));
         records.map(|record| loadline::wire::registry_id(&record.value)).collect::<std::collections::BTreeSet<_>>()
     };
     let id = |record: RecordType| RegistryId::Id(id(record));
@@ -549,7 +549,7 @@ fn what_is_written_by_ids_is_read_with_the_registry_and_without_it() {
 
 /// The fingerprints of the schemas that stand on the topic.
 fn written(installation: &Installation) -> std::collections::BTreeSet<Option<String>> {
-    installation.log.scan(Topic::Schemas, 0, 0, 1_000).unwrap().into_iter().map(|record| record.key).collect()
+    answered(|| installation.log.scan(Topic::Schemas, 0, 0, 1_000)).into_iter().map(|record| record.key).collect()
 }
 
 fn sample_line(value: i64) -> String {
