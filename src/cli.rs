@@ -34,11 +34,13 @@ pub mod why;
 pub use paint::Paint;
 
 use std::io::Write;
+#[cfg(feature = "kafka")]
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::log::LogError;
+#[cfg(feature = "kafka")]
 use crate::runtime::clock::Stopwatch;
 
 /// Keeps every service on its load line: enough replicas for its load, and no more.
@@ -153,6 +155,7 @@ fn of_log(error: LogError) -> anyhow::Error {
 }
 
 /// Asks a log again where what failed only passes, as on a cluster whose coordinators move, for so long at most.
+#[cfg(feature = "kafka")]
 fn patiently<T, E>(wait: Duration, passes: impl Fn(&E) -> bool, mut ask: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     const AGAIN_AFTER: Duration = Duration::from_millis(500);
     let begun = Stopwatch::start();

@@ -354,6 +354,11 @@ impl Broker {
         }
     }
 
+    /// The same for who gives up soon: for what waits for that.
+    pub(crate) fn impatient(&self, prefix: &str) -> Options {
+        Options { transaction_timeout: Duration::from_secs(4), patience: Duration::from_secs(10), ..self.options(prefix) }
+    }
+
     /// A prefix that nobody else uses.
     pub(crate) fn prefix() -> String {
         format!("test-{}.", next())

@@ -348,7 +348,7 @@ impl Works {
 #[test]
 fn clients_find_a_cluster_again_that_had_no_broker_for_a_moment() {
     let mut broker = Broker::start(&[], &[]);
-    let options = Options { partitions: Some(Partitions::default().with(Topic::Metrics, 6).with(Topic::Signals, 200)), ..broker.options(&Broker::prefix()) };
+    let options = Options { partitions: Some(Partitions::default().with(Topic::Metrics, 6).with(Topic::Signals, 200)), ..broker.impatient(&Broker::prefix()) };
     makes(&options);
     let logs: Vec<KafkaLog> = (0..4).map(|_| Broker::open(&options)).collect();
     let works = Arc::new(Works::default());
@@ -404,7 +404,7 @@ impl TwoDisks {
         let disks = tempfile::tempdir().unwrap();
         let [one, other] = ["one", "other"].map(|name| disks.path().join(name));
         let mut broker = Broker::start(&[&format!("log.dirs={}", one.display()), "log.flush.offset.checkpoint.interval.ms=500"], &[]);
-        let options = Options { partitions: Some(partitions), ..broker.options(&Broker::prefix()) };
+        let options = Options { partitions: Some(partitions), ..broker.impatient(&Broker::prefix()) };
         let name = format!("{}{topic}", options.prefix);
         let settings = [("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", "589824")];
         broker.create_topic(&name, 1, &settings);
