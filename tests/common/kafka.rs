@@ -65,6 +65,13 @@ pub(crate) fn installed(name: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// Makes `path` one of Kafka's own tools, as its scripts in `bin/` are.
+pub(crate) fn tool_at(path: &Path, class: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, format!("#!/bin/sh\nexec '{}' tool {class} \"$@\"\n", script("kafka.sh").display())).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 /// The answer of a log, which is asked again as long as it says to.
 pub(crate) fn answered<T>(mut ask: impl FnMut() -> Result<T, LogError>) -> T {
     let started = Stopwatch::start();
@@ -236,14 +243,12 @@ impl Broker {
     }
 
     fn tool(&self, class: &str, arguments: &[&str]) -> String {
-        let jars = installed("kafka.sh");
         let java = self.directory.join(format!("admin-{}.properties", next()));
         let trust = |authority: &String| format!("ssl.truststore.type=PEM\nssl.truststore.location={authority}\n");
         let (how, trust) = (&self.client["security.protocol"], self.client.get("ssl.ca.location").map(trust).unwrap_or_default());
         std::fs::write(&java, format!("security.protocol={how}\n{trust}sasl.mechanism=PLAIN\nsasl.jaas.config={}\n", Broker::login(&[]))).unwrap();
-        let mut command = Command::new("java");
-        command.args(["-XX:TieredStopAtLevel=1", "-cp", &format!("{jars}/*"), class]);
-        command.args(["--bootstrap-server", &self.address, "--command-config"]).arg(java).args(arguments);
+        let mut command = Command::new(script("kafka.sh"));
+        command.args(["tool", class, "--bootstrap-server", &self.address, "--command-config"]).arg(java).args(arguments);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()

@@ -6,6 +6,7 @@
 #       runs a broker at 127.0.0.1:PORT (its controller at OTHER_PORT) with its data and its log below DIRECTORY, until its standard
 #       input ends: so it ends with whoever started it, however that one ended. NAME=VALUE are settings of the broker, and
 #       add-scram=SCRAM-SHA-512=[name=…,password=…] is a user that it knows from the start.
+#   tests/env/kafka.sh tool CLASS ARGUMENTS...      runs one of Kafka's own tools, as its scripts in bin/ do, in half their time
 #
 # Needs Java 17 or later, and Maven to fetch the jars (on Debian: apt-get install default-jre-headless maven).
 set -eu
@@ -135,5 +136,13 @@ run)
     install
     run "$@"
     ;;
-*) fail "install, or run PORT OTHER_PORT DIRECTORY [NAME=VALUE...]" ;;
+tool)
+    [ $# -ge 2 ] || fail "tool CLASS ARGUMENTS..."
+    shift
+    install
+    # What it prints is read: a virtual machine that has something to say of the archive would say it there.
+    # shellcheck disable=SC2086
+    exec java -Xlog:disable $flags ${archived:+"$archived"} -cp "$jars/*" "$@"
+    ;;
+*) fail "install, run PORT OTHER_PORT DIRECTORY [NAME=VALUE...], or tool CLASS ARGUMENTS..." ;;
 esac

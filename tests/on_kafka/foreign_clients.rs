@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use crate::common::{LOADLINE, PATIENCE, Running, instances_of, wait_for};
 use crate::installation::makes_topics;
-use crate::kafka::{Broker, answered, broker, free_port, installed};
+use crate::kafka::{Broker, answered, broker, free_port, installed, tool_at};
 use crate::page::Page;
 use crate::registry::Registry;
 use crate::tail::Tail;
@@ -44,17 +44,11 @@ impl Desk {
             let name = block.text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_else(|| panic!("line {}: no name", block.line));
             std::fs::write(home.path().join(name), &block.text).unwrap();
         }
-        let (python, jars) = (installed("python.sh"), installed("kafka.sh"));
+        let python = installed("python.sh");
         let tools = home.path().join("bin");
         std::fs::create_dir(&tools).unwrap();
-        tool(
-            &tools.join("kafka-console-producer.sh"),
-            &format!("exec java -XX:TieredStopAtLevel=1 -cp '{jars}/*' org.apache.kafka.tools.ConsoleProducer \"$@\""),
-        );
-        tool(
-            &tools.join("kafka-transactions.sh"),
-            &format!("exec java -XX:TieredStopAtLevel=1 -cp '{jars}/*' org.apache.kafka.tools.TransactionsCommand \"$@\""),
-        );
+        tool_at(&tools.join("kafka-console-producer.sh"), "org.apache.kafka.tools.ConsoleProducer");
+        tool_at(&tools.join("kafka-transactions.sh"), "org.apache.kafka.tools.TransactionsCommand");
         let folders = [tools.display().to_string(), PathBuf::from(python).parent().unwrap().display().to_string(), std::env::var("PATH").unwrap()];
         Desk { home, path: folders.join(":"), page, kafka: kafka.to_owned(), registry: registry.to_owned() }
     }
@@ -81,12 +75,6 @@ impl Desk {
     fn console_producer(&self) {
         self.run("sh", &["-c", &self.page.block("sh").text]);
     }
-}
-
-fn tool(path: &Path, script: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// What a consumer of the page prints, line by line. Dropping it ends it.

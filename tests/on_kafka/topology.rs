@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
@@ -18,7 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 
 use crate::common::PATIENCE;
-use crate::kafka::{Broker, free_port, installed, wait_for};
+use crate::kafka::{Broker, free_port, tool_at, wait_for};
 use crate::proxy::{Api, Proxy, Side};
 
 /// The topics that are declared.
@@ -199,9 +198,8 @@ fn carry_out(mend: &str) {
     static TOOLS: OnceLock<tempfile::TempDir> = OnceLock::new();
     let tools = TOOLS.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let jars = installed("kafka.sh");
         for (tool, class) in [("kafka-configs.sh", "kafka.admin.ConfigCommand"), ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand")] {
-            tool_in(folder.path(), tool, &jars, class);
+            tool_at(&folder.path().join(tool), class);
         }
         folder
     });
@@ -209,13 +207,6 @@ fn carry_out(mend: &str) {
     let path = format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap());
     let output = Command::new("sh").args(["-c", command]).env("PATH", path).output().unwrap();
     assert!(output.status.success(), "{command}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-}
-
-fn tool_in(folder: &Path, tool: &str, jars: &str, class: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let script = folder.join(tool);
-    std::fs::write(&script, format!("#!/bin/sh\nexec java -XX:TieredStopAtLevel=1 -cp '{jars}/*' {class} \"$@\"\n")).unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Waits until the broker shows that what was told is mended: it follows its controller a moment later.
