@@ -526,14 +526,19 @@ impl Broker {
     pub(crate) fn settle(&self, prefix: &str) {
         let reader =
             |isolation| -> BaseConsumer { ClientConfig::new().set("bootstrap.servers", &self.address).set("isolation.level", isolation).create().unwrap() };
-        let (all, committed) = (reader("read_uncommitted"), reader("read_committed"));
+        let (mut all, mut committed) = (reader("read_uncommitted"), reader("read_committed"));
         let metadata = all.fetch_metadata(None, START).unwrap();
         for topic in metadata.topics().iter().filter(|topic| topic.name().starts_with(prefix)) {
             for partition in topic.partitions() {
-                let end = |reader: &BaseConsumer| reader.fetch_watermarks(topic.name(), partition.id(), START).map(|range| range.1);
+                let end = |reader: &BaseConsumer| reader.fetch_watermarks(topic.name(), partition.id(), Duration::from_secs(10)).map(|range| range.1);
                 let started = Stopwatch::start();
-                // Who is not told now asks again.
-                while !matches!((end(&committed), end(&all)), (Ok(committed), Ok(all)) if committed == all) {
+                loop {
+                    match (end(&committed), end(&all)) {
+                        (Ok(committed), Ok(all)) if committed == all => break,
+                        (Ok(_), Ok(_)) => {}
+                        // Who is not told now asks anew.
+                        _ => (all, committed) = (reader("read_uncommitted"), reader("read_committed")),
+                    }
                     assert!(started.elapsed() < START, "a transaction stays open in {}", topic.name());
                 }
             }

@@ -438,7 +438,8 @@ fn metrics_that_are_lost_or_cut_short_are_told_and_read_on() {
     let (code, said) = Running::refused(command());
     let says = format!("stands at 1000000 of {metrics} 0, which ends at ");
     assert!(code != 0 && said.contains(&says) && said.contains("docs/kafka.md"), "{code:?}: {said}");
-    let end = Broker::open(&Options { partitions: Some(three()), ..broker().options(&prefix) }).range(Topic::Metrics, 0).unwrap().end;
+    let log = Broker::open(&Options { partitions: Some(three()), ..broker().options(&prefix) });
+    let end = answered(|| log.range(Topic::Metrics, 0)).end;
     broker().commit(&aggregate, &metrics, i64::try_from(end).unwrap());
     let running = Running::spawn(command());
     scales_to(&running, &home.path().join("data"), 20.0, 2);
