@@ -6,7 +6,7 @@
 //! topic a stage. What no input caused is appended without a transaction, acknowledged by all in-sync replicas: of several such records some may be
 //! there already when the call fails, and stand there twice when it is repeated; what they carry makes that harmless.
 //!
-//! - [`client`]: every setting of librdkafka that matters, with its reason
+//! - [`client`]: every setting of librdkafka that matters, with its reason; [`settings`]: what a user may set above it
 //! - [`declaration`]: the one declaration of the topics, `topology/asyncapi.yaml`
 //! - [`errors`]: what each error of Kafka means for a caller
 //! - [`topics`]: names of the topics; creating them, and how those on a cluster differ from the declaration
@@ -57,13 +57,15 @@ mod reach;
 mod read_only;
 mod reader;
 mod session;
+mod settings;
 mod standing;
 pub mod topics;
 mod transaction;
 
-pub use client::{LARGEST_MESSAGE, READERS, canonical, check_setting, check_together, is_secret, reading};
+pub use client::{LARGEST_MESSAGE, READERS, check_together, reading};
 pub use consumption::KafkaConsumption;
 pub use read_only::ReadOnlyLog;
+pub use settings::{canonical, check_setting, is_secret};
 
 /// What stands around a record for those who are not Loadline: headers, by the full name of the topic and the record. The log knows no messages.
 pub type Describe = fn(topic_name: &str, append: &RawAppend) -> Vec<(&'static str, String)>;

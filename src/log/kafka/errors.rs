@@ -6,7 +6,7 @@
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaConfRes;
 
-use super::client::is_secret;
+use super::settings::is_secret;
 use crate::log::{LogError, Topic};
 
 /// What to do after a step of a transaction failed.
