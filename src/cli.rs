@@ -146,7 +146,7 @@ fn counted(n: usize, one: &str, many: &str) -> String {
 #[error("{0}")]
 pub(crate) struct Unusable(pub(crate) String);
 
-/// What a command says of a log: it tries once, so nothing "will be tried again".
+/// What a command says of a log when it ends: nothing "will be tried again".
 fn of_log(error: LogError) -> anyhow::Error {
     match error {
         LogError::Retry { reason } | LogError::Fatal { reason } => Unusable(reason).into(),
@@ -154,14 +154,19 @@ fn of_log(error: LogError) -> anyhow::Error {
     }
 }
 
-/// Asks a log again where what failed only passes, as on a cluster whose coordinators move, for so long at most.
+/// Asks a log again where what failed only passes, as on a cluster whose coordinators move: until so long is over when a try ends. What stood in the way first is told.
 #[cfg(feature = "kafka")]
-fn patiently<T, E>(wait: Duration, passes: impl Fn(&E) -> bool, mut ask: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+fn patiently<T, E: std::fmt::Display>(wait: Duration, passes: impl Fn(&E) -> bool, mut ask: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     const AGAIN_AFTER: Duration = Duration::from_millis(500);
-    let begun = Stopwatch::start();
+    let (begun, mut told) = (Stopwatch::start(), false);
     loop {
         match ask() {
-            Err(error) if passes(&error) && begun.elapsed() < wait => std::thread::sleep(AGAIN_AFTER),
+            Err(error) if passes(&error) && begun.elapsed() < wait => {
+                if !std::mem::replace(&mut told, true) {
+                    tell(&format!("loadline: trying again: {error}"));
+                }
+                std::thread::sleep(AGAIN_AFTER);
+            }
             outcome => return outcome,
         }
     }

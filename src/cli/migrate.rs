@@ -100,7 +100,9 @@ pub fn run(args: &MigrateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     }
     let to = KafkaLog::open(Options { patience: PATIENCE, transaction_timeout: TRANSACTION, ..options }).map_err(of_log)?;
     let passes = |error: &LogError| matches!(error, LogError::Retry { .. });
-    patiently(PATIENCE, passes, || schemas::begin(&to, None)).map_err(of_log)?;
+    // What may stand there already is not said twice.
+    let begins = |error: &LogError| passes(error) || matches!(error, LogError::Unknown { .. });
+    patiently(PATIENCE, begins, || schemas::begin(&to, None)).map_err(of_log)?;
     // The mark comes first: whatever ends this process, two never decide for the same targets.
     let path = migrated::file(&config.data);
     let mark = || here.write(&config.data).map_err(|error| LogError::Fatal { reason: format!("cannot write {}: {error}", path.display()) });

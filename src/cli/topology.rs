@@ -237,7 +237,7 @@ pub(super) fn options_of(config: &Config) -> anyhow::Result<Options> {
     let place = |setting: &str| format!("{}: kafka.{setting}:", config.source(&format!("kafka.{setting}")));
     let options = options.map_err(|wrong| Unusable(wrong.told_as_setting(place)))?;
     let options = Options { static_members: kafka.member.is_some(), ..options };
-    check_together(&options).map_err(|error| Unusable(error.to_string()))?;
+    check_together(&options, config.roles.iter().any(|role| role.commits())).map_err(|error| Unusable(error.to_string()))?;
     Ok(options)
 }
 
@@ -297,7 +297,11 @@ pub fn run(args: &TopologyArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
             let schemas = if *dry_run || refuses {
                 Ok(0)
             } else {
-                patiently(options.patience, |error| matches!(error, LogError::Retry { .. }), || begin(&KafkaLog::open(options.clone())?, ask))
+                patiently(
+                    options.patience,
+                    |error| matches!(error, LogError::Retry { .. } | LogError::Unknown { .. }),
+                    || begin(&KafkaLog::open(options.clone())?, ask),
+                )
             };
             // Whoever reads on knows what was done, and what was not.
             let schemas = schemas.map_err(|error| {

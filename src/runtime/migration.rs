@@ -202,7 +202,12 @@ pub fn migrate(
         let partition = append.key.as_deref().map_or(append.partition % partitions, |key| partition_of(key, partitions));
         RawAppend { partition, ..append.clone() }
     });
-    Ok(session.commit(&Batch { partition, position: Some(position), appends: appends.collect(), states: Vec::new() })?)
+    let batch = Batch { partition, position: Some(position), appends: appends.collect(), states: Vec::new() };
+    session.commit(&batch).map_err(|error| match error {
+        // Another member may have taken over while it was not known whether this took effect.
+        LogError::Fenced { .. } => LogError::Unknown { reason: error.to_string() }.into(),
+        error => error.into(),
+    })
 }
 
 /// Waits until the group gives its partition.
@@ -417,6 +422,25 @@ mod tests {
         heard.round(1, 1);
         assert!(said(&heard).starts_with("control has records (offset 0 of partition 0, of "), "{}", said(&heard));
         assert_eq!(heard.log.range(Topic::Requests, 0).unwrap(), 0..0, "nothing of it went there");
+    }
+
+    /// Whose partition another one took in the midst of it does not know whether it was done, and the next call says it.
+    #[test]
+    fn who_is_shut_out_in_the_midst_of_it_does_not_know() {
+        let (from, to) = (World::new(1), World::new(3));
+        from.round(1, 1);
+        from.runs();
+        let mut other = None;
+        let takes_over = || {
+            let mut session = to.log.join(Membership { group: GROUP, member: GROUP.to_owned(), topic: TOPIC })?;
+            assigned(&mut *session, Duration::from_secs(10))?;
+            other = Some(session);
+            Ok(())
+        };
+        let refused = migrate(&*to.log, &from.remembered(), "this one", Duration::from_secs(10), takes_over).unwrap_err();
+        assert!(matches!(&refused, Refused::Log(LogError::Unknown { reason }) if reason.contains("another member took over")), "{refused:?}");
+        drop(other);
+        goes(&from, &to).unwrap();
     }
 
     /// A fleet of many targets goes over in several records, and nothing of it is lost: no claim, and no removal of the last minute.

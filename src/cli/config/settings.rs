@@ -143,6 +143,11 @@ impl Role {
     pub fn all() -> BTreeSet<Role> {
         ROLES.iter().map(|(_, role)| *role).collect()
     }
+
+    /// Whether it reads as a member of a group, and commits.
+    pub fn commits(self) -> bool {
+        matches!(self, Role::Admit | Role::Aggregate | Role::Decide | Role::Arbitrate | Role::Fleets)
+    }
 }
 
 pub(in crate::cli) fn roles() -> Vec<&'static str> {

@@ -298,6 +298,9 @@ fn what_cannot_be_in_a_configuration_is_named_with_its_place() {
     std::fs::write(&settings, "socket.timeout.ms=60000\n").unwrap();
     let said = told(&format!("kafka: {{ brokers: a:1, config: {} }}", settings.display()));
     assert!(said.contains("`socket.timeout.ms` must be set <= `transaction.timeout.ms`"), "{said}");
+    let none = ConfigArgs::default();
+    let appends = format!("kafka: {{ brokers: a:1, config: {} }}\nroles: [ingest, policies, lag, view]", settings.display());
+    options_of(&Config::from_parts(Some((Path::new("loadline.yaml"), &appends)), [], &none).unwrap().config).unwrap();
     assert!(told("kafka: { brokers: a:1, prefix: a/b }").starts_with("loadline.yaml:1:32: kafka.prefix: a/b: names of topics are of letters"));
 }
 

@@ -72,19 +72,22 @@ pub(super) fn said(error: &KafkaError, reason: &str) {
     tracing::debug!(event = "kafka", %error, reason, "kafka");
 }
 
-/// That a client of each kind can be made with these settings, which asks for no broker: what librdkafka finds only where several do not go together is told before anything runs.
+/// That clients can be made with these settings, which asks for no broker: those of all, and those of who `commits`. What librdkafka finds only where several do not go together is told
+/// before anything runs.
 ///
 /// # Errors
 /// [`LogError::Fatal`] where one cannot.
-pub fn check_together(options: &Options) -> Result<(), LogError> {
+pub fn check_together(options: &Options, commits: bool) -> Result<(), LogError> {
     // Ours do.
     if options.settings.is_empty() {
         return Ok(());
     }
     let nowhere = Options { brokers: String::new(), ..options.clone() };
-    member(&nowhere, READERS, "none", DefaultConsumerContext).map(drop)?;
+    if commits {
+        member(&nowhere, READERS, "none", DefaultConsumerContext).map(drop)?;
+        transactional::<BaseProducer<_>, _>(&nowhere, "none", DefaultProducerContext).map(drop)?;
+    }
     reader(&nowhere).map(drop)?;
-    transactional::<BaseProducer<_>, _>(&nowhere, "none", DefaultProducerContext).map(drop)?;
     idempotent::<BaseProducer<_>, _>(&nowhere, DefaultProducerContext).map(drop)
 }
 
@@ -508,10 +511,11 @@ mod tests {
     /// What goes together is the user's to know, and what does not is told without a broker.
     #[test]
     fn settings_that_do_not_go_together_are_told_before_anything_runs() {
-        let told = |settings: &[(&str, &str)]| {
+        let told_who = |commits: bool, settings: &[(&str, &str)]| {
             let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            check_together(&Options { settings, ..Options::new("127.0.0.1:1") }).map_err(|error| error.to_string())
+            check_together(&Options { settings, ..Options::new("127.0.0.1:1") }, commits).map_err(|error| error.to_string())
         };
+        let told = |settings: &[(&str, &str)]| told_who(true, settings);
         for fits in
             [&[][..], &[("client.id", "ours")], &[("socket.timeout.ms", "60000"), ("transaction.timeout.ms", "60000")], &[("session.timeout.ms", "90000")]]
         {
@@ -528,5 +532,10 @@ mod tests {
             let said = told(&[alone]).unwrap_err();
             assert!(said.contains(names), "{alone:?}: {said}");
         }
+        // Who commits nothing makes no transactions.
+        for alone in [("socket.timeout.ms", "60000"), ("delivery.timeout.ms", "120000")] {
+            assert_eq!(told_who(false, &[alone]), Ok(()), "{alone:?}");
+        }
+        assert!(told_who(false, &[("fetch.max.bytes", "1000")]).is_err());
     }
 }
