@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use loadline::log::kafka::{Options, topics};
@@ -13,6 +14,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::waiting::{PATIENCE, wait_for};
+
+/// How long an answer is waited for before another client asks.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A broker. It ends when its standard input does.
 pub(crate) struct Broker {
@@ -110,17 +114,21 @@ pub(crate) fn settle(options: &Options) -> anyhow::Result<()> {
     let reader = |isolation: &str| -> anyhow::Result<BaseConsumer> {
         Ok(ClientConfig::new().set("bootstrap.servers", &options.brokers).set("isolation.level", isolation).create()?)
     };
-    let (all, committed) = (reader("read_uncommitted")?, reader("read_committed")?);
+    let (mut all, mut committed) = (reader("read_uncommitted")?, reader("read_committed")?);
     let metadata = all.fetch_metadata(None, PATIENCE)?;
     let topics: Vec<_> = metadata.topics().iter().filter(|topic| topic.name().starts_with(&options.prefix)).collect();
     ensure!(!topics.is_empty(), "there are no topics {}*", options.prefix);
     for topic in topics {
         for partition in topic.partitions() {
-            // Who is not told now asks again.
-            let end = |reader: &BaseConsumer| reader.fetch_watermarks(topic.name(), partition.id(), PATIENCE).ok().map(|range| range.1);
+            let end = |reader: &BaseConsumer| reader.fetch_watermarks(topic.name(), partition.id(), ANSWERS_WITHIN).map(|range| range.1);
             wait_for(&format!("the transactions in {} to end", topic.name()), || {
-                let (committed, all) = (end(&committed), end(&all));
-                Ok((all.is_some() && committed == all).then_some(()))
+                match (end(&committed), end(&all)) {
+                    (Ok(committed), Ok(all)) if committed == all => return Ok(Some(())),
+                    (Ok(_), Ok(_)) => {}
+                    // Who is not told now asks anew.
+                    _ => (all, committed) = (reader("read_uncommitted")?, reader("read_committed")?),
+                }
+                Ok(None)
             })?;
         }
     }

@@ -154,16 +154,15 @@ impl Standing<'_> {
         Ok(count)
     }
 
-    /// The decisions for which a metric was stale: what feeds it was silent for too long.
-    pub(super) fn blind(&self) -> Vec<String> {
+    /// The decisions for which a metric was stale, what feeds it being silent for too long: their times, and what was stale.
+    pub(super) fn blind(&self) -> Vec<(i64, String)> {
         let decisions =
             self.audit.iter().flatten().filter_map(|(_, message)| if let Message::Audit(Audit::Decision(decision)) = message { Some(decision) } else { None });
         let stale = decisions.flat_map(|decision| {
-            decision
-                .metrics
-                .iter()
-                .filter(|report| report.status == MetricStatus::Stale)
-                .map(move |report| format!("{} at {}: {} ({})", decision.target, decision.at, report.name, report.note.as_deref().unwrap_or("no note")))
+            decision.metrics.iter().filter(|report| report.status == MetricStatus::Stale).map(move |report| {
+                let note = report.note.as_deref().unwrap_or("no note");
+                (decision.at.as_millis(), format!("{} at {}: {} ({note})", decision.target, decision.at, report.name))
+            })
         });
         stale.collect()
     }
