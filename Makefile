@@ -19,7 +19,7 @@ T := policy
 RUNS := 1000000
 LEN := 512
 
-.PHONY: help run test soak lint bench doc fuzz known-log setup setup-kafka setup-tests
+.PHONY: help run test soak lint bench doc fuzz known-log setup setup-kafka setup-tests setup-servers
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,13 +29,13 @@ run: known-log $(if $(LOG),setup-kafka,setup) ## Start the demo: a real fleet th
 	@cargo build --quiet --locked --release --package loadline --package loadgen --bins
 	@exec $(if $(LOG),tools/demo-on $(LOG)) $(DEMO) demo
 
-test: setup-tests ## Everything that must hold before a change goes in: formatting, and every test
+test: setup-servers ## Everything that must hold before a change goes in: formatting, and every test
 	@cargo fmt --all --check
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$(TEST_THREADS)} cargo test --workspace --locked
 	cargo run --quiet --locked --profile simulate --package loadgen --no-default-features -- simulate --seeds 1000 --all-met
 	@tools/mutations --check
 
-soak: setup-tests ## The tests at their full length: minutes of load, hundreds of kills and power failures
+soak: setup-servers ## The tests at their full length: minutes of load, hundreds of kills and power failures
 	LOADLINE_SOAK=1 cargo test --workspace --locked
 	cargo run --quiet --locked --profile simulate --package loadgen --no-default-features -- simulate --seeds 50000
 	tools/mutations
@@ -74,4 +74,7 @@ setup-kafka:
 
 setup-tests:
 	@tools/setup --tests
+
+# Before the first test waits for one.
+setup-servers: setup-tests
 	@for what in kafka registry python; do tests/env/$$what.sh install >/dev/null; done

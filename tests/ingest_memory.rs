@@ -102,11 +102,12 @@ fn a_flood_of_large_bodies_takes_bounded_memory_and_everybody_is_answered() {
     {
         let answers = all_at_once(&loadline, &body);
         let of = |status: u16| answers.iter().filter(|(s, _)| *s == status).count();
-        // At once, or after 10 s.
-        let again = of(429) + of(503);
-        println!("{what}: {} read, {again} to come again, {} MiB more", of(read), growth(&loadline, before) / MIB);
+        // One that is being read when the machine stands still is answered when its time is over.
+        let late = answers.iter().filter(|(status, text)| *status == 503 && text.contains("took longer than 10 s")).count();
+        println!("{what}: {} read, {} to come again, {late} late, {} MiB more", of(read), of(429), growth(&loadline, before) / MIB);
         assert!(of(read) >= 1, "{what}: some are read");
-        assert_eq!(of(read) + again, AT_ONCE, "{what}: {answers:?}");
+        assert!(of(429) >= 1 || of(read) == AT_ONCE, "{what}: who is too many is told at once");
+        assert_eq!(of(read) + of(429) + late, AT_ONCE, "{what}: {answers:?}");
         assert!(answers.iter().all(|(status, text)| *status == read || text.contains("retry-after: ")), "{what}: {answers:?}");
     }
     let at_once = growth(&loadline, before);

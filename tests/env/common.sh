@@ -1,6 +1,10 @@
 # shellcheck shell=sh
 # For what the tests need from elsewhere: one installation at a time; and an end with whoever started it, however that one ended.
 
+# Ctrl-C in a `make` that installs ends what was started for that: a shell that a signal ends does nothing of its EXIT trap by itself.
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
 # Waits for whoever installs with the lock $1: tests ask for several at once, and Maven shares what it fetches. It is let go with `exec 9>&-`.
 one_at_a_time() {
     exec 9>"$1"
@@ -17,25 +21,32 @@ needs_java() {
 # The file with the classes of the server $1 as this Java has them in memory: it starts in less than half the time with them (-XX:SharedArchiveFile), and all works without.
 archive_file() { echo "$1-$(java -version 2>&1 | cksum | cut -d ' ' -f 1).jsa"; }
 
-# Makes that file $1, once: runs java with the arguments from $3 on until its log has the words $2, and ends it. It is empty where this Java makes none.
+# Makes that file $1, once: runs java with the arguments from $4 on until its log has the words $2, ends it, and removes the directory $3 where one is named. The file is empty where this
+# Java makes none. Where it did not come so far, as its port was somebody else's, there is no file, and the next one tries again.
 make_archive() {
-    file=$1 words=$2
-    shift 2
+    file=$1 words=$2 own=$3
+    shift 3
     one_at_a_time "$file.lock"
     if [ ! -f "$file" ]; then
         java -XX:ArchiveClassesAtExit="$file.new" "$@" >"$file.log" 2>&1 </dev/null 9>&- &
         first=$!
-        trap 'kill "$first" 2>/dev/null' EXIT
+        trap 'kill "$first" 2>/dev/null || true; wait "$first" 2>/dev/null || true; rm -rf "$own" "$file.new"' EXIT
         waited=0
-        while [ "$waited" -lt 600 ] && kill -0 "$first" 2>/dev/null && ! grep -q "$words" "$file.log"; do
+        while [ "$waited" -lt 3000 ] && kill -0 "$first" 2>/dev/null && ! grep -q "$words" "$file.log"; do
             sleep 0.1
             waited=$((waited + 1))
         done
         kill "$first" 2>/dev/null || true
         wait "$first" 2>/dev/null || true
         trap - EXIT
-        mv "$file.new" "$file" 2>/dev/null || : >"$file"
+        if ! grep -q "$words" "$file.log"; then
+            echo "$words: that was never said, so the servers start without an archive of their classes; see $file.log" >&2
+            rm -f "$file.new"
+        else
+            mv "$file.new" "$file" 2>/dev/null || : >"$file"
+        fi
     fi
+    rm -rf "$own"
     exec 9>&-
 }
 
@@ -43,7 +54,6 @@ make_archive() {
 until_left() {
     server=$1
     trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null' EXIT
-    trap 'exit 143' TERM INT
     while kill -0 "$server" 2>/dev/null; do
         waited=0
         timeout 1 cat >/dev/null || waited=$?

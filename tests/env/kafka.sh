@@ -88,20 +88,21 @@ format() {
         fail "the broker's directory could not be made: $(tail -n 3 "$directory/format.log")"
 }
 
-# Fetches what is missing, and runs a broker once for the archive of its classes: on ports that no test takes. Sets `archived` to java's flag for it, where there is one.
+# Fetches what is missing, and runs a broker once for the archive of its classes: on ports below those that tests take. Sets `archived` to java's flag for it, where there is one.
 install() {
     archived=''
     fetch
     file=$(archive_file "$jars/broker")
-    if [ ! -f "$file" ]; then (
-        port=$((6000 + $$ % 2000)) directory=$(mktemp -d "$tools/first.XXXXXX")
-        controller=$((port + 2000))
+    if [ ! -f "$file" ]; then
+        port=$((6000 + $$ % 1000)) directory=$(mktemp -d "$tools/first.XXXXXX")
+        controller=$((port + 1000))
+        trap 'rm -rf "$directory"' EXIT
         properties >"$directory/broker.properties"
         format
         # shellcheck disable=SC2086
-        make_archive "$file" "Kafka Server started" $flags -cp "$jars/*" kafka.Kafka "$directory/broker.properties"
-        rm -rf "$directory"
-    ); fi
+        make_archive "$file" "Kafka Server started" "$directory" $flags -cp "$jars/*" kafka.Kafka "$directory/broker.properties"
+        trap - EXIT
+    fi
     if [ -s "$file" ]; then archived=-XX:SharedArchiveFile=$file; fi
 }
 

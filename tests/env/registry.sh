@@ -49,14 +49,14 @@ fetch() {
 flags="-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dquarkus.http.host=127.0.0.1"
 program=$place/apicurio-registry-app-$version-runner.jar
 
-# Fetches what is missing, and runs a registry once for the archive of its classes: on a port that no test takes. Sets `archived` to java's flag for it, where there is one.
+# Fetches what is missing, and runs a registry once for the archive of its classes: on a port below those that tests take. Sets `archived` to java's flag for it, where there is one.
 install() {
     archived=''
     fetch
     file=$(archive_file "$place/registry")
     if [ ! -f "$file" ]; then
         # shellcheck disable=SC2086
-        (make_archive "$file" "Listening on" $flags -Dquarkus.http.port=$((6000 + $$ % 2000)) -jar "$program")
+        make_archive "$file" "Listening on" '' $flags -Dquarkus.http.port=$((6000 + $$ % 1000)) -jar "$program"
     fi
     if [ -s "$file" ]; then archived=-XX:SharedArchiveFile=$file; fi
 }
