@@ -472,6 +472,13 @@ impl<S: Stage> Runner<S> {
                     gap(owned.position..position);
                     owned.lost_before = Some(position);
                 }
+                // A broker that led it before, and does not know that it does no more, has not the newest.
+                let end = log.range(S::INPUT, partition)?.end;
+                if !told && end < position {
+                    let input = S::INPUT;
+                    let reason = format!("{} stands at {position} of {input} {partition}, and the log ends at {end} for now", S::NAME);
+                    return Err(LogError::Retry { reason });
+                }
                 break;
             }
             schemas.see_to(log, &slice)?;
@@ -606,6 +613,24 @@ mod tests {
             offset - round
         };
         assert_eq!([after(1, 4), after(2, 4), after(3, 4), after(3, 1)], [5, 8, 12, 5]);
+    }
+
+    /// Where offsets may be empty, an end that lies before the position is that of a broker which does not know that it leads no more: what it lacks is not skipped.
+    #[test]
+    fn what_a_log_does_not_show_up_to_the_position_is_waited_for() {
+        let log = MemoryLog::new(Partitions::default(), Arc::new(ManualClock::new(at(0)))).with_markers();
+        let append =
+            || RawAppend { topic: Topic::Signals, partition: 0, key: None, value: wire::encode(&Message::Signal(Signal::Tick(crate::model::Tick {}))) };
+        log.append(vec![append()]).unwrap();
+        let end = log.range(Topic::Signals, 0).unwrap().end;
+        let mut runner = Runner::new(Decide::default(), Arc::new(log.clone()));
+        let mut given = VecDeque::from([Polled::Assigned { partition: 0, position: end + 1 }]);
+        let refused = runner.take(&mut given, at(0), &BTreeMap::new()).unwrap_err();
+        let NotTaken { error: LogError::Retry { reason }, .. } = &refused else { panic!("{refused:?}") };
+        assert_eq!(reason, &format!("decide stands at {} of signals 0, and the log ends at {end} for now", end + 1));
+        log.append(vec![append()]).unwrap();
+        runner.take(&mut given, at(0), &BTreeMap::new()).unwrap();
+        assert_eq!(runner.positions().collect::<Vec<_>>(), [(0, end + 1)]);
     }
 
     /// Of many marks all but the last complete nothing: each is no commit of its own.
