@@ -52,8 +52,8 @@ pub struct Faults {
 pub struct Slow {
     /// For how many looks each is under way.
     pub looks: usize,
-    /// Whether it happens.
-    pub done: bool,
+    /// How it fails in the end, where it does.
+    pub how: Option<How>,
     /// How many of the next ones are such.
     pub count: usize,
 }
@@ -260,7 +260,7 @@ struct UnderWay {
     batch: Batch,
     /// For so many looks.
     looks: usize,
-    done: bool,
+    how: Option<How>,
     /// It took effect before that is told.
     landed: bool,
 }
@@ -367,29 +367,30 @@ impl Session for FaultySession {
                 before.looks = left;
                 return Err(under_way());
             }
-            let Some(UnderWay { batch, done, landed, .. }) = self.under_way.remove(&batch.partition) else { return Err(under_way()) };
-            self.log.faults().met(if done { "under way, done" } else { "under way, not done" });
-            if !done {
-                return Err(LogError::Retry { reason: "planned: it took too long".to_owned() });
-            }
-            if !landed {
-                self.inner.commit(&batch)?;
-            }
+            let Some(UnderWay { batch, how, landed, .. }) = self.under_way.remove(&batch.partition) else { return Err(under_way()) };
+            let mut faults = self.log.faults();
+            faults.met(match how {
+                None => "under way, done",
+                Some(How::Refused) => "under way, not done",
+                Some(How::UnknownNotDone) => "under way, then unknown, not done",
+                Some(How::UnknownDone) => "under way, then unknown, done",
+            });
+            fail(how, &mut faults, || if landed { Ok(()) } else { self.inner.commit(&batch) })?;
             self.log.answered.store(true, Ordering::SeqCst);
             return Ok(());
         }
         let mut faults = self.log.faults();
         faults.check_write(&batch.appends)?;
-        if let Some(Slow { looks, done, count }) = faults.slow.get_mut(self.group)
+        if let Some(Slow { looks, how, count }) = faults.slow.get_mut(self.group)
             && let Some(left) = count.checked_sub(1)
         {
-            let (looks, done) = (*looks, *done);
+            let (looks, how) = (*looks, *how);
             *count = left;
-            let landed = done && looks % 2 == 0;
+            let landed = matches!(how, None | Some(How::UnknownDone)) && looks % 2 == 0;
             if landed {
                 self.inner.commit(batch)?;
             }
-            self.under_way.insert(batch.partition, UnderWay { batch: batch.clone(), looks, done, landed });
+            self.under_way.insert(batch.partition, UnderWay { batch: batch.clone(), looks, how, landed });
             return Err(under_way());
         }
         let how = faults.commits.get_mut(self.group).and_then(VecDeque::pop_front);

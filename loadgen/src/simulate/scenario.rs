@@ -152,8 +152,8 @@ pub enum Fault {
     Leave { process: usize, after: usize, down: For, cut: Option<usize> },
     /// The next commits of a group fail so.
     Commits { part: Part, how: How, count: usize },
-    /// The next commits of a group are under way for so many looks at them; what came of each is told then: it happened, or nothing did.
-    CommitsTakeLong { part: Part, looks: usize, done: bool, count: usize, lasts: For },
+    /// The next commits of a group are under way for so many looks at them; what came of each is told then.
+    CommitsTakeLong { part: Part, looks: usize, how: Option<How>, count: usize, lasts: For },
     /// What a part remembers of a partition cannot be read; one that has the partition goes on with it.
     StatesLost { part: Part, partition: u32, lasts: For },
     /// The log cannot be read.
@@ -519,10 +519,11 @@ impl Planned {
             faults.push(Planned { at, fault: Fault::Headless { topic, partition, lasts } });
         }
         if draw.one_in(2) {
-            let (looks, done) = (draw.0.below(40), draw.one_in(2));
+            let how = [None, Some(How::Refused), Some(How::UnknownNotDone), Some(How::UnknownDone)];
+            let (looks, how) = (draw.0.below(40), draw.from(&how));
             let (part, count) = (draw.from(&Part::ALL), 1 + draw.0.below(6));
             let (at, lasts) = (draw.between(5_000, calm_at - 40_000), draw.between(1_000, 30_000));
-            faults.push(Planned { at, fault: Fault::CommitsTakeLong { part, looks, done, count, lasts } });
+            faults.push(Planned { at, fault: Fault::CommitsTakeLong { part, looks, how, count, lasts } });
         }
         if draw.one_in(2) {
             // Somebody is to be given the partition meanwhile.

@@ -47,8 +47,8 @@ impl Run<'_> {
                 self.log.faults().lost_states.insert((part.group(), *partition));
                 self.later(*lasts, fault);
             }
-            CommitsTakeLong { part, looks, done, count, lasts } => {
-                self.log.faults().slow.insert(part.group(), Slow { looks: *looks, done: *done, count: *count });
+            CommitsTakeLong { part, looks, how, count, lasts } => {
+                self.log.faults().slow.insert(part.group(), Slow { looks: *looks, how: *how, count: *count });
                 self.later(*lasts, fault);
             }
             Commits { part, how, count } => self.log.faults().commits.entry(part.group()).or_default().extend(std::iter::repeat_n(*how, *count)),
