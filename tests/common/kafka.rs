@@ -15,7 +15,7 @@ use std::time::Duration;
 use loadline::log::kafka::{KafkaLog, Options, topics};
 use loadline::log::{LogError, Partitions, Polled};
 use loadline::runtime::clock::Stopwatch;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -429,6 +429,31 @@ impl Broker {
         producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
         producer.flush(START).unwrap();
         producer
+    }
+
+    /// A topic with these settings takes no larger records from now on.
+    pub(crate) fn shrinks(&self, topic: &str, settings: &[(&str, &str)], bytes: usize) {
+        let largest = bytes.to_string();
+        let of_topic = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &largest);
+        let altered = settings.iter().fold(of_topic, |altered, (name, value)| altered.set(name, value));
+        wait_for(self.admin().alter_configs([&altered], &AdminOptions::new())).unwrap().into_iter().for_each(|result| drop(result.unwrap()));
+        // What is aborted is read by nobody.
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address).set("transactional.id", format!("{topic}.shrinks"));
+        let producer: BaseProducer<Told> = config.create_with_context(Told::default()).unwrap();
+        producer.init_transactions(START).unwrap();
+        let (too_large, started) = (vec![0; bytes + 1], Stopwatch::start());
+        loop {
+            producer.begin_transaction().unwrap();
+            producer.send(BaseRecord::<str, _>::to(topic).partition(0).key("too large").payload(&too_large)).unwrap_or_else(|(error, _)| panic!("{error}"));
+            producer.flush(START).unwrap();
+            let told = producer.context().0.lock().unwrap().take().unwrap();
+            producer.abort_transaction(START).unwrap();
+            if told == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                return;
+            }
+            assert!(started.elapsed() < START, "{topic} takes larger records still");
+        }
     }
 
     /// Other bytes are where these stood in a partition: of each the last bit.

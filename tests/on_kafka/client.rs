@@ -662,10 +662,10 @@ fn a_partition_that_cannot_be_written_goes_over_and_is_written_once() {
 fn a_state_that_is_too_large_is_refused_and_holds_nothing_up() {
     let options = broker().options(&Broker::prefix());
     let states = format!("{}aggregate-state", options.prefix);
-    let settings = [("message.timestamp.type", "LogAppendTime"), ("cleanup.policy", "compact"), ("max.message.bytes", "20000")];
-    broker().create_topic(&states, 1, &settings);
     makes(&options);
     let log = Broker::open(&options);
+    // It would not begin on such a topic.
+    broker().shrinks(&states, &[("message.timestamp.type", "LogAppendTime"), ("cleanup.policy", "compact")], 20_000);
     let mut session = joins(&log, "a");
     poll_until(&mut *session, "the partition", |polled| is_given(polled, 0));
     let state = |key: &str, bytes: usize| StatePut { key: key.to_owned(), value: Some(noise(bytes)) };
@@ -747,11 +747,11 @@ fn forgets_transactions(broker: &Broker, id: &str) {
 #[test]
 fn a_record_that_its_topic_does_not_take_costs_nobody_else() {
     let options = broker().options(&Broker::prefix());
-    let settings = [("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", "3000")];
-    broker().create_topic(&format!("{}signals", options.prefix), 2, &settings);
     let options = Options { partitions: Some(Partitions::default().with(Topic::Signals, 2)), ..options };
     makes(&options);
     let log = Broker::open(&options);
+    // It would not begin on such a topic.
+    broker().shrinks(&format!("{}signals", options.prefix), &[("message.timestamp.type", "LogAppendTime")], 3_000);
     let large = RawAppend { topic: Topic::Signals, partition: 1, key: None, value: noise(10_000) };
     let calls = [vec![signal("one")], vec![large.clone()], vec![signal("other"), large], vec![signal("last")]];
     let outcomes = appended_each(&log, calls);

@@ -226,6 +226,16 @@ fn told(ended: Result<Result<Done, Stopped>, Lost>, sent: impl Fn(usize) -> Opti
     }
 }
 
+/// Of what was not taken the record for whose sake the rest was not. A broker refuses all that came in one request with a record that is too large: the largest is the one.
+fn to_blame(refused: Vec<(usize, KafkaError)>, sizes: &[usize]) -> Option<(usize, KafkaError)> {
+    refused.into_iter().max_by_key(|(index, error)| (!is_taken_back(error), sizes.get(*index).copied(), std::cmp::Reverse(*index)))
+}
+
+/// Whether the client took the record back itself, as another one was refused: that does not say why.
+fn is_taken_back(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight))
+}
+
 /// What a commit came to.
 pub(super) enum Commit {
     Ended(Ended),
@@ -403,13 +413,10 @@ impl Transactions {
             return give_up(error, Some(index));
         }
         self.hear_within(began, self.options.patience);
-        // A broker refuses all that came in one request with a record that is too large: the largest is the one.
         let refused = std::mem::take(&mut *lock(&self.producer.context().refused));
-        let refused = refused.into_iter().max_by_key(|(index, _)| (sizes.get(*index).copied(), std::cmp::Reverse(*index)));
-        if let Some((index, error)) = refused {
-            // What the client took back itself does not say why; the transaction does, which librdkafka commits no more then.
-            let is_taken_back = matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight));
-            let why = if is_taken_back { self.producer.commit_transaction(Timeout::Never).err() } else { None };
+        if let Some((index, error)) = to_blame(refused, sizes) {
+            // The transaction says why, which librdkafka commits no more then.
+            let why = if is_taken_back(&error) { self.producer.commit_transaction(Timeout::Never).err() } else { None };
             return give_up(why.unwrap_or(error), Some(index));
         }
         if let Some((offsets, group)) = position {
@@ -519,6 +526,18 @@ impl Transactions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the client took back as another record was refused is not to blame, however large.
+    #[test]
+    fn the_largest_of_what_a_broker_refused_is_to_blame() {
+        let refused = |codes: &[Code]| codes.iter().map(|code| KafkaError::MessageProduction(*code)).enumerate().collect::<Vec<_>>();
+        let blamed = |codes: &[Code], sizes: &[usize]| to_blame(refused(codes), sizes).map(|(index, _)| index);
+        let (large, back) = (Code::MessageSizeTooLarge, Code::PurgeQueue);
+        assert_eq!(blamed(&[large, large, large], &[3, 9, 9]), Some(1));
+        assert_eq!(blamed(&[back, large, large, Code::PurgeInflight], &[10, 3, 4, 20]), Some(2));
+        assert_eq!(blamed(&[back, back], &[1, 2]), Some(1));
+        assert_eq!(blamed(&[], &[]), None);
+    }
 
     /// Who leaves a transaction behind repeats what is in it: it must not be committed after that.
     #[test]

@@ -267,9 +267,11 @@ impl At<'_> {
                 (Weight::Loses, format!("What {found} in sync have is acknowledged: when their disks fail before another one has it, it is lost."))
             }
             IN_SYNC => (Weight::Differs, "Appends wait sooner when brokers are away.".to_owned()),
-            "max.message.bytes" if less == Some(true) => {
-                (Weight::Loses, "Larger records are refused, as those of targets with many instances are, and what they say is missing.".to_owned())
-            }
+            "max.message.bytes" if less == Some(true) => (
+                Weight::Stops,
+                "What is larger in one request is refused with the small records in it, and what writes them goes no further, or on without one of them."
+                    .to_owned(),
+            ),
             "segment.bytes" if is_state && less == Some(false) => (
                 Weight::Differs,
                 format!(

@@ -41,7 +41,7 @@ fn each_setting_that_differs_is_told_with_what_it_does() {
         ("commands", "min.insync.replicas", "1", Weight::Loses, "What 1 in sync have is acknowledged"),
         ("commands", "min.insync.replicas", "3", Weight::Differs, "Appends wait sooner when brokers are away."),
         ("commands", "min.insync.replicas", "4", Weight::Stops, "No append is acknowledged: it wants 4 replicas in sync, and there are 3."),
-        ("metrics", "max.message.bytes", "1000", Weight::Loses, "Larger records are refused"),
+        ("metrics", "max.message.bytes", "1000", Weight::Stops, "What is larger in one request is refused with the small records in it"),
         ("metrics", "max.message.bytes", "2000000", Weight::Differs, "Nothing of Loadline's depends on it."),
         ("requests", "unclean.leader.election.enable", "true", Weight::Loses, "A replica that lacks acknowledged records"),
     ] {
