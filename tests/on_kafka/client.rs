@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use loadline::log::consumption::Consumption as _;
 use loadline::log::kafka::{KafkaConsumption, KafkaLog, Options, topics};
-use loadline::log::{Batch, Log, LogError, Membership, Moment, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Told, Topic};
+use loadline::log::{Batch, Follower, Log, LogError, Membership, Moment, Partitions, Polled, RawAppend, RawRecord, Session, StatePut, Told, Topic};
 use loadline::model::Timestamp;
 use loadline::runtime::clock::{Clock, Stopwatch, SystemClock};
 use loadline::runtime::runner::Rounds;
@@ -180,6 +180,15 @@ fn poll_until(session: &mut dyn Session, what: &str, wanted: impl Fn(&[Polled]) 
         polled.extend(session.poll(100, Duration::from_millis(100)).unwrap_or_default());
     }
     polled
+}
+
+/// Follows until this record came.
+fn follows_until(follower: &mut dyn Follower, value: &str) {
+    let (started, mut polled) = (Stopwatch::start(), Vec::new());
+    while !is_read(&polled, value) {
+        assert!(started.elapsed() < PATIENCE, "{value} never comes: {polled:?}");
+        polled.extend(follower.poll(100, Duration::from_millis(100)).unwrap_or_default());
+    }
 }
 
 fn is_given(polled: &[Polled], partition: u32) -> bool {
@@ -468,6 +477,9 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
     let mut session = joins(&log, "b");
     poll_until(&mut *session, "the partition that is led", |polled| is_given(polled, 0) && is_read(polled, "meanwhile"));
     reads_to_the_end(&mut *session, &[0]);
+    // Nor does who begins to follow now.
+    let mut follower = log.follow(Topic::Metrics, &BTreeMap::new()).unwrap();
+    follows_until(&mut *follower, "meanwhile");
     // Nobody waits for what another one's samples wait for.
     let (told, hears) = channel();
     let calls = [1, 0].map(|partition| {
@@ -491,6 +503,7 @@ fn a_partition_that_nobody_leads_holds_up_no_other() {
     disks.mend();
     poll_until(&mut *session, "the partition that is back", |polled| is_given(polled, 1) && is_read(polled, "before"));
     reads_to_the_end(&mut *session, &[0, 1]);
+    follows_until(&mut *follower, "before");
 }
 
 /// Two members, one of which leaves while nobody leads the partition that it has: the other one is given what it cannot open, and reads on what it has.

@@ -452,7 +452,7 @@ fn is_gone(consumer: &Consumer, topic: &str, partition: u32, patience: Duration)
 }
 
 /// The broker that leads each partition; a negative number where none does.
-fn leaders(consumer: &Consumer, topic: &str, patience: Duration) -> Result<BTreeMap<u32, i32>, KafkaError> {
+pub(super) fn leaders(consumer: &Consumer, topic: &str, patience: Duration) -> Result<BTreeMap<u32, i32>, KafkaError> {
     let metadata = metadata(consumer, Some(topic), patience)?;
     let of_topic = metadata.topics().iter().filter(|found| found.name() == topic && found.error().is_none());
     Ok(of_topic.flat_map(rdkafka::metadata::MetadataTopic::partitions).map(|found| (partition(found.id()), found.leader())).collect())
