@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use loadline::log::kafka::{KafkaLog, Options, topics};
@@ -60,9 +60,14 @@ pub(crate) fn script(name: &str) -> PathBuf {
 
 /// What this script prints of what it installs: where it is. It is fetched where it is missing, however long that takes.
 pub(crate) fn installed(name: &str) -> String {
-    let output = Command::new(script(name)).arg("install").stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "{name} could not install what it is for: see above");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    static INSTALLED: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !installed.contains_key(name) {
+        let output = Command::new(script(name)).arg("install").stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "{name} could not install what it is for: see above");
+        installed.insert(name.to_owned(), String::from_utf8(output.stdout).unwrap().trim().to_owned());
+    }
+    installed[name].clone()
 }
 
 /// Makes `path` one of Kafka's own tools, as its scripts in `bin/` are.

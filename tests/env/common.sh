@@ -11,15 +11,16 @@ one_at_a_time() {
     if command -v flock >/dev/null 2>&1; then flock 9; fi
 }
 
-# Ends where no Java runs $1, or one that is too old.
+# Ends where no Java runs $1, or one that is too old. Sets `java` to what it says of itself.
 needs_java() {
     command -v java >/dev/null 2>&1 || fail "there is no java, which runs $1: install Java 17 or later (on Debian: apt-get install default-jre-headless)"
-    found=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
+    java=$(java -version 2>&1)
+    found=$(echo "$java" | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
     [ "${found:-17}" -ge 17 ] || fail "java is version $found here, and $1 needs 17 or later: install one, and let PATH name it first (on Debian: apt-get install default-jre-headless)"
 }
 
 # The file with the classes of the server $1 as this Java has them in memory: it starts in less than half the time with them (-XX:SharedArchiveFile), and all works without.
-archive_file() { echo "$1-$(java -version 2>&1 | cksum | cut -d ' ' -f 1).jsa"; }
+archive_file() { echo "$1-$(echo "$java" | cksum | cut -d ' ' -f 1).jsa"; }
 
 # Makes that file $1, once: runs java with the arguments from $4 on until its log has the words $2, ends it, and removes the directory $3 where one is named. The file is empty where this
 # Java makes none. Where it did not come so far, as its port was somebody else's, there is no file, and the next one tries again.
@@ -53,10 +54,16 @@ make_archive() {
 # Runs on until standard input ends, since whoever started this is gone then, or the process $1 has ended; then ends that.
 until_left() {
     server=$1
-    trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null' EXIT
-    while kill -0 "$server" 2>/dev/null; do
-        waited=0
-        timeout 1 cat >/dev/null || waited=$?
-        [ "$waited" -eq 124 ] || break
-    done
+    exec 8<&0
+    (
+        trap 'kill "$left" 2>/dev/null; exit 0' TERM
+        cat <&8 >/dev/null &
+        left=$!
+        wait "$left"
+        kill "$server" 2>/dev/null
+    ) &
+    looks=$!
+    exec 8<&- </dev/null
+    trap 'kill "$looks" "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
+    wait "$server" 2>/dev/null || true
 }
