@@ -53,8 +53,8 @@ impl Standstill {
         now
     }
 
-    /// The longest that went by in this time without a standstill.
-    pub(super) fn undisturbed(&self, time: Range<Duration>) -> Duration {
+    /// What went by in this time without a standstill, in stretches.
+    pub(super) fn undisturbed(&self, time: Range<Duration>) -> Vec<Duration> {
         self.seen().undisturbed(time)
     }
 
@@ -77,14 +77,15 @@ impl Seen {
         self.last_look = now;
     }
 
-    fn undisturbed(&self, time: Range<Duration>) -> Duration {
-        let mut longest = Duration::ZERO;
+    fn undisturbed(&self, time: Range<Duration>) -> Vec<Duration> {
         let mut from = time.start;
+        let mut stretches = Vec::new();
         for stood in self.stood.iter().filter(|stood| stood.end > time.start && stood.start < time.end) {
-            longest = longest.max(stood.start.saturating_sub(from));
+            stretches.push(stood.start.saturating_sub(from));
             from = stood.end;
         }
-        longest.max(time.end.saturating_sub(from))
+        stretches.push(time.end.saturating_sub(from));
+        stretches
     }
 }
 
@@ -123,10 +124,21 @@ mod tests {
     /// What is slow by itself is as slow with standstills: each stretch between them counts, the first and the last too.
     #[test]
     fn what_went_by_between_standstills_counts() {
-        for (time, longest) in [(0..30, 10), (0..9, 9), (12..30, 7), (16..18, 2), (3..16, 7), (22..60, 37), (24..60, 36), (11..14, 0)] {
-            assert_eq!(seen().undisturbed(seconds(time.clone())), Duration::from_secs(longest), "{time:?}");
+        let table: [(_, &[u64]); 8] = [
+            (0..30, &[10, 5, 7]),
+            (0..9, &[9]),
+            (12..30, &[0, 5, 7]),
+            (16..18, &[2]),
+            (3..16, &[7, 1]),
+            (22..60, &[0, 37]),
+            (24..60, &[36]),
+            (11..14, &[0, 0]),
+        ];
+        for (time, stretches) in table {
+            let expected: Vec<_> = stretches.iter().copied().map(Duration::from_secs).collect();
+            assert_eq!(seen().undisturbed(seconds(time.clone())), expected, "{time:?}");
         }
-        assert_eq!(Standstill::new().undisturbed(seconds(5..65)), Duration::from_secs(60));
+        assert_eq!(Standstill::new().undisturbed(seconds(5..65)), [Duration::from_secs(60)]);
     }
 
     #[test]
