@@ -111,7 +111,15 @@ impl Source {
 /// # Errors
 /// Where the log cannot be read, and those of `each`.
 pub(super) fn each_signal(source: &Source, from: Option<Timestamp>, each: &mut dyn FnMut(Timestamp, u32, Signal) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let log = source.open()?;
+    signals_of(&*source.open()?, from, each, &mut |line| super::tell(&line))
+}
+
+fn signals_of(
+    log: &dyn ReadOnly,
+    from: Option<Timestamp>,
+    each: &mut dyn FnMut(Timestamp, u32, Signal) -> anyhow::Result<()>,
+    told: &mut dyn FnMut(String),
+) -> anyhow::Result<()> {
     let partitions = log.partitions(Topic::Signals).map_err(of_log)?;
     // What is appended from now on is left for the next export, or this one might never end.
     let ranges = (0..partitions).map(|partition| log.range(Topic::Signals, partition)).collect::<Result<Vec<_>, _>>().map_err(of_log)?;
@@ -120,19 +128,18 @@ pub(super) fn each_signal(source: &Source, from: Option<Timestamp>, each: &mut d
         let (mut next, mut expected) = (0, 0);
         while next < range.end {
             let slice = log.scan(Topic::Signals, partition, next, SLICE).map_err(of_log)?;
-            let Some(last) = slice.last() else { break };
+            let (Some(first), Some(last)) = (slice.first(), slice.last()) else { break };
+            // Of a log that leaves offsets empty only where it begins by now tells what is gone.
+            let begins = if log.leaves_gaps() && first.offset > next { log.range(Topic::Signals, partition).map_err(of_log)?.start } else { 0 };
             next = last.offset + 1;
             for record in slice.into_iter().filter(|r| r.offset < range.end) {
                 let (offset, at) = (record.offset, record.at);
-                // Of a log that leaves offsets empty only the beginning tells what is gone.
-                let lost = if log.leaves_gaps() { expected == 0 && range.start > 0 } else { offset > expected };
+                let lost = offset > expected && (begins > expected || !log.leaves_gaps());
                 if lost && from.is_none_or(|from| from < at) {
                     if expected == 0 {
-                        super::tell(&format!(
-                            "loadline: signals 0..{offset} of partition {partition} are left out: retention has removed them; they go on at {at}"
-                        ));
+                        told(format!("loadline: signals 0..{offset} of partition {partition} are left out: retention has removed them; they go on at {at}"));
                     } else {
-                        super::tell(&format!("loadline: records {expected}..{offset} of partition {partition} are gone: a replay decides without them"));
+                        told(format!("loadline: records {expected}..{offset} of partition {partition} are gone: a replay decides without them"));
                     }
                 }
                 expected = offset + 1;
@@ -142,13 +149,57 @@ pub(super) fn each_signal(source: &Source, from: Option<Timestamp>, each: &mut d
                 match wire::decode(Topic::Signals, &record.value) {
                     Ok(Message::Signal(signal)) => each(record.at, partition, signal)?,
                     Ok(_) => {}
-                    Err(error) => super::tell(&format!("loadline: record {} of partition {partition} is left out: {error}", record.offset)),
+                    Err(error) => told(format!("loadline: record {} of partition {partition} is left out: {error}", record.offset)),
                 }
             }
         }
         if expected == 0 && range.start > 0 {
-            eprintln!("loadline: signals 0..{} of partition {partition} are left out: retention has removed them, and none came later", range.end);
+            told(format!("loadline: signals 0..{} of partition {partition} are left out: retention has removed them, and none came later", range.end));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::log::memory::MemoryLog;
+    use crate::log::{Log, Offset, Partitions, RawAppend};
+    use crate::model::Tick;
+    use crate::runtime::clock::ManualClock;
+
+    /// Retention overtakes whoever exports: what it took is told, and an offset that is empty is none of it.
+    #[test]
+    fn what_goes_while_it_is_exported_is_told() {
+        let memory = || MemoryLog::new(Partitions::default(), Arc::new(ManualClock::default()));
+        for log in [memory(), memory().with_markers()] {
+            let tick = RawAppend { topic: Topic::Signals, partition: 0, key: None, value: wire::encode(&Message::Signal(Signal::Tick(Tick {}))) };
+            for _ in 0..2 * SLICE {
+                log.append(vec![tick.clone()]).unwrap();
+            }
+            let end = Log::range(&log, Topic::Signals, 0).unwrap().end;
+            let export = |trims: Offset| {
+                let (mut count, mut told, mut after) = (0, Vec::new(), trims);
+                let each = &mut |_, _, _| {
+                    count += 1;
+                    log.trim(Topic::Signals, 0, std::mem::take(&mut after)).unwrap();
+                    Ok(())
+                };
+                signals_of(&log, None, each, &mut |line| told.push(line)).unwrap();
+                (count, told)
+            };
+            assert_eq!(export(0), (2 * SLICE, Vec::new()), "nothing is gone");
+            let (count, told) = export(end - 10);
+            let [line] = &told[..] else { panic!("{told:?}") };
+            assert!(SLICE < count && count < 2 * SLICE && line.contains(" of partition 0 are gone: a replay decides without them"), "{count}: {line}");
+            let (_, told) = export(0);
+            let [line] = &told[..] else { panic!("{told:?}") };
+            assert!(
+                line.starts_with("loadline: signals 0..") && line.contains(" of partition 0 are left out: retention has removed them; they go on at "),
+                "{line}"
+            );
+        }
+    }
 }
