@@ -471,11 +471,11 @@ impl<S: Stage> Runner<S> {
                 if told {
                     gap(owned.position..position);
                     owned.lost_before = Some(position);
+                    break;
                 }
                 // A broker that led it before, and does not know that it does no more, has not the newest.
-                let end = log.range(S::INPUT, partition)?.end;
-                if !told && end < position {
-                    let input = S::INPUT;
+                let (input, end) = (S::INPUT, log.range(S::INPUT, partition)?.end);
+                if end < position {
                     let reason = format!("{} stands at {position} of {input} {partition}, and the log ends at {end} for now", S::NAME);
                     return Err(LogError::Retry { reason });
                 }
