@@ -50,6 +50,27 @@ impl Migrated {
         Ok(Some(mark))
     }
 
+    /// That this installation on Kafka is the one to which all went over from this directory: elsewhere what was remembered would be missing for good, without a word.
+    ///
+    /// # Errors
+    /// [`Unusable`], with the way out.
+    #[cfg(feature = "kafka")]
+    pub(super) fn check_goes_on(&self, data: &Path, cluster: &str, prefix: &str) -> Result<(), Unusable> {
+        if self.cluster != cluster || self.prefix != prefix {
+            let place = if self.cluster == cluster { "on the same cluster" } else { "on another cluster" };
+            return Err(Unusable(format!(
+                "the installation of {} was migrated to Kafka at {} ({}, prefix {}), and this configuration names another one, {place} with the prefix {prefix}, which remembers nothing of it: say kafka.brokers and \
+                 kafka.prefix of that one. To begin another installation, say another data directory, or remove {}",
+                data.display(),
+                self.at,
+                self.brokers,
+                self.prefix,
+                file(data).display()
+            )));
+        }
+        if self.done { Ok(()) } else { Err(self.unfinished(data)) }
+    }
+
     /// That it was begun from this directory, and whether all went over is not known.
     pub(super) fn unfinished(&self, data: &Path) -> Unusable {
         let Migrated { brokers, prefix, at, .. } = self;

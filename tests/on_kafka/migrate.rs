@@ -96,6 +96,9 @@ fn an_installation_goes_over_with_all_that_it_remembers() {
     let other = installation(broker());
     let (code, _, words) = said(&mut on_kafka("migrate", home, &other));
     assert!(code == Some(2) && words.contains("was migrated to Kafka"), "not to another one as well: {words}");
+    let (code, _, words) = said(&mut run(broker(), home, &other, ALL));
+    assert_eq!(code, Some(2), "it does not begin anew elsewhere: {words}");
+    assert!(words.contains(&format!("prefix {prefix}), and this configuration names another one, on the same cluster with the prefix {other}")), "{words}");
 
     let mut command = run(broker(), home, &prefix, ALL);
     command.arg("--stop-fleets-on-exit");

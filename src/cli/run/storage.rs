@@ -201,11 +201,8 @@ mod kafka {
                 });
                 match opened {
                     Ok((log, installation)) => {
-                        // What was remembered would stay behind for good.
-                        if let Some(mark) = mark.as_ref().filter(|mark| !mark.done && mark.prefix == options.prefix)
-                            && log.cluster_id()? == mark.cluster
-                        {
-                            return Err(mark.unfinished(&config.data).into());
+                        if let Some(mark) = &mark {
+                            mark.check_goes_on(&config.data, &log.cluster_id()?, &options.prefix)?;
                         }
                         warn_of(log.differences());
                         info!(event = "log-on-kafka", brokers = options.brokers, prefix = options.prefix, "the log is on Kafka");

@@ -54,7 +54,7 @@ pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
 }
 
 /// Settings that cannot be chosen, as a promise rests on each of them.
-const OURS: [&str; 16] = [
+const OURS: [&str; 17] = [
     "group.id",
     "group.protocol",
     "group.instance.id",
@@ -72,6 +72,8 @@ const OURS: [&str; 16] = [
     // What was taken would never be told.
     "delivery.report.only.error",
     "enabled_events",
+    // Nobody reads them, and each counts as something that is still on its way.
+    "statistics.interval.ms",
 ];
 
 /// That a file which a setting names can be read: librdkafka says no more than that OpenSSL failed.
