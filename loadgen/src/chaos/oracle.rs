@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
-use loadline::log::kafka::{KafkaLog, Options};
+use loadline::log::kafka::Options;
 use loadline::log::{Log, Offset, RawRecord, Topic, partition_of};
 use loadline::model::{Amount, Audit, Message, MetricStatus, Outcome, OutcomeResult, RequestsEntry, Signal, Sketch};
 use loadline::stages::arbitrate::Arbitrate;
@@ -29,18 +29,18 @@ pub(super) struct Reading {
 
 impl Reading {
     /// All partitions of a topic, from their beginning.
-    pub(super) fn of(log: &KafkaLog, topic: Topic) -> Vec<Reading> {
+    pub(super) fn of(log: &dyn Log, topic: Topic) -> Vec<Reading> {
         (0..log.partitions(topic)).map(|partition| Reading { topic, partition, next: 0 }).collect()
     }
 
     /// The same, from where they end now.
-    pub(super) fn from_the_end(log: &KafkaLog, topic: Topic) -> anyhow::Result<Vec<Reading>> {
+    pub(super) fn from_the_end(log: &dyn Log, topic: Topic) -> anyhow::Result<Vec<Reading>> {
         let end = |partition| answered(&format!("the end of {topic}/{partition}"), || log.range(topic, partition)).map(|range| range.end);
         (0..log.partitions(topic)).map(|partition| Ok(Reading { topic, partition, next: end(partition)? })).collect()
     }
 
     /// What came since the last time.
-    pub(super) fn read(&mut self, log: &KafkaLog) -> anyhow::Result<Vec<RawRecord>> {
+    pub(super) fn read(&mut self, log: &dyn Log) -> anyhow::Result<Vec<RawRecord>> {
         let mut records = Vec::new();
         loop {
             let slice = answered(&format!("what is on {}/{}", self.topic, self.partition), || log.scan(self.topic, self.partition, self.next, SLICE))?;
@@ -53,7 +53,7 @@ impl Reading {
 
 /// What stands in the log when nothing runs any more.
 pub(super) struct Standing<'a> {
-    log: &'a KafkaLog,
+    log: &'a dyn Log,
     signals: Messages,
     requests: Messages,
     commands: Messages,
@@ -64,7 +64,7 @@ pub(super) struct Standing<'a> {
 type Messages = Vec<Vec<(RawRecord, Message)>>;
 
 impl Standing<'_> {
-    pub(super) fn read(log: &KafkaLog) -> anyhow::Result<Standing<'_>> {
+    pub(super) fn read(log: &dyn Log) -> anyhow::Result<Standing<'_>> {
         let all = |topic: Topic| -> anyhow::Result<Messages> {
             let message = |record: RawRecord| Ok((record.clone(), wire::decode(topic, &record.value)?));
             Reading::of(log, topic).into_iter().map(|mut reading| reading.read(log)?.into_iter().map(message).collect()).collect()
@@ -269,5 +269,181 @@ impl Carried {
 
     pub(super) fn applied(&self) -> usize {
         self.issued.values().flatten().count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use loadline::log::memory::MemoryLog;
+    use loadline::log::{Batch, Membership, Partitions, Polled};
+    use loadline::model::{Part, Timestamp};
+    use loadline::runtime::clock::ManualClock;
+
+    use super::*;
+
+    /// What is done to the records of a partition.
+    type Change<'a> = &'a dyn Fn(&mut Vec<(RawRecord, Message)>);
+
+    /// Signals of a load that comes and is followed.
+    const STORY: &str = include_str!("../../../tests/golden/queue-depth-binds.jsonl");
+
+    fn records(messages: impl IntoIterator<Item = (Timestamp, Message)>) -> Vec<(RawRecord, Message)> {
+        let record = |(offset, (at, message)): (u64, (Timestamp, Message))| {
+            let value = wire::encode(&message);
+            (RawRecord { partition: 0, offset, at, key: None, content_type: None, value }, message)
+        };
+        (0..).zip(messages).map(record).collect()
+    }
+
+    /// A group has read its first partition up to there.
+    fn commits(log: &MemoryLog, group: &'static str, topic: Topic, position: usize) {
+        let mut session = log.join(Membership { group, member: "a".to_owned(), topic }).unwrap();
+        while !session.poll(1, Duration::ZERO).unwrap().iter().any(|polled| matches!(polled, Polled::Assigned { partition: 0, .. })) {}
+        let position = Some(u64::try_from(position).unwrap());
+        session.commit(&Batch { partition: 0, position, appends: Vec::new(), states: Vec::new() }).unwrap();
+    }
+
+    /// What stands in a log on which all went well, in its first partitions.
+    fn well(log: &MemoryLog) -> Standing<'_> {
+        // What is decided by then stands between them.
+        let signals = STORY.lines().filter_map(|line| jsonl::line_to_signal(line).ok());
+        let signals = records(signals.map(|(at, _, signal)| (at, Message::Signal(signal))));
+        let at = signals[0].0.at;
+        commits(log, Decide::NAME, Decide::INPUT, signals.len());
+        let mut standing = Standing { log, signals: vec![signals], requests: Vec::new(), commands: Vec::new(), audit: Vec::new() };
+        let decided =
+            standing.undisturbed(&Decide::default(), &standing.signals, |message| if let Message::Signal(signal) = message { Ok(signal) } else { panic!() });
+        let decided = decided.unwrap().concat();
+        let requests = records(decided.iter().filter(|message| RequestsEntry::try_from((*message).clone()).is_ok()).map(|message| (at, message.clone())));
+        commits(log, Arbitrate::NAME, Arbitrate::INPUT, requests.len());
+        standing.requests = vec![requests];
+        let commanded = standing.undisturbed(&Arbitrate::default(), &standing.requests, |message| Ok(RequestsEntry::try_from(message).unwrap()));
+        let commanded = commanded.unwrap().concat();
+        let on = |partition: u32| {
+            let is_here = move |message: &&Message| matches!(message, Message::Command(command) if partition_of(command.target.as_str(), log.partitions(Topic::Commands)) == partition);
+            records(commanded.iter().filter(is_here).map(|message| (at, message.clone())))
+        };
+        standing.commands = (0..log.partitions(Topic::Commands)).map(on).collect();
+        let audit = decided.iter().chain(&commanded).filter(|message| matches!(message, Message::Audit(_)));
+        standing.audit = vec![records(audit.map(|message| (at, message.clone())))];
+        standing
+    }
+
+    fn log() -> MemoryLog {
+        MemoryLog::new(Partitions::default(), Arc::new(ManualClock::default()))
+    }
+
+    /// What the producers know, where all was acknowledged at once.
+    fn sent(standing: &Standing<'_>) -> BTreeMap<Place, Sent> {
+        let mut sent: BTreeMap<Place, Sent> = BTreeMap::new();
+        for (_, message) in standing.signals.iter().flatten() {
+            let Message::Signal(Signal::Part(part)) = message else { continue };
+            for pane in &part.panes {
+                for (instance, reading) in &pane.instances {
+                    let place = (part.target.to_string(), pane.metric.to_string(), instance.to_string(), pane.start.as_millis());
+                    let here = Sent { acknowledged: reading.count, at_most: reading.count, sum: reading.sum };
+                    sent.entry(place).and_modify(|sent| *sent += here).or_insert(here);
+                }
+            }
+        }
+        sent
+    }
+
+    fn fails<T: std::fmt::Debug>(outcome: anyhow::Result<T>, with: &str) {
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains(with), "{error}");
+    }
+
+    #[test]
+    fn a_sample_that_is_lost_doubled_changed_or_nobodys_is_found() {
+        let log = log();
+        let of = |change: Change<'_>| {
+            let mut standing = well(&log);
+            let sent = sent(&standing);
+            change(&mut standing.signals[0]);
+            standing.each_sample_is_in_one_pane(&sent)
+        };
+        assert!(of(&|_| ()).unwrap() > 10);
+        let part = |signals: &[(RawRecord, Message)]| signals.iter().position(|(_, message)| matches!(message, Message::Signal(Signal::Part(_)))).unwrap();
+        let once = "every acknowledged sample is in exactly one pane";
+        fails(of(&|signals| drop(signals.remove(part(signals)))), once);
+        fails(of(&|signals| signals.push(signals[part(signals)].clone())), once);
+        let changed = |change: fn(&mut Part)| {
+            of(&move |signals: &mut Vec<(RawRecord, Message)>| {
+                let at = part(signals);
+                if let Message::Signal(Signal::Part(part)) = &mut signals[at].1 {
+                    change(part);
+                }
+            })
+        };
+        fails(changed(|part| part.panes[0].instances.values_mut().for_each(|reading| reading.sum = Amount::ZERO)), "has other samples");
+        fails(changed(|part| part.panes[0].start = Timestamp::from_millis(1)), once);
+        fails(
+            of(&|signals| {
+                signals.iter_mut().for_each(|(_, message)| {
+                    if let Message::Signal(Signal::Mark(mark)) = message {
+                        mark.rejected = 1;
+                    }
+                });
+            }),
+            "samples were refused",
+        );
+        // One that nobody sent, in a pane of its own.
+        let mut standing = well(&log);
+        let mut sent = sent(&standing);
+        let at = part(&standing.signals[0]);
+        let mut more = standing.signals[0][at].clone();
+        if let Message::Signal(Signal::Part(part)) = &mut more.1 {
+            part.panes.truncate(1);
+            part.panes[0].start = Timestamp::from_millis(1);
+        }
+        standing.signals[0].push(more);
+        fails(standing.each_sample_is_in_one_pane(&sent), "samples that nobody sent");
+        // What was never acknowledged may be there as often as it was tried, and no more often.
+        let standing = well(&log);
+        sent.values_mut().for_each(|sent| *sent = Sent { acknowledged: 0, ..*sent });
+        standing.each_sample_is_in_one_pane(&sent).unwrap();
+        sent.values_mut().for_each(|sent| sent.at_most -= 1);
+        fails(standing.each_sample_is_in_one_pane(&sent), once);
+    }
+
+    #[test]
+    fn a_decision_or_command_that_is_not_the_folds_is_found() {
+        let log = log();
+        let is_decision = |(_, message): &(RawRecord, Message)| matches!(message, Message::Audit(Audit::Decision(_)));
+        let decisions = |change: Change<'_>| {
+            let mut standing = well(&log);
+            standing.audit[0].retain(is_decision);
+            change(&mut standing.audit[0]);
+            standing.decisions_are_the_folds()
+        };
+        assert!(decisions(&|_| ()).unwrap() > 3);
+        let undisturbed = "decisions are those of one undisturbed fold";
+        fails(decisions(&|audit| drop(audit.remove(1))), undisturbed);
+        fails(decisions(&|audit| drop(audit.pop())), undisturbed);
+        fails(decisions(&|audit| audit.push(audit[0].clone())), undisturbed);
+        fails(decisions(&|audit| audit.swap(0, 1)), undisturbed);
+        fails(decisions(&|audit| audit[0].0.value.push(b' ')), undisturbed);
+        let commands = |change: Change<'_>| {
+            let mut standing = well(&log);
+            change(standing.commands.iter_mut().find(|commands| !commands.is_empty()).unwrap());
+            standing.commands_are_the_folds()
+        };
+        commands(&|_| ()).unwrap();
+        fails(commands(&|commands| drop(commands.pop())), "commands are those of one undisturbed fold");
+        fails(commands(&|commands| commands.push(commands[0].clone())), "commands are those of one undisturbed fold");
+    }
+
+    #[test]
+    fn a_command_that_is_issued_or_takes_effect_twice_is_found() {
+        let log = log();
+        let mut standing = well(&log);
+        Carried::of(&standing).unwrap();
+        let command = standing.audit[0].iter().find(|(_, message)| matches!(message, Message::Audit(Audit::Command(_)))).unwrap().clone();
+        standing.audit[0].push(command);
+        fails(Carried::of(&standing), "was issued twice");
     }
 }
