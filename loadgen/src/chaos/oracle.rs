@@ -443,6 +443,19 @@ mod tests {
         let mut standing = well(&log);
         Carried::of(&standing).unwrap();
         let command = standing.audit[0].iter().find(|(_, message)| matches!(message, Message::Audit(Audit::Command(_)))).unwrap().clone();
+        let (command_at, Message::Audit(Audit::Command(issued))) = (command.0.at, &command.1) else { panic!() };
+        let applied = |revision| {
+            let (target, command) = (issued.target.clone(), issued.id.clone());
+            let outcome = Outcome { target, command, uid: None, result: OutcomeResult::Applied, replicas: None, revision: Some(revision), error: None };
+            records([(command_at, Message::Audit(Audit::Outcome(outcome)))])
+        };
+        // A word on one outcome may stand there twice.
+        for (revision, is_same) in [(4, true), (4, true), (5, false)] {
+            standing.audit.push(applied(revision));
+            assert_eq!(Carried::of(&standing).is_ok(), is_same, "{revision}");
+        }
+        fails(Carried::of(&standing), "no command took effect twice");
+        let mut standing = well(&log);
         standing.audit[0].push(command);
         fails(Carried::of(&standing), "was issued twice");
     }
