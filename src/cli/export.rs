@@ -134,7 +134,8 @@ fn signals_of(
             next = last.offset + 1;
             for record in slice.into_iter().filter(|r| r.offset < range.end) {
                 let (offset, at) = (record.offset, record.at);
-                let lost = offset > expected && (begins > expected || !log.leaves_gaps());
+                // What a client held already when retention came is there still.
+                let lost = offset > expected && (!log.leaves_gaps() || (expected < begins && begins <= offset));
                 if lost && from.is_none_or(|from| from < at) {
                     if expected == 0 {
                         told(format!("loadline: signals 0..{offset} of partition {partition} are left out: retention has removed them; they go on at {at}"));
@@ -166,7 +167,7 @@ mod tests {
 
     use super::*;
     use crate::log::memory::MemoryLog;
-    use crate::log::{Log, Offset, Partitions, RawAppend};
+    use crate::log::{Log, LogError, Offset, Partitions, RawAppend, RawRecord};
     use crate::model::Tick;
     use crate::runtime::clock::ManualClock;
 
@@ -201,5 +202,43 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    /// Of a log whose beginning runs ahead of what its client has.
+    struct Prefetched(MemoryLog);
+
+    impl ReadOnly for Prefetched {
+        fn partitions(&self, _: Topic) -> Result<u32, LogError> {
+            Ok(1)
+        }
+
+        fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<Offset>, LogError> {
+            let end = Log::range(&self.0, topic, partition)?.end;
+            Ok(end..end)
+        }
+
+        fn scan(&self, topic: Topic, partition: u32, from: Offset, max: usize) -> Result<Vec<RawRecord>, LogError> {
+            Log::scan(&self.0, topic, partition, from, max)
+        }
+
+        fn leaves_gaps(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn what_a_client_has_already_is_not_told_to_be_gone() {
+        let log = MemoryLog::new(Partitions::default(), Arc::new(ManualClock::default())).with_markers();
+        for _ in 0..2 * SLICE {
+            let value = wire::encode(&Message::Signal(Signal::Tick(Tick {})));
+            log.append(vec![RawAppend { topic: Topic::Signals, partition: 0, key: None, value }]).unwrap();
+        }
+        let (mut count, mut told) = (0, Vec::new());
+        let each = &mut |_, _, _| {
+            count += 1;
+            Ok(())
+        };
+        signals_of(&Prefetched(log), None, each, &mut |line| told.push(line)).unwrap();
+        assert_eq!((count, told), (2 * SLICE, Vec::new()));
     }
 }

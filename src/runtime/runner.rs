@@ -466,7 +466,7 @@ impl<S: Stage> Runner<S> {
         let told = !log.leaves_gaps();
         let mut silent = Effects::new();
         while owned.position < position {
-            let slice = log.scan(S::INPUT, partition, owned.position, RESTORE_SLICE)?;
+            let mut slice = log.scan(S::INPUT, partition, owned.position, RESTORE_SLICE)?;
             if slice.is_empty() {
                 if told {
                     gap(owned.position..position);
@@ -479,7 +479,11 @@ impl<S: Stage> Runner<S> {
                     let reason = format!("{} stands at {position} of {input} {partition}, and the log ends at {end} for now", S::NAME);
                     return Err(LogError::Retry { reason });
                 }
-                break;
+                // It may be another one that said so.
+                slice = log.scan(S::INPUT, partition, owned.position, RESTORE_SLICE)?;
+                if slice.is_empty() {
+                    break;
+                }
             }
             schemas.see_to(log, &slice)?;
             for record in slice {

@@ -14,7 +14,7 @@ one_at_a_time() {
 # Ends where no Java runs $1, or one that is too old. Sets `java` to what it says of itself.
 needs_java() {
     command -v java >/dev/null 2>&1 || fail "there is no java, which runs $1: install Java 17 or later (on Debian: apt-get install default-jre-headless)"
-    java=$(java -version 2>&1)
+    java=$(java -version 2>&1) || fail "java does not run: $java"
     found=$(echo "$java" | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
     [ "${found:-17}" -ge 17 ] || fail "java is version $found here, and $1 needs 17 or later: install one, and let PATH name it first (on Debian: apt-get install default-jre-headless)"
 }
@@ -53,10 +53,12 @@ make_archive() {
 
 # Runs on until standard input ends, since whoever started this is gone then, or the process $1 has ended; then ends that.
 until_left() {
-    server=$1
+    server=$1 looks=''
+    trap 'kill $looks "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
     exec 8<&0
     (
-        trap 'kill "$left" 2>/dev/null; exit 0' TERM
+        left=''
+        trap 'kill $left 2>/dev/null; exit 0' TERM
         cat <&8 >/dev/null &
         left=$!
         wait "$left"
@@ -64,6 +66,5 @@ until_left() {
     ) &
     looks=$!
     exec 8<&- </dev/null
-    trap 'kill "$looks" "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
     wait "$server" 2>/dev/null || true
 }

@@ -23,7 +23,7 @@ pub enum Weight {
     Missing,
     /// Loadline would decide wrongly.
     Corrupts,
-    /// Nothing can be appended, so nothing goes on.
+    /// Nothing can be appended, or not everything, so nothing goes on, or not rightly.
     Stops,
     /// A part of it can be neither read nor written now: that waits, and goes on by itself.
     Waits,

@@ -48,11 +48,13 @@ impl Following {
 
     /// Begins to read what is led and not read yet, where it is, or behind what retention took, which is told. What nobody leads waits, and holds up no other.
     fn assign(&mut self, polled: &mut Vec<Polled>) -> Result<(), LogError> {
-        if self.read.len() == self.next.len() || self.looked.as_ref().is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+        let is_soon = !self.read.is_empty() && self.looked.as_ref().is_some_and(|looked| looked.elapsed() < LOOK_EVERY);
+        if self.read.len() == self.next.len() || is_soon {
             return Ok(());
         }
+        let looked = self.look();
         self.looked = Some(Stopwatch::start());
-        let found = match self.look() {
+        let found = match looked {
             Ok(found) if !found.is_empty() => found,
             // It goes on with what it has.
             Ok(_) | Err(LogError::Retry { .. }) if !self.read.is_empty() => return Ok(()),
